@@ -1,0 +1,1 @@
+//! Event model and deduplicating stores.

@@ -1,0 +1,2 @@
+//! The aggregator's program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A publisher that delivers at least once.
