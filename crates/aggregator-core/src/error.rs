@@ -1,0 +1,137 @@
+//! What can go wrong, named by what the caller has to do about it.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::Cursor;
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// A value that one field of an event or a query cannot take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidField {
+    /// The field as publishers spell it, `event_id` for example.
+    pub field: &'static str,
+    /// What is wrong, which limit it broke and what would be right.
+    pub reason: String,
+}
+
+impl InvalidField {
+    /// A fault of `field`.
+    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field, reason: reason.into() }
+    }
+}
+
+/// An [`InvalidField`] and, in a batch, the event it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Index into the batch that was given; `None` when the fault is not one event's.
+    pub index: Option<usize>,
+    /// What is wrong.
+    pub error: InvalidField,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "event {index}: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+/// Why a store did not do what it was asked. An `Err` promises nothing about what was stored: retry
+/// it with the same identities, which is always safe.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not now: try again later.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// What stood in the way.
+        reason: String,
+        /// The backend's own error.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// The disk is full: make room, then try again.
+    #[error("no space left for the store: {reason}")]
+    NoSpace {
+        /// What could not grow.
+        reason: String,
+        /// The backend's own error.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// What is stored contradicts itself: stop, and restore or repair.
+    #[error("the store is corrupt: {what}")]
+    Corrupt {
+        /// What is corrupt.
+        what: String,
+        /// The backend's own error.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// The caller's input cannot be taken; nothing of it was stored. Mend it, do not retry it.
+    #[error("invalid input: {}", list(.0))]
+    Invalid(
+        /// Everything that is wrong, at least one.
+        Vec<Fault>,
+    ),
+    /// The cursor stands before events that retention has removed. Go on from `oldest`, knowing that
+    /// what lay between is gone.
+    #[error("the cursor stands before events that retention has removed")]
+    Expired {
+        /// The same position with the removal acknowledged; it skips nothing that is still stored.
+        oldest: Cursor,
+    },
+    /// An earlier failure left it unknown what is on disk: no append is taken until a restart.
+    #[error("the store stopped after a failure: {reason}")]
+    Poisoned {
+        /// The failure that stopped it.
+        reason: String,
+    },
+    /// This backend cannot do that at all.
+    #[error("the {kind} store cannot {operation}")]
+    Unsupported {
+        /// The backend.
+        kind: &'static str,
+        /// What it was asked.
+        operation: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call can succeed later without anybody changing the input or the program.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::NoSpace { .. })
+    }
+
+    /// Whether the store takes no more appends, so that its user has to stop acknowledging.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Poisoned { .. })
+    }
+
+    /// [`StoreError::Invalid`] for a fault that belongs to no event of a batch.
+    pub fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid(vec![Fault { index: None, error: InvalidField::new(field, reason) }])
+    }
+
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), source: None }
+    }
+
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into(), source: None }
+    }
+}
+
+fn list(faults: &[Fault]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = faults.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if faults.len() > SHOWN {
+        text.push_str(&format!("; and {} more", faults.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,301 @@
+//! Many events that share the buffer they arrived in.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{
+    DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Scope, fields, payload, topic,
+};
+use crate::{InvalidField, Timestamp, time};
+
+/// Checked events that borrow from the body of the request that brought them: nothing is copied but
+/// what had to be rewritten (unescaped strings, payloads with white space).
+#[derive(Debug)]
+pub struct Batch {
+    body: Bytes,
+    rewritten: String,
+    items: Vec<Item>,
+}
+
+impl Batch {
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The bytes it keeps alive.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.rewritten.len() + self.items.len() * size_of::<Item>()
+    }
+
+    /// A view to take events from. Costs one pass over the body: make it once for many events.
+    pub fn view(&self) -> BatchView<'_> {
+        let body = std::str::from_utf8(&self.body).expect("the builder checked the body");
+        BatchView { body, rewritten: &self.rewritten, items: &self.items }
+    }
+}
+
+/// A [`Batch`] opened for reading.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchView<'a> {
+    body: &'a str,
+    rewritten: &'a str,
+    items: &'a [Item],
+}
+
+impl<'a> BatchView<'a> {
+    /// The event at `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below the batch's length.
+    pub fn event(&self, index: usize) -> EventRef<'a> {
+        let item = &self.items[index];
+        EventRef {
+            topic: self.text(item.topic),
+            event_id: self.text(item.event_id),
+            timestamp: self.text(item.timestamp),
+            source: item.source.map_or(DEFAULT_SOURCE, |span| self.text(span)),
+            payload: item.payload.map_or(DEFAULT_PAYLOAD, |span| self.text(span)),
+            sequence: item.sequence,
+            content_type: None,
+            attributes: None,
+            scope: item.scope,
+        }
+    }
+
+    /// All events, in order.
+    pub fn iter(self) -> impl Iterator<Item = EventRef<'a>> {
+        (0..self.items.len()).map(move |index| self.event(index))
+    }
+
+    fn text(&self, span: Span) -> &'a str {
+        let buffer = if span.rewritten { self.rewritten } else { self.body };
+        &buffer[span.start as usize..span.end as usize]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+    rewritten: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    topic: Span,
+    event_id: Span,
+    timestamp: Span,
+    source: Option<Span>,
+    payload: Option<Span>,
+    sequence: Option<u64>,
+    scope: Scope,
+}
+
+/// An event as a publisher wrote it, before it is checked. Strings are unescaped.
+#[derive(Debug, Clone, Copy)]
+pub struct RawEvent<'a> {
+    /// See [`crate::Topic`].
+    pub topic: &'a str,
+    /// See [`crate::EventId`].
+    pub event_id: &'a str,
+    /// RFC 3339; the batch's receipt time if it is missing.
+    pub timestamp: Option<&'a str>,
+    /// See [`crate::Source`]; `unknown` if it is missing.
+    pub source: Option<&'a str>,
+    /// Any JSON value; `{}` if it is missing.
+    pub payload: Option<&'a RawValue>,
+    /// The publisher's own counter.
+    pub sequence: Option<u64>,
+    /// The scope the topic gets, should this event be its first.
+    pub scope: Scope,
+}
+
+/// Checks events one by one and makes a [`Batch`] of the good ones.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    batch: Batch,
+    max_payload_depth: usize,
+    received_at: Timestamp,
+    received_at_span: Option<Span>,
+}
+
+impl BatchBuilder {
+    /// The largest body, in bytes: positions in it, and in what is rewritten of it, take 32 bits.
+    pub const MAX_BODY_BYTES: usize = 1 << 30;
+
+    /// A builder for events that were parsed from `body` (they may also lie elsewhere, and are copied
+    /// then). Events without a timestamp get `received_at`.
+    ///
+    /// # Errors
+    /// When `body` is not UTF-8, or longer than [`Self::MAX_BODY_BYTES`].
+    pub fn new(body: Bytes, received_at: Timestamp) -> Result<Self, InvalidField> {
+        if body.len() > Self::MAX_BODY_BYTES {
+            return Err(InvalidField::new("body", format!("is larger than {} bytes", Self::MAX_BODY_BYTES)));
+        }
+        std::str::from_utf8(&body)
+            .map_err(|error| InvalidField::new("body", format!("is not UTF-8: {error}")))?;
+        Ok(Self {
+            batch: Batch { body, rewritten: String::new(), items: Vec::new() },
+            max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
+            received_at,
+            received_at_span: None,
+        })
+    }
+
+    /// With another bound than [`DEFAULT_PAYLOAD_DEPTH`].
+    #[must_use]
+    pub fn with_max_payload_depth(mut self, levels: usize) -> Self {
+        self.max_payload_depth = levels;
+        self
+    }
+
+    /// How many events were taken so far.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether none was taken so far.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Takes an event, or says everything that is wrong with it and takes nothing.
+    ///
+    /// # Errors
+    /// One entry per bad field.
+    pub fn push(&mut self, raw: &RawEvent<'_>) -> Result<(), Vec<InvalidField>> {
+        let mut faults = Vec::new();
+        faults.extend(topic::check(raw.topic).err());
+        faults.extend(fields::check_event_id(raw.event_id).err());
+        faults.extend(raw.timestamp.and_then(|timestamp| time::check_rfc3339(timestamp).err()));
+        faults.extend(raw.source.and_then(|source| fields::check_source(source).err()));
+        if raw.sequence.is_some_and(|sequence| i64::try_from(sequence).is_err()) {
+            faults.push(InvalidField::new("sequence", format!("must be at most {}", i64::MAX)));
+        }
+        if self.batch.rewritten.len() > Self::MAX_BODY_BYTES {
+            faults.push(InvalidField::new(
+                "body",
+                format!("rewrites to more than {} bytes", Self::MAX_BODY_BYTES),
+            ));
+        }
+        let payload = match raw.payload.map(|json| payload::compact(json.get(), self.max_payload_depth)) {
+            Some(Ok(payload)) => Some(payload),
+            Some(Err(fault)) => {
+                faults.push(fault);
+                None
+            }
+            None => None,
+        };
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let item = Item {
+            topic: self.span(raw.topic),
+            event_id: self.span(raw.event_id),
+            timestamp: match raw.timestamp {
+                Some(timestamp) => self.span(timestamp),
+                None => self.received_at(),
+            },
+            source: raw.source.map(|source| self.span(source)),
+            payload: payload.map(|payload| self.span(&payload)),
+            sequence: raw.sequence,
+            scope: raw.scope,
+        };
+        self.batch.items.push(item);
+        Ok(())
+    }
+
+    /// The batch of what was taken.
+    pub fn finish(self) -> Batch {
+        self.batch
+    }
+
+    fn received_at(&mut self) -> Span {
+        if let Some(span) = self.received_at_span {
+            return span;
+        }
+        let span = self.span(&self.received_at.to_string());
+        self.received_at_span = Some(span);
+        span
+    }
+
+    /// Where `text` lies in the body; if it lies elsewhere, it is copied first.
+    fn span(&mut self, text: &str) -> Span {
+        let body = self.batch.body.as_ptr().addr();
+        let at = text.as_ptr().addr().wrapping_sub(body);
+        if at.checked_add(text.len()).is_some_and(|end| end <= self.batch.body.len()) {
+            return Self::bounded(at, text.len(), false);
+        }
+        let at = self.batch.rewritten.len();
+        self.batch.rewritten.push_str(text);
+        Self::bounded(at, text.len(), true)
+    }
+
+    fn bounded(at: usize, len: usize, rewritten: bool) -> Span {
+        let narrow = |position: usize| {
+            u32::try_from(position).expect("a body has at most 1 GiB, and so has the text it grows by")
+        };
+        Span { start: narrow(at), end: narrow(at + len), rewritten }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw<'a>(topic: &'a str, event_id: &'a str) -> RawEvent<'a> {
+        RawEvent {
+            topic,
+            event_id,
+            timestamp: None,
+            source: None,
+            payload: None,
+            sequence: None,
+            scope: Scope::Topic,
+        }
+    }
+
+    #[test]
+    fn events_come_back_as_they_were_whether_borrowed_or_copied() {
+        let body = Bytes::from_static(br#"orders e-1 {"a": 1} {"b":2}"#);
+        let text = std::str::from_utf8(&body).unwrap();
+        let json = |from, to| serde_json::from_str::<&RawValue>(&text[from..to]).unwrap();
+        let mut builder = BatchBuilder::new(body.clone(), Timestamp::from_micros(1)).unwrap();
+        builder.push(&RawEvent { payload: Some(json(11, 19)), ..raw(&text[..6], &text[7..10]) }).unwrap();
+        builder.push(&RawEvent { payload: Some(json(20, 27)), ..raw("elsewhere", "ä") }).unwrap();
+        builder.push(&RawEvent { source: Some("me"), sequence: Some(7), ..raw("x", "y") }).unwrap();
+        let batch = builder.finish();
+        let events: Vec<_> = batch.view().iter().collect();
+        assert_eq!(
+            (events[0].topic(), events[0].event_id(), events[0].payload()),
+            ("orders", "e-1", r#"{"a":1}"#)
+        );
+        assert_eq!(
+            (events[1].topic(), events[1].event_id(), events[1].payload()),
+            ("elsewhere", "ä", r#"{"b":2}"#)
+        );
+        assert_eq!((events[2].source(), events[2].sequence(), events[2].payload()), ("me", Some(7), "{}"));
+        assert_eq!(events[0].timestamp(), "1970-01-01T00:00:00.000001Z");
+        assert_eq!(events[0].source(), "unknown");
+    }
+
+    #[test]
+    fn every_bad_field_is_named_and_nothing_is_taken() {
+        let mut builder = BatchBuilder::new(Bytes::new(), Timestamp::now()).unwrap();
+        let bad = RawEvent {
+            timestamp: Some("yesterday"),
+            source: Some("a\tb"),
+            sequence: Some(u64::MAX),
+            ..raw("a..b", "")
+        };
+        let fields: Vec<_> = builder.push(&bad).unwrap_err().iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["topic", "event_id", "timestamp", "source", "sequence"]);
+        assert!(builder.is_empty());
+    }
+}

@@ -1,0 +1,188 @@
+//! Topics, patterns over topics, and where a topic's events go.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::InvalidField;
+
+/// The longest topic, in bytes.
+pub const MAX_TOPIC_BYTES: usize = 255;
+
+/// The number of slots topics are hashed into. Part of every store's format.
+pub const SLOTS: u16 = 1024;
+
+/// A topic: segments of `[A-Za-z0-9_:/-]` joined by dots, 1 to [`MAX_TOPIC_BYTES`] bytes, byte-exact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Box<str>);
+
+impl Topic {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// Names the rule of the type's description that `name` breaks.
+    pub fn new(name: impl Into<String>) -> Result<Self, InvalidField> {
+        let name = name.into();
+        check(&name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) fn check(name: &str) -> Result<(), InvalidField> {
+    let fail = |reason: String| Err(InvalidField::new("topic", reason));
+    if name.is_empty() {
+        return fail("must not be empty".into());
+    }
+    if name.len() > MAX_TOPIC_BYTES {
+        return fail(format!("has {} bytes, at most {MAX_TOPIC_BYTES} are allowed", name.len()));
+    }
+    let mut segment_bytes = 0;
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'.' if segment_bytes == 0 => return fail(format!("has an empty segment at byte {at}")),
+            b'.' => segment_bytes = 0,
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b':' | b'/' | b'-' => segment_bytes += 1,
+            _ => {
+                return fail(format!(
+                    "has a character at byte {at} that is not allowed: use A-Z a-z 0-9 _ : / - and dots between segments"
+                ));
+            }
+        }
+    }
+    if segment_bytes == 0 {
+        return fail("must not end with a dot".into());
+    }
+    Ok(())
+}
+
+/// Which topics a query is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicSelector {
+    /// Every topic: `*`.
+    All,
+    /// This one: `orders.eu`.
+    Exact(Topic),
+    /// Every topic below this one, not itself: `orders.*`.
+    Below(Topic),
+}
+
+impl TopicSelector {
+    /// Whether `topic` is selected.
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Exact(exact) => exact.as_str() == topic,
+            Self::Below(parent) => {
+                topic.strip_prefix(parent.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            }
+        }
+    }
+}
+
+impl FromStr for TopicSelector {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        match text.strip_suffix(".*") {
+            Some(parent) => Ok(Self::Below(Topic::new(parent)?)),
+            None => Ok(Self::Exact(Topic::new(text)?)),
+        }
+    }
+}
+
+impl fmt::Display for TopicSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Exact(topic) => topic.fmt(f),
+            Self::Below(topic) => write!(f, "{topic}.*"),
+        }
+    }
+}
+
+/// The slot of a topic: XXH3-64 of its bytes, modulo [`SLOTS`]. Never changes.
+pub fn slot(topic: &str) -> u16 {
+    u16::try_from(xxh3_64(topic.as_bytes()) % u64::from(SLOTS)).expect("a remainder of 1024 fits")
+}
+
+/// One append order with one writer at a time: a number below [`Partitions::count`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+/// How many partitions a store has: 1 to [`SLOTS`], fixed when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partitions(NonZeroU16);
+
+impl Partitions {
+    /// One partition.
+    pub const ONE: Self = Self(NonZeroU16::MIN);
+
+    /// `count` partitions, or nothing if that is not 1 to [`SLOTS`].
+    pub fn new(count: u16) -> Option<Self> {
+        NonZeroU16::new(count).filter(|count| count.get() <= SLOTS).map(Self)
+    }
+
+    /// How many there are.
+    pub fn count(self) -> u16 {
+        self.0.get()
+    }
+
+    /// The partition that holds `topic`.
+    pub fn of(self, topic: &str) -> Partition {
+        if self.count() == 1 { Partition(0) } else { Partition(slot(topic) % self.0) }
+    }
+
+    /// All of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = Partition> {
+        (0..self.count()).map(Partition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_taken_or_refused_by_the_rules() {
+        for good in ["a", "orders.eu.created", "a-b_c:d/e.F9", &"x".repeat(255)] {
+            assert_eq!(Topic::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a\n", "ä", "a.*", "*", "a\0", &"x".repeat(256)] {
+            assert!(Topic::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_means_everything_below() {
+        let below: TopicSelector = "orders.*".parse().unwrap();
+        assert!(below.matches("orders.eu") && below.matches("orders.eu.created"));
+        assert!(!below.matches("orders") && !below.matches("orders2.eu") && !below.matches("ordersx"));
+        assert!("*".parse::<TopicSelector>().unwrap().matches("anything"));
+        for bad in ["", ".*", "a.*.b", "a*", "**"] {
+            assert!(bad.parse::<TopicSelector>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn slots_never_change() {
+        // Computed once with the reference implementation (xxhsum -H3); a store on disk depends on them.
+        assert_eq!(xxh3_64(b""), 0x2D06_8005_38D3_94C2);
+        assert_eq!(slot(""), 0x0C2);
+    }
+}

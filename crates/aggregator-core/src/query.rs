@@ -1,0 +1,175 @@
+//! Reading the clean stream in pages.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::cursor::Position;
+use crate::store::StoreInfo;
+use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector};
+
+/// In which order a page lists its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Oldest first: the order of the stream.
+    #[default]
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Which events to read. All filters must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Of these topics.
+    pub topics: TopicSelector,
+    /// With this id; only together with [`TopicSelector::Exact`].
+    pub event_id: Option<EventId>,
+    /// From this source.
+    pub source: Option<Source>,
+    /// Stored at this time or later.
+    pub since: Option<Timestamp>,
+    /// Stored before this time.
+    pub until: Option<Timestamp>,
+    /// Oldest or newest first.
+    pub order: Order,
+    /// From here on; from the start if it is missing.
+    pub after: Option<Cursor>,
+    /// How many events at most: 1 to [`Query::MAX_LIMIT`].
+    pub limit: usize,
+}
+
+impl Query {
+    /// The most events of a page.
+    pub const MAX_LIMIT: usize = 1_000;
+    /// How many events a page has unless its reader says otherwise.
+    pub const DEFAULT_LIMIT: usize = 100;
+    /// The most rows looked at for one page. A page can end here, even empty, without being the last.
+    pub const MAX_SCANNED: usize = 10_000;
+    /// A page ends with the event that makes its payloads this many bytes.
+    pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
+
+    /// Everything that `topics` selects, oldest first.
+    pub fn of(topics: TopicSelector) -> Self {
+        Self {
+            topics,
+            event_id: None,
+            source: None,
+            since: None,
+            until: None,
+            order: Order::Ascending,
+            after: None,
+            limit: Self::DEFAULT_LIMIT,
+        }
+    }
+
+    /// Everything of one topic, oldest first.
+    pub fn topic(topic: Topic) -> Self {
+        Self::of(TopicSelector::Exact(topic))
+    }
+
+    /// Whether an event passes the filters other than its topic.
+    pub(crate) fn admits(&self, event_id: &str, source: &str, processed_at: Timestamp) -> bool {
+        self.event_id.as_ref().is_none_or(|wanted| wanted.as_str() == event_id)
+            && self.source.as_ref().is_none_or(|wanted| wanted.as_str() == source)
+            && self.since.is_none_or(|since| processed_at >= since)
+            && self.until.is_none_or(|until| processed_at < until)
+    }
+
+    /// Where to go on in every partition the query is about.
+    pub(crate) fn positions(&self, store: &StoreInfo) -> Result<Vec<Position>, StoreError> {
+        if !(1..=Self::MAX_LIMIT).contains(&self.limit) {
+            return Err(StoreError::invalid("limit", format!("must be 1 to {}", Self::MAX_LIMIT)));
+        }
+        if self.event_id.is_some() && !matches!(self.topics, TopicSelector::Exact(_)) {
+            return Err(StoreError::invalid("event_id", "goes with one exact topic only"));
+        }
+        let partitions: Vec<Partition> = match &self.topics {
+            TopicSelector::Exact(topic) => vec![store.partitions.of(topic.as_str())],
+            TopicSelector::All | TopicSelector::Below(_) => store.partitions.iter().collect(),
+        };
+        let Some(after) = &self.after else {
+            return Ok(partitions
+                .into_iter()
+                .map(|partition| Position::start(partition, self.order))
+                .collect());
+        };
+        if after.store != store.id {
+            return Err(StoreError::invalid("after", "is a cursor of another store"));
+        }
+        if after.order != self.order || after.filter != self.filter_hash() {
+            return Err(StoreError::invalid(
+                "after",
+                "is a cursor of another query: keep the filters and the order as they were, or start anew",
+            ));
+        }
+        if !after.positions.iter().map(|position| position.partition).eq(partitions) {
+            return Err(StoreError::invalid("after", "is a cursor of other partitions"));
+        }
+        Ok(after.positions.clone())
+    }
+
+    /// The cursor of this query at `positions`.
+    pub(crate) fn cursor(&self, store: &StoreInfo, positions: Vec<Position>) -> Cursor {
+        Cursor { store: store.id, order: self.order, filter: self.filter_hash(), positions }
+    }
+
+    /// Tells one combination of filters from another; part of the cursor's format.
+    fn filter_hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        let mut add = |part: Option<String>| match part {
+            // The length keeps neighbouring parts apart.
+            Some(text) => {
+                hash.update(&(text.len() as u64).to_be_bytes());
+                hash.update(text.as_bytes());
+            }
+            None => hash.update(&u64::MAX.to_be_bytes()),
+        };
+        add(Some(self.topics.to_string()));
+        add(self.event_id.as_ref().map(ToString::to_string));
+        add(self.source.as_ref().map(ToString::to_string));
+        add(self.since.as_ref().map(ToString::to_string));
+        add(self.until.as_ref().map(ToString::to_string));
+        hash.digest()
+    }
+}
+
+/// Some events in a row, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most [`Query::limit`] events. Several partitions are merged by (`processed_at`, partition,
+    /// offset).
+    pub events: Vec<StoredEvent>,
+    /// What to put into [`Query::after`] for the next page.
+    pub next: Cursor,
+    /// Whether there was nothing more when the page was read. A page that is not caught up can still
+    /// be empty: go on.
+    pub caught_up: bool,
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The topic.
+    pub topic: String,
+    /// The publisher's id.
+    pub event_id: String,
+    /// When it happened, as the publisher wrote it.
+    pub timestamp: String,
+    /// Who published it.
+    pub source: String,
+    /// JSON text without insignificant white space.
+    pub payload: String,
+    /// The publisher's own counter.
+    pub sequence: Option<u64>,
+    /// The payload's media type where it is not plain JSON.
+    pub content_type: Option<String>,
+    /// Further attributes as a JSON object.
+    pub attributes: Option<String>,
+    /// Its place in the topic, from 1, without gaps.
+    pub seq: u64,
+    /// When it was stored.
+    pub processed_at: Timestamp,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its place in the partition's append order, from 1.
+    pub offset: u64,
+}

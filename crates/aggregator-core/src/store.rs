@@ -1,0 +1,347 @@
+//! The contract of a deduplicating store, and the stores that keep it.
+
+#[cfg(feature = "test-util")]
+pub mod conformance;
+#[cfg(feature = "test-util")]
+pub mod faulty;
+mod memory;
+mod page;
+mod sqlite;
+
+use std::fmt;
+use std::path::Path;
+
+use ulid::Ulid;
+
+pub use memory::MemoryStore;
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+use crate::{
+    Event, EventRef, Identity, Page, Partition, Partitions, Query, Scope, StoreError, Timestamp, Topic,
+};
+
+/// A durable set of events that takes each [`Identity`] once.
+///
+/// # Contract
+///
+/// * **Exactly once.** Of all events with one identity, one is stored, ever: across batches, callers
+///   and restarts. Equality is that of the identity's own bytes.
+/// * **Durable.** `Ok` means the outcome is as durable as [`StoreInfo::durability`] says.
+/// * **One commit.** Identity, event, seq and counters change together or not at all.
+/// * **Order.** Within a topic, seqs are 1, 2, 3, … in the order of the batches and, inside a batch,
+///   of its events. A reader never sees a seq before the one below it. Duplicates and conflicts take
+///   no seq. Across topics there is no order.
+/// * **Time.** `processed_at` is one value per append and never goes back within a partition, whatever
+///   the clock does.
+/// * **Errors.** `Err` from [`append`](Self::append) promises nothing (the commit may have happened
+///   and its reply been lost), so the caller retries with the same identities and learns from the
+///   receipts what became of them. The backends here are all or nothing per batch.
+///
+/// Calls come from any thread. Appends to one partition wait for each other; the intended use is one
+/// thread per partition that appends whatever has gathered, as one batch.
+pub trait DedupStore: Send + Sync {
+    /// What kind of store this is. Constant for a store.
+    fn info(&self) -> &StoreInfo;
+
+    /// Stores what is new of `events` and tells the fate of each: `receipts[i]` is that of
+    /// `events[i]`. Every topic must belong to `partition` (see [`Partitions::of`]).
+    ///
+    /// Repeats inside the batch are found: the first one wins. A batch of duplicates only, and an
+    /// empty one, are fine. A repeat of an identity with another payload is a conflict, and the first
+    /// payload stays. `attempt` names this try: a caller that does not know whether an append was
+    /// committed may repeat it with the same events and the same attempt, and a backend that can then
+    /// lose a reply without losing the commit tells `stored` from `duplicate` by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if a topic does not belong to `partition` or would be one too many;
+    /// otherwise whatever the backend meets.
+    fn append(
+        &self,
+        partition: Partition,
+        attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError>;
+
+    /// A page of the clean stream.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a limit out of range or a cursor of another store or query;
+    /// [`StoreError::Expired`] if a topic of the query was purged beyond its cursor.
+    fn read(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// Which of these identities were seen: `result[i]` is about `ids[i]`.
+    ///
+    /// # Errors
+    /// Whatever the backend meets.
+    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError>;
+
+    /// Up to `limit` topics after `after`, by name.
+    ///
+    /// # Errors
+    /// Whatever the backend meets.
+    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError>;
+
+    /// Totals over the store's whole life.
+    ///
+    /// # Errors
+    /// Whatever the backend meets.
+    fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// Calls `callback` after every commit that stored something, with its partition and its last
+    /// offset. It runs on the appending thread and must not block.
+    fn on_commit(&self, callback: CommitCallback);
+
+    /// Removes the payloads of `topic`'s events up to and including `through_seq`, keeps their
+    /// identities (as stubs, so that repeats and conflicts are still told), and says how many events
+    /// went. A prefix goes, never a middle.
+    ///
+    /// # Errors
+    /// Whatever the backend meets; what was removed until then stays removed.
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError>;
+
+    /// Reads everything and checks it against itself: dense seqs, counters, index. Takes time.
+    ///
+    /// # Errors
+    /// Whatever keeps it from reading; what it finds wrong is in the report.
+    fn verify(&self) -> Result<VerifyReport, StoreError>;
+
+    /// Writes a consistent copy to `path`, which must not exist, while appends go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where there is nothing to copy; otherwise whatever the backend meets.
+    fn backup(&self, path: &Path) -> Result<(), StoreError>;
+
+    /// The store's partitions.
+    fn partitions(&self) -> Partitions {
+        self.info().partitions
+    }
+}
+
+/// What follows from [`DedupStore`].
+pub trait DedupStoreExt: DedupStore {
+    /// [`DedupStore::append`] for events of any partitions: one append, and so one commit, for each
+    /// partition met. If one fails, others may have been stored; retry all of them.
+    ///
+    /// # Errors
+    /// The first one met, with the indices of `events`.
+    fn append_all(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        let mut receipts = vec![None; events.len()];
+        for partition in self.partitions().iter() {
+            let indices: Vec<usize> =
+                (0..events.len()).filter(|&i| self.partitions().of(events[i].topic()) == partition).collect();
+            if indices.is_empty() {
+                continue;
+            }
+            let part: Vec<_> = indices.iter().map(|&index| events[index]).collect();
+            let appended = self.append(partition, AttemptId::new(), &part).map_err(|error| match error {
+                StoreError::Invalid(mut faults) => {
+                    for fault in &mut faults {
+                        fault.index = fault.index.map(|index| indices[index]);
+                    }
+                    StoreError::Invalid(faults)
+                }
+                other => other,
+            })?;
+            for (index, receipt) in indices.into_iter().zip(appended) {
+                receipts[index] = Some(receipt);
+            }
+        }
+        Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
+    }
+
+    /// Appends one event.
+    ///
+    /// # Errors
+    /// As [`DedupStore::append`].
+    fn append_one(&self, event: &Event) -> Result<Receipt, StoreError> {
+        self.append_all(&[event.view()]).map(|receipts| receipts[0])
+    }
+}
+
+impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was new.
+    Stored,
+    /// It repeats an event that is stored. As good as stored.
+    Duplicate,
+    /// It repeats an identity with another payload; the first payload stays.
+    Conflict,
+}
+
+/// What became of an event, and of the first one with its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The seq of the event that is stored under the identity; `None` where only the identity was
+    /// ever known.
+    pub seq: Option<u64>,
+    /// When that event was stored.
+    pub processed_at: Timestamp,
+}
+
+/// What is known of an identity that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The seq of its event; `None` where only the identity was ever known.
+    pub seq: Option<u64>,
+    /// When it was stored.
+    pub processed_at: Timestamp,
+    /// Whether its payload was removed since.
+    pub purged: bool,
+}
+
+/// Names one try of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttemptId(u128);
+
+impl AttemptId {
+    /// A new name.
+    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
+    pub fn new() -> Self {
+        Self(Ulid::generate().0)
+    }
+
+    /// The name as a number.
+    pub fn as_u128(self) -> u128 {
+        self.0
+    }
+}
+
+/// Names a store for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(Ulid);
+
+impl StoreId {
+    pub(crate) fn new() -> Self {
+        Self(Ulid::generate())
+    }
+
+    /// The name as a number.
+    pub fn as_u128(self) -> u128 {
+        self.0.0
+    }
+
+    pub(crate) fn from_u128(id: u128) -> Self {
+        Self(Ulid(id))
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What an `Ok` from [`DedupStore::append`] survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: it is gone with the process.
+    Volatile,
+    /// `kill -9` and loss of power: it was fsynced to the disk.
+    Fsync,
+    /// The loss of the machine, too: a synchronous replica has it.
+    Replicated,
+}
+
+impl Durability {
+    /// `volatile`, `fsync` or `replicated`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Volatile => "volatile",
+            Self::Fsync => "fsync",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// What kind of store it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// `memory`, `sqlite`, …
+    pub kind: &'static str,
+    /// Its name for life.
+    pub id: StoreId,
+    /// What an acknowledged append survives.
+    pub durability: Durability,
+    /// How many append orders it has.
+    pub partitions: Partitions,
+}
+
+/// Totals over a store's whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// Events stored, purged ones included.
+    pub stored: u64,
+    /// Repeats recognised, conflicts included.
+    pub duplicates: u64,
+    /// Repeats that came with another payload.
+    pub conflicts: u64,
+    /// Topics.
+    pub topics: u64,
+    /// Bytes on disk, or an estimate of the bytes in memory.
+    pub bytes: u64,
+}
+
+/// A topic and its totals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub topic: Topic,
+    /// What makes two of its events the same.
+    pub scope: Scope,
+    /// Where it is hashed to: see [`crate::event::slot`].
+    pub slot: u16,
+    /// The seq of its newest event; as many were stored in it.
+    pub last_seq: u64,
+    /// The events up to this seq were purged; 0 if none was.
+    pub purged_seq: u64,
+    /// Repeats recognised, conflicts included.
+    pub duplicates: u64,
+    /// Repeats that came with another payload.
+    pub conflicts: u64,
+}
+
+/// What [`DedupStore::verify`] read and found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyReport {
+    /// Events read.
+    pub events: u64,
+    /// Stubs read.
+    pub stubs: u64,
+    /// What is wrong, a sentence each; nothing if all is well.
+    pub faults: Vec<String>,
+}
+
+/// See [`DedupStore::on_commit`].
+pub type CommitCallback = Box<dyn Fn(Partition, u64) + Send + Sync>;
+
+/// The number of topics a store takes unless it is told otherwise.
+pub(crate) const DEFAULT_MAX_TOPICS: u64 = 100_000;
+
+/// Refuses events whose topic belongs to another partition.
+fn check_partition(
+    partitions: Partitions,
+    partition: Partition,
+    events: &[EventRef<'_>],
+) -> Result<(), StoreError> {
+    if partition.0 >= partitions.count() {
+        return Err(StoreError::invalid("partition", format!("must be below {}", partitions.count())));
+    }
+    if partitions == Partitions::ONE {
+        return Ok(());
+    }
+    let faults: Vec<_> = events
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| partitions.of(event.topic()) != partition)
+        .map(|(index, _)| crate::Fault {
+            index: Some(index),
+            error: crate::InvalidField::new("topic", format!("does not belong to partition {}", partition.0)),
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
+}

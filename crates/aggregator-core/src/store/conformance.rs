@@ -1,0 +1,127 @@
+//! The suite that every backend runs: [`DedupStore`]'s contract as tests.
+//!
+//! A backend says how to open it in a [`Backend`] and calls [`run_all`]. A case cannot be left out by
+//! one of them, and one that is in no list does not compile without a warning.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod append;
+mod purge;
+mod read;
+mod restart;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::time::{Clock, system_clock};
+use crate::{
+    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoredEvent, TopicSelector,
+};
+
+/// How the suite gets at a backend.
+pub trait Backend {
+    /// A new, empty store.
+    fn open(&self, options: Options) -> Arc<dyn DedupStore>;
+
+    /// Closes the only handle of `store` and opens what it stored again; `None` if nothing is left of
+    /// a store once it is closed.
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
+}
+
+/// What a case asks of a store.
+#[derive(Clone)]
+pub struct Options {
+    /// Where `processed_at` comes from.
+    pub clock: Clock,
+    /// The most topics.
+    pub max_topics: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: system_clock(), max_topics: 1_000 }
+    }
+}
+
+/// A case and its name.
+type Case = (&'static str, fn(&dyn Backend));
+
+/// Lists functions as cases under their own names.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => { &[$((stringify!($case), $case)),+] };
+}
+use cases;
+
+/// Runs every case against `backend`.
+///
+/// # Panics
+/// With the names of the cases that failed, after all have run.
+pub fn run_all(backend: &dyn Backend) {
+    let mut failed = Vec::new();
+    for (name, case) in [append::CASES, read::CASES, purge::CASES, restart::CASES].concat() {
+        if catch_unwind(AssertUnwindSafe(|| case(backend))).is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "the backend breaks the contract in: {failed:?}");
+}
+
+fn event(topic: &str, event_id: &str) -> Event {
+    Event::new(topic, event_id).expect("the case names a good event")
+}
+
+fn with_payload(topic: &str, event_id: &str, payload: &str) -> Event {
+    event(topic, event_id).with_payload(payload).expect("the case names a good payload")
+}
+
+fn append(store: &dyn DedupStore, events: &[Event]) -> Vec<Receipt> {
+    let views: Vec<_> = events.iter().map(Event::view).collect();
+    store.append_all(&views).expect("a healthy store takes events")
+}
+
+fn append_one(store: &dyn DedupStore, event: &Event) -> Receipt {
+    append(store, std::slice::from_ref(event))[0]
+}
+
+fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
+    receipts.iter().map(|receipt| receipt.outcome).collect()
+}
+
+fn seqs(receipts: &[Receipt]) -> Vec<u64> {
+    receipts.iter().map(|receipt| receipt.seq.expect("an appended event has a seq")).collect()
+}
+
+fn identity(topic: &str, event_id: &str) -> Identity {
+    Identity {
+        topic: crate::Topic::new(topic).expect("the case names a good topic"),
+        event_id: crate::EventId::new(event_id).expect("the case names a good id"),
+        source: None,
+    }
+}
+
+fn query(topics: &str) -> Query {
+    Query::of(topics.parse::<TopicSelector>().expect("the case names a good pattern"))
+}
+
+/// Every page of a query, one after the other.
+fn read_all(store: &dyn DedupStore, mut query: Query) -> Vec<StoredEvent> {
+    let mut events = Vec::new();
+    loop {
+        let page = store.read(&query).expect("a healthy store reads");
+        assert!(page.events.len() <= query.limit, "a page has at most as many events as asked for");
+        events.extend(page.events);
+        if page.caught_up {
+            return events;
+        }
+        assert_ne!(query.after.as_ref(), Some(&page.next), "a page that is not the last one gets on");
+        query.after = Some(page.next);
+    }
+}
+
+fn ids(events: &[StoredEvent]) -> Vec<&str> {
+    events.iter().map(|event| event.event_id.as_str()).collect()
+}
+
+/// Nothing in the store contradicts anything else in it.
+fn assert_sound(store: &dyn DedupStore) {
+    assert_eq!(store.verify().expect("a healthy store can be verified").faults, Vec::<String>::new());
+}

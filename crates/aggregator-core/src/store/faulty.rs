@@ -1,0 +1,151 @@
+//! A store that fails when it is told to, around one that works.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::store::{
+    AttemptId, CommitCallback, DedupStore, Receipt, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport,
+};
+use crate::{EventRef, Identity, Page, Partition, Query, StoreError, Topic};
+
+/// What a [`FaultyStore`] does instead of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing is stored: [`StoreError::Unavailable`].
+    Unavailable,
+    /// Nothing is stored: [`StoreError::NoSpace`].
+    NoSpace,
+    /// Nothing is stored: [`StoreError::Corrupt`].
+    Corrupt,
+    /// It is committed, and the reply is lost: [`StoreError::Unavailable`].
+    LostReply,
+    /// Nothing is stored, and the thread panics.
+    Panic,
+}
+
+/// Wraps a store; everything but [`DedupStore::append`] goes straight to it.
+pub struct FaultyStore {
+    inner: Arc<dyn DedupStore>,
+    plan: Mutex<Plan>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Plan {
+    appends: u64,
+    failures: Vec<(u64, Failure)>,
+    held: bool,
+    waiting: usize,
+}
+
+impl FaultyStore {
+    /// Around `inner`, without a failure planned.
+    pub fn new(inner: Arc<dyn DedupStore>) -> Self {
+        Self { inner, plan: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Fails the `nth` append from now on; the next one is 1.
+    pub fn fail_nth(&self, nth: u64, failure: Failure) {
+        let mut plan = self.plan();
+        let at = plan.appends + nth;
+        plan.failures.push((at, failure));
+    }
+
+    /// From now on, appends wait until [`Self::release`].
+    pub fn hold(&self) {
+        self.plan().held = true;
+    }
+
+    /// Lets the appends go that wait, and those to come.
+    pub fn release(&self) {
+        self.plan().held = false;
+        self.changed.notify_all();
+    }
+
+    /// Returns once an append waits because of [`Self::hold`].
+    pub fn wait_until_held(&self) {
+        let plan = self.changed.wait_while(self.plan(), |plan| plan.waiting == 0);
+        drop(plan.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// How many appends were begun.
+    pub fn appends(&self) -> u64 {
+        self.plan().appends
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the append, waits if it is held, and says how it has to fail.
+    fn begin(&self) -> Option<Failure> {
+        let mut plan = self.plan();
+        plan.appends += 1;
+        let number = plan.appends;
+        plan.waiting += 1;
+        self.changed.notify_all();
+        let mut plan =
+            self.changed.wait_while(plan, |plan| plan.held).unwrap_or_else(PoisonError::into_inner);
+        plan.waiting -= 1;
+        let at = plan.failures.iter().position(|(at, _)| *at == number)?;
+        Some(plan.failures.swap_remove(at).1)
+    }
+}
+
+impl DedupStore for FaultyStore {
+    fn info(&self) -> &StoreInfo {
+        self.inner.info()
+    }
+
+    fn append(
+        &self,
+        partition: Partition,
+        attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let reason = || "as planned".to_owned();
+        match self.begin() {
+            None => self.inner.append(partition, attempt, events),
+            Some(Failure::Unavailable) => Err(StoreError::Unavailable { reason: reason(), source: None }),
+            Some(Failure::NoSpace) => Err(StoreError::NoSpace { reason: reason(), source: None }),
+            Some(Failure::Corrupt) => Err(StoreError::Corrupt { what: reason(), source: None }),
+            Some(Failure::LostReply) => {
+                self.inner.append(partition, attempt, events)?;
+                Err(StoreError::Unavailable { reason: reason(), source: None })
+            }
+            Some(Failure::Panic) => panic!("as planned"),
+        }
+    }
+
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        self.inner.read(query)
+    }
+
+    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.inner.lookup(ids)
+    }
+
+    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+        self.inner.topics(after, limit)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.inner.stats()
+    }
+
+    fn on_commit(&self, callback: CommitCallback) {
+        self.inner.on_commit(callback);
+    }
+
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        self.inner.purge(topic, through_seq)
+    }
+
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.inner.verify()
+    }
+
+    fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.inner.backup(path)
+    }
+}

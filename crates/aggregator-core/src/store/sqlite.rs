@@ -1,0 +1,205 @@
+//! The durable default: everything in one SQLite file.
+//!
+//! One connection writes, behind a lock, and each append is one transaction that is fsynced before
+//! it returns. A small pool of read-only connections reads beside it. The events table is the truth;
+//! the dedup index ([`index`]) only points into it.
+
+mod fault;
+mod index;
+mod open;
+mod reader;
+mod schema;
+mod verify;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::OpenFlags;
+
+use self::writer::Writer;
+use crate::store::{
+    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreInfo,
+    StoreStats, TopicInfo, VerifyReport, check_partition,
+};
+use crate::time::{Clock, system_clock};
+use crate::{EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
+
+/// How to open a [`SqliteStore`]. The defaults are good.
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// The most topics the store takes.
+    pub max_topics: u64,
+    /// The most reads at a time; each has a connection of its own.
+    pub readers: u32,
+    /// How long a read waits for its turn.
+    pub read_wait: Duration,
+    /// Memory for the writer's page cache, in bytes.
+    pub cache_bytes: u32,
+    /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
+    pub checkpoint_bytes: u32,
+    /// Where `processed_at` comes from.
+    pub clock: Clock,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            max_topics: DEFAULT_MAX_TOPICS,
+            readers: 4,
+            read_wait: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
+            checkpoint_bytes: 8 << 20,
+            clock: system_clock(),
+        }
+    }
+}
+
+/// A durable store in one SQLite file.
+///
+/// `Ok` from an append means the commit was fsynced: it survives `kill -9` and loss of power. An
+/// append is all or nothing. After a failed fsync, or once the file contradicts itself, no further
+/// append is taken ([`StoreError::Poisoned`]) until it is opened anew.
+///
+/// One process at a time: a lock beside the file (`…-lock`) refuses a second one. The file has to lie
+/// on a local file system. `sqlite3 FILE 'select * from processed_events'` reads it meanwhile.
+pub struct SqliteStore {
+    info: StoreInfo,
+    path: PathBuf,
+    readers: r2d2::Pool<SqliteConnectionManager>,
+    writer: Mutex<Writer>,
+    callbacks: Mutex<Vec<CommitCallback>>,
+    /// Held as long as the store is open; declared last, so it is let go last.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path` with the default options; creates it, and its directory, if there is
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path, SqliteOptions::default())
+    }
+
+    /// Opens the store at `path`; creates it, and its directory, if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if another process has it open or the path cannot be used,
+    /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
+    /// [`StoreError::Corrupt`] if it is one but is damaged.
+    pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        let opened = open::open(path.as_ref(), &options)?;
+        let info = StoreInfo {
+            kind: "sqlite",
+            id: opened.id,
+            durability: Durability::Fsync,
+            partitions: Partitions::ONE,
+        };
+        let manager = SqliteConnectionManager::file(&opened.path)
+            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_init(|connection| connection.execute_batch(schema::READER_PRAGMAS));
+        let readers = r2d2::Pool::builder()
+            .max_size(options.readers.max(1))
+            .min_idle(Some(0))
+            .connection_timeout(options.read_wait)
+            .build(manager)
+            .map_err(|error| StoreError::Unavailable {
+                reason: "its readers cannot be opened".into(),
+                source: Some(Box::new(error)),
+            })?;
+        Ok(Self {
+            info,
+            path: opened.path,
+            readers,
+            writer: Mutex::new(Writer::new(opened.connection, options)),
+            callbacks: Mutex::default(),
+            _lock: opened.lock,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        self.writer
+            .lock()
+            .map_err(|_| StoreError::Poisoned { reason: "a thread panicked during a write".into() })
+    }
+
+    fn reader(&self) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, StoreError> {
+        self.readers.get().map_err(|error| StoreError::Unavailable {
+            reason: format!("all {} readers are busy", self.readers.max_size()),
+            source: Some(Box::new(error)),
+        })
+    }
+}
+
+impl DedupStore for SqliteStore {
+    fn info(&self) -> &StoreInfo {
+        &self.info
+    }
+
+    fn append(
+        &self,
+        partition: Partition,
+        _attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        check_partition(self.info.partitions, partition, events)?;
+        let (receipts, last_offset) = self.writer()?.append(events)?;
+        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored)
+            && let Ok(callbacks) = self.callbacks.lock()
+        {
+            callbacks.iter().for_each(|callback| callback(partition, last_offset));
+        }
+        Ok(receipts)
+    }
+
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        reader::read(&mut *self.reader()?, &self.info, query)
+    }
+
+    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        reader::lookup(&mut *self.reader()?, ids)
+    }
+
+    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+        reader::topics(&*self.reader()?, after, limit)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        reader::stats(&*self.reader()?, &self.path)
+    }
+
+    fn on_commit(&self, callback: CommitCallback) {
+        if let Ok(mut callbacks) = self.callbacks.lock() {
+            callbacks.push(callback);
+        }
+    }
+
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            // A slice at a time, so that appends get their turn in between.
+            match self.writer()?.purge_slice(topic.as_str(), through_seq)? {
+                0 => return Ok(purged),
+                slice => purged += slice,
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        verify::verify(&mut *self.reader()?)
+    }
+
+    fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        reader::backup(&self.path, path)
+    }
+}

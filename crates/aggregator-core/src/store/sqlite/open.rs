@@ -1,0 +1,236 @@
+//! Opening the file, or refusing it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault::store_error;
+use super::{SqliteOptions, index, schema};
+use crate::event::SLOTS;
+use crate::store::StoreId;
+use crate::{StoreError, Timestamp};
+
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) id: StoreId,
+    pub(super) connection: Connection,
+    pub(super) lock: File,
+}
+
+pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, StoreError> {
+    let path = resolve(path)?;
+    let lock = lock(&path)?;
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => create(&path)?,
+        Err(error) => return Err(unusable(&path, error)),
+        Ok(_) => check_header(&path)?,
+    }
+    let (connection, id) = connect(&path, options)
+        .map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
+    Ok(Opened { path, id, connection, lock })
+}
+
+/// The absolute path without links, its directory made if need be: two names of one file must meet at
+/// one lock.
+fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    let failed = |error| unusable(path, error);
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    if let Ok(resolved) = fs::canonicalize(&absolute) {
+        return Ok(resolved);
+    }
+    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(StoreError::invalid("store", format!("{} is not the path of a file", path.display())));
+    };
+    create_directories(directory).map_err(failed)?;
+    Ok(fs::canonicalize(directory).map_err(failed)?.join(name))
+}
+
+/// Makes the directory and its parents. SQLite syncs the directory of its files but not the ones above,
+/// so an acknowledged event could go with a directory entry.
+fn create_directories(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    create_directories(parent)?;
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_directory(parent)
+}
+
+pub(super) fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Taken before the file itself is touched. The lock is on a file of its own, since closing any handle
+/// of the database file would drop the locks SQLite has on it.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let lock_path = beside(path, "-lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| unusable(&lock_path, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::unavailable(format!(
+            "{} is open in another process, or a second time in this one",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unusable(&lock_path, error)),
+    }
+}
+
+/// Makes the store under another name first, so that a crash meanwhile leaves no half-made file in
+/// its place: whatever is empty or cut short there was damaged by something else.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let wal = beside(path, "-wal");
+    if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        return Err(StoreError::corrupt(format!(
+            "{} is missing, but its write-ahead log {} is there and may hold acknowledged events: \
+             put the file back, or move the log away to start anew",
+            path.display(),
+            wal.display()
+        )));
+    }
+    let new = beside(path, "-new");
+    for leftover in [new.clone(), beside(&new, "-journal")] {
+        match fs::remove_file(&leftover) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(&leftover, error)),
+            _ => {}
+        }
+    }
+    write_schema(&new).map_err(|error| store_error(&format!("creating {}", path.display()), error))?;
+    fs::rename(&new, path).map_err(|error| unusable(path, error))?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    sync_directory(directory).map_err(|error| unusable(directory, error))
+}
+
+fn write_schema(path: &Path) -> rusqlite::Result<()> {
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE,
+    )?;
+    connection.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
+    connection.pragma_update(None, "synchronous", "EXTRA")?;
+    let transaction = connection.transaction()?;
+    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    transaction.execute_batch(schema::CREATE)?;
+    transaction.execute_batch(index::CREATE)?;
+    let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
+    meta.execute(("store_id", StoreId::new().to_string()))?;
+    meta.execute(("partitions", "1"))?;
+    meta.execute(("slots", SLOTS.to_string()))?;
+    meta.execute(("hash", schema::HASH_VERSION))?;
+    meta.execute(("created_at", Timestamp::now().to_string()))?;
+    meta.execute(("created_by", concat!("aggregator-core ", env!("CARGO_PKG_VERSION"))))?;
+    drop(meta);
+    transaction.execute("INSERT INTO partitions VALUES (0, 0, ?1, 0, 0, 0, 0)", [i64::MIN])?;
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Looks at the file before SQLite does: SQLite takes an empty file for an empty database and deletes
+/// the log beside it.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    const APPLICATION_ID_AT: usize = 68;
+    let mut header = Vec::with_capacity(100);
+    let file = File::open(path).map_err(|error| unusable(path, error))?;
+    file.take(100).read_to_end(&mut header).map_err(|error| unusable(path, error))?;
+    if header.is_empty() {
+        return Err(StoreError::corrupt(format!(
+            "{} is empty: restore it, or move it away (and what lies beside it) to start anew",
+            path.display()
+        )));
+    }
+    let ours = header.len() == 100
+        && header.starts_with(MAGIC)
+        && header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4] == schema::APPLICATION_ID.to_be_bytes();
+    if ours {
+        return Ok(());
+    }
+    let kind = if header.starts_with(MAGIC) {
+        "an SQLite database of another program"
+    } else {
+        "not an SQLite database"
+    };
+    Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
+}
+
+type Connected = Result<(Connection, StoreId), StoreError>;
+
+fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE,
+    )?;
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version != schema::VERSION {
+        return Ok(Err(StoreError::invalid(
+            "store",
+            format!(
+                "{} has format {version}, this program knows format {}: use the program that wrote it",
+                path.display(),
+                schema::VERSION
+            ),
+        )));
+    }
+    // FULL first: the switch to WAL is a write, too.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let synchronous: u32 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if mode != "wal" || synchronous != 2 {
+        return Ok(Err(StoreError::unavailable(format!(
+            "{} cannot be written durably: journal_mode is {mode} and synchronous {synchronous}, not wal and 2",
+            path.display()
+        ))));
+    }
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
+    // The writer checkpoints by itself, between commits.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.busy_timeout(std::time::Duration::from_millis(200))?;
+    connection.set_prepared_statement_cache_capacity(64);
+
+    let meta = |name: &str| -> rusqlite::Result<String> {
+        connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+    };
+    let written = (meta("partitions")?, meta("slots")?, meta("hash")?);
+    if written != ("1".into(), SLOTS.to_string(), schema::HASH_VERSION.into()) {
+        return Ok(Err(StoreError::invalid(
+            "store",
+            format!("{} is laid out as {written:?}, which this program does not know", path.display()),
+        )));
+    }
+    let Ok(id) = meta("store_id")?.parse::<ulid::Ulid>() else {
+        return Ok(Err(StoreError::corrupt(format!("the store id in {}", path.display()))));
+    };
+    Ok(Ok((connection, StoreId::from_u128(id.0))))
+}
+
+fn unusable(path: &Path, error: std::io::Error) -> StoreError {
+    let reason = format!("{} cannot be used: {error}", path.display());
+    if error.kind() == ErrorKind::StorageFull {
+        return StoreError::NoSpace { reason, source: Some(Box::new(error)) };
+    }
+    StoreError::Unavailable { reason, source: Some(Box::new(error)) }
+}

@@ -1,0 +1,87 @@
+//! What the file holds.
+
+/// `PRAGMA application_id`: "ADdp" in ASCII. Tells our files from other SQLite databases.
+pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
+
+/// `PRAGMA user_version`.
+pub(super) const VERSION: u32 = 1;
+
+pub(super) const PAGE_BYTES: u32 = 8192;
+
+/// How topics are hashed to slots; written into the file, since it can never change in it.
+pub(super) const HASH_VERSION: &str = "xxh3-64";
+
+pub(super) const CREATE: &str = "
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row per append order.
+CREATE TABLE partitions (
+    partition         INTEGER PRIMARY KEY,
+    last_offset       INTEGER NOT NULL,
+    last_processed_at INTEGER NOT NULL, -- microseconds since 1970
+    topics            INTEGER NOT NULL,
+    stored            INTEGER NOT NULL,
+    duplicates        INTEGER NOT NULL, -- conflicts included
+    conflicts         INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE topics (
+    topic_id      INTEGER PRIMARY KEY,
+    name          TEXT    NOT NULL UNIQUE,
+    slot          INTEGER NOT NULL,
+    scope         INTEGER NOT NULL, -- what makes two events the same: 0 the id, 1 the id and the source
+    last_seq      INTEGER NOT NULL,
+    purged_seq    INTEGER NOT NULL, -- events up to here are stubs
+    purged_offset INTEGER NOT NULL,
+    duplicates    INTEGER NOT NULL,
+    conflicts     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX topics_purged ON topics (purged_offset) WHERE purged_offset > 0;
+
+-- The log and the truth.
+CREATE TABLE events (
+    offset       INTEGER PRIMARY KEY,
+    topic_id     INTEGER NOT NULL,
+    seq          INTEGER NOT NULL,
+    event_id     TEXT    NOT NULL,
+    timestamp    TEXT    NOT NULL, -- as sent
+    source       TEXT    NOT NULL,
+    payload      TEXT    NOT NULL, -- compact JSON
+    sequence     INTEGER,          -- the publisher's own counter
+    content_type TEXT,
+    attributes   TEXT,
+    processed_at INTEGER NOT NULL  -- microseconds since 1970
+) STRICT;
+-- Rows of one topic come out of it in the order of their offsets.
+CREATE INDEX events_topic ON events (topic_id);
+
+-- What stays of a purged event, and of an identity that was imported alone (it has no seq).
+CREATE TABLE stubs (
+    offset       INTEGER PRIMARY KEY,
+    topic_id     INTEGER NOT NULL,
+    seq          INTEGER,
+    event_id     TEXT    NOT NULL,
+    source       TEXT    NOT NULL, -- '' where the topic's scope leaves the source out
+    digest       BLOB,             -- XXH3-128 of the payload
+    processed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stubs_topic ON stubs (topic_id);
+
+CREATE VIEW processed_events AS
+SELECT t.name AS topic, e.event_id, e.timestamp, e.source, e.payload, e.seq,
+       strftime('%Y-%m-%dT%H:%M:%S', e.processed_at / 1000000, 'unixepoch')
+           || printf('.%06dZ', e.processed_at % 1000000) AS processed_at
+FROM events e JOIN topics t ON t.topic_id = e.topic_id
+ORDER BY e.offset;
+";
+
+/// Without memory mapping: there, an I/O error would be a signal and not an error.
+pub(super) const READER_PRAGMAS: &str = "
+PRAGMA query_only = ON;
+PRAGMA mmap_size = 0;
+PRAGMA trusted_schema = OFF;
+PRAGMA cache_size = -4096;
+";

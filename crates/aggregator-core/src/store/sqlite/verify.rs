@@ -1,0 +1,137 @@
+//! Reading the whole file and checking it against itself.
+
+use rusqlite::{Connection, Row};
+
+use super::fault::store_error;
+use crate::StoreError;
+use crate::store::VerifyReport;
+
+/// The most faults a report lists.
+const MAX_FAULTS: usize = 100;
+
+pub(super) fn verify(connection: &mut Connection) -> Result<VerifyReport, StoreError> {
+    let failed = |error| store_error("verifying", error);
+    let snapshot = connection.transaction().map_err(failed)?;
+    let mut report = VerifyReport::default();
+    check_file(&snapshot, &mut report).map_err(failed)?;
+    // What the file's own structure contradicts cannot be counted.
+    if report.faults.is_empty() {
+        check_counters(&snapshot, &mut report).map_err(failed)?;
+        check_seqs(&snapshot, &mut report).map_err(failed)?;
+        check_index(&snapshot, &mut report).map_err(failed)?;
+    }
+    Ok(report)
+}
+
+fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_FAULTS})"))?;
+    let lines = check.query_map([], |row| row.get::<_, String>(0))?;
+    for line in lines {
+        let line = line?;
+        if line != "ok" {
+            report.faults.push(format!("the file: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a query whose every row is a fault, told by `tell`.
+fn faults(
+    connection: &Connection,
+    report: &mut VerifyReport,
+    sql: &str,
+    tell: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if report.faults.len() >= MAX_FAULTS {
+            break;
+        }
+        report.faults.push(tell(row)?);
+    }
+    Ok(())
+}
+
+fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    (report.events, report.stubs) = connection.query_row(
+        "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM stubs)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT p.what, p.counted, p.rows FROM (
+             SELECT 'stored' AS what, stored AS counted,
+                    (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs WHERE seq IS NOT NULL) AS rows
+             FROM partitions
+             UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) FROM topics) FROM partitions
+             UNION ALL SELECT 'duplicates', duplicates, (SELECT coalesce(sum(duplicates), 0) FROM topics)
+             FROM partitions
+             UNION ALL SELECT 'conflicts', conflicts, (SELECT coalesce(sum(conflicts), 0) FROM topics)
+             FROM partitions
+             UNION ALL SELECT 'topics', topics, (SELECT count(*) FROM topics) FROM partitions
+             UNION ALL SELECT 'last_offset', last_offset, max(
+                 (SELECT coalesce(max(offset), 0) FROM events), (SELECT coalesce(max(offset), 0) FROM stubs))
+             FROM partitions
+         ) p WHERE p.counted <> p.rows",
+        |row| {
+            let (what, counted, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("the counter {what} says {counted}, the rows say {rows}"))
+        },
+    )
+}
+
+/// Per topic: stubs from 1 to `purged_seq`, then events to `last_seq`, without gaps, in the order of
+/// their offsets.
+fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT t.name, r.seq, r.expected FROM (
+             SELECT topic_id, seq, row_number() OVER (PARTITION BY topic_id ORDER BY offset) AS expected
+             FROM (SELECT topic_id, seq, offset FROM events
+                   UNION ALL SELECT topic_id, seq, offset FROM stubs WHERE seq IS NOT NULL)
+         ) r JOIN topics t ON t.topic_id = r.topic_id WHERE r.seq <> r.expected",
+        |row| {
+            let (topic, seq, expected): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} has seq {seq} where {expected} belongs"))
+        },
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT t.name, t.last_seq, t.rows FROM (
+             SELECT name, last_seq, (SELECT count(*) FROM events e WHERE e.topic_id = topics.topic_id)
+                 + (SELECT count(*) FROM stubs s WHERE s.topic_id = topics.topic_id AND s.seq IS NOT NULL) AS rows
+             FROM topics) t
+         WHERE t.last_seq <> t.rows",
+        |row| {
+            let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows"))
+        },
+    )
+}
+
+/// Every row is where the index says, and the index says nothing more.
+fn check_index(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT r.offset FROM (
+             SELECT e.offset, e.topic_id, e.event_id, CASE t.scope WHEN 1 THEN e.source ELSE '' END AS source
+             FROM events e JOIN topics t ON t.topic_id = e.topic_id
+             UNION ALL SELECT offset, topic_id, event_id, source FROM stubs
+         ) r LEFT JOIN dedup_index i
+             ON i.topic_id = r.topic_id AND i.event_id = r.event_id AND i.source = r.source
+         WHERE i.offset IS NOT r.offset",
+        |row| Ok(format!("the dedup index does not find the identity at offset {}", row.get::<_, i64>(0)?)),
+    )?;
+    let indexed: u64 = connection.query_row("SELECT count(*) FROM dedup_index", [], |row| row.get(0))?;
+    if indexed != report.events + report.stubs {
+        let rows = report.events + report.stubs;
+        report.faults.push(format!("the dedup index holds {indexed} identities for {rows} rows"));
+    }
+    Ok(())
+}

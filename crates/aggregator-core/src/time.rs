@@ -1,0 +1,138 @@
+//! Instants: microseconds in the store, RFC 3339 for people.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ::time::format_description::well_known::Rfc3339;
+use ::time::{OffsetDateTime, UtcOffset};
+
+use crate::InvalidField;
+
+/// An instant in microseconds since 1970-01-01T00:00:00Z, between the years 1 and 9999.
+///
+/// Shown in RFC 3339, always in UTC and with six digits: `2026-01-01T00:00:00.000001Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    const MIN_MICROS: i64 = -62_135_596_800_000_000;
+    const MAX_MICROS: i64 = 253_402_300_799_999_999;
+
+    /// The earliest instant there is.
+    pub const MIN: Self = Self(Self::MIN_MICROS);
+
+    /// The wall clock's present.
+    pub fn now() -> Self {
+        let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000;
+        Self::from_micros(i64::try_from(micros).unwrap_or(Self::MAX_MICROS))
+    }
+
+    /// From microseconds since 1970, clamped to the years 1 to 9999.
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros.clamp(Self::MIN_MICROS, Self::MAX_MICROS))
+    }
+
+    /// Microseconds since 1970.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
+            .expect("a Timestamp lies between the years 1 and 9999");
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute(),
+            at.second(),
+            at.microsecond()
+        )
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = InvalidField;
+
+    /// Parses RFC 3339 with any offset; digits beyond the microsecond are cut off.
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let at = parse_rfc3339(text)?.to_offset(UtcOffset::UTC);
+        let micros = at.unix_timestamp_nanos().div_euclid(1_000);
+        i64::try_from(micros)
+            .ok()
+            .filter(|micros| (Self::MIN_MICROS..=Self::MAX_MICROS).contains(micros))
+            .map(Self)
+            .ok_or_else(|| InvalidField::new("timestamp", "must lie between the years 1 and 9999"))
+    }
+}
+
+/// Checks that `text` is an RFC 3339 date and time of at most 64 bytes.
+pub(crate) fn check_rfc3339(text: &str) -> Result<(), InvalidField> {
+    parse_rfc3339(text).map(drop)
+}
+
+fn parse_rfc3339(text: &str) -> Result<OffsetDateTime, InvalidField> {
+    const MAX_BYTES: usize = 64;
+    if text.len() > MAX_BYTES {
+        return Err(InvalidField::new(
+            "timestamp",
+            format!("has {} bytes, at most {MAX_BYTES} are allowed", text.len()),
+        ));
+    }
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        InvalidField::new(
+            "timestamp",
+            "must be an RFC 3339 date and time with an offset, like 2026-01-31T12:00:00Z",
+        )
+    })
+}
+
+/// Where a store reads the time from. The wall clock may jump; stores see to it that `processed_at`
+/// does not.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The wall clock.
+pub fn system_clock() -> Clock {
+    Arc::new(Timestamp::now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_3339_comes_back_in_utc_with_six_digits() {
+        for (sent, shown) in [
+            ("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.000001Z"),
+            ("2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00.000000Z"),
+            ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
+            ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(sent.parse::<Timestamp>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_not_rfc_3339_is_refused() {
+        for text in [
+            "",
+            "now",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01 00:00:00",
+            "1735689600",
+            "0000-06-01T00:00:00Z",
+            "0001-01-01T00:00:00+23:00",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
+        }
+    }
+}

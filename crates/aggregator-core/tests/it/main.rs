@@ -1,0 +1,5 @@
+//! The backends against the contract, and the SQLite file against the world.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod conformance;
+mod sqlite;
