@@ -1,1 +1,109 @@
-//! The aggregator as a service.
+//! The aggregator as a service: HTTP in front, a bounded queue and a few workers behind it, and a
+//! [`DedupStore`] at the end.
+//!
+//! ```text
+//! routes/publish ─ decode ─ admission ─ worker ─ DedupStore::append
+//!       ▲                                  │
+//!       └────────── receipts ──────────────┘
+//! routes/{events,lookup,topics,stats} ─ reads ─ DedupStore::{read,lookup,…}
+//! ```
+//!
+//! Publish handlers never touch a store; workers never touch HTTP. [`run`] is the whole service: it
+//! takes the listener, the store and the signal to stop from outside.
+
+mod admission;
+pub mod config;
+mod decode;
+mod health;
+mod http;
+pub mod log;
+mod problem;
+mod reads;
+mod routes;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use aggregator_core::DedupStore;
+use tokio::net::TcpListener;
+use tracing::{error, info};
+
+pub use crate::config::Config;
+
+use crate::admission::Admission;
+use crate::health::Health;
+use crate::reads::Reads;
+use crate::worker::Workers;
+
+/// What every handler shares.
+struct App {
+    config: Config,
+    store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
+    admission: Arc<Admission>,
+    workers: Workers,
+    reads: Reads,
+    /// Request bodies that may be in memory at a time, in KiB.
+    bodies: Arc<tokio::sync::Semaphore>,
+    /// Items refused since the start; the store knows nothing of them.
+    rejected: std::sync::atomic::AtomicU64,
+    started: Instant,
+}
+
+/// Why [`run`] ended otherwise than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workers could not be started.
+    #[error("the workers could not be started")]
+    Start(#[source] std::io::Error),
+    /// What was admitted could not be committed in time. None of it had been acknowledged as durable.
+    #[error("{events} events were still queued when the drain timeout of {timeout} ran out")]
+    DrainTimeout {
+        /// How many.
+        events: usize,
+        /// The time they had.
+        timeout: humantime::Duration,
+    },
+}
+
+/// Serves `store` on `listener` until `shutdown` completes; then takes no more requests, commits what
+/// is queued, and returns.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(
+    listener: TcpListener,
+    store: Arc<dyn DedupStore>,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let health = Arc::new(Health::default());
+    let admission = Arc::new(Admission::new(config.queue_events, config.queue_bytes.0));
+    let workers = Workers::start(&store, &config, &health).map_err(RunError::Start)?;
+    let app = Arc::new(App {
+        reads: Reads::new(Arc::clone(&store), &config),
+        bodies: Arc::new(tokio::sync::Semaphore::new(config.inflight_bytes.kib())),
+        rejected: std::sync::atomic::AtomicU64::new(0),
+        started: Instant::now(),
+        store,
+        health,
+        admission,
+        workers,
+        config,
+    });
+
+    let drain = async {
+        shutdown.await;
+        app.health.drain();
+        info!("draining: no more requests are taken");
+    };
+    let deadline = http::serve(listener, routes::router(Arc::clone(&app)), &app.config, drain).await;
+    if app.workers.stop(deadline).await {
+        info!("drained: everything admitted is committed");
+        return Ok(());
+    }
+    let (events, timeout) = (app.admission.used().events, app.config.drain_timeout);
+    error!(events, "the drain timeout ran out");
+    Err(RunError::DrainTimeout { events, timeout })
+}

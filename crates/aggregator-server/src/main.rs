@@ -1,2 +1,73 @@
-//! The aggregator's program.
-fn main() {}
+//! The aggregator: parse, open, bind, run, drain.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use aggregator_server::{Config, log, run};
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Something went wrong on the way.
+const FAILED: u8 = 1;
+/// The options cannot be right.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    if let Err(error) = config.check().and_then(|()| log::init(config.log_format, &config.log)) {
+        eprintln!("aggregator-server: {error}");
+        return ExitCode::from(USAGE);
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aggregator-server: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("signals cannot be handled")?;
+    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("--listen {}", config.listen))?;
+    let durability = store.info().durability.as_str();
+    let address = listener.local_addr().context("the listener has no address")?;
+    // The one line on standard output: scripts read the address from it.
+    let line = format!("listening on http://{address}, store {}, durability {durability}", config.store);
+    // Nobody may be reading; that is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{line}");
+
+    let shutdown = async move {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            eprintln!("aggregator-server: stopped at once by a second signal");
+            std::process::exit(i32::from(FAILED));
+        });
+    };
+    Ok(run(listener, store, config, shutdown).await?)
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

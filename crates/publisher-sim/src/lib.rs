@@ -1,1 +1,181 @@
-//! A publisher that delivers at least once.
+//! A publisher that delivers at least once, and proves what became of every event.
+//!
+//! It plans exact counts of originals and repeats from a seed ([`plan`], [`workload`]), sends them in
+//! batches over several connections with retries ([`sender`], [`retry`], [`client`]), injects faults on
+//! its own side ([`faults`]), keeps every receipt ([`ledger`]), and in the end reads everything back and
+//! holds it against them ([`verify`]).
+//!
+//! # What is exact
+//!
+//! - The plan: deliveries, repeats, and altered repeats, for every seed.
+//! - The store afterwards: every identity once, if all deliveries were acknowledged.
+//! - The receipts, if the identities are new to the server and no reply was lost: as many `stored` as
+//!   identities, and everything else `duplicate` or `conflict`. Which delivery of an identity is the
+//!   stored one depends on which connection is first.
+//! - The conflicts, with one connection and neither `--reorder` nor `--bursts`. Otherwise an altered
+//!   repeat may arrive before its original; then it is the one that is kept, and the others conflict.
+//!
+//! A lost (or dropped) reply makes its retry say `duplicate` about an event that no receipt calls
+//! `stored`. So `stored` in the receipts may be less than the number of identities although nothing is
+//! wrong; only reading back can tell.
+
+pub mod backoff;
+pub mod batch;
+pub mod client;
+pub mod config;
+pub mod faults;
+pub mod findings;
+pub mod ids;
+pub mod ledger;
+pub mod plan;
+pub mod progress;
+pub mod receipt;
+pub mod report;
+pub mod retry;
+pub mod seed;
+pub mod sender;
+pub mod stop;
+pub mod tally;
+pub mod verify;
+pub mod workload;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::backoff::{Backoff, BackoffError};
+use crate::client::{Client, NoClient, ProbeError};
+use crate::config::Config;
+use crate::faults::Faults;
+use crate::plan::{NoOriginal, Plan};
+use crate::progress::Progress;
+use crate::report::{Facts, Report};
+use crate::seed::{Streams, random_seed};
+use crate::sender::Sending;
+use crate::stop::Stop;
+use crate::verify::Reader;
+use crate::workload::Workload;
+
+/// A run that can begin.
+#[derive(Debug)]
+pub struct Simulation {
+    config: Config,
+    seed: u64,
+    streams: Streams,
+    plan: Plan,
+    workload: Arc<Workload>,
+    faults: Faults,
+    backoff: Backoff,
+    client: Client,
+}
+
+/// Why a run cannot begin.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The retry options contradict each other.
+    #[error(transparent)]
+    Backoff(#[from] BackoffError),
+    /// The counts cannot be had.
+    #[error(transparent)]
+    Plan(#[from] NoOriginal),
+    /// There is no HTTP client to be had.
+    #[error(transparent)]
+    Client(#[from] NoClient),
+    /// There is no server.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+impl Simulation {
+    /// Checks the options against each other, and draws a seed if none is given.
+    ///
+    /// # Errors
+    /// When they do not go together.
+    pub fn new(config: Config) -> Result<Self, SetupError> {
+        let seed = config.seed.unwrap_or_else(random_seed);
+        let streams = Streams::new(seed, config.payload_bytes);
+        let faults = Faults::new(&config.faults);
+        let plan = Plan::new(config.events, config.dup, faults.conflicts)?;
+        let Config { topic_prefix, topics, ids, payload_bytes, .. } = &config;
+        let workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
+        let backoff = config.retry.backoff()?;
+        let client = Client::new(config.url.clone(), config.concurrency as usize, &config.retry)?;
+        Ok(Self { seed, streams, plan, workload: Arc::new(workload), faults, backoff, client, config })
+    }
+
+    /// Looks whether the server is there. Only here is a missing server the end; later it is retried.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn probe(&self) -> Result<(), SetupError> {
+        Ok(self.client.probe().await?)
+    }
+
+    /// The seed, given or drawn.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Sends everything, reads it back where asked, and reports.
+    pub async fn run(&self, stop: &Stop) -> Report {
+        let progress = Progress::new();
+        let stats_before = self.client.stats().await;
+        let mut sent = self.sending(stop, &progress).run().await;
+        let stats_after = self.client.stats().await;
+        let verification = if self.config.verify && !stop.is_stopped() {
+            let reader = self.reader(stop, &progress);
+            Some(reader.verify(self.plan.unique(), &mut sent.tally.ledger).await)
+        } else {
+            None
+        };
+        progress.clear();
+        Report::new(&Facts {
+            config: &self.config,
+            seed: self.seed,
+            plan: self.plan,
+            sent: &sent,
+            stats: stats_before.zip(stats_after),
+            verification: verification.as_ref(),
+            interrupted: stop.is_stopped(),
+        })
+    }
+
+    fn sending(&self, stop: &Stop, progress: &Progress) -> Sending {
+        Sending {
+            client: self.client.clone(),
+            workload: self.workload.clone(),
+            plan: self.plan,
+            streams: self.streams.clone(),
+            faults: self.faults,
+            backoff: self.backoff,
+            connections: self.config.concurrency,
+            batch: self.config.batch,
+            rate: self.config.rate,
+            stop: stop.clone(),
+            progress: progress.clone(),
+        }
+    }
+
+    fn reader<'a>(&'a self, stop: &'a Stop, progress: &'a Progress) -> Reader<'a> {
+        Reader {
+            client: &self.client,
+            workload: &self.workload,
+            streams: &self.streams,
+            backoff: self.backoff,
+            payload_bytes: self.config.payload_bytes,
+            stop,
+            progress,
+        }
+    }
+}
+
+/// Probes the server, runs to the end, and reports.
+///
+/// # Errors
+/// When the options do not go together, or there is no server.
+pub async fn run(config: Config, stop: &Stop) -> Result<Report, SetupError> {
+    let simulation = Simulation::new(config)?;
+    simulation.probe().await?;
+    Ok(simulation.run(stop).await)
+}

@@ -1,5 +1,7 @@
 //! Many events that share the buffer they arrived in.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -165,36 +167,20 @@ impl BatchBuilder {
         self.batch.is_empty()
     }
 
+    /// Says everything that is wrong with an event, and takes nothing.
+    ///
+    /// # Errors
+    /// One entry per bad field.
+    pub fn check(&self, raw: &RawEvent<'_>) -> Result<(), Vec<InvalidField>> {
+        self.checked_payload(raw).map(drop)
+    }
+
     /// Takes an event, or says everything that is wrong with it and takes nothing.
     ///
     /// # Errors
     /// One entry per bad field.
     pub fn push(&mut self, raw: &RawEvent<'_>) -> Result<(), Vec<InvalidField>> {
-        let mut faults = Vec::new();
-        faults.extend(topic::check(raw.topic).err());
-        faults.extend(fields::check_event_id(raw.event_id).err());
-        faults.extend(raw.timestamp.and_then(|timestamp| time::check_rfc3339(timestamp).err()));
-        faults.extend(raw.source.and_then(|source| fields::check_source(source).err()));
-        if raw.sequence.is_some_and(|sequence| i64::try_from(sequence).is_err()) {
-            faults.push(InvalidField::new("sequence", format!("must be at most {}", i64::MAX)));
-        }
-        if self.batch.rewritten.len() > Self::MAX_BODY_BYTES {
-            faults.push(InvalidField::new(
-                "body",
-                format!("rewrites to more than {} bytes", Self::MAX_BODY_BYTES),
-            ));
-        }
-        let payload = match raw.payload.map(|json| payload::compact(json.get(), self.max_payload_depth)) {
-            Some(Ok(payload)) => Some(payload),
-            Some(Err(fault)) => {
-                faults.push(fault);
-                None
-            }
-            None => None,
-        };
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let payload = self.checked_payload(raw)?;
         let item = Item {
             topic: self.span(raw.topic),
             event_id: self.span(raw.event_id),
@@ -209,6 +195,30 @@ impl BatchBuilder {
         };
         self.batch.items.push(item);
         Ok(())
+    }
+
+    /// Checks an event and compacts its payload on the way.
+    fn checked_payload<'a>(&self, raw: &RawEvent<'a>) -> Result<Option<Cow<'a, str>>, Vec<InvalidField>> {
+        let mut faults = Vec::new();
+        faults.extend(topic::check(raw.topic).err());
+        faults.extend(fields::check_event_id(raw.event_id).err());
+        faults.extend(raw.timestamp.and_then(|timestamp| time::check_rfc3339(timestamp).err()));
+        faults.extend(raw.source.and_then(|source| fields::check_source(source).err()));
+        if raw.sequence.is_some_and(|sequence| i64::try_from(sequence).is_err()) {
+            faults.push(InvalidField::new("sequence", format!("must be at most {}", i64::MAX)));
+        }
+        if self.batch.rewritten.len() > Self::MAX_BODY_BYTES {
+            let reason = format!("rewrites to more than {} bytes", Self::MAX_BODY_BYTES);
+            faults.push(InvalidField::new("body", reason));
+        }
+        match raw.payload.map(|json| payload::compact(json.get(), self.max_payload_depth)).transpose() {
+            Ok(payload) if faults.is_empty() => Ok(payload),
+            Ok(_) => Err(faults),
+            Err(fault) => {
+                faults.push(fault);
+                Err(faults)
+            }
+        }
     }
 
     /// The batch of what was taken.

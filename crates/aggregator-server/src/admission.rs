@@ -1,0 +1,106 @@
+//! How much may wait to be committed: events and bytes, over all partitions together.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What something weighs against the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Weight {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Weight {
+    fn fits(self, capacity: Self) -> bool {
+        self.events <= capacity.events && self.bytes <= capacity.bytes
+    }
+}
+
+/// Why nothing was reserved.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There is no room now.
+    Full,
+    /// There will never be room.
+    TooLarge,
+}
+
+#[derive(Debug)]
+pub(crate) struct Admission {
+    capacity: Weight,
+    used: Mutex<Weight>,
+}
+
+impl Admission {
+    pub(crate) fn new(events: usize, bytes: usize) -> Self {
+        Self { capacity: Weight { events, bytes }, used: Mutex::default() }
+    }
+
+    pub(crate) fn capacity(&self) -> Weight {
+        self.capacity
+    }
+
+    pub(crate) fn used(&self) -> Weight {
+        *self.lock()
+    }
+
+    /// Reserves all of `parts`, one reservation each, or nothing.
+    pub(crate) fn reserve(self: &Arc<Self>, parts: &[Weight]) -> Result<Vec<Reservation>, Refused> {
+        let total = parts.iter().fold(Weight::default(), |total, part| Weight {
+            events: total.events + part.events,
+            bytes: total.bytes + part.bytes,
+        });
+        if !total.fits(self.capacity) {
+            return Err(Refused::TooLarge);
+        }
+        let mut used = self.lock();
+        let after = Weight { events: used.events + total.events, bytes: used.bytes + total.bytes };
+        if !after.fits(self.capacity) {
+            return Err(Refused::Full);
+        }
+        *used = after;
+        drop(used);
+        let reservation = |&weight| Reservation { admission: Arc::clone(self), weight };
+        Ok(parts.iter().map(reservation).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weight> {
+        // Two numbers cannot be left half-changed by a panic.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room that is held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    admission: Arc<Admission>,
+    weight: Weight,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut used = self.admission.lock();
+        used.events -= self.weight.events;
+        used.bytes -= self.weight.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_parts_are_reserved_or_none() {
+        let admission = Arc::new(Admission::new(10, 100));
+        let part = |events, bytes| Weight { events, bytes };
+        let held = admission.reserve(&[part(4, 10), part(4, 10)]).unwrap();
+        assert_eq!(admission.used(), part(8, 20));
+        assert_eq!(admission.reserve(&[part(1, 1), part(2, 1)]).unwrap_err(), Refused::Full);
+        assert_eq!(admission.reserve(&[part(1, 81)]).unwrap_err(), Refused::Full);
+        assert_eq!(admission.reserve(&[part(11, 1)]).unwrap_err(), Refused::TooLarge);
+        assert_eq!(admission.reserve(&[part(1, 101)]).unwrap_err(), Refused::TooLarge);
+        assert_eq!(admission.used(), part(8, 20), "a refusal leaves nothing behind");
+        drop(held);
+        assert_eq!(admission.used(), part(0, 0));
+        admission.reserve(&[part(10, 100)]).unwrap();
+    }
+}

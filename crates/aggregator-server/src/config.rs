@@ -1,0 +1,309 @@
+//! Every option, with its default, once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
+use clap::{Parser, ValueEnum};
+use humantime::Duration;
+
+/// Takes events over HTTP, stores each one once, and says what became of every item.
+#[derive(Debug, Clone, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Config {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, env = "AGGREGATOR_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Where events are stored: sqlite:PATH, durable, or memory: (memory:4 for 4 partitions), for trials
+    #[arg(long, env = "AGGREGATOR_STORE", default_value = "sqlite:data/aggregator.db", value_name = "STORE")]
+    pub store: StoreLocation,
+
+    /// Listen beyond this machine although anybody who reaches the port can publish and read
+    #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS")]
+    pub allow_anonymous: bool,
+
+    /// Worker threads; at most one per partition of the store is used
+    #[arg(long, env = "AGGREGATOR_WORKERS", default_value = "4", value_name = "N")]
+    pub workers: NonZeroUsize,
+
+    /// Events that may wait to be committed; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_QUEUE_EVENTS", default_value = "65536", value_name = "N")]
+    pub queue_events: usize,
+
+    /// Bytes that may wait to be committed; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value = "64MiB", value_name = "BYTES")]
+    pub queue_bytes: ByteSize,
+
+    /// A worker commits what has gathered once it holds this many events
+    #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value = "10000", value_name = "N")]
+    pub group_events: NonZeroUsize,
+
+    /// A worker commits what has gathered once it holds this many bytes
+    #[arg(long, env = "AGGREGATOR_GROUP_BYTES", default_value = "8MiB", value_name = "BYTES")]
+    pub group_bytes: ByteSize,
+
+    /// Events in one request
+    #[arg(long, env = "AGGREGATOR_MAX_BATCH_EVENTS", default_value = "10000", value_name = "N")]
+    pub max_batch_events: NonZeroUsize,
+
+    /// Bytes of one request's body
+    #[arg(long, env = "AGGREGATOR_MAX_BODY_BYTES", default_value = "16MiB", value_name = "BYTES")]
+    pub max_body_bytes: ByteSize,
+
+    /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
+    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value = "128", value_name = "LEVELS",
+          value_parser = clap::value_parser!(u16).range(4..=1024))]
+    pub max_json_depth: u16,
+
+    /// Topics in the store; an event of a further one is refused
+    #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value = "100000", value_name = "N")]
+    pub max_topics: u64,
+
+    /// Connections at a time; further ones are answered 503 and closed
+    #[arg(long, env = "AGGREGATOR_MAX_CONNECTIONS", default_value = "1000", value_name = "N")]
+    pub max_connections: NonZeroUsize,
+
+    /// Bytes of request bodies in memory at a time; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_INFLIGHT_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    pub inflight_bytes: ByteSize,
+
+    /// Reads at a time
+    #[arg(long, env = "AGGREGATOR_READERS", default_value = "4", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub readers: u32,
+
+    /// Reads that may wait for their turn; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_READ_QUEUE", default_value = "256", value_name = "N")]
+    pub read_queue: usize,
+
+    /// How long a connection may take to send a request's head, idle time included
+    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value = "60s", value_name = "TIME")]
+    pub header_timeout: Duration,
+
+    /// How long a request's body may take to arrive
+    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub body_timeout: Duration,
+
+    /// How long a response may wait for a client that does not take it
+    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub write_timeout: Duration,
+
+    /// How long a publisher waits for its commit before it is told to try again
+    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub commit_timeout: Duration,
+
+    /// How long a shutdown may take to finish requests and commit the queue
+    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME")]
+    pub drain_timeout: Duration,
+
+    /// How logs are written to standard error; auto: human on a terminal, else json
+    #[arg(long, env = "AGGREGATOR_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, or a tracing filter
+    #[arg(long, env = "AGGREGATOR_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// A line for people.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    /// The defaults, as far as the environment does not say otherwise.
+    fn default() -> Self {
+        Self::parse_from(["aggregator-server"])
+    }
+}
+
+impl Config {
+    /// Refuses options that contradict each other.
+    ///
+    /// # Errors
+    /// Names the options, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.listen.ip().is_loopback() && !self.allow_anonymous {
+            return Err(format!(
+                "--listen {} is reachable from other machines, and there are no credentials: \
+                 say --allow-anonymous if everybody there may publish and read",
+                self.listen
+            ));
+        }
+        if self.queue_events < self.max_batch_events.get() {
+            return Err(format!(
+                "--queue-events {} cannot hold one batch of --max-batch-events {}: raise it to that at least",
+                self.queue_events, self.max_batch_events
+            ));
+        }
+        if self.inflight_bytes.0 < self.max_body_bytes.0 {
+            return Err(format!(
+                "--inflight-bytes {} cannot hold one body of --max-body-bytes {}: raise it to that at least",
+                self.inflight_bytes, self.max_body_bytes
+            ));
+        }
+        if self.max_body_bytes.0 > aggregator_core::BatchBuilder::MAX_BODY_BYTES {
+            return Err(format!("--max-body-bytes {} is more than 1GiB", self.max_body_bytes));
+        }
+        Ok(())
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// Whatever the store has to say.
+    pub fn open_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
+        match &self.store {
+            StoreLocation::Sqlite(path) => {
+                let options = SqliteOptions {
+                    max_topics: self.max_topics,
+                    readers: self.readers,
+                    ..SqliteOptions::default()
+                };
+                Ok(Arc::new(SqliteStore::open_with(path, options)?))
+            }
+            StoreLocation::Memory(partitions) => {
+                Ok(Arc::new(MemoryStore::new(*partitions).with_max_topics(self.max_topics)))
+            }
+        }
+    }
+}
+
+/// Which store, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `memory:`, or `memory:N` with that many partitions
+    Memory(Partitions),
+}
+
+impl FromStr for StoreLocation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            if path.is_empty() {
+                return Err("names no file: say sqlite:PATH".into());
+            }
+            return Ok(Self::Sqlite(path.into()));
+        }
+        if let Some(partitions) = text.strip_prefix("memory:") {
+            if partitions.is_empty() {
+                return Ok(Self::Memory(Partitions::ONE));
+            }
+            let partitions = partitions.parse().ok().and_then(Partitions::new);
+            return partitions.map(Self::Memory).ok_or_else(|| "takes 1 to 1024 partitions: memory:4".into());
+        }
+        Err("is not a store: say sqlite:PATH or memory:".into())
+    }
+}
+
+impl fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Memory(Partitions::ONE) => f.write_str("memory:"),
+            Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
+        }
+    }
+}
+
+/// A number of bytes: `1048576`, `64KiB`, `16MiB`, `1GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub usize);
+
+impl ByteSize {
+    const UNITS: [(&'static str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+    /// In KiB, rounded up.
+    pub(crate) fn kib(self) -> usize {
+        self.0.div_ceil(1024)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = Self::UNITS.into_iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+        let (number, shift) = unit.unwrap_or((text, 0));
+        number
+            .parse::<usize>()
+            .ok()
+            .and_then(|number| number.checked_mul(1 << shift))
+            .filter(|bytes| *bytes > 0)
+            .map(Self)
+            .ok_or_else(|| "is not a number of bytes, like 65536, 64KiB or 16MiB".into())
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, shift) in Self::UNITS {
+            if self.0.trailing_zeros() >= shift {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_sizes_are_read_and_shown() {
+        for (text, bytes) in
+            [("1", 1), ("65536", 65536), ("64KiB", 65536), ("16MiB", 16 << 20), ("2GiB", 2 << 30)]
+        {
+            assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes);
+        }
+        assert_eq!(ByteSize(16 << 20).to_string(), "16MiB");
+        assert_eq!(ByteSize(1500).to_string(), "1500");
+        for text in ["", "0", "-1", "1.5MiB", "1MB", "MiB", "99999999999999999999"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn stores_are_read_and_shown() {
+        for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "memory:", "memory:4"] {
+            assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
+        }
+        for text in ["", "data.db", "sqlite:", "memory:0", "memory:1025", "memory:x", "postgres://x"] {
+            assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_port_without_credentials_has_to_be_asked_for() {
+        let mut config = Config { listen: "0.0.0.0:8080".parse().unwrap(), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--allow-anonymous"));
+        config.allow_anonymous = true;
+        config.check().unwrap();
+        config.listen = "[::1]:8080".parse().unwrap();
+        config.allow_anonymous = false;
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn limits_that_exclude_each_other_are_refused() {
+        let config = Config { queue_events: 10, ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--queue-events"));
+        let config = Config { inflight_bytes: ByteSize(10), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--inflight-bytes"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Errors as publishers and readers see them: RFC 9457 problem details. The only place where an error
+//! becomes a status.
+
+use std::borrow::Cow;
+
+use aggregator_core::{Cursor, StoreError};
+use axum::response::{IntoResponse, Response};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+/// An error response.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    /// Names the kind for good; shown as `urn:aggregator:problem:KIND`.
+    #[serde(rename = "type", serialize_with = "urn")]
+    kind: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "status")]
+    status: StatusCode,
+    detail: String,
+    /// Whether the same request can succeed later.
+    retryable: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ItemError>,
+    /// Where a reader whose cursor expired can go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<String>,
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
+}
+
+fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:aggregator:problem:{kind}"))
+}
+
+fn status<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ItemError {
+    /// Which event of the request, from 0; missing for a parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<usize>,
+    pub(crate) field: Cow<'static, str>,
+    pub(crate) detail: String,
+}
+
+impl Problem {
+    fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            title,
+            status,
+            detail: detail.into(),
+            retryable: false,
+            errors: Vec::new(),
+            oldest: None,
+            retry_after_seconds: None,
+        }
+    }
+
+    fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retryable = true;
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// 400: a query parameter.
+    pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        let error = ItemError { index: None, field: name.into(), detail: detail.into() };
+        let detail = format!("{}: {}", error.field, error.detail);
+        Self {
+            errors: vec![error],
+            ..Self::new("bad-parameter", "Bad query parameter", StatusCode::BAD_REQUEST, detail)
+        }
+    }
+
+    /// 400: a body that cannot be read at all.
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new("malformed-body", "Malformed body", StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 422: events that break a rule.
+    pub(crate) fn invalid(errors: Vec<ItemError>, what: &str) -> Self {
+        let first = errors.first().map_or_else(String::new, |error| match error.index {
+            Some(index) => format!("; the first: {what} {index}, {}: {}", error.field, error.detail),
+            None => format!("; the first: {}: {}", error.field, error.detail),
+        });
+        let fields =
+            if errors.len() == 1 { "1 field is".into() } else { format!("{} fields are", errors.len()) };
+        Self {
+            errors,
+            ..Self::new(
+                "invalid-events",
+                "Invalid input",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("{fields} not as they have to be{first}"),
+            )
+        }
+    }
+
+    /// 413
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new("too-large", "Request too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 415
+    pub(crate) fn unsupported_media(detail: impl Into<String>) -> Self {
+        Self::new(
+            "unsupported-media-type",
+            "Unsupported media type",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            detail,
+        )
+    }
+
+    /// 408
+    pub(crate) fn body_timeout() -> Self {
+        let problem = Self::new(
+            "body-timeout",
+            "Request timeout",
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not arrive within --body-timeout",
+        );
+        Self { retryable: true, ..problem }
+    }
+
+    /// 404
+    pub(crate) fn no_route(path: &str) -> Self {
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
+    }
+
+    /// 405
+    pub(crate) fn method(method: &hyper::Method, path: &str) -> Self {
+        let detail = format!("{path} does not take {method}: see the Allow header");
+        Self::new("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+
+    /// 503: the queue of the commits is full.
+    pub(crate) fn queue_full() -> Self {
+        Self::unavailable("queue-full", "Queue full", "the queue is full; nothing of this request was taken")
+    }
+
+    /// 503: some other limit is reached.
+    pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
+        Self::unavailable("overloaded", "Overloaded", detail)
+    }
+
+    /// 503: the process is about to end.
+    pub(crate) fn draining() -> Self {
+        Self::unavailable("draining", "Shutting down", "the server is shutting down")
+    }
+
+    /// 503: nothing is acknowledged any more.
+    pub(crate) fn failed(reason: &str) -> Self {
+        let detail = format!("the server acknowledges nothing until it is restarted: {reason}");
+        Self::new("failed", "Store failed", StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(30)
+    }
+
+    /// 503: whether it was stored is unknown.
+    pub(crate) fn commit_timeout() -> Self {
+        Self::unavailable(
+            "commit-timeout",
+            "Commit timeout",
+            "the commit did not end within --commit-timeout; send the same events again to learn their fate",
+        )
+    }
+
+    /// 500: a defect of this program.
+    pub(crate) fn internal(detail: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self { retryable: true, ..Self::new("internal", "Internal error", status, detail) }
+    }
+
+    fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
+    }
+
+    /// What an append's error means to the publisher.
+    pub(crate) fn from_append(error: &StoreError) -> Self {
+        match error {
+            StoreError::Invalid(_) => Self::invalid(item_errors(error), "event"),
+            _ => Self::from_store(error),
+        }
+    }
+
+    /// What a read's error means to the reader.
+    pub(crate) fn from_read(error: &StoreError) -> Self {
+        match item_errors(error).into_iter().next() {
+            Some(error) => Self::parameter(error.field, error.detail),
+            None => Self::from_store(error),
+        }
+    }
+
+    fn from_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => {
+                Self::unavailable("store-unavailable", "Store unavailable", error.to_string())
+            }
+            StoreError::NoSpace { .. } => {
+                Self::unavailable("no-space", "No space on the disk", error.to_string()).with_retry_after(5)
+            }
+            StoreError::Corrupt { .. } | StoreError::Poisoned { .. } => Self::failed(&error.to_string()),
+            StoreError::Expired { oldest } => Self::expired(oldest),
+            StoreError::Unsupported { .. } => {
+                Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
+            }
+            StoreError::Invalid(_) => Self::internal(error.to_string()),
+        }
+    }
+
+    /// Puts the indices of [`Self::from_append`] into other words.
+    pub(crate) fn move_indices(&mut self, place: impl Fn(usize) -> usize) {
+        for error in &mut self.errors {
+            error.index = error.index.map(&place);
+        }
+    }
+
+    fn expired(oldest: &Cursor) -> Self {
+        let detail = "events after this cursor were removed by retention; `oldest` goes on where it stood, \
+                      without them";
+        let problem = Self::new("cursor-expired", "Cursor expired", StatusCode::GONE, detail);
+        Self { oldest: Some(oldest.to_string()), ..problem }
+    }
+}
+
+/// The faults of an [`StoreError::Invalid`].
+pub(crate) fn item_errors(error: &StoreError) -> Vec<ItemError> {
+    let StoreError::Invalid(faults) = error else { return Vec::new() };
+    let item = |fault: &aggregator_core::Fault| ItemError {
+        index: fault.index,
+        field: fault.error.field.into(),
+        detail: fault.error.reason.clone(),
+    };
+    faults.iter().map(item).collect()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        let body = serde_json::to_vec(&self).expect("a problem has only strings and numbers");
+        (self.status, headers, body).into_response()
+    }
+}

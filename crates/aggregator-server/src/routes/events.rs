@@ -1,0 +1,134 @@
+//! `GET /events`: the clean stream, in pages.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aggregator_core::{
+    Cursor, EventId, InvalidField, Order, Page, Query, Source, StoredEvent, Timestamp, TopicSelector,
+};
+use axum::extract::State;
+use axum::response::Response;
+use hyper::Uri;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::json;
+use super::params::Params;
+use crate::App;
+use crate::problem::Problem;
+
+pub(super) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri)?;
+    let topics = params.take::<Checked<TopicSelector>>("topic")?.map_or(TopicSelector::All, |t| t.0);
+    let query = Query {
+        event_id: params.take::<Checked<EventId>>("event_id")?.map(|id| id.0),
+        source: params.take::<Checked<Source>>("source")?.map(|source| source.0),
+        since: params.take::<Checked<Timestamp>>("since")?.map(|since| since.0),
+        until: params.take::<Checked<Timestamp>>("until")?.map(|until| until.0),
+        order: params.choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?,
+        after: params.take::<Checked<Cursor>>("after")?.map(|cursor| cursor.0),
+        limit: params.number("limit", 1..=Query::MAX_LIMIT, Query::DEFAULT_LIMIT)?,
+        ..Query::of(topics)
+    };
+    params.finish("topic, event_id, source, since, until, order, after, limit")?;
+    let topic = query.topics.to_string();
+    let page = app.reads.run(move |store| store.read(&query)).await?;
+    Ok(json(&render(&topic, &page)?))
+}
+
+#[derive(Serialize)]
+struct PageBody<'a> {
+    topic: &'a str,
+    count: usize,
+    events: Vec<EventBody<'a>>,
+    next: String,
+    caught_up: bool,
+}
+
+#[derive(Serialize)]
+struct EventBody<'a> {
+    topic: &'a str,
+    event_id: &'a str,
+    timestamp: &'a str,
+    source: &'a str,
+    payload: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    seq: u64,
+    processed_at: String,
+}
+
+fn render<'a>(topic: &'a str, page: &'a Page) -> Result<PageBody<'a>, Problem> {
+    let events = page.events.iter().map(event_body).collect::<Result<Vec<_>, _>>()?;
+    Ok(PageBody {
+        topic,
+        count: events.len(),
+        events,
+        next: page.next.to_string(),
+        caught_up: page.caught_up,
+    })
+}
+
+fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
+    // Checked once more: what came from a disk may not be what was put there.
+    let payload = serde_json::from_str(&event.payload).map_err(|_| {
+        Problem::internal(format!("the payload of {} seq {} is corrupt in the store", event.topic, event.seq))
+    })?;
+    Ok(EventBody {
+        topic: &event.topic,
+        event_id: &event.event_id,
+        timestamp: &event.timestamp,
+        source: &event.source,
+        payload,
+        sequence: event.sequence,
+        seq: event.seq,
+        processed_at: event.processed_at.to_string(),
+    })
+}
+
+/// A parameter whose complaint does not name the field of an event: the parameter's own name is said
+/// with it already.
+struct Checked<T>(T);
+
+/// What can be made from a parameter's text.
+trait FromParam: Sized {
+    fn from_param(text: &str) -> Result<Self, InvalidField>;
+}
+
+impl FromParam for EventId {
+    fn from_param(text: &str) -> Result<Self, InvalidField> {
+        Self::new(text)
+    }
+}
+
+impl FromParam for Source {
+    fn from_param(text: &str) -> Result<Self, InvalidField> {
+        Self::new(text)
+    }
+}
+
+impl FromParam for TopicSelector {
+    fn from_param(text: &str) -> Result<Self, InvalidField> {
+        text.parse()
+    }
+}
+
+impl FromParam for Timestamp {
+    fn from_param(text: &str) -> Result<Self, InvalidField> {
+        text.parse()
+    }
+}
+
+impl FromParam for Cursor {
+    fn from_param(text: &str) -> Result<Self, InvalidField> {
+        text.parse()
+    }
+}
+
+impl<T: FromParam> FromStr for Checked<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        T::from_param(text).map(Self).map_err(|error| error.reason)
+    }
+}

@@ -1,0 +1,50 @@
+//! `GET /`, `/health`, `/livez`, `/readyz`: whether to use this server.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use hyper::{StatusCode, Uri};
+use serde_json::json;
+
+use super::params::Params;
+use super::{json, json_with};
+use crate::App;
+use crate::health;
+use crate::problem::Problem;
+
+/// What it is and how it is. 503 once it has failed.
+pub(super) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    let (status, word, reason) = match app.health.state() {
+        health::State::Ready => (StatusCode::OK, "ok", None),
+        health::State::Draining => (StatusCode::OK, "draining", None),
+        health::State::Failed(reason) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
+    };
+    let body = json!({
+        "status": word,
+        "reason": reason,
+        "service": "aggregator-server",
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": app.store.info().kind,
+        "durability": app.store.info().durability.as_str(),
+        "uptime": app.started.elapsed().as_secs_f64(),
+    });
+    Ok(json_with(status, &body))
+}
+
+/// The process answers.
+pub(super) async fn livez(uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    Ok(json(&json!({"status": "alive"})))
+}
+
+/// Events are taken.
+pub(super) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    Ok(match app.health.state() {
+        health::State::Ready => json(&json!({"status": "ready"})),
+        health::State::Draining => Problem::draining().into_response(),
+        health::State::Failed(reason) => Problem::failed(reason).into_response(),
+    })
+}

@@ -1,0 +1,107 @@
+//! `POST /lookup`: which identities were seen. Ids may hold any character, so they come in a body.
+
+use std::sync::Arc;
+
+use aggregator_core::{EventId, Identity, InvalidField, Source, Topic};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::{HeaderMap, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::params::Params;
+use super::{body, json};
+use crate::App;
+use crate::problem::{ItemError, Problem};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    ids: Vec<RequestedId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestedId {
+    topic: String,
+    event_id: String,
+    source: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Reply {
+    count: usize,
+    results: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    topic: String,
+    event_id: String,
+    seen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processed_at: Option<String>,
+    /// Whether only the identity is left, since the payload was purged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    purged: bool,
+}
+
+pub(super) async fn lookup(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    let received = body::json(&app, &headers, body).await?;
+    let request: Request = serde_json::from_slice(&received.bytes).map_err(|error| {
+        Problem::malformed(format!("the body is not {{\"ids\":[{{\"topic\",\"event_id\"}}]}}: {error}"))
+    })?;
+    let limit = app.config.max_batch_events.get();
+    if request.ids.len() > limit {
+        return Err(Problem::too_large(format!(
+            "the request has more than {limit} ids (--max-batch-events)"
+        )));
+    }
+    let ids = Arc::new(identities(request.ids)?);
+    let asked = Arc::clone(&ids);
+    let seen = app.reads.run(move |store| store.lookup(&asked)).await?;
+    let found = |(id, seen): (&Identity, Option<aggregator_core::Seen>)| Found {
+        topic: id.topic.to_string(),
+        event_id: id.event_id.to_string(),
+        seen: seen.is_some(),
+        seq: seen.and_then(|seen| seen.seq),
+        processed_at: seen.map(|seen| seen.processed_at.to_string()),
+        purged: seen.is_some_and(|seen| seen.purged),
+    };
+    let results: Vec<_> = ids.iter().zip(seen).map(found).collect();
+    Ok(json(&Reply { count: results.len(), results }))
+}
+
+fn identities(requested: Vec<RequestedId>) -> Result<Vec<Identity>, Problem> {
+    let mut errors = Vec::new();
+    let mut ids = Vec::with_capacity(requested.len());
+    for (index, id) in requested.into_iter().enumerate() {
+        match identity(id) {
+            Ok(id) => ids.push(id),
+            Err(error) => {
+                errors.push(ItemError {
+                    index: Some(index),
+                    field: error.field.into(),
+                    detail: error.reason,
+                });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(ids) } else { Err(Problem::invalid(errors, "id")) }
+}
+
+fn identity(id: RequestedId) -> Result<Identity, InvalidField> {
+    Ok(Identity {
+        topic: Topic::new(id.topic)?,
+        event_id: EventId::new(id.event_id)?,
+        source: id.source.map(Source::new).transpose()?,
+    })
+}

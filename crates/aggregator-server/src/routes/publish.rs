@@ -1,0 +1,202 @@
+//! `POST /publish`: takes events and tells the fate of every one.
+
+mod reply;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aggregator_core::{Batch, Partition, StoreError, Timestamp};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::{HeaderMap, Uri};
+use tokio::sync::oneshot;
+
+use self::reply::{Fates, Reply};
+use super::body;
+use super::params::Params;
+use crate::App;
+use crate::admission::{Refused, Weight};
+use crate::decode::{Bounds, decode};
+use crate::health;
+use crate::problem::{Problem, item_errors};
+use crate::worker::{Appended, Job};
+
+/// What the request asks for beside its events.
+struct Wishes {
+    /// `results=none` leaves the list out.
+    results: bool,
+    /// `on_invalid=skip` stores the good items of a request that has bad ones.
+    skip_invalid: bool,
+    /// `ack=queued` is answered before the commit.
+    queued: bool,
+    /// Whether that came as `Prefer: respond-async`.
+    preferred: bool,
+}
+
+impl Wishes {
+    fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
+        let mut params = Params::of(uri)?;
+        let results = params.choose("results", &[("all", true), ("none", false)])?;
+        let skip_invalid = params.choose("on_invalid", &[("reject", false), ("skip", true)])?;
+        let queued = params.choose("ack", &[("durable", false), ("queued", true)])?;
+        params.finish("results, on_invalid, ack")?;
+        // RFC 7240
+        let preferred = !queued
+            && headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).any(|value| {
+                value.split(',').any(|token| token.trim().eq_ignore_ascii_case("respond-async"))
+            });
+        Ok(Self { results, skip_invalid, queued: queued || preferred, preferred })
+    }
+}
+
+pub(super) async fn publish(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    match app.health.state() {
+        health::State::Ready => {}
+        health::State::Draining => return Err(Problem::draining()),
+        health::State::Failed(reason) => return Err(Problem::failed(reason)),
+    }
+    let wishes = Wishes::of(&uri, &headers)?;
+    let received = body::json(&app, &headers, body).await?;
+    let received_at = Timestamp::now();
+    let bounds = Bounds {
+        max_events: app.config.max_batch_events.get(),
+        max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
+    };
+    let decoded = decode(&received.bytes, received_at, bounds)?;
+    if !decoded.errors.is_empty() && !wishes.skip_invalid {
+        app.count_rejected(decoded.received);
+        return Err(Problem::invalid(decoded.errors, "event"));
+    }
+    let mut fates = Fates::new(decoded.received, decoded.errors);
+    let batch = Arc::new(decoded.batch);
+    if wishes.queued {
+        send(&app, &batch, &parts(&app, &batch), false)?;
+    } else {
+        commit(&app, &batch, &mut fates, wishes.skip_invalid).await?;
+    }
+    app.count_rejected(fates.rejected());
+    Ok(reply::render(&Reply {
+        fates: &fates,
+        batch: &batch,
+        single: decoded.single,
+        received_at,
+        queued: wishes.queued,
+        durability: if wishes.queued { "queued" } else { app.store.info().durability.as_str() },
+        results: wishes.results,
+        preference_applied: wishes.preferred,
+    }))
+}
+
+/// `{"events":[{"payload":…}]}`, as a reader gets it.
+const LEVELS_AROUND_A_PAYLOAD: usize = 3;
+
+impl App {
+    fn count_rejected(&self, items: usize) {
+        self.rejected.fetch_add(items as u64, Ordering::Relaxed);
+    }
+}
+
+/// The events of a batch that go to one partition.
+struct Part {
+    partition: Partition,
+    indices: Vec<u32>,
+}
+
+fn parts(app: &App, batch: &Batch) -> Vec<Part> {
+    let partitions = app.store.partitions();
+    let view = batch.view();
+    let mut parts: Vec<Part> = Vec::new();
+    for index in 0..u32::try_from(batch.len()).expect("a body of at most 1 GiB has fewer events than that") {
+        let partition = partitions.of(view.event(index as usize).topic());
+        match parts.iter_mut().find(|part| part.partition == partition) {
+            Some(part) => part.indices.push(index),
+            None => parts.push(Part { partition, indices: vec![index] }),
+        }
+    }
+    parts
+}
+
+/// Hands the parts over to their workers, all or none; with a receiver for each if it is waited for.
+fn send(
+    app: &App,
+    batch: &Arc<Batch>,
+    parts: &[Part],
+    wait: bool,
+) -> Result<Vec<oneshot::Receiver<Appended>>, Problem> {
+    let share = |part: &Part| batch.bytes() / batch.len().max(1) * part.indices.len();
+    let weights: Vec<_> =
+        parts.iter().map(|part| Weight { events: part.indices.len(), bytes: share(part) }).collect();
+    let reservations = app.admission.reserve(&weights).map_err(|refused| match refused {
+        Refused::Full => Problem::queue_full(),
+        Refused::TooLarge => Problem::too_large(
+            "the request is larger than the whole queue (--queue-events, --queue-bytes): send it in several",
+        ),
+    })?;
+    let mut replies = Vec::new();
+    for (part, reservation) in parts.iter().zip(reservations) {
+        let reply = wait.then(|| {
+            let (reply, receiver) = oneshot::channel();
+            replies.push(receiver);
+            reply
+        });
+        app.workers.send(Job {
+            partition: part.partition,
+            batch: Arc::clone(batch),
+            indices: part.indices.clone(),
+            bytes: share(part),
+            reservation,
+            reply,
+        });
+    }
+    Ok(replies)
+}
+
+/// Commits the batch and fills in the fates. With `skip_invalid`, what the store refuses is rejected
+/// and the rest is sent again.
+async fn commit(app: &App, batch: &Arc<Batch>, fates: &mut Fates, skip_invalid: bool) -> Result<(), Problem> {
+    let mut left = parts(app, batch);
+    while !left.is_empty() {
+        let replies = send(app, batch, &left, true)?;
+        let deadline = tokio::time::Instant::now() + Duration::from(app.config.commit_timeout);
+        let mut refused = Vec::new();
+        let mut failure = None;
+        // Every part is heard before anything is said: a failure of one does not hide that of another.
+        for (mut part, reply) in left.into_iter().zip(replies) {
+            match tokio::time::timeout_at(deadline, reply).await {
+                Ok(Ok(Ok(receipts))) => fates.decided(&part.indices, &receipts),
+                Ok(Ok(Err(error))) if skip_invalid && matches!(*error, StoreError::Invalid(_)) => {
+                    let errors = item_errors(&error);
+                    if errors.iter().all(|error| error.index.is_none()) {
+                        failure = Some(Problem::from_append(&error));
+                        continue;
+                    }
+                    part.indices.retain(|&index| errors.iter().all(|e| e.index != Some(index as usize)));
+                    fates.refused(errors);
+                    if !part.indices.is_empty() {
+                        refused.push(part);
+                    }
+                }
+                Ok(Ok(Err(error))) => failure = Some(fates.problem(&error)),
+                Ok(Err(_)) => {
+                    failure = Some(match app.health.state() {
+                        health::State::Failed(reason) => Problem::failed(reason),
+                        _ => Problem::draining(),
+                    });
+                }
+                Err(_) => failure = Some(Problem::commit_timeout()),
+            }
+        }
+        if let Some(problem) = failure {
+            return Err(problem);
+        }
+        left = refused;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! `GET /stats`: what happened over the store's whole life.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::response::Response;
+use hyper::Uri;
+use serde::Serialize;
+
+use super::json;
+use super::params::Params;
+use crate::App;
+use crate::problem::Problem;
+
+/// The most topics that are named.
+const MAX_TOPICS: usize = 100;
+
+#[derive(Serialize)]
+struct Stats {
+    /// `unique_processed`, `duplicate_dropped` and `queue.events` together.
+    received: u64,
+    unique_processed: u64,
+    /// Conflicts included.
+    duplicate_dropped: u64,
+    conflicts: u64,
+    /// Of what was decided: 0 to 1.
+    duplicate_rate: f64,
+    /// Items refused since the start of the process; never stored, so not part of `received`.
+    rejected: u64,
+    topics: Vec<String>,
+    topics_total: u64,
+    /// Seconds since the start of the process.
+    uptime: f64,
+    queue: Queue,
+    workers: usize,
+    store: Store,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    events: usize,
+    capacity_events: usize,
+    bytes: usize,
+    capacity_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Store {
+    kind: &'static str,
+    id: String,
+    durability: &'static str,
+    partitions: u16,
+    bytes: u64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    let (totals, topics) =
+        app.reads.run(|store| Ok((store.stats()?, store.topics(None, MAX_TOPICS)?))).await?;
+    let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
+    let decided = totals.stored + totals.duplicates;
+    Ok(json(&Stats {
+        received: decided + used.events as u64,
+        unique_processed: totals.stored,
+        duplicate_dropped: totals.duplicates,
+        conflicts: totals.conflicts,
+        duplicate_rate: if decided == 0 { 0.0 } else { totals.duplicates as f64 / decided as f64 },
+        rejected: app.rejected.load(Ordering::Relaxed),
+        topics: topics.into_iter().map(|topic| topic.topic.to_string()).collect(),
+        topics_total: totals.topics,
+        uptime: app.started.elapsed().as_secs_f64(),
+        queue: Queue {
+            events: used.events,
+            capacity_events: capacity.events,
+            bytes: used.bytes,
+            capacity_bytes: capacity.bytes,
+        },
+        workers: app.workers.count(),
+        store: Store {
+            kind: info.kind,
+            id: info.id.to_string(),
+            durability: info.durability.as_str(),
+            partitions: info.partitions.count(),
+            bytes: totals.bytes,
+        },
+    }))
+}

@@ -1,0 +1,266 @@
+//! The threads that append: each owns the queues of some partitions, takes all that waits, appends it
+//! as one group, and hands the receipts back.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aggregator_core::{AttemptId, Batch, DedupStore, Outcome, Partition, Receipt, StoreError};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::Config;
+use crate::admission::Reservation;
+use crate::health::Health;
+
+/// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
+pub(crate) type Appended = Result<Vec<Receipt>, Arc<StoreError>>;
+
+/// The events of one request that belong to one partition.
+pub(crate) struct Job {
+    pub(crate) partition: Partition,
+    pub(crate) batch: Arc<Batch>,
+    /// Which events of the batch.
+    pub(crate) indices: Vec<u32>,
+    pub(crate) bytes: usize,
+    pub(crate) reservation: Reservation,
+    /// Who waits for the commit; nobody, if the request was answered when it was queued.
+    pub(crate) reply: Option<oneshot::Sender<Appended>>,
+}
+
+impl Job {
+    fn answer(self, appended: Appended) {
+        // The room is given back first: whoever has the reply may look at the queue.
+        drop(self.reservation);
+        if let Some(reply) = self.reply {
+            // The publisher may be gone; its retry will be told of the duplicates.
+            let _ = reply.send(appended);
+        }
+    }
+}
+
+enum Message {
+    Job(Job),
+    /// Finish what came before, then end.
+    Stop,
+}
+
+pub(crate) struct Workers {
+    queues: Vec<Sender<Message>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Workers {
+    /// Starts the threads: as many as configured, but no more than there are partitions.
+    pub(crate) fn start(
+        store: &Arc<dyn DedupStore>,
+        config: &Config,
+        health: &Arc<Health>,
+    ) -> std::io::Result<Self> {
+        let count = config.workers.get().min(usize::from(store.partitions().count()));
+        let mut workers = Self { queues: Vec::new(), threads: Mutex::default() };
+        for number in 0..count {
+            let (queue, jobs) = channel();
+            let worker = Worker {
+                store: Arc::clone(store),
+                health: Arc::clone(health),
+                jobs,
+                group_events: config.group_events.get(),
+                group_bytes: config.group_bytes.0,
+                kept: VecDeque::new(),
+                pause: FIRST_PAUSE,
+            };
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| worker.run())?;
+            workers.queues.push(queue);
+            workers.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(workers)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Queues a job. If its worker has ended, the job's reply is dropped, and that is the answer.
+    pub(crate) fn send(&self, job: Job) {
+        let queue = &self.queues[usize::from(job.partition.0) % self.queues.len()];
+        if queue.send(Message::Job(job)).is_err() {
+            error!("a job came after its worker had ended");
+        }
+    }
+
+    /// Lets the workers finish what is queued; whether they did so before the deadline.
+    pub(crate) async fn stop(&self, deadline: Instant) -> bool {
+        for queue in &self.queues {
+            // A worker that has ended already needs no word.
+            let _ = queue.send(Message::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        matches!(tokio::time::timeout_at(deadline, joined).await, Ok(Ok(true)))
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+struct Worker {
+    store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
+    jobs: Receiver<Message>,
+    group_events: usize,
+    group_bytes: usize,
+    /// Jobs that come next. Those that were acknowledged as queued and met a store that could not take
+    /// them stay here until it can.
+    kept: VecDeque<Job>,
+    /// How long to leave the store alone while jobs are kept.
+    pause: Duration,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut stopping = false;
+        loop {
+            let mut group = self.gather(&mut stopping);
+            if group.is_empty() {
+                if stopping && self.kept.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            // Stable: what came first within a partition stays first.
+            group.sort_by_key(|job| job.partition);
+            while let Some(first) = group.first() {
+                let partition = first.partition;
+                let others = group.split_off(group.partition_point(|job| job.partition == partition));
+                self.append_guarded(partition, std::mem::replace(&mut group, others));
+            }
+        }
+    }
+
+    /// All that waits, up to the limits of a group; what was kept comes first. Blocks until there is
+    /// something, or the stop.
+    fn gather(&mut self, stopping: &mut bool) -> Vec<Job> {
+        self.wait(stopping);
+        let mut group = Vec::new();
+        let (mut events, mut bytes) = (0, 0);
+        while events < self.group_events && bytes < self.group_bytes {
+            let job = match self.kept.pop_front() {
+                Some(job) => job,
+                None => match self.jobs.try_recv() {
+                    Ok(Message::Job(job)) => job,
+                    Ok(Message::Stop) | Err(TryRecvError::Disconnected) => {
+                        *stopping = true;
+                        break;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                },
+            };
+            events += job.indices.len();
+            bytes += job.bytes;
+            group.push(job);
+        }
+        group
+    }
+
+    /// Until there is a job to begin with. While some are kept, a pause at most: then they are due.
+    fn wait(&mut self, stopping: &mut bool) {
+        let message = if !self.kept.is_empty() {
+            self.jobs.recv_timeout(self.pause)
+        } else if !*stopping {
+            self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            return;
+        };
+        match message {
+            Ok(Message::Job(job)) => self.kept.push_back(job),
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => *stopping = true,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+
+    /// Appends the jobs; a panic on the way stops acknowledgements for good.
+    fn append_guarded(&mut self, partition: Partition, jobs: Vec<Job>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.append(partition, jobs))) {
+            // The jobs went with the panic, and their waiting publishers see that.
+            self.health.fail(format!("a worker panicked: {}", panic_message(&*panic)));
+        }
+    }
+
+    fn append(&mut self, partition: Partition, jobs: Vec<Job>) {
+        let result = {
+            let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
+            let events = jobs.iter().zip(&views);
+            let events = events.flat_map(|(job, view)| job.indices.iter().map(|&i| view.event(i as usize)));
+            let events: Vec<_> = events.collect();
+            self.store.append(partition, AttemptId::new(), &events)
+        };
+        match result {
+            Ok(receipts) => self.deliver(jobs, receipts),
+            // One request's fault must not be its neighbours': everybody for himself.
+            Err(StoreError::Invalid(_)) if jobs.len() > 1 => {
+                for job in jobs {
+                    self.append(partition, vec![job]);
+                }
+            }
+            Err(error) => self.refuse(jobs, error),
+        }
+    }
+
+    fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
+        self.pause = FIRST_PAUSE;
+        let stored = receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count();
+        debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
+        let mut receipts = receipts.into_iter();
+        for job in jobs {
+            let own = receipts.by_ref().take(job.indices.len()).collect();
+            job.answer(Ok(own));
+        }
+    }
+
+    /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
+    fn refuse(&mut self, mut jobs: Vec<Job>, error: StoreError) {
+        if error.is_fatal() {
+            self.health.fail(error.to_string());
+        } else {
+            warn!(error = %error, requests = jobs.len(), "a group was not stored");
+        }
+        let retryable = error.is_retryable();
+        let error = match (error, jobs.as_slice()) {
+            // From the events of the job to those of its request.
+            (StoreError::Invalid(mut faults), [job]) => {
+                for fault in &mut faults {
+                    fault.index = fault.index.map(|index| job.indices[index] as usize);
+                }
+                Arc::new(StoreError::Invalid(faults))
+            }
+            (error, _) => Arc::new(error),
+        };
+        for job in jobs.drain(..) {
+            if job.reply.is_some() {
+                job.answer(Err(Arc::clone(&error)));
+            } else if retryable {
+                self.kept.push_back(job);
+            } else {
+                error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
+            }
+        }
+        if !self.kept.is_empty() {
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "without a message",
+    }
+}

@@ -1,0 +1,196 @@
+//! How long to wait before trying again, and when to give up.
+//!
+//! Exponential backoff with full jitter: before attempt *n + 1* the wait is uniform in
+//! `0 ..= min(cap, base × 2^(n-1))`. Full jitter spreads a crowd of publishers that failed together over
+//! the whole interval instead of letting them come back together.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use rand::RngExt;
+use thiserror::Error;
+
+use crate::seed::SimRng;
+
+/// A retry policy that makes sense: it cannot be built otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    base: Duration,
+    cap: Duration,
+    max_attempts: NonZeroU32,
+    deadline: Duration,
+}
+
+/// Why a policy makes no sense.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BackoffError {
+    /// Without a base every wait is zero, and a retry storm is all that is left.
+    #[error("the retry base must be more than 0")]
+    ZeroBase,
+    /// The cap would cut the very first wait.
+    #[error("the retry cap ({cap:?}) must not be below the base ({base:?})")]
+    CapBelowBase {
+        /// The cap asked for.
+        cap: Duration,
+        /// The base asked for.
+        base: Duration,
+    },
+    /// Nothing would be sent at all.
+    #[error("at least one attempt is needed")]
+    NoAttempts,
+    /// There would be no time for a single attempt.
+    #[error("the retry deadline must be more than 0")]
+    ZeroDeadline,
+}
+
+impl Backoff {
+    /// A policy of at most `max_attempts` attempts within `deadline`, the first one included.
+    ///
+    /// # Errors
+    /// For values that make no sense together.
+    pub fn new(
+        base: Duration,
+        cap: Duration,
+        max_attempts: u32,
+        deadline: Duration,
+    ) -> Result<Self, BackoffError> {
+        if base.is_zero() {
+            return Err(BackoffError::ZeroBase);
+        }
+        if cap < base {
+            return Err(BackoffError::CapBelowBase { cap, base });
+        }
+        if deadline.is_zero() {
+            return Err(BackoffError::ZeroDeadline);
+        }
+        let max_attempts = NonZeroU32::new(max_attempts).ok_or(BackoffError::NoAttempts)?;
+        Ok(Self { base, cap, max_attempts, deadline })
+    }
+
+    /// Starts counting the attempts of one request.
+    #[must_use]
+    pub fn start(self, rng: SimRng) -> Retries {
+        Retries { policy: self, failed: 0, rng }
+    }
+}
+
+/// The attempts of one request.
+#[derive(Debug)]
+pub struct Retries {
+    policy: Backoff,
+    failed: u32,
+    rng: SimRng,
+}
+
+impl Retries {
+    /// How much of the deadline is left.
+    #[must_use]
+    pub fn time_left(&self, elapsed: Duration) -> Duration {
+        self.policy.deadline.saturating_sub(elapsed)
+    }
+
+    /// How many attempts failed so far.
+    #[must_use]
+    pub fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Notes a failed attempt, `elapsed` after the first one began, and returns the wait before the next.
+    ///
+    /// A server's `retry_after` wins over the policy's own wait, and gets a little jitter on top, so that
+    /// those who were sent away together do not return together. `None` means give up: the attempts are
+    /// used up, or the next one would lie beyond the deadline.
+    pub fn next_wait(&mut self, elapsed: Duration, retry_after: Option<Duration>) -> Option<Duration> {
+        self.failed = self.failed.saturating_add(1);
+        let left = self.time_left(elapsed);
+        if self.failed >= self.policy.max_attempts.get() || left.is_zero() {
+            return None;
+        }
+        match retry_after {
+            // To come earlier would disobey the server, to come then would break the deadline.
+            Some(asked) if asked >= left => None,
+            Some(asked) => Some(asked + self.jitter(self.policy.base.min(left - asked))),
+            None => {
+                let doubled = self.policy.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
+                Some(self.jitter(doubled.min(self.policy.cap).min(left)))
+            }
+        }
+    }
+
+    fn jitter(&mut self, most: Duration) -> Duration {
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.rng.random_range(0..=nanos))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn policies() -> impl Strategy<Value = Backoff> {
+        (1_u64..10_000, 0_u64..100_000, 1_u32..40, 1_u64..1_000_000).prop_map(
+            |(base, above, attempts, deadline)| {
+                let ms = Duration::from_millis;
+                Backoff::new(ms(base), ms(base + above), attempts, ms(deadline)).unwrap()
+            },
+        )
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let zero = Duration::ZERO;
+        assert_eq!(Backoff::new(zero, SECOND, 3, SECOND), Err(BackoffError::ZeroBase));
+        assert_eq!(
+            Backoff::new(2 * SECOND, SECOND, 3, SECOND),
+            Err(BackoffError::CapBelowBase { cap: SECOND, base: 2 * SECOND })
+        );
+        assert_eq!(Backoff::new(SECOND, SECOND, 0, SECOND), Err(BackoffError::NoAttempts));
+        assert_eq!(Backoff::new(SECOND, SECOND, 3, zero), Err(BackoffError::ZeroDeadline));
+    }
+
+    #[test]
+    fn waits_stay_under_the_doubling_bound_the_cap_and_the_deadline() {
+        proptest!(|(policy in policies(), seed: u64)| {
+            let mut retries = policy.start(SimRng::seed_from_u64(seed));
+            let mut elapsed = Duration::ZERO;
+            let mut waits = 0_u32;
+            while let Some(wait) = retries.next_wait(elapsed, None) {
+                let bound = policy.base.saturating_mul(2_u32.saturating_pow(waits)).min(policy.cap);
+                prop_assert!(wait <= bound);
+                elapsed += wait;
+                prop_assert!(elapsed <= policy.deadline);
+                waits += 1;
+            }
+            prop_assert!(waits < policy.max_attempts.get());
+        });
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_but_never_beyond_the_deadline() {
+        proptest!(|(policy in policies(), seed: u64, after_ms in 0_u64..2_000_000, elapsed_ms in 0_u64..1_000_000)| {
+            let (after, elapsed) = (Duration::from_millis(after_ms), Duration::from_millis(elapsed_ms));
+            match policy.start(SimRng::seed_from_u64(seed)).next_wait(elapsed, Some(after)) {
+                Some(wait) => {
+                    prop_assert!(wait >= after);
+                    prop_assert!(elapsed + wait <= policy.deadline);
+                }
+                None => prop_assert!(policy.max_attempts.get() == 1 || elapsed + after >= policy.deadline),
+            }
+        });
+    }
+
+    #[test]
+    fn jitter_is_full() {
+        let policy = Backoff::new(SECOND, SECOND, 2, 100 * SECOND).unwrap();
+        let waits: Vec<_> = (0..1000)
+            .map(|seed| policy.start(SimRng::seed_from_u64(seed)).next_wait(Duration::ZERO, None).unwrap())
+            .collect();
+        assert!(waits.iter().any(|wait| *wait < SECOND / 20));
+        assert!(waits.iter().any(|wait| *wait > SECOND * 19 / 20));
+    }
+}
