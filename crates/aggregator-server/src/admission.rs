@@ -1,5 +1,6 @@
 //! How much may wait to be committed: events and bytes, over all partitions together.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What something weighs against the limits.
@@ -28,11 +29,13 @@ pub(crate) enum Refused {
 pub(crate) struct Admission {
     capacity: Weight,
     used: Mutex<Weight>,
+    /// Requests that found no room, since the start.
+    refused: AtomicU64,
 }
 
 impl Admission {
     pub(crate) fn new(events: usize, bytes: usize) -> Self {
-        Self { capacity: Weight { events, bytes }, used: Mutex::default() }
+        Self { capacity: Weight { events, bytes }, used: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     pub(crate) fn capacity(&self) -> Weight {
@@ -41,6 +44,10 @@ impl Admission {
 
     pub(crate) fn used(&self) -> Weight {
         *self.lock()
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Reserves all of `parts`, one reservation each, or nothing.
@@ -55,6 +62,7 @@ impl Admission {
         let mut used = self.lock();
         let after = Weight { events: used.events + total.events, bytes: used.bytes + total.bytes };
         if !after.fits(self.capacity) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
         *used = after;
@@ -99,6 +107,7 @@ mod tests {
         assert_eq!(admission.reserve(&[part(11, 1)]).unwrap_err(), Refused::TooLarge);
         assert_eq!(admission.reserve(&[part(1, 101)]).unwrap_err(), Refused::TooLarge);
         assert_eq!(admission.used(), part(8, 20), "a refusal leaves nothing behind");
+        assert_eq!(admission.refused(), 2);
         drop(held);
         assert_eq!(admission.used(), part(0, 0));
         admission.reserve(&[part(10, 100)]).unwrap();

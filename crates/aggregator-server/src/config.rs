@@ -27,6 +27,10 @@ pub struct Config {
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS")]
     pub allow_anonymous: bool,
 
+    /// Ask the server at --listen on this machine whether it is ready, and exit with 0 or 1
+    #[arg(long)]
+    pub healthcheck: bool,
+
     /// Worker threads; at most one per partition of the store is used
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value = "4", value_name = "N")]
     pub workers: NonZeroUsize,
@@ -56,7 +60,7 @@ pub struct Config {
     pub max_body_bytes: ByteSize,
 
     /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
-    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value = "128", value_name = "LEVELS",
+    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value = "127", value_name = "LEVELS",
           value_parser = clap::value_parser!(u16).range(4..=1024))]
     pub max_json_depth: u16,
 

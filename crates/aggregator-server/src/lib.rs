@@ -15,6 +15,7 @@ mod admission;
 pub mod config;
 mod decode;
 mod health;
+pub mod healthcheck;
 mod http;
 pub mod log;
 mod problem;

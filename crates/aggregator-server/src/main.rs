@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use aggregator_server::{Config, log, run};
+use aggregator_server::{Config, healthcheck, log, run};
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
@@ -16,6 +16,15 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let config = Config::parse();
+    if config.healthcheck {
+        return match healthcheck::ask(config.listen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("aggregator-server: not ready: {error}");
+                ExitCode::from(FAILED)
+            }
+        };
+    }
     if let Err(error) = config.check().and_then(|()| log::init(config.log_format, &config.log)) {
         eprintln!("aggregator-server: {error}");
         return ExitCode::from(USAGE);

@@ -7,8 +7,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::InvalidField;
 
 /// How deep a payload may be nested unless the caller says otherwise. Inside the three levels of
-/// `{"events":[{"payload":…}]}` it stays within the 128 that common JSON parsers take.
-pub const DEFAULT_PAYLOAD_DEPTH: usize = 125;
+/// `{"events":[{"payload":…}]}` it stays within the 127 that the strictest of the common JSON parsers
+/// (serde_json) takes.
+pub const DEFAULT_PAYLOAD_DEPTH: usize = 124;
 
 /// What is kept of a purged payload so that a repeat can still be told from a conflict: the XXH3-128
 /// of its compact form, big-endian.

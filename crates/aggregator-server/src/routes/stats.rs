@@ -43,6 +43,8 @@ struct Queue {
     capacity_events: usize,
     bytes: usize,
     capacity_bytes: usize,
+    /// Requests that found it full, since the start of the process.
+    refused: u64,
 }
 
 #[derive(Serialize)]
@@ -76,6 +78,7 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             capacity_events: capacity.events,
             bytes: used.bytes,
             capacity_bytes: capacity.bytes,
+            refused: app.admission.refused(),
         },
         workers: app.workers.count(),
         store: Store {

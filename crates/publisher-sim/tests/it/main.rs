@@ -1,7 +1,9 @@
-//! The simulator against a peer that speaks real HTTP: what it proves, and that its proof can fail.
+//! The simulator against the aggregator, and against a peer that speaks real HTTP and can lie: what
+//! it proves, and that its proof can fail.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod aggregator;
 mod peer;
 mod program;
 mod retries;
@@ -17,7 +19,11 @@ use crate::peer::Peer;
 
 /// Runs the simulator against the peer with these options, and small waits unless they say otherwise.
 async fn run(peer: &Peer, options: &str) -> Report {
-    let simulation = Simulation::new(config(&peer.url(), options)).unwrap();
+    run_at(&peer.url(), options).await
+}
+
+async fn run_at(url: &str, options: &str) -> Report {
+    let simulation = Simulation::new(config(url, options)).unwrap();
     simulation.probe().await.unwrap();
     let (_switch, stop) = stop_switch();
     simulation.run(&stop).await

@@ -1,0 +1,274 @@
+//! Whatever is wrong with a request: the right status, the field by name, and nothing stored.
+
+use std::sync::Arc;
+
+use aggregator_core::MemoryStore;
+use aggregator_server::Config;
+use aggregator_server::config::ByteSize;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Answer, Server, event, events};
+
+async fn assert_nothing_stored(server: &Server) {
+    let stats = server.stats().await;
+    assert_eq!((&stats["received"], &stats["topics_total"]), (&json!(0), &json!(0)));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_as_expected_are_malformed() {
+    let server = Server::volatile().await;
+    let deep = "[".repeat(1 << 20);
+    let not_utf8: &[u8] = b"{\"topic\":\"t\",\"event_id\":\"\xff\"}";
+    let bodies: [&[u8]; 10] = [
+        b"",
+        b"hello",
+        b"{\"topic\":",
+        b"7",
+        b"\"x\"",
+        b"{\"events\":7}",
+        b"[] []",
+        b"\xef\xbb\xbf[]",
+        not_utf8,
+        b"{\"topic\":\"t\",\"event_id\":\"1\"}\n{\"topic\":\"t\",\"event_id\":\"2\"}",
+    ];
+    for body in bodies {
+        let answer = server.post("/publish", body.to_vec()).await;
+        assert!(answer.problem(400, "malformed-body").is_empty(), "{body:?}");
+    }
+    server.post("/publish", deep).await.problem(400, "malformed-body");
+    assert_nothing_stored(&server).await;
+}
+
+#[tokio::test]
+async fn events_that_break_a_rule_are_named_by_field() {
+    let server = Server::volatile().await;
+    let long = |n: usize| "x".repeat(n);
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for (body, field) in [
+        (r#"{"event_id":"1"}"#.to_owned(), "topic"),
+        (r#"{"topic":"t"}"#.into(), "event_id"),
+        (r#"{"topic":"","event_id":"1"}"#.into(), "topic"),
+        (r#"{"topic":"t","event_id":""}"#.into(), "event_id"),
+        (r#"{"topic":["t"],"event_id":"1"}"#.into(), "topic"),
+        (r#"{"topic":"t","event_id":17}"#.into(), "event_id"),
+        (r#"{"topic":"t","event_id":null}"#.into(), "event_id"),
+        (format!(r#"{{"topic":"{}","event_id":"1"}}"#, long(300)), "topic"),
+        (r#"{"topic":"a b","event_id":"1"}"#.into(), "topic"),
+        (r#"{"topic":"a..b","event_id":"1"}"#.into(), "topic"),
+        (r#"{"topic":"ä","event_id":"1"}"#.into(), "topic"),
+        (format!(r#"{{"topic":"t","event_id":"{}"}}"#, long(257)), "event_id"),
+        (r#"{"topic":"t","event_id":"a\u0000"}"#.into(), "event_id"),
+        (r#"{"topic":"t","event_id":"a\u001fb"}"#.into(), "event_id"),
+        (r#"{"topic":"t","event_id":"\ud800"}"#.into(), "event_id"),
+        (r#"{"topic":"t","event_id":"1","timestamp":"yesterday"}"#.into(), "timestamp"),
+        (r#"{"topic":"t","event_id":"1","timestamp":"2026-01-31T12:00:00"}"#.into(), "timestamp"),
+        (r#"{"topic":"t","event_id":"1","timestamp":1767225600}"#.into(), "timestamp"),
+        (r#"{"topic":"t","event_id":"1","source":""}"#.into(), "source"),
+        (r#"{"topic":"t","event_id":"1","source":{}}"#.into(), "source"),
+        (r#"{"topic":"t","event_id":"1","sequence":-1}"#.into(), "sequence"),
+        (r#"{"topic":"t","event_id":"1","sequence":18446744073709551615}"#.into(), "sequence"),
+        (r#"{"topic":"t","event_id":"1","sequence":99999999999999999999}"#.into(), "sequence"),
+        (r#"{"topic":"t","event_id":"1","colour":"red"}"#.into(), "colour"),
+        (r#"{"topic":"t","event_id":"1","Topic":"t"}"#.into(), "Topic"),
+        (r#"{"topic":"t","event_id":"1","topic":"u"}"#.into(), "topic"),
+        (format!(r#"{{"topic":"t","event_id":"1","payload":{}}}"#, nested(125)), "payload"),
+        (format!(r#"{{"topic":"t","event_id":"1","payload":{}}}"#, nested(200_000)), "payload"),
+    ] {
+        let errors = server.post("/publish", body.clone()).await.problem(422, "invalid-events");
+        assert_eq!(errors, [(Some(0), field.to_owned())], "{body:.80}");
+        let errors = server.post("/publish", format!("[{},{body}]", event("t", 1))).await;
+        assert_eq!(errors.problem(422, "invalid-events"), [(Some(1), field.to_owned())], "{body:.80}");
+    }
+    for element in ["7", "null", "true", "\"x\"", "[]", "-1.5"] {
+        let errors = server.post("/publish", format!("[{element}]")).await.problem(422, "invalid-events");
+        assert_eq!(errors, [(Some(0), "event".to_owned())]);
+    }
+    assert_nothing_stored(&server).await;
+    let deepest = format!(r#"{{"topic":"t","event_id":"1","payload":{}}}"#, nested(124));
+    assert_eq!(server.post("/publish", deepest).await.status, 202);
+    let page: serde_json::Result<serde_json::Value> = serde_json::from_str(
+        &server.client.get(format!("{}/events", server.url)).send().await.unwrap().text().await.unwrap(),
+    );
+    assert_eq!(page.unwrap()["count"], 1, "what is taken can be read by a parser that takes 127 levels");
+}
+
+#[tokio::test]
+async fn query_parameters_are_checked_by_name() {
+    let server = Server::volatile().await;
+    server.publish(&event("t", 1)).await;
+    for (path, parameter) in [
+        ("/events?topic=a..b", "topic"),
+        ("/events?topic=", "topic"),
+        ("/events?topic=a*", "topic"),
+        ("/events?limit=0", "limit"),
+        ("/events?limit=1001", "limit"),
+        ("/events?limit=-1", "limit"),
+        ("/events?limit=ten", "limit"),
+        ("/events?limit=1&limit=2", "limit"),
+        ("/events?order=up", "order"),
+        ("/events?after=nonsense", "after"),
+        ("/events?after=", "after"),
+        ("/events?event_id=1", "event_id"),
+        ("/events?topic=t.*&event_id=1", "event_id"),
+        ("/events?topic=t&event_id=%00", "event_id"),
+        ("/events?since=yesterday", "since"),
+        ("/events?until=7", "until"),
+        ("/events?source=", "source"),
+        ("/events?colour=red", "colour"),
+        ("/topics?limit=1001", "limit"),
+        ("/topics?after=a..b", "after"),
+        ("/topics?x", "x"),
+        ("/stats?x=1", "x"),
+        ("/readyz?x=1", "x"),
+        ("/livez?x=1", "x"),
+        ("/?x=1", "x"),
+    ] {
+        let errors = server.get(path).await.problem(400, "bad-parameter");
+        assert_eq!(errors, [(None, parameter.to_owned())], "{path}");
+    }
+    for (path, parameter) in [
+        ("/publish?results=some", "results"),
+        ("/publish?on_invalid=ignore", "on_invalid"),
+        ("/publish?ack=never", "ack"),
+        ("/publish?wait=1", "wait"),
+        ("/lookup?x=1", "x"),
+    ] {
+        let errors = server.post(path, event("t", 2).to_string()).await.problem(400, "bad-parameter");
+        assert_eq!(errors, [(None, parameter.to_owned())], "{path}");
+    }
+    assert_eq!(server.stats().await["received"], 1);
+}
+
+#[tokio::test]
+async fn cursors_are_good_for_their_query_and_store_only() {
+    let server = Server::volatile().await;
+    server.publish(&events("t", 0..3)).await;
+    let page = server.get("/events?topic=t&limit=1").await.json;
+    let cursor = page["next"].as_str().unwrap();
+    for query in ["topic=u", "topic=t.*", "topic=t&order=desc", "topic=t&source=x"] {
+        let errors =
+            server.get(&format!("/events?{query}&after={cursor}")).await.problem(400, "bad-parameter");
+        assert_eq!(errors, [(None, "after".to_owned())], "{query}");
+    }
+    let other = Server::volatile().await;
+    other.get(&format!("/events?topic=t&after={cursor}")).await.problem(400, "bad-parameter");
+}
+
+#[tokio::test]
+async fn lookups_are_checked_item_by_item() {
+    let server = Server::volatile().await;
+    for body in ["", "[]", "{}", r#"{"ids":7}"#, r#"{"ids":[],"x":1}"#, r#"{"ids":[{"topic":"t"}]}"#] {
+        server.post("/lookup", body).await.problem(400, "malformed-body");
+    }
+    let body = json!({"ids": [{"topic": "t", "event_id": "1"}, {"topic": "", "event_id": "1"}, {"topic": "t", "event_id": ""}]});
+    let errors = server.post("/lookup", body.to_string()).await.problem(422, "invalid-events");
+    assert_eq!(errors, [(Some(1), "topic".to_owned()), (Some(2), "event_id".to_owned())]);
+}
+
+#[tokio::test]
+async fn other_media_types_and_encodings_are_refused() {
+    let server = Server::volatile().await;
+    let send = async |name: &str, value: &str| {
+        let request = server.client.post(format!("{}/publish", server.url)).header(name, value);
+        Answer::of(request.body(event("t", 1).to_string()).send().await.unwrap()).await
+    };
+    for media in
+        ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "application/xml", ""]
+    {
+        send("content-type", media).await.problem(415, "unsupported-media-type");
+    }
+    send("content-encoding", "gzip").await.problem(415, "unsupported-media-type");
+    assert_nothing_stored(&server).await;
+    assert_eq!(send("content-type", "Application/JSON; charset=utf-8").await.status, 202);
+    assert_eq!(send("content-encoding", "identity").await.status, 202);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems_too() {
+    let server = Server::volatile().await;
+    for path in ["/nothing", "/events/", "/publish/1", "//", "/%00"] {
+        server.get(path).await.problem(404, "not-found");
+    }
+    let answer = server.get("/publish").await;
+    answer.problem(405, "method-not-allowed");
+    assert_eq!(answer.headers["allow"], "POST");
+    for path in ["/events", "/stats", "/", "/readyz", "/topics"] {
+        let answer = server.post(path, "{}").await;
+        answer.problem(405, "method-not-allowed");
+        assert_eq!(answer.headers["allow"], "GET,HEAD", "{path}");
+    }
+}
+
+fn small() -> Config {
+    let max_batch_events = std::num::NonZeroUsize::new(5).unwrap();
+    Config { max_batch_events, max_body_bytes: ByteSize(2_000), ..Config::default() }
+}
+
+#[tokio::test]
+async fn too_much_is_refused_whole() {
+    let server = Server::start(Arc::new(MemoryStore::default()), small()).await;
+    let answer = server.publish(&events("t", 0..6)).await;
+    answer.problem(413, "too-large");
+    assert!(answer.json["detail"].as_str().unwrap().contains("5 events (--max-batch-events)"));
+    server.post("/publish?on_invalid=skip", events("t", 0..6).to_string()).await.problem(413, "too-large");
+    let ids: Vec<_> = (0..6).map(|n| json!({"topic": "t", "event_id": n.to_string()})).collect();
+    server.post("/lookup", json!({"ids": ids}).to_string()).await.problem(413, "too-large");
+
+    let mut large = event("t", 1);
+    large["payload"] = json!("x".repeat(2_000));
+    let answer = server.publish(&large).await;
+    answer.problem(413, "too-large");
+    assert!(answer.json["detail"].as_str().unwrap().contains("2000 (--max-body-bytes)"));
+    assert_nothing_stored(&server).await;
+    assert_eq!(server.publish(&events("t", 0..5)).await.status, 202);
+}
+
+/// Sends raw bytes and returns everything that comes back until the server closes.
+async fn raw(server: &Server, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_bounded_as_it_comes() {
+    let server = Server::start(Arc::new(MemoryStore::default()), small()).await;
+    let mut request =
+        b"POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            .to_vec();
+    for _ in 0..3 {
+        request.extend(format!("3e8\r\n{}\r\n", " ".repeat(1_000)).bytes());
+    }
+    request.extend(b"0\r\n\r\n");
+    let answer = raw(&server, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("--max-body-bytes"), "{answer}");
+
+    let body = event("t", 1).to_string();
+    let (head, tail) = body.split_at(10);
+    let request = format!(
+        "POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
+        head.len(),
+        tail.len()
+    );
+    assert!(raw(&server, request.as_bytes()).await.starts_with("HTTP/1.1 202 "));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_stores_nothing() {
+    let server = Server::volatile().await;
+    let body = event("t", 1).to_string();
+    let request =
+        format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len() + 1);
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_nothing_stored(&server).await;
+}

@@ -1,0 +1,135 @@
+//! A store that fails: nothing is acknowledged that is not stored, and it is said why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::store::faulty::{Failure, FaultyStore};
+use aggregator_core::{DedupStore, MemoryStore};
+use aggregator_server::{Config, RunError};
+use serde_json::json;
+
+use crate::support::{Server, event, events};
+
+async fn server() -> (Arc<FaultyStore>, Server) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    let store: Arc<dyn DedupStore> = Arc::clone(&faulty) as _;
+    (faulty, Server::start(store, Config::default()).await)
+}
+
+#[tokio::test]
+async fn a_passing_failure_is_a_503_and_the_retry_is_stored() {
+    let (faulty, server) = server().await;
+    for (failure, kind) in [(Failure::Unavailable, "store-unavailable"), (Failure::NoSpace, "no-space")] {
+        faulty.fail_nth(1, failure);
+        server.publish(&event("t", kind)).await.problem(503, kind);
+        assert_eq!(server.get("/readyz").await.status, 200);
+        assert_eq!(server.publish(&event("t", kind)).await.outcomes(), ["stored"]);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_reply_of_the_store_is_a_503_and_the_retry_is_a_duplicate() {
+    let (faulty, server) = server().await;
+    faulty.fail_nth(1, Failure::LostReply);
+    server.publish(&event("t", 1)).await.problem(503, "store-unavailable");
+    assert_eq!(server.publish(&event("t", 1)).await.outcomes(), ["duplicate"]);
+    assert_eq!(server.get("/events").await.json["count"], 1);
+}
+
+#[tokio::test]
+async fn a_corrupt_store_stops_acknowledgements_for_good() {
+    let (faulty, server) = server().await;
+    server.publish(&event("t", 1)).await;
+    faulty.fail_nth(1, Failure::Corrupt);
+    server.publish(&event("t", 2)).await.problem(503, "failed");
+    // The store would work again; nobody knows what it lost.
+    let answer = server.publish(&event("t", 3)).await;
+    answer.problem(503, "failed");
+    assert!(answer.json["detail"].as_str().unwrap().contains("as planned"));
+    let answer = server.get("/readyz").await;
+    answer.problem(503, "failed");
+    assert!(answer.json["detail"].as_str().unwrap().contains("as planned"));
+    let health = server.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json["status"]), (503, &json!("failed")));
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert_eq!(server.get("/events?topic=t").await.json["count"], 1, "reading goes on");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panicking_worker_stops_acknowledgements_for_good() {
+    let (faulty, server) = server().await;
+    faulty.fail_nth(1, Failure::Panic);
+    server.publish(&event("t", 1)).await.problem(503, "failed");
+    server.publish(&event("t", 2)).await.problem(503, "failed");
+    let answer = server.get("/readyz").await;
+    answer.problem(503, "failed");
+    assert!(answer.json["detail"].as_str().unwrap().contains("a worker panicked: as planned"));
+    assert_eq!(server.stats().await["queue"]["events"], 0, "the room of its jobs was given back");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_as_queued_stays_until_the_store_takes_it() {
+    let (faulty, server) = server().await;
+    faulty.fail_nth(1, Failure::NoSpace);
+    faulty.fail_nth(2, Failure::Unavailable);
+    faulty.fail_nth(3, Failure::NoSpace);
+    let answer = server.post("/publish?ack=queued", events("t", 0..10).to_string()).await;
+    assert_eq!(answer.status, 202);
+    while server.stats().await["unique_processed"] != 10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(faulty.appends(), 4);
+    let page = server.get("/events?topic=t").await.json;
+    let ids: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| &event["event_id"]).collect();
+    assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_commits_what_is_queued() {
+    let (faulty, server) = server().await;
+    faulty.hold();
+    for batch in 0..5 {
+        let body = events("t", batch * 10..batch * 10 + 10).to_string();
+        assert_eq!(server.post("/publish?ack=queued", body).await.status, 202);
+    }
+    faulty.wait_until_held();
+    let stopping = server.begin_stop();
+    faulty.release();
+    stopping.await.unwrap().unwrap();
+    assert_eq!(faulty.stats().unwrap().stored, 50);
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
+    let (faulty, server) = server().await;
+    faulty.hold();
+    let request = server.client.post(format!("{}/publish", server.url)).json(&event("t", 1));
+    let waiting = tokio::spawn(request.send());
+    while server.stats().await["queue"]["events"] != 1 {
+        tokio::task::yield_now().await;
+    }
+    let (client, url) = (server.client.clone(), server.url.clone());
+    let stopping = server.begin_stop();
+    // The port is closed, and connections that were idle end.
+    while client.get(format!("{url}/readyz")).send().await.is_ok_and(|response| response.status() == 200) {
+        tokio::task::yield_now().await;
+    }
+    faulty.release();
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 202);
+    stopping.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_that_cannot_commit_in_time_says_so() {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    let config = Config { drain_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let server = Server::start(Arc::clone(&faulty) as _, config).await;
+    faulty.hold();
+    assert_eq!(server.post("/publish?ack=queued", events("t", 0..10).to_string()).await.status, 202);
+    let error = server.stop().await.unwrap_err();
+    assert!(matches!(error, RunError::DrainTimeout { events: 10, .. }), "{error}");
+    faulty.release();
+}

@@ -1,0 +1,164 @@
+//! Limits: each has an answer of its own, and nothing is taken beyond it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::store::faulty::FaultyStore;
+use aggregator_core::{DedupStore, MemoryStore};
+use aggregator_server::Config;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Server, event, events};
+
+fn held_store() -> (Arc<FaultyStore>, Arc<dyn DedupStore>) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    (Arc::clone(&faulty), faulty)
+}
+
+fn config(queue_events: usize) -> Config {
+    Config { queue_events, max_batch_events: NonZeroUsize::new(10).unwrap(), ..Config::default() }
+}
+
+/// Publishes from another task; the answer's status.
+fn publish_later(server: &Server, events: &serde_json::Value) -> tokio::task::JoinHandle<u16> {
+    let request = server.client.post(format!("{}/publish", server.url)).json(events);
+    tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
+}
+
+async fn until_queued(server: &Server, events: u64) {
+    while server.stats().await["queue"]["events"] != events {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_sheds_and_takes_again_when_it_has_room() {
+    let (faulty, store) = held_store();
+    faulty.hold();
+    let server = Server::start(store, config(15)).await;
+    let waiting = publish_later(&server, &events("t", 0..10));
+    until_queued(&server, 10).await;
+    let answer = server.publish(&events("t", 10..16)).await;
+    answer.problem(503, "queue-full");
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(server.post("/publish?ack=queued", events("t", 10..16).to_string()).await.status, 503);
+    let stats = server.stats().await;
+    assert_eq!((&stats["queue"]["events"], &stats["queue"]["capacity_events"]), (&json!(10), &json!(15)));
+    assert_eq!((&stats["received"], &stats["unique_processed"]), (&json!(10), &json!(0)));
+    assert_eq!(stats["queue"]["refused"], 2);
+    let small = publish_later(&server, &events("t", 10..15));
+    until_queued(&server, 15).await;
+    faulty.release();
+    assert_eq!((waiting.await.unwrap(), small.await.unwrap()), (202, 202));
+    assert_eq!(server.publish(&events("t", 10..16)).await.json["stored"], 1);
+    assert_eq!(server.stats().await["queue"]["events"], 0);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_wait_are_committed_as_one_group() {
+    let (faulty, store) = held_store();
+    faulty.hold();
+    let server = Server::start(store, Config::default()).await;
+    let first = publish_later(&server, &event("t", "first"));
+    until_queued(&server, 1).await;
+    let others: Vec<_> = (0..20).map(|n| publish_later(&server, &event("t", n))).collect();
+    until_queued(&server, 21).await;
+    faulty.release();
+    assert_eq!(first.await.unwrap(), 202);
+    for other in others {
+        assert_eq!(other.await.unwrap(), 202);
+    }
+    assert_eq!(faulty.appends(), 2, "twenty-one requests, two commits");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_queue_is_told_so() {
+    let config = Config { queue_bytes: "1KiB".parse().unwrap(), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    server.publish(&events("t", 0..100)).await.problem(413, "too-large");
+    assert_eq!(server.publish(&event("t", 1)).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_the_others_go_on() {
+    let config = Config { max_connections: NonZeroUsize::new(2).unwrap(), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        kept.push(stream);
+    }
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("--max-connections"), "{answer}");
+    assert!(answer.contains("retry-after: 1") && answer.contains("application/problem+json"), "{answer}");
+    drop(kept);
+    // A place is free again as soon as the server has seen a connection end.
+    while server.client.get(format!("{}/livez", server.url)).send().await.unwrap().status() != 200 {}
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let config = Config { body_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n[").await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_given_up() {
+    let config = Config { header_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(b"POST /publish HTTP/1.1\r\nhost").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn bodies_in_memory_are_bounded_together() {
+    let config = Config {
+        inflight_bytes: "3KiB".parse().unwrap(),
+        max_body_bytes: "2KiB".parse().unwrap(),
+        ..Config::default()
+    };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let mut slow = TcpStream::connect(server.address()).await.unwrap();
+    slow.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n[").await.unwrap();
+    // Its room is taken once the server has read its head.
+    let large = format!("{}{}", event("t", 1), " ".repeat(1_500));
+    while server.post("/publish", large.clone()).await.status == 202 {}
+    let answer = server.post("/publish", large.clone()).await;
+    answer.problem(503, "overloaded");
+    assert!(answer.json["detail"].as_str().unwrap().contains("--inflight-bytes"));
+    assert_eq!(server.publish(&event("t", 2)).await.status, 202, "a small one still fits");
+    drop(slow);
+    while server.post("/publish", large.clone()).await.status != 202 {}
+}
+
+#[tokio::test]
+async fn a_publisher_does_not_wait_for_ever() {
+    let (faulty, store) = held_store();
+    faulty.hold();
+    let config = Config { commit_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let server = Server::start(store, config).await;
+    server.publish(&event("t", 1)).await.problem(503, "commit-timeout");
+    faulty.release();
+    let again = server.publish(&event("t", 1)).await;
+    assert_eq!(again.outcomes(), ["duplicate"], "it was committed after all, and that is told");
+    server.stop().await.unwrap();
+}

@@ -1,0 +1,10 @@
+//! The service over real sockets, and the program as a process.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod bad_input;
+mod failure;
+mod limits;
+mod process;
+mod publish;
+mod read;
+mod support;

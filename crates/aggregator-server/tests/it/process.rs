@@ -1,0 +1,179 @@
+//! The program: its first line, its signals, its exit codes, and what a kill leaves behind.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Process, events};
+
+async fn publish(server: &Process, query: &str, body: &Value) -> Value {
+    let request = Client::new().post(format!("{}/publish{query}", server.url)).json(body);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+async fn get(server: &Process, path: &str) -> Value {
+    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
+}
+
+fn refused(args: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = Process::command(args).stdin(Stdio::null()).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn the_first_line_says_where_which_store_and_how_durable() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("deep/events.db");
+    let server = Process::start(&path, &[]);
+    let expected =
+        format!("listening on {}, store sqlite:{}, durability fsync\n", server.url, path.display());
+    assert_eq!(server.first_line, expected);
+    assert_eq!(get(&server, "/readyz").await, json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn an_acknowledged_event_survives_kill_9_and_its_repeat_is_a_duplicate() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Process::start(&path, &[]);
+    assert_eq!(publish(&server, "", &events("t", 0..500)).await["stored"], 500);
+    let page = get(&server, "/events?topic=t&limit=1000").await;
+    server.kill();
+
+    let server = Process::start(&path, &[]);
+    let stats = get(&server, "/stats").await;
+    assert_eq!((&stats["received"], &stats["unique_processed"]), (&json!(500), &json!(500)));
+    assert_eq!(publish(&server, "", &events("t", 0..500)).await["duplicates"], 500);
+    assert_eq!(get(&server, "/events?topic=t&limit=1000").await["events"], page["events"]);
+    assert_eq!(get(&server, "/stats").await["unique_processed"], 500);
+}
+
+#[tokio::test]
+async fn both_signals_drain_and_end_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let server = Process::start(&path, &[]);
+        for batch in 0..20 {
+            let answer = publish(&server, "?ack=queued", &events("t", batch * 100..batch * 100 + 100)).await;
+            assert_eq!(answer["queued"], 100);
+        }
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{signal}");
+        let server = Process::start(&path, &[]);
+        assert_eq!(get(&server, "/stats").await["unique_processed"], 2_000, "{signal}");
+    }
+}
+
+#[test]
+fn a_second_process_on_the_same_file_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let first = Process::start(&path, &[]);
+    let store = format!("sqlite:{}", path.display());
+    let (code, message) = refused(&["--listen", "127.0.0.1:0", "--store", &store]);
+    assert_eq!(code, 1);
+    assert!(message.contains("open in another process") && message.lines().count() == 1, "{message}");
+    first.kill();
+    Process::start(&path, &[]);
+}
+
+#[test]
+fn what_cannot_be_right_is_refused_in_one_line() {
+    let directory = TempDir::new().unwrap();
+    let text = directory.path().join("notes.txt");
+    fs::write(&text, "dear diary").unwrap();
+    let notes = format!("sqlite:{}", text.display());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (args, code, part) in [
+        (&["--listen", "0.0.0.0:0", "--store", "memory:"][..], 2, "--allow-anonymous"),
+        (&["--queue-events", "5", "--store", "memory:"], 2, "--max-batch-events"),
+        (&["--log", "=/=", "--store", "memory:"], 2, "--log"),
+        (&["--listen", "127.0.0.1:0", "--store", &notes], 1, "not an SQLite database"),
+        (&["--listen", &taken, "--store", "memory:"], 1, "--listen"),
+    ] {
+        let (status, message) = refused(args);
+        assert_eq!(status, code, "{args:?}: {message}");
+        assert!(message.contains(part) && message.trim_end().lines().count() == 1, "{args:?}: {message}");
+    }
+    for args in [&["--store", "nonsense"][..], &["--listen", "nowhere"], &["--workers", "0"], &["--what"]] {
+        let (status, message) = refused(args);
+        assert_eq!(status, 2, "{args:?}: {message}");
+    }
+    assert_eq!(fs::read(&text).unwrap(), b"dear diary");
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    let mut command = Process::command(&["--log", "info"]);
+    command.env("AGGREGATOR_LISTEN", "0.0.0.0:0").env("AGGREGATOR_STORE", "memory:");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--allow-anonymous"));
+}
+
+#[test]
+fn the_help_shows_every_default() {
+    let output = Process::command(&["--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for default in [
+        "127.0.0.1:8080",
+        "sqlite:data/aggregator.db",
+        "65536",
+        "64MiB",
+        "16MiB",
+        "10s",
+        "[env: AGGREGATOR_WORKERS=",
+    ] {
+        assert!(help.contains(default), "{default}");
+    }
+}
+
+#[test]
+fn the_health_check_asks_the_server_that_listens_there() {
+    let directory = TempDir::new().unwrap();
+    let server = Process::start(&directory.path().join("events.db"), &[]);
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let port = address.rsplit(':').next().unwrap();
+    for listen in [&address, &format!("0.0.0.0:{port}")] {
+        assert_eq!(refused(&["--healthcheck", "--listen", listen]), (0, String::new()));
+    }
+    server.kill();
+    let (code, message) = refused(&["--healthcheck", "--listen", &address]);
+    assert!(code == 1 && message.contains("not ready"), "{message}");
+}
+
+/// Starts the server with logs captured, stops it, and returns the logs.
+fn logs(store: &Path, args: &[&str]) -> String {
+    let store = format!("sqlite:{}", store.display());
+    let mut command = Process::command(&["--listen", "127.0.0.1:0", "--store", &store]);
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut byte = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn logs_are_json_where_nobody_watches_and_human_on_request() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let lines = logs(&path, &[]);
+    assert!(lines.lines().count() >= 2, "{lines}");
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["timestamp"].is_string() && line["level"] == "INFO" && line["message"].is_string());
+    }
+    let lines = logs(&path, &["--log-format", "human"]);
+    assert!(lines.contains("INFO draining") && !lines.contains('{'), "{lines}");
+    assert_eq!(logs(&path, &["--log", "error"]), "");
+}

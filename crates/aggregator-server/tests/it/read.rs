@@ -1,0 +1,142 @@
+//! Reading: pages, lookups, topics, statistics, health.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Server, event, events};
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["events"].as_array().unwrap().iter().map(|event| event["event_id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn pages_are_read_to_the_end_and_on_from_there() {
+    let directory = TempDir::new().unwrap();
+    let server = Server::sqlite(&directory.path().join("events.db")).await;
+    server.publish(&events("t", 0..25)).await;
+    server.publish(&events("u", 0..5)).await;
+    let mut cursor = String::new();
+    for (count, caught_up) in [(10, false), (10, false), (5, true)] {
+        let page = server.get(&format!("/events?topic=t&limit=10{cursor}")).await.json;
+        assert_eq!(
+            (&page["topic"], &page["count"], &page["caught_up"]),
+            (&json!("t"), &json!(count), &json!(caught_up))
+        );
+        cursor = format!("&after={}", page["next"].as_str().unwrap());
+    }
+    let page = server.get(&format!("/events?topic=t&limit=10{cursor}")).await.json;
+    assert_eq!((&page["count"], &page["caught_up"]), (&json!(0), &json!(true)));
+    server.publish(&event("t", 25)).await;
+    assert_eq!(ids(&server.get(&format!("/events?topic=t{cursor}")).await.json), ["25"]);
+}
+
+#[tokio::test]
+async fn filters_and_orders_are_parameters() {
+    let server = Server::volatile().await;
+    for (topic, id, source) in
+        [("a.x", "1", "s"), ("a.y", "2", "t"), ("b", "a b/ä&?", "s"), ("a.x", "4", "t")]
+    {
+        let answer = server.publish(&json!({"topic": topic, "event_id": id, "source": source})).await;
+        assert_eq!(answer.status, 202);
+    }
+    let read = async |query: &str| server.get(&format!("/events{query}")).await.json;
+    assert_eq!(ids(&read("").await), ["1", "2", "a b/ä&?", "4"]);
+    assert_eq!(ids(&read("?topic=a.*").await), ["1", "2", "4"]);
+    assert_eq!(ids(&read("?topic=a.*&order=desc&limit=2").await), ["4", "2"]);
+    assert_eq!(ids(&read("?source=s").await), ["1", "a b/ä&?"]);
+    assert_eq!(ids(&read("?topic=b&event_id=a+b%2F%C3%A4%26%3F").await), ["a b/ä&?"]);
+    assert_eq!(ids(&read("?topic=b&event_id=4").await), [""; 0]);
+    let second = read("?topic=a.y").await["events"][0]["processed_at"].as_str().unwrap().to_owned();
+    assert_eq!(ids(&read(&format!("?topic=a.*&since={second}&order=asc")).await)[0], "2");
+    assert!(!ids(&read(&format!("?until={second}")).await).contains(&"2"));
+}
+
+#[tokio::test]
+async fn lookups_say_what_was_seen() {
+    let directory = TempDir::new().unwrap();
+    let server = Server::sqlite(&directory.path().join("events.db")).await;
+    let stored = server.publish(&json!([event("t", 1), event("t", "a/b?ä")])).await.json;
+    let body = json!({"ids": [
+        {"topic": "t", "event_id": "a/b?ä"}, {"topic": "t", "event_id": "2"},
+        {"topic": "u", "event_id": "1"}, {"topic": "t", "event_id": "1", "source": "anyone"},
+    ]});
+    let answer = server.post("/lookup", body.to_string()).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["count"]), (200, &json!(4)));
+    let results = answer.json["results"].as_array().unwrap();
+    assert_eq!(
+        results.iter().map(|r| r["seen"].as_bool().unwrap()).collect::<Vec<_>>(),
+        [true, false, false, true]
+    );
+    assert_eq!(
+        (&results[0]["seq"], &results[0]["processed_at"]),
+        (&json!(2), &stored["results"][1]["processed_at"])
+    );
+    assert_eq!(results[1], json!({"topic": "t", "event_id": "2", "seen": false}));
+}
+
+#[tokio::test]
+async fn topics_are_listed_in_pages() {
+    let server = Server::volatile().await;
+    server.publish(&json!([event("b", 1), event("a", 1), event("b", 1), event("c", 1), event("b", 2)])).await;
+    let page = server.get("/topics?limit=2").await.json;
+    assert_eq!((&page["count"], &page["next"]), (&json!(2), &json!("b")));
+    assert_eq!(
+        page["topics"][1],
+        json!({"topic": "b", "last_seq": 2, "purged_seq": 0, "duplicates": 1, "conflicts": 0, "scope": "topic"})
+    );
+    let page = server.get("/topics?limit=2&after=b").await.json;
+    assert_eq!(
+        (&page["count"], &page["next"], &page["topics"][0]["topic"]),
+        (&json!(1), &Value::Null, &json!("c"))
+    );
+}
+
+#[tokio::test]
+async fn statistics_and_events_survive_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Server::sqlite(&path).await;
+    server.publish(&events("t", 0..40)).await;
+    server.publish(&events("t", 30..50)).await;
+    let before = server.stats().await;
+    assert_eq!(
+        (&before["received"], &before["unique_processed"], &before["duplicate_dropped"]),
+        (&json!(60), &json!(50), &json!(10))
+    );
+    assert_eq!((&before["topics"], &before["topics_total"]), (&json!(["t"]), &json!(1)));
+    assert_eq!((&before["duplicate_rate"], &before["conflicts"]), (&json!(10.0 / 60.0), &json!(0)));
+    assert_eq!(
+        (&before["store"]["kind"], &before["store"]["durability"]),
+        (&json!("sqlite"), &json!("fsync"))
+    );
+    assert_eq!(before["queue"]["events"], 0);
+    let page = server.get("/events?topic=t&limit=20").await.json;
+    server.stop().await.unwrap();
+
+    let server = Server::sqlite(&path).await;
+    let after = server.stats().await;
+    for name in ["received", "unique_processed", "duplicate_dropped", "conflicts", "topics"] {
+        assert_eq!(after[name], before[name], "{name}");
+    }
+    assert_eq!(server.publish(&events("t", 0..50)).await.json["duplicates"], 50);
+    let next =
+        server.get(&format!("/events?topic=t&limit=100&after={}", page["next"].as_str().unwrap())).await.json;
+    assert_eq!(next["count"], 30);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn health_is_told_in_four_places() {
+    let server = Server::volatile().await;
+    for path in ["/", "/health"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["status"]), (200, &json!("ok")), "{path}");
+        assert_eq!(
+            (&answer.json["store"], &answer.json["durability"]),
+            (&json!("memory"), &json!("volatile"))
+        );
+        assert!(answer.json["uptime"].as_f64().unwrap() >= 0.0 && answer.json["version"].is_string());
+    }
+    assert_eq!(server.get("/livez").await.json, json!({"status": "alive"}));
+    assert_eq!(server.get("/readyz").await.json, json!({"status": "ready"}));
+}

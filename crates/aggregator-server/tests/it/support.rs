@@ -1,0 +1,169 @@
+//! A server for a test, in this process or in one of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use aggregator_core::{DedupStore, MemoryStore, SqliteStore};
+use aggregator_server::{Config, RunError, run};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A server in this process, on a free port.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    shutdown: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Server {
+    pub(crate) async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (shutdown, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(listener, store, config, async {
+            let _ = stopped.await;
+        }));
+        Self { url, client: Client::new(), shutdown, task }
+    }
+
+    /// With an empty memory store.
+    pub(crate) async fn volatile() -> Self {
+        Self::start(Arc::new(MemoryStore::default()), Config::default()).await
+    }
+
+    pub(crate) async fn sqlite(path: &Path) -> Self {
+        Self::start(Arc::new(SqliteStore::open(path).unwrap()), Config::default()).await
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(format!("{}{path}", self.url)).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request =
+            self.client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        Answer::of(request.body(body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn publish(&self, events: &Value) -> Answer {
+        self.post("/publish", events.to_string()).await
+    }
+
+    pub(crate) async fn stats(&self) -> Value {
+        self.get("/stats").await.json
+    }
+
+    /// Asks the server to end, without waiting for it.
+    pub(crate) fn begin_stop(self) -> JoinHandle<Result<(), RunError>> {
+        let _ = self.shutdown.send(());
+        self.task
+    }
+
+    pub(crate) async fn stop(self) -> Result<(), RunError> {
+        self.begin_stop().await.unwrap()
+    }
+}
+
+/// A response with its JSON body.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) json: Value,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self { status, headers, json }
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<&str> {
+        let results = self.json["results"].as_array().unwrap();
+        results.iter().map(|result| result["outcome"].as_str().unwrap()).collect()
+    }
+
+    /// Asserts that this is a problem of this kind, and returns the named errors as (index, field).
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, kind: &str) -> Vec<(Option<u64>, String)> {
+        assert_eq!(self.status, status, "{:?}", self.json);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.json["type"], format!("urn:aggregator:problem:{kind}"));
+        assert_eq!(self.json["status"], status);
+        assert!(self.json["title"].is_string() && self.json["detail"].is_string(), "{:?}", self.json);
+        assert_eq!(self.json["retryable"].as_bool().unwrap(), status >= 500 || status == 408);
+        assert_eq!(self.headers.contains_key("retry-after"), status == 503);
+        let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|e| (e["index"].as_u64(), e["field"].as_str().unwrap().to_owned())).collect()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "numbers and string literals read best as they are")]
+pub(crate) fn event(topic: &str, id: impl ToString) -> Value {
+    json!({"topic": topic, "event_id": id.to_string(), "payload": {"id": id.to_string()}})
+}
+
+pub(crate) fn events(topic: &str, ids: std::ops::Range<u32>) -> Value {
+    json!({"events": ids.map(|id| event(topic, id)).collect::<Vec<_>>()})
+}
+
+/// The real program. Killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) first_line: String,
+}
+
+impl Process {
+    pub(crate) fn command(args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator-server"));
+        command.args(args);
+        command
+    }
+
+    /// Starts it on a free port and waits for its first line.
+    pub(crate) fn start(store: &Path, args: &[&str]) -> Self {
+        let store = format!("sqlite:{}", store.display());
+        let mut command = Self::command(&["--listen", "127.0.0.1:0", "--store", &store]);
+        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first_line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+        let address = first_line.split([' ', ',']).find(|word| word.starts_with("http://"));
+        let url = address.expect("the first line names the address").to_owned();
+        Self { child, url, first_line }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
