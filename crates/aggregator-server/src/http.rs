@@ -36,7 +36,6 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let graceful = GracefulShutdown::new();
-    // Dropped at the end, and with it every connection that would not end by itself.
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -83,6 +82,8 @@ pub(crate) async fn serve(
     if timeout_at(deadline, graceful.shutdown()).await.is_err() {
         warn!("requests were still under way when the drain timeout ran out");
     }
+    // Whatever is left is broken off; nothing holds the store any more once this returns.
+    connections.shutdown().await;
     deadline
 }
 

@@ -139,7 +139,7 @@ impl Worker {
             while let Some(first) = group.first() {
                 let partition = first.partition;
                 let others = group.split_off(group.partition_point(|job| job.partition == partition));
-                self.append_guarded(partition, std::mem::replace(&mut group, others));
+                self.append(partition, std::mem::replace(&mut group, others));
             }
         }
     }
@@ -185,22 +185,12 @@ impl Worker {
         }
     }
 
-    /// Appends the jobs; a panic on the way stops acknowledgements for good.
-    fn append_guarded(&mut self, partition: Partition, jobs: Vec<Job>) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.append(partition, jobs))) {
-            // The jobs went with the panic, and their waiting publishers see that.
-            self.health.fail(format!("a worker panicked: {}", panic_message(&*panic)));
-        }
-    }
-
     fn append(&mut self, partition: Partition, jobs: Vec<Job>) {
-        let result = {
-            let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
-            let events = jobs.iter().zip(&views);
-            let events = events.flat_map(|(job, view)| job.indices.iter().map(|&i| view.event(i as usize)));
-            let events: Vec<_> = events.collect();
-            self.store.append(partition, AttemptId::new(), &events)
-        };
+        // The jobs stay out of the store's reach: whatever happens there, they are answered.
+        let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, partition, &jobs)));
+        let result = result.unwrap_or_else(|panic| {
+            Err(StoreError::Poisoned { reason: format!("a worker panicked: {}", panic_message(&*panic)) })
+        });
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
             // One request's fault must not be its neighbours': everybody for himself.
@@ -255,6 +245,17 @@ impl Worker {
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+fn append_group(
+    store: &dyn DedupStore,
+    partition: Partition,
+    jobs: &[Job],
+) -> Result<Vec<Receipt>, StoreError> {
+    let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
+    let events = jobs.iter().zip(&views);
+    let events = events.flat_map(|(job, view)| job.indices.iter().map(|&index| view.event(index as usize)));
+    store.append(partition, AttemptId::new(), &events.collect::<Vec<_>>())
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
