@@ -44,6 +44,12 @@ impl Position {
         };
         Self { partition, offset, horizon: 0 }
     }
+
+    /// Whether it stands for an event beyond `offset`.
+    pub(crate) fn is_beyond(self, offset: u64) -> bool {
+        // The start of a descending read stands for no event.
+        self.offset > offset && self.offset != u64::MAX
+    }
 }
 
 const VERSION: u8 = 1;

@@ -44,7 +44,7 @@ pub use event::{
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
-    AttemptId, CommitCallback, DedupStore, DedupStoreExt, Durability, MemoryStore, Outcome, Receipt, Seen,
-    SqliteOptions, SqliteStore, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport,
+    Ancestor, AttemptId, CommitCallback, DedupStore, DedupStoreExt, Durability, MemoryStore, Outcome,
+    Receipt, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport,
 };
 pub use time::{Clock, Timestamp, system_clock};

@@ -93,7 +93,15 @@ impl Query {
                 .collect());
         };
         if after.store != store.id {
-            return Err(StoreError::invalid("after", "is a cursor of another store"));
+            let ancestor = store.ancestors.iter().find(|ancestor| ancestor.id == after.store);
+            let ancestor =
+                ancestor.ok_or_else(|| StoreError::invalid("after", "is a cursor of another store"))?;
+            if after.positions.iter().any(|position| position.is_beyond(ancestor.until_offset)) {
+                return Err(StoreError::invalid(
+                    "after",
+                    "is a cursor of the store this one is a copy of, and from after the copy was made: start anew",
+                ));
+            }
         }
         if after.order != self.order || after.filter != self.filter_hash() {
             return Err(StoreError::invalid(

@@ -10,6 +10,7 @@ mod sqlite;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use ulid::Ulid;
 
@@ -106,6 +107,9 @@ pub trait DedupStore: Send + Sync {
     fn verify(&self) -> Result<VerifyReport, StoreError>;
 
     /// Writes a consistent copy to `path`, which must not exist, while appends go on.
+    ///
+    /// The copy is a store of its own, with a name of its own: if it takes the original's place, cursors
+    /// up to where it was made stay good, and those beyond are refused and not taken for others.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] where there is nothing to copy; otherwise whatever the backend meets.
@@ -269,6 +273,18 @@ pub struct StoreInfo {
     pub durability: Durability,
     /// How many append orders it has.
     pub partitions: Partitions,
+    /// The stores it is a copy of, from the first to the last.
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A store that another one began as a copy of. Up to there, the two have the same events at the same
+/// offsets, and so the same cursors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ancestor {
+    /// The name of the original.
+    pub id: StoreId,
+    /// The last offset of the copy when it was made.
+    pub until_offset: u64,
 }
 
 /// Totals over a store's whole life.
@@ -321,6 +337,13 @@ pub type CommitCallback = Box<dyn Fn(Partition, u64) + Send + Sync>;
 
 /// The number of topics a store takes unless it is told otherwise.
 pub(crate) const DEFAULT_MAX_TOPICS: u64 = 100_000;
+
+/// Tells the callbacks of a commit. One that panicked once is no reason to leave out the others: the
+/// list itself is whole.
+fn announce(callbacks: &Mutex<Vec<CommitCallback>>, partition: Partition, last_offset: u64) {
+    let callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+    callbacks.iter().for_each(|callback| callback(partition, last_offset));
+}
 
 /// Refuses events whose topic belongs to another partition.
 fn check_partition(

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
-use ::time::{OffsetDateTime, UtcOffset};
 
 use crate::InvalidField;
 
@@ -62,8 +62,7 @@ impl FromStr for Timestamp {
 
     /// Parses RFC 3339 with any offset; digits beyond the microsecond are cut off.
     fn from_str(text: &str) -> Result<Self, InvalidField> {
-        let at = parse_rfc3339(text)?.to_offset(UtcOffset::UTC);
-        let micros = at.unix_timestamp_nanos().div_euclid(1_000);
+        let micros = parse_rfc3339(text)?.unix_timestamp_nanos().div_euclid(1_000);
         i64::try_from(micros)
             .ok()
             .filter(|micros| (Self::MIN_MICROS..=Self::MAX_MICROS).contains(micros))
@@ -131,6 +130,7 @@ mod tests {
             "1735689600",
             "0000-06-01T00:00:00Z",
             "0001-01-01T00:00:00+23:00",
+            "9999-12-31T23:59:59-01:00",
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
         }

@@ -4,15 +4,15 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cursor::Position;
 use crate::event::{digest, slot};
 use crate::query::{Order, Page, Query, StoredEvent};
-use crate::store::page::{Scan, Scanner, check_purges, merge};
+use crate::store::page::{Ends, Scan, Scanner, check_positions, merge};
 use crate::store::{
     AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreId,
-    StoreInfo, StoreStats, TopicInfo, VerifyReport, check_partition,
+    StoreInfo, StoreStats, TopicInfo, VerifyReport, announce, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -89,6 +89,7 @@ impl MemoryStore {
                 id: StoreId::new(),
                 durability: Durability::Volatile,
                 partitions,
+                ancestors: Vec::new(),
             },
             clock: system_clock(),
             max_topics: DEFAULT_MAX_TOPICS,
@@ -207,7 +208,7 @@ impl State {
             if row.digest.is_some() || !query.topics.matches(&event.topic) {
                 continue;
             }
-            if scanner.is_full() {
+            if scanner.is_full() || scanner.is_past(event.processed_at) {
                 break;
             }
             let passes = query.admits(&event.event_id, &event.source, event.processed_at);
@@ -266,10 +267,8 @@ impl DedupStore for MemoryStore {
             let receipts: Vec<_> = events.iter().map(|event| state.append(partition, now, event)).collect();
             (receipts, state.partitions[usize::from(partition.0)].rows.len() as u64)
         };
-        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored)
-            && let Ok(callbacks) = self.callbacks.lock()
-        {
-            callbacks.iter().for_each(|callback| callback(partition, last_offset));
+        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
+            announce(&self.callbacks, partition, last_offset);
         }
         Ok(receipts)
     }
@@ -277,11 +276,13 @@ impl DedupStore for MemoryStore {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut positions = query.positions(&self.info)?;
         let state = self.state()?;
-        check_purges(query, &self.info, &mut positions, |partition| {
+        check_positions(query, &self.info, &mut positions, |partition| {
             let purged = state.topics.iter().filter(|(topic, _)| {
                 query.topics.matches(topic.as_str()) && self.info.partitions.of(topic.as_str()) == partition
             });
-            Ok(purged.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0))
+            let purged_offset = purged.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0);
+            let last_offset = state.partitions[usize::from(partition.0)].rows.len() as u64;
+            Ok(Ends { purged_offset, last_offset })
         })?;
         let scans = positions.into_iter().map(|from| state.scan(query, from)).collect();
         Ok(merge(query, &self.info, scans))
@@ -328,9 +329,7 @@ impl DedupStore for MemoryStore {
     }
 
     fn on_commit(&self, callback: CommitCallback) {
-        if let Ok(mut callbacks) = self.callbacks.lock() {
-            callbacks.push(callback);
-        }
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {

@@ -3,29 +3,41 @@
 use crate::cursor::Position;
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::StoreInfo;
-use crate::{Partition, StoreError};
+use crate::{Partition, StoreError, Timestamp};
 
-/// Refuses positions before events that retention removed, unless their reader knows of the removal.
-/// `purged_offset` says for a partition up to where matching topics were purged.
+/// What a partition holds.
+pub(super) struct Ends {
+    /// Up to here, topics of the query were purged; 0 if none was.
+    pub(super) purged_offset: u64,
+    /// The newest offset.
+    pub(super) last_offset: u64,
+}
+
+/// Refuses positions that would skip events without a word: those beyond what there is (the store was
+/// put back to an older state, and its offsets will be given out again), and those before events that
+/// retention removed, unless their reader knows of the removal.
 ///
 /// A reader that starts anew accepts what is gone by then; one that reads backwards meets the removal
 /// as the end.
-pub(super) fn check_purges(
+pub(super) fn check_positions(
     query: &Query,
     store: &StoreInfo,
     positions: &mut [Position],
-    purged_offset: impl Fn(Partition) -> Result<u64, StoreError>,
+    ends: impl Fn(Partition) -> Result<Ends, StoreError>,
 ) -> Result<(), StoreError> {
-    if query.order == Order::Descending {
-        return Ok(());
-    }
     let mut expired = false;
     for position in &mut *positions {
-        let purged = purged_offset(position.partition)?;
-        expired |= query.after.is_some() && purged > position.offset.max(position.horizon);
-        position.horizon = position.horizon.max(purged);
+        let Ends { purged_offset, last_offset } = ends(position.partition)?;
+        if query.after.is_some() && position.is_beyond(last_offset) {
+            return Err(StoreError::invalid(
+                "after",
+                "is ahead of the store, which was put back to an older state: start anew",
+            ));
+        }
+        expired |= query.after.is_some() && purged_offset > position.offset.max(position.horizon);
+        position.horizon = position.horizon.max(purged_offset);
     }
-    if expired {
+    if expired && query.order == Order::Ascending {
         return Err(StoreError::Expired { oldest: query.cursor(store, positions.to_vec()) });
     }
     Ok(())
@@ -68,6 +80,14 @@ impl<'q> Scanner<'q> {
             || self.payload_bytes >= Query::MAX_PAYLOAD_BYTES;
         self.scan.exhausted = !full;
         full
+    }
+
+    /// Whether neither this row nor any behind it can pass: `processed_at` never goes back.
+    pub(super) fn is_past(&self, processed_at: Timestamp) -> bool {
+        match self.query.order {
+            Order::Ascending => self.query.until.is_some_and(|until| processed_at >= until),
+            Order::Descending => self.query.since.is_some_and(|since| processed_at < since),
+        }
     }
 
     /// The row at `offset` was looked at; `event` is it, if it passed.

@@ -4,9 +4,12 @@
 //! it returns. A small pool of read-only connections reads beside it. The events table is the truth;
 //! the dedup index ([`index`]) only points into it.
 
+mod backup;
 mod fault;
+mod group;
 mod index;
 mod open;
+mod purge;
 mod reader;
 mod schema;
 mod verify;
@@ -14,7 +17,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -23,7 +26,7 @@ use rusqlite::OpenFlags;
 use self::writer::Writer;
 use crate::store::{
     AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreInfo,
-    StoreStats, TopicInfo, VerifyReport, check_partition,
+    StoreStats, TopicInfo, VerifyReport, announce, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
@@ -99,6 +102,7 @@ impl SqliteStore {
             id: opened.id,
             durability: Durability::Fsync,
             partitions: Partitions::ONE,
+            ancestors: opened.ancestors,
         };
         let manager = SqliteConnectionManager::file(&opened.path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -154,10 +158,8 @@ impl DedupStore for SqliteStore {
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events)?;
         let (receipts, last_offset) = self.writer()?.append(events)?;
-        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored)
-            && let Ok(callbacks) = self.callbacks.lock()
-        {
-            callbacks.iter().for_each(|callback| callback(partition, last_offset));
+        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
+            announce(&self.callbacks, partition, last_offset);
         }
         Ok(receipts)
     }
@@ -179,9 +181,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn on_commit(&self, callback: CommitCallback) {
-        if let Ok(mut callbacks) = self.callbacks.lock() {
-            callbacks.push(callback);
-        }
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
@@ -200,6 +200,6 @@ impl DedupStore for SqliteStore {
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        reader::backup(&self.path, path)
+        backup::backup(&self.path, path)
     }
 }

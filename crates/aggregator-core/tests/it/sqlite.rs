@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Order, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Topic,
+    Cursor, DedupStore, DedupStoreExt, Event, Order, Outcome, Query, SqliteOptions, SqliteStore, StoreError,
+    Topic,
 };
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -192,6 +193,11 @@ fn verify_finds_what_does_not_fit_together() {
         ("UPDATE dedup_index SET offset = 1 WHERE event_id = '2'", "does not find the identity at offset 2"),
         ("INSERT INTO dedup_index VALUES (1, 'x', '', 9)", "holds 4 identities for 3 rows"),
         ("UPDATE partitions SET last_offset = 4", "the counter last_offset says 4, the rows say 3"),
+        ("UPDATE topics SET purged_seq = 1", "topic t has an event at seq 1 where a stub belongs"),
+        ("UPDATE topics SET purged_offset = 1", "says it is purged to offset 1, its last stub is at 0"),
+        ("UPDATE events SET payload = '{' WHERE seq = 2", "the payload at offset 2 is not JSON"),
+        ("UPDATE events SET processed_at = 1 WHERE seq = 2", "processed_at goes back before offset 2"),
+        ("UPDATE partitions SET last_processed_at = 1", "processed_at goes back before offset 4"),
     ] {
         let (_directory, path) = closed_store();
         let store = SqliteStore::open(&path).unwrap();
@@ -267,7 +273,107 @@ fn a_backup_is_a_store_of_its_own_and_overwrites_nothing() {
     assert!(copied.verify().unwrap().faults.is_empty());
     assert_eq!(copied.append_one(&event("2")).unwrap().outcome, Outcome::Duplicate);
     assert_eq!(copied.append_one(&event("3")).unwrap().seq, Some(3));
-    assert_eq!(copied.info().id, store.info().id, "cursors stay good");
+    assert!(
+        fs::read_dir(directory.path())
+            .unwrap()
+            .all(|file| { !file.unwrap().file_name().to_string_lossy().ends_with("-new") })
+    );
+}
+
+#[test]
+fn cursors_outlive_a_restore_as_far_as_they_mean_the_same() {
+    let directory = TempDir::new().unwrap();
+    let (path, copy) = (directory.path().join("events.db"), directory.path().join("copy.db"));
+    let store = SqliteStore::open(&path).unwrap();
+    let append = |store: &SqliteStore, ids: std::ops::RangeInclusive<u32>| {
+        for id in ids {
+            store.append_one(&event(&id.to_string())).unwrap();
+        }
+    };
+    let all = Query::topic(Topic::new("t").unwrap());
+    append(&store, 1..=5);
+    let early = store.read(&Query { limit: 3, ..all.clone() }).unwrap().next;
+    let at_copy = store.read(&all).unwrap().next;
+    let down = Query { order: Order::Descending, limit: 2, ..all.clone() };
+    let early_down = store.read(&down).unwrap().next;
+    append(&store, 6..=10);
+    store.backup(&copy).unwrap();
+    append(&store, 11..=15);
+    let late = store.read(&all).unwrap().next;
+    drop(store);
+
+    // The copy takes the original's place, and goes its own way.
+    let store = SqliteStore::open(&copy).unwrap();
+    append(&store, 21..=30);
+    let seqs = |after: &Cursor| {
+        let page = store.read(&Query { after: Some(after.clone()), ..all.clone() })?;
+        Ok::<_, StoreError>(page.events.iter().map(|event| event.seq).collect::<Vec<_>>())
+    };
+    assert!(seqs(&early).unwrap().into_iter().eq(4..=20));
+    assert!(seqs(&at_copy).unwrap().into_iter().eq(6..=20));
+    let page = store.read(&Query { after: Some(early_down), limit: 9, ..down }).unwrap();
+    assert!(page.events.iter().map(|event| event.seq).eq([3, 2, 1]));
+    let error = seqs(&late).unwrap_err();
+    assert!(error.to_string().contains("after the copy was made"), "{error}");
+
+    // A copy of the copy knows both.
+    let second = directory.path().join("second.db");
+    let of_copy = store.read(&all).unwrap().next;
+    store.backup(&second).unwrap();
+    drop(store);
+    let store = SqliteStore::open(&second).unwrap();
+    assert_eq!(store.info().ancestors.len(), 2);
+    let read = |after: Cursor| store.read(&Query { after: Some(after), ..all.clone() });
+    assert_eq!(read(early).unwrap().events.len(), 17);
+    assert!(read(of_copy).unwrap().events.is_empty());
+    assert!(read(late).is_err());
+}
+
+#[test]
+fn a_cursor_ahead_of_the_store_is_refused() {
+    let (directory, path) = closed_store();
+    // A copy by hand, which nothing can tell from the original.
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    store.append_one(&event("2")).unwrap();
+    let all = Query::topic(Topic::new("t").unwrap());
+    let after = Some(store.read(&all).unwrap().next);
+    let store = SqliteStore::open(&copy).unwrap();
+    let error = store.read(&Query { after, ..all }).unwrap_err();
+    assert!(error.to_string().contains("ahead of the store"), "{error}");
+}
+
+#[test]
+fn what_lies_in_the_log_is_synced_into_the_file_before_it_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.append_one(&event("1")).unwrap();
+    // As a crash leaves it: the log full, the file without its events.
+    let crashed = directory.path().join("crashed.db");
+    fs::copy(&path, &crashed).unwrap();
+    let wal = directory.path().join("crashed.db-wal");
+    fs::copy(directory.path().join("events.db-wal"), &wal).unwrap();
+    let recovered = SqliteStore::open(&crashed).unwrap();
+    assert_eq!(fs::metadata(&wal).unwrap().len(), 0);
+    assert_eq!(recovered.append_one(&event("1")).unwrap().outcome, Outcome::Duplicate);
+}
+
+#[test]
+fn a_refused_batch_leaves_the_next_one_nothing_to_pay() {
+    let directory = TempDir::new().unwrap();
+    let options = SqliteOptions { max_topics: 1, ..SqliteOptions::default() };
+    let store = SqliteStore::open_with(directory.path().join("events.db"), options).unwrap();
+    store.append_one(&event("1")).unwrap();
+    let other = Event::new("other", "1").unwrap();
+    let batch = [event("2"), other, event("3")];
+    for _ in 0..3 {
+        let error = store.append_all(&[batch[0].view(), batch[1].view(), batch[2].view()]).unwrap_err();
+        assert!(matches!(&error, StoreError::Invalid(faults) if faults.len() == 1), "{error}");
+    }
+    assert_eq!(store.append_all(&[batch[0].view(), batch[2].view()]).unwrap()[1].seq, Some(3));
+    assert!(store.verify().unwrap().faults.is_empty());
 }
 
 #[test]

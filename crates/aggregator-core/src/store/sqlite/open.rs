@@ -9,12 +9,13 @@ use rusqlite::{Connection, OpenFlags};
 use super::fault::store_error;
 use super::{SqliteOptions, index, schema};
 use crate::event::SLOTS;
-use crate::store::StoreId;
+use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 
 pub(super) struct Opened {
     pub(super) path: PathBuf,
     pub(super) id: StoreId,
+    pub(super) ancestors: Vec<Ancestor>,
     pub(super) connection: Connection,
     pub(super) lock: File,
 }
@@ -27,9 +28,10 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Store
         Err(error) => return Err(unusable(&path, error)),
         Ok(_) => check_header(&path)?,
     }
-    let (connection, id) = connect(&path, options)
-        .map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
-    Ok(Opened { path, id, connection, lock })
+    let failed = |error| store_error(&format!("opening {}", path.display()), error);
+    let (connection, id) = connect(&path, options).map_err(failed)??;
+    let ancestors = ancestors(&connection).map_err(failed)??;
+    Ok(Opened { path, id, ancestors, connection, lock })
 }
 
 /// The absolute path without links, its directory made if need be: two names of one file must meet at
@@ -66,7 +68,7 @@ pub(super) fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -208,8 +210,14 @@ fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> 
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
     // The writer checkpoints by itself, between commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A log that readers made long is cut back once it is written over.
+    connection.pragma_update(None, "journal_size_limit", u64::from(options.checkpoint_bytes) * 4)?;
     connection.busy_timeout(std::time::Duration::from_millis(200))?;
     connection.set_prepared_statement_cache_capacity(64);
+
+    // What an earlier process left in the log may never have reached the disk: its last fsync can have
+    // failed, or not have come. Before anything of it is read or told, it is written and synced anew.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
 
     let meta = |name: &str| -> rusqlite::Result<String> {
         connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
@@ -221,13 +229,24 @@ fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> 
             format!("{} is laid out as {written:?}, which this program does not know", path.display()),
         )));
     }
-    let Ok(id) = meta("store_id")?.parse::<ulid::Ulid>() else {
-        return Ok(Err(StoreError::corrupt(format!("the store id in {}", path.display()))));
-    };
-    Ok(Ok((connection, StoreId::from_u128(id.0))))
+    let id = meta("store_id")?;
+    Ok(store_id(&id).map(|id| (connection, id)))
 }
 
-fn unusable(path: &Path, error: std::io::Error) -> StoreError {
+fn store_id(text: &str) -> Result<StoreId, StoreError> {
+    let id = text.parse::<ulid::Ulid>().map_err(|_| StoreError::corrupt(format!("the store id {text:?}")))?;
+    Ok(StoreId::from_u128(id.0))
+}
+
+fn ancestors(connection: &Connection) -> rusqlite::Result<Result<Vec<Ancestor>, StoreError>> {
+    let mut select = connection.prepare("SELECT store_id, until_offset FROM ancestors ORDER BY rowid")?;
+    let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let ancestor = |(id, until_offset): (String, u64)| Ok(Ancestor { id: store_id(&id)?, until_offset });
+    Ok(rows.into_iter().map(ancestor).collect())
+}
+
+pub(super) fn unusable(path: &Path, error: std::io::Error) -> StoreError {
     let reason = format!("{} cannot be used: {error}", path.display());
     if error.kind() == ErrorKind::StorageFull {
         return StoreError::NoSpace { reason, source: Some(Box::new(error)) };

@@ -1,17 +1,16 @@
 //! Everything that reads. Each call is one short read transaction, so that it sees one state and does
 //! not hold the write-ahead log for long.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::fault::store_error;
 use super::index::{Key, Lookup};
-use super::open::sync_directory;
 use crate::cursor::Position;
 use crate::query::{Order, Page, Query, StoredEvent};
-use crate::store::page::{Scan, Scanner, check_purges, merge};
+use crate::store::page::{Ends, Scan, Scanner, check_positions, merge};
 use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
 use crate::{Identity, Partition, Scope, StoreError, Timestamp, Topic, TopicSelector};
 
@@ -27,24 +26,23 @@ pub(super) fn read(connection: &mut Connection, info: &StoreInfo, query: &Query)
     let failed = |error| store_error("reading events", error);
     let mut positions = query.positions(info)?;
     let snapshot = connection.transaction().map_err(failed)?;
-    check_purges(query, info, &mut positions, |_| purged_offset(&snapshot, &query.topics).map_err(failed))?;
+    check_positions(query, info, &mut positions, |_| ends(&snapshot, &query.topics).map_err(failed))?;
     let scans = positions.into_iter().map(|from| scan(&snapshot, query, from));
     let scans = scans.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
     Ok(merge(query, info, scans))
 }
 
-/// Up to which offset any of these topics was purged.
-fn purged_offset(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<u64> {
-    const MAX: &str = "SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0";
-    match topics {
-        TopicSelector::All => connection.prepare_cached(MAX)?.query_row([], |row| row.get(0)),
-        TopicSelector::Exact(topic) => connection
-            .prepare_cached(&format!("{MAX} AND name = ?1"))?
-            .query_row([topic.as_str()], |row| row.get(0)),
-        TopicSelector::Below(topic) => connection
-            .prepare_cached(&format!("{MAX} AND name > ?1 || '.' AND name < ?1 || '/'"))?
-            .query_row([topic.as_str()], |row| row.get(0)),
-    }
+fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {
+    const ENDS: &str = "SELECT
+        (SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0 AND {topics}),
+        (SELECT last_offset FROM partitions)";
+    let (condition, topic) = match topics {
+        TopicSelector::All => ("?1 = ''", ""),
+        TopicSelector::Exact(topic) => ("name = ?1", topic.as_str()),
+        TopicSelector::Below(topic) => ("name > ?1 || '.' AND name < ?1 || '/'", topic.as_str()),
+    };
+    let mut select = connection.prepare_cached(&ENDS.replace("{topics}", condition))?;
+    select.query_row([topic], |row| Ok(Ends { purged_offset: row.get(0)?, last_offset: row.get(1)? }))
 }
 
 const COLUMNS: &str =
@@ -89,16 +87,13 @@ fn fill(
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
     while let Some(row) = rows.next()? {
-        if scanner.is_full() {
+        let processed_at = Timestamp::from_micros(row.get(10)?);
+        if scanner.is_full() || scanner.is_past(processed_at) {
             break;
         }
         let query = scanner.query();
         let passes = query.topics.matches(row.get_ref(11)?.as_str()?)
-            && query.admits(
-                row.get_ref(3)?.as_str()?,
-                row.get_ref(5)?.as_str()?,
-                Timestamp::from_micros(row.get(10)?),
-            );
+            && query.admits(row.get_ref(3)?.as_str()?, row.get_ref(5)?.as_str()?, processed_at);
         let event = if passes { Some(stored_event(row)?) } else { None };
         scanner.looked_at(row.get(0)?, event);
     }
@@ -228,26 +223,4 @@ pub(super) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, 
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
     let stats = stats.map_err(|error| store_error("reading totals", error))?;
     Ok(StoreStats { bytes: bytes(path) + bytes(wal.as_ref()), ..stats })
-}
-
-/// `VACUUM INTO` makes a copy of one state, and does not sync it. On a connection of its own: it takes
-/// long, and the readers' pool refuses all writes, even this one.
-pub(super) fn backup(from: &Path, path: &Path) -> Result<(), StoreError> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| StoreError::invalid("path", format!("{} is not UTF-8", path.display())))?;
-    if path.exists() {
-        return Err(StoreError::invalid("path", format!("{text} exists: name a new file")));
-    }
-    Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .and_then(|connection| connection.execute("VACUUM INTO ?1", [text]))
-        .map_err(|error| store_error(&format!("backing up to {text}"), error))?;
-    let synced = File::open(path).and_then(|copy| copy.sync_all()).and_then(|()| {
-        let absolute = std::path::absolute(path)?;
-        absolute.parent().map_or(Ok(()), sync_directory)
-    });
-    synced.map_err(|error| StoreError::Unavailable {
-        reason: format!("the backup {text} could not be synced: {error}"),
-        source: Some(Box::new(error)),
-    })
 }

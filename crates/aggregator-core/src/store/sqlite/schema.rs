@@ -17,6 +17,12 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The stores this one began as a copy of: cursors of theirs are good up to there.
+CREATE TABLE ancestors (
+    store_id     TEXT PRIMARY KEY,
+    until_offset INTEGER NOT NULL
+) STRICT;
+
 -- One row per append order.
 CREATE TABLE partitions (
     partition         INTEGER PRIMARY KEY,

@@ -18,6 +18,8 @@ pub(super) fn verify(connection: &mut Connection) -> Result<VerifyReport, StoreE
     if report.faults.is_empty() {
         check_counters(&snapshot, &mut report).map_err(failed)?;
         check_seqs(&snapshot, &mut report).map_err(failed)?;
+        check_purges(&snapshot, &mut report).map_err(failed)?;
+        check_rows(&snapshot, &mut report).map_err(failed)?;
         check_index(&snapshot, &mut report).map_err(failed)?;
     }
     Ok(report)
@@ -111,6 +113,54 @@ fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
             let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows"))
         },
+    )
+}
+
+/// Per topic: what is up to `purged_seq` is a stub, what is beyond is an event.
+fn check_purges(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT t.name, r.seq, r.stub FROM (
+             SELECT topic_id, seq, 0 AS stub FROM events
+             UNION ALL SELECT topic_id, seq, 1 FROM stubs WHERE seq IS NOT NULL
+         ) r JOIN topics t ON t.topic_id = r.topic_id WHERE (r.seq <= t.purged_seq) <> r.stub",
+        |row| {
+            let (topic, seq, stub): (String, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (is, should) = if stub { ("a stub", "an event") } else { ("an event", "a stub") };
+            Ok(format!("topic {topic} has {is} at seq {seq} where {should} belongs"))
+        },
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT name, purged_offset, last FROM (
+             SELECT name, purged_offset, coalesce(
+                 (SELECT max(offset) FROM stubs s WHERE s.topic_id = t.topic_id AND s.seq IS NOT NULL), 0) AS last
+             FROM topics t)
+         WHERE purged_offset <> last",
+        |row| {
+            let (topic, says, last): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} says it is purged to offset {says}, its last stub is at {last}"))
+        },
+    )
+}
+
+/// Payloads are JSON, and time does not go back.
+fn check_rows(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(connection, report, "SELECT offset FROM events WHERE NOT json_valid(payload)", |row| {
+        Ok(format!("the payload at offset {} is not JSON", row.get::<_, i64>(0)?))
+    })?;
+    faults(
+        connection,
+        report,
+        "SELECT offset FROM (
+             SELECT offset, processed_at, lag(processed_at) OVER (ORDER BY offset) AS before
+             FROM (SELECT offset, processed_at FROM events
+                   UNION ALL SELECT offset, processed_at FROM stubs WHERE seq IS NOT NULL
+                   UNION ALL SELECT last_offset + 1, last_processed_at FROM partitions WHERE last_offset > 0)
+         ) WHERE processed_at < before",
+        |row| Ok(format!("processed_at goes back before offset {}", row.get::<_, i64>(0)?)),
     )
 }
 
