@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
+use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use humantime::Duration;
 
@@ -24,7 +25,7 @@ pub struct Config {
     pub store: StoreLocation,
 
     /// Listen beyond this machine although anybody who reaches the port can publish and read
-    #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS")]
+    #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     pub allow_anonymous: bool,
 
     /// Ask the server at --listen on this machine whether it is ready, and exit with 0 or 1
@@ -75,6 +76,14 @@ pub struct Config {
     /// Bytes of request bodies in memory at a time; beyond that the answer is 503
     #[arg(long, env = "AGGREGATOR_INFLIGHT_BYTES", default_value = "256MiB", value_name = "BYTES")]
     pub inflight_bytes: ByteSize,
+
+    /// Bytes of large responses in memory at a time; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_OUTFLIGHT_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    pub outflight_bytes: ByteSize,
+
+    /// Bytes of a request's head
+    #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value = "64KiB", value_name = "BYTES")]
+    pub max_head_bytes: ByteSize,
 
     /// Reads at a time
     #[arg(long, env = "AGGREGATOR_READERS", default_value = "4", value_name = "N",

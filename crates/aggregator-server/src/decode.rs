@@ -51,7 +51,7 @@ pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Re
             bounds.max_events
         )));
     }
-    result.map_err(|error| Problem::malformed(format!("the body is not JSON as expected: {error}")))?;
+    result.map_err(|error| Problem::malformed_json("the body is not JSON as expected", &error))?;
     Ok(Decoded {
         batch: sink.builder.finish(),
         errors: sink.errors,
@@ -103,9 +103,13 @@ impl Sink {
             faults.extend(invalid.into_iter().map(|fault| (fault.field.into(), fault.reason)));
         }
         let item = |(field, detail)| ItemError { index: Some(index), field, detail };
-        self.errors.extend(faults.into_iter().map(item));
+        self.errors.extend(faults.into_iter().take(MAX_FAULTS).map(item));
     }
 }
+
+/// So many faults of one event are told; each has a short text, so an answer is not much larger than
+/// what it answers.
+const MAX_FAULTS: usize = 8;
 
 /// A field's name and what is wrong with it.
 type Fault = (Cow<'static, str>, String);
@@ -124,6 +128,9 @@ struct Fields<'de> {
 
 impl<'de> Fields<'de> {
     fn set(&mut self, name: Name, value: &'de RawValue) {
+        if self.faults.len() >= MAX_FAULTS {
+            return;
+        }
         let (field, name) = match name {
             Name::Topic => (&mut self.topic, "topic"),
             Name::EventId => (&mut self.event_id, "event_id"),

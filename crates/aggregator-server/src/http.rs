@@ -25,8 +25,11 @@ use crate::problem::Problem;
 /// Connections over the limit that are told so at a time; beyond that they are just closed.
 const MAX_REFUSALS: usize = 64;
 
-/// Serves until `shutdown` completes, then lets requests under way finish until the drain timeout.
-/// Returns when that runs out.
+/// What a connection may buffer of its input.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Serves until `shutdown` completes, then lets requests under way finish for half of the drain timeout.
+/// Returns when all of it will be over.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -68,6 +71,10 @@ pub(crate) async fn serve(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from(config.header_timeout))
+            .max_header_size(config.max_head_bytes.0)
+            .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
+            // A client that has sent all it wanted to send still waits for the answer.
+            .half_close(true)
             .serve_connection(TokioIo::new(Box::pin(timed)), TowerToHyperService::new(router.clone()));
         let connection = graceful.watch(connection);
         connections.spawn(async move {
@@ -78,13 +85,15 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
-    let deadline = Instant::now() + Duration::from(config.drain_timeout);
-    if timeout_at(deadline, graceful.shutdown()).await.is_err() {
-        warn!("requests were still under way when the drain timeout ran out");
+    let now = Instant::now();
+    let drain_timeout = Duration::from(config.drain_timeout);
+    // A client that never ends its request must not take the workers' time to commit.
+    if timeout_at(now + drain_timeout / 2, graceful.shutdown()).await.is_err() {
+        warn!("requests that were still under way at half of the drain timeout are broken off");
     }
     // Whatever is left is broken off; nothing holds the store any more once this returns.
     connections.shutdown().await;
-    deadline
+    now + drain_timeout
 }
 
 /// After an error of `accept`: those of one connection are no matter, those of the process (too many

@@ -47,6 +47,8 @@ struct App {
     reads: Reads,
     /// Request bodies that may be in memory at a time, in KiB.
     bodies: Arc<tokio::sync::Semaphore>,
+    /// Large responses that may be in memory at a time, in KiB.
+    responses: Arc<tokio::sync::Semaphore>,
     /// Items refused since the start; the store knows nothing of them.
     rejected: std::sync::atomic::AtomicU64,
     started: Instant,
@@ -83,7 +85,8 @@ pub async fn run(
     let admission = Arc::new(Admission::new(config.queue_events, config.queue_bytes.0));
     let workers = Workers::start(&store, &config, &health).map_err(RunError::Start)?;
     let app = Arc::new(App {
-        reads: Reads::new(Arc::clone(&store), &config),
+        reads: Reads::new(Arc::clone(&store), Arc::clone(&health), &config),
+        responses: Arc::new(tokio::sync::Semaphore::new(config.outflight_bytes.kib())),
         bodies: Arc::new(tokio::sync::Semaphore::new(config.inflight_bytes.kib())),
         rejected: std::sync::atomic::AtomicU64::new(0),
         started: Instant::now(),
@@ -99,8 +102,8 @@ pub async fn run(
         app.health.drain();
         info!("draining: no more requests are taken");
     };
-    let deadline = http::serve(listener, routes::router(Arc::clone(&app)), &app.config, drain).await;
-    if app.workers.stop(deadline).await {
+    let drain_until = http::serve(listener, routes::router(Arc::clone(&app)), &app.config, drain).await;
+    if app.workers.stop(drain_until).await {
         info!("drained: everything admitted is committed");
         return Ok(());
     }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         eprintln!("aggregator-server: {error}");
         return ExitCode::from(USAGE);
     }
-    match serve(config) {
+    match serve_until_signalled(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("aggregator-server: {error:#}");
@@ -38,7 +38,15 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// Serves on a runtime that is not waited for at the end: a store that does not answer would hold it for
+/// ever, and everything that was acknowledged is on the disk.
+fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config));
+    runtime.shutdown_background();
+    served
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals cannot be handled")?;
     let store = config.open_store().with_context(|| format!("--store {}", config.store))?;

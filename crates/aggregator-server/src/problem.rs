@@ -83,6 +83,19 @@ impl Problem {
         Self::new("malformed-body", "Malformed body", StatusCode::BAD_REQUEST, detail)
     }
 
+    /// 400, with what the parser says. It may repeat what it read, so it is cut.
+    pub(crate) fn malformed_json(what: &str, error: &serde_json::Error) -> Self {
+        const SHOWN_CHARS: usize = 200;
+        let error = error.to_string();
+        let shown: String = error.chars().take(SHOWN_CHARS).collect();
+        if shown.len() == error.len() {
+            return Self::malformed(format!("{what}: {error}"));
+        }
+        // The position stands at the end.
+        let position = error.rfind(" at line ").map_or("", |at| &error[at..]);
+        Self::malformed(format!("{what}: {shown}…{position}"))
+    }
+
     /// 422: events that break a rule.
     pub(crate) fn invalid(errors: Vec<ItemError>, what: &str) -> Self {
         let first = errors.first().map_or_else(String::new, |error| match error.index {
@@ -141,7 +154,7 @@ impl Problem {
 
     /// 503: the queue of the commits is full.
     pub(crate) fn queue_full() -> Self {
-        Self::unavailable("queue-full", "Queue full", "the queue is full; nothing of this request was taken")
+        Self::unavailable("queue-full", "Queue full", "the queue of events to be committed is full")
     }
 
     /// 503: some other limit is reached.
@@ -179,14 +192,6 @@ impl Problem {
         Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
     }
 
-    /// What an append's error means to the publisher.
-    pub(crate) fn from_append(error: &StoreError) -> Self {
-        match error {
-            StoreError::Invalid(_) => Self::invalid(item_errors(error), "event"),
-            _ => Self::from_store(error),
-        }
-    }
-
     /// What a read's error means to the reader.
     pub(crate) fn from_read(error: &StoreError) -> Self {
         match item_errors(error).into_iter().next() {
@@ -195,7 +200,8 @@ impl Problem {
         }
     }
 
-    fn from_store(error: &StoreError) -> Self {
+    /// What an error that is not about the input means.
+    pub(crate) fn from_store(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => {
                 Self::unavailable("store-unavailable", "Store unavailable", error.to_string())
@@ -209,13 +215,6 @@ impl Problem {
                 Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
             }
             StoreError::Invalid(_) => Self::internal(error.to_string()),
-        }
-    }
-
-    /// Puts the indices of [`Self::from_append`] into other words.
-    pub(crate) fn move_indices(&mut self, place: impl Fn(usize) -> usize) {
-        for error in &mut self.errors {
-            error.index = error.index.map(&place);
         }
     }
 

@@ -7,20 +7,23 @@ use aggregator_core::{DedupStore, StoreError};
 use tokio::sync::Semaphore;
 
 use crate::Config;
+use crate::health::Health;
 use crate::problem::Problem;
 
 pub(crate) struct Reads {
     store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
     running: Arc<Semaphore>,
     /// Running and waiting ones together.
     admitted: Semaphore,
 }
 
 impl Reads {
-    pub(crate) fn new(store: Arc<dyn DedupStore>, config: &Config) -> Self {
+    pub(crate) fn new(store: Arc<dyn DedupStore>, health: Arc<Health>, config: &Config) -> Self {
         let readers = config.readers as usize;
         Self {
             store,
+            health,
             running: Arc::new(Semaphore::new(readers)),
             admitted: Semaphore::new(readers.saturating_add(config.read_queue).min(Semaphore::MAX_PERMITS)),
         }
@@ -43,7 +46,14 @@ impl Reads {
             read(&*store)
         });
         match result.await {
-            Ok(result) => result.map_err(|error| Problem::from_read(&error)),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if error.is_fatal() {
+                    // What is corrupt to a reader is corrupt to the dedup index, too.
+                    self.health.fail(error.to_string());
+                }
+                Err(Problem::from_read(&error))
+            }
             Err(_) => Err(Problem::internal("a read panicked")),
         }
     }

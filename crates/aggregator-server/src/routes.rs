@@ -6,6 +6,7 @@ mod health;
 mod lookup;
 mod params;
 mod publish;
+mod response;
 mod stats;
 mod topics;
 
@@ -13,6 +14,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -38,6 +40,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Problem::method(&method, uri.path()))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(map_response_with_state(Arc::clone(&app), response::hold_room))
         .with_state(app)
 }
 

@@ -2,21 +2,20 @@
 //! as one group, and hands the receipts back.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aggregator_core::{AttemptId, Batch, DedupStore, Outcome, Partition, Receipt, StoreError};
+use aggregator_core::{AttemptId, Batch, DedupStore, Fault, Outcome, Partition, Receipt, StoreError};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::Config;
 use crate::admission::Reservation;
-use crate::health::Health;
+use crate::health::{self, Health};
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
 pub(crate) type Appended = Result<Vec<Receipt>, Arc<StoreError>>;
@@ -72,7 +71,8 @@ impl Workers {
                 jobs,
                 group_events: config.group_events.get(),
                 group_bytes: config.group_bytes.0,
-                kept: VecDeque::new(),
+                next: VecDeque::new(),
+                rest_until: None,
                 pause: FIRST_PAUSE,
             };
             let thread =
@@ -96,7 +96,7 @@ impl Workers {
     }
 
     /// Lets the workers finish what is queued; whether they did so before the deadline.
-    pub(crate) async fn stop(&self, deadline: Instant) -> bool {
+    pub(crate) async fn stop(&self, deadline: tokio::time::Instant) -> bool {
         for queue in &self.queues {
             // A worker that has ended already needs no word.
             let _ = queue.send(Message::Stop);
@@ -117,9 +117,11 @@ struct Worker {
     group_events: usize,
     group_bytes: usize,
     /// Jobs that come next. Those that were acknowledged as queued and met a store that could not take
-    /// them stay here until it can.
-    kept: VecDeque<Job>,
-    /// How long to leave the store alone while jobs are kept.
+    /// them come back here until it can.
+    next: VecDeque<Job>,
+    /// Until when the store is left alone after such a failure.
+    rest_until: Option<Instant>,
+    /// How long it is left alone the next time.
     pause: Duration,
 }
 
@@ -129,7 +131,7 @@ impl Worker {
         loop {
             let mut group = self.gather(&mut stopping);
             if group.is_empty() {
-                if stopping && self.kept.is_empty() {
+                if stopping && self.next.is_empty() {
                     return;
                 }
                 continue;
@@ -144,14 +146,14 @@ impl Worker {
         }
     }
 
-    /// All that waits, up to the limits of a group; what was kept comes first. Blocks until there is
+    /// All that waits, up to the limits of a group; what came back comes first. Blocks until there is
     /// something, or the stop.
     fn gather(&mut self, stopping: &mut bool) -> Vec<Job> {
         self.wait(stopping);
         let mut group = Vec::new();
         let (mut events, mut bytes) = (0, 0);
         while events < self.group_events && bytes < self.group_bytes {
-            let job = match self.kept.pop_front() {
+            let job = match self.next.pop_front() {
                 Some(job) => job,
                 None => match self.jobs.try_recv() {
                     Ok(Message::Job(job)) => job,
@@ -169,23 +171,33 @@ impl Worker {
         group
     }
 
-    /// Until there is a job to begin with. While some are kept, a pause at most: then they are due.
+    /// Until there is a job to begin with, and the store has had its rest.
     fn wait(&mut self, stopping: &mut bool) {
-        let message = if !self.kept.is_empty() {
-            self.jobs.recv_timeout(self.pause)
-        } else if !*stopping {
-            self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            return;
-        };
-        match message {
-            Ok(Message::Job(job)) => self.kept.push_back(job),
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => *stopping = true,
-            Err(RecvTimeoutError::Timeout) => {}
+        while let Some(rest) = self.rest_until.map(|until| until.saturating_duration_since(Instant::now())) {
+            if rest.is_zero() {
+                self.rest_until = None;
+                break;
+            }
+            match self.jobs.recv_timeout(rest) {
+                Ok(Message::Job(job)) => self.next.push_back(job),
+                Ok(Message::Stop) => *stopping = true,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(rest),
+            }
+        }
+        if self.next.is_empty() && !*stopping {
+            match self.jobs.recv() {
+                Ok(Message::Job(job)) => self.next.push_back(job),
+                Ok(Message::Stop) | Err(_) => *stopping = true,
+            }
         }
     }
 
     fn append(&mut self, partition: Partition, jobs: Vec<Job>) {
+        if let health::State::Failed(reason) = self.health.state() {
+            let reason = reason.to_owned();
+            return self.refuse(jobs, StoreError::Poisoned { reason });
+        }
         // The jobs stay out of the store's reach: whatever happens there, they are answered.
         let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, partition, &jobs)));
         let result = result.unwrap_or_else(|panic| {
@@ -193,13 +205,27 @@ impl Worker {
         });
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
-            // One request's fault must not be its neighbours': everybody for himself.
-            Err(StoreError::Invalid(_)) if jobs.len() > 1 => {
-                for job in jobs {
-                    self.append(partition, vec![job]);
-                }
-            }
+            Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(partition, jobs, &faults),
             Err(error) => self.refuse(jobs, error),
+        }
+    }
+
+    /// One request's fault must not be its neighbours': those without one stay together, each of the
+    /// others is tried by itself.
+    fn append_apart(&mut self, partition: Partition, jobs: Vec<Job>, faults: &[Fault]) {
+        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
+        let mut end = 0;
+        let (faulty, sound): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
+            let events = end..end + job.indices.len();
+            end = events.end;
+            // A fault that names no event may be anybody's.
+            bad.is_empty() || events.into_iter().any(|event| bad.contains(&event))
+        });
+        if !sound.is_empty() {
+            self.append(partition, sound);
+        }
+        for job in faulty {
+            self.append(partition, vec![job]);
         }
     }
 
@@ -215,8 +241,10 @@ impl Worker {
     }
 
     /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
-    fn refuse(&mut self, mut jobs: Vec<Job>, error: StoreError) {
-        if error.is_fatal() {
+    fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
+        if matches!(self.health.state(), health::State::Failed(_)) {
+            // Said already.
+        } else if error.is_fatal() {
             self.health.fail(error.to_string());
         } else {
             warn!(error = %error, requests = jobs.len(), "a group was not stored");
@@ -232,16 +260,21 @@ impl Worker {
             }
             (error, _) => Arc::new(error),
         };
-        for job in jobs.drain(..) {
+        let mut kept = VecDeque::new();
+        for job in jobs {
             if job.reply.is_some() {
                 job.answer(Err(Arc::clone(&error)));
             } else if retryable {
-                self.kept.push_back(job);
+                kept.push_back(job);
             } else {
                 error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
             }
         }
-        if !self.kept.is_empty() {
+        if !kept.is_empty() {
+            // Before whatever came after them: the order stays.
+            kept.append(&mut self.next);
+            self.next = kept;
+            self.rest_until = Some(Instant::now() + self.pause);
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }

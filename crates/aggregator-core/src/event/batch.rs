@@ -32,7 +32,7 @@ impl Batch {
 
     /// The bytes it keeps alive.
     pub fn bytes(&self) -> usize {
-        self.body.len() + self.rewritten.len() + self.items.len() * size_of::<Item>()
+        self.body.len() + self.rewritten.capacity() + self.items.capacity() * size_of::<Item>()
     }
 
     /// A view to take events from. Costs one pass over the body: make it once for many events.

@@ -1,5 +1,6 @@
 //! Reading a request's body: bounded in bytes, in time, and in what all requests hold together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,58 +21,77 @@ pub(super) struct Received {
 }
 
 /// Reads a JSON body.
-pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
-    check_type(headers)?;
-    let limit = app.config.max_body_bytes.0;
-    let too_large = || {
-        let limit = app.config.max_body_bytes;
-        Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
+pub(super) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Received, Problem> {
+    let received = match check(app, headers) {
+        Ok(declared) => {
+            let read = read(app, &mut body, declared);
+            let read = tokio::time::timeout(Duration::from(app.config.body_timeout), read).await;
+            read.unwrap_or_else(|_| Err(Problem::body_timeout()))
+        }
+        Err(problem) => Err(problem),
     };
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|declared| declared > limit) {
-        return Err(too_large());
+    if received.is_err() {
+        discard(body).await;
     }
-    // A body of unknown length may become as large as any; what it does not need is given back.
-    let mut room = reserve(app, declared.unwrap_or(limit))?;
-    let read = read(body, declared.unwrap_or(0), limit);
-    let bytes = match tokio::time::timeout(Duration::from(app.config.body_timeout), read).await {
-        Ok(Ok(Some(bytes))) => bytes,
-        Ok(Ok(None)) => return Err(too_large()),
-        Ok(Err(error)) => return Err(Problem::malformed(format!("the body broke off: {error}"))),
-        Err(_) => return Err(Problem::body_timeout()),
-    };
-    let spare = room.num_permits().saturating_sub(bytes.len().div_ceil(1024));
-    drop(room.split(spare));
-    Ok(Received { bytes, _room: room })
+    received
 }
 
-fn reserve(app: &App, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    Semaphore::try_acquire_many_owned(app.bodies.clone(), kib)
+/// What can be said before anything of the body is there; its declared length if there is one.
+fn check(app: &App, headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+    check_type(headers)?;
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match declared {
+        Some(declared) if declared > app.config.max_body_bytes.0 => Err(too_large(app)),
+        declared => Ok(declared),
+    }
+}
+
+/// The whole body, in a buffer of its own: the pieces that come share theirs with the connection, and
+/// would keep all of it in memory. Room is reserved as the bytes come, not as they are announced.
+async fn read(app: &App, body: &mut Body, declared: Option<usize>) -> Result<Received, Problem> {
+    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
+    let mut room = reserve(app, 1)?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > app.config.max_body_bytes.0 {
+            return Err(too_large(app));
+        }
+        let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
+        if missing > 0 {
+            room.merge(reserve(app, missing)?);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Received { bytes: bytes.freeze(), _room: room })
+}
+
+fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+    Semaphore::try_acquire_many_owned(Arc::clone(&app.bodies), kib)
         .map_err(|_| Problem::overloaded("too many bytes of request bodies are in memory (--inflight-bytes)"))
 }
 
-/// The whole body, or `None` if it is longer than `limit`. One that comes in one piece is not copied.
-async fn read(mut body: Body, expected: usize, limit: usize) -> Result<Option<Bytes>, axum::Error> {
-    let mut first: Option<Bytes> = None;
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if all.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > limit {
-            return Ok(None);
-        }
-        match first.take() {
-            None if all.is_empty() => first = Some(data),
-            before => {
-                if let Some(before) = before {
-                    all.reserve(expected.max(before.len() + data.len()));
-                    all.extend_from_slice(&before);
-                }
-                all.extend_from_slice(&data);
+fn too_large(app: &App) -> Problem {
+    let limit = app.config.max_body_bytes;
+    Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
+}
+
+/// Takes what is still on its way, within reason: many clients look for an answer only once they have
+/// sent everything, and to them a connection closed before is a failure to be tried again.
+async fn discard(mut body: Body) {
+    const MAX_BYTES: usize = 64 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > MAX_BYTES {
+                break;
             }
         }
-    }
-    Ok(Some(first.unwrap_or_else(|| all.freeze())))
+    };
+    let _ = tokio::time::timeout(PATIENCE, rest).await;
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {

@@ -7,7 +7,7 @@ use aggregator_core::{
     Cursor, EventId, InvalidField, Order, Page, Query, Source, StoredEvent, Timestamp, TopicSelector,
 };
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use hyper::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -25,15 +25,17 @@ pub(super) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         source: params.take::<Checked<Source>>("source")?.map(|source| source.0),
         since: params.take::<Checked<Timestamp>>("since")?.map(|since| since.0),
         until: params.take::<Checked<Timestamp>>("until")?.map(|until| until.0),
-        order: params.choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?,
+        order: params
+            .choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
+            .unwrap_or_default(),
         after: params.take::<Checked<Cursor>>("after")?.map(|cursor| cursor.0),
         limit: params.number("limit", 1..=Query::MAX_LIMIT, Query::DEFAULT_LIMIT)?,
         ..Query::of(topics)
     };
     params.finish("topic, event_id, source, since, until, order, after, limit")?;
     let topic = query.topics.to_string();
-    let page = app.reads.run(move |store| store.read(&query)).await?;
-    Ok(json(&render(&topic, &page)?))
+    // Rendered there, too: a page can be large, and these threads are counted.
+    app.reads.run(move |store| Ok(render(&topic, &store.read(&query)?))).await
 }
 
 #[derive(Serialize)]
@@ -58,15 +60,17 @@ struct EventBody<'a> {
     processed_at: String,
 }
 
-fn render<'a>(topic: &'a str, page: &'a Page) -> Result<PageBody<'a>, Problem> {
-    let events = page.events.iter().map(event_body).collect::<Result<Vec<_>, _>>()?;
-    Ok(PageBody {
-        topic,
-        count: events.len(),
-        events,
-        next: page.next.to_string(),
-        caught_up: page.caught_up,
-    })
+fn render(topic: &str, page: &Page) -> Response {
+    match page.events.iter().map(event_body).collect::<Result<Vec<_>, _>>() {
+        Ok(events) => json(&PageBody {
+            topic,
+            count: events.len(),
+            events,
+            next: page.next.to_string(),
+            caught_up: page.caught_up,
+        }),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {

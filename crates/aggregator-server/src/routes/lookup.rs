@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aggregator_core::{EventId, Identity, InvalidField, Source, Topic};
+use aggregator_core::{EventId, Identity, InvalidField, Seen, Source, Topic};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -57,7 +57,7 @@ pub(super) async fn lookup(
     Params::of(&uri)?.finish("")?;
     let received = body::json(&app, &headers, body).await?;
     let request: Request = serde_json::from_slice(&received.bytes).map_err(|error| {
-        Problem::malformed(format!("the body is not {{\"ids\":[{{\"topic\",\"event_id\"}}]}}: {error}"))
+        Problem::malformed_json(r#"the body is not {"ids":[{"topic","event_id"}]}"#, &error)
     })?;
     let limit = app.config.max_batch_events.get();
     if request.ids.len() > limit {
@@ -65,19 +65,25 @@ pub(super) async fn lookup(
             "the request has more than {limit} ids (--max-batch-events)"
         )));
     }
-    let ids = Arc::new(identities(request.ids)?);
-    let asked = Arc::clone(&ids);
-    let seen = app.reads.run(move |store| store.lookup(&asked)).await?;
-    let found = |(id, seen): (&Identity, Option<aggregator_core::Seen>)| Found {
+    let ids = identities(request.ids)?;
+    app.reads
+        .run(move |store| {
+            let seen = store.lookup(&ids)?;
+            let results: Vec<_> = ids.iter().zip(seen).map(|(id, seen)| found(id, seen)).collect();
+            Ok(json(&Reply { count: results.len(), results }))
+        })
+        .await
+}
+
+fn found(id: &Identity, seen: Option<Seen>) -> Found {
+    Found {
         topic: id.topic.to_string(),
         event_id: id.event_id.to_string(),
         seen: seen.is_some(),
         seq: seen.and_then(|seen| seen.seq),
         processed_at: seen.map(|seen| seen.processed_at.to_string()),
         purged: seen.is_some_and(|seen| seen.purged),
-    };
-    let results: Vec<_> = ids.iter().zip(seen).map(found).collect();
-    Ok(json(&Reply { count: results.len(), results }))
+    }
 }
 
 fn identities(requested: Vec<RequestedId>) -> Result<Vec<Identity>, Problem> {

@@ -1,9 +1,11 @@
 //! Query parameters: each known by name, given once, checked.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use hyper::Uri;
+use percent_encoding::percent_decode_str;
 
 use crate::problem::Problem;
 
@@ -13,11 +15,17 @@ pub(super) struct Params(Vec<(String, String)>);
 impl Params {
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
         let mut params: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            if params.iter().any(|(known, _)| *known == name) {
-                return Err(Problem::parameter(name.into_owned(), "is given twice"));
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name).ok_or_else(|| Problem::parameter("", "a name is not UTF-8"))?;
+            if params.len() == MAX_PARAMS {
+                return Err(Problem::parameter(shorten(&name), "is one parameter too many"));
             }
-            params.push((name.into_owned(), value.into_owned()));
+            if params.iter().any(|(known, _)| *known == name) {
+                return Err(Problem::parameter(shorten(&name), "is given twice"));
+            }
+            let value = decode(value).ok_or_else(|| Problem::parameter(shorten(&name), "is not UTF-8"))?;
+            params.push((name, value));
         }
         Ok(Self(params))
     }
@@ -32,15 +40,15 @@ impl Params {
         value.parse().map(Some).map_err(|error: T::Err| Problem::parameter(name, error.to_string()))
     }
 
-    /// The value of `name` among `choices`; the first of them if it is not given.
+    /// The value of `name` among `choices`, if it is given.
     pub(super) fn choose<T: Copy>(
         &mut self,
         name: &'static str,
         choices: &[(&'static str, T)],
-    ) -> Result<T, Problem> {
-        let Some(value) = self.take::<String>(name)? else { return Ok(choices[0].1) };
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.take::<String>(name)? else { return Ok(None) };
         let chosen = choices.iter().find(|(choice, _)| *choice == value).map(|(_, meaning)| *meaning);
-        chosen.ok_or_else(|| {
+        chosen.map(Some).ok_or_else(|| {
             let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
             Problem::parameter(name, format!("must be one of: {}", names.join(", ")))
         })
@@ -69,8 +77,22 @@ impl Params {
                 } else {
                     format!("is unknown here; known are: {known}")
                 };
-                Err(Problem::parameter(name, detail))
+                Err(Problem::parameter(shorten(&name), detail))
             }
         }
     }
+}
+
+/// No route knows more.
+const MAX_PARAMS: usize = 16;
+
+/// `application/x-www-form-urlencoded`: a plus is a space.
+fn decode(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
+}
+
+/// So much of an unknown name is repeated to its sender.
+fn shorten(name: &str) -> String {
+    name.chars().take(64).collect()
 }

@@ -2,11 +2,12 @@
 
 mod reply;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aggregator_core::{Batch, Partition, StoreError, Timestamp};
+use aggregator_core::{Batch, Partition, Timestamp};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -38,16 +39,17 @@ struct Wishes {
 impl Wishes {
     fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
         let mut params = Params::of(uri)?;
-        let results = params.choose("results", &[("all", true), ("none", false)])?;
-        let skip_invalid = params.choose("on_invalid", &[("reject", false), ("skip", true)])?;
+        let results = params.choose("results", &[("all", true), ("none", false)])?.unwrap_or(true);
+        let skip_invalid =
+            params.choose("on_invalid", &[("reject", false), ("skip", true)])?.unwrap_or(false);
         let queued = params.choose("ack", &[("durable", false), ("queued", true)])?;
         params.finish("results, on_invalid, ack")?;
-        // RFC 7240
-        let preferred = !queued
+        // RFC 7240. What the query says counts more.
+        let preferred = queued.is_none()
             && headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).any(|value| {
                 value.split(',').any(|token| token.trim().eq_ignore_ascii_case("respond-async"))
             });
-        Ok(Self { results, skip_invalid, queued: queued || preferred, preferred })
+        Ok(Self { results, skip_invalid, queued: queued.unwrap_or(preferred), preferred })
     }
 }
 
@@ -57,11 +59,7 @@ pub(super) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    match app.health.state() {
-        health::State::Ready => {}
-        health::State::Draining => return Err(Problem::draining()),
-        health::State::Failed(reason) => return Err(Problem::failed(reason)),
-    }
+    check_health(&app)?;
     let wishes = Wishes::of(&uri, &headers)?;
     let received = body::json(&app, &headers, body).await?;
     let received_at = Timestamp::now();
@@ -92,6 +90,14 @@ pub(super) async fn publish(
         results: wishes.results,
         preference_applied: wishes.preferred,
     }))
+}
+
+fn check_health(app: &App) -> Result<(), Problem> {
+    match app.health.state() {
+        health::State::Ready => Ok(()),
+        health::State::Draining => Err(Problem::draining()),
+        health::State::Failed(reason) => Err(Problem::failed(reason)),
+    }
 }
 
 /// `{"events":[{"payload":…}]}`, as a reader gets it.
@@ -130,6 +136,8 @@ fn send(
     parts: &[Part],
     wait: bool,
 ) -> Result<Vec<oneshot::Receiver<Appended>>, Problem> {
+    // Once more: the body may have taken its time.
+    check_health(app)?;
     let share = |part: &Part| batch.bytes() / batch.len().max(1) * part.indices.len();
     let weights: Vec<_> =
         parts.iter().map(|part| Weight { events: part.indices.len(), bytes: share(part) }).collect();
@@ -159,43 +167,42 @@ fn send(
 }
 
 /// Commits the batch and fills in the fates. With `skip_invalid`, what the store refuses is rejected
-/// and the rest is sent again.
+/// and the rest is sent again: each round has fewer events than the one before.
 async fn commit(app: &App, batch: &Arc<Batch>, fates: &mut Fates, skip_invalid: bool) -> Result<(), Problem> {
     let mut left = parts(app, batch);
     while !left.is_empty() {
         let replies = send(app, batch, &left, true)?;
         let deadline = tokio::time::Instant::now() + Duration::from(app.config.commit_timeout);
         let mut refused = Vec::new();
-        let mut failure = None;
-        // Every part is heard before anything is said: a failure of one does not hide that of another.
+        let mut problem = None;
+        // Every part is heard before anything is said: one that may succeed when it is tried again
+        // counts more than one that will not, or the publisher would give up what can still be stored.
         for (mut part, reply) in left.into_iter().zip(replies) {
             match tokio::time::timeout_at(deadline, reply).await {
                 Ok(Ok(Ok(receipts))) => fates.decided(&part.indices, &receipts),
-                Ok(Ok(Err(error))) if skip_invalid && matches!(*error, StoreError::Invalid(_)) => {
+                Ok(Ok(Err(error))) => {
                     let errors = item_errors(&error);
-                    if errors.iter().all(|error| error.index.is_none()) {
-                        failure = Some(Problem::from_append(&error));
+                    if errors.is_empty() {
+                        problem = Some(Problem::from_store(&error));
                         continue;
                     }
-                    part.indices.retain(|&index| errors.iter().all(|e| e.index != Some(index as usize)));
+                    let bad: HashSet<_> = errors.iter().filter_map(|error| error.index).collect();
+                    part.indices.retain(|&index| !bad.contains(&(index as usize)));
                     fates.refused(errors);
-                    if !part.indices.is_empty() {
-                        refused.push(part);
-                    }
+                    refused.push(part);
                 }
-                Ok(Ok(Err(error))) => failure = Some(fates.problem(&error)),
-                Ok(Err(_)) => {
-                    failure = Some(match app.health.state() {
-                        health::State::Failed(reason) => Problem::failed(reason),
-                        _ => Problem::draining(),
-                    });
-                }
-                Err(_) => failure = Some(Problem::commit_timeout()),
+                // The worker is gone, and says why, or the server is about to end.
+                Ok(Err(_)) => problem = Some(check_health(app).err().unwrap_or_else(Problem::draining)),
+                Err(_) => problem = Some(Problem::commit_timeout()),
             }
         }
-        if let Some(problem) = failure {
+        if let Some(problem) = problem {
             return Err(problem);
         }
+        if !refused.is_empty() && !skip_invalid {
+            return Err(Problem::invalid(fates.take_errors(), "event"));
+        }
+        refused.retain(|part| !part.indices.is_empty());
         left = refused;
     }
     Ok(())

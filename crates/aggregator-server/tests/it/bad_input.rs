@@ -117,6 +117,8 @@ async fn query_parameters_are_checked_by_name() {
         ("/events?until=7", "until"),
         ("/events?source=", "source"),
         ("/events?colour=red", "colour"),
+        ("/events?topic=t&event_id=%FF", "event_id"),
+        ("/events?0&1&2&3&4&5&6&7&8&9&10&11&12&13&14&15&16", "16"),
         ("/topics?limit=1001", "limit"),
         ("/topics?after=a..b", "after"),
         ("/topics?x", "x"),
@@ -139,6 +141,36 @@ async fn query_parameters_are_checked_by_name() {
         assert_eq!(errors, [(None, parameter.to_owned())], "{path}");
     }
     assert_eq!(server.stats().await["received"], 1);
+}
+
+#[tokio::test]
+async fn an_answer_is_not_much_larger_than_what_it_answers() {
+    let server = Server::volatile().await;
+    let many = |part: &str, count: usize| vec![part; count].join(",");
+    for body in [
+        format!("{{{}}}", many(r#""":0"#, 200_000)),
+        format!("{{{}}}", many(r#""topic":0"#, 100_000)),
+        format!("\"{}\"", "\u{85}".repeat(500_000)),
+        format!("{{\"events\":\"{}\"}}", "y".repeat(1_000_000)),
+        format!("{{\"{}\":0}}", "k".repeat(1_000_000)),
+    ] {
+        let answer = server.post("/publish", body).await;
+        assert!(answer.status.is_client_error());
+        assert!(answer.json.to_string().len() < 4_000, "{} bytes", answer.json.to_string().len());
+    }
+    let body = format!("{{\"ids\":[],\"{}\":0}}", "k".repeat(1_000_000));
+    let answer = server.post("/lookup", body).await;
+    assert!(answer.problem(400, "malformed-body").is_empty() && answer.json.to_string().len() < 1_000);
+}
+
+#[tokio::test]
+async fn the_ends_of_time_are_no_trouble() {
+    let server = Server::volatile().await;
+    for at in ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00%2B01:00"] {
+        server.get(&format!("/events?since={at}")).await.problem(400, "bad-parameter");
+    }
+    let body = r#"{"topic":"t","event_id":"1","timestamp":"9999-12-31T23:59:59-23:59"}"#;
+    assert_eq!(server.post("/publish", body).await.status, 202);
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::store::faulty::{Failure, FaultyStore};
-use aggregator_core::{DedupStore, MemoryStore};
+use aggregator_core::{DedupStore, MemoryStore, Partitions};
 use aggregator_server::{Config, RunError};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::support::{Server, event, events};
 
@@ -77,14 +78,78 @@ async fn what_was_acknowledged_as_queued_stays_until_the_store_takes_it() {
     faulty.fail_nth(3, Failure::NoSpace);
     let answer = server.post("/publish?ack=queued", events("t", 0..10).to_string()).await;
     assert_eq!(answer.status, 202);
-    while server.stats().await["unique_processed"] != 10 {
-        tokio::task::yield_now().await;
-    }
+    server.until("everything is stored", |stats| stats["unique_processed"] == 10).await;
     assert_eq!(faulty.appends(), 4);
     let page = server.get("/events?topic=t").await.json;
     let ids: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| &event["event_id"]).collect();
     assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_passing_failure_does_not_change_the_order_of_what_was_queued() {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    let config = Config { group_events: std::num::NonZeroUsize::new(10).unwrap(), ..Config::default() };
+    let server = Server::start(Arc::clone(&faulty) as _, config).await;
+    faulty.hold();
+    for nth in [1, 3, 4, 6] {
+        faulty.fail_nth(nth, Failure::Unavailable);
+    }
+    for id in 0..35 {
+        assert_eq!(server.post("/publish?ack=queued", event("t", id).to_string()).await.status, 202);
+    }
+    faulty.release();
+    server.until("everything is stored", |stats| stats["unique_processed"] == 35).await;
+    let page = server.get("/events?topic=t").await.json;
+    let ids: Vec<_> =
+        page["events"].as_array().unwrap().iter().map(|event| event["event_id"].clone()).collect();
+    assert_eq!(ids, (0..35).map(|id| json!(id.to_string())).collect::<Vec<_>>());
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_stops_acknowledgements_of_what_is_queued_already_too() {
+    let (faulty, server) = server().await;
+    faulty.hold();
+    faulty.fail_nth(1, Failure::Panic);
+    let first = server.publish_later("/publish", &event("t", 1));
+    server.until("the first is appended", |_| faulty.appends() == 1).await;
+    let second = server.publish_later("/publish", &event("t", 2));
+    server.until("both wait", |stats| stats["queue"]["events"] == 2).await;
+    faulty.release();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (503, 503));
+    assert_eq!(server.stats().await["unique_processed"], 0);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_succeed_later_counts_more_than_what_will_not() {
+    let memory = MemoryStore::new(Partitions::new(4).unwrap()).with_max_topics(2);
+    let faulty = Arc::new(FaultyStore::new(Arc::new(memory)));
+    let server = Server::start(Arc::clone(&faulty) as _, Config::default()).await;
+    server.publish(&json!([event("known.1", 0), event("known.2", 0)])).await;
+    let batch: Vec<_> = (0..16).map(|n| event(&format!("new.{n}"), 1)).collect();
+    for nth in 1..=4 {
+        faulty.fail_nth(nth, Failure::Unavailable);
+        server.publish(&json!(batch)).await.problem(503, "store-unavailable");
+        // Whatever is left of the plan is used up.
+        server.publish(&json!(batch)).await.problem(422, "invalid-events");
+    }
+    let errors = server.publish(&json!(batch)).await.problem(422, "invalid-events");
+    assert!(errors.iter().map(|(index, _)| index.unwrap()).eq(0..16), "all are named: {errors:?}");
+}
+
+#[tokio::test]
+async fn corruption_that_a_reader_meets_stops_acknowledgements_too() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Server::sqlite(&path).await;
+    server.publish(&event("t", 1)).await;
+    rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM events", []).unwrap();
+    let ids = json!({"ids": [{"topic": "t", "event_id": "1"}]}).to_string();
+    server.post("/lookup", ids).await.problem(503, "failed");
+    server.get("/readyz").await.problem(503, "failed");
+    server.publish(&event("t", 2)).await.problem(503, "failed");
 }
 
 #[tokio::test]
@@ -95,7 +160,7 @@ async fn a_shutdown_commits_what_is_queued() {
         let body = events("t", batch * 10..batch * 10 + 10).to_string();
         assert_eq!(server.post("/publish?ack=queued", body).await.status, 202);
     }
-    faulty.wait_until_held();
+    server.until("an append has begun", |_| faulty.appends() == 1).await;
     let stopping = server.begin_stop();
     faulty.release();
     stopping.await.unwrap().unwrap();
@@ -106,11 +171,8 @@ async fn a_shutdown_commits_what_is_queued() {
 async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
     let (faulty, server) = server().await;
     faulty.hold();
-    let request = server.client.post(format!("{}/publish", server.url)).json(&event("t", 1));
-    let waiting = tokio::spawn(request.send());
-    while server.stats().await["queue"]["events"] != 1 {
-        tokio::task::yield_now().await;
-    }
+    let waiting = server.publish_later("/publish", &event("t", 1));
+    server.until("it waits", |stats| stats["queue"]["events"] == 1).await;
     let (client, url) = (server.client.clone(), server.url.clone());
     let stopping = server.begin_stop();
     // The port is closed, and connections that were idle end.
@@ -118,7 +180,7 @@ async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
         tokio::task::yield_now().await;
     }
     faulty.release();
-    assert_eq!(waiting.await.unwrap().unwrap().status(), 202);
+    assert_eq!(waiting.await.unwrap(), 202);
     stopping.await.unwrap().unwrap();
 }
 

@@ -8,6 +8,7 @@ use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{DedupStore, MemoryStore};
 use aggregator_server::Config;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -22,25 +23,13 @@ fn config(queue_events: usize) -> Config {
     Config { queue_events, max_batch_events: NonZeroUsize::new(10).unwrap(), ..Config::default() }
 }
 
-/// Publishes from another task; the answer's status.
-fn publish_later(server: &Server, events: &serde_json::Value) -> tokio::task::JoinHandle<u16> {
-    let request = server.client.post(format!("{}/publish", server.url)).json(events);
-    tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
-}
-
-async fn until_queued(server: &Server, events: u64) {
-    while server.stats().await["queue"]["events"] != events {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn a_full_queue_sheds_and_takes_again_when_it_has_room() {
     let (faulty, store) = held_store();
     faulty.hold();
     let server = Server::start(store, config(15)).await;
-    let waiting = publish_later(&server, &events("t", 0..10));
-    until_queued(&server, 10).await;
+    let waiting = server.publish_later("/publish", &events("t", 0..10));
+    server.until("10 wait", |stats| stats["queue"]["events"] == 10).await;
     let answer = server.publish(&events("t", 10..16)).await;
     answer.problem(503, "queue-full");
     assert_eq!(answer.headers["retry-after"], "1");
@@ -49,8 +38,8 @@ async fn a_full_queue_sheds_and_takes_again_when_it_has_room() {
     assert_eq!((&stats["queue"]["events"], &stats["queue"]["capacity_events"]), (&json!(10), &json!(15)));
     assert_eq!((&stats["received"], &stats["unique_processed"]), (&json!(10), &json!(0)));
     assert_eq!(stats["queue"]["refused"], 2);
-    let small = publish_later(&server, &events("t", 10..15));
-    until_queued(&server, 15).await;
+    let small = server.publish_later("/publish", &events("t", 10..15));
+    server.until("15 wait", |stats| stats["queue"]["events"] == 15).await;
     faulty.release();
     assert_eq!((waiting.await.unwrap(), small.await.unwrap()), (202, 202));
     assert_eq!(server.publish(&events("t", 10..16)).await.json["stored"], 1);
@@ -63,10 +52,10 @@ async fn requests_that_wait_are_committed_as_one_group() {
     let (faulty, store) = held_store();
     faulty.hold();
     let server = Server::start(store, Config::default()).await;
-    let first = publish_later(&server, &event("t", "first"));
-    until_queued(&server, 1).await;
-    let others: Vec<_> = (0..20).map(|n| publish_later(&server, &event("t", n))).collect();
-    until_queued(&server, 21).await;
+    let first = server.publish_later("/publish", &event("t", "first"));
+    server.until("the first is appended", |_| faulty.appends() == 1).await;
+    let others: Vec<_> = (0..20).map(|n| server.publish_later("/publish", &event("t", n))).collect();
+    server.until("21 wait", |stats| stats["queue"]["events"] == 21).await;
     faulty.release();
     assert_eq!(first.await.unwrap(), 202);
     for other in others {
@@ -74,6 +63,88 @@ async fn requests_that_wait_are_committed_as_one_group() {
     }
     assert_eq!(faulty.appends(), 2, "twenty-one requests, two commits");
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_does_not_take_its_group_apart() {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default().with_max_topics(1))));
+    let server = Server::start(Arc::clone(&faulty) as _, Config::default()).await;
+    faulty.hold();
+    let first = server.publish_later("/publish", &event("t", "first"));
+    server.until("the first is appended", |_| faulty.appends() == 1).await;
+    let good: Vec<_> = (0..10).map(|n| server.publish_later("/publish", &event("t", n))).collect();
+    let bad = server.publish_later("/publish", &event("another", 1));
+    server.until("all wait", |stats| stats["queue"]["events"] == 12).await;
+    faulty.release();
+    assert_eq!((first.await.unwrap(), bad.await.unwrap()), (202, 422));
+    for good in good {
+        assert_eq!(good.await.unwrap(), 202);
+    }
+    assert_eq!(faulty.appends(), 4, "the first, the whole group, the good ones, the bad one");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn responses_in_memory_are_bounded_together() {
+    let config = Config { outflight_bytes: "12MiB".parse().unwrap(), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let mut large = event("t", 1);
+    large["payload"] = json!("x".repeat(8 << 20));
+    assert_eq!(server.publish(&large).await.status, 202);
+    let mut deaf = TcpStream::connect(server.address()).await.unwrap();
+    deaf.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    deaf.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let answer = server.get("/events").await;
+    answer.problem(503, "overloaded");
+    assert!(answer.json["detail"].as_str().unwrap().contains("--outflight-bytes"));
+    assert_eq!(server.get("/events?limit=1&topic=other").await.status, 200, "small ones still fit");
+    drop(deaf);
+    while server.get("/events").await.status != 200 {}
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_it_has_to_say_gets_its_answer() {
+    let directory = TempDir::new().unwrap();
+    let server = Server::sqlite(&directory.path().join("events.db")).await;
+    let body = event("t", 1).to_string();
+    let head = format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_listens_is_told_what_was_wrong() {
+    let server = Server::volatile().await;
+    let body = vec![b' '; 20 << 20];
+    for (header, status) in [("content-type: text/plain", "415"), ("x-nothing: 1", "413")] {
+        let head = format!(
+            "POST /publish HTTP/1.1\r\nhost: x\r\n{header}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+    }
+}
+
+#[tokio::test]
+async fn a_head_too_large_is_refused() {
+    let server = Server::volatile().await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
 }
 
 #[tokio::test]
@@ -139,7 +210,8 @@ async fn bodies_in_memory_are_bounded_together() {
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut slow = TcpStream::connect(server.address()).await.unwrap();
     slow.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n[").await.unwrap();
-    // Its room is taken once the server has read its head.
+    slow.write_all(&[b' '; 1_900]).await.unwrap();
+    // Its room is taken once the server has read that.
     let large = format!("{}{}", event("t", 1), " ".repeat(1_500));
     while server.post("/publish", large.clone()).await.status == 202 {}
     let answer = server.post("/publish", large.clone()).await;

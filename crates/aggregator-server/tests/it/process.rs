@@ -1,7 +1,7 @@
 //! The program: its first line, its signals, its exit codes, and what a kill leaves behind.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -70,6 +70,35 @@ async fn both_signals_drain_and_end_with_0() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_does_not_answer_does_not_hold_up_the_end() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Process::start(&path, &["--drain-timeout", "300ms"]);
+    let intruder = rusqlite::Connection::open(&path).unwrap();
+    intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(1), "what was queued could not be committed, and that is told");
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_hold_up_the_end() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Process::start(&path, &["--drain-timeout", "400ms"]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut half_a_head = std::net::TcpStream::connect(address).unwrap();
+    half_a_head.write_all(b"POST /publish HTTP/1.1\r\nhos").unwrap();
+    let mut half_a_body = std::net::TcpStream::connect(address).unwrap();
+    half_a_body.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[").unwrap();
+    assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let server = Process::start(&path, &[]);
+    assert_eq!(get(&server, "/stats").await["unique_processed"], 10);
+}
+
 #[test]
 fn a_second_process_on_the_same_file_is_refused() {
     let directory = TempDir::new().unwrap();
@@ -116,6 +145,9 @@ fn options_come_from_the_environment_too() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("--allow-anonymous"));
+    let mut command = Process::command(&["--listen", "0.0.0.0:0", "--store", "memory:", "--log", "=/="]);
+    let output = command.env("AGGREGATOR_ALLOW_ANONYMOUS", "1").output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--log"), "it got beyond the listen address");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator_core::{DedupStore, MemoryStore, SqliteStore};
 use aggregator_server::{Config, RunError, run};
@@ -12,6 +13,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Nothing here takes nearly as long; what does is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server in this process, on a free port.
 pub(crate) struct Server {
@@ -63,6 +68,18 @@ impl Server {
         self.get("/stats").await.json
     }
 
+    /// Sends from another task; the answer's status.
+    pub(crate) fn publish_later(&self, path: &str, events: &Value) -> JoinHandle<u16> {
+        let request = self.client.post(format!("{}{path}", self.url)).json(events);
+        tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
+    }
+
+    /// Asks for the statistics until they are as they should be.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) {
+        let asking = async { while !condition(&self.stats().await) {} };
+        assert!(timeout(PATIENCE, asking).await.is_ok(), "waited in vain: {what}");
+    }
+
     /// Asks the server to end, without waiting for it.
     pub(crate) fn begin_stop(self) -> JoinHandle<Result<(), RunError>> {
         let _ = self.shutdown.send(());
@@ -98,7 +115,7 @@ impl Answer {
     /// Asserts that this is a problem of this kind, and returns the named errors as (index, field).
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, kind: &str) -> Vec<(Option<u64>, String)> {
-        assert_eq!(self.status, status, "{:?}", self.json);
+        assert_eq!(self.status, status, "{:.2000}", self.json.to_string());
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.json["type"], format!("urn:aggregator:problem:{kind}"));
         assert_eq!(self.json["status"], status);

@@ -1,12 +1,12 @@
 //! The fates of a request's items, and how they are told.
 
-use aggregator_core::{Batch, Outcome, Receipt, StoreError, Timestamp};
+use aggregator_core::{Batch, Outcome, Receipt, Timestamp};
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
-use crate::problem::{ItemError, Problem};
+use crate::problem::ItemError;
 use crate::routes::json_with;
 
 /// What became of one item.
@@ -65,11 +65,13 @@ impl Fates {
         }
     }
 
-    /// The problem of an append, told with the places in the request.
-    pub(super) fn problem(&self, error: &StoreError) -> Problem {
-        let mut problem = Problem::from_append(error);
-        problem.move_indices(|index| self.places[index]);
-        problem
+    /// Everything that is wrong with the request's items, by their places.
+    pub(super) fn take_errors(&mut self) -> Vec<ItemError> {
+        let errors = |fate| match fate {
+            Fate::Rejected(errors) => errors,
+            Fate::Accepted(..) => Vec::new(),
+        };
+        std::mem::take(&mut self.items).into_iter().flat_map(errors).collect()
     }
 
     pub(super) fn rejected(&self) -> usize {
