@@ -206,6 +206,9 @@ impl Worker {
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
             Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(partition, jobs, &faults),
+            Err(StoreError::Invalid(faults)) if jobs[0].reply.is_none() => {
+                jobs.into_iter().for_each(|job| self.append_rest(partition, job, &faults));
+            }
             Err(error) => self.refuse(jobs, error),
         }
     }
@@ -225,6 +228,20 @@ impl Worker {
             self.append(partition, sound);
         }
         for job in faulty {
+            self.append(partition, vec![job]);
+        }
+    }
+
+    /// A request that was answered when it was queued cannot be asked to mend itself: it loses the
+    /// events the store refuses, and no others.
+    fn append_rest(&mut self, partition: Partition, mut job: Job, faults: &[Fault]) {
+        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
+        let before = job.indices.len();
+        let mut at = 0..;
+        job.indices.retain(|_| at.next().is_some_and(|at| !bad.contains(&at)));
+        let lost = if bad.is_empty() { before } else { before - job.indices.len() };
+        error!(events = lost, fault = %faults[0], "events that were acknowledged as queued are refused");
+        if !bad.is_empty() && !job.indices.is_empty() {
             self.append(partition, vec![job]);
         }
     }

@@ -158,6 +158,17 @@ async fn queued_is_answered_before_the_commit_and_committed_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_queued_event_that_is_refused_takes_no_other_with_it() {
+    let server = Server::start(Arc::new(MemoryStore::default().with_max_topics(1)), Config::default()).await;
+    server.publish(&event("t", 0)).await;
+    let batch = json!([event("other", 1), event("t", 1), event("another", 1), event("t", 2)]);
+    assert_eq!(server.post("/publish?ack=queued", batch.to_string()).await.status, 202);
+    assert_eq!(server.post("/publish?ack=queued", json!([event("other", 1)]).to_string()).await.status, 202);
+    assert_eq!(server.publish(&event("t", 3)).await.json["results"][0]["seq"], 4);
+    assert_eq!(server.stats().await["queue"]["events"], 0);
+}
+
+#[tokio::test]
 async fn racing_publishers_store_each_event_once() {
     let directory = TempDir::new().unwrap();
     let server = Arc::new(Server::sqlite(&directory.path().join("events.db")).await);
