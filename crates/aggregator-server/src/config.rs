@@ -74,12 +74,12 @@ pub struct Config {
     pub max_connections: NonZeroUsize,
 
     /// Bytes of request bodies in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_INFLIGHT_BYTES", default_value = "256MiB", value_name = "BYTES")]
-    pub inflight_bytes: ByteSize,
+    #[arg(long, env = "AGGREGATOR_REQUEST_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    pub request_bytes: ByteSize,
 
     /// Bytes of large responses in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_OUTFLIGHT_BYTES", default_value = "256MiB", value_name = "BYTES")]
-    pub outflight_bytes: ByteSize,
+    #[arg(long, env = "AGGREGATOR_RESPONSE_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    pub response_bytes: ByteSize,
 
     /// Bytes of a request's head
     #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value = "64KiB", value_name = "BYTES")]
@@ -160,10 +160,10 @@ impl Config {
                 self.queue_events, self.max_batch_events
             ));
         }
-        if self.inflight_bytes.0 < self.max_body_bytes.0 {
+        if self.request_bytes.0 < self.max_body_bytes.0 {
             return Err(format!(
-                "--inflight-bytes {} cannot hold one body of --max-body-bytes {}: raise it to that at least",
-                self.inflight_bytes, self.max_body_bytes
+                "--request-bytes {} cannot hold one body of --max-body-bytes {}: raise it to that at least",
+                self.request_bytes, self.max_body_bytes
             ));
         }
         if self.max_body_bytes.0 > aggregator_core::BatchBuilder::MAX_BODY_BYTES {
@@ -316,7 +316,7 @@ mod tests {
     fn limits_that_exclude_each_other_are_refused() {
         let config = Config { queue_events: 10, ..Config::default() };
         assert!(config.check().unwrap_err().contains("--queue-events"));
-        let config = Config { inflight_bytes: ByteSize(10), ..Config::default() };
-        assert!(config.check().unwrap_err().contains("--inflight-bytes"));
+        let config = Config { request_bytes: ByteSize(10), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--request-bytes"));
     }
 }

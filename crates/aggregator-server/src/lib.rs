@@ -86,8 +86,8 @@ pub async fn run(
     let workers = Workers::start(&store, &config, &health).map_err(RunError::Start)?;
     let app = Arc::new(App {
         reads: Reads::new(Arc::clone(&store), Arc::clone(&health), &config),
-        responses: Arc::new(tokio::sync::Semaphore::new(config.outflight_bytes.kib())),
-        bodies: Arc::new(tokio::sync::Semaphore::new(config.inflight_bytes.kib())),
+        responses: Arc::new(tokio::sync::Semaphore::new(config.response_bytes.kib())),
+        bodies: Arc::new(tokio::sync::Semaphore::new(config.request_bytes.kib())),
         rejected: std::sync::atomic::AtomicU64::new(0),
         started: Instant::now(),
         store,

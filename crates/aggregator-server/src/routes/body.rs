@@ -69,7 +69,7 @@ async fn read(app: &App, body: &mut Body, declared: Option<usize>) -> Result<Rec
 fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
     let kib = u32::try_from(kib).unwrap_or(u32::MAX);
     Semaphore::try_acquire_many_owned(Arc::clone(&app.bodies), kib)
-        .map_err(|_| Problem::overloaded("too many bytes of request bodies are in memory (--inflight-bytes)"))
+        .map_err(|_| Problem::overloaded("too many bytes of request bodies are in memory (--request-bytes)"))
 }
 
 fn too_large(app: &App) -> Problem {

@@ -33,7 +33,7 @@ pub(super) async fn hold_room(State(app): State<Arc<App>>, response: Response) -
         // The connection holds on to the bytes until they are written, and so to their room.
         Ok(room) => Response::from_parts(head, Body::from(Bytes::from_owner(Held { bytes, _room: room }))),
         Err(_) => {
-            let problem = "too many bytes of responses are waiting for their clients (--outflight-bytes); \
+            let problem = "too many bytes of responses are waiting for their clients (--response-bytes); \
                            what was published may be stored: send it again to learn its fate";
             Problem::overloaded(problem).into_response()
         }

@@ -86,7 +86,7 @@ async fn a_request_that_is_refused_does_not_take_its_group_apart() {
 
 #[tokio::test]
 async fn responses_in_memory_are_bounded_together() {
-    let config = Config { outflight_bytes: "12MiB".parse().unwrap(), ..Config::default() };
+    let config = Config { response_bytes: "12MiB".parse().unwrap(), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut large = event("t", 1);
     large["payload"] = json!("x".repeat(8 << 20));
@@ -98,7 +98,7 @@ async fn responses_in_memory_are_bounded_together() {
     assert_eq!(&answer, b"HTTP/1.1 200");
     let answer = server.get("/events").await;
     answer.problem(503, "overloaded");
-    assert!(answer.json["detail"].as_str().unwrap().contains("--outflight-bytes"));
+    assert!(answer.json["detail"].as_str().unwrap().contains("--response-bytes"));
     assert_eq!(server.get("/events?limit=1&topic=other").await.status, 200, "small ones still fit");
     drop(deaf);
     while server.get("/events").await.status != 200 {}
@@ -203,7 +203,7 @@ async fn a_head_that_does_not_come_is_given_up() {
 #[tokio::test]
 async fn bodies_in_memory_are_bounded_together() {
     let config = Config {
-        inflight_bytes: "3KiB".parse().unwrap(),
+        request_bytes: "3KiB".parse().unwrap(),
         max_body_bytes: "2KiB".parse().unwrap(),
         ..Config::default()
     };
@@ -216,7 +216,7 @@ async fn bodies_in_memory_are_bounded_together() {
     while server.post("/publish", large.clone()).await.status == 202 {}
     let answer = server.post("/publish", large.clone()).await;
     answer.problem(503, "overloaded");
-    assert!(answer.json["detail"].as_str().unwrap().contains("--inflight-bytes"));
+    assert!(answer.json["detail"].as_str().unwrap().contains("--request-bytes"));
     assert_eq!(server.publish(&event("t", 2)).await.status, 202, "a small one still fits");
     drop(slow);
     while server.post("/publish", large.clone()).await.status != 202 {}
