@@ -5,6 +5,7 @@
 //! the dedup index ([`index`]) only points into it.
 
 mod backup;
+mod checksum;
 mod fault;
 mod group;
 mod index;

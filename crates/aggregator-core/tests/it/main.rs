@@ -1,5 +1,6 @@
 //! The backends against the contract, and the SQLite file against the world.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod bit_rot;
 mod conformance;
 mod sqlite;

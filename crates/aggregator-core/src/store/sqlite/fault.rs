@@ -2,10 +2,16 @@
 
 use rusqlite::{Error, ErrorCode};
 
+use super::checksum::Corruption;
 use crate::StoreError;
 
 /// The store's word for `error`, met while `doing` something.
 pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
+    if let Error::FromSqlConversionFailure(_, _, cause) = &error
+        && let Some(corruption) = cause.downcast_ref::<Corruption>()
+    {
+        return StoreError::corrupt(corruption.to_string());
+    }
     let reason = format!("{doing}: {error}");
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
+use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use super::index::{Insert, Key, Lookup};
 use crate::event::{digest, slot};
 use crate::store::memory::too_many_topics;
@@ -85,11 +86,12 @@ pub(super) fn read_topic(connection: &Connection, name: &str) -> rusqlite::Resul
     row.optional()
 }
 
-/// A text column, borrowed.
-pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
-    row.get_ref(column)?.as_str().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
+/// The row itself decides, not the index that led to it.
+fn check_identity(key: Key<'_>, topic_id: i64, event_id: &str, offset: u64) -> rusqlite::Result<()> {
+    if (key.topic_id, key.event_id) == (topic_id, event_id) {
+        return Ok(());
+    }
+    Err(Corruption::error(format!("the dedup index points to offset {offset}, which holds another identity")))
 }
 
 /// Refuses the events whose topics would be too many. Topics that are met for the first time since the
@@ -143,13 +145,13 @@ impl<'c, 'k> Group<'c, 'k> {
             insert: Insert::new(transaction)?,
             insert_event: transaction.prepare_cached(
                 "INSERT INTO events (offset, topic_id, seq, event_id, timestamp, source, payload,
-                                     sequence, content_type, attributes, processed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                     sequence, content_type, attributes, processed_at, checksum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
             original_event: transaction
-                .prepare_cached("SELECT seq, processed_at, payload FROM events WHERE offset = ?1")?,
+                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?,
             original_stub: transaction
-                .prepare_cached("SELECT seq, processed_at, digest FROM stubs WHERE offset = ?1")?,
+                .prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?,
         })
     }
 
@@ -193,7 +195,7 @@ impl<'c, 'k> Group<'c, 'k> {
         let key =
             Key { topic_id: topic.id, event_id: event.event_id(), source: topic.scope.key(event.source()) };
         if let Some(offset) = self.lookup.find(key)? {
-            let receipt = self.repeat(offset, event)?;
+            let receipt = self.repeat(key, offset, event)?;
             topic.duplicates += 1;
             topic.conflicts += u64::from(receipt.outcome == Outcome::Conflict);
             self.known.tail.duplicates += 1;
@@ -204,41 +206,58 @@ impl<'c, 'k> Group<'c, 'k> {
         self.known.tail.last_offset += 1;
         self.known.tail.stored += 1;
         let offset = self.known.tail.last_offset;
-        self.insert_event.execute((
+        let row = EventRow {
             offset,
-            topic.id,
-            topic.last_seq,
-            event.event_id(),
-            event.timestamp(),
-            event.source(),
-            event.payload(),
-            event.sequence(),
-            event.content_type(),
-            event.attributes(),
-            self.now.as_micros(),
+            topic_id: topic.id,
+            seq: topic.last_seq,
+            event_id: event.event_id(),
+            timestamp: event.timestamp(),
+            source: event.source(),
+            payload: event.payload(),
+            sequence: event.sequence(),
+            content_type: event.content_type(),
+            attributes: event.attributes(),
+            processed_at: self.now.as_micros(),
+        };
+        self.insert_event.execute((
+            row.offset,
+            row.topic_id,
+            row.seq,
+            row.event_id,
+            row.timestamp,
+            row.source,
+            row.payload,
+            row.sequence,
+            row.content_type,
+            row.attributes,
+            row.processed_at,
+            row.checksum(),
         ))?;
         self.insert.insert(key, offset)?;
         Ok(Receipt { outcome: Outcome::Stored, seq: Some(topic.last_seq), processed_at: self.now })
     }
 
     /// The receipt of an event whose identity is that of the row at `offset`.
-    fn repeat(&mut self, offset: u64, event: &EventRef<'_>) -> Result<Receipt, Failure> {
-        let receipt = |row: &Row<'_>, same: bool| {
-            Ok(Receipt {
-                outcome: if same { Outcome::Duplicate } else { Outcome::Conflict },
-                seq: row.get(0)?,
-                processed_at: Timestamp::from_micros(row.get(1)?),
-            })
+    fn repeat(&mut self, key: Key<'_>, offset: u64, event: &EventRef<'_>) -> Result<Receipt, Failure> {
+        let receipt = |same: bool, seq, processed_at| Receipt {
+            outcome: if same { Outcome::Duplicate } else { Outcome::Conflict },
+            seq,
+            processed_at: Timestamp::from_micros(processed_at),
         };
-        let original =
-            self.original_event.query_row([offset], |row| receipt(row, text(row, 2)? == event.payload()));
+        let original = self.original_event.query_row([offset], |row| {
+            let first = EventRow::read(row)?;
+            check_identity(key, first.topic_id, first.event_id, offset)?;
+            Ok(receipt(first.payload == event.payload(), Some(first.seq), first.processed_at))
+        });
         if let Some(receipt) = original.optional()? {
             return Ok(receipt);
         }
         let stub = self.original_stub.query_row([offset], |row| {
+            let first = StubRow::read(row)?;
+            check_identity(key, first.topic_id, first.event_id, offset)?;
             // An identity that was imported alone has no digest, and any payload repeats it.
-            let kept: Option<[u8; 16]> = row.get(2)?;
-            receipt(row, kept.is_none_or(|kept| kept == digest(event.payload())))
+            let same = first.digest.is_none_or(|kept| kept == digest(event.payload()));
+            Ok(receipt(same, first.seq, first.processed_at))
         });
         stub.optional()?.ok_or_else(|| {
             Failure::Store(StoreError::corrupt(format!(

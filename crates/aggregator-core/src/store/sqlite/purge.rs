@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::group::{Failure, read_topic, text};
+use super::checksum::{EVENT_COLUMNS, EventRow, StubRow};
+use super::group::{Failure, read_topic};
 use crate::event::digest;
 
 /// The most events of one transaction, so that appends get their turn.
@@ -22,13 +23,12 @@ pub(super) fn purge_slice(
         return Ok(0);
     }
     let purged = {
-        let mut oldest = transaction.prepare_cached(
-            "SELECT offset, seq, payload, event_id, source, processed_at FROM events
-             WHERE topic_id = ?1 ORDER BY offset LIMIT ?2",
-        )?;
-        let mut stub = transaction.prepare_cached(
-            "INSERT INTO stubs (offset, topic_id, seq, event_id, source, digest, processed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        let mut oldest = transaction.prepare_cached(&format!(
+            "SELECT {EVENT_COLUMNS} FROM events e WHERE e.topic_id = ?1 ORDER BY e.offset LIMIT ?2"
+        ))?;
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO stubs (offset, topic_id, seq, event_id, source, digest, processed_at, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         let mut delete = transaction.prepare_cached("DELETE FROM events WHERE offset = ?1")?;
         let mut update = transaction
@@ -36,12 +36,27 @@ pub(super) fn purge_slice(
         let mut purged: Vec<(u64, u64)> = Vec::new();
         let mut rows = oldest.query((topic.id, count))?;
         while let Some(row) = rows.next()? {
-            let (offset, seq) = (row.get(0)?, row.get(1)?);
-            let digest = digest(text(row, 2)?);
-            let source = topic.scope.key(text(row, 4)?);
-            let processed_at: i64 = row.get(5)?;
-            stub.execute((offset, topic.id, seq, text(row, 3)?, source, digest, processed_at))?;
-            purged.push((offset, seq));
+            let event = EventRow::read(row)?;
+            let stub = StubRow {
+                offset: event.offset,
+                topic_id: event.topic_id,
+                seq: Some(event.seq),
+                event_id: event.event_id,
+                source: topic.scope.key(event.source),
+                digest: Some(digest(event.payload)),
+                processed_at: event.processed_at,
+            };
+            insert.execute((
+                stub.offset,
+                stub.topic_id,
+                stub.seq,
+                stub.event_id,
+                stub.source,
+                stub.digest,
+                stub.processed_at,
+                stub.checksum(),
+            ))?;
+            purged.push((event.offset, event.seq));
         }
         for (offset, _) in &purged {
             delete.execute([offset])?;

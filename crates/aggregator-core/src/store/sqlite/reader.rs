@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
+use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow, text};
 use super::fault::store_error;
 use super::index::{Key, Lookup};
 use crate::cursor::Position;
@@ -45,10 +46,13 @@ fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<End
     select.query_row([topic], |row| Ok(Ends { purged_offset: row.get(0)?, last_offset: row.get(1)? }))
 }
 
-const COLUMNS: &str =
-    "SELECT e.offset, e.topic_id, e.seq, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
-            e.content_type, e.attributes, e.processed_at, t.name
-     FROM events e CROSS JOIN topics t ON t.topic_id = e.topic_id";
+/// The columns of an event, its topic's name, and the join that brings it: an event whose topic is gone
+/// must not be gone without a word.
+fn select() -> String {
+    format!("SELECT {EVENT_COLUMNS}, t.name FROM events e LEFT JOIN topics t ON t.topic_id = e.topic_id")
+}
+
+const NAME: usize = 12;
 
 fn scan(connection: &Connection, query: &Query, from: Position) -> rusqlite::Result<Scan> {
     let scanner = Scanner::new(query, from);
@@ -59,62 +63,74 @@ fn scan(connection: &Connection, query: &Query, from: Position) -> rusqlite::Res
     // Offsets end where SQLite's integers do.
     let offset = i64::try_from(from.offset).unwrap_or(i64::MAX);
     let TopicSelector::Exact(topic) = &query.topics else {
-        let sql = format!("{COLUMNS} WHERE e.offset {beyond} ?1 ORDER BY e.offset {order}");
-        return fill(connection, scanner, &sql, [offset]);
+        let sql = format!("{} WHERE e.offset {beyond} ?1 ORDER BY e.offset {order}", select());
+        return fill(connection, scanner, &sql, [offset], false);
     };
     let Some((topic_id, _)) = topic_id(connection, topic)? else { return Ok(scanner.finish()) };
     let Some(event_id) = &query.event_id else {
         let sql = format!(
-            "{COLUMNS} WHERE e.topic_id = ?2 AND e.offset {beyond} ?1 ORDER BY e.topic_id, e.offset {order}"
+            "{} WHERE e.topic_id = ?2 AND e.offset {beyond} ?1 ORDER BY e.topic_id, e.offset {order}",
+            select()
         );
-        return fill(connection, scanner, &sql, (offset, topic_id));
+        return fill(connection, scanner, &sql, (offset, topic_id), true);
     };
     let offsets = Lookup::new(connection)?.find_any_source(topic_id, event_id.as_str())?;
     let offsets = serde_json::Value::from(offsets).to_string();
     let sql = format!(
-        "{COLUMNS} WHERE e.offset IN (SELECT value FROM json_each(?2)) AND e.offset {beyond} ?1
-         ORDER BY e.offset {order}"
+        "{} WHERE e.offset IN (SELECT value FROM json_each(?2)) AND e.offset {beyond} ?1
+         ORDER BY e.offset {order}",
+        select()
     );
-    fill(connection, scanner, &sql, (offset, offsets))
+    fill(connection, scanner, &sql, (offset, offsets), false)
 }
 
+/// Takes rows until the scanner has enough. `dense` says that they are all rows of one topic, so that
+/// each has to be the next one of the row before.
 fn fill(
     connection: &Connection,
     mut scanner: Scanner<'_>,
     sql: &str,
     params: impl Params,
+    dense: bool,
 ) -> rusqlite::Result<Scan> {
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
+    let mut before: Option<u64> = None;
     while let Some(row) = rows.next()? {
-        let processed_at = Timestamp::from_micros(row.get(10)?);
+        let event = EventRow::read(row)?;
+        let processed_at = Timestamp::from_micros(event.processed_at);
         if scanner.is_full() || scanner.is_past(processed_at) {
             break;
         }
+        if dense && before.is_some_and(|before| before.abs_diff(event.seq) != 1) {
+            let missing = format!("events are missing next to offset {} (seq {})", event.offset, event.seq);
+            return Err(Corruption::error(missing));
+        }
+        before = Some(event.seq);
+        let name = text(row, NAME)?;
         let query = scanner.query();
-        let passes = query.topics.matches(row.get_ref(11)?.as_str()?)
-            && query.admits(row.get_ref(3)?.as_str()?, row.get_ref(5)?.as_str()?, processed_at);
-        let event = if passes { Some(stored_event(row)?) } else { None };
-        scanner.looked_at(row.get(0)?, event);
+        let passes = query.topics.matches(name) && query.admits(event.event_id, event.source, processed_at);
+        let offset = event.offset;
+        scanner.looked_at(offset, passes.then(|| stored_event(&event, name)));
     }
     Ok(scanner.finish())
 }
 
-fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    Ok(StoredEvent {
-        topic: row.get(11)?,
-        event_id: row.get(3)?,
-        timestamp: row.get(4)?,
-        source: row.get(5)?,
-        payload: row.get(6)?,
-        sequence: row.get(7)?,
-        content_type: row.get(8)?,
-        attributes: row.get(9)?,
-        seq: row.get(2)?,
-        processed_at: Timestamp::from_micros(row.get(10)?),
+fn stored_event(event: &EventRow<'_>, topic: &str) -> StoredEvent {
+    StoredEvent {
+        topic: topic.to_owned(),
+        event_id: event.event_id.to_owned(),
+        timestamp: event.timestamp.to_owned(),
+        source: event.source.to_owned(),
+        payload: event.payload.to_owned(),
+        sequence: event.sequence,
+        content_type: event.content_type.map(str::to_owned),
+        attributes: event.attributes.map(str::to_owned),
+        seq: event.seq,
+        processed_at: Timestamp::from_micros(event.processed_at),
         partition: Partition(0),
-        offset: row.get(0)?,
-    })
+        offset: event.offset,
+    }
 }
 
 fn topic_id(connection: &Connection, topic: &Topic) -> rusqlite::Result<Option<(i64, Scope)>> {
@@ -154,15 +170,23 @@ fn find(connection: &Connection, index: &mut Lookup<'_>, id: &Identity) -> rusql
 }
 
 fn seen(connection: &Connection, offset: u64) -> rusqlite::Result<Option<Seen>> {
-    let mut select = connection.prepare_cached(
-        "SELECT seq, processed_at, 0 FROM events WHERE offset = ?1
-         UNION ALL SELECT seq, processed_at, 1 FROM stubs WHERE offset = ?1",
-    )?;
-    let seen = |row: &Row<'_>| {
-        let processed_at = Timestamp::from_micros(row.get(1)?);
-        Ok(Seen { seq: row.get(0)?, processed_at, purged: row.get(2)? })
-    };
-    select.query_row([offset], seen).optional()
+    let mut event =
+        connection.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?;
+    let found = event.query_row([offset], |row| {
+        let event = EventRow::read(row)?;
+        let processed_at = Timestamp::from_micros(event.processed_at);
+        Ok(Seen { seq: Some(event.seq), processed_at, purged: false })
+    });
+    if let Some(seen) = found.optional()? {
+        return Ok(Some(seen));
+    }
+    let mut stub =
+        connection.prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?;
+    let found = stub.query_row([offset], |row| {
+        let stub = StubRow::read(row)?;
+        Ok(Seen { seq: stub.seq, processed_at: Timestamp::from_micros(stub.processed_at), purged: true })
+    });
+    found.optional()
 }
 
 pub(super) fn topics(

@@ -59,7 +59,8 @@ CREATE TABLE events (
     sequence     INTEGER,          -- the publisher's own counter
     content_type TEXT,
     attributes   TEXT,
-    processed_at INTEGER NOT NULL  -- microseconds since 1970
+    processed_at INTEGER NOT NULL, -- microseconds since 1970
+    checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 -- Rows of one topic come out of it in the order of their offsets.
 CREATE INDEX events_topic ON events (topic_id);
@@ -72,7 +73,8 @@ CREATE TABLE stubs (
     event_id     TEXT    NOT NULL,
     source       TEXT    NOT NULL, -- '' where the topic's scope leaves the source out
     digest       BLOB,             -- XXH3-128 of the payload
-    processed_at INTEGER NOT NULL
+    processed_at INTEGER NOT NULL,
+    checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 CREATE INDEX stubs_topic ON stubs (topic_id);
 

@@ -2,8 +2,10 @@
 
 use rusqlite::{Connection, Row};
 
+use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use super::fault::store_error;
 use crate::StoreError;
+use crate::event::slot;
 use crate::store::VerifyReport;
 
 /// The most faults a report lists.
@@ -20,6 +22,7 @@ pub(super) fn verify(connection: &mut Connection) -> Result<VerifyReport, StoreE
         check_seqs(&snapshot, &mut report).map_err(failed)?;
         check_purges(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
+        check_checksums(&snapshot, &mut report).map_err(failed)?;
         check_index(&snapshot, &mut report).map_err(failed)?;
     }
     Ok(report)
@@ -162,6 +165,35 @@ fn check_rows(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
          ) WHERE processed_at < before",
         |row| Ok(format!("processed_at goes back before offset {}", row.get::<_, i64>(0)?)),
     )
+}
+
+/// Every row is what was written, and every topic where it is hashed to.
+fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut check = |sql: &str, read: fn(&Row<'_>) -> rusqlite::Result<()>| {
+        let mut select = connection.prepare(sql)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            if report.faults.len() >= MAX_FAULTS {
+                break;
+            }
+            if let Err(error) = read(row) {
+                report.faults.push(match store_error("verifying", error) {
+                    StoreError::Corrupt { what, .. } => what,
+                    other => other.to_string(),
+                });
+            }
+        }
+        Ok(())
+    };
+    check(&format!("SELECT {EVENT_COLUMNS} FROM events e"), |row| EventRow::read(row).map(drop))?;
+    check(&format!("SELECT {STUB_COLUMNS} FROM stubs s"), |row| StubRow::read(row).map(drop))?;
+    check("SELECT name, slot FROM topics", |row| {
+        let (name, says): (String, u16) = (row.get(0)?, row.get(1)?);
+        if slot(&name) == says {
+            return Ok(());
+        }
+        Err(Corruption::error(format!("topic {name} is in slot {says} where {} belongs", slot(&name))))
+    })
 }
 
 /// Every row is where the index says, and the index says nothing more.

@@ -1,0 +1,165 @@
+//! A checksum per row: SQLite keeps none, and a disk may return something else than it was given.
+
+use std::fmt;
+
+use rusqlite::types::Type;
+use rusqlite::{Error, Result, Row};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Everything a row of `events` says, in the order of [`EVENT_COLUMNS`].
+pub(super) struct EventRow<'a> {
+    pub(super) offset: u64,
+    pub(super) topic_id: i64,
+    pub(super) seq: u64,
+    pub(super) event_id: &'a str,
+    pub(super) timestamp: &'a str,
+    pub(super) source: &'a str,
+    pub(super) payload: &'a str,
+    pub(super) sequence: Option<u64>,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) attributes: Option<&'a str>,
+    pub(super) processed_at: i64,
+}
+
+/// What [`EventRow::read`] reads, from the first column on.
+pub(super) const EVENT_COLUMNS: &str =
+    "e.offset, e.topic_id, e.seq, e.event_id, e.timestamp, e.source, e.payload,
+    e.sequence, e.content_type, e.attributes, e.processed_at, e.checksum";
+
+impl<'a> EventRow<'a> {
+    /// Reads a row whose columns begin with [`EVENT_COLUMNS`], and checks it.
+    pub(super) fn read(row: &'a Row<'_>) -> Result<Self> {
+        let optional =
+            |column| row.get_ref(column)?.as_str_or_null().map_err(|error| not_text(column, error));
+        let event = Self {
+            offset: row.get(0)?,
+            topic_id: row.get(1)?,
+            seq: row.get(2)?,
+            event_id: text(row, 3)?,
+            timestamp: text(row, 4)?,
+            source: text(row, 5)?,
+            payload: text(row, 6)?,
+            sequence: row.get(7)?,
+            content_type: optional(8)?,
+            attributes: optional(9)?,
+            processed_at: row.get(10)?,
+        };
+        check("event", event.offset, event.checksum(), row.get(11)?)?;
+        Ok(event)
+    }
+
+    pub(super) fn checksum(&self) -> i64 {
+        let mut sum = Checksum::default();
+        sum.number(self.offset);
+        sum.number(self.topic_id.cast_unsigned());
+        sum.number(self.seq);
+        sum.text(Some(self.event_id));
+        sum.text(Some(self.timestamp));
+        sum.text(Some(self.source));
+        sum.text(Some(self.payload));
+        // No sequence is above i64::MAX.
+        sum.number(self.sequence.unwrap_or(u64::MAX));
+        sum.text(self.content_type);
+        sum.text(self.attributes);
+        sum.number(self.processed_at.cast_unsigned());
+        sum.finish()
+    }
+}
+
+/// Everything a row of `stubs` says, in the order of [`STUB_COLUMNS`].
+pub(super) struct StubRow<'a> {
+    pub(super) offset: u64,
+    pub(super) topic_id: i64,
+    pub(super) seq: Option<u64>,
+    pub(super) event_id: &'a str,
+    pub(super) source: &'a str,
+    pub(super) digest: Option<[u8; 16]>,
+    pub(super) processed_at: i64,
+}
+
+/// What [`StubRow::read`] reads, from the first column on.
+pub(super) const STUB_COLUMNS: &str =
+    "s.offset, s.topic_id, s.seq, s.event_id, s.source, s.digest, s.processed_at, s.checksum";
+
+impl<'a> StubRow<'a> {
+    /// Reads a row whose columns begin with [`STUB_COLUMNS`], and checks it.
+    pub(super) fn read(row: &'a Row<'_>) -> Result<Self> {
+        let stub = Self {
+            offset: row.get(0)?,
+            topic_id: row.get(1)?,
+            seq: row.get(2)?,
+            event_id: text(row, 3)?,
+            source: text(row, 4)?,
+            digest: row.get(5)?,
+            processed_at: row.get(6)?,
+        };
+        check("stub", stub.offset, stub.checksum(), row.get(7)?)?;
+        Ok(stub)
+    }
+
+    pub(super) fn checksum(&self) -> i64 {
+        let mut sum = Checksum::default();
+        sum.number(self.offset);
+        sum.number(self.topic_id.cast_unsigned());
+        sum.number(self.seq.unwrap_or(0));
+        sum.text(Some(self.event_id));
+        sum.text(Some(self.source));
+        sum.0.update(self.digest.as_ref().map_or(&[], |digest| digest.as_slice()));
+        sum.number(self.processed_at.cast_unsigned());
+        sum.finish()
+    }
+}
+
+/// XXH3-64 of the values, each text with its length so that neighbours cannot run together.
+#[derive(Default)]
+struct Checksum(Xxh3);
+
+impl Checksum {
+    fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: Option<&str>) {
+        self.number(text.map_or(u64::MAX, |text| text.len() as u64));
+        self.0.update(text.unwrap_or_default().as_bytes());
+    }
+
+    fn finish(self) -> i64 {
+        self.0.digest().cast_signed()
+    }
+}
+
+/// Two parts of what is stored that contradict each other.
+#[derive(Debug)]
+pub(super) struct Corruption(String);
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Corruption {}
+
+impl Corruption {
+    /// As an error of the row at hand.
+    pub(super) fn error(what: String) -> Error {
+        Error::FromSqlConversionFailure(0, Type::Null, Box::new(Self(what)))
+    }
+}
+
+fn check(kind: &str, offset: u64, computed: i64, stored: i64) -> Result<()> {
+    if computed == stored {
+        return Ok(());
+    }
+    Err(Corruption::error(format!("the {kind} at offset {offset} does not match its checksum")))
+}
+
+/// A text column, borrowed.
+pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r str> {
+    row.get_ref(column)?.as_str().map_err(|error| not_text(column, error))
+}
+
+fn not_text(column: usize, error: rusqlite::types::FromSqlError) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
