@@ -16,21 +16,33 @@ use humantime::Duration;
 #[derive(Debug, Clone, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Config {
+    /// What to do; to serve if nothing is said
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where to listen; port 0 picks a free one
-    #[arg(long, env = "AGGREGATOR_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGGREGATOR_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
 
     /// Where events are stored: sqlite:PATH, durable, or memory: (memory:4 for 4 partitions), for trials
-    #[arg(long, env = "AGGREGATOR_STORE", default_value = "sqlite:data/aggregator.db", value_name = "STORE")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGGREGATOR_STORE",
+        default_value = "sqlite:data/aggregator.db",
+        value_name = "STORE"
+    )]
     pub store: StoreLocation,
 
     /// Listen beyond this machine although anybody who reaches the port can publish and read
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     pub allow_anonymous: bool,
-
-    /// Ask the server at --listen on this machine whether it is ready, and exit with 0 or 1
-    #[arg(long)]
-    pub healthcheck: bool,
 
     /// Worker threads; at most one per partition of the store is used
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value = "4", value_name = "N")]
@@ -121,6 +133,15 @@ pub struct Config {
     /// What is logged: error, warn, info, debug, or a tracing filter
     #[arg(long, env = "AGGREGATOR_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
+    Check,
+    /// Ask the server at --listen on this machine whether it is ready; exit with 0 or 1
+    Healthcheck,
 }
 
 /// How logs are written.

@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use aggregator_core::store::VerifyReport;
+use aggregator_server::config::Command;
 use aggregator_server::{Config, healthcheck, log, run};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,26 +18,40 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    if config.healthcheck {
-        return match healthcheck::ask(config.listen) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("aggregator-server: not ready: {error}");
-                ExitCode::from(FAILED)
-            }
-        };
-    }
-    if let Err(error) = config.check().and_then(|()| log::init(config.log_format, &config.log)) {
+    let serves = config.command.is_none();
+    let checked = if serves { config.check() } else { Ok(()) };
+    if let Err(error) = checked.and_then(|()| log::init(config.log_format, &config.log)) {
         eprintln!("aggregator-server: {error}");
         return ExitCode::from(USAGE);
     }
-    match serve_until_signalled(config) {
+    let done = match config.command {
+        None => serve_until_signalled(config),
+        Some(Command::Check) => check(&config),
+        Some(Command::Healthcheck) => healthcheck::ask(config.listen).context("not ready"),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("aggregator-server: {error:#}");
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Prints what is wrong with the store, a line each.
+fn check(config: &Config) -> anyhow::Result<()> {
+    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
+    let report = store.verify()?;
+    let mut out = std::io::stdout().lock();
+    for fault in &report.faults {
+        writeln!(out, "{fault}")?;
+    }
+    if report.faults.is_empty() {
+        let VerifyReport { events, stubs, .. } = report;
+        writeln!(out, "{} is sound: {events} events, {stubs} stubs", config.store)?;
+        return Ok(());
+    }
+    bail!("{} is not sound: {} faults", config.store, report.faults.len())
 }
 
 /// Serves on a runtime that is not waited for at the end: a store that does not answer would hold it for

@@ -174,11 +174,30 @@ fn the_health_check_asks_the_server_that_listens_there() {
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
     let port = address.rsplit(':').next().unwrap();
     for listen in [&address, &format!("0.0.0.0:{port}")] {
-        assert_eq!(refused(&["--healthcheck", "--listen", listen]), (0, String::new()));
+        assert_eq!(refused(&["healthcheck", "--listen", listen]), (0, String::new()));
     }
     server.kill();
-    let (code, message) = refused(&["--healthcheck", "--listen", &address]);
+    let (code, message) = refused(&["--listen", &address, "healthcheck"]);
     assert!(code == 1 && message.contains("not ready"), "{message}");
+}
+
+#[tokio::test]
+async fn the_check_finds_what_is_wrong_with_a_store() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = format!("sqlite:{}", path.display());
+    let check = || {
+        let output = Process::command(&["check", "--store", &store]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let server = Process::start(&path, &[]);
+    publish(&server, "", &events("t", 0..20)).await;
+    assert_eq!(check().0, 1, "a store that is in use cannot be checked");
+    server.kill();
+    assert_eq!(check(), (0, format!("{store} is sound: 20 events, 0 stubs\n")));
+    let damage = "UPDATE events SET payload = '{}' WHERE seq = 7";
+    rusqlite::Connection::open(&path).unwrap().execute(damage, []).unwrap();
+    assert_eq!(check(), (1, "the event at offset 7 does not match its checksum\n".to_owned()));
 }
 
 /// Starts the server with logs captured, stops it, and returns the logs.
