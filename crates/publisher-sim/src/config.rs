@@ -170,7 +170,8 @@ pub struct FaultArgs {
     #[arg(long, env = "PUBLISHER_CONFLICTS", value_name = "SHARE")]
     pub conflicts: Option<Ratio>,
 
-    /// A mix of all faults; those given by name keep their value
+    /// A mix of all faults: --drop-replies 0.05 --delay 5 --reorder 200 --bursts 0.03 --conflicts 0.05;
+    /// those given by name keep their value
     #[arg(long, env = "PUBLISHER_CHAOS", action = ArgAction::SetTrue,
           value_parser = BoolishValueParser::new())]
     pub chaos: bool,

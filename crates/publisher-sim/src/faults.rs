@@ -1,5 +1,6 @@
 //! Faults on the publisher's own side: what networks and careless publishers do, on purpose and by seed.
 
+use std::fmt;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -62,9 +63,25 @@ impl Faults {
     }
 }
 
+/// As the options that ask for them; nothing if there are none.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = [
+            ("drop-replies", self.drop_replies.get().to_string()),
+            ("delay", self.max_delay.as_millis().to_string()),
+            ("reorder", self.reorder.to_string()),
+            ("bursts", self.bursts.get().to_string()),
+            ("conflicts", self.conflicts.get().to_string()),
+        ];
+        let given = options.iter().filter(|(_, value)| value != "0");
+        let given: Vec<_> = given.map(|(name, value)| format!("--{name} {value}")).collect();
+        f.write_str(&given.join(" "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::*;
     use crate::config::Config;
@@ -87,6 +104,23 @@ mod tests {
         let faults = faults(&["--chaos", "--bursts", "0", "--delay", "70"]);
         assert_eq!((faults.bursts, faults.max_delay), (Ratio::ZERO, Duration::from_millis(70)));
         assert!(faults.drop_replies.get() > 0.0 && faults.conflicts.get() > 0.0 && faults.reorder > 1);
+    }
+
+    #[test]
+    fn each_fault_can_be_asked_for_alone_and_is_told_as_it_was_asked_for() {
+        for option in ["--drop-replies 0.25", "--delay 7", "--reorder 30", "--bursts 1", "--conflicts 0.5"] {
+            let args: Vec<_> = option.split(' ').collect();
+            assert_eq!(faults(&args).to_string(), option);
+        }
+        assert_eq!(faults(&[]).to_string(), "");
+    }
+
+    #[test]
+    fn the_help_says_what_chaos_is_made_of() {
+        let help = Config::command().term_width(1000).render_help().to_string();
+        let mix = faults(&["--chaos"]).to_string();
+        assert_eq!(mix.matches("--").count(), 5);
+        assert!(help.contains(&mix), "{mix} is not in {help}");
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl Simulation {
             config: &self.config,
             seed: self.seed,
             plan: self.plan,
+            faults: self.faults,
             sent: &sent,
             stats: stats_before.zip(stats_after),
             verification: verification.as_ref(),

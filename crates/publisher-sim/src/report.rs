@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::client::Stats;
 use crate::config::Config;
+use crate::faults::Faults;
 use crate::plan::Plan;
 use crate::sender::Sent;
 use crate::verify::Verification;
@@ -49,6 +50,8 @@ pub struct Report {
     pub url: String,
     /// What was to be sent.
     pub plan: PlanReport,
+    /// What went wrong on purpose, as the options that ask for it; empty if nothing did.
+    pub faults: String,
     /// What became of it, by the receipts.
     pub sent: SentReport,
     /// Requests that were sent again.
@@ -145,17 +148,23 @@ pub struct ServerReport {
     pub conflicts: u64,
 }
 
-/// What reading everything back found.
+/// The ground truth: what was delivered and acknowledged, against what reading everything back found.
+///
+/// If every delivery was acknowledged, `delivered` = `acknowledged_deliveries` = the receipts that say
+/// stored, duplicate or conflict, and the unique events of the plan = `acknowledged` = `stored_events`
+/// + `lost`.
 #[derive(Debug, Clone, Serialize)]
 pub struct VerifyReport {
     /// Whether all was read and nothing is wrong.
     pub ok: bool,
-    /// Identities that were acknowledged, and so must be there.
+    /// Deliveries made, repeats and the copies of bursts included.
+    pub delivered: u64,
+    /// Deliveries with a receipt: stored, duplicate or conflict.
+    pub acknowledged_deliveries: u64,
+    /// Identities among them, so events that must be there.
     pub acknowledged: u64,
-    /// Events read.
-    pub events_read: u64,
-    /// Events of other runs among them.
-    pub foreign: u64,
+    /// Events of this run that are there, doubled ones counted once.
+    pub stored_events: u64,
     /// Acknowledged, but not there.
     pub lost: u64,
     /// There more than once.
@@ -164,6 +173,10 @@ pub struct VerifyReport {
     pub out_of_order: u64,
     /// Not as sent, or not where the receipt says.
     pub mismatched: u64,
+    /// Events read.
+    pub events_read: u64,
+    /// Events of other runs among them.
+    pub foreign: u64,
     /// Some of what is wrong.
     pub examples: Vec<String>,
     /// Why not all could be read; then nothing is said about lost events.
@@ -181,6 +194,8 @@ pub struct Facts<'a> {
     pub seed: u64,
     /// What was to be sent.
     pub plan: Plan,
+    /// What went wrong on purpose.
+    pub faults: Faults,
     /// What became of it.
     pub sent: &'a Sent,
     /// The server's counters before and after.
@@ -211,8 +226,7 @@ impl Report {
             contradiction_examples: tally.contradictions.examples().to_vec(),
             failures: tally.refusals.clone(),
         };
-        let verified = facts.verification.map(VerifyReport::new);
-        let acknowledged = sent.stored + sent.duplicates + sent.conflicts;
+        let verified = facts.verification.map(|verification| VerifyReport::new(verification, &sent));
         let elapsed_seconds = elapsed.as_secs_f64();
         Self {
             verdict: verdict(&sent, verified.as_ref(), facts.interrupted),
@@ -226,17 +240,26 @@ impl Report {
                 batch: config.batch,
                 concurrency: config.concurrency,
             },
+            faults: facts.faults.to_string(),
+            events_per_second: sent.acknowledged() as f64 / elapsed_seconds.max(f64::EPSILON),
             sent,
             retries: RetryReport {
                 total: tally.retries.values().sum(),
                 by_cause: tally.retries.iter().map(|(cause, n)| (cause.to_string(), *n)).collect(),
             },
             elapsed_seconds,
-            events_per_second: acknowledged as f64 / elapsed_seconds.max(f64::EPSILON),
             latency_ms: LatencyReport::new(&tally.latency_us),
             server: facts.stats.and_then(|(before, after)| ServerReport::new(&before, &after)),
             verified,
         }
+    }
+}
+
+impl SentReport {
+    /// Deliveries with a receipt that says that their event is stored.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.stored + self.duplicates + self.conflicts
     }
 }
 
@@ -274,7 +297,7 @@ impl ServerReport {
 }
 
 impl VerifyReport {
-    fn new(verification: &Verification) -> Self {
+    fn new(verification: &Verification, sent: &SentReport) -> Self {
         let counts = &verification.counts;
         let kinds = [
             ("lost", &counts.lost),
@@ -287,16 +310,105 @@ impl VerifyReport {
         });
         Self {
             ok: verification.is_clean(),
+            delivered: sent.deliveries,
+            acknowledged_deliveries: sent.acknowledged(),
             acknowledged: counts.acknowledged,
-            events_read: counts.events_read,
-            foreign: counts.foreign,
+            stored_events: counts.found,
             lost: counts.lost.count(),
             doubled: counts.doubled.count(),
             out_of_order: counts.out_of_order.count(),
             mismatched: counts.mismatched.count(),
+            events_read: counts.events_read,
+            foreign: counts.foreign,
             examples: examples.collect(),
             unfinished: verification.unfinished.clone(),
             elapsed_seconds: verification.elapsed.as_secs_f64(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that went well: all kinds of faults, and some replies lost.
+    pub(super) fn report() -> Report {
+        Report {
+            verdict: Verdict::Done,
+            seed: 7,
+            url: "http://127.0.0.1:8080".to_owned(),
+            plan: PlanReport {
+                deliveries: 5_000,
+                unique: 4_000,
+                repeats: 1_000,
+                altered: 50,
+                batch: 50,
+                concurrency: 8,
+            },
+            faults: "--drop-replies 0.05 --bursts 0.03".to_owned(),
+            sent: SentReport {
+                deliveries: 5_300,
+                burst_deliveries: 300,
+                requests: 111,
+                stored: 3_800,
+                duplicates: 1_445,
+                conflicts: 55,
+                rejected: 0,
+                failed: 0,
+                unanswered: 0,
+                contradictions: 0,
+                contradiction_examples: Vec::new(),
+                failures: BTreeMap::new(),
+            },
+            retries: RetryReport { total: 5, by_cause: BTreeMap::from([("reply dropped".to_owned(), 5)]) },
+            elapsed_seconds: 0.5,
+            events_per_second: 10_600.0,
+            latency_ms: LatencyReport { p50: 1.0, p90: 2.0, p99: 3.0, p99_9: 4.0, max: 5.0 },
+            server: Some(ServerReport {
+                received: 5_550,
+                unique_processed: 4_000,
+                duplicate_dropped: 1_550,
+                conflicts: 60,
+            }),
+            verified: Some(VerifyReport {
+                ok: true,
+                delivered: 5_300,
+                acknowledged_deliveries: 5_300,
+                acknowledged: 4_000,
+                stored_events: 4_000,
+                lost: 0,
+                doubled: 0,
+                out_of_order: 0,
+                mismatched: 0,
+                events_read: 4_010,
+                foreign: 10,
+                examples: Vec::new(),
+                unfinished: None,
+                elapsed_seconds: 0.25,
+            }),
+        }
+    }
+
+    #[test]
+    fn scripts_without_a_json_parser_find_each_number_under_a_name_of_its_own() {
+        let json = serde_json::to_string(&report()).unwrap();
+        assert_eq!(json.lines().count(), 1);
+        for name in [
+            "stored",
+            "duplicates",
+            "unique",
+            "repeats",
+            "total",
+            "delivered",
+            "acknowledged_deliveries",
+            "acknowledged",
+            "stored_events",
+            "lost",
+            "doubled",
+            "out_of_order",
+            "mismatched",
+        ] {
+            assert_eq!(json.matches(&format!("\"{name}\":")).count(), 1, "{name} in {json}");
         }
     }
 }

@@ -20,25 +20,34 @@ impl fmt::Display for Report {
         };
 
         row("seed", self.seed.to_string(), format!("(--seed {} sends the same events again)", self.seed))?;
-        let planned = format!("({} unique + {} repeats{})", n(plan.unique.into()), n(plan.repeats.into()), {
-            let bursts = format!(" + {} more in bursts", n(sent.burst_deliveries));
-            if sent.burst_deliveries > 0 { bursts } else { String::new() }
-        });
-        row("sent", n(sent.deliveries), planned)?;
-        let how = format!("(batches of {}, {} connections)", plan.batch, plan.concurrency);
-        row("requests", n(sent.requests), how)?;
-        row("stored", n(sent.stored), stored_note(self))?;
-        row("duplicates", n(sent.duplicates), String::new())?;
-        row("conflicts", n(sent.conflicts), conflicts_note(self))?;
+        let bursts = match sent.burst_deliveries {
+            0 => String::new(),
+            copies => format!(" + {} more in bursts", n(copies)),
+        };
+        let planned =
+            format!("({} unique + {} repeats{bursts})", n(plan.unique.into()), n(plan.repeats.into()));
+        row("delivered", n(sent.deliveries), planned)?;
+        let SentReport { stored, duplicates, conflicts, .. } = *sent;
+        let receipts =
+            format!("({} stored + {} duplicates + {} conflicts)", n(stored), n(duplicates), n(conflicts));
+        row("acknowledged", n(sent.acknowledged()), receipts)?;
+        row("stored", n(stored), stored_note(self))?;
+        row("duplicates", n(duplicates), String::new())?;
+        row("conflicts", n(conflicts), conflicts_note(self))?;
         row("rejected", n(sent.rejected), String::new())?;
         row("failed", n(sent.failed), if sent.failed > 0 { "(never acknowledged)" } else { "" }.to_owned())?;
         if sent.unanswered > 0 {
             row("unanswered", n(sent.unanswered), "(interrupted)".to_owned())?;
         }
+        let how = format!("(batches of {}, {} connections)", plan.batch, plan.concurrency);
+        row("requests", n(sent.requests), how)?;
         let causes: Vec<_> =
             self.retries.by_cause.iter().map(|(cause, k)| format!("{k} × {cause}")).collect();
         let causes = if causes.is_empty() { String::new() } else { format!("({})", causes.join(", ")) };
         row("retries", n(self.retries.total), causes)?;
+        if !self.faults.is_empty() {
+            row("faults", "on purpose".to_owned(), self.faults.clone())?;
+        }
         row("elapsed", format!("{:.3} s", self.elapsed_seconds), String::new())?;
         row("throughput", format!("{:.0}", self.events_per_second), "events/s".to_owned())?;
 
@@ -79,7 +88,7 @@ fn stored_note(report: &Report) -> String {
         return String::new();
     }
     format!(
-        "(the other {} were stored by a try whose reply was lost, or by an earlier run of this seed)",
+        "(the other {} were stored by a try whose reply was lost, or by another run of this seed)",
         HumanCount(missing)
     )
 }
@@ -87,23 +96,47 @@ fn stored_note(report: &Report) -> String {
 fn conflicts_note(report: &Report) -> String {
     match report.plan.altered {
         0 => String::new(),
-        altered => format!("({} repeats carry another payload)", HumanCount(altered.into())),
+        altered => {
+            format!(
+                "({} repeats carry another payload; the first to arrive is kept)",
+                HumanCount(altered.into())
+            )
+        }
     }
 }
 
 fn write_verified(f: &mut fmt::Formatter<'_>, verified: &VerifyReport) -> fmt::Result {
-    let VerifyReport { lost, doubled, out_of_order, mismatched, .. } = verified;
     let name = if verified.ok { "verified" } else { "NOT verified" };
+    let n = HumanCount;
     match &verified.unfinished {
         Some(reason) => writeln!(f, "{name:<NAME$}reading back stopped early: {reason}")?,
         None => {
+            let VerifyReport { acknowledged, stored_events, events_read, foreign, .. } = *verified;
+            let (read, seconds) = (n(events_read), verified.elapsed_seconds);
+            let others = match foreign {
+                0 => String::new(),
+                foreign => format!(", {} of them of other runs", n(foreign)),
+            };
             writeln!(
                 f,
-                "{name:<NAME$}lost {lost}, doubled {doubled}, out of order {out_of_order}, mismatched {mismatched}"
+                "{name:<NAME$}{} events acknowledged; {read} read back in {seconds:.3} s{others}",
+                n(acknowledged)
             )?;
-            let (own, read) = (HumanCount(verified.acknowledged), HumanCount(verified.events_read));
-            let seconds = verified.elapsed_seconds;
-            writeln!(f, "{:<NAME$}{own} acknowledged identities, {read} events read in {seconds:.3} s", "")?;
+            let VerifyReport { delivered, acknowledged_deliveries, lost, doubled, .. } = *verified;
+            let VerifyReport { out_of_order, mismatched, .. } = *verified;
+            writeln!(
+                f,
+                "{:<NAME$}delivered {}, acknowledged {}, stored {}, \
+                 lost {}, doubled {}, out of order {}, mismatched {}",
+                "ground truth",
+                n(delivered),
+                n(acknowledged_deliveries),
+                n(stored_events),
+                n(lost),
+                n(doubled),
+                n(out_of_order),
+                n(mismatched)
+            )?;
         }
     }
     verified.examples.iter().try_for_each(|example| writeln!(f, "{:<NAME$}- {example}", ""))
@@ -138,4 +171,66 @@ fn reasons(report: &Report) -> Vec<String> {
         reasons.push(if verified.unfinished.is_some() { untold } else { told }.to_owned());
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::report;
+    use super::*;
+
+    #[test]
+    fn the_table_ends_with_the_ground_truth_and_shows_how_its_numbers_add_up() {
+        let table = report().to_string();
+        assert_eq!(table, EXPECTED);
+        let sums = [[4_000, 1_000, 300], [3_800, 1_445, 55]].map(|parts| parts.iter().sum::<u32>());
+        assert_eq!(sums, [5_300, 5_300], "deliveries, receipts");
+    }
+
+    const EXPECTED: &str = "\
+seed                         7  (--seed 7 sends the same events again)
+delivered                5,300  (4,000 unique + 1,000 repeats + 300 more in bursts)
+acknowledged             5,300  (3,800 stored + 1,445 duplicates + 55 conflicts)
+stored                   3,800  (the other 200 were stored by a try whose reply was lost, or by another run of this seed)
+duplicates               1,445
+conflicts                   55  (50 repeats carry another payload; the first to arrive is kept)
+rejected                     0
+failed                       0
+requests                   111  (batches of 50, 8 connections)
+retries                      5  (5 × reply dropped)
+faults              on purpose  --drop-replies 0.05 --bursts 0.03
+elapsed                0.500 s
+throughput               10600  events/s
+latency          p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms
+server           received 5,550, unique 4,000, duplicates 1,550 (conflicts among them 60)
+verified         4,000 events acknowledged; 4,010 read back in 0.250 s, 10 of them of other runs
+ground truth     delivered 5,300, acknowledged 5,300, stored 4,000, lost 0, doubled 0, out of order 0, mismatched 0
+";
+
+    #[test]
+    fn a_ground_truth_that_is_red_says_what_is_wrong_and_that_it_failed() {
+        let mut report = report();
+        report.verdict = Verdict::Broken;
+        let verified = report.verified.as_mut().unwrap();
+        (verified.ok, verified.stored_events, verified.lost) = (false, 3_999, 1);
+        verified.examples.push("lost: sim.topic-0 a".to_owned());
+        let table = report.to_string();
+        for expected in [
+            "NOT verified     4,000 events acknowledged;",
+            "stored 3,999, lost 1, doubled 0,",
+            "- lost: sim.topic-0 a",
+            "\nFAILED: what was read back is not what was acknowledged\n",
+        ] {
+            assert!(table.contains(expected), "{expected}: {table}");
+        }
+    }
+
+    #[test]
+    fn without_the_end_of_the_store_there_is_no_ground_truth() {
+        let mut report = report();
+        let verified = report.verified.as_mut().unwrap();
+        (verified.ok, verified.unfinished) = (false, Some("the server is gone".to_owned()));
+        let table = report.to_string();
+        assert!(table.contains("NOT verified     reading back stopped early: the server is gone"), "{table}");
+        assert!(!table.contains("lost 0"), "{table}");
+    }
 }

@@ -22,6 +22,8 @@ pub struct Counts {
     pub acknowledged: u64,
     /// Events read, those of other runs included.
     pub events_read: u64,
+    /// Identities of the run that are there.
+    pub found: u64,
     /// Events of other runs.
     pub foreign: u64,
     /// Acknowledged, but not there.
@@ -97,7 +99,10 @@ impl<'a> Checker<'a> {
     fn see_own(&mut self, index: u32, event: &StoredEvent<'_>) {
         if self.ledger.read_back(index) {
             self.counts.doubled.add(|| describe(event));
-        } else if let Some(difference) = self.difference(index, event) {
+            return;
+        }
+        self.counts.found += 1;
+        if let Some(difference) = self.difference(index, event) {
             self.counts.mismatched.add(|| format!("{}: {difference}", describe(event)));
         }
     }

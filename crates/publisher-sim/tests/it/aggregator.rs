@@ -1,4 +1,4 @@
-//! The simulator against the aggregator itself, in this process and over real sockets.
+//! The simulator against the aggregator itself.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -8,37 +8,9 @@ use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteStore};
 use aggregator_server::Config;
 use publisher_sim::report::{Report, Verdict};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use crate::run_at;
-
-struct Aggregator {
-    url: String,
-    shutdown: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Aggregator {
-    async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (shutdown, stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            let shutdown = async {
-                let _ = stopped.await;
-            };
-            aggregator_server::run(listener, store, config, shutdown).await.unwrap();
-        });
-        Self { url, shutdown, task }
-    }
-
-    async fn stop(self) {
-        let _ = self.shutdown.send(());
-        self.task.await.unwrap();
-    }
-}
+use crate::server::Aggregator;
 
 fn assert_verified(report: &Report) {
     assert_eq!(report.verdict, Verdict::Done, "{report}");
@@ -51,7 +23,7 @@ async fn five_thousand_deliveries_store_four_thousand_events_and_their_resending
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let aggregator = Aggregator::start(Arc::new(SqliteStore::open(&path).unwrap()), Config::default()).await;
-    let report = run_at(&aggregator.url, OPTIONS).await;
+    let report = run_at(&aggregator.url(), OPTIONS).await;
     assert_verified(&report);
     assert_eq!((report.sent.stored, report.sent.duplicates, report.sent.conflicts), (4_000, 1_000, 0));
     let server = report.server.unwrap();
@@ -60,7 +32,7 @@ async fn five_thousand_deliveries_store_four_thousand_events_and_their_resending
 
     let store = Arc::new(SqliteStore::open(&path).unwrap());
     let aggregator = Aggregator::start(Arc::clone(&store) as _, Config::default()).await;
-    let report = run_at(&aggregator.url, OPTIONS).await;
+    let report = run_at(&aggregator.url(), OPTIONS).await;
     assert_verified(&report);
     assert_eq!((report.sent.stored, report.sent.duplicates), (0, 5_000));
     aggregator.stop().await;
@@ -78,7 +50,7 @@ async fn chaos_on_the_way_breaks_no_promise() {
         let aggregator = Aggregator::start(Arc::clone(&store), Config::default()).await;
         let options =
             "--events 4000 --dup 0.5 --batch 20 --topics 8 --chaos --drop-replies 0.2 --seed 3 --verify";
-        let report = run_at(&aggregator.url, options).await;
+        let report = run_at(&aggregator.url(), options).await;
         assert_verified(&report);
         assert_eq!(store.stats().unwrap().stored, 2_000, "{report}");
         assert!(report.sent.conflicts > 0 && report.sent.burst_deliveries > 0, "{report}");
@@ -94,12 +66,12 @@ async fn a_full_queue_refuses_and_every_event_gets_through_all_the_same() {
     let config =
         Config { queue_events: 40, max_batch_events: NonZeroUsize::new(20).unwrap(), ..Config::default() };
     let aggregator = Aggregator::start(Arc::clone(&faulty) as _, config).await;
-    let url = aggregator.url.clone();
+    let url = aggregator.url();
     let run = tokio::spawn(async move {
         run_at(&url, "--events 400 --dup 0.2 --batch 20 --concurrency 4 --seed 5 --verify").await
     });
     // Two batches fill the queue, the other two connections are refused while the store is held.
-    let stats = format!("{}/stats", aggregator.url);
+    let stats = format!("{}/stats", aggregator.url());
     loop {
         let answer = reqwest::get(&stats).await.unwrap().bytes().await.unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();

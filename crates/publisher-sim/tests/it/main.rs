@@ -4,9 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod aggregator;
+mod evidence;
+mod network;
 mod peer;
 mod program;
+mod proxy;
 mod retries;
+mod server;
 mod verification;
 
 use clap::Parser as _;

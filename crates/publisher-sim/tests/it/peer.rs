@@ -45,6 +45,12 @@ pub(crate) enum Lie {
     Forgets,
     /// Names another seq for repeats than for originals.
     MisquotesSeqs,
+    /// Names another time for repeats than for originals.
+    MisquotesTimes,
+    /// Calls everything stored, repeats too, and keeps it once all the same.
+    CallsAllStored,
+    /// Calls everything a duplicate, the first delivery too.
+    CallsAllDuplicates,
     /// Answers for one event less than it was sent.
     OmitsReceipt,
     /// Never says that the end is reached.
@@ -102,20 +108,29 @@ struct Topic {
     last_seq: u64,
 }
 
-#[derive(Deserialize)]
-struct Published<'a> {
-    topic: String,
-    event_id: String,
+/// An event as it is published.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Published<'a> {
+    pub(crate) topic: String,
+    pub(crate) event_id: String,
     timestamp: String,
     source: String,
     #[serde(borrow)]
-    payload: &'a RawValue,
+    pub(crate) payload: &'a RawValue,
 }
 
 #[derive(Deserialize)]
 struct PublishedBatch<'a> {
     #[serde(borrow)]
     events: Vec<Published<'a>>,
+}
+
+/// The events of a request: a batch, or one alone.
+pub(crate) fn published(body: &[u8]) -> Vec<Published<'_>> {
+    match serde_json::from_slice::<PublishedBatch<'_>>(body) {
+        Ok(batch) => batch.events,
+        Err(_) => vec![serde_json::from_slice(body).unwrap()],
+    }
 }
 
 type Reply = Response<BoxBody<Bytes, io::Error>>;
@@ -144,6 +159,10 @@ impl Peer {
         let shared = Arc::new(Shared { lie, trouble, state: Mutex::default(), publishes });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, accepting }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -198,8 +217,10 @@ impl Shared {
         let url = reqwest::Url::parse("http://peer").unwrap().join(&request.uri().to_string()).unwrap();
         match (request.method(), url.path()) {
             (&Method::POST, "/publish") => {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                self.publish(&body).await
+                let Ok(body) = request.into_body().collect().await else {
+                    return json_reply(StatusCode::BAD_REQUEST, &json!({"title": "Cut off", "status": 400}));
+                };
+                self.publish(&body.to_bytes()).await
             }
             (&Method::GET, "/events") => self.events(&url),
             (&Method::GET, "/stats") => self.stats(),
@@ -233,12 +254,8 @@ impl Shared {
     }
 
     fn store(&self, body: &[u8]) -> Reply {
-        let events = match serde_json::from_slice::<PublishedBatch<'_>>(body) {
-            Ok(batch) => batch.events,
-            Err(_) => vec![serde_json::from_slice(body).unwrap()],
-        };
         let mut state = self.state();
-        let mut results: Vec<_> = events.iter().map(|event| state.store(event, self.lie)).collect();
+        let mut results: Vec<_> = published(body).iter().map(|event| state.store(event, self.lie)).collect();
         if self.lie == Lie::OmitsReceipt {
             results.pop();
         }
@@ -284,8 +301,9 @@ impl State {
         let Published { topic: name, event_id, timestamp, source, payload } = event;
         let topic = self.topics.entry(name.clone()).or_default();
         let receipt = |outcome: &str, seq: u64| {
+            let other_time = lie == Lie::MisquotesTimes && outcome != "stored";
             json!({"topic": name, "event_id": event_id, "outcome": outcome, "seq": seq,
-                   "processed_at": PROCESSED_AT})
+                   "processed_at": if other_time { "2026-01-01T00:00:00.000002Z" } else { PROCESSED_AT }})
         };
         if let Some((seq, kept)) = topic.seen.get(event_id)
             && lie != Lie::Forgets
@@ -293,6 +311,7 @@ impl State {
             self.duplicates += 1;
             let outcome = if kept == payload.get() { "duplicate" } else { "conflict" };
             self.conflicts += usize::from(outcome == "conflict");
+            let outcome = if lie == Lie::CallsAllStored { "stored" } else { outcome };
             return receipt(outcome, seq + u64::from(lie == Lie::MisquotesSeqs));
         }
         let number = self.stored;
@@ -317,7 +336,7 @@ impl State {
             topic.last_seq += 1;
             topic.rows.push(row(topic.last_seq));
         }
-        receipt("stored", seq)
+        receipt(if lie == Lie::CallsAllDuplicates { "duplicate" } else { "stored" }, seq)
     }
 }
 

@@ -116,7 +116,9 @@ async fn ctrl_c_stops_sending_and_prints_the_report_so_far() {
     let peer = Peer::honest().await;
     let child = program(&peer.url(), "--events 1000 --batch 1 --rate 1 --verify").spawn().unwrap();
     peer.published(1).await;
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // The shell's own `kill`: a machine need not have it as a program.
+    let id = child.id().to_string();
+    let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().unwrap();
     assert!(sent.success());
     let output = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert_eq!(output.status.code(), Some(130));

@@ -73,6 +73,11 @@ async fn chaos_is_survived() {
     let report = run(&peer, "--events 2000 --seed 4 --chaos --verify").await;
     assert_eq!(report.verdict, Verdict::Done, "{report}");
     assert_eq!(peer.rows(), 1600);
+    let (verified, sent) = (verified(&report), &report.sent);
+    assert_eq!(verified.delivered, 2000 + sent.burst_deliveries);
+    assert_eq!(verified.delivered, sent.stored + sent.duplicates + sent.conflicts);
+    assert_eq!(verified.acknowledged_deliveries, verified.delivered);
+    assert_eq!((verified.acknowledged, verified.stored_events), (1600, 1600));
 }
 
 #[tokio::test]
@@ -88,12 +93,12 @@ async fn conflicts_are_exact_when_deliveries_arrive_in_order() {
 
 #[tokio::test]
 async fn a_lost_event_is_caught() {
-    assert_caught(Lie::Loses(100), |v| v.lost == 1 && v.doubled == 0).await;
+    assert_caught(Lie::Loses(100), |v| v.lost == 1 && v.doubled == 0 && v.stored_events == 209).await;
 }
 
 #[tokio::test]
 async fn a_doubled_event_is_caught() {
-    assert_caught(Lie::Doubles(100), |v| v.lost == 0 && v.doubled == 1).await;
+    assert_caught(Lie::Doubles(100), |v| v.lost == 0 && v.doubled == 1 && v.stored_events == 210).await;
 }
 
 #[tokio::test]
