@@ -32,6 +32,7 @@
 pub mod cursor;
 mod error;
 pub mod event;
+pub mod fail_point;
 pub mod query;
 pub mod store;
 mod time;

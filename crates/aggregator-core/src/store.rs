@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use ulid::Ulid;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "test-util")]
+pub use sqlite::{OnSync, TestHooks};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::{

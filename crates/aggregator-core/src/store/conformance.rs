@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod append;
+mod model;
 mod purge;
 mod read;
 mod restart;
@@ -57,7 +58,7 @@ use cases;
 /// With the names of the cases that failed, after all have run.
 pub fn run_all(backend: &dyn Backend) {
     let mut failed = Vec::new();
-    for (name, case) in [append::CASES, read::CASES, purge::CASES, restart::CASES].concat() {
+    for (name, case) in [append::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES].concat() {
         if catch_unwind(AssertUnwindSafe(|| case(backend))).is_err() {
             failed.push(name);
         }

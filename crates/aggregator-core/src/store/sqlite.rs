@@ -6,6 +6,7 @@
 
 mod backup;
 mod checksum;
+mod connector;
 mod fault;
 mod group;
 mod index;
@@ -24,6 +25,9 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
+use self::connector::Connector;
+#[cfg(feature = "test-util")]
+pub use self::connector::{OnSync, TestHooks};
 use self::writer::Writer;
 use crate::store::{
     AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreInfo,
@@ -47,6 +51,9 @@ pub struct SqliteOptions {
     pub checkpoint_bytes: u32,
     /// Where `processed_at` comes from.
     pub clock: Clock,
+    /// What a test puts below the store.
+    #[cfg(feature = "test-util")]
+    pub test_hooks: TestHooks,
 }
 
 impl Default for SqliteOptions {
@@ -58,6 +65,8 @@ impl Default for SqliteOptions {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 8 << 20,
             clock: system_clock(),
+            #[cfg(feature = "test-util")]
+            test_hooks: TestHooks::default(),
         }
     }
 }
@@ -73,6 +82,7 @@ impl Default for SqliteOptions {
 pub struct SqliteStore {
     info: StoreInfo,
     path: PathBuf,
+    connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
     writer: Mutex<Writer>,
     callbacks: Mutex<Vec<CommitCallback>>,
@@ -97,7 +107,8 @@ impl SqliteStore {
     /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
     /// [`StoreError::Corrupt`] if it is one but is damaged.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
-        let opened = open::open(path.as_ref(), &options)?;
+        let connector = Connector::new(&options);
+        let opened = open::open(path.as_ref(), &options, &connector)?;
         let info = StoreInfo {
             kind: "sqlite",
             id: opened.id,
@@ -105,13 +116,17 @@ impl SqliteStore {
             partitions: Partitions::ONE,
             ancestors: opened.ancestors,
         };
-        let manager = SqliteConnectionManager::file(&opened.path)
-            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        let manager = connector
+            .manager(&opened.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(|connection| connection.execute_batch(schema::READER_PRAGMAS));
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
             .min_idle(Some(0))
             .connection_timeout(options.read_wait)
+            // A few readers cost little, and the pool's job of closing old ones would keep its threads for
+            // half a minute after the store is gone.
+            .idle_timeout(None)
+            .max_lifetime(None)
             .build(manager)
             .map_err(|error| StoreError::Unavailable {
                 reason: "its readers cannot be opened".into(),
@@ -120,6 +135,7 @@ impl SqliteStore {
         Ok(Self {
             info,
             path: opened.path,
+            connector,
             readers,
             writer: Mutex::new(Writer::new(opened.connection, options)),
             callbacks: Mutex::default(),
@@ -201,6 +217,6 @@ impl DedupStore for SqliteStore {
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        backup::backup(&self.path, path)
+        backup::backup(&self.connector, &self.path, path)
     }
 }

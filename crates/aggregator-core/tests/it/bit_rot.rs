@@ -74,7 +74,7 @@ fn a_flipped_bit_is_found_and_what_is_read_is_right_or_an_error() {
         let sound = store.verify().is_ok_and(|report| report.faults.is_empty());
         match everything(&store) {
             Ok(read) if sound => {
-                assert_eq!(read, whole, "bit {bit} changed what is read, and nobody noticed");
+                assert!(read == whole, "bit {bit} changed what is read, and nobody noticed");
                 harmless += 1;
             }
             Ok((events, _)) => {

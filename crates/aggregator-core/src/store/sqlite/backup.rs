@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 
+use super::connector::Connector;
 use super::fault::store_error;
 use super::open::{beside, sync_directory, unusable};
 use crate::StoreError;
 use crate::store::StoreId;
 
 /// Makes a copy of one state at `to`. Under another name first: what has the name asked for is whole.
-pub(super) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<(), StoreError> {
     if to.exists() {
         let reason = format!("{} exists: name a new file", to.display());
         return Err(StoreError::invalid("path", reason));
@@ -21,7 +22,7 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     let Some(new_text) = new.to_str() else {
         return Err(StoreError::invalid("path", format!("{} is not UTF-8", to.display())));
     };
-    let copied = copy(from, new_text);
+    let copied = copy(connector, from, new_text);
     let copied = copied.map_err(|error| store_error(&format!("backing up to {}", to.display()), error));
     let renamed = copied.and_then(|()| fs::rename(&new, &to).map_err(|error| unusable(&to, error)));
     if renamed.is_err() {
@@ -33,16 +34,13 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     sync_directory(directory).map_err(|error| unusable(directory, error))
 }
 
-fn copy(from: &Path, to: &str) -> rusqlite::Result<()> {
+fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
     // On a connection of its own: it takes long, and the readers' pool refuses all writes, even this one.
-    let original = Connection::open_with_flags(
-        from,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let original =
+        connector.open(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     original.execute("VACUUM INTO ?1", [to])?;
     // From here on offsets can mean other events than in the original, so the copy gets a name of its own.
-    let mut copy =
-        Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut copy = connector.open(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     copy.pragma_update(None, "synchronous", "EXTRA")?;
     let transaction = copy.transaction()?;
     transaction.execute(

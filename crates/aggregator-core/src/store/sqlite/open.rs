@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::connector::Connector;
 use super::fault::store_error;
 use super::{SqliteOptions, index, schema};
 use crate::event::SLOTS;
@@ -20,16 +21,20 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
-pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, StoreError> {
+pub(super) fn open(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> Result<Opened, StoreError> {
     let path = resolve(path)?;
     let lock = lock(&path)?;
     match fs::metadata(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => create(&path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => create(&path, connector)?,
         Err(error) => return Err(unusable(&path, error)),
         Ok(_) => check_header(&path)?,
     }
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
-    let (connection, id) = connect(&path, options).map_err(failed)??;
+    let (connection, id) = connect(&path, options, connector).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
     Ok(Opened { path, id, ancestors, connection, lock })
 }
@@ -96,7 +101,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 
 /// Makes the store under another name first, so that a crash meanwhile leaves no half-made file in
 /// its place: whatever is empty or cut short there was damaged by something else.
-fn create(path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     let wal = beside(path, "-wal");
     if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
         return Err(StoreError::corrupt(format!(
@@ -113,14 +118,15 @@ fn create(path: &Path) -> Result<(), StoreError> {
             _ => {}
         }
     }
-    write_schema(&new).map_err(|error| store_error(&format!("creating {}", path.display()), error))?;
+    write_schema(&new, connector)
+        .map_err(|error| store_error(&format!("creating {}", path.display()), error))?;
     fs::rename(&new, path).map_err(|error| unusable(path, error))?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     sync_directory(directory).map_err(|error| unusable(directory, error))
 }
 
-fn write_schema(path: &Path) -> rusqlite::Result<()> {
-    let mut connection = Connection::open_with_flags(
+fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
+    let mut connection = connector.open(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -164,7 +170,9 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     let ours = header.len() == 100
         && header.starts_with(MAGIC)
         && header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4] == schema::APPLICATION_ID.to_be_bytes();
-    if ours {
+    // A power loss in the middle of a checkpoint can leave the first page torn. The log has it whole then,
+    // and SQLite reads it there; `connect` looks whose it is.
+    if ours || (!header.starts_with(MAGIC) && has_log(path)) {
         return Ok(());
     }
     let kind = if header.starts_with(MAGIC) {
@@ -175,15 +183,30 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
 }
 
+/// Whether a log of a database with our pages lies beside the file (<https://sqlite.org/walformat.html>).
+fn has_log(path: &Path) -> bool {
+    let mut header = [0; 12];
+    let read = File::open(beside(path, "-wal")).and_then(|mut wal| wal.read_exact(&mut header));
+    read.is_ok()
+        && header.starts_with(&[0x37, 0x7f, 0x06])
+        && header[8..12] == schema::PAGE_BYTES.to_be_bytes()
+}
+
 type Connected = Result<(Connection, StoreId), StoreError>;
 
-fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> {
-    let connection = Connection::open_with_flags(
+fn connect(path: &Path, options: &SqliteOptions, connector: &Connector) -> rusqlite::Result<Connected> {
+    let connection = connector.open(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE,
     )?;
+    let application: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if application != schema::APPLICATION_ID {
+        let reason =
+            format!("{} is an SQLite database of another program: name another file", path.display());
+        return Ok(Err(StoreError::invalid("store", reason)));
+    }
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version != schema::VERSION {
         return Ok(Err(StoreError::invalid(
@@ -196,12 +219,13 @@ fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> 
         )));
     }
     // FULL first: the switch to WAL is a write, too.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let (level, read_back) = connector.synchronous();
+    connection.pragma_update(None, "synchronous", level)?;
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     let synchronous: u32 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    if mode != "wal" || synchronous != 2 {
+    if mode != "wal" || synchronous != read_back {
         return Ok(Err(StoreError::unavailable(format!(
-            "{} cannot be written durably: journal_mode is {mode} and synchronous {synchronous}, not wal and 2",
+            "{} cannot be written durably: journal_mode is {mode} and synchronous {synchronous}, not wal and {read_back}",
             path.display()
         ))));
     }
@@ -216,7 +240,15 @@ fn connect(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connected> 
     connection.set_prepared_statement_cache_capacity(64);
 
     // What an earlier process left in the log may never have reached the disk: its last fsync can have
-    // failed, or not have come. Before anything of it is read or told, it is written and synced anew.
+    // failed, or not have come. Before anything of it is read or told, it is written and synced anew: first
+    // the log, since a power loss while it is copied must find there what the copy began from, then the
+    // file. The transaction keeps other programs from writing into the log meanwhile.
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let wal = beside(path, "-wal");
+    if let Err(error) = connector.write_anew(&wal) {
+        return Ok(Err(unusable(&wal, error)));
+    }
+    connection.execute_batch("ROLLBACK")?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
 
     let meta = |name: &str| -> rusqlite::Result<String> {

@@ -8,6 +8,7 @@ use super::fault::{is_io_failure, store_error};
 use super::group::{Failure, Group, Known, check_topics, read_tail};
 use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
+use crate::fail_point::{self, FailPoint};
 use crate::store::Receipt;
 use crate::{EventRef, StoreError, Timestamp};
 
@@ -20,6 +21,17 @@ pub(super) struct Writer {
     poisoned: Option<String>,
     /// While readers pin the log, the length in pages at which to wait for them next.
     restart_at_pages: u64,
+}
+
+impl Drop for Writer {
+    /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
+    /// last connection closes, unless that is one of the readers, which may only read.
+    fn drop(&mut self) {
+        if self.poisoned.is_none() {
+            // If it fails, the log still holds everything.
+            let _ = self.wal_checkpoint("TRUNCATE");
+        }
+    }
 }
 
 impl Writer {
@@ -51,7 +63,10 @@ impl Writer {
         // From here on it is ahead of the file; any failure before the commit's end throws it away.
         let receipts = Group::new(&transaction, known, Timestamp::from_micros(now))?.append(events)?;
         let last_offset = known.tail.last_offset;
+        fail_point::decided(&receipts);
+        FailPoint::BeforeCommit.reach();
         transaction.commit()?;
+        FailPoint::AfterCommit.reach();
         Ok((receipts, last_offset))
     }
 
@@ -111,7 +126,9 @@ impl Writer {
         let step = u64::from(self.options.checkpoint_bytes / PAGE_BYTES).max(1);
         let (log, copied) = self.wal_checkpoint("NOOP")?;
         if log.saturating_sub(copied) >= step {
+            FailPoint::Checkpoint.reach();
             self.wal_checkpoint("PASSIVE")?;
+            FailPoint::Checkpointed.reach();
         }
         if log < PINNED * step {
             self.restart_at_pages = 0;

@@ -1,0 +1,156 @@
+//! Random operations, held against a model that is plain enough to be read as the contract.
+//!
+//! The model shares no code with any store, so that a mistake in what they share is seen, too.
+//! `PROPTEST_CASES` asks for another number of runs and `PROPTEST_RNG_SEED` for other runs.
+
+mod operation;
+mod reference;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use proptest::test_runner::{Config, RngSeed, TestCaseResult, TestRunner};
+use proptest::{collection, prop_assert_eq};
+
+use self::operation::{Draft, Name, Operation, TOPICS};
+use self::reference::Reference;
+use self::walk::Walk;
+use super::{Backend, Case, Options, cases, query};
+use crate::{AttemptId, DedupStore, Event, Partition, Query, StoreStats, Timestamp, Topic};
+
+pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
+
+const RUNS: u32 = 192;
+const MAX_OPERATIONS: usize = 40;
+/// One less than there are, so that some appends are refused.
+const MAX_TOPICS: usize = TOPICS.len() - 1;
+
+fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
+    let asked = |name| std::env::var_os(name).is_some();
+    let config = Config::default();
+    let config = Config {
+        cases: if asked("PROPTEST_CASES") { config.cases } else { RUNS },
+        // The same runs every time: a red test stays red until it is mended.
+        rng_seed: if asked("PROPTEST_RNG_SEED") { config.rng_seed } else { RngSeed::Fixed(1) },
+        failure_persistence: None,
+        ..config
+    };
+    let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
+    let operations = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
+    let outcome =
+        TestRunner::new(config).run(&operations, |operations| Run::new(backend, reopens).run(&operations));
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// A store and what it has to agree with.
+struct Run<'b> {
+    backend: &'b dyn Backend,
+    /// Whether the backend keeps anything when it is closed.
+    reopens: bool,
+    options: Options,
+    clock: Arc<AtomicI64>,
+    store: Option<Arc<dyn DedupStore>>,
+    reference: Reference,
+    /// Readers that stand somewhere.
+    walks: Vec<Walk>,
+}
+
+impl<'b> Run<'b> {
+    fn new(backend: &'b dyn Backend, reopens: bool) -> Self {
+        let clock = Arc::new(AtomicI64::new(0));
+        let now = Arc::clone(&clock);
+        let options = Options {
+            clock: Arc::new(move || Timestamp::from_micros(now.load(Ordering::SeqCst))),
+            max_topics: MAX_TOPICS as u64,
+        };
+        let store = backend.open(options.clone());
+        let reference = Reference::new(store.partitions());
+        Self { backend, reopens, options, clock, store: Some(store), reference, walks: Vec::new() }
+    }
+
+    fn store(&self) -> &dyn DedupStore {
+        self.store.as_deref().expect("it is open but for the moment of a reopen")
+    }
+
+    fn run(mut self, operations: &[Operation]) -> TestCaseResult {
+        for operation in operations {
+            self.step(operation)?;
+        }
+        // Nobody who stood anywhere has lost their way.
+        for walk in &mut self.walks {
+            let store = self.store.as_deref().expect("it is open");
+            while !walk.read(store, &self.reference, 3)? {}
+        }
+        prop_assert_eq!(self.store().verify().unwrap(), self.reference.verified());
+        Ok(())
+    }
+
+    fn step(&mut self, operation: &Operation) -> TestCaseResult {
+        match operation {
+            Operation::Append(drafts) => self.append(drafts)?,
+            Operation::Clock(micros) => self.clock.store(*micros, Ordering::SeqCst),
+            Operation::Read { filters, limit, pages } => {
+                self.walks.push(Walk::new(filters.clone()));
+                self.read_on(self.walks.len() - 1, *limit, *pages)?;
+            }
+            Operation::ReadOn { .. } if self.walks.is_empty() => {}
+            Operation::ReadOn { walk, limit, pages } => {
+                self.read_on(walk.index(self.walks.len()), *limit, *pages)?;
+            }
+            Operation::Lookup(names) => {
+                let ids: Vec<_> = names.iter().map(Name::identity).collect();
+                let expected: Vec<_> = names.iter().map(|name| self.reference.seen(name)).collect();
+                prop_assert_eq!(self.store().lookup(&ids).unwrap(), expected);
+            }
+            Operation::Topics { after, limit } => {
+                let expected = self.reference.topics(*after, *limit);
+                let after = after.map(|name| Topic::new(name).unwrap());
+                prop_assert_eq!(self.store().topics(after.as_ref(), *limit).unwrap(), expected);
+            }
+            Operation::Purge { topic, through_seq } => {
+                let expected = self.reference.purge(topic, *through_seq);
+                let topic = Topic::new(*topic).unwrap();
+                prop_assert_eq!(self.store().purge(&topic, *through_seq).unwrap(), expected);
+            }
+            Operation::Reopen if self.reopens => {
+                let closed = self.store.take().expect("it is open");
+                self.store = self.backend.reopen(closed, self.options.clone());
+            }
+            Operation::Reopen => {}
+        }
+        let stats = StoreStats { bytes: 0, ..self.store().stats().unwrap() };
+        prop_assert_eq!(stats, self.reference.stats());
+        Ok(())
+    }
+
+    fn append(&mut self, drafts: &[Draft]) -> TestCaseResult {
+        let partitions = self.store().partitions();
+        let mut parts: BTreeMap<Partition, Vec<&Draft>> = BTreeMap::new();
+        for draft in drafts {
+            parts.entry(partitions.of(draft.topic)).or_default().push(draft);
+        }
+        let now = self.clock.load(Ordering::SeqCst);
+        for (partition, drafts) in parts {
+            let events: Vec<_> = drafts.iter().map(|draft| draft.event()).collect();
+            let views: Vec<_> = events.iter().map(Event::view).collect();
+            let answer = self.store().append(partition, AttemptId::new(), &views);
+            self.reference.append(partition, now, &drafts, answer)?;
+            let everything = Query { limit: Query::MAX_LIMIT, ..query("*") };
+            let read = self.store().read(&everything).unwrap().events;
+            self.reference.learn_offsets(&read)?;
+        }
+        Ok(())
+    }
+
+    fn read_on(&mut self, walk: usize, limit: usize, pages: usize) -> TestCaseResult {
+        let store = self.store.as_deref().expect("it is open");
+        for _ in 0..pages {
+            self.walks[walk].read(store, &self.reference, limit)?;
+        }
+        Ok(())
+    }
+}

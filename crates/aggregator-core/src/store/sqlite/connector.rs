@@ -1,0 +1,106 @@
+//! How connections to the file are made; the one place where a test can put something else below them.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+#[cfg(feature = "test-util")]
+use std::sync::Arc;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags};
+
+use super::SqliteOptions;
+
+/// What a test puts below the store. Nobody else wants any of it.
+#[cfg(feature = "test-util")]
+#[derive(Clone, Default)]
+pub struct TestHooks {
+    /// The registered VFS that all connections use instead of the system's.
+    pub vfs: Option<String>,
+    /// Breaks durability: commits are not synced. For the proof that a test of durability notices.
+    pub synchronous_normal: bool,
+    /// Told of each file that was synced past SQLite, and so past its VFS.
+    pub on_sync: Option<OnSync>,
+}
+
+/// See [`TestHooks::on_sync`].
+#[cfg(feature = "test-util")]
+pub type OnSync = Arc<dyn Fn(&Path) + Send + Sync>;
+
+/// Makes connections as the options say.
+#[derive(Clone)]
+pub(super) struct Connector {
+    #[cfg(feature = "test-util")]
+    hooks: TestHooks,
+}
+
+impl Connector {
+    #[cfg(feature = "test-util")]
+    pub(super) fn new(options: &SqliteOptions) -> Self {
+        Self { hooks: options.test_hooks.clone() }
+    }
+
+    #[cfg(not(feature = "test-util"))]
+    pub(super) fn new(_options: &SqliteOptions) -> Self {
+        Self {}
+    }
+
+    pub(super) fn open(&self, path: impl AsRef<Path>, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        #[cfg(feature = "test-util")]
+        if let Some(vfs) = &self.hooks.vfs {
+            return Connection::open_with_flags_and_vfs(path, flags, vfs.as_str());
+        }
+        Connection::open_with_flags(path, flags)
+    }
+
+    /// Makes the connections of a pool.
+    pub(super) fn manager(&self, path: &Path, flags: OpenFlags) -> SqliteConnectionManager {
+        #[cfg(feature = "test-util")]
+        if let Some(vfs) = &self.hooks.vfs {
+            // The manager cannot be told a VFS, but a URI can name one.
+            let escaped =
+                path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            return SqliteConnectionManager::file(format!("file:{escaped}?vfs={vfs}"))
+                .with_flags(flags | OpenFlags::SQLITE_OPEN_URI);
+        }
+        SqliteConnectionManager::file(path).with_flags(flags)
+    }
+
+    /// The `PRAGMA synchronous` of the writer, and how it reads back.
+    pub(super) fn synchronous(&self) -> (&'static str, u32) {
+        #[cfg(feature = "test-util")]
+        if self.hooks.synchronous_normal {
+            return ("NORMAL", 1);
+        }
+        ("FULL", 2)
+    }
+
+    /// Writes every byte of the file at `path` over itself, and syncs it. A file that is not there is fine.
+    ///
+    /// After a failed fsync Linux may keep the pages and call them clean: they are read, they are not on
+    /// the disk, and the next fsync succeeds without writing them. Only a page that is written again is
+    /// sure to go there.
+    pub(super) fn write_anew(&self, path: &Path) -> io::Result<()> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            let length = file.read_at(&mut buffer, at)?;
+            if length == 0 {
+                break;
+            }
+            file.write_all_at(&buffer[..length], at)?;
+            at += length as u64;
+        }
+        file.sync_all()?;
+        #[cfg(feature = "test-util")]
+        if let Some(on_sync) = &self.hooks.on_sync {
+            on_sync(path);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The disk fails without the power failing: syncs, full disks, writes and reads cut short.
+
+use std::path::Path;
+
+use aggregator_core::{DedupStore, DedupStoreExt, Event, EventRef, Receipt, SqliteStore, StoreError, Topic};
+use sqlite_power_loss::{Fault, FileKind};
+
+use crate::lab::Lab;
+use crate::ledger::Ledger;
+use crate::workload::{Step, Workload};
+
+/// Checkpoints after nearly every commit.
+const CHECKPOINT_BYTES: u32 = 32 << 10;
+
+fn batches(seed: u64) -> Vec<Vec<Event>> {
+    let steps = Workload::new(seed).steps;
+    let batches = steps.into_iter().filter_map(|step| match step {
+        Step::Append(batch) => Some(batch),
+        _ => None,
+    });
+    batches.collect()
+}
+
+fn append(store: &SqliteStore, batch: &[Event]) -> Result<Vec<Receipt>, StoreError> {
+    store.append_all(&batch.iter().map(Event::view).collect::<Vec<EventRef<'_>>>())
+}
+
+/// Appends until one fails; which one, and how.
+fn append_until_failure(
+    store: &SqliteStore,
+    batches: &[Vec<Event>],
+    ledger: &mut Ledger,
+) -> Option<(usize, StoreError)> {
+    for (at, batch) in batches.iter().enumerate() {
+        match append(store, batch) {
+            Ok(receipts) => ledger.note(batch, &receipts).unwrap(),
+            Err(error) => {
+                ledger.doubt(batch);
+                return Some((at, error));
+            }
+        }
+    }
+    None
+}
+
+fn reopen_and_check(lab: &Lab, path: &Path, ledger: &Ledger, when: &str) {
+    let store = lab.open(path, CHECKPOINT_BYTES).unwrap_or_else(|error| panic!("{when}: {error}"));
+    ledger.check(&store).unwrap_or_else(|violation| panic!("{when}: {violation}"));
+}
+
+/// Fails one sync after the other, at commits and at checkpoints; says how many failed an append.
+fn fail_each_sync(lab: &Lab, on: FileKind, then: impl Fn(&Path, &Ledger, &str)) -> u64 {
+    let batches = batches(7);
+    let mut poisoned = 0;
+    for nth in 1.. {
+        let when = format!("sync {nth} of the {on:?} fails");
+        let (_directory, path) = lab.empty_store();
+        let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+        let mut ledger = Ledger::default();
+        lab.disk.fail_nth(nth, on, Fault::SyncFails);
+        let failure = append_until_failure(&store, &batches, &mut ledger);
+        if let Some((at, error)) = failure {
+            assert!(matches!(error, StoreError::Poisoned { .. }), "{when}: {error:?}");
+            poisoned += 1;
+            let before = lab.disk.operations().mutating();
+            for batch in &batches[at..] {
+                let error = append(&store, batch).unwrap_err();
+                assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
+            }
+            let error = store.purge(&Topic::new("stock").unwrap(), 1).unwrap_err();
+            assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
+            assert_eq!(lab.disk.operations().mutating(), before, "{when}, and it writes on");
+        }
+        // As `abort` would, and not with a last checkpoint.
+        lab.disk.kill_at(1, nth);
+        drop(store);
+        let came = !lab.disk.clear_faults();
+        lab.disk.restore_power();
+        then(&path, &ledger, &when);
+        if !came {
+            break;
+        }
+    }
+    poisoned
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() {
+    let lab = Lab::new("failed-syncs");
+    for on in [FileKind::Log, FileKind::Database] {
+        let poisoned = fail_each_sync(&lab, on, |path, ledger, when| {
+            reopen_and_check(&lab, path, ledger, when);
+            lab.disk.cut(1);
+            lab.disk.restore_power();
+            reopen_and_check(&lab, path, ledger, &format!("{when}, then the power is cut"));
+        });
+        assert!(poisoned > 5, "{poisoned} syncs of the {on:?} failed an append");
+    }
+}
+
+/// What a failed sync did not write can be read until the cache forgets it, so the next start finds a commit
+/// in the log that is not on the disk.
+#[test]
+fn a_power_loss_while_a_failed_sync_is_recovered_from_loses_nothing() {
+    let lab = Lab::new("failed-syncs-and-cuts");
+    for on in [FileKind::Log, FileKind::Database] {
+        for cut in (1..=30).step_by(if crate::cuts() > 1_000 { 1 } else { 7 }) {
+            fail_each_sync(&lab, on, |path, ledger, when| {
+                lab.disk.cut_at(cut, cut);
+                let _ = lab.open(path, CHECKPOINT_BYTES);
+                if !lab.disk.is_off() {
+                    lab.disk.cut(cut);
+                }
+                lab.disk.restore_power();
+                reopen_and_check(&lab, path, ledger, &format!("{when}, then the power at operation {cut}"));
+            });
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_appends_go_on_when_there_is_room_again() {
+    let lab = Lab::new("full-disk");
+    let (_directory, path) = lab.empty_store();
+    let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+    let mut ledger = Ledger::default();
+    for batch in batches(8) {
+        lab.disk.set_full(true);
+        let error = append(&store, &batch).unwrap_err();
+        assert!(matches!(error, StoreError::NoSpace { .. }) && error.is_retryable(), "{error:?}");
+        ledger.check(&store).unwrap();
+        lab.disk.set_full(false);
+        ledger.note(&batch, &append(&store, &batch).unwrap()).unwrap();
+        ledger.check(&store).unwrap();
+    }
+    drop(store);
+
+    // Nor does a start on a full disk lose what has to be copied out of the log.
+    let store = lab.open(&path, 1 << 20).unwrap();
+    let more = [Event::new("stock", "one more").unwrap()];
+    ledger.note(&more, &append(&store, &more).unwrap()).unwrap();
+    lab.disk.kill_at(1, 1);
+    drop(store);
+    lab.disk.restore_power();
+    lab.disk.set_full(true);
+    let error = lab.open(&path, CHECKPOINT_BYTES).err().expect("there is no room for the copy");
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
+    lab.disk.set_full(false);
+    lab.disk.cut(1);
+    lab.disk.restore_power();
+    reopen_and_check(&lab, &path, &ledger, "after all");
+}
+
+/// Each write in turn is cut short or fails, in commits and in checkpoints.
+#[test]
+fn a_write_that_fails_loses_nothing_whichever_it_is() {
+    let lab = Lab::new("failed-writes");
+    let batches = &batches(9)[..6];
+    for (fault, on) in [
+        (Fault::ShortWrite, FileKind::Log),
+        (Fault::ShortWrite, FileKind::Database),
+        (Fault::WriteFails, FileKind::Log),
+        (Fault::WriteFails, FileKind::Database),
+    ] {
+        for nth in 1.. {
+            let when = format!("{fault:?} at write {nth} of the {on:?}");
+            let (_directory, path) = lab.empty_store();
+            let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+            let mut ledger = Ledger::default();
+            lab.disk.fail_nth(nth, on, fault);
+            if let Some((at, error)) = append_until_failure(&store, batches, &mut ledger) {
+                // A disk may have room again, but one that fails is not written to any more.
+                let full = matches!(error, StoreError::NoSpace { .. }) && fault == Fault::ShortWrite;
+                let failed = matches!(error, StoreError::Poisoned { .. }) && fault == Fault::WriteFails;
+                assert!(full || failed, "{when}: {error:?}");
+                if full {
+                    let rest = append_until_failure(&store, &batches[at..], &mut ledger);
+                    assert!(rest.is_none(), "{when}: {rest:?}");
+                    ledger.check(&store).unwrap_or_else(|violation| panic!("{when}: {violation}"));
+                }
+            }
+            lab.disk.cut(nth);
+            drop(store);
+            let came = !lab.disk.clear_faults();
+            lab.disk.restore_power();
+            reopen_and_check(&lab, &path, &ledger, &when);
+            if !came {
+                break;
+            }
+        }
+    }
+}
+
+/// Each read in turn fails.
+#[test]
+fn a_read_that_fails_is_an_error_and_never_an_answer() {
+    let lab = Lab::new("failed-reads");
+    let batches = &batches(10)[..6];
+    for on in [FileKind::Database, FileKind::Log] {
+        for nth in 1.. {
+            let when = format!("read {nth} of the {on:?} fails");
+            let (_directory, path) = lab.empty_store();
+            let mut ledger = Ledger::default();
+            let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+            assert!(append_until_failure(&store, batches, &mut ledger).is_none());
+            drop(store);
+            lab.disk.fail_nth(nth, on, Fault::ReadFails);
+            // Everything is a duplicate, or nobody knows; it is never new.
+            if let Ok(store) = lab.open(&path, CHECKPOINT_BYTES) {
+                let _ = append_until_failure(&store, batches, &mut ledger);
+            }
+            let came = !lab.disk.clear_faults();
+            reopen_and_check(&lab, &path, &ledger, &when);
+            if !came {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One experiment: a store, a workload, outages, and what is found after them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use aggregator_core::store::TestHooks;
+use aggregator_core::{
+    DedupStore, DedupStoreExt, Event, EventRef, SqliteOptions, SqliteStore, StoreError, Timestamp,
+};
+use sqlite_power_loss::{PowerLoss, Random};
+use tempfile::TempDir;
+
+use crate::ledger::{Ledger, Violation};
+use crate::workload::{Step, Workload};
+
+/// A disk, and an empty store to begin each experiment with.
+pub(crate) struct Lab {
+    pub(crate) disk: Arc<PowerLoss>,
+    /// Breaks the store on purpose.
+    synchronous_normal: bool,
+    empty: TempDir,
+}
+
+/// What a run of experiments came to.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) cuts: u64,
+    /// Further cuts, mostly while the store recovered from the first one.
+    further_cuts: u64,
+    /// Cuts in which only the process died at first.
+    kills: u64,
+    operations: u64,
+    workloads: u64,
+    acknowledged: u64,
+    pub(crate) violations: Vec<Violation>,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "cuts tried: {} of {} operations in {} workloads ({} as kills), and {} while recovering; \
+             {} events acknowledged before the first cuts; violations: {}",
+            self.cuts,
+            self.operations,
+            self.workloads,
+            self.kills,
+            self.further_cuts,
+            self.acknowledged,
+            self.violations.len()
+        )
+    }
+}
+
+/// How a life of the store ended.
+enum End {
+    /// At this step, by the outage.
+    Outage(usize),
+    Done,
+}
+
+impl Lab {
+    pub(crate) fn new(name: &str) -> Self {
+        let empty = directory();
+        drop(SqliteStore::open(empty.path().join("events.db")).unwrap());
+        Self { disk: PowerLoss::register(name).unwrap(), synchronous_normal: false, empty }
+    }
+
+    /// With commits that are not synced.
+    pub(crate) fn with_synchronous_normal(self) -> Self {
+        Self { synchronous_normal: true, ..self }
+    }
+
+    /// A directory with the empty store in it, and the store's path.
+    pub(crate) fn empty_store(&self) -> (TempDir, PathBuf) {
+        self.disk.settle();
+        let directory = directory();
+        let path = directory.path().join("events.db");
+        fs::copy(self.empty.path().join("events.db"), &path).unwrap();
+        (directory, path)
+    }
+
+    pub(crate) fn open(&self, path: &Path, checkpoint_bytes: u32) -> Result<SqliteStore, StoreError> {
+        let disk = Arc::clone(&self.disk);
+        let now = AtomicI64::new(1_767_225_600_000_000);
+        let options = SqliteOptions {
+            readers: 1,
+            checkpoint_bytes,
+            clock: Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed))),
+            test_hooks: TestHooks {
+                vfs: Some(self.disk.name().to_owned()),
+                synchronous_normal: self.synchronous_normal,
+                on_sync: Some(Arc::new(move |path| disk.synced(path))),
+            },
+            ..SqliteOptions::default()
+        };
+        SqliteStore::open_with(path, options)
+    }
+
+    /// Tries `cuts` cuts. Enough of them cover every operation of several workloads; fewer are spread
+    /// evenly over four.
+    pub(crate) fn run(&self, first_seed: u64, cuts: u64) -> Summary {
+        let mut summary = Summary::default();
+        for seed in first_seed.. {
+            let workload = Workload::new(seed);
+            let operations = self.operations(&workload);
+            let share = operations.min(cuts - summary.cuts).min(cuts.div_ceil(4));
+            for nth in 0..share {
+                let at = 1 + (nth * operations + seed % operations) / share % operations;
+                if let Err(violation) = self.experiment(&workload, at, &mut summary) {
+                    summary.violations.push(format!("seed {seed}, cut at {at}: {violation}"));
+                }
+                summary.cuts += 1;
+            }
+            summary.operations += operations;
+            summary.workloads += 1;
+            if summary.cuts == cuts {
+                break;
+            }
+        }
+        summary
+    }
+
+    /// How many operations a cut can come at.
+    fn operations(&self, workload: &Workload) -> u64 {
+        let before = self.disk.operations().mutating();
+        let (_directory, path) = self.empty_store();
+        let mut ledger = Ledger::default();
+        let end = self.live(&path, workload, 0, &mut ledger);
+        assert!(
+            matches!(end, Ok(End::Done)),
+            "without an outage, seed {} fails: {:?}",
+            workload.seed,
+            end.err()
+        );
+        self.disk.operations().mutating() - before
+    }
+
+    fn experiment(&self, workload: &Workload, at: u64, summary: &mut Summary) -> Result<(), Violation> {
+        let mut random = Random::new(workload.seed << 32 | at);
+        let (_directory, path) = self.empty_store();
+        let mut ledger = Ledger::default();
+        let kill = random.once_in(4);
+        if kill {
+            summary.kills += 1;
+            self.disk.kill_at(at, random.next_u64());
+        } else {
+            self.disk.cut_at(at, random.next_u64());
+        }
+        let mut end = self.live(&path, workload, 0, &mut ledger)?;
+        summary.acknowledged += ledger.acknowledged();
+        // What a dead process left unsynced is there to be read, and to be lost.
+        for _ in 0..u64::from(kill) + random.below(3) {
+            let End::Outage(step) = end else { break };
+            self.disk.restore_power();
+            self.disk.cut_at(1 + random.below(60), random.next_u64());
+            end = self.live(&path, workload, step, &mut ledger)?;
+            summary.further_cuts += 1;
+        }
+        if let End::Done = end {
+            // Not even a clean end keeps anything that was not synced.
+            self.disk.cut(random.next_u64());
+        }
+        self.disk.restore_power();
+        self.check(&path, workload, &ledger)?;
+        if let End::Outage(step) = end {
+            self.live(&path, workload, step, &mut ledger)?;
+        }
+        self.send_all_again(&path, workload, &mut ledger)
+    }
+
+    fn check(&self, path: &Path, workload: &Workload, ledger: &Ledger) -> Result<(), Violation> {
+        let store = self.open(path, workload.checkpoint_bytes);
+        let store = store.map_err(|error| format!("cannot be opened again: {error}"))?;
+        ledger.check(&store)
+    }
+
+    /// Opens the store and does the workload's steps from `from` on, until it is done or off. Nothing here
+    /// uses the store's readers: the threads of their pool let go of a connection when they like, and a seed
+    /// would not bring back the same operations.
+    fn live(
+        &self,
+        path: &Path,
+        workload: &Workload,
+        from: usize,
+        ledger: &mut Ledger,
+    ) -> Result<End, Violation> {
+        let mut step = from;
+        match self.steps(path, workload, &mut step, ledger) {
+            Err(Stop::Broken(violation)) => Err(violation),
+            Err(Stop::Failed(error)) if !self.disk.is_off() => {
+                Err(format!("step {step} failed with the power on: {error}"))
+            }
+            Err(Stop::Failed(_)) => Ok(End::Outage(step)),
+            Ok(()) if self.disk.is_off() => Ok(End::Outage(step)),
+            Ok(()) => Ok(End::Done),
+        }
+    }
+
+    fn steps(
+        &self,
+        path: &Path,
+        workload: &Workload,
+        at: &mut usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), Stop> {
+        let mut store = self.open(path, workload.checkpoint_bytes)?;
+        for step in &workload.steps[*at..] {
+            match step {
+                Step::Append(batch) => append(&store, batch, ledger)?,
+                Step::Purge(topic) => {
+                    let through_seq = ledger.last_seq(topic.as_str()) / 2;
+                    ledger.purge(topic, through_seq, false);
+                    store.purge(topic, through_seq)?;
+                    ledger.purge(topic, through_seq, true);
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = self.open(path, workload.checkpoint_bytes)?;
+                }
+                Step::Backup => self.back_up(&store, ledger)?,
+            }
+            *at += 1;
+        }
+        Ok(())
+    }
+
+    /// A copy is whole or not there.
+    fn back_up(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Stop> {
+        let directory = store.path().parent().unwrap();
+        let copy = (0..).map(|n| directory.join(format!("copy-{n}.db"))).find(|path| !path.exists()).unwrap();
+        let result = store.backup(&copy);
+        if !copy.exists() {
+            return Ok(result?);
+        }
+        // Past the disk: that this store has readers is none of the experiment's.
+        ledger.check(&SqliteStore::open(&copy)?).map_err(Stop::Broken)?;
+        Ok(result?)
+    }
+
+    /// Every event once more: none of them is new.
+    fn send_all_again(&self, path: &Path, workload: &Workload, ledger: &mut Ledger) -> Result<(), Violation> {
+        let store = self.open(path, workload.checkpoint_bytes);
+        let store = store.map_err(|error| format!("cannot be opened at the end: {error}"))?;
+        let stored = ledger.acknowledged();
+        let all: Vec<Event> = workload.events().into_iter().cloned().collect();
+        append(&store, &all, ledger).map_err(|stop| match stop {
+            Stop::Broken(violation) => violation,
+            Stop::Failed(error) => format!("the events cannot be sent again: {error}"),
+        })?;
+        if ledger.acknowledged() != stored {
+            return Err(format!("{stored} events were acknowledged, and some were new again"));
+        }
+        ledger.check(&store)
+    }
+}
+
+/// In memory, if it can be: what is durable is the shim's to say, and a disk would only be slower.
+fn directory() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
+}
+
+/// Why the steps ended early.
+enum Stop {
+    Failed(StoreError),
+    Broken(Violation),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn append(store: &SqliteStore, batch: &[Event], ledger: &mut Ledger) -> Result<(), Stop> {
+    let views: Vec<EventRef<'_>> = batch.iter().map(Event::view).collect();
+    let receipts = store.append_all(&views).inspect_err(|_| ledger.doubt(batch))?;
+    ledger.note(batch, &receipts).map_err(Stop::Broken)
+}

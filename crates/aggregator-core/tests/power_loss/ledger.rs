@@ -1,0 +1,208 @@
+//! What the store has promised, and whether it kept it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aggregator_core::{
+    DedupStore, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic, TopicSelector,
+};
+
+use crate::workload::{identity, identity_of};
+
+/// What a promise was broken by, a sentence.
+pub(crate) type Violation = String;
+
+type Key = (String, String);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    seq: u64,
+    processed_at: Timestamp,
+    payload: String,
+}
+
+/// Everything that was acknowledged, and what a failure left in doubt.
+#[derive(Default, Clone)]
+pub(crate) struct Ledger {
+    acknowledged: BTreeMap<Key, Kept>,
+    duplicates: u64,
+    conflicts: u64,
+    /// Per topic: up to here at least, and at most.
+    purged: BTreeMap<String, (u64, u64)>,
+    /// The batch whose append failed last: its commit may have happened.
+    in_doubt: Vec<Event>,
+    /// Repeats that failed appends may have counted.
+    uncertain_repeats: u64,
+}
+
+impl Ledger {
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.len() as u64
+    }
+
+    pub(crate) fn last_seq(&self, topic: &str) -> u64 {
+        self.acknowledged.keys().filter(|(name, _)| name == topic).count() as u64
+    }
+
+    /// Notes an acknowledged batch. What its receipts say has to fit what was said before.
+    pub(crate) fn note(&mut self, batch: &[Event], receipts: &[Receipt]) -> Result<(), Violation> {
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        let in_doubt: BTreeSet<Key> = in_doubt.iter().map(key).collect();
+        for (event, receipt) in batch.iter().zip(receipts) {
+            let key = key(event);
+            let payload = event.view().payload();
+            let Some(seq) = receipt.seq else { return Err(format!("{key:?} has no seq")) };
+            let expected = match self.acknowledged.get(&key) {
+                Some(kept) if (kept.seq, kept.processed_at) != (seq, receipt.processed_at) => {
+                    return Err(format!("{key:?} was acknowledged as {kept:?} and is {receipt:?} now"));
+                }
+                Some(kept) if kept.payload == payload => Outcome::Duplicate,
+                Some(_) => Outcome::Conflict,
+                // The failed append did it; a batch's first event of an identity is the one that counts.
+                None if in_doubt.contains(&key) && receipt.outcome == Outcome::Duplicate => {
+                    Outcome::Duplicate
+                }
+                None => Outcome::Stored,
+            };
+            if receipt.outcome != expected {
+                return Err(format!("{key:?} is {expected:?} and was called {:?}", receipt.outcome));
+            }
+            self.duplicates += u64::from(expected != Outcome::Stored);
+            self.conflicts += u64::from(expected == Outcome::Conflict);
+            let kept = Kept { seq, processed_at: receipt.processed_at, payload: payload.to_owned() };
+            self.acknowledged.entry(key).or_insert(kept);
+        }
+        Ok(())
+    }
+
+    /// Notes a batch whose append failed.
+    pub(crate) fn doubt(&mut self, batch: &[Event]) {
+        self.in_doubt = batch.to_vec();
+        self.uncertain_repeats += batch.len() as u64;
+    }
+
+    /// Notes a purge that is about to be asked for, or done.
+    pub(crate) fn purge(&mut self, topic: &Topic, through_seq: u64, done: bool) {
+        let (least, most) = self.purged.entry(topic.to_string()).or_default();
+        *most = through_seq.max(*most);
+        if done {
+            *least = through_seq.max(*least);
+        }
+    }
+
+    /// Whether the store has exactly what it has to have.
+    pub(crate) fn check(&self, store: &SqliteStore) -> Result<(), Violation> {
+        let failed = |error| format!("the store cannot be read: {error}");
+        let report = store.verify().map_err(failed)?;
+        if !report.faults.is_empty() {
+            return Err(format!("verify: {}", report.faults.join("; ")));
+        }
+        let purged = self.check_topics(store)?;
+        let events = read_all(store)?;
+        self.check_acknowledged(store, &events, &purged)?;
+        let surplus = self.check_in_doubt(store)?;
+        let stats = store.stats().map_err(failed)?;
+        let stored = self.acknowledged() + surplus;
+        if stats.stored != stored || report.events + report.stubs != stored {
+            return Err(format!("{stored} events are accounted for, {stats:?} and {report:?} are there"));
+        }
+        let counted = |what: &str, least: u64, count: u64| {
+            let most = least + self.uncertain_repeats;
+            let fits = (least..=most).contains(&count);
+            if fits { Ok(()) } else { Err(format!("{count} {what} are counted, not {least} to {most}")) }
+        };
+        counted("duplicates", self.duplicates, stats.duplicates)?;
+        counted("conflicts", self.conflicts, stats.conflicts)
+    }
+
+    /// How far each topic is purged.
+    fn check_topics(&self, store: &SqliteStore) -> Result<BTreeMap<String, u64>, Violation> {
+        let topics = store.topics(None, 100).map_err(|error| format!("no topics: {error}"))?;
+        let purged: BTreeMap<String, u64> =
+            topics.into_iter().map(|info| (info.topic.to_string(), info.purged_seq)).collect();
+        for (topic, (least, most)) in &self.purged {
+            let purged = purged.get(topic).copied().unwrap_or(0);
+            if !(*least..=*most).contains(&purged) {
+                return Err(format!("{topic} is purged to {purged}, not to {least} to {most}"));
+            }
+        }
+        Ok(purged)
+    }
+
+    fn check_acknowledged(
+        &self,
+        store: &SqliteStore,
+        events: &BTreeMap<Key, StoredEvent>,
+        purged: &BTreeMap<String, u64>,
+    ) -> Result<(), Violation> {
+        let ids: Vec<_> = self.acknowledged.keys().map(|(topic, id)| identity_of(topic, id)).collect();
+        let seen = store.lookup(&ids).map_err(|error| format!("no lookup: {error}"))?;
+        for ((key, kept), seen) in self.acknowledged.iter().zip(seen) {
+            let Some(seen) = seen else { return Err(format!("{key:?} was acknowledged and is lost")) };
+            if (seen.seq, seen.processed_at) != (Some(kept.seq), kept.processed_at) {
+                return Err(format!("{key:?} was acknowledged as {kept:?} and is {seen:?}"));
+            }
+            if seen.purged != (kept.seq <= purged.get(&key.0).copied().unwrap_or(0)) {
+                return Err(format!("{key:?} is {seen:?} where its topic is purged to {purged:?}"));
+            }
+            match events.get(key) {
+                None if seen.purged => {}
+                Some(event) if !seen.purged && event.payload == kept.payload && event.seq == kept.seq => {}
+                found => return Err(format!("{key:?} was acknowledged as {kept:?} and reads {found:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The identities that a failed append has stored all the same: all that were new in it, or none.
+    fn check_in_doubt(&self, store: &SqliteStore) -> Result<u64, Violation> {
+        let new: BTreeMap<Key, &Event> = self
+            .in_doubt
+            .iter()
+            .map(|event| (key(event), event))
+            .filter(|(key, _)| !self.acknowledged.contains_key(key))
+            .collect();
+        let ids: Vec<_> = new.values().map(|event| identity(event)).collect();
+        let seen = store.lookup(&ids).map_err(|error| format!("no lookup: {error}"))?;
+        let stored = seen.iter().flatten().count();
+        if stored != 0 && stored != ids.len() {
+            return Err(format!("{stored} of the {} new events of one append are stored", ids.len()));
+        }
+        Ok(stored as u64)
+    }
+}
+
+fn key(event: &Event) -> Key {
+    (event.view().topic().to_owned(), event.view().event_id().to_owned())
+}
+
+/// What readers are given: each identity once, and each topic's seqs without a gap.
+fn read_all(store: &SqliteStore) -> Result<BTreeMap<Key, StoredEvent>, Violation> {
+    let mut events = BTreeMap::new();
+    let mut last_seqs: BTreeMap<String, u64> = BTreeMap::new();
+    let mut query = Query { limit: Query::MAX_LIMIT, ..Query::of(TopicSelector::All) };
+    loop {
+        let page = match store.read(&query) {
+            Ok(page) => page,
+            // What is purged is read on after.
+            Err(aggregator_core::StoreError::Expired { oldest }) => {
+                query.after = Some(oldest);
+                continue;
+            }
+            Err(error) => return Err(format!("cannot be read: {error}")),
+        };
+        for event in page.events {
+            let last = last_seqs.insert(event.topic.clone(), event.seq);
+            if last.is_some_and(|last| last + 1 != event.seq) {
+                return Err(format!("{} has {} after {last:?}", event.topic, event.seq));
+            }
+            let key = (event.topic.clone(), event.event_id.clone());
+            if let Some(twice) = events.insert(key, event) {
+                return Err(format!("{twice:?} is stored twice"));
+            }
+        }
+        if page.caught_up {
+            return Ok(events);
+        }
+        query.after = Some(page.next);
+    }
+}

@@ -1,0 +1,59 @@
+//! The power fails at every write and sync of a workload, and no acknowledged event is lost.
+//!
+//! `POWER_CUTS=10000 cargo test --release -p aggregator-core --test power_loss -- --nocapture` is the long
+//! form; `POWER_SEED` starts it at another workload.
+//!
+//! A test binary of its own, since an SQLite VFS belongs to the whole process.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod faults;
+mod lab;
+mod ledger;
+mod start;
+mod workload;
+
+use std::time::Instant;
+
+use self::lab::{Lab, Summary};
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("it is a number"))
+}
+
+/// How many cuts to try: a sample, unless somebody asks for more.
+fn cuts() -> u64 {
+    number("POWER_CUTS", 300)
+}
+
+fn run(what: &str, lab: &Lab, first_seed: u64, cuts: u64) -> Summary {
+    let start = Instant::now();
+    let summary = lab.run(first_seed, cuts);
+    println!("{what}: {summary}; {:.1} s", start.elapsed().as_secs_f64());
+    for violation in summary.violations.iter().take(5) {
+        println!("  {violation}");
+    }
+    summary
+}
+
+#[test]
+fn an_acknowledged_event_survives_a_power_loss_at_any_operation() {
+    let lab = Lab::new("power-loss");
+    let summary = run("power loss", &lab, number("POWER_SEED", 1), cuts());
+    assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
+}
+
+/// A test that cannot fail proves nothing: two ways to break durability, and it has to notice both.
+#[test]
+fn the_experiment_notices_commits_that_are_not_synced() {
+    let lab = Lab::new("power-loss-normal").with_synchronous_normal();
+    let summary = run("synchronous=NORMAL", &lab, 1, 60);
+    assert!(!summary.violations.is_empty());
+}
+
+#[test]
+fn the_experiment_notices_a_disk_that_does_not_sync() {
+    let lab = Lab::new("power-loss-lying-disk");
+    lab.disk.ignore_syncs(true);
+    let summary = run("ignored syncs", &lab, 1, 60);
+    assert!(!summary.violations.is_empty());
+}

@@ -1,0 +1,95 @@
+//! What the store is asked to do while the power fails: steps that a seed brings back.
+
+use aggregator_core::{Event, Identity, Topic};
+use sqlite_power_loss::Random;
+
+pub(crate) const TOPICS: [&str; 3] = ["orders.created", "orders.paid", "stock"];
+
+/// Few enough that most batches repeat something.
+const IDS: u64 = 80;
+
+pub(crate) enum Step {
+    Append(Vec<Event>),
+    /// Of half of what the topic holds by then.
+    Purge(Topic),
+    /// A clean restart.
+    Reopen,
+    Backup,
+}
+
+pub(crate) struct Workload {
+    pub(crate) seed: u64,
+    pub(crate) checkpoint_bytes: u32,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Workload {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        // From a checkpoint after every commit to one after a few.
+        let checkpoint_bytes = 32 << 10 << random.below(4);
+        let mut steps: Vec<Step> = (0..16)
+            .map(|_| match random.below(10) {
+                0 => Step::Reopen,
+                1 => Step::Purge(Topic::new(*pick(&TOPICS, &mut random)).unwrap()),
+                _ => Step::Append(batch(&mut random)),
+            })
+            .collect();
+        // Costs as many writes as all the rest, so one is enough, and not in every workload.
+        if random.once_in(3) {
+            steps.insert(12, Step::Backup);
+        }
+        Self { seed, checkpoint_bytes, steps }
+    }
+
+    /// Everything that is ever sent.
+    pub(crate) fn events(&self) -> Vec<&Event> {
+        let batches = self.steps.iter().filter_map(|step| match step {
+            Step::Append(batch) => Some(batch),
+            _ => None,
+        });
+        batches.flatten().collect()
+    }
+}
+
+fn batch(random: &mut Random) -> Vec<Event> {
+    let mut batch: Vec<Event> = Vec::new();
+    for _ in 0..=random.below(12) {
+        let event =
+            if !batch.is_empty() && random.once_in(6) { pick(&batch, random).clone() } else { event(random) };
+        batch.push(event);
+    }
+    batch
+}
+
+fn event(random: &mut Random) -> Event {
+    let topic = *pick(&TOPICS, random);
+    let id = random.below(IDS);
+    // One in eight comes with another payload than the others of its identity.
+    let version = u64::from(random.once_in(8));
+    // A few need pages of their own.
+    let length = if id.is_multiple_of(20) { 10_000 } else { 10 + id * 7 };
+    let filler = "x".repeat(usize::try_from(length).unwrap());
+    Event::new(topic, format!("event-{id}"))
+        .and_then(|event| event.with_timestamp("2026-01-01T00:00:00Z"))
+        .and_then(|event| event.with_payload(&format!(r#"{{"v":{version},"x":"{filler}"}}"#)))
+        .unwrap()
+}
+
+fn pick<'a, T>(of: &'a [T], random: &mut Random) -> &'a T {
+    &of[usize::try_from(random.below(of.len() as u64)).unwrap()]
+}
+
+/// What makes the event the same as another.
+pub(crate) fn identity(event: &Event) -> Identity {
+    let view = event.view();
+    identity_of(view.topic(), view.event_id())
+}
+
+pub(crate) fn identity_of(topic: &str, event_id: &str) -> Identity {
+    Identity {
+        topic: Topic::new(topic).unwrap(),
+        event_id: aggregator_core::EventId::new(event_id).unwrap(),
+        source: None,
+    }
+}
