@@ -126,6 +126,11 @@ pub struct Config {
     #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME")]
     pub drain_timeout: Duration,
 
+    /// End with exit code 3 after a failure that stops acknowledgements; otherwise stay, for reading, with
+    /// /readyz red
+    #[arg(long, env = "AGGREGATOR_EXIT_ON_FAILURE", value_parser = BoolishValueParser::new())]
+    pub exit_on_failure: bool,
+
     /// How logs are written to standard error; auto: human on a terminal, else json
     #[arg(long, env = "AGGREGATOR_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,

@@ -1,15 +1,19 @@
 //! Whether the service may be used, and if not, why.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Notify;
 use tracing::error;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Goes from ready to draining or failed, and never back.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     draining: AtomicBool,
     failure: OnceLock<String>,
+    /// Wakes whoever waits for the failure.
+    told: Notify,
 }
 
 /// What [`Health`] says.
@@ -39,5 +43,16 @@ impl Health {
     pub(crate) fn fail(&self, reason: String) {
         error!(reason, "failed: nothing more is acknowledged until a restart");
         self.failure.get_or_init(|| reason);
+        self.told.notify_one();
+    }
+
+    /// Returns once it has failed. For one waiter.
+    pub(crate) async fn failed(&self) -> String {
+        loop {
+            if let Some(reason) = self.failure.get() {
+                return reason.clone();
+            }
+            self.told.notified().await;
+        }
     }
 }

@@ -18,15 +18,18 @@ mod health;
 pub mod healthcheck;
 mod http;
 pub mod log;
+mod mutation;
 mod problem;
 mod reads;
 mod routes;
+mod sync;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use aggregator_core::DedupStore;
+use aggregator_core::fail_point::FailPoint;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 
@@ -60,6 +63,12 @@ pub enum RunError {
     /// The workers could not be started.
     #[error("the workers could not be started")]
     Start(#[source] std::io::Error),
+    /// It had stopped acknowledging, for good. What had been acknowledged as durable is.
+    #[error("stopped after a failure: {reason}")]
+    Failed {
+        /// The failure.
+        reason: String,
+    },
     /// What was admitted could not be committed in time. None of it had been acknowledged as durable.
     #[error("{events} events were still queued when the drain timeout of {timeout} ran out")]
     DrainTimeout {
@@ -97,13 +106,23 @@ pub async fn run(
         config,
     });
 
+    let exit_on_failure = app.config.exit_on_failure;
     let drain = async {
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            _ = app.health.failed(), if exit_on_failure => {}
+        }
         app.health.drain();
         info!("draining: no more requests are taken");
+        FailPoint::Draining.reach();
     };
     let drain_until = http::serve(listener, routes::router(Arc::clone(&app)), &app.config, drain).await;
-    if app.workers.stop(drain_until).await {
+    let stopped = app.workers.stop(drain_until).await;
+    if let health::State::Failed(reason) = app.health.state() {
+        return Err(RunError::Failed { reason: reason.to_owned() });
+    }
+    if stopped {
+        FailPoint::Drained.reach();
         info!("drained: everything admitted is committed");
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_server::config::Command;
-use aggregator_server::{Config, healthcheck, log, run};
+use aggregator_server::{Config, RunError, healthcheck, log, run};
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use tokio::net::TcpListener;
@@ -15,6 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const FAILED: u8 = 1;
 /// The options cannot be right.
 const USAGE: u8 = 2;
+/// The store, or what holds it, failed while it was in use.
+const STORE_FAILED: u8 = 3;
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -33,7 +35,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("aggregator-server: {error:#}");
-            ExitCode::from(FAILED)
+            let store_failed = matches!(error.downcast_ref(), Some(RunError::Failed { .. }));
+            ExitCode::from(if store_failed { STORE_FAILED } else { FAILED })
         }
     }
 }

@@ -1,21 +1,24 @@
 //! The threads that append: each owns the queues of some partitions, takes all that waits, appends it
 //! as one group, and hands the receipts back.
 
-use std::any::Any;
-use std::collections::{HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+mod group;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 
-use aggregator_core::{AttemptId, Batch, DedupStore, Fault, Outcome, Partition, Receipt, StoreError};
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use aggregator_core::{Batch, DedupStore, Partition, Receipt, StoreError};
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::error;
 
 use crate::Config;
 use crate::admission::Reservation;
-use crate::health::{self, Health};
+use crate::health::Health;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Instant, Mutex};
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
 pub(crate) type Appended = Result<Vec<Receipt>, Arc<StoreError>>;
@@ -72,11 +75,11 @@ impl Workers {
                 group_events: config.group_events.get(),
                 group_bytes: config.group_bytes.0,
                 next: VecDeque::new(),
+                kept: 0,
                 rest_until: None,
                 pause: FIRST_PAUSE,
             };
-            let thread =
-                std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| worker.run())?;
+            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(|| worker.run())?;
             workers.queues.push(queue);
             workers.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
@@ -97,13 +100,18 @@ impl Workers {
 
     /// Lets the workers finish what is queued; whether they did so before the deadline.
     pub(crate) async fn stop(&self, deadline: tokio::time::Instant) -> bool {
+        let threads = self.dismiss();
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        matches!(tokio::time::timeout_at(deadline, joined).await, Ok(Ok(true)))
+    }
+
+    /// Tells the workers to finish what is queued, and who they are.
+    fn dismiss(&self) -> Vec<JoinHandle<()>> {
         for queue in &self.queues {
             // A worker that has ended already needs no word.
             let _ = queue.send(Message::Stop);
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
-        matches!(tokio::time::timeout_at(deadline, joined).await, Ok(Ok(true)))
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -119,6 +127,8 @@ struct Worker {
     /// Jobs that come next. Those that were acknowledged as queued and met a store that could not take
     /// them come back here until it can.
     next: VecDeque<Job>,
+    /// How many of them, at the head, came back from the group at hand.
+    kept: usize,
     /// Until when the store is left alone after such a failure.
     rest_until: Option<Instant>,
     /// How long it is left alone the next time.
@@ -136,6 +146,7 @@ impl Worker {
                 }
                 continue;
             }
+            self.kept = 0;
             // Stable: what came first within a partition stays first.
             group.sort_by_key(|job| job.partition);
             while let Some(first) = group.first() {
@@ -182,7 +193,7 @@ impl Worker {
                 Ok(Message::Job(job)) => self.next.push_back(job),
                 Ok(Message::Stop) => *stopping = true,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(rest),
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(rest),
             }
         }
         if self.next.is_empty() && !*stopping {
@@ -191,127 +202,5 @@ impl Worker {
                 Ok(Message::Stop) | Err(_) => *stopping = true,
             }
         }
-    }
-
-    fn append(&mut self, partition: Partition, jobs: Vec<Job>) {
-        if let health::State::Failed(reason) = self.health.state() {
-            let reason = reason.to_owned();
-            return self.refuse(jobs, StoreError::Poisoned { reason });
-        }
-        // The jobs stay out of the store's reach: whatever happens there, they are answered.
-        let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, partition, &jobs)));
-        let result = result.unwrap_or_else(|panic| {
-            Err(StoreError::Poisoned { reason: format!("a worker panicked: {}", panic_message(&*panic)) })
-        });
-        match result {
-            Ok(receipts) => self.deliver(jobs, receipts),
-            Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(partition, jobs, &faults),
-            Err(StoreError::Invalid(faults)) if jobs[0].reply.is_none() => {
-                jobs.into_iter().for_each(|job| self.append_rest(partition, job, &faults));
-            }
-            Err(error) => self.refuse(jobs, error),
-        }
-    }
-
-    /// One request's fault must not be its neighbours': those without one stay together, each of the
-    /// others is tried by itself.
-    fn append_apart(&mut self, partition: Partition, jobs: Vec<Job>, faults: &[Fault]) {
-        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
-        let mut end = 0;
-        let (faulty, sound): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
-            let events = end..end + job.indices.len();
-            end = events.end;
-            // A fault that names no event may be anybody's.
-            bad.is_empty() || events.into_iter().any(|event| bad.contains(&event))
-        });
-        if !sound.is_empty() {
-            self.append(partition, sound);
-        }
-        for job in faulty {
-            self.append(partition, vec![job]);
-        }
-    }
-
-    /// A request that was answered when it was queued cannot be asked to mend itself: it loses the
-    /// events the store refuses, and no others.
-    fn append_rest(&mut self, partition: Partition, mut job: Job, faults: &[Fault]) {
-        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
-        let before = job.indices.len();
-        let mut at = 0..;
-        job.indices.retain(|_| at.next().is_some_and(|at| !bad.contains(&at)));
-        let lost = if bad.is_empty() { before } else { before - job.indices.len() };
-        error!(events = lost, fault = %faults[0], "events that were acknowledged as queued are refused");
-        if !bad.is_empty() && !job.indices.is_empty() {
-            self.append(partition, vec![job]);
-        }
-    }
-
-    fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
-        self.pause = FIRST_PAUSE;
-        let stored = receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count();
-        debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
-        let mut receipts = receipts.into_iter();
-        for job in jobs {
-            let own = receipts.by_ref().take(job.indices.len()).collect();
-            job.answer(Ok(own));
-        }
-    }
-
-    /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
-    fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
-        if matches!(self.health.state(), health::State::Failed(_)) {
-            // Said already.
-        } else if error.is_fatal() {
-            self.health.fail(error.to_string());
-        } else {
-            warn!(error = %error, requests = jobs.len(), "a group was not stored");
-        }
-        let retryable = error.is_retryable();
-        let error = match (error, jobs.as_slice()) {
-            // From the events of the job to those of its request.
-            (StoreError::Invalid(mut faults), [job]) => {
-                for fault in &mut faults {
-                    fault.index = fault.index.map(|index| job.indices[index] as usize);
-                }
-                Arc::new(StoreError::Invalid(faults))
-            }
-            (error, _) => Arc::new(error),
-        };
-        let mut kept = VecDeque::new();
-        for job in jobs {
-            if job.reply.is_some() {
-                job.answer(Err(Arc::clone(&error)));
-            } else if retryable {
-                kept.push_back(job);
-            } else {
-                error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
-            }
-        }
-        if !kept.is_empty() {
-            // Before whatever came after them: the order stays.
-            kept.append(&mut self.next);
-            self.next = kept;
-            self.rest_until = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
-fn append_group(
-    store: &dyn DedupStore,
-    partition: Partition,
-    jobs: &[Job],
-) -> Result<Vec<Receipt>, StoreError> {
-    let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
-    let events = jobs.iter().zip(&views);
-    let events = events.flat_map(|(job, view)| job.indices.iter().map(|&index| view.event(index as usize)));
-    store.append(partition, AttemptId::new(), &events.collect::<Vec<_>>())
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "without a message",
     }
 }

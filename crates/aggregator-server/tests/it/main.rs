@@ -7,4 +7,6 @@ mod limits;
 mod process;
 mod publish;
 mod read;
+#[path = "../shared/signal.rs"]
+mod signal;
 mod support;

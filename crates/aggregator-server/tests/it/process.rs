@@ -9,6 +9,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::signal;
 use crate::support::{Process, events};
 
 async fn publish(server: &Process, query: &str, body: &Value) -> Value {
@@ -182,6 +183,18 @@ fn the_health_check_asks_the_server_that_listens_there() {
 }
 
 #[tokio::test]
+async fn a_failure_ends_the_program_with_its_own_code_if_it_is_told_to() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let server = Process::start(&path, &["--exit-on-failure"]);
+    publish(&server, "", &events("t", 0..1)).await;
+    rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM events", []).unwrap();
+    let answer = publish(&server, "", &events("t", 0..1)).await;
+    assert_eq!(answer["type"], "urn:aggregator:problem:failed");
+    assert_eq!(server.wait().code(), Some(3));
+}
+
+#[tokio::test]
 async fn the_check_finds_what_is_wrong_with_a_store() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
@@ -207,8 +220,7 @@ fn logs(store: &Path, args: &[&str]) -> String {
     let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut byte = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    signal::send("-TERM", &child);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stderr).unwrap()

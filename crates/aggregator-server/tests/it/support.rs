@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::signal;
+
 /// Nothing here takes nearly as long; what does is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -163,8 +165,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        signal::send(signal, &self.child);
     }
 
     pub(crate) fn wait(mut self) -> ExitStatus {

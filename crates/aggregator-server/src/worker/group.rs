@@ -1,0 +1,161 @@
+//! What becomes of a group: appended whole or, if the store finds fault with it, in parts; and everybody told.
+
+use std::any::Any;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use aggregator_core::fail_point::{self, FailPoint};
+use aggregator_core::{AttemptId, DedupStore, Fault, Outcome, Partition, Receipt, StoreError};
+use tracing::{debug, error, warn};
+
+use super::{FIRST_PAUSE, Job, LONGEST_PAUSE, Worker};
+use crate::health;
+use crate::mutation;
+use crate::sync::Instant;
+
+impl Worker {
+    /// Appends jobs of one partition. Together they are a group, or a part of one that follows what was
+    /// appended of it before.
+    pub(super) fn append(&mut self, partition: Partition, mut jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        if let health::State::Failed(reason) = self.health.state() {
+            let reason = reason.to_owned();
+            return self.refuse(jobs, StoreError::Poisoned { reason });
+        }
+        if self.next.iter().take(self.kept).any(|job| job.partition == partition) {
+            let reason = "it has not taken what came before".to_owned();
+            return self.refuse(jobs, StoreError::Unavailable { reason, source: None });
+        }
+        fail_point::acknowledge_early(|| mutation::answer_all(&mut jobs));
+        // The jobs stay out of the store's reach: whatever happens there, they are answered.
+        let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, partition, &jobs)));
+        let result = result.unwrap_or_else(|panic| {
+            Err(StoreError::Poisoned { reason: format!("a worker panicked: {}", panic_message(&*panic)) })
+        });
+        match result {
+            Ok(receipts) => self.deliver(jobs, receipts),
+            Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(partition, jobs, &faults),
+            Err(StoreError::Invalid(faults)) if jobs[0].reply.is_none() => {
+                jobs.into_iter().for_each(|job| self.append_rest(partition, job, &faults));
+            }
+            Err(error) => self.refuse(jobs, error),
+        }
+    }
+
+    /// One request's fault must not be its neighbours': those without one stay together, each of the
+    /// others is tried by itself. One that was answered when it was queued keeps its place, since its
+    /// publisher counts on the order; one that is waited for has none yet, and comes last.
+    fn append_apart(&mut self, partition: Partition, jobs: Vec<Job>, faults: &[Fault]) {
+        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
+        let mut end = 0;
+        let (mut sound, mut last) = (Vec::new(), Vec::new());
+        for job in jobs {
+            let mut events = end..end + job.indices.len();
+            end = events.end;
+            // A fault that names no event may be anybody's.
+            if !bad.is_empty() && !events.any(|event| bad.contains(&event)) {
+                sound.push(job);
+            } else if job.reply.is_some() {
+                last.push(job);
+            } else {
+                self.append(partition, std::mem::take(&mut sound));
+                self.append(partition, vec![job]);
+            }
+        }
+        self.append(partition, sound);
+        for job in last {
+            self.append(partition, vec![job]);
+        }
+    }
+
+    /// A request that was answered when it was queued cannot be asked to mend itself: it loses the
+    /// events the store refuses, and no others.
+    fn append_rest(&mut self, partition: Partition, mut job: Job, faults: &[Fault]) {
+        let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
+        let before = job.indices.len();
+        let mut at = 0..;
+        job.indices.retain(|_| at.next().is_some_and(|at| !bad.contains(&at)));
+        let lost = if bad.is_empty() { before } else { before - job.indices.len() };
+        error!(events = lost, fault = %faults[0], "events that were acknowledged as queued are refused");
+        if !bad.is_empty() && !job.indices.is_empty() {
+            self.append(partition, vec![job]);
+        }
+    }
+
+    fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
+        FailPoint::BeforeReplies.reach();
+        self.pause = FIRST_PAUSE;
+        let stored = receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count();
+        debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
+        let mut receipts = receipts.into_iter();
+        for job in jobs {
+            let own = receipts.by_ref().take(job.indices.len()).collect();
+            job.answer(Ok(own));
+        }
+    }
+
+    /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
+    fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
+        if matches!(self.health.state(), health::State::Failed(_)) {
+            // Said already.
+        } else if error.is_fatal() {
+            self.health.fail(error.to_string());
+        } else {
+            warn!(error = %error, requests = jobs.len(), "a group was not stored");
+        }
+        let retryable = error.is_retryable();
+        let error = match (error, jobs.as_slice()) {
+            // From the events of the job to those of its request.
+            (StoreError::Invalid(mut faults), [job]) => {
+                for fault in &mut faults {
+                    fault.index = fault.index.map(|index| job.indices[index] as usize);
+                }
+                Arc::new(StoreError::Invalid(faults))
+            }
+            (error, _) => Arc::new(error),
+        };
+        let mut kept = Vec::new();
+        for job in jobs {
+            if job.reply.is_some() {
+                job.answer(Err(Arc::clone(&error)));
+            } else if retryable {
+                kept.push(job);
+            } else {
+                error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
+            }
+        }
+        if !kept.is_empty() {
+            // Behind what came before them and before what came after them: the order stays.
+            let later = self.next.split_off(self.kept);
+            self.kept += kept.len();
+            self.next.extend(kept);
+            self.next.extend(later);
+            if self.rest_until.is_none() {
+                self.rest_until = Some(Instant::now() + self.pause);
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn append_group(
+    store: &dyn DedupStore,
+    partition: Partition,
+    jobs: &[Job],
+) -> Result<Vec<Receipt>, StoreError> {
+    let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
+    let events = jobs.iter().zip(&views);
+    let events = events.flat_map(|(job, view)| job.indices.iter().map(|&index| view.event(index as usize)));
+    store.append(partition, AttemptId::new(), &events.collect::<Vec<_>>())
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "without a message",
+    }
+}
