@@ -45,10 +45,13 @@ impl Position {
         Self { partition, offset, horizon: 0 }
     }
 
-    /// Whether it stands for an event beyond `offset`.
-    pub(crate) fn is_beyond(self, offset: u64) -> bool {
-        // The start of a descending read stands for no event.
-        self.offset > offset && self.offset != u64::MAX
+    /// Whether what was read up to here, or is still to be read, holds an event beyond `offset`.
+    pub(crate) fn is_beyond(self, offset: u64, order: Order) -> bool {
+        match order {
+            Order::Ascending => self.offset > offset,
+            // A descending reader is done with its offset and what lies above. The start stands for no event.
+            Order::Descending => self.offset > offset.saturating_add(1) && self.offset != u64::MAX,
+        }
     }
 }
 

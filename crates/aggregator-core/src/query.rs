@@ -96,7 +96,7 @@ impl Query {
             let ancestor = store.ancestors.iter().find(|ancestor| ancestor.id == after.store);
             let ancestor =
                 ancestor.ok_or_else(|| StoreError::invalid("after", "is a cursor of another store"))?;
-            if after.positions.iter().any(|position| position.is_beyond(ancestor.until_offset)) {
+            if after.positions.iter().any(|position| position.is_beyond(ancestor.until_offset, after.order)) {
                 return Err(StoreError::invalid(
                     "after",
                     "is a cursor of the store this one is a copy of, and from after the copy was made: start anew",

@@ -28,7 +28,11 @@ pub(super) fn check_positions(
     let mut expired = false;
     for position in &mut *positions {
         let Ends { purged_offset, last_offset } = ends(position.partition)?;
-        if query.after.is_some() && position.is_beyond(last_offset) {
+        if query.order == Order::Descending && query.after.is_none() {
+            // What comes from now on lies before the beginning of this walk, whatever its pages hold.
+            position.offset = last_offset.saturating_add(1);
+        }
+        if query.after.is_some() && position.is_beyond(last_offset, query.order) {
             return Err(StoreError::invalid(
                 "after",
                 "is ahead of the store, which was put back to an older state: start anew",
