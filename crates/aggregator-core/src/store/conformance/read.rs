@@ -231,7 +231,8 @@ fn topics_are_listed_in_pages(backend: &dyn Backend) {
     append(&*store, &names.iter().map(|name| event(name, "1")).collect::<Vec<_>>());
     names.sort();
     let mut listed: Vec<Topic> = Vec::new();
-    loop {
+    // Three pages and the empty one; a listing that does not get on must not go on for ever.
+    for _ in 0..4 {
         let page = store.topics(listed.last(), 10).unwrap();
         assert!(page.len() <= 10);
         if page.is_empty() {
