@@ -15,9 +15,9 @@ use std::sync::{Mutex, PoisonError};
 use ulid::Ulid;
 
 pub use memory::MemoryStore;
+pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 #[cfg(feature = "test-util")]
 pub use sqlite::{OnSync, TestHooks};
-pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::{
     Event, EventRef, Identity, Page, Partition, Partitions, Query, Scope, StoreError, Timestamp, Topic,

@@ -128,8 +128,8 @@ pub struct Identity {
     pub topic: Topic,
     /// The publisher's id.
     pub event_id: EventId,
-    /// The source. It counts only where the topic has [`Scope::Source`]; without one, an identity
-    /// there stands for the first event of any source.
+    /// The source. It counts only where the topic has [`Scope::Source`]; without one, an identity there
+    /// is that of an event that came without one: its source is `unknown`.
     pub source: Option<Source>,
 }
 

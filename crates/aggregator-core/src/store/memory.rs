@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cursor::Position;
-use crate::event::{digest, slot};
+use crate::event::{DEFAULT_SOURCE, digest, slot};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::page::{Ends, Scan, Scanner, check_positions, merge};
 use crate::store::{
@@ -16,7 +16,8 @@ use crate::store::{
 };
 use crate::time::{Clock, system_clock};
 use crate::{
-    EventRef, Fault, Identity, InvalidField, Partition, Partitions, Scope, StoreError, Timestamp, Topic,
+    EventRef, Fault, Identity, InvalidField, Partition, Partitions, Scope, Source, StoreError, Timestamp,
+    Topic,
 };
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
@@ -220,20 +221,13 @@ impl State {
     fn find(&self, partitions: Partitions, id: &Identity) -> Option<&Row> {
         let topic = self.topics.get(&id.topic)?;
         let rows = &self.partitions[usize::from(partitions.of(id.topic.as_str()).0)];
-        let key = |source: &str| {
-            (
-                id.topic.as_str().to_owned(),
-                id.event_id.as_str().to_owned(),
-                topic.scope.key(source).to_owned(),
-            )
-        };
-        match (&id.source, topic.scope) {
-            (Some(source), _) => rows.seen.get(&key(source.as_str())).map(|&at| &rows.rows[at]),
-            (None, Scope::Topic) => rows.seen.get(&key("")).map(|&at| &rows.rows[at]),
-            (None, Scope::Source) => rows.rows.iter().find(|row| {
-                row.event.topic == id.topic.as_str() && row.event.event_id == id.event_id.as_str()
-            }),
-        }
+        let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
+        let key = (
+            id.topic.as_str().to_owned(),
+            id.event_id.as_str().to_owned(),
+            topic.scope.key(source).to_owned(),
+        );
+        rows.seen.get(&key).map(|&at| &rows.rows[at])
     }
 }
 

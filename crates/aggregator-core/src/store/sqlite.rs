@@ -11,6 +11,7 @@ mod fault;
 mod group;
 mod index;
 mod open;
+mod original;
 mod purge;
 mod reader;
 mod schema;
@@ -19,7 +20,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -28,6 +29,8 @@ use rusqlite::OpenFlags;
 use self::connector::Connector;
 #[cfg(feature = "test-util")]
 pub use self::connector::{OnSync, TestHooks};
+pub use self::index::IndexOptions;
+use self::index::{Index, Upkeep};
 use self::writer::Writer;
 use crate::store::{
     AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreInfo,
@@ -49,6 +52,8 @@ pub struct SqliteOptions {
     pub cache_bytes: u32,
     /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
     pub checkpoint_bytes: u32,
+    /// How the dedup index is laid out.
+    pub index: IndexOptions,
     /// Where `processed_at` comes from.
     pub clock: Clock,
     /// What a test puts below the store.
@@ -64,6 +69,7 @@ impl Default for SqliteOptions {
             read_wait: Duration::from_secs(5),
             cache_bytes: 64 << 20,
             checkpoint_bytes: 8 << 20,
+            index: IndexOptions::default(),
             clock: system_clock(),
             #[cfg(feature = "test-util")]
             test_hooks: TestHooks::default(),
@@ -84,6 +90,7 @@ pub struct SqliteStore {
     path: PathBuf,
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
+    index: Arc<Index>,
     writer: Mutex<Writer>,
     callbacks: Mutex<Vec<CommitCallback>>,
     /// Held as long as the store is open; declared last, so it is let go last.
@@ -132,15 +139,39 @@ impl SqliteStore {
                 reason: "its readers cannot be opened".into(),
                 source: Some(Box::new(error)),
             })?;
+        let index = Arc::new(opened.index);
+        let upkeep = Upkeep::start(
+            Arc::clone(&index),
+            opened.manifest,
+            options.index,
+            opened.index_reader,
+            connector.index_in_step(),
+        );
+        let upkeep = upkeep.map_err(|error| StoreError::Unavailable {
+            reason: "the thread that builds the dedup index cannot be started".into(),
+            source: Some(Box::new(error)),
+        })?;
         Ok(Self {
             info,
             path: opened.path,
             connector,
             readers,
-            writer: Mutex::new(Writer::new(opened.connection, options)),
+            index,
+            writer: Mutex::new(Writer::new(opened.connection, options, upkeep)),
             callbacks: Mutex::default(),
             _lock: opened.lock,
         })
+    }
+
+    /// Makes the dedup index of the store at `path` anew from its events and stubs, whatever is left of it,
+    /// and opens the store. Everything that takes is begun again by the next opening, should it be cut off.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`]; [`StoreError::Corrupt`] where an event or a stub itself is damaged.
+    pub fn rebuild_index(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        let connector = Connector::new(&options);
+        open::reset_index(path.as_ref(), &options, &connector)?;
+        Self::open_with(path, options)
     }
 
     /// The file.
@@ -182,11 +213,11 @@ impl DedupStore for SqliteStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        reader::read(&mut *self.reader()?, &self.info, query)
+        reader::read(&mut *self.reader()?, &self.index, &self.info, query)
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        reader::lookup(&mut *self.reader()?, ids)
+        reader::lookup(&mut *self.reader()?, &self.index, ids)
     }
 
     fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
@@ -213,7 +244,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
-        verify::verify(&mut *self.reader()?)
+        verify::verify(&mut *self.reader()?, self.connector.fingerprint_bits())
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use aggregator_core::store::conformance::{Backend, Options, run_all};
+use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
 use tempfile::TempDir;
 
@@ -24,13 +25,21 @@ impl Backend for Memory {
 struct Sqlite {
     directory: TempDir,
     paths: Mutex<HashMap<StoreId, PathBuf>>,
+    index: IndexOptions,
+    fingerprint_bits: u32,
 }
 
 impl Sqlite {
+    fn new(index: IndexOptions, fingerprint_bits: u32) -> Self {
+        Self { directory: TempDir::new().unwrap(), paths: Mutex::default(), index, fingerprint_bits }
+    }
+
     fn open_at(&self, path: PathBuf, options: Options) -> Arc<dyn DedupStore> {
         let options = SqliteOptions {
             clock: options.clock,
             max_topics: options.max_topics,
+            index: self.index,
+            test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() },
             ..SqliteOptions::default()
         };
         let store = SqliteStore::open_with(&path, options).unwrap();
@@ -65,5 +74,18 @@ fn memory_with_four_partitions_keeps_the_contract() {
 
 #[test]
 fn sqlite_keeps_the_contract() {
-    run_all(&Sqlite { directory: TempDir::new().unwrap(), paths: Mutex::default() });
+    run_all(&Sqlite::new(IndexOptions::default(), 48));
+}
+
+/// So few identities to a run that every case flushes and merges.
+const TINY: IndexOptions = IndexOptions { recent: 4, section: 3, fan_out: 2 };
+
+#[test]
+fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_all_the_time() {
+    run_all(&Sqlite::new(TINY, 48));
+}
+
+#[test]
+fn sqlite_keeps_the_contract_when_many_identities_share_a_fingerprint() {
+    run_all(&Sqlite::new(TINY, 3));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use aggregator_core::store::TestHooks;
+use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, EventRef, SqliteOptions, SqliteStore, StoreError, Timestamp,
 };
@@ -88,10 +88,14 @@ impl Lab {
         let options = SqliteOptions {
             readers: 1,
             checkpoint_bytes,
+            // Flushed every few appends, and merged in several slices.
+            index: IndexOptions { recent: 5, section: 4, fan_out: 2 },
             clock: Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed))),
             test_hooks: TestHooks {
                 vfs: Some(self.disk.name().to_owned()),
                 synchronous_normal: self.synchronous_normal,
+                index_in_step: true,
+                fingerprint_bits: 0,
                 on_sync: Some(Arc::new(move |path| disk.synced(path))),
             },
             ..SqliteOptions::default()

@@ -8,7 +8,9 @@ use super::{
     read_all, seqs, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
-use crate::{AttemptId, DedupStoreExt, Event, Partition, Scope, StoreError, StoreStats, Timestamp};
+use crate::{
+    AttemptId, DedupStoreExt, Event, EventId, Partition, Query, Scope, StoreError, StoreStats, Timestamp,
+};
 
 pub(super) const CASES: &[Case] = cases![
     an_event_is_stored_once,
@@ -196,7 +198,18 @@ fn the_source_counts_only_in_its_scope(backend: &dyn Backend) {
     };
     assert_eq!([ask("n", Some("z")), ask("n", None)], [Some(1), Some(1)]);
     assert_eq!([ask("w", Some("x")), ask("w", Some("y")), ask("w", Some("z"))], [Some(1), Some(2), None]);
-    assert_eq!(ask("w", None), Some(1), "without a source: the first of any");
+    assert_eq!(ask("w", None), None, "no event came without a source");
+    append_one(&*store, &event("w", "1").with_scope(Scope::Source));
+    assert_eq!(ask("w", None), Some(3));
+
+    // Whoever asks for the id alone is given the events of all sources.
+    let id = Some(EventId::new("1").unwrap());
+    let seqs = |source: Option<&str>| {
+        let source = source.map(|source| crate::Source::new(source).unwrap());
+        let found = read_all(&*store, Query { event_id: id.clone(), source, ..query("w") });
+        found.iter().map(|event| event.seq).collect::<Vec<_>>()
+    };
+    assert_eq!([seqs(None), seqs(Some("y")), seqs(Some("z"))], [vec![1, 2, 3], vec![2], vec![]]);
     assert_sound(&*store);
 }
 

@@ -11,6 +11,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
+use super::index::FINGERPRINT_BITS;
 
 /// What a test puts below the store. Nobody else wants any of it.
 #[cfg(feature = "test-util")]
@@ -20,6 +21,10 @@ pub struct TestHooks {
     pub vfs: Option<String>,
     /// Breaks durability: commits are not synced. For the proof that a test of durability notices.
     pub synchronous_normal: bool,
+    /// Appends wait for what the dedup index needs, so that a seed brings back the same writes.
+    pub index_in_step: bool,
+    /// How many bits the fingerprints of the dedup index have; 48 if it is 0. With a few, they collide.
+    pub fingerprint_bits: u32,
     /// Told of each file that was synced past SQLite, and so past its VFS.
     pub on_sync: Option<OnSync>,
 }
@@ -74,6 +79,23 @@ impl Connector {
             return ("NORMAL", 1);
         }
         ("FULL", 2)
+    }
+
+    /// See [`TestHooks`].
+    pub(super) fn index_in_step(&self) -> bool {
+        #[cfg(feature = "test-util")]
+        return self.hooks.index_in_step;
+        #[cfg(not(feature = "test-util"))]
+        false
+    }
+
+    /// How many bits of a fingerprint are used.
+    pub(super) fn fingerprint_bits(&self) -> u32 {
+        #[cfg(feature = "test-util")]
+        if self.hooks.fingerprint_bits != 0 {
+            return self.hooks.fingerprint_bits;
+        }
+        FINGERPRINT_BITS
     }
 
     /// Writes every byte of the file at `path` over itself, and syncs it. A file that is not there is fine.

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
-use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use super::index::{Insert, Key, Lookup};
+use super::checksum::EventRow;
+use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::original::{Original, Originals};
 use crate::event::{digest, slot};
 use crate::store::memory::too_many_topics;
 use crate::store::{Outcome, Receipt};
@@ -35,6 +36,21 @@ pub(super) struct TopicRow {
     pub(super) purged_seq: u64,
     duplicates: u64,
     conflicts: u64,
+}
+
+impl TopicRow {
+    fn key<'a>(&self, event: &EventRef<'a>) -> Key<'a> {
+        Key { topic_id: self.id, event_id: event.event_id(), source: self.scope.key(event.source()) }
+    }
+
+    fn count_repeat(&mut self, tail: &mut Tail, receipt: Receipt) -> Receipt {
+        let conflicts = u64::from(receipt.outcome == Outcome::Conflict);
+        self.duplicates += 1;
+        self.conflicts += conflicts;
+        tail.duplicates += 1;
+        tail.conflicts += conflicts;
+        receipt
+    }
 }
 
 /// What went wrong inside a transaction.
@@ -86,14 +102,6 @@ pub(super) fn read_topic(connection: &Connection, name: &str) -> rusqlite::Resul
     row.optional()
 }
 
-/// The row itself decides, not the index that led to it.
-fn check_identity(key: Key<'_>, topic_id: i64, event_id: &str, offset: u64) -> rusqlite::Result<()> {
-    if (key.topic_id, key.event_id) == (topic_id, event_id) {
-        return Ok(());
-    }
-    Err(Corruption::error(format!("the dedup index points to offset {offset}, which holds another identity")))
-}
-
 /// Refuses the events whose topics would be too many. Topics that are met for the first time since the
 /// start are remembered on the way.
 pub(super) fn check_topics(
@@ -122,36 +130,39 @@ pub(super) fn check_topics(
 /// One append: its statements and what it has to know, inside one transaction.
 pub(super) struct Group<'c, 'k> {
     known: &'k mut Known,
+    /// What was stored so far.
+    added: &'k mut Recent,
+    index: &'k Index,
     now: Timestamp,
     transaction: &'c Transaction<'c>,
-    lookup: Lookup<'c>,
-    insert: Insert<'c>,
+    chunks: Chunks<'c>,
+    originals: Originals<'c>,
     insert_event: CachedStatement<'c>,
-    original_event: CachedStatement<'c>,
-    original_stub: CachedStatement<'c>,
 }
 
 impl<'c, 'k> Group<'c, 'k> {
+    /// `added` is where the entries of what is stored go.
     pub(super) fn new(
         transaction: &'c Transaction<'c>,
         known: &'k mut Known,
+        index: &'k Index,
+        added: &'k mut Recent,
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
+        added.clear();
         Ok(Self {
             known,
+            added,
+            index,
             now,
             transaction,
-            lookup: Lookup::new(transaction)?,
-            insert: Insert::new(transaction)?,
+            chunks: Chunks::new(transaction)?,
+            originals: Originals::new(transaction)?,
             insert_event: transaction.prepare_cached(
                 "INSERT INTO events (offset, topic_id, seq, event_id, timestamp, source, payload,
                                      sequence, content_type, attributes, processed_at, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
-            original_event: transaction
-                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?,
-            original_stub: transaction
-                .prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?,
         })
     }
 
@@ -161,13 +172,33 @@ impl<'c, 'k> Group<'c, 'k> {
         // neighbours in a topic, and a topic is resolved once.
         let mut order: Vec<usize> = (0..events.len()).collect();
         order.sort_by_key(|&index| events[index].topic());
-        let mut receipts = vec![None; events.len()];
+        let mut topics = Vec::new();
+        let mut keys = Vec::with_capacity(events.len());
         for run in order.chunk_by(|&a, &b| events[a].topic() == events[b].topic()) {
-            let mut topic = self.topic(&events[run[0]])?;
-            for &index in run {
-                receipts[index] = Some(self.append_event(&mut topic, &events[index])?);
+            let topic = self.topic(&events[run[0]])?;
+            keys.extend(run.iter().map(|&index| topic.key(&events[index])));
+            topics.push((topic, run.len()));
+        }
+        let fingerprints: Vec<u64> = keys.iter().map(|&key| self.index.fingerprint(key)).collect();
+        let hits = self.index.probe(&fingerprints);
+        let mut hits = hits.as_slice();
+
+        let mut receipts = vec![None; events.len()];
+        let mut position = 0;
+        for (mut topic, count) in topics {
+            let name = events[order[position]].topic();
+            for position in position..position + count {
+                let (of_event, after) = hits.split_at(hits.partition_point(|hit| hit.position <= position));
+                hits = after;
+                let (key, event) = (keys[position], &events[order[position]]);
+                let receipt = match self.repeat(key, fingerprints[position], of_event, event)? {
+                    Some(receipt) => topic.count_repeat(&mut self.known.tail, receipt),
+                    None => self.store(&mut topic, fingerprints[position], event)?,
+                };
+                receipts[order[position]] = Some(receipt);
             }
-            self.update_topic(events[run[0]].topic(), topic)?;
+            self.update_topic(name, topic)?;
+            position += count;
         }
         self.update_tail()?;
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event is in one run")).collect())
@@ -191,23 +222,17 @@ impl<'c, 'k> Group<'c, 'k> {
         Ok(TopicRow { id, scope: event.scope(), last_seq: 0, duplicates: 0, conflicts: 0, purged_seq: 0 })
     }
 
-    fn append_event(&mut self, topic: &mut TopicRow, event: &EventRef<'_>) -> Result<Receipt, Failure> {
-        let key =
-            Key { topic_id: topic.id, event_id: event.event_id(), source: topic.scope.key(event.source()) };
-        if let Some(offset) = self.lookup.find(key)? {
-            let receipt = self.repeat(key, offset, event)?;
-            topic.duplicates += 1;
-            topic.conflicts += u64::from(receipt.outcome == Outcome::Conflict);
-            self.known.tail.duplicates += 1;
-            self.known.tail.conflicts += u64::from(receipt.outcome == Outcome::Conflict);
-            return Ok(receipt);
-        }
+    fn store(
+        &mut self,
+        topic: &mut TopicRow,
+        fingerprint: u64,
+        event: &EventRef<'_>,
+    ) -> rusqlite::Result<Receipt> {
         topic.last_seq += 1;
         self.known.tail.last_offset += 1;
         self.known.tail.stored += 1;
-        let offset = self.known.tail.last_offset;
         let row = EventRow {
-            offset,
+            offset: self.known.tail.last_offset,
             topic_id: topic.id,
             seq: topic.last_seq,
             event_id: event.event_id(),
@@ -233,37 +258,48 @@ impl<'c, 'k> Group<'c, 'k> {
             row.processed_at,
             row.checksum(),
         ))?;
-        self.insert.insert(key, offset)?;
+        self.added.insert(Entry { fingerprint, offset: row.offset });
         Ok(Receipt { outcome: Outcome::Stored, seq: Some(topic.last_seq), processed_at: self.now })
     }
 
-    /// The receipt of an event whose identity is that of the row at `offset`.
-    fn repeat(&mut self, key: Key<'_>, offset: u64, event: &EventRef<'_>) -> Result<Receipt, Failure> {
+    /// The receipt of an event whose identity is stored already.
+    fn repeat(
+        &mut self,
+        key: Key<'_>,
+        fingerprint: u64,
+        hits: &[Hit],
+        event: &EventRef<'_>,
+    ) -> rusqlite::Result<Option<Receipt>> {
         let receipt = |same: bool, seq, processed_at| Receipt {
             outcome: if same { Outcome::Duplicate } else { Outcome::Conflict },
             seq,
             processed_at: Timestamp::from_micros(processed_at),
         };
-        let original = self.original_event.query_row([offset], |row| {
-            let first = EventRow::read(row)?;
-            check_identity(key, first.topic_id, first.event_id, offset)?;
-            Ok(receipt(first.payload == event.payload(), Some(first.seq), first.processed_at))
-        });
-        if let Some(receipt) = original.optional()? {
-            return Ok(receipt);
+        let mut compare = |offset| {
+            self.originals.find(key, offset, |original| match original {
+                Original::Event(first) => {
+                    receipt(first.payload == event.payload(), Some(first.seq), first.processed_at)
+                }
+                Original::Stub(first) => {
+                    // An identity that was imported alone has no digest, and any payload repeats it.
+                    let same = first.digest.is_none_or(|kept| kept == digest(event.payload()));
+                    receipt(same, first.seq, first.processed_at)
+                }
+            })
+        };
+        for offset in self.added.offsets(fingerprint) {
+            if let Some(receipt) = compare(offset)? {
+                return Ok(Some(receipt));
+            }
         }
-        let stub = self.original_stub.query_row([offset], |row| {
-            let first = StubRow::read(row)?;
-            check_identity(key, first.topic_id, first.event_id, offset)?;
-            // An identity that was imported alone has no digest, and any payload repeats it.
-            let same = first.digest.is_none_or(|kept| kept == digest(event.payload()));
-            Ok(receipt(same, first.seq, first.processed_at))
-        });
-        stub.optional()?.ok_or_else(|| {
-            Failure::Store(StoreError::corrupt(format!(
-                "the dedup index points to offset {offset}, where there is nothing"
-            )))
-        })
+        for hit in hits {
+            for offset in self.chunks.offsets(hit.place, fingerprint)? {
+                if let Some(receipt) = compare(offset)? {
+                    return Ok(Some(receipt));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn update_topic(&mut self, name: &str, topic: TopicRow) -> rusqlite::Result<()> {

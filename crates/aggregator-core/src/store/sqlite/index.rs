@@ -1,19 +1,96 @@
-//! The seam of the dedup index: "which row holds this identity?"
+//! The dedup index: "which row holds this identity?"
 //!
-//! This one is a plain B-tree over the identities themselves. It is exact by construction, and slow
-//! once it has outgrown the page cache. Whatever replaces it keeps these two types.
+//! A B-tree over random ids grows slower with every identity, for each of them lies on another page.
+//! This index is log-structured instead. The events table is the log and the truth; the index only
+//! points into it, and every answer is compared with the row's own bytes.
+//!
+//! ```text
+//!  append ─► recent (a map in memory: fingerprint ─► offset) ──full──► frozen
+//!                                                                        │ flush
+//!            level 0   run run run run ── merge ─► level 1  run run … ◄──┘ (into level 0)
+//! ```
+//!
+//! * A **fingerprint** is 48 bits of a keyed hash of the identity ([`fingerprint`]). Two identities may
+//!   share one; then both rows are looked at.
+//! * A **run** holds the entries of consecutive offsets, sorted by fingerprint, and never changes. It is
+//!   cut into 2^bits **sections** by the fingerprint's first bits. A section has **chunks** of entries,
+//!   each a row that fits a page, and a **head**: a filter and the chunks' first fingerprints. Heads stay
+//!   in memory, chunks do not ([`section`], [`chunk`], [`run`]).
+//! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
+//!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
+//!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.
+//! * The **manifest** is one row that says which sections there are, and up to which offset the runs
+//!   cover the log ([`manifest`]). What lies beyond is put into the recent map again at start ([`recover`]).
+//!
+//! Flushes and merges are prepared by a thread of their own ([`builder`]) and written by the writer, in
+//! the transactions of its appends, a **slice** at a time ([`upkeep`]). So the index is at one with the
+//! events after every commit, a crash at any instant included.
+//!
+//! Every row of the index has a checksum, and what is missing is noticed, since the manifest and the heads
+//! say what has to be there. Nothing that cannot be read is ever taken for "not seen".
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
+mod builder;
+mod check;
+mod chunk;
+mod fingerprint;
+mod lookup;
+mod manifest;
+mod recent;
+mod recover;
+mod run;
+mod section;
+mod upkeep;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+pub(super) use self::check::check;
+pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
+use self::fingerprint::Fingerprints;
+pub(super) use self::lookup::{Chunks, find};
+pub(super) use self::manifest::{Manifest, reset};
+pub(super) use self::recent::Recent;
+pub(super) use self::recover::recover;
+use self::run::Run;
+pub(super) use self::upkeep::Upkeep;
 
 pub(super) const CREATE: &str = "
-CREATE TABLE dedup_index (
-    topic_id INTEGER NOT NULL,
-    event_id TEXT    NOT NULL,
-    source   TEXT    NOT NULL, -- '' where the topic's scope leaves the source out
-    offset   INTEGER NOT NULL,
-    PRIMARY KEY (topic_id, event_id, source)
-) STRICT, WITHOUT ROWID;
+-- The dedup index. What there is of it: one row.
+CREATE TABLE index_manifest (
+    id         INTEGER PRIMARY KEY CHECK (id = 0),
+    generation INTEGER NOT NULL, -- counts the changes
+    manifest   TEXT    NOT NULL, -- JSON
+    checksum   INTEGER NOT NULL  -- XXH3-64 of the row
+) STRICT;
+
+CREATE TABLE index_sections (
+    section INTEGER PRIMARY KEY, -- run, number
+    head    BLOB NOT NULL        -- with its checksum
+) STRICT;
+
+CREATE TABLE index_chunks (
+    chunk   INTEGER PRIMARY KEY, -- run, section, number
+    entries BLOB NOT NULL        -- with their checksum
+) STRICT;
 ";
+
+/// How the dedup index is laid out. A file may be opened with other values than it was written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexOptions {
+    /// How many identities gather in memory before they are written as a run. Memory holds twice as many
+    /// at most, and so many rows are read at start.
+    pub recent: u32,
+    /// About how many identities a section holds: what is written at a time beside an append.
+    pub section: u32,
+    /// How many runs of a level make one of the next.
+    pub fan_out: u8,
+}
+
+impl Default for IndexOptions {
+    fn default() -> Self {
+        // The most entries that a map of 2^17 buckets takes.
+        Self { recent: (1 << 17) / 8 * 7, section: 1 << 15, fan_out: 4 }
+    }
+}
 
 /// An identity with its topic resolved.
 #[derive(Clone, Copy)]
@@ -24,48 +101,83 @@ pub(super) struct Key<'a> {
     pub(super) source: &'a str,
 }
 
-/// Asks the index, inside whatever transaction its connection has open.
-pub(super) struct Lookup<'c> {
-    find: CachedStatement<'c>,
-    find_any_source: CachedStatement<'c>,
+/// Says that the row at `offset` may have this fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) fingerprint: u64,
+    pub(super) offset: u64,
 }
 
-impl<'c> Lookup<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
-        Ok(Self {
-            find: connection.prepare_cached(
-                "SELECT offset FROM dedup_index WHERE topic_id = ?1 AND event_id = ?2 AND source = ?3",
-            )?,
-            find_any_source: connection.prepare_cached(
-                "SELECT offset FROM dedup_index WHERE topic_id = ?1 AND event_id = ?2 ORDER BY offset",
-            )?,
-        })
+/// What of the index is in memory. The writer changes it after its commits; readers ask it, too.
+pub(super) struct Index {
+    fingerprints: Fingerprints,
+    held: RwLock<Held>,
+}
+
+/// At one with the file as of `generation`, and with every append that has returned.
+struct Held {
+    generation: u64,
+    recent: Recent,
+    /// What is being written as a run, and the offset it goes up to.
+    frozen: Option<(Arc<Recent>, u64)>,
+    runs: Vec<Run>,
+}
+
+/// Where an identity may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hit {
+    /// Which of the fingerprints asked for.
+    pub(super) position: usize,
+    pub(super) place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// In the row at this offset.
+    Row(u64),
+    /// In rows that these chunks name, from the first one's key on.
+    Chunks { first: i64, count: u32 },
+}
+
+impl Index {
+    pub(super) fn fingerprint(&self, key: Key<'_>) -> u64 {
+        self.fingerprints.of(key)
     }
 
-    /// The offset of the event or stub with this identity.
-    pub(super) fn find(&mut self, key: Key<'_>) -> Result<Option<u64>> {
-        self.find.query_row((key.topic_id, key.event_id, key.source), |row| row.get(0)).optional()
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        // Whoever panicked with it left it whole: it is changed by steps that cannot fail.
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The offsets of the events and stubs with this id, whatever their source; ascending.
-    pub(super) fn find_any_source(&mut self, topic_id: i64, event_id: &str) -> Result<Vec<u64>> {
-        self.find_any_source.query_map((topic_id, event_id), |row| row.get(0))?.collect()
+    /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first.
+    pub(super) fn probe(&self, fingerprints: &[u64]) -> Vec<Hit> {
+        self.held().probe(fingerprints)
+    }
+
+    /// As [`Self::probe`], if what is in memory is of this generation.
+    pub(super) fn probe_at(&self, generation: u64, fingerprints: &[u64]) -> Option<Vec<Hit>> {
+        let held = self.held();
+        (held.generation == generation).then(|| held.probe(fingerprints))
     }
 }
 
-/// Adds to the index, inside the writer's transaction.
-pub(super) struct Insert<'c>(CachedStatement<'c>);
-
-impl<'c> Insert<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
-        connection
-            .prepare_cached(
-                "INSERT INTO dedup_index (topic_id, event_id, source, offset) VALUES (?1, ?2, ?3, ?4)",
-            )
-            .map(Self)
-    }
-
-    pub(super) fn insert(&mut self, key: Key<'_>, offset: u64) -> Result<()> {
-        self.0.execute((key.topic_id, key.event_id, key.source, offset)).map(drop)
+impl Held {
+    fn probe(&self, fingerprints: &[u64]) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        let maps = [Some(&self.recent), self.frozen.as_ref().map(|(frozen, _)| &**frozen)];
+        for map in maps.into_iter().flatten().filter(|map| !map.is_empty()) {
+            for (position, &fingerprint) in fingerprints.iter().enumerate() {
+                let rows = map.offsets(fingerprint).map(Place::Row);
+                hits.extend(rows.map(|place| Hit { position, place }));
+            }
+        }
+        // Run by run, so that the filters' cache misses do not wait for each other.
+        for run in &self.runs {
+            for (position, &fingerprint) in fingerprints.iter().enumerate() {
+                hits.extend(run.probe(fingerprint).map(|place| Hit { position, place }));
+            }
+        }
+        hits.sort_by_key(|hit| hit.position);
+        hits
     }
 }

@@ -4,10 +4,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::connector::Connector;
 use super::fault::store_error;
+use super::index::{Index, Manifest};
 use super::{SqliteOptions, index, schema};
 use crate::event::SLOTS;
 use crate::store::{Ancestor, StoreId};
@@ -18,6 +19,10 @@ pub(super) struct Opened {
     pub(super) id: StoreId,
     pub(super) ancestors: Vec<Ancestor>,
     pub(super) connection: Connection,
+    pub(super) index: Index,
+    pub(super) manifest: Manifest,
+    /// For the thread that builds the index.
+    pub(super) index_reader: Connection,
     pub(super) lock: File,
 }
 
@@ -34,9 +39,35 @@ pub(super) fn open(
         Ok(_) => check_header(&path)?,
     }
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
-    let (connection, id) = connect(&path, options, connector).map_err(failed)??;
+    let (mut connection, id) = connect(&path, options, connector).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
-    Ok(Opened { path, id, ancestors, connection, lock })
+    let recovered = index::recover(&mut connection, options.index, connector.fingerprint_bits());
+    let (index, manifest) = recovered.map_err(failed)?;
+    let index_reader = index_reader(&path, connector).map_err(failed)?;
+    Ok(Opened { path, id, ancestors, connection, index, manifest, index_reader, lock })
+}
+
+fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
+    let connection =
+        connector.open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.execute_batch(schema::READER_PRAGMAS)?;
+    Ok(connection)
+}
+
+/// Empties the dedup index of the store at `path`, so that opening the store makes it anew.
+pub(super) fn reset_index(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> Result<(), StoreError> {
+    let path = resolve(path)?;
+    let _lock = lock(&path)?;
+    check_header(&path)?;
+    let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
+    let (mut connection, _) = connect(&path, options, connector).map_err(failed)??;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    index::reset(&transaction).map_err(failed)?;
+    transaction.commit().map_err(failed)
 }
 
 /// The absolute path without links, its directory made if need be: two names of one file must meet at
@@ -139,7 +170,7 @@ fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
-    transaction.execute_batch(index::CREATE)?;
+    index::reset(&transaction)?;
     let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
     meta.execute(("store_id", StoreId::new().to_string()))?;
     meta.execute(("partitions", "1"))?;

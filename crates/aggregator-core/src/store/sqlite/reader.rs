@@ -3,17 +3,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow, text};
+use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, text};
 use super::fault::store_error;
-use super::index::{Key, Lookup};
+use super::index::{self, Index, Key};
+use super::original::{Original, Originals};
 use crate::cursor::Position;
+use crate::event::DEFAULT_SOURCE;
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::page::{Ends, Scan, Scanner, check_positions, merge};
 use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
-use crate::{Identity, Partition, Scope, StoreError, Timestamp, Topic, TopicSelector};
+use crate::{Identity, Partition, Scope, Source, StoreError, Timestamp, Topic, TopicSelector};
 
 pub(super) fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
     match row.get(column)? {
@@ -23,14 +26,46 @@ pub(super) fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
     }
 }
 
-pub(super) fn read(connection: &mut Connection, info: &StoreInfo, query: &Query) -> Result<Page, StoreError> {
+pub(super) fn read(
+    connection: &mut Connection,
+    index: &Index,
+    info: &StoreInfo,
+    query: &Query,
+) -> Result<Page, StoreError> {
     let failed = |error| store_error("reading events", error);
-    let mut positions = query.positions(info)?;
-    let snapshot = connection.transaction().map_err(failed)?;
-    check_positions(query, info, &mut positions, |_| ends(&snapshot, &query.topics).map_err(failed))?;
-    let scans = positions.into_iter().map(|from| scan(&snapshot, query, from));
-    let scans = scans.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-    Ok(merge(query, info, scans))
+    let positions = query.positions(info)?;
+    with_index(connection, "reading events", |snapshot| {
+        let mut positions = positions.clone();
+        check_positions(query, info, &mut positions, |_| ends(snapshot, &query.topics).map_err(failed))?;
+        let mut scans = Vec::with_capacity(positions.len());
+        for from in positions {
+            match scan(snapshot, index, query, from).map_err(failed)? {
+                Some(scan) => scans.push(scan),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(merge(query, info, scans)))
+    })
+}
+
+/// Runs `attempt` inside a read transaction, and anew while it finds that the index in memory belongs to
+/// another commit than the transaction: the writer is between its commit and telling memory of it, or
+/// has done that since the transaction began.
+fn with_index<T>(
+    connection: &mut Connection,
+    doing: &str,
+    attempt: impl Fn(&Connection) -> Result<Option<T>, StoreError>,
+) -> Result<T, StoreError> {
+    const ATTEMPTS: u32 = 200;
+    for _ in 0..ATTEMPTS {
+        let snapshot = connection.transaction().map_err(|error| store_error(doing, error))?;
+        if let Some(done) = attempt(&snapshot)? {
+            return Ok(done);
+        }
+        drop(snapshot);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(StoreError::unavailable(format!("{doing}: the dedup index is not at one with the file")))
 }
 
 fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {
@@ -54,7 +89,13 @@ fn select() -> String {
 
 const NAME: usize = 12;
 
-fn scan(connection: &Connection, query: &Query, from: Position) -> rusqlite::Result<Scan> {
+/// One partition's part of a page; `None` if the index in memory belongs to another commit.
+fn scan(
+    connection: &Connection,
+    index: &Index,
+    query: &Query,
+    from: Position,
+) -> rusqlite::Result<Option<Scan>> {
     let scanner = Scanner::new(query, from);
     let (beyond, order) = match query.order {
         Order::Ascending => (">", "ASC"),
@@ -64,24 +105,35 @@ fn scan(connection: &Connection, query: &Query, from: Position) -> rusqlite::Res
     let offset = i64::try_from(from.offset).unwrap_or(i64::MAX);
     let TopicSelector::Exact(topic) = &query.topics else {
         let sql = format!("{} WHERE e.offset {beyond} ?1 ORDER BY e.offset {order}", select());
-        return fill(connection, scanner, &sql, [offset], false);
+        return fill(connection, scanner, &sql, [offset], false).map(Some);
     };
-    let Some((topic_id, _)) = topic_id(connection, topic)? else { return Ok(scanner.finish()) };
-    let Some(event_id) = &query.event_id else {
+    let Some((topic_id, scope)) = topic_id(connection, topic)? else { return Ok(Some(scanner.finish())) };
+    // One event, unless any source will do where sources count: then the whole topic is looked through.
+    if let Some(event_id) = &query.event_id
+        && (scope == Scope::Topic || query.source.is_some())
+    {
+        let source = query.source.as_ref().map_or("", |source| scope.key(source.as_str()));
+        let key = Key { topic_id, event_id: event_id.as_str(), source };
+        let Some(rows) = index::find(connection, index, &[key], last_offset(connection)?)? else {
+            return Ok(None);
+        };
+        let rows = serde_json::Value::from(rows.concat()).to_string();
         let sql = format!(
-            "{} WHERE e.topic_id = ?2 AND e.offset {beyond} ?1 ORDER BY e.topic_id, e.offset {order}",
+            "{} WHERE e.offset IN (SELECT value FROM json_each(?2)) AND e.offset {beyond} ?1
+             ORDER BY e.offset {order}",
             select()
         );
-        return fill(connection, scanner, &sql, (offset, topic_id), true);
-    };
-    let offsets = Lookup::new(connection)?.find_any_source(topic_id, event_id.as_str())?;
-    let offsets = serde_json::Value::from(offsets).to_string();
+        return fill(connection, scanner, &sql, (offset, rows), false).map(Some);
+    }
     let sql = format!(
-        "{} WHERE e.offset IN (SELECT value FROM json_each(?2)) AND e.offset {beyond} ?1
-         ORDER BY e.offset {order}",
+        "{} WHERE e.topic_id = ?2 AND e.offset {beyond} ?1 ORDER BY e.topic_id, e.offset {order}",
         select()
     );
-    fill(connection, scanner, &sql, (offset, offsets), false)
+    fill(connection, scanner, &sql, (offset, topic_id), true).map(Some)
+}
+
+fn last_offset(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.prepare_cached("SELECT last_offset FROM partitions")?.query_row([], |row| row.get(0))
 }
 
 /// Takes rows until the scanner has enough. `dense` says that they are all rows of one topic, so that
@@ -140,53 +192,50 @@ fn topic_id(connection: &Connection, topic: &Topic) -> rusqlite::Result<Option<(
         .optional()
 }
 
-pub(super) fn lookup(connection: &mut Connection, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-    let failed = |error| store_error("looking identities up", error);
-    let snapshot = connection.transaction().map_err(failed)?;
-    let mut index = Lookup::new(&snapshot).map_err(failed)?;
-    ids.iter()
-        .map(|id| match find(&snapshot, &mut index, id).map_err(failed)? {
-            None => Ok(None),
-            Some(offset) => match seen(&snapshot, offset).map_err(failed)? {
-                None => Err(StoreError::corrupt(format!(
-                    "the dedup index points to offset {offset}, where there is nothing"
-                ))),
-                seen => Ok(seen),
-            },
-        })
-        .collect()
+pub(super) fn lookup(
+    connection: &mut Connection,
+    index: &Index,
+    ids: &[Identity],
+) -> Result<Vec<Option<Seen>>, StoreError> {
+    with_index(connection, "looking identities up", |snapshot| {
+        look_up(snapshot, index, ids).map_err(|error| store_error("looking identities up", error))
+    })
 }
 
-fn find(connection: &Connection, index: &mut Lookup<'_>, id: &Identity) -> rusqlite::Result<Option<u64>> {
-    let Some((topic_id, scope)) = topic_id(connection, &id.topic)? else { return Ok(None) };
-    let event_id = id.event_id.as_str();
-    match (&id.source, scope) {
-        (None, Scope::Source) => Ok(index.find_any_source(topic_id, event_id)?.first().copied()),
-        (source, scope) => {
-            let source = source.as_ref().map_or("", |source| scope.key(source.as_str()));
-            index.find(Key { topic_id, event_id, source })
+fn look_up(
+    snapshot: &Connection,
+    index: &Index,
+    ids: &[Identity],
+) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
+    let mut keys = Vec::new();
+    let mut positions = Vec::new();
+    for (position, id) in ids.iter().enumerate() {
+        if let Some((topic_id, scope)) = topic_id(snapshot, &id.topic)? {
+            let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
+            keys.push(Key { topic_id, event_id: id.event_id.as_str(), source: scope.key(source) });
+            positions.push(position);
         }
     }
+    let Some(rows) = index::find(snapshot, index, &keys, last_offset(snapshot)?)? else { return Ok(None) };
+    let mut originals = Originals::new(snapshot)?;
+    let mut seen = vec![None; ids.len()];
+    for ((key, position), rows) in keys.into_iter().zip(positions).zip(rows) {
+        for offset in rows {
+            if let Some(found) = originals.find(key, offset, seen_in)? {
+                seen[position] = Some(found);
+                break;
+            }
+        }
+    }
+    Ok(Some(seen))
 }
 
-fn seen(connection: &Connection, offset: u64) -> rusqlite::Result<Option<Seen>> {
-    let mut event =
-        connection.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?;
-    let found = event.query_row([offset], |row| {
-        let event = EventRow::read(row)?;
-        let processed_at = Timestamp::from_micros(event.processed_at);
-        Ok(Seen { seq: Some(event.seq), processed_at, purged: false })
-    });
-    if let Some(seen) = found.optional()? {
-        return Ok(Some(seen));
-    }
-    let mut stub =
-        connection.prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?;
-    let found = stub.query_row([offset], |row| {
-        let stub = StubRow::read(row)?;
-        Ok(Seen { seq: stub.seq, processed_at: Timestamp::from_micros(stub.processed_at), purged: true })
-    });
-    found.optional()
+fn seen_in(original: Original<'_>) -> Seen {
+    let (seq, processed_at, purged) = match original {
+        Original::Event(event) => (Some(event.seq), event.processed_at, false),
+        Original::Stub(stub) => (stub.seq, stub.processed_at, true),
+    };
+    Seen { seq, processed_at: Timestamp::from_micros(processed_at), purged }
 }
 
 pub(super) fn topics(

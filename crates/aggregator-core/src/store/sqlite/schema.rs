@@ -4,7 +4,7 @@
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
 /// `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 pub(super) const PAGE_BYTES: u32 = 8192;
 

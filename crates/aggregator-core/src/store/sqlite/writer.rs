@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::fault::{is_io_failure, store_error};
 use super::group::{Failure, Group, Known, check_topics, read_tail};
+use super::index::{Recent, Upkeep};
 use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
 use crate::fail_point::{self, FailPoint};
@@ -17,6 +18,9 @@ pub(super) struct Writer {
     options: SqliteOptions,
     /// What the file says, as of the last commit; `None` where that has to be read first.
     known: Option<Known>,
+    upkeep: Upkeep,
+    /// The entries of the append at hand.
+    added: Recent,
     /// Why no further write is taken.
     poisoned: Option<String>,
     /// While readers pin the log, the length in pages at which to wait for them next.
@@ -35,8 +39,16 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, options: SqliteOptions) -> Self {
-        Self { connection, options, known: None, poisoned: None, restart_at_pages: 0 }
+    pub(super) fn new(connection: Connection, options: SqliteOptions, upkeep: Upkeep) -> Self {
+        Self {
+            connection,
+            options,
+            known: None,
+            upkeep,
+            added: Recent::default(),
+            poisoned: None,
+            restart_at_pages: 0,
+        }
     }
 
     /// The receipts and the last offset.
@@ -52,6 +64,7 @@ impl Writer {
     }
 
     fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), Failure> {
+        self.upkeep.collect()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let known = match &mut self.known {
             Some(known) => known,
@@ -61,12 +74,15 @@ impl Writer {
         check_topics(&transaction, known, events, self.options.max_topics)?;
         let now = (self.options.clock)().as_micros().max(known.tail.last_processed_at);
         // From here on it is ahead of the file; any failure before the commit's end throws it away.
-        let receipts = Group::new(&transaction, known, Timestamp::from_micros(now))?.append(events)?;
+        let (index, now) = (self.upkeep.index(), Timestamp::from_micros(now));
+        let receipts = Group::new(&transaction, known, index, &mut self.added, now)?.append(events)?;
         let last_offset = known.tail.last_offset;
+        let manifest = self.upkeep.write(&transaction)?;
         fail_point::decided(&receipts);
         FailPoint::BeforeCommit.reach();
         transaction.commit()?;
         FailPoint::AfterCommit.reach();
+        self.upkeep.committed(&mut self.added, last_offset, manifest);
         Ok((receipts, last_offset))
     }
 

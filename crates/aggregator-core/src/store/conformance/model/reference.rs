@@ -177,7 +177,7 @@ impl Reference {
 
     pub(super) fn seen(&self, name: &Name) -> Option<Seen> {
         let topic = self.topics.get(name.topic)?;
-        let source = name.source.filter(|_| topic.scope == Scope::Source);
+        let source = (topic.scope == Scope::Source).then(|| name.source.unwrap_or("unknown"));
         let (at, known) = topic.events.iter().enumerate().find(|(_, known)| {
             known.event.event_id == name.event_id && source.is_none_or(|source| known.event.source == source)
         })?;

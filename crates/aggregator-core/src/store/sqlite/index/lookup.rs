@@ -1,0 +1,65 @@
+//! From a hit to the row.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
+
+use super::manifest::{Manifest, damaged};
+use super::{Hit, Index, Key, Place, chunk};
+
+/// Reads chunks, inside whatever transaction its connection has open.
+pub(in super::super) struct Chunks<'c>(CachedStatement<'c>);
+
+impl<'c> Chunks<'c> {
+    pub(in super::super) fn new(connection: &'c Connection) -> Result<Self> {
+        connection.prepare_cached("SELECT entries FROM index_chunks WHERE chunk = ?1").map(Self)
+    }
+
+    /// Hands the entries of a chunk to `take`.
+    pub(super) fn read(&mut self, key: i64, take: &mut dyn FnMut(super::Entry)) -> Result<()> {
+        let found = self.0.query_row([key], |row| {
+            let entries = chunk::decode(key, row.get_ref(0)?.as_blob()?)
+                .ok_or_else(|| damaged(format!("chunk {key} does not match its checksum")))?;
+            entries.for_each(take);
+            Ok(())
+        });
+        found.optional()?.ok_or_else(|| damaged(format!("chunk {key} is missing")))
+    }
+
+    /// The offsets of the rows that a place stands for, in which the fingerprint is.
+    pub(in super::super) fn offsets(&mut self, place: Place, fingerprint: u64) -> Result<Vec<u64>> {
+        let mut offsets = Vec::new();
+        match place {
+            Place::Row(offset) => offsets.push(offset),
+            Place::Chunks { first, count } => {
+                for key in first..first + i64::from(count) {
+                    self.read(key, &mut |entry| {
+                        if entry.fingerprint == fingerprint {
+                            offsets.push(entry.offset);
+                        }
+                    })?;
+                }
+            }
+        }
+        Ok(offsets)
+    }
+}
+
+/// For each of the keys, the rows up to `last_offset` that may hold it, as of the transaction that the
+/// connection has open. `None` if what is in memory belongs to another commit: begin anew.
+pub(in super::super) fn find(
+    snapshot: &Connection,
+    index: &Index,
+    keys: &[Key<'_>],
+    last_offset: u64,
+) -> Result<Option<Vec<Vec<u64>>>> {
+    let fingerprints: Vec<u64> = keys.iter().map(|&key| index.fingerprint(key)).collect();
+    let generation = Manifest::read_generation(snapshot)?;
+    let Some(hits) = index.probe_at(generation, &fingerprints) else { return Ok(None) };
+    let mut found = vec![Vec::new(); keys.len()];
+    let mut chunks = Chunks::new(snapshot)?;
+    for Hit { position, place } in hits {
+        let offsets = chunks.offsets(place, fingerprints[position])?;
+        // What was appended meanwhile is in memory already.
+        found[position].extend(offsets.into_iter().filter(|&offset| offset <= last_offset));
+    }
+    Ok(Some(found))
+}

@@ -1,0 +1,163 @@
+//! What there is of the index, in one row.
+
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::fingerprint::BITS;
+use super::{CREATE, run};
+use crate::store::sqlite::checksum::Corruption;
+
+/// The state of the index after some commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct Manifest {
+    /// Counts the changes.
+    #[serde(skip)]
+    pub(super) generation: u64,
+    /// Of the fingerprints' hash.
+    pub(super) key: (u64, u64),
+    /// The rows up to this offset are in the runs.
+    pub(super) covered: u64,
+    /// The number of the next run.
+    pub(super) next_run: u32,
+    pub(super) runs: Vec<RunEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunEntry {
+    pub(super) id: u32,
+    pub(super) level: u8,
+    /// It has 2^bits sections.
+    pub(super) bits: u32,
+    /// How many of them are written: all, if it has no inputs.
+    pub(super) written: u32,
+    /// How many entries it has, or will have.
+    pub(super) entries: u64,
+    /// The runs it is being merged from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) inputs: Vec<u32>,
+}
+
+impl RunEntry {
+    pub(super) fn sections(&self) -> u32 {
+        1 << self.bits
+    }
+
+    /// Up to which fingerprint it is written.
+    fn end(&self) -> u64 {
+        u64::from(self.written) << (BITS - self.bits)
+    }
+}
+
+impl Manifest {
+    /// Of an empty index.
+    fn new() -> Self {
+        let (high, low) = (ulid::Ulid::generate(), ulid::Ulid::generate());
+        // The random bits of an id are its last 80.
+        let key = (high.0 as u64, low.0 as u64);
+        Self { generation: 0, key, covered: 0, next_run: 1, runs: Vec::new() }
+    }
+
+    pub(super) fn run(&self, id: u32) -> Option<&RunEntry> {
+        self.runs.iter().find(|run| run.id == id)
+    }
+
+    /// The run that this one is being merged into.
+    pub(super) fn target(&self, id: u32) -> Option<&RunEntry> {
+        self.runs.iter().find(|run| run.inputs.contains(&id))
+    }
+
+    /// Where the run begins to answer.
+    pub(super) fn from(&self, id: u32) -> u64 {
+        self.target(id).map_or(0, RunEntry::end)
+    }
+
+    /// The sections of the run that are there.
+    pub(super) fn live(&self, entry: &RunEntry) -> std::ops::Range<u32> {
+        run::passed(entry.bits, self.from(entry.id))..entry.written
+    }
+
+    /// What it says once so much of a run is written.
+    pub(super) fn with(&self, run: &RunEntry, covered: Option<u64>) -> Self {
+        let mut next = self.clone();
+        next.covered = covered.unwrap_or(self.covered);
+        next.next_run = self.next_run.max(run.id + 1);
+        next.runs.retain(|other| other.id != run.id);
+        let mut run = run.clone();
+        if run.written == run.sections() {
+            let merged = std::mem::take(&mut run.inputs);
+            next.runs.retain(|other| !merged.contains(&other.id));
+        }
+        next.runs.push(run);
+        next
+    }
+
+    pub(in super::super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut select =
+            connection.prepare_cached("SELECT generation, manifest, checksum FROM index_manifest")?;
+        let row = select.query_row([], |row| {
+            let generation: u64 = row.get(0)?;
+            let text = row.get_ref(1)?.as_str()?;
+            if row.get::<_, i64>(2)? != checksum(generation, text) {
+                return Err(damaged("its manifest does not match its checksum"));
+            }
+            let manifest = serde_json::from_str::<Self>(text).ok().filter(Self::is_sound);
+            let manifest = manifest.ok_or_else(|| damaged("its manifest says nothing this program knows"))?;
+            Ok(Self { generation, ..manifest })
+        });
+        row.optional()?.ok_or_else(|| damaged("it has no manifest"))
+    }
+
+    /// The generation alone.
+    pub(super) fn read_generation(connection: &Connection) -> rusqlite::Result<u64> {
+        connection
+            .prepare_cached("SELECT generation FROM index_manifest")?
+            .query_row([], |row| row.get(0))
+            .optional()?
+            .ok_or_else(|| damaged("it has no manifest"))
+    }
+
+    fn is_sound(&self) -> bool {
+        let sound = |run: &RunEntry| {
+            let inputs = run.inputs.iter().all(|&input| self.run(input).is_some());
+            let whole = !run.inputs.is_empty() || run.written == run.sections();
+            run.bits <= run::MAX_SECTION_BITS && run.written <= run.sections() && inputs && whole
+        };
+        self.runs.iter().all(sound)
+    }
+
+    /// Writes it as the next generation.
+    pub(super) fn write(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.generation += 1;
+        let text = serde_json::to_string(self).expect("numbers make JSON");
+        connection
+            .prepare_cached(
+                "INSERT INTO index_manifest (id, generation, manifest, checksum) VALUES (0, ?1, ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET generation = ?1, manifest = ?2, checksum = ?3",
+            )?
+            .execute((self.generation, &text, checksum(self.generation, &text)))
+            .map(drop)
+    }
+}
+
+fn checksum(generation: u64, text: &str) -> i64 {
+    xxh3_64_with_seed(text.as_bytes(), generation).cast_signed()
+}
+
+/// Makes the index empty, whatever there was of it. The next start fills it from the events and stubs.
+pub(in super::super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DROP TABLE IF EXISTS index_manifest;
+         DROP TABLE IF EXISTS index_sections;
+         DROP TABLE IF EXISTS index_chunks;",
+    )?;
+    connection.execute_batch(CREATE)?;
+    Manifest::new().write(connection)
+}
+
+/// Something of the index is not as it was written.
+pub(in super::super) fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
+    Corruption::error(format!(
+        "the dedup index: {what} (it can be made anew from the events: aggregator-server check --rebuild-index)"
+    ))
+}

@@ -1,0 +1,155 @@
+//! What is in memory of the index, made from the file when it is opened.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::builder::{Builder, build};
+use super::fingerprint::Fingerprints;
+use super::manifest::{Manifest, RunEntry, damaged};
+use super::run::{self, Run};
+use super::section::Section;
+use super::upkeep::{Upkeep, next_task, write};
+use super::{Entry, Held, Index, IndexOptions, Key, Recent};
+use crate::Scope;
+use crate::store::sqlite::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::{group, reader};
+
+/// Loads the runs and reads the rest of the log. More of it than memory is to hold is written as runs on
+/// the way: all of it, where the index was [reset](super::reset).
+pub(in super::super) fn recover(
+    connection: &mut Connection,
+    options: IndexOptions,
+    fingerprint_bits: u32,
+) -> rusqlite::Result<(Index, Manifest)> {
+    let mut manifest = Manifest::read(connection)?;
+    let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
+    let runs = manifest.runs.iter().map(|entry| load(connection, &manifest, entry));
+    let mut held = Held {
+        generation: manifest.generation,
+        recent: Recent::with_capacity(options.recent as usize),
+        frozen: None,
+        runs: runs.collect::<rusqlite::Result<_>>()?,
+    };
+    let last_offset = group::read_tail(connection)?.last_offset;
+    let mut rows = Rows { fingerprints, scopes: HashMap::new() };
+    let mut read_to = manifest.covered;
+    while read_to < last_offset {
+        let window = last_offset.min(read_to + u64::from(options.recent.max(1)));
+        rows.read(connection, read_to, window, &mut |entry| held.recent.insert(entry))?;
+        read_to = window;
+        if read_to < last_offset {
+            held.freeze(1, read_to);
+            while let Some(task) = next_task(&held, &manifest, options, 1) {
+                let slice = build(connection, task)?;
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let next = write(&transaction, &manifest, &slice)?;
+                transaction.commit()?;
+                held.apply(slice, &next);
+                manifest = next;
+            }
+        }
+    }
+    Ok((Index { fingerprints, held: RwLock::new(held) }, manifest))
+}
+
+impl Upkeep {
+    /// Takes care of what [`recover`] found.
+    pub(in super::super) fn start(
+        index: Arc<Index>,
+        manifest: Manifest,
+        options: IndexOptions,
+        connection: Connection,
+        in_step: bool,
+    ) -> std::io::Result<Self> {
+        Ok(Self::new(index, options, manifest, Builder::start(connection)?, in_step))
+    }
+}
+
+fn load(connection: &Connection, manifest: &Manifest, entry: &RunEntry) -> rusqlite::Result<Run> {
+    let live = manifest.live(entry);
+    let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
+    let mut sections = Vec::with_capacity(entry.sections() as usize);
+    sections.resize(live.start as usize, None);
+    for number in live {
+        sections.push(Some(Arc::new(head(&mut select, run::section_key(entry.id, number))?)));
+    }
+    Ok(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections })
+}
+
+/// Reads the head of a section.
+pub(super) fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<Section> {
+    let found = select.query_row([key], |row| {
+        Section::decode(key, row.get_ref(0)?.as_blob()?)
+            .ok_or_else(|| damaged(format!("the head of section {key} does not match its checksum")))
+    });
+    found.optional()?.ok_or_else(|| damaged(format!("the head of section {key} is missing")))
+}
+
+/// Makes entries of events and stubs.
+pub(super) struct Rows {
+    pub(super) fingerprints: Fingerprints,
+    pub(super) scopes: HashMap<i64, Scope>,
+}
+
+impl Rows {
+    /// Hands over the entry of every row behind the offset `after`, up to `to`. There has to be one at
+    /// each offset.
+    pub(super) fn read(
+        &mut self,
+        connection: &Connection,
+        after: u64,
+        to: u64,
+        take: &mut dyn FnMut(Entry),
+    ) -> rusqlite::Result<()> {
+        let mut found = vec![false; usize::try_from(to - after).expect("it is a part of what fits memory")];
+        let mut note = |offset: u64, fingerprint| {
+            let place = &mut found[(offset - after - 1) as usize];
+            if std::mem::replace(place, true) {
+                return Err(Corruption::error(format!("offset {offset} has both an event and a stub")));
+            }
+            take(Entry { fingerprint, offset });
+            Ok(())
+        };
+        let mut events = connection.prepare_cached(&format!(
+            "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset > ?1 AND e.offset <= ?2"
+        ))?;
+        let mut rows = events.query((after, to))?;
+        while let Some(row) = rows.next()? {
+            let event = EventRow::read(row)?;
+            let source = self.scope(connection, event.topic_id)?.key(event.source);
+            let key = Key { topic_id: event.topic_id, event_id: event.event_id, source };
+            note(event.offset, self.fingerprints.of(key))?;
+        }
+        let mut stubs = connection.prepare_cached(&format!(
+            "SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset > ?1 AND s.offset <= ?2"
+        ))?;
+        let mut rows = stubs.query((after, to))?;
+        while let Some(row) = rows.next()? {
+            let stub = StubRow::read(row)?;
+            let key = Key { topic_id: stub.topic_id, event_id: stub.event_id, source: stub.source };
+            note(stub.offset, self.fingerprints.of(key))?;
+        }
+        match found.iter().position(|found| !found) {
+            None => Ok(()),
+            Some(gap) => Err(Corruption::error(format!(
+                "there is neither an event nor a stub at offset {}",
+                after + 1 + gap as u64
+            ))),
+        }
+    }
+
+    fn scope(&mut self, connection: &Connection, topic_id: i64) -> rusqlite::Result<Scope> {
+        if let Some(scope) = self.scopes.get(&topic_id) {
+            return Ok(*scope);
+        }
+        let scope = connection
+            .prepare_cached("SELECT scope FROM topics WHERE topic_id = ?1")?
+            .query_row([topic_id], |row| reader::scope(row, 0))
+            .optional()?
+            .ok_or_else(|| Corruption::error(format!("topic {topic_id} of an event is missing")))?;
+        self.scopes.insert(topic_id, scope);
+        Ok(scope)
+    }
+}

@@ -1,0 +1,82 @@
+//! The entries of consecutive offsets, by fingerprint.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Place;
+use super::fingerprint::BITS;
+use super::section::Section;
+
+/// Bits of a run's number, a section's within its run, and a chunk's within its section, in the key of a
+/// row: 63 altogether.
+const SECTION_BITS: u32 = 24;
+const CHUNK_BITS: u32 = 16;
+pub(super) const MAX_RUN: u32 = (1 << (63 - SECTION_BITS - CHUNK_BITS)) - 1;
+pub(super) const MAX_SECTION_BITS: u32 = SECTION_BITS;
+
+pub(super) fn section_key(run: u32, number: u32) -> i64 {
+    i64::from(run) << SECTION_BITS | i64::from(number)
+}
+
+pub(super) fn chunk_key(run: u32, section: u32, number: u32) -> i64 {
+    section_key(run, section) << CHUNK_BITS | i64::from(number)
+}
+
+/// The fingerprints of a section, of which its run has 2^`bits`.
+pub(super) fn fingerprints(bits: u32, section: u32) -> Range<u64> {
+    let width = 1 << (BITS - bits);
+    let start = u64::from(section) * width;
+    start..start + width
+}
+
+/// What is in memory of a run.
+pub(super) struct Run {
+    pub(super) id: u32,
+    pub(super) bits: u32,
+    /// While it is merged: where it begins to answer. What comes before is with the new run.
+    pub(super) from: u64,
+    /// As many as are written; without those that lie before `from` altogether.
+    pub(super) sections: Vec<Option<Arc<Section>>>,
+}
+
+impl Run {
+    fn number(&self, fingerprint: u64) -> usize {
+        usize::try_from(fingerprint >> (BITS - self.bits)).expect("there are at most 2^24 sections")
+    }
+
+    /// Which of its chunks may hold the fingerprint.
+    pub(super) fn probe(&self, fingerprint: u64) -> Option<Place> {
+        if fingerprint < self.from {
+            return None;
+        }
+        let number = self.number(fingerprint);
+        let section = self.sections.get(number)?.as_ref()?;
+        let chunks = section.probe(fingerprint)?;
+        let first = chunk_key(self.id, number as u32, chunks.start);
+        Some(Place::Chunks { first, count: chunks.end - chunks.start })
+    }
+
+    /// The sections with some of these fingerprints.
+    pub(super) fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (u32, Arc<Section>)> {
+        let range = range.start.max(self.from)..range.end;
+        let numbers =
+            if range.is_empty() { 0..0 } else { self.number(range.start)..self.number(range.end - 1) + 1 };
+        numbers.filter_map(|number| {
+            let section = self.sections.get(number)?.as_ref()?;
+            Some((number as u32, Arc::clone(section)))
+        })
+    }
+
+    /// Answers from `from` on only, and forgets what is not needed for that.
+    pub(super) fn advance(&mut self, from: u64) {
+        for number in passed(self.bits, self.from)..passed(self.bits, from) {
+            self.sections[number as usize] = None;
+        }
+        self.from = from;
+    }
+}
+
+/// How many sections, of 2^`bits`, lie before `from` altogether.
+pub(super) fn passed(bits: u32, from: u64) -> u32 {
+    u32::try_from(from >> (BITS - bits)).expect("there are at most 2^24 sections")
+}

@@ -1,0 +1,57 @@
+//! The row that holds an identity: an event, or the stub that stays of it.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
+
+use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use super::index::Key;
+
+/// What was stored first.
+pub(super) enum Original<'a> {
+    Event(EventRow<'a>),
+    Stub(StubRow<'a>),
+}
+
+/// Reads rows by their offsets, inside whatever transaction its connection has open.
+pub(super) struct Originals<'c> {
+    event: CachedStatement<'c>,
+    stub: CachedStatement<'c>,
+}
+
+impl<'c> Originals<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
+        Ok(Self {
+            event: connection
+                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?,
+            stub: connection
+                .prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?,
+        })
+    }
+
+    /// What `tell` says of the row at `offset`, if that holds the identity. The row itself decides, not the
+    /// index that led to it: identities can share a fingerprint.
+    pub(super) fn find<T>(
+        &mut self,
+        key: Key<'_>,
+        offset: u64,
+        tell: impl Fn(Original<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let found = self.event.query_row([offset], |row| {
+            let first = EventRow::read(row)?;
+            let same = (first.topic_id, first.event_id) == (key.topic_id, key.event_id)
+                && (key.source.is_empty() || first.source == key.source);
+            Ok(same.then(|| tell(Original::Event(first))))
+        });
+        if let Some(found) = found.optional()? {
+            return Ok(found);
+        }
+        let found = self.stub.query_row([offset], |row| {
+            let first = StubRow::read(row)?;
+            let same =
+                (first.topic_id, first.event_id, first.source) == (key.topic_id, key.event_id, key.source);
+            Ok(same.then(|| tell(Original::Stub(first))))
+        });
+        found.optional()?.ok_or_else(|| {
+            Corruption::error(format!("the dedup index points to offset {offset}, where there is nothing"))
+        })
+    }
+}
