@@ -3,4 +3,5 @@
 
 mod bit_rot;
 mod conformance;
+mod index;
 mod sqlite;

@@ -12,6 +12,8 @@ use aggregator_core::{
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
+use crate::index::flushed;
+
 fn event(id: &str) -> Event {
     Event::new("t", id).unwrap()
 }
@@ -175,37 +177,51 @@ fn a_busy_file_is_unavailable_and_nothing_is_lost_or_half_stored() {
 #[test]
 fn an_index_that_contradicts_the_events_stops_the_store() {
     let (_directory, path) = closed_store();
-    Connection::open(&path).unwrap().execute_batch("DELETE FROM events").unwrap();
-    let store = SqliteStore::open(&path).unwrap();
-    assert!(matches!(store.append_one(&event("1")), Err(StoreError::Corrupt { .. })));
-    let error = store.append_one(&event("2")).unwrap_err();
+    let store = SqliteStore::open_with(&path, flushed()).unwrap();
+    for n in 2..9 {
+        store.append_one(&event(&n.to_string())).unwrap();
+    }
+    Connection::open(&path).unwrap().execute_batch("DELETE FROM events WHERE offset < 3").unwrap();
+    let error = store.append_one(&event("1")).unwrap_err();
+    assert!(error.to_string().contains("points to offset 1, where there is nothing"), "{error}");
+    let error = store.append_one(&event("9")).unwrap_err();
     assert!(matches!(error, StoreError::Poisoned { .. }) && error.is_fatal(), "{error}");
+}
+
+#[test]
+fn a_start_refuses_a_log_with_a_hole() {
+    let (_directory, path) = closed_store();
+    let store = SqliteStore::open(&path).unwrap();
+    store.append_all(&[event("2").view(), event("3").view()]).unwrap();
+    drop(store);
+    Connection::open(&path).unwrap().execute_batch("DELETE FROM events WHERE seq = 2").unwrap();
+    let error = SqliteStore::open(&path).err().expect("an identity is missing");
+    assert!(error.to_string().contains("neither an event nor a stub at offset 2"), "{error}");
 }
 
 #[test]
 fn verify_finds_what_does_not_fit_together() {
     for (damage, found) in [
-        ("DELETE FROM events WHERE seq = 2", "the counter stored says 3, the rows say 2"),
+        ("DELETE FROM events WHERE seq = 2", "the counter stored says 9, the rows say 8"),
         ("UPDATE events SET seq = 7 WHERE seq = 3", "topic t has seq 7 where 3 belongs"),
         ("UPDATE partitions SET duplicates = 5", "the counter duplicates says 5, the rows say 0"),
-        ("UPDATE topics SET last_seq = 9", "topic t ends at seq 9 and has 3 rows"),
-        ("DELETE FROM dedup_index WHERE event_id = '2'", "does not find the identity at offset 2"),
-        ("UPDATE dedup_index SET offset = 1 WHERE event_id = '2'", "does not find the identity at offset 2"),
-        ("INSERT INTO dedup_index VALUES (1, 'x', '', 9)", "holds 4 identities for 3 rows"),
-        ("UPDATE partitions SET last_offset = 4", "the counter last_offset says 4, the rows say 3"),
+        ("UPDATE topics SET last_seq = 12", "topic t ends at seq 12 and has 9 rows"),
         ("UPDATE topics SET purged_seq = 1", "topic t has an event at seq 1 where a stub belongs"),
         ("UPDATE topics SET purged_offset = 1", "says it is purged to offset 1, its last stub is at 0"),
         ("UPDATE events SET payload = '{' WHERE seq = 2", "the payload at offset 2 is not JSON"),
         ("UPDATE events SET processed_at = 1 WHERE seq = 2", "processed_at goes back before offset 2"),
-        ("UPDATE partitions SET last_processed_at = 1", "processed_at goes back before offset 4"),
+        ("UPDATE partitions SET last_processed_at = 1", "processed_at goes back before offset 10"),
+        ("UPDATE index_chunks SET entries = zeroblob(100)", "does not match its checksum"),
+        ("DELETE FROM index_chunks", "is missing"),
     ] {
         let (_directory, path) = closed_store();
-        let store = SqliteStore::open(&path).unwrap();
-        store.append_all(&[event("2").view(), event("3").view()]).unwrap();
-        assert_eq!(store.verify().unwrap().events, 3);
-        drop(store);
+        let store = SqliteStore::open_with(&path, flushed()).unwrap();
+        for n in 2..=9 {
+            store.append_one(&event(&n.to_string())).unwrap();
+        }
+        assert_eq!(store.verify().unwrap().faults, [""; 0]);
         Connection::open(&path).unwrap().execute_batch(damage).unwrap();
-        let faults = SqliteStore::open(&path).unwrap().verify().unwrap().faults;
+        let faults = store.verify().unwrap().faults;
         assert!(faults.iter().any(|fault| fault.contains(found)), "{damage}: {faults:?}");
     }
 }

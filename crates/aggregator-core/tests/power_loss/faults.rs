@@ -137,7 +137,9 @@ fn a_full_disk_loses_nothing_and_appends_go_on_when_there_is_room_again() {
 
     // Nor does a start on a full disk lose what has to be copied out of the log.
     let store = lab.open(&path, 1 << 20).unwrap();
-    let more = [Event::new("stock", "one more").unwrap()];
+    // More than the file has free pages for.
+    let payload = format!("\"{}\"", "x".repeat(400_000));
+    let more = [Event::new("stock", "one more").unwrap().with_payload(&payload).unwrap()];
     ledger.note(&more, &append(&store, &more).unwrap()).unwrap();
     lab.disk.kill_at(1, 1);
     drop(store);

@@ -48,12 +48,6 @@ pub(super) struct Slice {
     pub(super) through: Option<u64>,
 }
 
-impl Slice {
-    pub(super) fn entries(&self) -> u64 {
-        self.sections.iter().map(|new| u64::from(new.section.entries)).sum()
-    }
-}
-
 /// Does a task.
 pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Slice> {
     match task {
