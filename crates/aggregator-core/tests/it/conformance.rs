@@ -87,5 +87,5 @@ fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_all_the_time(
 
 #[test]
 fn sqlite_keeps_the_contract_when_many_identities_share_a_fingerprint() {
-    run_all(&Sqlite::new(TINY, 3));
+    run_all(&Sqlite::new(IndexOptions { recent: 20, section: 10, fan_out: 2 }, 6));
 }

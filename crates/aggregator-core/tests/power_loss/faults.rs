@@ -136,7 +136,7 @@ fn a_full_disk_loses_nothing_and_appends_go_on_when_there_is_room_again() {
     drop(store);
 
     // Nor does a start on a full disk lose what has to be copied out of the log.
-    let store = lab.open(&path, 1 << 20).unwrap();
+    let store = lab.open(&path, 64 << 20).unwrap();
     // More than the file has free pages for.
     let payload = format!("\"{}\"", "x".repeat(400_000));
     let more = [Event::new("stock", "one more").unwrap().with_payload(&payload).unwrap()];

@@ -112,19 +112,19 @@ impl<'a> StubRow<'a> {
 
 /// XXH3-64 of the values, each text with its length so that neighbours cannot run together.
 #[derive(Default)]
-struct Checksum(Xxh3);
+pub(super) struct Checksum(Xxh3);
 
 impl Checksum {
-    fn number(&mut self, number: u64) {
+    pub(super) fn number(&mut self, number: u64) {
         self.0.update(&number.to_le_bytes());
     }
 
-    fn text(&mut self, text: Option<&str>) {
+    pub(super) fn text(&mut self, text: Option<&str>) {
         self.number(text.map_or(u64::MAX, |text| text.len() as u64));
         self.0.update(text.unwrap_or_default().as_bytes());
     }
 
-    fn finish(self) -> i64 {
+    pub(super) fn finish(self) -> i64 {
         self.0.digest().cast_signed()
     }
 }

@@ -1,42 +1,17 @@
 //! What happens inside the transaction of an append.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
+use rusqlite::{CachedStatement, Transaction};
 
 use super::checksum::EventRow;
 use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::known::{Known, Tail, TopicRow};
 use super::original::{Original, Originals};
-use crate::event::{digest, slot};
+use crate::event::digest;
 use crate::store::memory::too_many_topics;
 use crate::store::{Outcome, Receipt};
-use crate::{EventRef, Fault, Scope, StoreError, Timestamp};
-
-/// A copy of what every append needs of the file.
-pub(super) struct Known {
-    pub(super) tail: Tail,
-    /// Filled as topics are met; bounded by `max_topics`.
-    pub(super) topics: HashMap<Box<str>, TopicRow>,
-}
-
-pub(super) struct Tail {
-    pub(super) last_offset: u64,
-    pub(super) last_processed_at: i64,
-    topics: u64,
-    stored: u64,
-    duplicates: u64,
-    conflicts: u64,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct TopicRow {
-    pub(super) id: i64,
-    pub(super) scope: Scope,
-    last_seq: u64,
-    pub(super) purged_seq: u64,
-    duplicates: u64,
-    conflicts: u64,
-}
+use crate::{EventRef, Fault, StoreError, Timestamp};
 
 impl TopicRow {
     fn key<'a>(&self, event: &EventRef<'a>) -> Key<'a> {
@@ -67,58 +42,15 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-pub(super) fn read_tail(connection: &Connection) -> rusqlite::Result<Tail> {
-    connection.query_row(
-        "SELECT last_offset, last_processed_at, topics, stored, duplicates, conflicts
-         FROM partitions WHERE partition = 0",
-        [],
-        |row| {
-            Ok(Tail {
-                last_offset: row.get(0)?,
-                last_processed_at: row.get(1)?,
-                topics: row.get(2)?,
-                stored: row.get(3)?,
-                duplicates: row.get(4)?,
-                conflicts: row.get(5)?,
-            })
-        },
-    )
-}
-
-pub(super) fn read_topic(connection: &Connection, name: &str) -> rusqlite::Result<Option<TopicRow>> {
-    let mut select = connection.prepare_cached(
-        "SELECT topic_id, scope, last_seq, duplicates, conflicts, purged_seq FROM topics WHERE name = ?1",
-    )?;
-    let row = select.query_row([name], |row| {
-        Ok(TopicRow {
-            id: row.get(0)?,
-            scope: super::reader::scope(row, 1)?,
-            last_seq: row.get(2)?,
-            duplicates: row.get(3)?,
-            conflicts: row.get(4)?,
-            purged_seq: row.get(5)?,
-        })
-    });
-    row.optional()
-}
-
-/// Refuses the events whose topics would be too many. Topics that are met for the first time since the
-/// start are remembered on the way.
-pub(super) fn check_topics(
-    connection: &Connection,
-    known: &mut Known,
-    events: &[EventRef<'_>],
-    max_topics: u64,
-) -> Result<(), Failure> {
+/// Refuses the events whose topics would be too many.
+pub(super) fn check_topics(known: &Known, events: &[EventRef<'_>], max_topics: u64) -> Result<(), Failure> {
     let mut new = HashSet::new();
     let mut faults = Vec::new();
     for (index, event) in events.iter().enumerate() {
         if known.topics.contains_key(event.topic()) || new.contains(event.topic()) {
             continue;
         }
-        if let Some(topic) = read_topic(connection, event.topic())? {
-            known.topics.insert(event.topic().into(), topic);
-        } else if known.tail.topics + (new.len() as u64) < max_topics {
+        if known.tail.topics + (new.len() as u64) < max_topics {
             new.insert(event.topic());
         } else {
             faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
@@ -187,6 +119,7 @@ impl<'c, 'k> Group<'c, 'k> {
         let mut position = 0;
         for (mut topic, count) in topics {
             let name = events[order[position]].topic();
+            let before = self.known.tail.last_offset;
             for position in position..position + count {
                 let (of_event, after) = hits.split_at(hits.partition_point(|hit| hit.position <= position));
                 hits = after;
@@ -197,10 +130,18 @@ impl<'c, 'k> Group<'c, 'k> {
                 };
                 receipts[order[position]] = Some(receipt);
             }
-            self.update_topic(name, topic)?;
+            if self.known.tail.last_offset > before {
+                topic.extend(self.transaction, before + 1, self.known.tail.last_offset)?;
+            }
+            topic.update(self.transaction, name)?;
+            match self.known.topics.get_mut(name) {
+                Some(known) => *known = topic,
+                None => drop(self.known.topics.insert(name.into(), topic)),
+            }
             position += count;
         }
-        self.update_tail()?;
+        self.known.tail.last_processed_at = self.now.as_micros();
+        self.known.tail.write(self.transaction)?;
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event is in one run")).collect())
     }
 
@@ -210,16 +151,10 @@ impl<'c, 'k> Group<'c, 'k> {
             return Ok(*topic);
         }
         self.known.tail.topics += 1;
-        let mut insert = self.transaction.prepare_cached(
-            "INSERT INTO topics (name, slot, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts)
-             VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0)",
-        )?;
-        let scope = match event.scope() {
-            Scope::Topic => 0,
-            Scope::Source => 1,
-        };
-        let id = insert.insert((event.topic(), slot(event.topic()), scope))?;
-        Ok(TopicRow { id, scope: event.scope(), last_seq: 0, duplicates: 0, conflicts: 0, purged_seq: 0 })
+        let id = i64::try_from(self.known.tail.topics).expect("there are fewer topics than bytes");
+        let topic = TopicRow::new(id, event.scope());
+        topic.insert(self.transaction, event.topic())?;
+        Ok(topic)
     }
 
     fn store(
@@ -300,33 +235,5 @@ impl<'c, 'k> Group<'c, 'k> {
             }
         }
         Ok(None)
-    }
-
-    fn update_topic(&mut self, name: &str, topic: TopicRow) -> rusqlite::Result<()> {
-        let mut update = self.transaction.prepare_cached(
-            "UPDATE topics SET last_seq = ?2, duplicates = ?3, conflicts = ?4 WHERE topic_id = ?1",
-        )?;
-        update.execute((topic.id, topic.last_seq, topic.duplicates, topic.conflicts))?;
-        self.known.topics.insert(name.into(), topic);
-        Ok(())
-    }
-
-    fn update_tail(&mut self) -> rusqlite::Result<()> {
-        let tail = &mut self.known.tail;
-        tail.last_processed_at = self.now.as_micros();
-        let mut update = self.transaction.prepare_cached(
-            "UPDATE partitions SET last_offset = ?1, last_processed_at = ?2, topics = ?3, stored = ?4,
-                    duplicates = ?5, conflicts = ?6
-             WHERE partition = 0",
-        )?;
-        update.execute((
-            tail.last_offset,
-            tail.last_processed_at,
-            tail.topics,
-            tail.stored,
-            tail.duplicates,
-            tail.conflicts,
-        ))?;
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::connector::Connector;
 use super::fault::store_error;
 use super::index::{Index, Manifest};
+use super::known::Tail;
 use super::{SqliteOptions, index, schema};
 use crate::event::SLOTS;
 use crate::store::{Ancestor, StoreId};
@@ -41,10 +42,23 @@ pub(super) fn open(
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
     let (mut connection, id) = connect(&path, options, connector).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
-    let recovered = index::recover(&mut connection, options.index, connector.fingerprint_bits());
+    let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;
     let index_reader = index_reader(&path, connector).map_err(failed)?;
     Ok(Opened { path, id, ancestors, connection, index, manifest, index_reader, lock })
+}
+
+fn recover_index(
+    connection: &mut Connection,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> rusqlite::Result<(Index, Manifest)> {
+    // Making the index anew is many commits, and the writer is not there yet.
+    connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
+    let recovered = index::recover(connection, options.index, connector.fingerprint_bits())?;
+    // From now on it checkpoints by itself, between commits.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(recovered)
 }
 
 fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
@@ -179,7 +193,7 @@ fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
     meta.execute(("created_at", Timestamp::now().to_string()))?;
     meta.execute(("created_by", concat!("aggregator-core ", env!("CARGO_PKG_VERSION"))))?;
     drop(meta);
-    transaction.execute("INSERT INTO partitions VALUES (0, 0, ?1, 0, 0, 0, 0)", [i64::MIN])?;
+    Tail::create(&transaction)?;
     transaction.commit()?;
     connection.close().map_err(|(_, error)| error)
 }
@@ -263,8 +277,6 @@ fn connect(path: &Path, options: &SqliteOptions, connector: &Connector) -> rusql
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
-    // The writer checkpoints by itself, between commits.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // A log that readers made long is cut back once it is written over.
     connection.pragma_update(None, "journal_size_limit", u64::from(options.checkpoint_bytes) * 4)?;
     connection.busy_timeout(std::time::Duration::from_millis(200))?;

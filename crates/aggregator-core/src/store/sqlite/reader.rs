@@ -125,11 +125,26 @@ fn scan(
         );
         return fill(connection, scanner, &sql, (offset, rows), false).map(Some);
     }
-    let sql = format!(
-        "{} WHERE e.topic_id = ?2 AND e.offset {beyond} ?1 ORDER BY e.topic_id, e.offset {order}",
-        select()
-    );
-    fill(connection, scanner, &sql, (offset, topic_id), true).map(Some)
+    fill(connection, scanner, &of_topic(query.order), (offset, topic_id), true).map(Some)
+}
+
+/// The events of topic ?2 beyond the offset ?1. Nested loops over its spans, in their order.
+fn of_topic(order: Order) -> String {
+    let columns = format!("SELECT {EVENT_COLUMNS}, t.name");
+    let tables = "FROM spans s
+         CROSS JOIN events e ON e.offset >= s.first_offset AND e.offset <= s.last_offset
+         LEFT JOIN topics t ON t.topic_id = e.topic_id";
+    match order {
+        Order::Ascending => format!(
+            "{columns} {tables} WHERE s.topic_id = ?2 AND e.offset > ?1 AND s.first_offset >= coalesce(
+                 (SELECT max(first_offset) FROM spans WHERE topic_id = ?2 AND first_offset <= ?1), 0)
+             ORDER BY s.first_offset, e.offset"
+        ),
+        Order::Descending => format!(
+            "{columns} {tables} WHERE s.topic_id = ?2 AND e.offset < ?1 AND s.first_offset < ?1
+             ORDER BY s.first_offset DESC, e.offset DESC"
+        ),
+    }
 }
 
 fn last_offset(connection: &Connection) -> rusqlite::Result<u64> {

@@ -31,7 +31,8 @@ CREATE TABLE partitions (
     topics            INTEGER NOT NULL,
     stored            INTEGER NOT NULL,
     duplicates        INTEGER NOT NULL, -- conflicts included
-    conflicts         INTEGER NOT NULL
+    conflicts         INTEGER NOT NULL,
+    checksum          INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 
 CREATE TABLE topics (
@@ -40,10 +41,13 @@ CREATE TABLE topics (
     slot          INTEGER NOT NULL,
     scope         INTEGER NOT NULL, -- what makes two events the same: 0 the id, 1 the id and the source
     last_seq      INTEGER NOT NULL,
+    last_offset   INTEGER NOT NULL,
+    last_span     INTEGER NOT NULL, -- its first offset; 0 if there is none
     purged_seq    INTEGER NOT NULL, -- events up to here are stubs
     purged_offset INTEGER NOT NULL,
     duplicates    INTEGER NOT NULL,
-    conflicts     INTEGER NOT NULL
+    conflicts     INTEGER NOT NULL,
+    checksum      INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 CREATE INDEX topics_purged ON topics (purged_offset) WHERE purged_offset > 0;
 
@@ -62,8 +66,15 @@ CREATE TABLE events (
     processed_at INTEGER NOT NULL, -- microseconds since 1970
     checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
--- Rows of one topic come out of it in the order of their offsets.
-CREATE INDEX events_topic ON events (topic_id);
+
+-- Where the events of a topic are: all of these offsets, and no others. An append puts the events of a
+-- topic next to each other, so this takes a row per topic and append, at most.
+CREATE TABLE spans (
+    topic_id     INTEGER NOT NULL,
+    first_offset INTEGER NOT NULL,
+    last_offset  INTEGER NOT NULL,
+    PRIMARY KEY (topic_id, first_offset)
+) STRICT, WITHOUT ROWID;
 
 -- What stays of a purged event, and of an identity that was imported alone (it has no seq).
 CREATE TABLE stubs (

@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, Row};
 
-use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use super::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use super::fault::store_error;
 use super::index;
+use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
 use crate::StoreError;
-use crate::event::slot;
 use crate::store::VerifyReport;
 
 /// The most faults a report lists.
@@ -21,6 +21,7 @@ pub(super) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
     if report.faults.is_empty() {
         check_counters(&snapshot, &mut report).map_err(failed)?;
         check_seqs(&snapshot, &mut report).map_err(failed)?;
+        check_spans(&snapshot, &mut report).map_err(failed)?;
         check_purges(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
         check_checksums(&snapshot, &mut report).map_err(failed)?;
@@ -116,14 +117,50 @@ fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     faults(
         connection,
         report,
-        "SELECT t.name, t.last_seq, t.rows FROM (
-             SELECT name, last_seq, (SELECT count(*) FROM events e WHERE e.topic_id = topics.topic_id)
-                 + (SELECT count(*) FROM stubs s WHERE s.topic_id = topics.topic_id AND s.seq IS NOT NULL) AS rows
-             FROM topics) t
-         WHERE t.last_seq <> t.rows",
+        "SELECT t.name, t.last_seq, coalesce(r.rows, 0) FROM topics t LEFT JOIN (
+             SELECT topic_id, count(*) AS rows
+             FROM (SELECT topic_id FROM events UNION ALL SELECT topic_id FROM stubs WHERE seq IS NOT NULL)
+             GROUP BY topic_id
+         ) r ON r.topic_id = t.topic_id
+         WHERE t.last_seq <> coalesce(r.rows, 0)",
         |row| {
             let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows"))
+        },
+    )
+}
+
+/// The spans hold each event once, under its topic, and each topic knows its last one.
+fn check_spans(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT e.offset FROM events e WHERE NOT EXISTS (
+             SELECT 1 FROM (SELECT last_offset FROM spans
+                            WHERE topic_id = e.topic_id AND first_offset <= e.offset
+                            ORDER BY first_offset DESC LIMIT 1) s
+             WHERE s.last_offset >= e.offset)",
+        |row| Ok(format!("no span of its topic holds the event at offset {}", row.get::<_, i64>(0)?)),
+    )?;
+    let spanned: u64 = connection.query_row(
+        "SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM spans",
+        [],
+        |row| row.get(0),
+    )?;
+    if spanned != report.events {
+        report.faults.push(format!("the spans hold {spanned} offsets, there are {} events", report.events));
+    }
+    faults(
+        connection,
+        report,
+        "SELECT t.name, t.last_span FROM topics t LEFT JOIN (
+             SELECT topic_id, max(first_offset) AS first_offset, max(last_offset) AS last_offset
+             FROM spans GROUP BY topic_id
+         ) s ON s.topic_id = t.topic_id
+         WHERE t.last_span <> coalesce(s.first_offset, 0) OR s.last_offset <> t.last_offset",
+        |row| {
+            let (topic, says): (String, i64) = (row.get(0)?, row.get(1)?);
+            Ok(format!("topic {topic} says its last span begins at offset {says}, which is not so"))
         },
     )
 }
@@ -192,15 +229,13 @@ fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqli
                 });
             }
         }
-        Ok(())
+        Ok::<_, rusqlite::Error>(())
     };
     check(&format!("SELECT {EVENT_COLUMNS} FROM events e"), |row| EventRow::read(row).map(drop))?;
     check(&format!("SELECT {STUB_COLUMNS} FROM stubs s"), |row| StubRow::read(row).map(drop))?;
-    check("SELECT name, slot FROM topics", |row| {
-        let (name, says): (String, u16) = (row.get(0)?, row.get(1)?);
-        if slot(&name) == says {
-            return Ok(());
-        }
-        Err(Corruption::error(format!("topic {name} is in slot {says} where {} belongs", slot(&name))))
-    })
+    check(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"), |row| TopicRow::read(row).map(drop))?;
+    if let Err(error) = Tail::read(connection) {
+        report.faults.push(store_error("verifying", error).to_string());
+    }
+    Ok(())
 }

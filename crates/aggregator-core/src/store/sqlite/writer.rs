@@ -1,12 +1,11 @@
 //! The one writer of the file: a transaction per append, and what follows when one fails.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::fault::{is_io_failure, store_error};
-use super::group::{Failure, Group, Known, check_topics, read_tail};
+use super::group::{Failure, Group, check_topics};
 use super::index::{Recent, Upkeep};
+use super::known::Known;
 use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
 use crate::fail_point::{self, FailPoint};
@@ -68,10 +67,10 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let known = match &mut self.known {
             Some(known) => known,
-            unknown => unknown.insert(Known { tail: read_tail(&transaction)?, topics: HashMap::new() }),
+            unknown => unknown.insert(Known::load(&transaction)?),
         };
         // Before anything changes: a batch that is refused costs its neighbours nothing.
-        check_topics(&transaction, known, events, self.options.max_topics)?;
+        check_topics(known, events, self.options.max_topics)?;
         let now = (self.options.clock)().as_micros().max(known.tail.last_processed_at);
         // From here on it is ahead of the file; any failure before the commit's end throws it away.
         let (index, now) = (self.upkeep.index(), Timestamp::from_micros(now));
@@ -89,7 +88,7 @@ impl Writer {
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
     pub(super) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
         self.check_poison()?;
-        let result = purge::purge_slice(&mut self.connection, topic, through_seq);
+        let result = purge::purge_slice(&mut self.connection, &mut self.known, topic, through_seq);
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
         self.checkpoint()?;
         Ok(purged)

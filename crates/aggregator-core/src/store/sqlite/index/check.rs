@@ -12,7 +12,7 @@ use super::manifest::Manifest;
 use super::recover::{Rows, head};
 use super::run::{self, Run};
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::group::read_tail;
+use crate::store::sqlite::known::Tail;
 
 /// How many rows are looked at, or entries, in one piece.
 const PIECE: u64 = 1 << 16;
@@ -32,7 +32,7 @@ pub(in super::super) fn check(
     each_row(connection, &mut rows, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
     // What no run covers is found by what is in memory, but it may have the identity of what a run covers.
     let mut tail = Vec::new();
-    let last_offset = read_tail(connection)?.last_offset;
+    let last_offset = Tail::read(connection)?.last_offset;
     each_row(connection, &mut rows, manifest.covered, last_offset, &mut |entry| tail.push(entry))?;
     tail.sort_unstable();
 

@@ -14,7 +14,8 @@ use super::upkeep::{Upkeep, next_task, write};
 use super::{Entry, Held, Index, IndexOptions, Key, Recent};
 use crate::Scope;
 use crate::store::sqlite::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use crate::store::sqlite::{group, reader};
+use crate::store::sqlite::known::Tail;
+use crate::store::sqlite::reader;
 
 /// Loads the runs and reads the rest of the log. More of it than memory is to hold is written as runs on
 /// the way: all of it, where the index was [reset](super::reset).
@@ -32,7 +33,7 @@ pub(in super::super) fn recover(
         frozen: None,
         runs: runs.collect::<rusqlite::Result<_>>()?,
     };
-    let last_offset = group::read_tail(connection)?.last_offset;
+    let last_offset = Tail::read(connection)?.last_offset;
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
     let mut read_to = manifest.covered;
     while read_to < last_offset {

@@ -1,0 +1,232 @@
+//! What every append needs of the file, kept in memory: the partition's counters and all topics.
+//!
+//! All topics, not those met lately: a name that is looked up in a damaged file and not found there would
+//! be taken for a new topic, and every repeat in it for a new event.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row};
+
+use super::checksum::{Checksum, Corruption, text};
+use super::reader::scope;
+use crate::Scope;
+use crate::event::slot;
+
+/// A copy of the file's, as of the last commit.
+pub(super) struct Known {
+    pub(super) tail: Tail,
+    /// As many as `max_topics`.
+    pub(super) topics: HashMap<Box<str>, TopicRow>,
+}
+
+/// The partition's row.
+#[derive(Clone, Copy)]
+pub(super) struct Tail {
+    pub(super) last_offset: u64,
+    pub(super) last_processed_at: i64,
+    pub(super) topics: u64,
+    pub(super) stored: u64,
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct TopicRow {
+    pub(super) id: i64,
+    pub(super) scope: Scope,
+    pub(super) last_seq: u64,
+    /// Where its last event is.
+    pub(super) last_offset: u64,
+    /// Where its last span begins; 0 if it has none.
+    pub(super) last_span: u64,
+    pub(super) purged_seq: u64,
+    pub(super) purged_offset: u64,
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+}
+
+impl Known {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let tail = Tail::read(connection)?;
+        let mut topics = HashMap::new();
+        let mut select = connection.prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"))?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, topic) = TopicRow::read(row)?;
+            topics.insert(name.into(), topic);
+        }
+        if topics.len() as u64 != tail.topics {
+            let (counted, found) = (tail.topics, topics.len());
+            return Err(Corruption::error(format!(
+                "the counter topics says {counted}, the rows say {found}"
+            )));
+        }
+        Ok(Self { tail, topics })
+    }
+}
+
+impl Tail {
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut select = connection.prepare_cached(
+            "SELECT last_offset, last_processed_at, topics, stored, duplicates, conflicts, checksum
+             FROM partitions WHERE partition = 0",
+        )?;
+        select.query_row([], |row| {
+            let tail = Self {
+                last_offset: row.get(0)?,
+                last_processed_at: row.get(1)?,
+                topics: row.get(2)?,
+                stored: row.get(3)?,
+                duplicates: row.get(4)?,
+                conflicts: row.get(5)?,
+            };
+            if tail.checksum() != row.get::<_, i64>(6)? {
+                return Err(Corruption::error("the partition's counters do not match their checksum".into()));
+            }
+            Ok(tail)
+        })
+    }
+
+    /// Of an empty store.
+    pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+        let tail = Self {
+            last_offset: 0,
+            last_processed_at: i64::MIN,
+            topics: 0,
+            stored: 0,
+            duplicates: 0,
+            conflicts: 0,
+        };
+        connection.execute("INSERT INTO partitions VALUES (0, 0, 0, 0, 0, 0, 0, 0)", [])?;
+        tail.write(connection)
+    }
+
+    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut update = connection.prepare_cached(
+            "UPDATE partitions SET last_offset = ?1, last_processed_at = ?2, topics = ?3, stored = ?4,
+                    duplicates = ?5, conflicts = ?6, checksum = ?7
+             WHERE partition = 0",
+        )?;
+        update.execute((
+            self.last_offset,
+            self.last_processed_at,
+            self.topics,
+            self.stored,
+            self.duplicates,
+            self.conflicts,
+            self.checksum(),
+        ))?;
+        Ok(())
+    }
+
+    fn checksum(&self) -> i64 {
+        let mut sum = Checksum::default();
+        let times = [self.last_processed_at.cast_unsigned(), self.last_offset];
+        let counters = [self.topics, self.stored, self.duplicates, self.conflicts];
+        times.into_iter().chain(counters).for_each(|number| sum.number(number));
+        sum.finish()
+    }
+}
+
+/// What [`TopicRow::read`] reads.
+pub(super) const TOPIC_COLUMNS: &str = "t.name, t.topic_id, t.slot, t.scope, t.last_seq, t.last_offset,
+    t.last_span, t.purged_seq, t.purged_offset, t.duplicates, t.conflicts, t.checksum";
+
+impl TopicRow {
+    /// A topic without events.
+    pub(super) fn new(id: i64, scope: Scope) -> Self {
+        Self {
+            id,
+            scope,
+            last_seq: 0,
+            last_offset: 0,
+            last_span: 0,
+            purged_seq: 0,
+            purged_offset: 0,
+            duplicates: 0,
+            conflicts: 0,
+        }
+    }
+
+    /// Reads a row of [`TOPIC_COLUMNS`], and checks it.
+    pub(super) fn read<'r>(row: &'r Row<'_>) -> rusqlite::Result<(&'r str, Self)> {
+        let name = text(row, 0)?;
+        let topic = Self {
+            id: row.get(1)?,
+            scope: scope(row, 3)?,
+            last_seq: row.get(4)?,
+            last_offset: row.get(5)?,
+            last_span: row.get(6)?,
+            purged_seq: row.get(7)?,
+            purged_offset: row.get(8)?,
+            duplicates: row.get(9)?,
+            conflicts: row.get(10)?,
+        };
+        if row.get::<_, u16>(2)? != slot(name) || row.get::<_, i64>(11)? != topic.checksum(name) {
+            return Err(Corruption::error(format!("the topic {name:?} does not match its checksum")));
+        }
+        Ok((name, topic))
+    }
+
+    pub(super) fn insert(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO topics (topic_id, name, slot, scope, last_seq, last_offset, last_span, purged_seq,
+                                 purged_offset, duplicates, conflicts, checksum)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, 0, 0, ?5)",
+        )?;
+        let scope = match self.scope {
+            Scope::Topic => 0,
+            Scope::Source => 1,
+        };
+        insert.execute((self.id, name, slot(name), scope, self.checksum(name))).map(drop)
+    }
+
+    pub(super) fn update(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
+        let mut update = connection.prepare_cached(
+            "UPDATE topics SET last_seq = ?2, last_offset = ?3, last_span = ?4, purged_seq = ?5,
+                    purged_offset = ?6, duplicates = ?7, conflicts = ?8, checksum = ?9
+             WHERE topic_id = ?1",
+        )?;
+        let rows = update.execute((
+            self.id,
+            self.last_seq,
+            self.last_offset,
+            self.last_span,
+            self.purged_seq,
+            self.purged_offset,
+            self.duplicates,
+            self.conflicts,
+            self.checksum(name),
+        ))?;
+        if rows == 1 {
+            Ok(())
+        } else {
+            Err(Corruption::error(format!("the row of topic {name:?} is missing")))
+        }
+    }
+
+    /// Says that its events now go on from `first` to `last`.
+    pub(super) fn extend(&mut self, connection: &Connection, first: u64, last: u64) -> rusqlite::Result<()> {
+        if self.last_span == 0 || self.last_offset + 1 != first {
+            self.last_span = first;
+        }
+        self.last_offset = last;
+        connection
+            .prepare_cached(
+                "INSERT INTO spans (topic_id, first_offset, last_offset) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (topic_id, first_offset) DO UPDATE SET last_offset = ?3",
+            )?
+            .execute((self.id, self.last_span, last))
+            .map(drop)
+    }
+
+    fn checksum(&self, name: &str) -> i64 {
+        let mut sum = Checksum::default();
+        sum.text(Some(name));
+        let fixed = [self.id.cast_unsigned(), u64::from(self.scope == Scope::Source)];
+        let places = [self.last_seq, self.last_offset, self.last_span, self.purged_seq, self.purged_offset];
+        let counters = [self.duplicates, self.conflicts];
+        fixed.into_iter().chain(places).chain(counters).for_each(|number| sum.number(number));
+        sum.finish()
+    }
+}
