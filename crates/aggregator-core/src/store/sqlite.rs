@@ -10,6 +10,7 @@ mod connector;
 mod fault;
 mod group;
 mod index;
+mod insert;
 mod known;
 mod open;
 mod original;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Transaction};
+use rusqlite::Transaction;
 
-use super::checksum::EventRow;
 use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::insert::Inserts;
 use super::known::{Known, Tail, TopicRow};
 use super::original::{Original, Originals};
 use crate::event::digest;
@@ -59,21 +59,31 @@ pub(super) fn check_topics(known: &Known, events: &[EventRef<'_>], max_topics: u
     if faults.is_empty() { Ok(()) } else { Err(Failure::Refused(faults)) }
 }
 
+/// An event of the append at hand.
+#[derive(Clone, Copy)]
+struct Stored<'e> {
+    key: Key<'e>,
+    payload: &'e str,
+    seq: u64,
+}
+
 /// One append: its statements and what it has to know, inside one transaction.
-pub(super) struct Group<'c, 'k> {
+pub(super) struct Group<'c, 'k, 'e> {
     known: &'k mut Known,
-    /// What was stored so far.
+    /// Where the entries of what is stored go.
     added: &'k mut Recent,
+    /// What was stored so far, from the first offset on that was free.
+    stored: Vec<Stored<'e>>,
+    first_offset: u64,
     index: &'k Index,
     now: Timestamp,
     transaction: &'c Transaction<'c>,
     chunks: Chunks<'c>,
     originals: Originals<'c>,
-    insert_event: CachedStatement<'c>,
+    inserts: Inserts<'c, 'e>,
 }
 
-impl<'c, 'k> Group<'c, 'k> {
-    /// `added` is where the entries of what is stored go.
+impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
     pub(super) fn new(
         transaction: &'c Transaction<'c>,
         known: &'k mut Known,
@@ -82,24 +92,23 @@ impl<'c, 'k> Group<'c, 'k> {
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
         added.clear();
+        let first_offset = known.tail.last_offset + 1;
         Ok(Self {
             known,
             added,
+            stored: Vec::new(),
+            first_offset,
             index,
             now,
             transaction,
             chunks: Chunks::new(transaction)?,
             originals: Originals::new(transaction)?,
-            insert_event: transaction.prepare_cached(
-                "INSERT INTO events (offset, topic_id, seq, event_id, timestamp, source, payload,
-                                     sequence, content_type, attributes, processed_at, checksum)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?,
+            inserts: Inserts::new(transaction, now)?,
         })
     }
 
     /// The receipts of `events`, whose topics there is room for.
-    pub(super) fn append(mut self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, Failure> {
+    pub(super) fn append(mut self, events: &[EventRef<'e>]) -> Result<Vec<Receipt>, Failure> {
         // Topic by topic (stable, so the order within each stays): neighbours in the file are
         // neighbours in a topic, and a topic is resolved once.
         let mut order: Vec<usize> = (0..events.len()).collect();
@@ -121,12 +130,14 @@ impl<'c, 'k> Group<'c, 'k> {
             let name = events[order[position]].topic();
             let before = self.known.tail.last_offset;
             for position in position..position + count {
-                let (of_event, after) = hits.split_at(hits.partition_point(|hit| hit.position <= position));
+                let of_event = hits.iter().take_while(|hit| hit.position == position).count();
+                let (of_event, after) = hits.split_at(of_event);
                 hits = after;
                 let (key, event) = (keys[position], &events[order[position]]);
-                let receipt = match self.repeat(key, fingerprints[position], of_event, event)? {
+                let fingerprint = fingerprints[position];
+                let receipt = match self.repeat(key, fingerprint, of_event, event.payload())? {
                     Some(receipt) => topic.count_repeat(&mut self.known.tail, receipt),
-                    None => self.store(&mut topic, fingerprints[position], event)?,
+                    None => self.store(&mut topic, key, fingerprint, event)?,
                 };
                 receipts[order[position]] = Some(receipt);
             }
@@ -140,6 +151,7 @@ impl<'c, 'k> Group<'c, 'k> {
             }
             position += count;
         }
+        self.inserts.flush()?;
         self.known.tail.last_processed_at = self.now.as_micros();
         self.known.tail.write(self.transaction)?;
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event is in one run")).collect())
@@ -160,41 +172,18 @@ impl<'c, 'k> Group<'c, 'k> {
     fn store(
         &mut self,
         topic: &mut TopicRow,
+        key: Key<'e>,
         fingerprint: u64,
-        event: &EventRef<'_>,
+        event: &EventRef<'e>,
     ) -> rusqlite::Result<Receipt> {
         topic.last_seq += 1;
         self.known.tail.last_offset += 1;
         self.known.tail.stored += 1;
-        let row = EventRow {
-            offset: self.known.tail.last_offset,
-            topic_id: topic.id,
-            seq: topic.last_seq,
-            event_id: event.event_id(),
-            timestamp: event.timestamp(),
-            source: event.source(),
-            payload: event.payload(),
-            sequence: event.sequence(),
-            content_type: event.content_type(),
-            attributes: event.attributes(),
-            processed_at: self.now.as_micros(),
-        };
-        self.insert_event.execute((
-            row.offset,
-            row.topic_id,
-            row.seq,
-            row.event_id,
-            row.timestamp,
-            row.source,
-            row.payload,
-            row.sequence,
-            row.content_type,
-            row.attributes,
-            row.processed_at,
-            row.checksum(),
-        ))?;
-        self.added.insert(Entry { fingerprint, offset: row.offset });
-        Ok(Receipt { outcome: Outcome::Stored, seq: Some(topic.last_seq), processed_at: self.now })
+        let (offset, seq) = (self.known.tail.last_offset, topic.last_seq);
+        self.inserts.push(offset, topic.id, seq, event)?;
+        self.added.insert(Entry { fingerprint, offset });
+        self.stored.push(Stored { key, payload: event.payload(), seq });
+        Ok(Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: self.now })
     }
 
     /// The receipt of an event whose identity is stored already.
@@ -203,33 +192,33 @@ impl<'c, 'k> Group<'c, 'k> {
         key: Key<'_>,
         fingerprint: u64,
         hits: &[Hit],
-        event: &EventRef<'_>,
+        payload: &str,
     ) -> rusqlite::Result<Option<Receipt>> {
         let receipt = |same: bool, seq, processed_at| Receipt {
             outcome: if same { Outcome::Duplicate } else { Outcome::Conflict },
             seq,
-            processed_at: Timestamp::from_micros(processed_at),
-        };
-        let mut compare = |offset| {
-            self.originals.find(key, offset, |original| match original {
-                Original::Event(first) => {
-                    receipt(first.payload == event.payload(), Some(first.seq), first.processed_at)
-                }
-                Original::Stub(first) => {
-                    // An identity that was imported alone has no digest, and any payload repeats it.
-                    let same = first.digest.is_none_or(|kept| kept == digest(event.payload()));
-                    receipt(same, first.seq, first.processed_at)
-                }
-            })
+            processed_at,
         };
         for offset in self.added.offsets(fingerprint) {
-            if let Some(receipt) = compare(offset)? {
-                return Ok(Some(receipt));
+            let first = self.stored[(offset - self.first_offset) as usize];
+            if first.key == key {
+                return Ok(Some(receipt(first.payload == payload, Some(first.seq), self.now)));
             }
         }
+        let tell = |original: Original<'_>| match original {
+            Original::Event(first) => {
+                let processed_at = Timestamp::from_micros(first.processed_at);
+                receipt(first.payload == payload, Some(first.seq), processed_at)
+            }
+            Original::Stub(first) => {
+                // An identity that was imported alone has no digest, and any payload repeats it.
+                let same = first.digest.is_none_or(|kept| kept == digest(payload));
+                receipt(same, first.seq, Timestamp::from_micros(first.processed_at))
+            }
+        };
         for hit in hits {
             for offset in self.chunks.offsets(hit.place, fingerprint)? {
-                if let Some(receipt) = compare(offset)? {
+                if let Some(receipt) = self.originals.find(key, offset, tell)? {
                     return Ok(Some(receipt));
                 }
             }

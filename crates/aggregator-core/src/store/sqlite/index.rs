@@ -93,7 +93,7 @@ impl Default for IndexOptions {
 }
 
 /// An identity with its topic resolved.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key<'a> {
     pub(super) topic_id: i64,
     pub(super) event_id: &'a str,
