@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use aggregator_core::store::VerifyReport;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
@@ -144,7 +145,11 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
-    Check,
+    Check {
+        /// Make the dedup index anew from the events first, whatever is left of it
+        #[arg(long)]
+        rebuild_index: bool,
+    },
     /// Ask the server at --listen on this machine whether it is ready; exit with 0 or 1
     Healthcheck,
 }
@@ -204,18 +209,39 @@ impl Config {
     /// Whatever the store has to say.
     pub fn open_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
         match &self.store {
-            StoreLocation::Sqlite(path) => {
-                let options = SqliteOptions {
-                    max_topics: self.max_topics,
-                    readers: self.readers,
-                    ..SqliteOptions::default()
-                };
-                Ok(Arc::new(SqliteStore::open_with(path, options)?))
-            }
+            StoreLocation::Sqlite(path) => Ok(Arc::new(SqliteStore::open_with(path, self.sqlite_options())?)),
             StoreLocation::Memory(partitions) => {
                 Ok(Arc::new(MemoryStore::new(*partitions).with_max_topics(self.max_topics)))
             }
         }
+    }
+
+    /// Reads all of the store, which nobody has open, and checks it against itself.
+    ///
+    /// # Errors
+    /// As [`Self::open_store`]; what is found to be wrong is no error, it is in the report.
+    pub fn verify_store(&self) -> Result<VerifyReport, StoreError> {
+        match &self.store {
+            StoreLocation::Sqlite(path) => SqliteStore::verify_file(path, &self.sqlite_options()),
+            StoreLocation::Memory(_) => self.open_store()?.verify(),
+        }
+    }
+
+    /// Makes the store's dedup index anew.
+    ///
+    /// # Errors
+    /// As [`Self::open_store`], and when the store has no index apart from its events.
+    pub fn rebuild_index(&self) -> Result<(), StoreError> {
+        match &self.store {
+            StoreLocation::Sqlite(path) => SqliteStore::rebuild_index(path, self.sqlite_options()).map(drop),
+            StoreLocation::Memory(_) => {
+                Err(StoreError::Unsupported { kind: "memory", operation: "rebuild an index: it has none" })
+            }
+        }
+    }
+
+    fn sqlite_options(&self) -> SqliteOptions {
+        SqliteOptions { max_topics: self.max_topics, readers: self.readers, ..SqliteOptions::default() }
     }
 }
 

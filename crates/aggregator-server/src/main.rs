@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
     let done = match config.command {
         None => serve_until_signalled(config),
-        Some(Command::Check) => check(&config),
+        Some(Command::Check { rebuild_index }) => check(&config, rebuild_index),
         Some(Command::Healthcheck) => healthcheck::ask(config.listen).context("not ready"),
     };
     match done {
@@ -41,10 +41,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what is wrong with the store, a line each.
-fn check(config: &Config) -> anyhow::Result<()> {
-    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
-    let report = store.verify()?;
+/// Prints what is wrong with the store, a line each; makes its index anew first, if asked to.
+fn check(config: &Config, rebuild_index: bool) -> anyhow::Result<()> {
+    let store = || format!("--store {}", config.store);
+    if rebuild_index {
+        config.rebuild_index().with_context(store)?;
+    }
+    let report = config.verify_store().with_context(store)?;
     let mut out = std::io::stdout().lock();
     for fault in &report.faults {
         writeln!(out, "{fault}")?;

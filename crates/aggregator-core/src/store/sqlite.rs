@@ -176,6 +176,17 @@ impl SqliteStore {
         Self::open_with(path, options)
     }
 
+    /// Reads all of the store at `path`, which nobody has open, and checks it against itself: also one that
+    /// is too damaged to be opened.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`]. What is found to be wrong is no error, it is in the report.
+    pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
+        let connector = Connector::new(options);
+        let (mut connection, _lock) = open::connect_alone(path.as_ref(), options, &connector)?;
+        verify::verify(&mut connection, connector.fingerprint_bits())
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

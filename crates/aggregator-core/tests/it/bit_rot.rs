@@ -140,6 +140,37 @@ fn a_page_of_zeros_lets_no_repeat_through() {
     }
 }
 
+/// A topic that is not found where it was would be a new one, with none of its identities.
+#[test]
+fn a_damaged_topic_lets_no_repeat_through() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let (events, _) = stored(&path);
+    let original = fs::read(&path).unwrap();
+    let copy = directory.path().join("copy.db");
+    for damage in [
+        "UPDATE topics SET name = 'other' WHERE name = 'a.b'",
+        "UPDATE topics SET topic_id = topic_id + 10",
+        "DELETE FROM topics WHERE name = 'c'",
+        "UPDATE topics SET scope = 1 - scope",
+        "UPDATE topics SET last_seq = last_seq + 1",
+        "UPDATE partitions SET topics = topics - 1",
+        "UPDATE partitions SET last_offset = last_offset - 1",
+        "UPDATE partitions SET last_offset = last_offset + 1",
+        "DELETE FROM partitions",
+    ] {
+        fs::write(&copy, &original).unwrap();
+        rusqlite::Connection::open(&copy).unwrap().execute_batch(damage).unwrap();
+        if let Ok(store) = SqliteStore::open_with(&copy, options()) {
+            let all: Vec<_> = events.iter().map(Event::view).collect();
+            let error = store.append_all(&all).expect_err(damage);
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{damage}: {error}");
+        }
+        assert!(!SqliteStore::verify_file(&copy, &options()).unwrap().faults.is_empty(), "{damage}");
+        remove_log(&copy);
+    }
+}
+
 fn remove_log(path: &Path) {
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", path.display()));

@@ -199,18 +199,25 @@ async fn the_check_finds_what_is_wrong_with_a_store() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let store = format!("sqlite:{}", path.display());
-    let check = || {
-        let output = Process::command(&["check", "--store", &store]).output().unwrap();
+    let check = |more: &[&str]| {
+        let output = Process::command(&["check", "--store", &store]).args(more).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let server = Process::start(&path, &[]);
     publish(&server, "", &events("t", 0..20)).await;
-    assert_eq!(check().0, 1, "a store that is in use cannot be checked");
+    assert_eq!(check(&[]).0, 1, "a store that is in use cannot be checked");
     server.kill();
-    assert_eq!(check(), (0, format!("{store} is sound: 20 events, 0 stubs\n")));
-    let damage = "UPDATE events SET payload = '{}' WHERE seq = 7";
-    rusqlite::Connection::open(&path).unwrap().execute(damage, []).unwrap();
-    assert_eq!(check(), (1, "the event at offset 7 does not match its checksum\n".to_owned()));
+    let sound = (0, format!("{store} is sound: 20 events, 0 stubs\n"));
+    assert_eq!(check(&[]), sound);
+    let damage = |sql: &str| rusqlite::Connection::open(&path).unwrap().execute(sql, []).unwrap();
+    damage("UPDATE index_manifest SET checksum = checksum + 1");
+    let (code, faults) = check(&[]);
+    assert!(code == 1 && faults.contains("check --rebuild-index"), "{faults}");
+    assert_eq!(check(&["--rebuild-index"]), sound);
+    assert_eq!(check(&[]), sound);
+    damage("UPDATE events SET payload = '{}' WHERE seq = 7");
+    assert_eq!(check(&["--rebuild-index"]).0, 1, "an index cannot be made of what is damaged");
+    assert_eq!(check(&[]), (1, "the event at offset 7 does not match its checksum\n".to_owned()));
 }
 
 /// Starts the server with logs captured, stops it, and returns the logs.

@@ -68,20 +68,34 @@ fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connecti
     Ok(connection)
 }
 
+/// A connection to the store at `path`, of which nothing was read yet, and the lock that keeps others away.
+pub(super) fn connect_alone(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> Result<(Connection, File), StoreError> {
+    let path = resolve(path)?;
+    let lock = lock(&path)?;
+    check_header(&path)?;
+    let connected = connect(&path, options, connector);
+    let (connection, _) =
+        connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
+    Ok((connection, lock))
+}
+
 /// Empties the dedup index of the store at `path`, so that opening the store makes it anew.
 pub(super) fn reset_index(
     path: &Path,
     options: &SqliteOptions,
     connector: &Connector,
 ) -> Result<(), StoreError> {
-    let path = resolve(path)?;
-    let _lock = lock(&path)?;
-    check_header(&path)?;
-    let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
-    let (mut connection, _) = connect(&path, options, connector).map_err(failed)??;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    index::reset(&transaction).map_err(failed)?;
-    transaction.commit().map_err(failed)
+    let (mut connection, _lock) = connect_alone(path, options, connector)?;
+    let mut reset = || {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        index::reset(&transaction)?;
+        transaction.commit()
+    };
+    reset().map_err(|error| store_error(&format!("emptying the dedup index of {}", path.display()), error))
 }
 
 /// The absolute path without links, its directory made if need be: two names of one file must meet at
