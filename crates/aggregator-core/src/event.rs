@@ -5,7 +5,7 @@ mod fields;
 mod payload;
 mod topic;
 
-pub use batch::{Batch, BatchBuilder, BatchView, RawEvent};
+pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, digest};
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};

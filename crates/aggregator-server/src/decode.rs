@@ -37,14 +37,12 @@ pub(crate) struct Decoded {
 
 /// Reads one event, an array of events, or `{"events":[…]}`.
 pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Result<Decoded, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Problem::malformed(format!("the body is not UTF-8: bad byte at position {}", error.valid_up_to()))
-    })?;
     let builder = BatchBuilder::new(body.clone(), received_at)
         .map_err(|error| Problem::malformed(error.to_string()))?
         .with_max_payload_depth(bounds.max_payload_depth);
+    let text = builder.body();
     let mut sink = Sink { builder, errors: Vec::new(), received: 0, bounds, too_many: false, single: false };
-    let mut json = serde_json::Deserializer::from_str(text);
+    let mut json = serde_json::Deserializer::from_str(&text);
     let result = Body(&mut sink).deserialize(&mut json).and_then(|()| json.end());
     if sink.too_many {
         return Err(Problem::too_large(format!(

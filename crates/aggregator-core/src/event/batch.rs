@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{InvalidField, Timestamp, time};
 /// what had to be rewritten (unescaped strings, payloads with white space).
 #[derive(Debug)]
 pub struct Batch {
-    body: Bytes,
+    body: ByteString,
     rewritten: String,
     items: Vec<Item>,
 }
@@ -35,27 +36,11 @@ impl Batch {
         self.body.len() + self.rewritten.capacity() + self.items.capacity() * size_of::<Item>()
     }
 
-    /// A view to take events from. Costs one pass over the body: make it once for many events.
-    pub fn view(&self) -> BatchView<'_> {
-        let body = std::str::from_utf8(&self.body).expect("the builder checked the body");
-        BatchView { body, rewritten: &self.rewritten, items: &self.items }
-    }
-}
-
-/// A [`Batch`] opened for reading.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchView<'a> {
-    body: &'a str,
-    rewritten: &'a str,
-    items: &'a [Item],
-}
-
-impl<'a> BatchView<'a> {
     /// The event at `index`.
     ///
     /// # Panics
     /// When `index` is not below the batch's length.
-    pub fn event(&self, index: usize) -> EventRef<'a> {
+    pub fn event(&self, index: usize) -> EventRef<'_> {
         let item = &self.items[index];
         EventRef {
             topic: self.text(item.topic),
@@ -71,12 +56,12 @@ impl<'a> BatchView<'a> {
     }
 
     /// All events, in order.
-    pub fn iter(self) -> impl Iterator<Item = EventRef<'a>> {
-        (0..self.items.len()).map(move |index| self.event(index))
+    pub fn iter(&self) -> impl Iterator<Item = EventRef<'_>> {
+        (0..self.items.len()).map(|index| self.event(index))
     }
 
-    fn text(&self, span: Span) -> &'a str {
-        let buffer = if span.rewritten { self.rewritten } else { self.body };
+    fn text(&self, span: Span) -> &str {
+        let buffer: &str = if span.rewritten { &self.rewritten } else { &self.body };
         &buffer[span.start as usize..span.end as usize]
     }
 }
@@ -140,14 +125,22 @@ impl BatchBuilder {
         if body.len() > Self::MAX_BODY_BYTES {
             return Err(InvalidField::new("body", format!("is larger than {} bytes", Self::MAX_BODY_BYTES)));
         }
-        std::str::from_utf8(&body)
-            .map_err(|error| InvalidField::new("body", format!("is not UTF-8: {error}")))?;
+        let body = ByteString::try_from(body)
+            .map_err(|error| {
+                let position = error.valid_up_to();
+                InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
+            })?;
         Ok(Self {
             batch: Batch { body, rewritten: String::new(), items: Vec::new() },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
             received_at,
             received_at_span: None,
         })
+    }
+
+    /// The body, to parse the events from.
+    pub fn body(&self) -> ByteString {
+        self.batch.body.clone()
     }
 
     /// With another bound than [`DEFAULT_PAYLOAD_DEPTH`].
@@ -281,7 +274,7 @@ mod tests {
         builder.push(&RawEvent { payload: Some(json(20, 27)), ..raw("elsewhere", "ä") }).unwrap();
         builder.push(&RawEvent { source: Some("me"), sequence: Some(7), ..raw("x", "y") }).unwrap();
         let batch = builder.finish();
-        let events: Vec<_> = batch.view().iter().collect();
+        let events: Vec<_> = batch.iter().collect();
         assert_eq!(
             (events[0].topic(), events[0].event_id(), events[0].payload()),
             ("orders", "e-1", r#"{"a":1}"#)

@@ -30,21 +30,20 @@ fn the_three_forms_are_read() {
         let decoded = decoded(body.clone());
         assert_eq!((decoded.received, decoded.single, decoded.errors), (count, single, vec![]), "{body}");
         assert_eq!(decoded.batch.len(), count);
-        assert!(decoded.batch.view().iter().all(|e| summary(&e) == ("t", "1", r#"{"a":[1,2]}"#)));
+        assert!(decoded.batch.iter().all(|e| summary(&e) == ("t", "1", r#"{"a":[1,2]}"#)));
     }
 }
 
 #[test]
 fn escapes_are_resolved_in_fields_and_kept_in_payloads() {
     let decoded = decoded(r#"{"topic":"a\u002eb","event_id":"\ud83d\ude00\/\"","payload":"\u0041"}"#);
-    let view = decoded.batch.view();
-    assert_eq!(summary(&view.event(0)), ("a.b", "\u{1F600}/\"", r#""\u0041""#));
+    assert_eq!(summary(&decoded.batch.event(0)), ("a.b", "\u{1F600}/\"", r#""\u0041""#));
 }
 
 #[test]
 fn defaults_stand_in_for_what_is_left_out() {
     let decoded = decoded(r#"{"topic":"t","event_id":"1"}"#);
-    let event = decoded.batch.view().event(0);
+    let event = decoded.batch.event(0);
     assert_eq!((event.source(), event.payload(), event.sequence()), ("unknown", "{}", None));
     assert_eq!(event.timestamp(), "1970-01-01T00:00:00.000000Z");
 }

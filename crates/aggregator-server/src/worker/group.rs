@@ -146,10 +146,11 @@ fn append_group(
     partition: Partition,
     jobs: &[Job],
 ) -> Result<Vec<Receipt>, StoreError> {
-    let views: Vec<_> = jobs.iter().map(|job| job.batch.view()).collect();
-    let events = jobs.iter().zip(&views);
-    let events = events.flat_map(|(job, view)| job.indices.iter().map(|&index| view.event(index as usize)));
-    store.append(partition, AttemptId::new(), &events.collect::<Vec<_>>())
+    let mut events = Vec::with_capacity(jobs.iter().map(|job| job.indices.len()).sum());
+    for job in jobs {
+        events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
+    }
+    store.append(partition, AttemptId::new(), &events)
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

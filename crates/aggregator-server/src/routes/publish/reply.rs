@@ -132,12 +132,11 @@ struct ResultBody<'a> {
 }
 
 pub(super) fn render(reply: &Reply<'_>) -> Response {
-    let view = reply.batch.view();
-    let fates = reply.fates;
+    let (batch, fates) = (reply.batch, reply.fates);
     let result = |fate| match fate {
         &Fate::Accepted(index, receipt) => ResultBody {
-            topic: Some(view.event(index).topic()),
-            event_id: Some(view.event(index).event_id()),
+            topic: Some(batch.event(index).topic()),
+            event_id: Some(batch.event(index).event_id()),
             outcome: receipt.map_or("queued", |receipt| word(receipt.outcome)),
             seq: receipt.and_then(|receipt| receipt.seq),
             processed_at: receipt.map(|receipt| receipt.processed_at.to_string()),
@@ -155,7 +154,7 @@ pub(super) fn render(reply: &Reply<'_>) -> Response {
     let body = ReplyBody {
         status: "accepted",
         event_id: match fates.items.as_slice() {
-            [Fate::Accepted(index, _)] if reply.single => Some(view.event(*index).event_id()),
+            [Fate::Accepted(index, _)] if reply.single => Some(batch.event(*index).event_id()),
             _ => None,
         },
         received: fates.items.len(),
