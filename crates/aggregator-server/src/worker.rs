@@ -6,6 +6,7 @@ mod group;
 mod shuttle_tests;
 
 use std::collections::VecDeque;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,36 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Instant, Mutex};
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
-pub(crate) type Appended = Result<Vec<Receipt>, Arc<StoreError>>;
+pub(crate) type Appended = Result<Receipts, Arc<StoreError>>;
+
+/// Some of the receipts of a group, which its jobs share: the worker copies none of them.
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    group: Arc<Vec<Receipt>>,
+    own: Range<usize>,
+}
+
+impl Receipts {
+    /// All receipts of a group.
+    pub(crate) fn of_group(receipts: Vec<Receipt>) -> Self {
+        Self { own: 0..receipts.len(), group: Arc::new(receipts) }
+    }
+
+    /// Takes the first `count` of them out.
+    pub(crate) fn split_to(&mut self, count: usize) -> Self {
+        let own = self.own.start..self.own.start + count;
+        self.own.start = own.end;
+        Self { group: Arc::clone(&self.group), own }
+    }
+}
+
+impl Deref for Receipts {
+    type Target = [Receipt];
+
+    fn deref(&self) -> &[Receipt] {
+        &self.group[self.own.clone()]
+    }
+}
 
 /// The events of one request that belong to one partition.
 pub(crate) struct Job {

@@ -9,7 +9,7 @@ use aggregator_core::fail_point::{self, FailPoint};
 use aggregator_core::{AttemptId, DedupStore, Fault, Outcome, Partition, Receipt, StoreError};
 use tracing::{debug, error, warn};
 
-use super::{FIRST_PAUSE, Job, LONGEST_PAUSE, Worker};
+use super::{FIRST_PAUSE, Job, LONGEST_PAUSE, Receipts, Worker};
 use crate::health;
 use crate::mutation;
 use crate::sync::Instant;
@@ -90,9 +90,9 @@ impl Worker {
         self.pause = FIRST_PAUSE;
         let stored = receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count();
         debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
-        let mut receipts = receipts.into_iter();
+        let mut receipts = Receipts::of_group(receipts);
         for job in jobs {
-            let own = receipts.by_ref().take(job.indices.len()).collect();
+            let own = receipts.split_to(job.indices.len());
             job.answer(Ok(own));
         }
     }
