@@ -14,6 +14,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -50,11 +51,17 @@ fn json(value: &impl Serialize) -> Response {
 }
 
 fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
-    let body = match serde_json::to_vec(value) {
-        Ok(body) => body,
-        Err(error) => return Problem::internal(format!("the response: {error}")).into_response(),
-    };
-    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    match serde_json::to_string(value) {
+        Ok(body) => json_text(status, body),
+        Err(error) => Problem::internal(format!("the response: {error}")).into_response(),
+    }
+}
+
+fn json_text(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer calls it so")]

@@ -125,11 +125,10 @@ impl BatchBuilder {
         if body.len() > Self::MAX_BODY_BYTES {
             return Err(InvalidField::new("body", format!("is larger than {} bytes", Self::MAX_BODY_BYTES)));
         }
-        let body = ByteString::try_from(body)
-            .map_err(|error| {
-                let position = error.valid_up_to();
-                InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
-            })?;
+        let body = ByteString::try_from(body).map_err(|error| {
+            let position = error.valid_up_to();
+            InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
+        })?;
         Ok(Self {
             batch: Batch { body, rewritten: String::new(), items: Vec::new() },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
