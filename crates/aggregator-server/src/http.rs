@@ -1,16 +1,16 @@
 //! Connections: accepted up to a limit, timed, and let go in order.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::Config;
 use crate::problem::Problem;
+use crate::routes::Routes;
 
 /// Connections over the limit that are told so at a time; beyond that they are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -32,10 +33,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Returns when all of it will be over.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    routes: Routes,
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Instant {
+    let routes = Arc::new(routes);
     let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let graceful = GracefulShutdown::new();
@@ -68,6 +70,11 @@ pub(crate) async fn serve(
         };
         let mut timed = TimeoutStream::new(stream);
         timed.set_write_timeout(Some(config.write_timeout.into()));
+        let routes = Arc::clone(&routes);
+        let service = service_fn(move |request| {
+            let routes = Arc::clone(&routes);
+            async move { Ok::<_, Infallible>(routes.answer(request).await) }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from(config.header_timeout))
@@ -75,7 +82,7 @@ pub(crate) async fn serve(
             .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
             // A client that has sent all it wanted to send still waits for the answer.
             .half_close(true)
-            .serve_connection(TokioIo::new(Box::pin(timed)), TowerToHyperService::new(router.clone()));
+            .serve_connection(TokioIo::new(Box::pin(timed)), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             let _place = place;

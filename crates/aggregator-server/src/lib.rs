@@ -38,6 +38,7 @@ pub use crate::config::Config;
 use crate::admission::Admission;
 use crate::health::Health;
 use crate::reads::Reads;
+use crate::routes::Routes;
 use crate::worker::Workers;
 
 /// What every handler shares.
@@ -116,7 +117,7 @@ pub async fn run(
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
-    let drain_until = http::serve(listener, routes::router(Arc::clone(&app)), &app.config, drain).await;
+    let drain_until = http::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
     let stopped = app.workers.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });

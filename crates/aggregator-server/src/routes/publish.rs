@@ -11,7 +11,7 @@ use aggregator_core::{Batch, Partition, Timestamp};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use hyper::{HeaderMap, Uri};
+use hyper::{HeaderMap, Request, Uri};
 use tokio::sync::oneshot;
 
 use self::reply::{Fates, Reply};
@@ -55,13 +55,12 @@ impl Wishes {
 
 pub(super) async fn publish(
     State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    request: Request<Body>,
 ) -> Result<Response, Problem> {
     check_health(&app)?;
-    let wishes = Wishes::of(&uri, &headers)?;
-    let received = body::json(&app, &headers, body).await?;
+    let (head, body) = request.into_parts();
+    let wishes = Wishes::of(&head.uri, &head.headers)?;
+    let received = body::json(&app, &head.headers, body).await?;
     let received_at = Timestamp::now();
     let bounds = Bounds {
         max_events: app.config.max_batch_events.get(),

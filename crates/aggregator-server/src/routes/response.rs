@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -17,7 +16,7 @@ use crate::problem::Problem;
 const SMALL_BYTES: u64 = 64 << 10;
 
 /// Reserves room for a large response until it is written; answers 503 instead if there is none.
-pub(super) async fn hold_room(State(app): State<Arc<App>>, response: Response) -> Response {
+pub(super) async fn hold_room(app: &App, response: Response) -> Response {
     let bytes = response.body().size_hint().lower();
     if bytes <= SMALL_BYTES {
         return response;
