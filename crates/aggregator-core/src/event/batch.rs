@@ -55,6 +55,22 @@ impl Batch {
         }
     }
 
+    /// The topic of the event at `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below the batch's length.
+    pub fn topic(&self, index: usize) -> &str {
+        self.text(self.items[index].topic)
+    }
+
+    /// The id of the event at `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below the batch's length.
+    pub fn event_id(&self, index: usize) -> &str {
+        self.text(self.items[index].event_id)
+    }
+
     /// All events, in order.
     pub fn iter(&self) -> impl Iterator<Item = EventRef<'_>> {
         (0..self.items.len()).map(|index| self.event(index))

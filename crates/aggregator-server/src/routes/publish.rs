@@ -118,7 +118,7 @@ fn parts(app: &App, batch: &Batch) -> Vec<Part> {
     let partitions = app.store.partitions();
     let mut parts: Vec<Part> = Vec::new();
     for index in 0..u32::try_from(batch.len()).expect("a body of at most 1 GiB has fewer events than that") {
-        let partition = partitions.of(batch.event(index as usize).topic());
+        let partition = partitions.of(batch.topic(index as usize));
         match parts.iter_mut().find(|part| part.partition == partition) {
             Some(part) => part.indices.push(index),
             None => parts.push(Part { partition, indices: vec![index] }),

@@ -141,7 +141,7 @@ fn write_reply(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
     body.push_str(r#"{"status":"accepted""#);
     if let ([Fate::Accepted(index, _)], true) = (items.as_slice(), reply.single) {
         body.push_str(r#","event_id":"#);
-        push_string(body, reply.batch.event(*index).event_id());
+        push_string(body, reply.batch.event_id(*index));
     }
     let Counts { stored, duplicates, conflicts, rejected, queued } = reply.fates.count();
     write!(
@@ -164,7 +164,7 @@ fn write_reply(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
 
 fn write_results(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
     // Most of a request's events are stored at one time.
-    let mut at = (reply.received_at, reply.received_at.to_string());
+    let mut shown: Option<(Timestamp, String)> = None;
     for (place, fate) in reply.fates.items.iter().enumerate() {
         if place > 0 {
             body.push(',');
@@ -178,12 +178,11 @@ fn write_results(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
                 continue;
             }
         };
-        let event = reply.batch.event(index);
         // A topic has no character that JSON escapes.
         body.push_str(r#"{"topic":""#);
-        body.push_str(event.topic());
+        body.push_str(reply.batch.topic(index));
         body.push_str(r#"","event_id":"#);
-        push_string(body, event.event_id());
+        push_string(body, reply.batch.event_id(index));
         body.push_str(r#","outcome":""#);
         body.push_str(receipt.map_or("queued", |receipt| word(receipt.outcome)));
         body.push('"');
@@ -191,11 +190,13 @@ fn write_results(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
             write!(body, r#","seq":{seq}"#)?;
         }
         if let Some(receipt) = receipt {
-            if at.0 != receipt.processed_at {
-                at = (receipt.processed_at, receipt.processed_at.to_string());
-            }
+            let at = receipt.processed_at;
+            let (_, text) = match &mut shown {
+                Some(shown) if shown.0 == at => shown,
+                other => other.insert((at, at.to_string())),
+            };
             body.push_str(r#","processed_at":""#);
-            body.push_str(&at.1);
+            body.push_str(text);
             body.push('"');
         }
         body.push('}');
