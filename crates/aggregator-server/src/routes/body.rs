@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) struct Received {
     pub(super) bytes: Bytes,
     /// Held as long as the bytes are.
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// Reads a JSON body.
@@ -63,7 +63,7 @@ async fn read(app: &App, body: &mut Body, declared: Option<usize>) -> Result<Rec
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes: bytes.freeze(), _room: room })
+    Ok(Received { bytes: bytes.freeze(), room })
 }
 
 fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {

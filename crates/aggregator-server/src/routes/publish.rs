@@ -66,7 +66,11 @@ pub(super) async fn publish(
         max_events: app.config.max_batch_events.get(),
         max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
     };
-    let decoded = decode(&received.bytes, received_at, bounds)?;
+    let large = received.bytes.len() > LARGE_BODY_BYTES;
+    // The room for the body is held until it is decoded, even if nobody waits for that any more.
+    let decode = move || (decode(&received.bytes, received_at, bounds), received.room);
+    let (decoded, _room) = if large { blocking(decode).await? } else { decode() };
+    let decoded = decoded?;
     if !decoded.errors.is_empty() && !wishes.skip_invalid {
         app.count_rejected(decoded.received);
         return Err(Problem::invalid(decoded.errors, "event"));
@@ -97,6 +101,15 @@ fn check_health(app: &App) -> Result<(), Problem> {
         health::State::Draining => Err(Problem::draining()),
         health::State::Failed(reason) => Err(Problem::failed(reason)),
     }
+}
+
+/// Decoding takes about a millisecond a megabyte: of larger bodies it is left to a thread of its own, or
+/// other connections would wait for it.
+const LARGE_BODY_BYTES: usize = 256 << 10;
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Problem::internal("decoding panicked"))
 }
 
 /// `{"events":[{"payload":…}]}`, as a reader gets it.

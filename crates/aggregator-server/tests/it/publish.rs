@@ -43,6 +43,20 @@ async fn every_item_of_a_batch_has_a_fate_in_its_place() {
 }
 
 #[tokio::test]
+async fn a_large_request_is_answered_like_a_small_one() {
+    let server = Server::volatile().await;
+    let mut batch = events("t", 0..600);
+    batch["events"][7]["payload"] = json!("x".repeat(300 << 10));
+    assert_eq!(server.publish(&batch).await.json["stored"], 600);
+    assert_eq!(server.publish(&batch).await.json["duplicates"], 600);
+    let mut broken = batch.to_string();
+    broken.pop();
+    server.post("/publish", broken).await.problem(400, "malformed-body");
+    batch["events"][8]["topic"] = json!("");
+    assert_eq!(server.publish(&batch).await.problem(422, "invalid-events"), [(Some(8), "topic".to_owned())]);
+}
+
+#[tokio::test]
 async fn an_empty_batch_is_accepted() {
     let server = Server::volatile().await;
     for body in [json!([]), json!({"events": []})] {
