@@ -1,42 +1,132 @@
-//! Appending to an empty store and to a filled one: batches of 500, a fifth of the deliveries repeats.
+//! Every backend, empty and filled: appending batches of 500 of which a fifth repeats, appending nothing but
+//! repeats, looking up and reading a page.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aggregator_bench::{append, events};
-use aggregator_core::{DedupStore, MemoryStore, SqliteStore};
+use aggregator_core::{
+    DedupStore, Event, EventId, Identity, MemoryStore, Partitions, Query, SqliteStore, Topic, TopicSelector,
+};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tempfile::TempDir;
 
 const EVENTS: usize = 20_000;
 const BATCH: usize = 500;
+const PAGE: usize = 1_000;
 
 fn main() {
     divan::main();
 }
 
-/// How many events are in the store before.
-const FILLED: [usize; 2] = [0, 200_000];
-
-#[divan::bench(args = FILLED, sample_count = 10)]
-fn memory(bencher: Bencher<'_, '_>, filled: usize) {
-    bench(bencher, filled, || (None, Arc::new(MemoryStore::default())));
+#[derive(Debug, Clone, Copy)]
+enum Backend {
+    Memory { partitions: u16 },
+    Sqlite,
 }
 
-#[divan::bench(args = FILLED, sample_count = 10)]
-fn sqlite(bencher: Bencher<'_, '_>, filled: usize) {
-    bench(bencher, filled, || {
+/// A backend, and how many events are in it before.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    backend: Backend,
+    filled: usize,
+}
+
+const EMPTY: usize = 0;
+const FULL: usize = 200_000;
+
+const BACKENDS: [Backend; 3] =
+    [Backend::Memory { partitions: 1 }, Backend::Memory { partitions: 4 }, Backend::Sqlite];
+
+impl Case {
+    fn all(filled: &[usize]) -> Vec<Self> {
+        let with = |&filled: &usize| BACKENDS.map(|backend| Self { backend, filled });
+        filled.iter().flat_map(with).collect()
+    }
+
+    fn open(self) -> Opened {
         let directory = TempDir::new().expect("there is a temporary directory");
-        let store = SqliteStore::open(directory.path().join("events.db")).expect("a store can be made there");
-        (Some(directory), Arc::new(store))
-    });
+        let store: Arc<dyn DedupStore> = match self.backend {
+            Backend::Memory { partitions } => {
+                let partitions = Partitions::new(partitions).expect("a store may have so many partitions");
+                Arc::new(MemoryStore::new(partitions))
+            }
+            Backend::Sqlite => {
+                let path = directory.path().join("events.db");
+                Arc::new(SqliteStore::open(path).expect("a store can be made there"))
+            }
+        };
+        let first = events(self.filled);
+        append(&*store, &first, 5_000);
+        Opened { store, first, _directory: directory }
+    }
 }
 
-fn bench(bencher: Bencher<'_, '_>, filled: usize, open: impl Fn() -> (Option<TempDir>, Arc<dyn DedupStore>)) {
-    let (_directory, store) = open();
-    append(&*store, &events(filled), 5_000);
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, filled } = self;
+        match backend {
+            Backend::Memory { partitions } => write!(f, "memory:{partitions}, {filled} before"),
+            Backend::Sqlite => write!(f, "sqlite, {filled} before"),
+        }
+    }
+}
+
+/// A store, what it was filled with, and the directory that goes with it.
+struct Opened {
+    store: Arc<dyn DedupStore>,
+    first: Vec<Event>,
+    _directory: TempDir,
+}
+
+/// A store that was empty before stays so for one sample only: each has its own.
+#[divan::bench(args = Case::all(&[EMPTY, FULL]), sample_count = 10, sample_size = 1)]
+fn appending(bencher: Bencher<'_, '_>, case: Case) {
+    let bencher = bencher.counter(ItemsCount::new(EVENTS * 5 / 4));
+    if case.filled == EMPTY {
+        bencher.with_inputs(|| (case.open(), events(EVENTS))).bench_local_values(|(opened, events)| {
+            append(&*opened.store, &events, BATCH);
+            opened
+        });
+        return;
+    }
+    let opened = case.open();
     bencher
-        .counter(ItemsCount::new(EVENTS * 5 / 4))
         .with_inputs(|| events(EVENTS))
-        .bench_local_values(|events| append(&*store, &events, BATCH));
+        .bench_local_values(|events| append(&*opened.store, &events, BATCH));
+}
+
+#[divan::bench(args = Case::all(&[FULL]), sample_count = 10, sample_size = 1)]
+fn appending_repeats(bencher: Bencher<'_, '_>, case: Case) {
+    let opened = case.open();
+    let repeats = &opened.first[..EVENTS];
+    bencher.counter(ItemsCount::new(EVENTS * 5 / 4)).bench_local(|| append(&*opened.store, repeats, BATCH));
+}
+
+/// Half of them are there.
+#[divan::bench(args = Case::all(&[FULL]))]
+fn looking_up(bencher: Bencher<'_, '_>, case: Case) {
+    let opened = case.open();
+    let others = events(BATCH / 2);
+    let ids: Vec<Identity> = opened.first[..BATCH / 2].iter().chain(&others).map(identity).collect();
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench_local(|| opened.store.lookup(&ids).expect("a healthy store looks up"));
+}
+
+#[divan::bench(args = Case::all(&[FULL]))]
+fn reading(bencher: Bencher<'_, '_>, case: Case) {
+    let opened = case.open();
+    let query = Query { limit: PAGE, ..Query::of(TopicSelector::All) };
+    bencher
+        .counter(ItemsCount::new(PAGE))
+        .bench_local(|| opened.store.read(&query).expect("a healthy store reads"));
+}
+
+fn identity(event: &Event) -> Identity {
+    let event = event.view();
+    let topic = Topic::new(event.topic()).expect("an event's topic is good");
+    let event_id = EventId::new(event.event_id()).expect("an event's id is good");
+    Identity { topic, event_id, source: None }
 }

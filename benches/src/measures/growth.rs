@@ -1,0 +1,152 @@
+//! How the server fares as its store grows, and how long it takes to be back after a crash.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Scratch, Spread};
+use crate::append;
+use crate::load::{Load, Progress, Sample, Watched, as_fast_as_possible};
+use crate::options::Options;
+use crate::process::{Memory, disk_bytes};
+use crate::server::{Server, Store};
+use crate::wire::Results;
+use crate::workload::{RECENT, Workload};
+
+const BATCH: u32 = 500;
+const POINTS: u64 = 100;
+const TENTHS: usize = 10;
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Growth {
+    pub(crate) deliveries: u64,
+    pub(crate) identities: u64,
+    pub(crate) tenths: Vec<Point>,
+    pub(crate) points: Vec<Point>,
+    /// The rate of the last tenth over that of the first.
+    pub(crate) last_to_first: f64,
+    pub(crate) refused: u64,
+    /// Resident at the end.
+    pub(crate) resident_bytes: u64,
+    /// By how much it grew after the first tenth, which fills the caches, per identity.
+    pub(crate) resident_bytes_per_identity: f64,
+    pub(crate) disk_bytes_per_identity: f64,
+    /// What a row of the log takes in a file that holds nothing else.
+    pub(crate) append_bytes_per_row: f64,
+    pub(crate) restart: Restart,
+}
+
+/// A stretch of the curve and the state at its end.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Point {
+    /// Made by then.
+    pub(crate) deliveries: u64,
+    /// Deliveries per second since the point before.
+    pub(crate) rate: f64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) peak_bytes: u64,
+    pub(crate) disk_bytes: u64,
+}
+
+/// From the start of the program to the first 200 of `/readyz`, after kill -9.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Restart {
+    pub(crate) identities: u64,
+    pub(crate) seconds: Spread,
+    pub(crate) times: usize,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
+pub(crate) fn measure(options: &Options) -> anyhow::Result<Growth> {
+    let workload = Workload::new(options.seed, RECENT, options.topics);
+    let directory = Scratch::new(options, "growth")?;
+    let row_file = options.work.join("row.db");
+    let append_bytes_per_row = append::bytes_per_row(&row_file, &workload, options.events() / 2)?;
+    fs::remove_file(&row_file)?;
+
+    let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
+    let before = state(&server)?;
+    let load = Load {
+        address: server.address,
+        workload,
+        batch: BATCH,
+        connections: options.connections,
+        results: Results::Counts,
+    };
+    let watched = Watched { samples: POINTS, pid: server.pid(), directory: directory.path().to_owned() };
+    // Whole requests and whole points.
+    let step = u64::from(BATCH) * POINTS;
+    let (done, Progress { samples, .. }) =
+        as_fast_as_possible(load, 0..options.events() / step * step, Some(watched))?;
+    done.check(&workload, 0)?;
+    server.check_stats(&workload, done.deliveries)?;
+    eprintln!("growth: {} deliveries at {:.0}/s", done.deliveries, done.rate());
+
+    let identities = workload.identities(done.deliveries);
+    let last = samples.last().copied().unwrap_or(before);
+    let tenth = samples.len() / TENTHS;
+    let tenths = points(before, samples.iter().skip(tenth - 1).step_by(tenth).copied());
+    let restart = restart(options, server, load, done.deliveries)?;
+    let grown = last.memory.resident.saturating_sub(tenths[0].resident_bytes);
+    let since = identities - workload.identities(tenths[0].deliveries);
+    Ok(Growth {
+        deliveries: done.deliveries,
+        identities,
+        last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
+        tenths,
+        points: points(before, samples.into_iter()),
+        refused: done.refused,
+        resident_bytes: last.memory.resident,
+        resident_bytes_per_identity: grown as f64 / since as f64,
+        disk_bytes_per_identity: last.disk_bytes as f64 / identities as f64,
+        append_bytes_per_row,
+        restart,
+    })
+}
+
+fn state(server: &Server) -> anyhow::Result<Sample> {
+    let disk_bytes = disk_bytes(&server.directory)?;
+    Ok(Sample { deliveries: 0, seconds: 0.0, memory: Memory::of(server.pid())?, disk_bytes })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
+fn points(mut before: Sample, samples: impl Iterator<Item = Sample>) -> Vec<Point> {
+    let point = |sample: Sample| {
+        let made = sample.deliveries - before.deliveries;
+        let rate = made as f64 / (sample.seconds - before.seconds);
+        before = sample;
+        let (resident_bytes, peak_bytes) = (sample.memory.resident, sample.memory.peak);
+        Point {
+            deliveries: sample.deliveries,
+            rate,
+            resident_bytes,
+            peak_bytes,
+            disk_bytes: sample.disk_bytes,
+        }
+    };
+    samples.map(point).collect()
+}
+
+/// Kills the server after some further deliveries, so that its log is not empty, and starts it again.
+fn restart(options: &Options, mut server: Server, mut load: Load, mut made: u64) -> anyhow::Result<Restart> {
+    const TIMES: usize = 5;
+    const DELIVERIES: u64 = 10_000;
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..TIMES {
+        load.address = server.address;
+        let (done, _) = as_fast_as_possible(load, made..made + DELIVERIES, None)?;
+        done.check(&load.workload, made)?;
+        made += done.deliveries;
+        let directory = server.directory.clone();
+        server.kill();
+        let started = Instant::now();
+        server = Server::start(&options.server, Store::Sqlite, &directory)?;
+        times.push(started.elapsed());
+        // What was acknowledged is there, and what is sent next is recognised: or the time means nothing.
+        server.check_stats(&load.workload, made)?;
+    }
+    let seconds = Spread::of(times.iter().map(Duration::as_secs_f64));
+    eprintln!("growth: ready {:.3} s after kill -9", seconds.median);
+    Ok(Restart { identities: load.workload.identities(made), seconds, times: TIMES })
+}

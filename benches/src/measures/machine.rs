@@ -1,0 +1,70 @@
+//! What the figures were taken on.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::Spread;
+use crate::options::Options;
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
+    /// Writing 256 MB in a row and syncing it.
+    pub(crate) write_bytes_per_second: f64,
+    /// Writing 4 KB and syncing it.
+    pub(crate) fsync_ms: f64,
+    /// Processes that wanted a core when the bench began: a busy machine shows here.
+    pub(crate) load_average: f64,
+}
+
+impl Machine {
+    pub(crate) fn look(options: &Options) -> anyhow::Result<Self> {
+        let (write_bytes_per_second, fsync_ms) =
+            probe_disk(&options.work.join("probe")).context("the disk cannot be measured")?;
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let kib = field(&text("/proc/meminfo"), "MemTotal").unwrap_or_default();
+        Ok(Self {
+            processor: field(&text("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024,
+            write_bytes_per_second,
+            fsync_ms,
+            load_average: text("/proc/loadavg").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0),
+        })
+    }
+}
+
+/// Bytes per second in a row, and the median milliseconds of a small synced write.
+fn probe_disk(path: &Path) -> anyhow::Result<(f64, f64)> {
+    const MIB: usize = 1 << 20;
+    const MIBS: u32 = 256;
+    let mut file = File::create(path)?;
+    let block = vec![0x5a; MIB];
+    let started = Instant::now();
+    for _ in 0..MIBS {
+        file.write_all(&block)?;
+    }
+    file.sync_data()?;
+    let rate = f64::from(MIBS) * 1048576.0 / started.elapsed().as_secs_f64();
+    let mut synced = Vec::new();
+    for _ in 0..100 {
+        let started = Instant::now();
+        file.write_all(&block[..4096])?;
+        file.sync_data()?;
+        synced.push(started.elapsed().as_secs_f64() * 1000.0);
+    }
+    drop(file);
+    fs::remove_file(path)?;
+    Ok((rate, Spread::of(synced).median))
+}

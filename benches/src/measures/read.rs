@@ -1,0 +1,105 @@
+//! Walking all events in pages of a thousand, as a reader that catches up does.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+
+use super::{Scratch, Spread};
+use crate::load::{Load, as_fast_as_possible};
+use crate::options::Options;
+use crate::server::{Server, Store, get_on};
+use crate::wire::{Reply, Results, find};
+use crate::workload::{RECENT, Workload, topic_name};
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Reading {
+    pub(crate) name: String,
+    pub(crate) events: u64,
+    /// Events per second.
+    pub(crate) rate: Spread,
+}
+
+pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Reading>> {
+    let workload = Workload::new(options.seed, RECENT, options.topics);
+    let directory = Scratch::new(options, "read")?;
+    let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
+    let load = Load {
+        address: server.address,
+        workload,
+        batch: 500,
+        connections: options.connections,
+        results: Results::Counts,
+    };
+    let (done, _) = as_fast_as_possible(load, 0..options.run_events(), None)?;
+    done.check(&workload, 0)?;
+    let all = workload.identities(done.deliveries);
+    let walks = [
+        ("all topics", String::new(), all),
+        ("one topic", format!("&topic={}", topic_name(0)), workload.identities_of(0, all)),
+    ];
+    let mut readings = Vec::new();
+    for (name, filter, events) in walks {
+        let rates =
+            (0..options.rounds()).map(|_| walk(&server, &filter, events)).collect::<Result<Vec<_>, _>>();
+        let rate = Spread::of(rates.with_context(|| format!("reading {name}"))?);
+        eprintln!("read: {name}: {:.0} events/s", rate.median);
+        readings.push(Reading { name: name.to_owned(), events, rate });
+    }
+    Ok(readings)
+}
+
+/// Events per second of one reader on one connection.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+fn walk(server: &Server, filter: &str, expected: u64) -> anyhow::Result<f64> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_nodelay(true)?;
+    let mut reply = Reply::default();
+    let (mut events, mut after) = (0, String::new());
+    let started = Instant::now();
+    loop {
+        get_on(&mut stream, &format!("/events?limit=1000{filter}{after}"), &mut reply)?;
+        ensure!(reply.status() == 200, "status {}: {}", reply.status(), reply.text());
+        let page = Page::of(reply.body()).with_context(|| format!("a page: {}", reply.text()))?;
+        events += page.count;
+        if page.caught_up {
+            break;
+        }
+        after = format!("&after={}", page.next);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    ensure!(events == expected, "{events} events were read, and {expected} are stored");
+    Ok(events as f64 / seconds)
+}
+
+/// What stands around the events of a page. Parsing those would measure the reader's parser.
+struct Page<'a> {
+    count: u64,
+    next: &'a str,
+    caught_up: bool,
+}
+
+impl<'a> Page<'a> {
+    fn of(body: &'a [u8]) -> Option<Self> {
+        const ENDS: usize = 512;
+        let head = std::str::from_utf8(&body[..body.len().min(ENDS)]).ok()?;
+        let tail = &body[body.len().saturating_sub(ENDS)..];
+        let next = &tail[find(tail, b"],\"next\":\"")? + 10..];
+        let next = std::str::from_utf8(&next[..find(next, b"\"")?]).ok()?;
+        let count = head.split_once("\"count\":")?.1.split(',').next()?.parse().ok()?;
+        Some(Self { count, next, caught_up: tail.ends_with(b"\"caught_up\":true}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_from_its_ends() {
+        let body = br#"{"topic":"*","count":2,"events":[{"payload":{"next":["a"]}},{}],"next":"AQ-b","caught_up":true}"#;
+        let page = Page::of(body).unwrap();
+        assert_eq!((page.count, page.next, page.caught_up), (2, "AQ-b", true));
+    }
+}

@@ -1,0 +1,143 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures the aggregator end to end and writes a report. `scripts/bench` builds and calls it.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "aggregator-bench", max_term_width = 110)]
+pub(crate) struct Options {
+    /// The aggregator-server to measure
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) server: PathBuf,
+
+    /// Where stores are made while they are measured
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: PathBuf,
+
+    /// Where the report goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// What to measure; everything but the rivals unless given
+    #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
+    only: Vec<Measure>,
+
+    /// Measure the rivals, too
+    #[arg(long)]
+    rivals: bool,
+
+    /// A small size of everything, to see that it works: the figures mean little
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Deliveries of the growth curve [default: 10000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=10_000_000_000))]
+    events: Option<u64>,
+
+    /// Deliveries of a run in batches of 500; other runs have their share of it [default: 2000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50_000..=1_000_000_000))]
+    run_events: Option<u64>,
+
+    /// How often each run is repeated; the table has medians [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+
+    /// Seconds of each steady load [default: 60]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: Option<u32>,
+
+    /// Deliveries to each rival, as far as --rival-seconds allow [default: 2000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=1_000_000_000))]
+    rivals_events: Option<u64>,
+
+    /// Each rival is stopped after this long [default: 60]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    rival_seconds: Option<u32>,
+
+    /// Connections that send batches of 500; those of 50 have four times as many, single events 64
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) connections: u32,
+
+    /// How many topics the events are spread over
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) topics: u16,
+
+    /// Decides the ids
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// A group of figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    /// Deliveries per second over HTTP, beside plain SQLite
+    Ingest,
+    /// How throughput, memory and disk go as the store grows; restarts after kill -9
+    Growth,
+    /// Walking all events in pages
+    Read,
+    /// Latency under a steady load
+    Latency,
+    /// The same deliveries to other systems
+    Rivals,
+}
+
+impl Options {
+    pub(crate) fn measures(&self, measure: Measure) -> bool {
+        match measure {
+            Measure::Rivals if self.rivals => true,
+            Measure::Rivals => self.only.contains(&measure),
+            _ => self.only.is_empty() || self.only.contains(&measure),
+        }
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events.unwrap_or(if self.quick { 200_000 } else { 10_000_000 })
+    }
+
+    pub(crate) fn run_events(&self) -> u64 {
+        self.run_events.unwrap_or(if self.quick { 50_000 } else { 2_000_000 })
+    }
+
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    pub(crate) fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.quick { 2 } else { 60 })
+    }
+
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "the rivals are a feature"))]
+    pub(crate) fn rivals_events(&self) -> u64 {
+        self.rivals_events.unwrap_or(if self.quick { 20_000 } else { 2_000_000 })
+    }
+
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "the rivals are a feature"))]
+    pub(crate) fn rival_seconds(&self) -> u32 {
+        self.rival_seconds.unwrap_or(if self.quick { 5 } else { 60 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_rivals_are_asked_for() {
+        Options::command().debug_assert();
+        let given = |arguments: &[&str]| {
+            let fixed = ["aggregator-bench", "--server", "s", "--work", "w", "--out", "o"];
+            Options::parse_from([&fixed[..], arguments].concat())
+        };
+        assert!(given(&[]).measures(Measure::Growth) && !given(&[]).measures(Measure::Rivals));
+        assert!(
+            given(&["--rivals"]).measures(Measure::Growth) && given(&["--rivals"]).measures(Measure::Rivals)
+        );
+        let only = given(&["--only", "read", "latency", "--rivals"]);
+        assert!(only.measures(Measure::Read) && !only.measures(Measure::Growth));
+    }
+}

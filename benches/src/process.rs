@@ -1,0 +1,173 @@
+//! Processes: started, looked at, and sure to end with the bench.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// All that run. A signal ends the bench without any `drop`.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// A process that is killed when it is let go.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    /// The signal that ends it in order, for those that have something to clear away.
+    #[cfg(feature = "rivals")]
+    stop: Option<&'static str>,
+}
+
+impl Process {
+    pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            #[cfg(feature = "rivals")]
+            stop: None,
+        })
+    }
+
+    /// Ends by this signal, if it does so in time, and not by SIGKILL.
+    #[cfg(feature = "rivals")]
+    pub(crate) fn stopped_by(mut self, signal: &'static str) -> Self {
+        self.stop = Some(signal);
+        self
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Fails once the process is over.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended by itself: {status}", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Comes back once `ready` holds.
+    pub(crate) fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(120);
+        let deadline = Instant::now() + PATIENCE;
+        while !ready() {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{} was not ready within {PATIENCE:?}", self.name);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, as a crash.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        #[cfg(feature = "rivals")]
+        if let Some(signal) = self.stop.take() {
+            let _ = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        // It fails for those that are over already, and that is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|&pid| pid != self.child.id());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP end all processes and then the bench.
+pub(crate) fn end_all_on_signals() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate, mut hangup) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.is_empty() {
+            let pids = running.iter().map(u32::to_string);
+            let _ = Command::new("kill").arg("-KILL").args(pids).status();
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("the memory of process {pid}"))?;
+        let field = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|value| value.trim().strip_suffix(" kB"));
+            Ok(kib.with_context(|| format!("process {pid} has no {name}"))?.parse::<u64>()? * 1024)
+        };
+        Ok(Self { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+}
+
+/// Processor time of a process so far, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    /// What the kernel calls USER_HZ: 100 on everything Linux runs on today.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("the processor time of process {pid}"))?;
+    // The name in parentheses may hold anything; utime and stime are the 12th and 13th behind it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+    Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// What the files of a directory take on the disk.
+pub(crate) fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in
+        fs::read_dir(directory).with_context(|| format!("{} cannot be listed", directory.display()))?
+    {
+        // A file may go while it is looked at: logs do.
+        let Ok(metadata) = entry.as_ref().map_err(drop).and_then(|entry| entry.metadata().map_err(drop))
+        else {
+            continue;
+        };
+        bytes += if metadata.is_dir() { disk_bytes(&entry?.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
+}

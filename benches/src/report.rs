@@ -1,0 +1,102 @@
+//! What was measured: as JSON for programs, as Markdown for people.
+
+mod markdown;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::measures::Spread;
+use crate::measures::growth::Growth;
+use crate::measures::ingest::Line;
+use crate::measures::latency::Steady;
+use crate::measures::machine::Machine;
+use crate::measures::read::Reading;
+use crate::options::Options;
+
+/// Everything a run measured. Parts that were not asked for are empty.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    pub(crate) quick: bool,
+    pub(crate) rounds: u32,
+    pub(crate) connections: u32,
+    pub(crate) topics: u16,
+    pub(crate) seed: u64,
+    pub(crate) event_bytes: usize,
+    pub(crate) machine: Machine,
+    pub(crate) ingest: Vec<Line>,
+    pub(crate) growth: Option<Growth>,
+    pub(crate) read: Vec<Reading>,
+    pub(crate) latency: Vec<Steady>,
+    pub(crate) rivals: Vec<RivalLine>,
+}
+
+/// A system that was given the same deliveries; ours comes first.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RivalLine {
+    pub(crate) name: String,
+    /// How it was driven.
+    pub(crate) how: String,
+    /// What an acknowledgement means there.
+    pub(crate) durability: String,
+    pub(crate) outcome: RivalOutcome,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "the rivals are a feature"))]
+pub(crate) enum RivalOutcome {
+    Measured(RivalFigures),
+    /// What is missing, and how to get it.
+    NotInstalled(String),
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RivalFigures {
+    pub(crate) deliveries: u64,
+    pub(crate) identities: u64,
+    /// Whether the time limit ended it.
+    pub(crate) cut_short: bool,
+    /// Deliveries per second: all of them, and in the run in the middle the first tenth and the last.
+    pub(crate) rate: Spread,
+    pub(crate) first_tenth: f64,
+    pub(crate) last_tenth: f64,
+    /// Our rate over this one's.
+    pub(crate) ours_to_this: f64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    /// (deliveries, deliveries per second since the point before).
+    pub(crate) curve: Vec<(u64, f64)>,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options, machine: Machine) -> Self {
+        Self {
+            quick: options.quick,
+            rounds: options.rounds(),
+            connections: options.connections,
+            topics: options.topics,
+            seed: options.seed,
+            event_bytes: crate::workload::TEMPLATE.len(),
+            machine,
+            ingest: Vec::new(),
+            growth: None,
+            read: Vec::new(),
+            latency: Vec::new(),
+            rivals: Vec::new(),
+        }
+    }
+
+    /// Writes `report.json` and `report.md`; the latter's text.
+    pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<String> {
+        let markdown = markdown::render(self);
+        let json = serde_json::to_string_pretty(self)? + "\n";
+        for (name, text) in [("report.json", &json), ("report.md", &markdown)] {
+            let path = directory.join(name);
+            fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        Ok(markdown)
+    }
+}

@@ -1,0 +1,104 @@
+//! PostgreSQL: a private cluster on a Unix socket.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use postgres::{Client as Connection, Config, NoTls, Statement};
+
+use super::drive::{Client, Events, drive};
+use super::programs::{find, hand_over, run, socket_directory, tree_bytes, unprivileged};
+use super::{Measured, Tried};
+use crate::measures::Scratch;
+use crate::options::Options;
+use crate::process::{Process, disk_bytes};
+use crate::workload::{Row, Workload};
+
+pub(super) const NAME: &str = "PostgreSQL, unnest … on conflict do nothing";
+pub(super) const HOW: &str = "Unix socket, 4 connections, batches of 1,000 as one prepared statement, each a \
+    transaction, ids sorted so that batches cannot deadlock; synchronous_commit and fsync on, shared_buffers 512 MB, \
+    max_wal_size 4 GB; a primary key on (topic, event_id)";
+pub(super) const DURABILITY: &str = "committed and fsynced";
+
+const BATCH: u64 = 1_000;
+const CONNECTIONS: usize = 4;
+
+const CREATE: &str = "
+CREATE TABLE events (
+    log_offset bigint GENERATED ALWAYS AS IDENTITY,
+    topic      text NOT NULL,
+    event_id   text NOT NULL,
+    timestamp  text NOT NULL,
+    source     text NOT NULL,
+    payload    text NOT NULL,
+    PRIMARY KEY (topic, event_id)
+)";
+
+const INSERT: &str = "
+INSERT INTO events (topic, event_id, timestamp, source, payload)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+ON CONFLICT DO NOTHING";
+
+pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
+    let (Some(initdb), Some(postgres)) = (find("initdb"), find("postgres")) else {
+        return Ok(Tried::NotInstalled("apt-get install postgresql"));
+    };
+    let directory = Scratch::new(options, "postgres")?;
+    hand_over(directory.path())?;
+    let data = directory.path().join("data");
+    let socket = socket_directory(options)?;
+    run(
+        "initdb",
+        unprivileged(&initdb)
+            .arg("-D")
+            .arg(&data)
+            .args(["-U", "bench", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale", "C"])
+            .current_dir(directory.path()),
+    )?;
+    let log = fs::File::create(options.work.join("postgres.log"))?;
+    let mut command = unprivileged(&postgres);
+    command.arg("-D").arg(&data).arg("-k").arg(socket.path()).args(["-c", "listen_addresses="]);
+    for setting in SETTINGS {
+        command.args(["-c", setting]);
+    }
+    command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // SIGINT: it ends its children itself. Killed, it would leave that to them.
+    let mut process = Process::start("postgres", &mut command)?.stopped_by("INT");
+    let mut config = Config::new();
+    config.host_path(socket.path()).user("bench").dbname("postgres");
+    process.await_ready(|| config.connect(NoTls).is_ok())?;
+
+    config.connect(NoTls)?.batch_execute(CREATE)?;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = config.connect(NoTls).context("connecting to PostgreSQL")?;
+        let insert = connection.prepare(INSERT)?;
+        clients.push(Postgres { connection, insert });
+    }
+    let driven = drive(options, workload, BATCH, &mut clients)?;
+    let resident_bytes = tree_bytes(process.id())?;
+    Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
+}
+
+const SETTINGS: [&str; 5] =
+    ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB"];
+
+struct Postgres {
+    connection: Connection,
+    insert: Statement,
+}
+
+impl Client for Postgres {
+    fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
+        let mut rows: Vec<Row<'_>> = events.rows().collect();
+        // Two batches that insert the same ids in another order would wait for each other.
+        rows.sort_unstable_by_key(|row| (row.topic, row.event_id));
+        let topics: Vec<&str> = rows.iter().map(|row| row.topic).collect();
+        let ids: Vec<&str> = rows.iter().map(|row| row.event_id).collect();
+        let timestamps: Vec<&str> = rows.iter().map(|row| row.timestamp).collect();
+        let sources: Vec<&str> = rows.iter().map(|row| row.source).collect();
+        let payloads: Vec<&str> = rows.iter().map(|row| row.payload).collect();
+        Ok(self.connection.execute(&self.insert, &[&topics, &ids, &timestamps, &sources, &payloads])?)
+    }
+}

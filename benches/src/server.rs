@@ -1,0 +1,111 @@
+//! The server under test: the real program, on a free port, with a store of its own.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use crate::process::Process;
+use crate::wire::Reply;
+use crate::workload::Workload;
+
+/// Which store the server is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Sqlite,
+    Memory,
+}
+
+pub(crate) struct Server {
+    process: Process,
+    pub(crate) address: SocketAddr,
+    /// Where its files are.
+    pub(crate) directory: PathBuf,
+}
+
+impl Server {
+    /// Starts `program` and waits until it is ready. What is in `directory` already is what it starts with.
+    pub(crate) fn start(program: &Path, store: Store, directory: &Path) -> anyhow::Result<Self> {
+        let store = match store {
+            Store::Sqlite => format!("sqlite:{}", directory.join("events.db").display()),
+            Store::Memory => "memory:".to_owned(),
+        };
+        let log_path = directory.with_extension("log");
+        let log = File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
+        let mut command = Command::new(program);
+        command.args(["--listen", "127.0.0.1:0", "--store", &store, "--log", "warn"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        // Options in the caller's environment would be measured instead of the defaults.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGGREGATOR_"))
+        {
+            command.env_remove(name);
+        }
+        let mut process = Process::start("aggregator-server", &mut command)?;
+        let stdout = process.child().stdout.take().context("the server's output is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line
+            .strip_prefix("listening on http://")
+            .and_then(|rest| rest.split(',').next())
+            .and_then(|address| address.parse().ok())
+            .with_context(|| {
+                let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+                format!("the server did not start: {line}{log}")
+            })?;
+        process.await_ready(|| get(address, "/readyz").is_ok_and(|reply| reply.status() == 200))?;
+        Ok(Self { process, address, directory: directory.to_owned() })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(self) {
+        self.process.kill();
+    }
+
+    /// Holds the server's own totals against what the workload knows of its first `deliveries`.
+    pub(crate) fn check_stats(&self, workload: &Workload, deliveries: u64) -> anyhow::Result<()> {
+        let reply = get(self.address, "/stats")?;
+        let stats: Stats = serde_json::from_slice(reply.body()).context("/stats")?;
+        let stored = workload.identities(deliveries);
+        let expected = Stats {
+            received: deliveries,
+            unique_processed: stored,
+            duplicate_dropped: deliveries - stored,
+            conflicts: 0,
+            rejected: 0,
+        };
+        ensure!(stats == expected, "/stats says {stats:?}, and true is {expected:?}");
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Stats {
+    received: u64,
+    unique_processed: u64,
+    duplicate_dropped: u64,
+    conflicts: u64,
+    rejected: u64,
+}
+
+/// One GET on a connection of its own.
+pub(crate) fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut reply = Reply::default();
+    get_on(&mut stream, path, &mut reply)?;
+    Ok(reply)
+}
+
+/// One GET on a connection that stays.
+pub(crate) fn get_on(stream: &mut TcpStream, path: &str, reply: &mut Reply) -> anyhow::Result<()> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
+    reply.read_from(stream)
+}
