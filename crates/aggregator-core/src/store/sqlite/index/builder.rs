@@ -1,5 +1,6 @@
 //! The thread that prepares what the writer writes: it sorts, merges and makes filters.
 
+use std::ops::ControlFlow::Continue;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -65,10 +66,11 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Sli
             let mut chunks = Chunks::new(&snapshot)?;
             for input in inputs {
                 for number in input.head.chunks(range.start..=range.end - 1) {
-                    chunks.read(run::chunk_key(input.run, input.section, number), &mut |entry| {
+                    chunks.read(run::chunk_key(input.run, input.section, number), |entry| {
                         if range.contains(&entry.fingerprint) {
                             entries.push(entry);
                         }
+                        Continue(())
                     })?;
                 }
             }

@@ -1,6 +1,7 @@
 //! The index checked against the rows it leads to.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow::Continue;
 
 use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
@@ -116,7 +117,7 @@ fn gather(
         for chunk in section.chunks(range.start..=range.end - 1) {
             let key = run::chunk_key(run.id, number, chunk);
             let mut last = None;
-            let read = chunks.read(key, &mut |entry| {
+            let read = chunks.read(key, |entry| {
                 let sorted = last.is_none_or(|last| last <= entry.fingerprint);
                 if !sorted || !of_section.contains(&entry.fingerprint) || !section.admits(entry.fingerprint) {
                     fault(format!("the dedup index: chunk {key} holds what is not found there"));
@@ -125,6 +126,7 @@ fn gather(
                 if entry.fingerprint >= run.from && range.contains(&entry.fingerprint) {
                     entries.push(entry);
                 }
+                Continue(())
             });
             read.unwrap_or_else(|error| fault(tell(error)));
         }

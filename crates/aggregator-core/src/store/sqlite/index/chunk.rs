@@ -2,8 +2,10 @@
 //! offset's distance from the least offset, so that an entry takes 8 bytes or so.
 //!
 //! ```text
-//!  checksum 8 │ first fingerprint 8 │ least offset 8 │ count 2 │ widths 1 + 1 │ (distance, offset) …
+//!  checksum 8 │ first fingerprint 8 │ least offset 8 │ count 2 │ widths 1 + 1 │ (distance, offset) … │ 0 8
 //! ```
+//!
+//! The zeros let every number be read as eight bytes, of which those behind it are masked out.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -11,8 +13,10 @@ use super::Entry;
 
 const HEADER: usize = 28;
 
-/// What fits a page of the file, beside what SQLite keeps of the row: pages of chunks hold one each.
-const MAX_BYTES: usize = 8_100;
+const PADDING: usize = 8;
+
+/// Two fit a page of the file, beside what SQLite keeps of the rows. A lookup reads and checks a whole one.
+const MAX_BYTES: usize = 4_060;
 
 /// How many bytes the numbers of a chunk's entries take.
 #[derive(Clone, Copy)]
@@ -32,7 +36,7 @@ impl Widths {
 
     /// The most entries of a chunk.
     pub(super) fn capacity(self) -> usize {
-        (MAX_BYTES - HEADER) / (self.distance + self.offset)
+        (MAX_BYTES - HEADER - PADDING) / (self.distance + self.offset)
     }
 }
 
@@ -45,7 +49,7 @@ pub(super) fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
     let least = entries.iter().map(|entry| entry.offset).min().unwrap_or(0);
     let mut last = entries.first().map_or(0, |entry| entry.fingerprint);
     let count = u16::try_from(entries.len()).expect("a page holds fewer entries");
-    let mut chunk = Vec::with_capacity(HEADER + entries.len() * (widths.distance + widths.offset));
+    let mut chunk = Vec::with_capacity(MAX_BYTES);
     chunk.extend([0; 8]);
     chunk.extend(last.to_le_bytes());
     chunk.extend(least.to_le_bytes());
@@ -56,6 +60,7 @@ pub(super) fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
         chunk.extend(&(entry.offset - least).to_le_bytes()[..widths.offset]);
         last = entry.fingerprint;
     }
+    chunk.extend([0; PADDING]);
     let checksum = xxh3_64_with_seed(&chunk[8..], key.cast_unsigned());
     chunk[..8].copy_from_slice(&checksum.to_le_bytes());
     chunk
@@ -72,22 +77,23 @@ pub(super) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = Entr
     let (count, content) = content.split_first_chunk()?;
     let ([distance, offset], content) = content.split_first_chunk::<2>()?;
     let (distance, offset) = (usize::from(*distance), usize::from(*offset));
+    let count = usize::from(u16::from_le_bytes(*count));
     let fits = (1..=8).contains(&distance) && (1..=8).contains(&offset);
-    if !fits || content.len() != usize::from(u16::from_le_bytes(*count)) * (distance + offset) {
+    if !fits || content.len() != count * (distance + offset) + PADDING {
         return None;
     }
     let (mut fingerprint, least) = (u64::from_le_bytes(*first), u64::from_le_bytes(*least));
-    Some(content.chunks_exact(distance + offset).map(move |entry| {
-        let (from_last, from_least) = entry.split_at(distance);
-        fingerprint = fingerprint.wrapping_add(number(from_last));
-        Entry { fingerprint, offset: least.wrapping_add(number(from_least)) }
+    Some((0..count).map(move |n| {
+        let at = n * (distance + offset);
+        fingerprint = fingerprint.wrapping_add(number(content, at, distance));
+        Entry { fingerprint, offset: least.wrapping_add(number(content, at + distance, offset)) }
     }))
 }
 
-fn number(bytes: &[u8]) -> u64 {
-    let mut wide = [0; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(wide)
+/// The number of `width` bytes, 1 to 8, at `at`.
+fn number(content: &[u8], at: usize, width: usize) -> u64 {
+    let eight = content[at..].first_chunk().expect("there are eight bytes behind the last number");
+    u64::from_le_bytes(*eight) & (!0 >> (64 - 8 * width))
 }
 
 #[cfg(test)]

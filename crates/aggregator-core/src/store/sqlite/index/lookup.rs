@@ -1,9 +1,11 @@
 //! From a hit to the row.
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
-use super::{Hit, Index, Key, Place, chunk};
+use super::{Entry, Hit, Index, Key, Place, chunk};
 
 /// Reads chunks, inside whatever transaction its connection has open.
 pub(in super::super) struct Chunks<'c>(CachedStatement<'c>);
@@ -13,12 +15,12 @@ impl<'c> Chunks<'c> {
         connection.prepare_cached("SELECT entries FROM index_chunks WHERE chunk = ?1").map(Self)
     }
 
-    /// Hands the entries of a chunk to `take`.
-    pub(super) fn read(&mut self, key: i64, take: &mut dyn FnMut(super::Entry)) -> Result<()> {
+    /// Hands the entries of a chunk to `take`, in order, until that has had enough.
+    pub(super) fn read(&mut self, key: i64, mut take: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
         let found = self.0.query_row([key], |row| {
-            let entries = chunk::decode(key, row.get_ref(0)?.as_blob()?)
+            let mut entries = chunk::decode(key, row.get_ref(0)?.as_blob()?)
                 .ok_or_else(|| damaged(format!("chunk {key} does not match its checksum")))?;
-            entries.for_each(take);
+            let _ = entries.try_for_each(&mut take);
             Ok(())
         });
         found.optional()?.ok_or_else(|| damaged(format!("chunk {key} is missing")))
@@ -31,10 +33,11 @@ impl<'c> Chunks<'c> {
             Place::Row(offset) => offsets.push(offset),
             Place::Chunks { first, count } => {
                 for key in first..first + i64::from(count) {
-                    self.read(key, &mut |entry| {
+                    self.read(key, |entry| {
                         if entry.fingerprint == fingerprint {
                             offsets.push(entry.offset);
                         }
+                        if entry.fingerprint <= fingerprint { Continue(()) } else { Break(()) }
                     })?;
                 }
             }
