@@ -22,8 +22,10 @@ fn events() -> Vec<Event> {
     (0..300).map(event).collect()
 }
 
+type Everything = (Vec<StoredEvent>, Vec<Option<Seen>>);
+
 /// Everything there is to read, and what every identity is known as.
-fn everything(store: &dyn DedupStore) -> Result<(Vec<StoredEvent>, Vec<Option<Seen>>), StoreError> {
+fn everything(store: &dyn DedupStore) -> Result<Everything, StoreError> {
     let mut read = Vec::new();
     for topic in TOPICS {
         let mut query = Query::of(TopicSelector::Exact(Topic::new(topic).unwrap()));
@@ -68,7 +70,7 @@ fn assert_no_repeat_is_stored(store: &SqliteStore, events: &[Event], damage: &st
 }
 
 /// A file with every kind of row in it, the events of which were sent, and what is read from it.
-fn stored(path: &Path) -> (Vec<Event>, (Vec<StoredEvent>, Vec<Option<Seen>>)) {
+fn stored(path: &Path) -> (Vec<Event>, Everything) {
     let store = SqliteStore::open_with(path, options()).unwrap();
     let events = events();
     for batch in events.chunks(30) {

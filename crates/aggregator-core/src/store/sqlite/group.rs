@@ -200,7 +200,8 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
             processed_at,
         };
         for offset in self.added.offsets(fingerprint) {
-            let first = self.stored[(offset - self.first_offset) as usize];
+            let at = usize::try_from(offset - self.first_offset).expect("it is one of the batch at hand");
+            let first = self.stored[at];
             if first.key == key {
                 return Ok(Some(receipt(first.payload == payload, Some(first.seq), self.now)));
             }

@@ -28,10 +28,10 @@ pub(super) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         // Rows that are missing or damaged were told of; the index is compared with what is whole.
         if report.faults.is_empty() {
             let fault = &mut |fault| report.faults.push(fault);
-            index::check(&snapshot, fingerprint_bits, fault).or_else(|error| match failed(error) {
-                StoreError::Corrupt { what, .. } => Ok(report.faults.push(what)),
-                other => Err(other),
-            })?;
+            match index::check(&snapshot, fingerprint_bits, fault).map_err(failed) {
+                Err(StoreError::Corrupt { what, .. }) => report.faults.push(what),
+                checked => checked?,
+            }
             report.faults.truncate(MAX_FAULTS);
         }
     }

@@ -21,8 +21,8 @@ const MAX_BYTES: usize = 4_060;
 /// How many bytes the numbers of a chunk's entries take.
 #[derive(Clone, Copy)]
 pub(super) struct Widths {
-    distance: usize,
-    offset: usize,
+    distance: u8,
+    offset: u8,
 }
 
 impl Widths {
@@ -36,12 +36,12 @@ impl Widths {
 
     /// The most entries of a chunk.
     pub(super) fn capacity(self) -> usize {
-        (MAX_BYTES - HEADER - PADDING) / (self.distance + self.offset)
+        (MAX_BYTES - HEADER - PADDING) / usize::from(self.distance + self.offset)
     }
 }
 
-fn bytes_of(number: u64) -> usize {
-    (8 - number.leading_zeros() as usize / 8).max(1)
+fn bytes_of(number: u64) -> u8 {
+    (1..8).find(|bytes| number >> (8 * bytes) == 0).unwrap_or(8)
 }
 
 /// Writes entries, at most [`Widths::capacity`] and at least one.
@@ -54,10 +54,10 @@ pub(super) fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
     chunk.extend(last.to_le_bytes());
     chunk.extend(least.to_le_bytes());
     chunk.extend(count.to_le_bytes());
-    chunk.extend([widths.distance as u8, widths.offset as u8]);
+    chunk.extend([widths.distance, widths.offset]);
     for entry in entries {
-        chunk.extend(&(entry.fingerprint - last).to_le_bytes()[..widths.distance]);
-        chunk.extend(&(entry.offset - least).to_le_bytes()[..widths.offset]);
+        chunk.extend(&(entry.fingerprint - last).to_le_bytes()[..usize::from(widths.distance)]);
+        chunk.extend(&(entry.offset - least).to_le_bytes()[..usize::from(widths.offset)]);
         last = entry.fingerprint;
     }
     chunk.extend([0; PADDING]);

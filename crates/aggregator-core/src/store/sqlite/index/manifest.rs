@@ -52,9 +52,12 @@ impl RunEntry {
 impl Manifest {
     /// Of an empty index.
     fn new() -> Self {
-        let (high, low) = (ulid::Ulid::generate(), ulid::Ulid::generate());
         // The random bits of an id are its last 80.
-        let key = (high.0 as u64, low.0 as u64);
+        let random = || {
+            let bytes = ulid::Ulid::generate().0.to_le_bytes();
+            u64::from_le_bytes(*bytes.first_chunk().expect("an id has 16 bytes"))
+        };
+        let key = (random(), random());
         Self { generation: 0, key, covered: 0, next_run: 1, runs: Vec::new() }
     }
 

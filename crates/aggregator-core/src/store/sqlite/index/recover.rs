@@ -47,7 +47,7 @@ pub(in super::super) fn recover(
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let next = write(&transaction, &manifest, &slice)?;
                 transaction.commit()?;
-                held.apply(slice, &next);
+                held.apply(&slice, &next);
                 manifest = next;
             }
         }
@@ -106,7 +106,8 @@ impl Rows {
     ) -> rusqlite::Result<()> {
         let mut found = vec![false; usize::try_from(to - after).expect("it is a part of what fits memory")];
         let mut note = |offset: u64, fingerprint| {
-            let place = &mut found[(offset - after - 1) as usize];
+            let at = usize::try_from(offset - after - 1).expect("it is within the range asked for");
+            let place = &mut found[at];
             if std::mem::replace(place, true) {
                 return Err(Corruption::error(format!("offset {offset} has both an event and a stub")));
             }

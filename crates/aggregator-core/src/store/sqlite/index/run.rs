@@ -40,8 +40,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn number(&self, fingerprint: u64) -> usize {
-        usize::try_from(fingerprint >> (BITS - self.bits)).expect("there are at most 2^24 sections")
+    fn section(&self, number: u32) -> Option<&Arc<Section>> {
+        self.sections.get(number as usize)?.as_ref()
     }
 
     /// Which of its chunks may hold the fingerprint.
@@ -49,22 +49,21 @@ impl Run {
         if fingerprint < self.from {
             return None;
         }
-        let number = self.number(fingerprint);
-        let section = self.sections.get(number)?.as_ref()?;
-        let chunks = section.probe(fingerprint)?;
-        let first = chunk_key(self.id, number as u32, chunks.start);
+        let number = passed(self.bits, fingerprint);
+        let chunks = self.section(number)?.probe(fingerprint)?;
+        let first = chunk_key(self.id, number, chunks.start);
         Some(Place::Chunks { first, count: chunks.end - chunks.start })
     }
 
     /// The sections with some of these fingerprints.
     pub(super) fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (u32, Arc<Section>)> {
         let range = range.start.max(self.from)..range.end;
-        let numbers =
-            if range.is_empty() { 0..0 } else { self.number(range.start)..self.number(range.end - 1) + 1 };
-        numbers.filter_map(|number| {
-            let section = self.sections.get(number)?.as_ref()?;
-            Some((number as u32, Arc::clone(section)))
-        })
+        let numbers = if range.is_empty() {
+            0..0
+        } else {
+            passed(self.bits, range.start)..passed(self.bits, range.end - 1) + 1
+        };
+        numbers.filter_map(|number| Some((number, Arc::clone(self.section(number)?))))
     }
 
     /// Answers from `from` on only, and forgets what is not needed for that.

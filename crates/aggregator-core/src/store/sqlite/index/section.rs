@@ -38,15 +38,14 @@ impl NewSection {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
         let mut chunks = Vec::new();
-        for (place, entries) in entries.chunks(widths.capacity()).enumerate() {
+        for (place, entries) in (0..).zip(entries.chunks(widths.capacity())) {
             fences.push(entries[0].fingerprint);
-            chunks.push(chunk::encode(run::chunk_key(run, number, place as u32), entries, widths));
+            chunks.push(chunk::encode(run::chunk_key(run, number, place), entries, widths));
         }
         let mut fingerprints: Vec<u64> = entries.iter().map(|entry| entry.fingerprint).collect();
         fingerprints.dedup();
         let section = Section {
-            entries: u32::try_from(entries.len())
-                .expect("the first bits of a keyed hash share a run out evenly"),
+            entries: count(entries.len()),
             fences: fences.into(),
             filter: if fingerprints.is_empty() { None } else { BinaryFuse8::try_from(&fingerprints).ok() },
         };
@@ -70,11 +69,11 @@ impl Section {
         // Equal fingerprints can begin in the chunk before the one that begins with them.
         let first = self.fences.partition_point(|fence| fence < fingerprints.start()).saturating_sub(1);
         let end = self.fences.partition_point(|fence| fence <= fingerprints.end());
-        first as u32..end as u32
+        count(first)..count(end)
     }
 
     pub(super) fn chunk_count(&self) -> u32 {
-        self.fences.len() as u32
+        count(self.fences.len())
     }
 
     /// Whether the filter lets the fingerprint through; for the check of a file.
@@ -111,6 +110,11 @@ impl Section {
         let filter = if rest.is_empty() { None } else { Some(filter(&mut rest)?) };
         Some(Self { entries, fences, filter })
     }
+}
+
+/// Of entries or chunks.
+fn count(of: usize) -> u32 {
+    u32::try_from(of).expect("the first bits of a keyed hash share a run out evenly")
 }
 
 fn filter(rest: &mut &[u8]) -> Option<BinaryFuse8> {

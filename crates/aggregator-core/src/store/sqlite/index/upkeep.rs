@@ -109,7 +109,7 @@ impl Upkeep {
         if let Some(next) = next
             && let Work::Ready(slice) = std::mem::replace(&mut self.work, Work::Idle)
         {
-            held.apply(*slice, &next);
+            held.apply(&slice, &next);
             self.manifest = next;
         }
         held.freeze(self.options.recent as usize, last_offset);
@@ -219,7 +219,7 @@ impl Held {
     }
 
     /// Takes over what was committed.
-    pub(super) fn apply(&mut self, slice: Slice, manifest: &Manifest) {
+    pub(super) fn apply(&mut self, slice: &Slice, manifest: &Manifest) {
         self.generation = manifest.generation;
         if slice.through.is_some() {
             self.frozen = None;
