@@ -143,3 +143,65 @@ fn long(rest: &mut &[u8]) -> Option<u64> {
     *rest = after;
     Some(u64::from_le_bytes(*number))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Distinct fingerprints, as a keyed hash spreads them.
+    fn entries(count: u64) -> Vec<Entry> {
+        let fingerprint = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+        let mut entries: Vec<_> =
+            (1..=count).map(|n| Entry { fingerprint: fingerprint(n), offset: n }).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    #[test]
+    fn a_section_of_any_size_admits_what_it_holds_and_comes_back_as_it_was() {
+        for size in (0..200).chain([1_000, 5_000, 60_000]) {
+            let entries = entries(size);
+            let new = NewSection::of(7, 3, &entries);
+            let read = Section::decode(run::section_key(7, 3), &new.head).unwrap();
+            assert!(Section::decode(run::section_key(7, 4), &new.head).is_none());
+            assert_eq!((u64::from(read.entries), read.chunk_count() as usize), (size, new.chunks.len()));
+            for entry in entries {
+                let chunks = read.probe(entry.fingerprint).unwrap();
+                let found = chunks.flat_map(|number| {
+                    chunk::decode(run::chunk_key(7, 3, number), &new.chunks[number as usize]).unwrap()
+                });
+                assert!(found.into_iter().any(|found| found == entry), "{entry:?} of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_takes_little_memory() {
+        // What the default layout makes of a full map, and of merges.
+        for size in [57_344, 65_536, 45_000] {
+            let head = NewSection::of(1, 0, &entries(size)).head;
+            assert!(head.len() as f64 <= 1.3 * size as f64, "{} bytes for {size} entries", head.len());
+        }
+    }
+
+    #[test]
+    fn few_strangers_pass_the_filter() {
+        let section = NewSection::of(1, 0, &entries(60_000)).section;
+        let strangers = (60_001..160_001_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16);
+        let passed = strangers.filter(|&fingerprint| section.probe(fingerprint).is_some()).count();
+        assert!(passed < 1_000, "{passed} of 100,000");
+    }
+
+    /// Equal fingerprints over several chunks: all of them are looked at.
+    #[test]
+    fn equal_fingerprints_are_found_across_chunks() {
+        let entries: Vec<_> =
+            (0..3_000).map(|offset| Entry { fingerprint: 5 + offset / 1_000, offset }).collect();
+        let new = NewSection::of(1, 0, &entries);
+        let chunks = new.section.probe(6).unwrap();
+        let found = chunks.flat_map(|number| {
+            chunk::decode(run::chunk_key(1, 0, number), &new.chunks[number as usize]).unwrap()
+        });
+        assert_eq!(found.filter(|entry| entry.fingerprint == 6).count(), 1_000);
+    }
+}
