@@ -1,5 +1,7 @@
 //! Writing events, many with one statement where they are alike.
 
+use std::sync::LazyLock;
+
 use rusqlite::{CachedStatement, Connection, Result};
 
 use super::checksum::{Corruption, EventRow};
@@ -32,7 +34,7 @@ impl<'c, 'e> Inserts<'c, 'e> {
                                      sequence, content_type, attributes, processed_at, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
-            many: connection.prepare_cached(&many())?,
+            many: connection.prepare_cached(&INSERT_MANY)?,
             processed_at: processed_at.as_micros(),
             waiting: Vec::with_capacity(MANY),
             written: None,
@@ -117,7 +119,7 @@ impl<'c, 'e> Inserts<'c, 'e> {
     }
 }
 
-fn many() -> String {
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
     let row = |n: usize| {
         let at = 4 + 5 * n;
         format!("(?1, ?3 + {n}, ?{at}, ?{}, ?{}, ?{}, ?2, ?{})", at + 1, at + 2, at + 3, at + 4)
@@ -128,4 +130,4 @@ fn many() -> String {
          VALUES {}",
         rows.join(", ")
     )
-}
+});

@@ -1,5 +1,7 @@
 //! The row that holds an identity: an event, or the stub that stays of it.
 
+use std::sync::LazyLock;
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
@@ -17,14 +19,14 @@ pub(super) struct Originals<'c> {
     stub: CachedStatement<'c>,
 }
 
+static EVENT: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"));
+static STUB: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"));
+
 impl<'c> Originals<'c> {
     pub(super) fn new(connection: &'c Connection) -> Result<Self> {
-        Ok(Self {
-            event: connection
-                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?,
-            stub: connection
-                .prepare_cached(&format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"))?,
-        })
+        Ok(Self { event: connection.prepare_cached(&EVENT)?, stub: connection.prepare_cached(&STUB)? })
     }
 
     /// What `tell` says of the row at `offset`, if that holds the identity. The row itself decides, not the
