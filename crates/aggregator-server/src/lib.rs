@@ -51,6 +51,8 @@ struct App {
     reads: Reads,
     /// Request bodies that may be in memory at a time, in KiB.
     bodies: Arc<tokio::sync::Semaphore>,
+    /// Large bodies that may be decoded at a time.
+    decoders: Arc<tokio::sync::Semaphore>,
     /// Large responses that may be in memory at a time, in KiB.
     responses: Arc<tokio::sync::Semaphore>,
     /// Items refused since the start; the store knows nothing of them.
@@ -96,6 +98,9 @@ pub async fn run(
     let workers = Workers::start(&store, &config, &health).map_err(RunError::Start)?;
     let app = Arc::new(App {
         reads: Reads::new(Arc::clone(&store), Arc::clone(&health), &config),
+        decoders: Arc::new(tokio::sync::Semaphore::new(
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        )),
         responses: Arc::new(tokio::sync::Semaphore::new(config.response_bytes.kib())),
         bodies: Arc::new(tokio::sync::Semaphore::new(config.request_bytes.kib())),
         rejected: std::sync::atomic::AtomicU64::new(0),

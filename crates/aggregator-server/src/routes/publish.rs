@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::{HeaderMap, Request, Uri};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::reply::{Fates, Reply};
 use super::body;
@@ -67,14 +67,17 @@ pub(super) async fn publish(
         max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
     };
     let large = received.bytes.len() > LARGE_BODY_BYTES;
-    // The room for the body is held until it is decoded, even if nobody waits for that any more.
-    let decode = move || (decode(&received.bytes, received_at, bounds), received.room);
-    let (decoded, _room) = if large { blocking(decode).await? } else { decode() };
+    let turn = if large { Some(turn(&app).await?) } else { None };
+    // The turn, and the room for the body, are held until it is decoded, even if nobody waits for that any
+    // more.
+    let decode = move || (decode(&received.bytes, received_at, bounds), received.room, turn);
+    let (decoded, _room, turn) = if large { blocking(decode).await? } else { decode() };
     let decoded = decoded?;
     if !decoded.errors.is_empty() && !wishes.skip_invalid {
         app.count_rejected(decoded.received);
         return Err(Problem::invalid(decoded.errors, "event"));
     }
+    drop(turn);
     let mut fates = Fates::new(decoded.received, decoded.errors);
     let batch = Arc::new(decoded.batch);
     if wishes.queued {
@@ -107,9 +110,20 @@ fn check_health(app: &App) -> Result<(), Problem> {
 /// other connections would wait for it.
 const LARGE_BODY_BYTES: usize = 256 << 10;
 
+/// Waits until a large body may be decoded: as many as there are processors are at a time. What it is made
+/// into can be many times its size, if every field of it is wrong.
+async fn turn(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
+    let turn = Arc::clone(&app.decoders).acquire_owned().await;
+    turn.map_err(|_| Problem::internal("the decoders are closed"))
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Problem::internal("decoding panicked"))
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        // As if it had happened here: it is logged, and answered, where all panics are.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Problem::draining()),
+    }
 }
 
 /// `{"events":[{"payload":…}]}`, as a reader gets it.

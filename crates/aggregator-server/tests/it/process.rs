@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -52,6 +53,43 @@ async fn an_acknowledged_event_survives_kill_9_and_its_repeat_is_a_duplicate() {
     assert_eq!(publish(&server, "", &events("t", 0..500)).await["duplicates"], 500);
     assert_eq!(get(&server, "/events?topic=t&limit=1000").await["events"], page["events"]);
     assert_eq!(get(&server, "/stats").await["unique_processed"], 500);
+}
+
+/// What is wrong with a body can take many times its size, so few of them are decoded at a time.
+#[test]
+fn many_large_and_wrong_bodies_at_once_take_little_memory() {
+    const REQUESTS: usize = 40;
+    let directory = TempDir::new().unwrap();
+    let server = Process::start(&directory.path().join("events.db"), &["--response-bytes", "64MiB"]);
+    let wrong = r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1}"#;
+    let body = format!("[{}]", vec![wrong; 9_999].join(","));
+    let address = server.url.strip_prefix("http://").unwrap();
+    let head = format!(
+        "POST /publish HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let (most, last) = body.split_at(body.len() - 1);
+    let connections: Vec<_> = (0..REQUESTS)
+        .map(|_| {
+            let mut connection = TcpStream::connect(address).unwrap();
+            connection.write_all(head.as_bytes()).unwrap();
+            connection.write_all(most.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    let before = server.peak_memory();
+    for mut connection in &connections {
+        connection.write_all(last.as_bytes()).unwrap();
+    }
+    for mut connection in connections {
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).unwrap();
+        // Or there is no room for so many long answers.
+        assert!([b"HTTP/1.1 422", b"HTTP/1.1 503"].contains(&&answer), "{}", answer.escape_ascii());
+    }
+    let grown = server.peak_memory() - before;
+    assert!(grown < 250 << 10, "{grown} KiB for {REQUESTS} requests of {} bytes", body.len());
 }
 
 #[tokio::test]
