@@ -116,6 +116,7 @@ impl SqliteStore {
     /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
     /// [`StoreError::Corrupt`] if it is one but is damaged.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        options.index.check()?;
         let connector = Connector::new(&options);
         let opened = open::open(path.as_ref(), &options, &connector)?;
         let info = StoreInfo {

@@ -52,6 +52,7 @@ pub(super) use self::recent::Recent;
 pub(super) use self::recover::recover;
 use self::run::Run;
 pub(super) use self::upkeep::Upkeep;
+use crate::StoreError;
 
 pub(super) const CREATE: &str = "
 -- The dedup index. What there is of it: one row.
@@ -76,13 +77,28 @@ CREATE TABLE index_chunks (
 /// How the dedup index is laid out. A file may be opened with other values than it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexOptions {
-    /// How many identities gather in memory before they are written as a run. Memory holds twice as many
-    /// at most, and so many rows are read at start.
+    /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds twice as
+    /// many at most, and what one append brings; so many rows are read at start.
     pub recent: u32,
-    /// About how many identities a section holds: what is written at a time beside an append.
+    /// About how many identities a section holds; 1 to 2^20. One or a few of them are merged at a time, beside
+    /// an append.
     pub section: u32,
-    /// How many runs of a level make one of the next.
+    /// How many runs of a level make one of the next; 2 to 16.
     pub fan_out: u8,
+}
+
+impl IndexOptions {
+    pub(super) fn check(self) -> Result<(), StoreError> {
+        let refuse = |what: &str| Err(StoreError::invalid("index", what));
+        match self {
+            Self { recent: 0, .. } => refuse("recent must be 1 to 2^24"),
+            Self { recent, .. } if recent > 1 << 24 => refuse("recent must be 1 to 2^24"),
+            Self { section: 0, .. } => refuse("section must be 1 to 2^20"),
+            Self { section, .. } if section > 1 << 20 => refuse("section must be 1 to 2^20"),
+            Self { fan_out, .. } if !(2..=16).contains(&fan_out) => refuse("fan_out must be 2 to 16"),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for IndexOptions {
@@ -115,9 +131,10 @@ pub(super) struct Index {
     held: RwLock<Held>,
 }
 
-/// At one with the file as of `generation`, and with every append that has returned.
+/// At one with the file as of `generation` and `last_offset`.
 struct Held {
     generation: u64,
+    last_offset: u64,
     recent: Recent,
     /// What is being written as a run, and the offset it goes up to.
     frozen: Option<(Arc<Recent>, u64)>,
@@ -146,7 +163,7 @@ impl Index {
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
-        // Whoever panicked with it left it whole: it is changed by steps that cannot fail.
+        // Should a change have panicked half-way, its generation does not fit the file, and nobody uses it.
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,10 +172,21 @@ impl Index {
         self.held().probe(fingerprints)
     }
 
-    /// As [`Self::probe`], if what is in memory is of this generation.
-    pub(super) fn probe_at(&self, generation: u64, fingerprints: &[u64]) -> Option<Vec<Hit>> {
+    /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here.
+    pub(super) fn probe_at(
+        &self,
+        generation: u64,
+        last_offset: u64,
+        fingerprints: &[u64],
+    ) -> Option<Vec<Hit>> {
         let held = self.held();
-        (held.generation == generation).then(|| held.probe(fingerprints))
+        let at_one = held.generation == generation && held.last_offset >= last_offset;
+        at_one.then(|| held.probe(fingerprints))
+    }
+
+    /// Up to which offset it knows the rows.
+    pub(super) fn last_offset(&self) -> u64 {
+        self.held().last_offset
     }
 }
 

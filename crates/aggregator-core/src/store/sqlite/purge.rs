@@ -94,7 +94,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
 /// Takes what was purged out of the topic's spans.
 fn shorten_spans(connection: &Connection, topic: &mut TopicRow) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("DELETE FROM spans WHERE topic_id = ?1 AND last_offset <= ?2")?
+        .prepare_cached("DELETE FROM spans WHERE topic_id = ?1 AND first_offset <= ?2 AND last_offset <= ?2")?
         .execute((topic.id, topic.purged_offset))?;
     connection
         .prepare_cached("UPDATE spans SET first_offset = ?2 + 1 WHERE topic_id = ?1 AND first_offset <= ?2")?

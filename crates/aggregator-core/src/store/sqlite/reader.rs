@@ -131,17 +131,20 @@ fn scan(
 /// The events of topic ?2 beyond the offset ?1. Nested loops over its spans, in their order.
 fn of_topic(order: Order) -> String {
     let columns = format!("SELECT {EVENT_COLUMNS}, t.name");
-    let tables = "FROM spans s
-         CROSS JOIN events e ON e.offset >= s.first_offset AND e.offset <= s.last_offset
-         LEFT JOIN topics t ON t.topic_id = e.topic_id";
+    let topic = "LEFT JOIN topics t ON t.topic_id = e.topic_id";
+    // One bound on each side of the rowid: of two, SQLite would begin each span's scan at the farther one.
     match order {
         Order::Ascending => format!(
-            "{columns} {tables} WHERE s.topic_id = ?2 AND e.offset > ?1 AND s.first_offset >= coalesce(
+            "{columns} FROM spans s
+             CROSS JOIN events e ON e.offset >= max(s.first_offset, ?1 + 1) AND e.offset <= s.last_offset
+             {topic} WHERE s.topic_id = ?2 AND s.first_offset >= coalesce(
                  (SELECT max(first_offset) FROM spans WHERE topic_id = ?2 AND first_offset <= ?1), 0)
              ORDER BY s.first_offset, e.offset"
         ),
         Order::Descending => format!(
-            "{columns} {tables} WHERE s.topic_id = ?2 AND e.offset < ?1 AND s.first_offset < ?1
+            "{columns} FROM spans s
+             CROSS JOIN events e ON e.offset >= s.first_offset AND e.offset <= min(s.last_offset, ?1 - 1)
+             {topic} WHERE s.topic_id = ?2 AND s.first_offset < ?1
              ORDER BY s.first_offset DESC, e.offset DESC"
         ),
     }

@@ -26,6 +26,13 @@ pub(super) struct Writer {
     restart_at_pages: u64,
 }
 
+fn told(doing: &str, error: rusqlite::Error) -> StoreError {
+    if is_io_failure(&error) {
+        return StoreError::Poisoned { reason: format!("{doing}: {error}") };
+    }
+    store_error(doing, error)
+}
+
 impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
@@ -56,10 +63,23 @@ impl Writer {
         if events.is_empty() {
             return Ok((Vec::new(), 0));
         }
-        let result = self.try_append(events);
+        let result = self.relieve().and_then(|()| self.try_append(events));
         let appended = result.map_err(|failure| self.fail("appending", failure))?;
         self.checkpoint()?;
         Ok(appended)
+    }
+
+    /// Merges runs of the dedup index as long as there are too many, in transactions of their own.
+    fn relieve(&mut self) -> Result<(), Failure> {
+        while self.upkeep.is_crowded() {
+            self.upkeep.collect()?;
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let manifest = self.upkeep.write(&transaction)?;
+            transaction.commit()?;
+            self.upkeep.committed(&mut Recent::default(), manifest);
+            self.try_checkpoint()?;
+        }
+        Ok(())
     }
 
     fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), Failure> {
@@ -69,6 +89,10 @@ impl Writer {
             Some(known) => known,
             unknown => unknown.insert(Known::load(&transaction)?),
         };
+        if known.tail.last_offset != self.upkeep.index().last_offset() {
+            let what = "the last offset in the file is not the one the dedup index goes up to";
+            return Err(Failure::Store(StoreError::corrupt(what)));
+        }
         // Before anything changes: a batch that is refused costs its neighbours nothing.
         check_topics(known, events, self.options.max_topics)?;
         let now = (self.options.clock)().as_micros().max(known.tail.last_processed_at);
@@ -81,7 +105,7 @@ impl Writer {
         FailPoint::BeforeCommit.reach();
         transaction.commit()?;
         FailPoint::AfterCommit.reach();
-        self.upkeep.committed(&mut self.added, last_offset, manifest);
+        self.upkeep.committed(&mut self.added, manifest);
         Ok((receipts, last_offset))
     }
 
@@ -106,10 +130,7 @@ impl Writer {
         let error = match failure {
             Failure::Refused(faults) => return StoreError::Invalid(faults),
             Failure::Store(error) => error,
-            Failure::Sqlite(error) if is_io_failure(&error) => {
-                StoreError::Poisoned { reason: format!("{doing}: {error}") }
-            }
-            Failure::Sqlite(error) => store_error(doing, error),
+            Failure::Sqlite(error) => told(doing, error),
         };
         self.known = None;
         if error.is_fatal() {
@@ -126,8 +147,8 @@ impl Writer {
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         match self.try_checkpoint() {
             Ok(()) => Ok(()),
-            Err(error) => match self.fail("checkpointing", Failure::Sqlite(error)) {
-                fatal if fatal.is_fatal() => Err(fatal),
+            Err(error) => match told("checkpointing", error) {
+                fatal if fatal.is_fatal() => Err(self.fail("checkpointing", Failure::Store(fatal))),
                 _ => Ok(()),
             },
         }

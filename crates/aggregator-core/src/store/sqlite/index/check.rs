@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Entry;
-use super::fingerprint::{BITS, Fingerprints};
+use super::fingerprint::Fingerprints;
 use super::lookup::Chunks;
 use super::manifest::Manifest;
 use super::recover::{Rows, head};
@@ -18,6 +18,9 @@ use crate::store::sqlite::known::Tail;
 /// How many rows are looked at, or entries, in one piece.
 const PIECE: u64 = 1 << 16;
 
+/// The most rows without a run that are held in memory.
+const MAX_TAIL: u64 = 1 << 26;
+
 /// Checks that the runs hold an entry for each row they cover and nothing more, that their filters let
 /// each of them through, and that no identity has two rows. `fault` is told what does not fit.
 pub(in super::super) fn check(
@@ -26,6 +29,10 @@ pub(in super::super) fn check(
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<()> {
     let manifest = Manifest::read(connection)?;
+    if manifest.covered > Tail::read(connection)?.last_offset {
+        fault("the dedup index covers more than there is".into());
+        return Ok(());
+    }
     let runs = load(connection, &manifest, fault)?;
     let mut rows =
         Rows { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
@@ -34,6 +41,13 @@ pub(in super::super) fn check(
     // What no run covers is found by what is in memory, but it may have the identity of what a run covers.
     let mut tail = Vec::new();
     let last_offset = Tail::read(connection)?.last_offset;
+    if last_offset - manifest.covered > MAX_TAIL {
+        let covered = manifest.covered;
+        fault(format!(
+            "the dedup index ends at offset {covered} of {last_offset}: open the store to go on with it"
+        ));
+        return Ok(());
+    }
     each_row(connection, &mut rows, manifest.covered, last_offset, &mut |entry| tail.push(entry))?;
     tail.sort_unstable();
 
@@ -163,7 +177,6 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, entry: Entry) {
-        const { assert!(BITS <= 64) };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&entry.fingerprint.to_le_bytes());
         bytes[8..].copy_from_slice(&entry.offset.to_le_bytes());

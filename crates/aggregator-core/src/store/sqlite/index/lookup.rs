@@ -56,7 +56,7 @@ pub(in super::super) fn find(
 ) -> Result<Option<Vec<Vec<u64>>>> {
     let fingerprints: Vec<u64> = keys.iter().map(|&key| index.fingerprint(key)).collect();
     let generation = Manifest::read_generation(snapshot)?;
-    let Some(hits) = index.probe_at(generation, &fingerprints) else { return Ok(None) };
+    let Some(hits) = index.probe_at(generation, last_offset, &fingerprints) else { return Ok(None) };
     let mut found = vec![Vec::new(); keys.len()];
     let mut chunks = Chunks::new(snapshot)?;
     for Hit { position, place } in hits {

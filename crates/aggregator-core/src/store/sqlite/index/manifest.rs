@@ -122,9 +122,10 @@ impl Manifest {
 
     fn is_sound(&self) -> bool {
         let sound = |run: &RunEntry| {
-            let inputs = run.inputs.iter().all(|&input| self.run(input).is_some());
-            let whole = !run.inputs.is_empty() || run.written == run.sections();
-            run.bits <= run::MAX_SECTION_BITS && run.written <= run.sections() && inputs && whole
+            run.bits <= run::MAX_SECTION_BITS
+                && run.written <= run.sections()
+                && (!run.inputs.is_empty() || run.written == run.sections())
+                && run.inputs.iter().all(|&input| self.run(input).is_some())
         };
         self.runs.iter().all(sound)
     }

@@ -27,22 +27,25 @@ pub(in super::super) fn recover(
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
     let runs = manifest.runs.iter().map(|entry| load(connection, &manifest, entry));
+    let last_offset = Tail::read(connection)?.last_offset;
+    if manifest.covered > last_offset {
+        return Err(damaged("it covers more than there is"));
+    }
     let mut held = Held {
         generation: manifest.generation,
+        last_offset: manifest.covered,
         recent: Recent::with_capacity(options.recent as usize),
         frozen: None,
         runs: runs.collect::<rusqlite::Result<_>>()?,
     };
-    let last_offset = Tail::read(connection)?.last_offset;
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
-    let mut read_to = manifest.covered;
-    while read_to < last_offset {
-        let window = last_offset.min(read_to + u64::from(options.recent.max(1)));
-        rows.read(connection, read_to, window, &mut |entry| held.recent.insert(entry))?;
-        read_to = window;
-        if read_to < last_offset {
-            held.freeze(1, read_to);
-            while let Some(task) = next_task(&held, &manifest, options, 1) {
+    while held.last_offset < last_offset {
+        let window = last_offset.min(held.last_offset + u64::from(options.recent));
+        rows.read(connection, held.last_offset, window, &mut |entry| held.recent.insert(entry))?;
+        held.last_offset = window;
+        // What a crash left fits twice: a start writes nothing then.
+        if held.frozen.is_some() && window < last_offset {
+            while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
                 let slice = build(connection, task)?;
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let next = write(&transaction, &manifest, &slice)?;
@@ -51,6 +54,7 @@ pub(in super::super) fn recover(
                 manifest = next;
             }
         }
+        held.freeze(options.recent as usize);
     }
     Ok((Index { fingerprints, held: RwLock::new(held) }, manifest))
 }

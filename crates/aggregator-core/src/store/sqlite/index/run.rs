@@ -15,11 +15,11 @@ pub(super) const MAX_RUN: u32 = (1 << (63 - SECTION_BITS - CHUNK_BITS)) - 1;
 pub(super) const MAX_SECTION_BITS: u32 = SECTION_BITS;
 
 pub(super) fn section_key(run: u32, number: u32) -> i64 {
-    i64::from(run) << SECTION_BITS | i64::from(number)
+    (i64::from(run) << SECTION_BITS) + i64::from(number)
 }
 
 pub(super) fn chunk_key(run: u32, section: u32, number: u32) -> i64 {
-    section_key(run, section) << CHUNK_BITS | i64::from(number)
+    (section_key(run, section) << CHUNK_BITS) + i64::from(number)
 }
 
 /// The fingerprints of a section, of which its run has 2^`bits`.

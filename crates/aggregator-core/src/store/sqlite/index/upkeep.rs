@@ -8,16 +8,16 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 use rusqlite::Connection;
 
 use super::builder::{Builder, Input, Missing, Slice, Task, span};
-use super::manifest::{Manifest, RunEntry};
+use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::{self, Run};
 use super::{Held, Index, IndexOptions, Recent};
 use crate::StoreError;
 use crate::store::sqlite::group::Failure;
 
-/// From how many times the fan-out on a level's runs are too many: appends wait for their merge then.
+/// From how many times the fan-out on a level's runs are too many: appends wait for merges then.
 const CROWDED: usize = 4;
 
-/// The most sections of a merge at a time.
+/// The most that is merged at a time, in sections of the usual size.
 const MAX_SECTIONS: u64 = 8;
 
 pub(in super::super) struct Upkeep {
@@ -56,12 +56,12 @@ impl Upkeep {
         &self.index
     }
 
-    /// Fetches what is ready to be written; waits for it if memory or the runs have become too many.
+    /// Fetches what is ready to be written; waits for it if runs or memory have become too many.
     pub(in super::super) fn collect(&mut self) -> Result<(), Failure> {
         if !matches!(self.work, Work::Building) {
             return Ok(());
         }
-        match self.builder.take(self.in_step || self.is_overdue()) {
+        match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
             Ok(slice) => self.work = Work::Ready(Box::new(slice)),
             Err(Missing::NotYet) => {}
             Err(Missing::Gone) => {
@@ -78,14 +78,15 @@ impl Upkeep {
         Ok(())
     }
 
-    fn is_overdue(&self) -> bool {
+    /// Whether memory holds all it is to hold.
+    fn is_full(&self) -> bool {
         let held = self.index.held();
-        let full = held.frozen.is_some() && held.recent.len() >= self.options.recent as usize;
-        drop(held);
-        let runs = &self.manifest.runs;
-        let of_level = |level| runs.iter().filter(|run| run.level == level).count();
-        let crowded = CROWDED * usize::from(self.options.fan_out);
-        full || runs.iter().any(|run| of_level(run.level) > crowded)
+        held.frozen.is_some() && held.recent.len() >= self.options.recent as usize
+    }
+
+    /// Whether there are too many runs. What is ready has to be written then, before anything is appended.
+    pub(in super::super) fn is_crowded(&self) -> bool {
+        crowded_level(&self.manifest, self.options).is_some()
     }
 
     /// Writes what is ready, if anything is; how the manifest reads once that is committed.
@@ -94,17 +95,13 @@ impl Upkeep {
         write(transaction, &self.manifest, slice).map(Some)
     }
 
-    /// To be called when the commit has returned: with the entries of what was appended, the last offset
-    /// and what [`Self::write`] said.
-    pub(in super::super) fn committed(
-        &mut self,
-        added: &mut Recent,
-        last_offset: u64,
-        next: Option<Manifest>,
-    ) {
-        let appended = added.len();
+    /// To be called when the commit has returned: with the entries of what was appended and what
+    /// [`Self::write`] said.
+    pub(in super::super) fn committed(&mut self, added: &mut Recent, next: Option<Manifest>) {
+        let appended = added.len() as u64;
         let index = Arc::clone(&self.index);
         let mut held = index.held_mut();
+        held.last_offset += appended;
         held.recent.take(added);
         if let Some(next) = next
             && let Work::Ready(slice) = std::mem::replace(&mut self.work, Work::Idle)
@@ -112,39 +109,51 @@ impl Upkeep {
             held.apply(&slice, &next);
             self.manifest = next;
         }
-        held.freeze(self.options.recent as usize, last_offset);
+        held.freeze(self.options.recent as usize);
         drop(held);
         if matches!(self.work, Work::Idle) {
-            self.plan(appended as u64);
+            self.plan(appended);
         }
     }
 
     /// Gives the builder its next task, if there is one, beside appends of so many events.
     fn plan(&mut self, appended: u64) {
         // As much as keeps up: an entry is written again at every level.
-        let sections = appended * 8 / u64::from(self.options.section) + 1;
+        let section = u64::from(self.options.section);
+        let entries = (appended * 8).clamp(section, section * MAX_SECTIONS);
         let held = self.index.held();
-        if let Some(task) = next_task(&held, &self.manifest, self.options, sections.min(MAX_SECTIONS)) {
+        if let Some(task) = next_task(&held, &self.manifest, self.options, entries) {
             self.builder.send(task);
             self.work = Work::Building;
         }
     }
 }
 
-/// The most urgent task: what is frozen, then merges, those of the lowest level first.
+/// The lowest level that has too many runs.
+fn crowded_level(manifest: &Manifest, options: IndexOptions) -> Option<u8> {
+    let of_level = |level| manifest.runs.iter().filter(|run| run.level == level).count();
+    let levels = manifest.runs.iter().map(|run| run.level);
+    levels.filter(|&level| of_level(level) > CROWDED * usize::from(options.fan_out)).min()
+}
+
+/// The most urgent task: what is frozen, unless a level is crowded, then merges of about so many entries,
+/// those of the lowest level first.
 pub(super) fn next_task(
     held: &Held,
     manifest: &Manifest,
     options: IndexOptions,
-    sections: u64,
+    entries: u64,
 ) -> Option<Task> {
-    if let Some((frozen, through)) = &held.frozen {
+    if let Some((frozen, through)) = &held.frozen
+        && crowded_level(manifest, options).is_none()
+    {
         let run = new_run(manifest, options, 0, frozen.len() as u64);
         let run = RunEntry { written: run.sections(), ..run };
         return Some(Task::Flush { run, through: *through, frozen: Arc::clone(frozen) });
     }
     let levels = manifest.runs.iter().map(|run| run.level).max()?;
     let run = (0..=levels).find_map(|level| merge(manifest, options, level))?;
+    let sections = (entries / (run.entries >> run.bits).max(1)).max(1);
     let end = (u64::from(run.written) + sections).min(u64::from(run.sections()));
     let sections = run.written..u32::try_from(end).expect("there are at most 2^24 sections");
     let inputs = held.runs.iter().filter(|held| run.inputs.contains(&held.id));
@@ -158,16 +167,14 @@ fn merge(manifest: &Manifest, options: IndexOptions, level: u8) -> Option<RunEnt
         return Some(run.clone());
     }
     let inputs: Vec<_> = manifest.runs.iter().filter(|run| run.level == level).collect();
-    let fan_out = usize::from(options.fan_out.max(2));
-    let inputs = inputs.get(..fan_out)?;
+    let inputs = inputs.get(..usize::from(options.fan_out))?;
     let run = new_run(manifest, options, level + 1, inputs.iter().map(|run| run.entries).sum());
     Some(RunEntry { inputs: inputs.iter().map(|run| run.id).collect(), ..run })
 }
 
 fn new_run(manifest: &Manifest, options: IndexOptions, level: u8, entries: u64) -> RunEntry {
-    let sections = entries.div_ceil(u64::from(options.section.max(1))).max(1).next_power_of_two();
+    let sections = entries.div_ceil(u64::from(options.section)).max(1).next_power_of_two();
     let bits = sections.trailing_zeros().min(run::MAX_SECTION_BITS);
-    assert!(manifest.next_run <= run::MAX_RUN, "runs have numbers up to {}", run::MAX_RUN);
     RunEntry { id: manifest.next_run, level, bits, written: 0, entries, inputs: Vec::new() }
 }
 
@@ -177,6 +184,9 @@ pub(super) fn write(
     manifest: &Manifest,
     slice: &Slice,
 ) -> rusqlite::Result<Manifest> {
+    if slice.run.id > run::MAX_RUN {
+        return Err(damaged("it has had as many runs as can be counted"));
+    }
     let next = manifest.with(&slice.run, slice.through);
     let mut head =
         transaction.prepare_cached("INSERT INTO index_sections (section, head) VALUES (?1, ?2)")?;
@@ -211,16 +221,15 @@ impl Index {
 
 impl Held {
     /// Sets what has gathered aside to be flushed, if it is time for it and nothing is set aside yet.
-    pub(super) fn freeze(&mut self, at: usize, last_offset: u64) {
-        if self.frozen.is_none() && self.recent.len() >= at.max(1) {
+    pub(super) fn freeze(&mut self, at: usize) {
+        if self.frozen.is_none() && self.recent.len() >= at {
             let recent = std::mem::replace(&mut self.recent, Recent::with_capacity(at));
-            self.frozen = Some((Arc::new(recent), last_offset));
+            self.frozen = Some((Arc::new(recent), self.last_offset));
         }
     }
 
     /// Takes over what was committed.
     pub(super) fn apply(&mut self, slice: &Slice, manifest: &Manifest) {
-        self.generation = manifest.generation;
         if slice.through.is_some() {
             self.frozen = None;
         }
@@ -237,5 +246,7 @@ impl Held {
             }
         }
         self.runs.retain(|run| manifest.run(run.id).is_some());
+        // Last: should anything above panic, no reader takes what is left for the state it belongs to.
+        self.generation = manifest.generation;
     }
 }
