@@ -16,6 +16,8 @@ mod open;
 mod original;
 mod purge;
 mod reader;
+mod rebuild;
+mod scan;
 mod schema;
 mod verify;
 mod writer;
@@ -167,13 +169,13 @@ impl SqliteStore {
     }
 
     /// Makes the dedup index of the store at `path` anew from its events and stubs, whatever is left of it,
-    /// and opens the store. Everything that takes is begun again by the next opening, should it be cut off.
+    /// and opens the store. Should it be cut off, the next opening goes on with it.
     ///
     /// # Errors
     /// As [`Self::open_with`]; [`StoreError::Corrupt`] where an event or a stub itself is damaged.
     pub fn rebuild_index(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let connector = Connector::new(&options);
-        open::reset_index(path.as_ref(), &options, &connector)?;
+        rebuild::empty_index(path.as_ref(), &options, &connector)?;
         Self::open_with(path, options)
     }
 
@@ -184,7 +186,7 @@ impl SqliteStore {
     /// As [`Self::open_with`]. What is found to be wrong is no error, it is in the report.
     pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
         let connector = Connector::new(options);
-        let (mut connection, _lock) = open::connect_alone(path.as_ref(), options, &connector)?;
+        let (_, mut connection, _lock) = open::connect_alone(path.as_ref(), options, &connector)?;
         verify::verify(&mut connection, connector.fingerprint_bits())
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Seen, SqliteOptions, SqliteStore, StoreError,
-    StoredEvent, Topic, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Identity, Order, Outcome, Query, Seen, SqliteOptions, SqliteStore,
+    StoreError, StoredEvent, Topic, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -207,5 +207,74 @@ fn a_reader_names_what_is_corrupt() {
         let error = store.read(&Query::topic(Topic::new("t").unwrap())).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }) && error.to_string().contains(found), "{error}");
         assert!(store.verify().unwrap().faults.iter().any(|fault| !fault.is_empty()));
+    }
+}
+
+/// Everything in the topic, or in all of them, in pages of this size.
+fn read_paged(store: &SqliteStore, mut query: Query) -> Result<Vec<u64>, StoreError> {
+    let mut offsets = Vec::new();
+    loop {
+        let page = store.read(&query)?;
+        offsets.extend(page.events.iter().map(|event| event.offset));
+        if page.caught_up {
+            return Ok(offsets);
+        }
+        query.after = Some(page.next);
+    }
+}
+
+/// Rows that are gone, which no checksum tells: a reader is given everything or an error.
+#[test]
+fn a_reader_is_given_everything_or_an_error() {
+    for damage in [
+        "UPDATE partitions SET last_offset = last_offset - 5",
+        "UPDATE topics SET scope = 1 - scope",
+        "UPDATE topics SET name = 'other' WHERE name = 't'",
+        "DELETE FROM topics WHERE name = 't'",
+        "DELETE FROM spans",
+        "DELETE FROM spans WHERE first_offset = (SELECT max(first_offset) FROM spans WHERE topic_id = 1)",
+        "UPDATE spans SET last_offset = last_offset - 1 WHERE last_offset > first_offset",
+        "DELETE FROM events WHERE seq = 1 AND topic_id = 1",
+        "DELETE FROM events WHERE seq = 20 AND topic_id = 1",
+        "DELETE FROM events WHERE seq = 11 AND topic_id = 1",
+        "DELETE FROM events WHERE topic_id = 1",
+        "DELETE FROM index_chunks",
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open_with(&path, options()).unwrap();
+        let event = |topic: &str, n: u32| Event::new(topic, n.to_string()).unwrap();
+        for n in 0..10 {
+            let batch = [event("t", 2 * n), event("t", 2 * n + 1), event("u", n)];
+            store.append_all(&batch.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        }
+        let topic = Topic::new("t").unwrap();
+        let mut whole = 0;
+        let mut refused = 0;
+        rusqlite::Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        let mut judge = |what: &str, complete: Result<bool, StoreError>| match complete {
+            Ok(complete) => {
+                assert!(complete, "{damage}: {what}");
+                whole += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Corrupt { .. }), "{damage}: {what}: {error}");
+                refused += 1;
+            }
+        };
+        for (order, limit) in [(Order::Ascending, 1), (Order::Ascending, 7), (Order::Descending, 100)] {
+            let of_topic = Query { order, limit, ..Query::topic(topic.clone()) };
+            judge("the topic", read_paged(&store, of_topic).map(|offsets| offsets.len() == 20));
+            let all = Query { order, limit, ..Query::of(TopicSelector::All) };
+            judge("all", read_paged(&store, all).map(|offsets| offsets.len() == 30));
+        }
+        let id = |n: u32| Identity {
+            topic: topic.clone(),
+            event_id: aggregator_core::EventId::new(n.to_string()).unwrap(),
+            source: None,
+        };
+        let seen = store.lookup(&(0..20).map(id).collect::<Vec<_>>());
+        judge("lookup", seen.map(|seen| seen.iter().all(Option::is_some)));
+        assert!(refused > 0 || damage.contains("index_chunks"), "{damage}: nobody noticed");
     }
 }

@@ -260,6 +260,45 @@ fn the_check_finds_an_identity_that_is_stored_twice() {
     );
 }
 
+/// SQLite cannot even drop a table whose pages are zeros.
+#[test]
+fn an_index_is_made_anew_where_its_pages_are_gone() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, flushed()).unwrap();
+    fill(&store, 300, 10);
+    store.purge(&Topic::new("a").unwrap(), 20).unwrap();
+    let id = store.info().id;
+    drop(store);
+    let root: usize = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'index_chunks'", [], |row| row.get(0))
+        .unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(root - 1) * 8192..root * 8192].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let store = SqliteStore::rebuild_index(&path, flushed()).unwrap();
+    assert_eq!(store.info().id, id);
+    assert_sound(&store);
+    all_are_repeats(&store, 300);
+    assert_eq!(append(&store, 300..301).unwrap(), [Outcome::Stored]);
+}
+
+/// It would leave a store that cannot be opened at all.
+#[test]
+fn an_index_that_cannot_be_made_anew_is_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, flushed()).unwrap();
+    fill(&store, 100, 10);
+    drop(store);
+    damage(&path, "UPDATE events SET payload = '[]' WHERE offset = 7");
+    let error = SqliteStore::rebuild_index(&path, flushed()).err().unwrap();
+    assert!(error.to_string().contains("the event at offset 7 does not match"), "{error}");
+    let store = SqliteStore::open_with(&path, flushed()).unwrap();
+    assert_eq!(append(&store, 100..101).unwrap(), [Outcome::Stored]);
+}
+
 /// Two layouts of one file, one after the other.
 #[test]
 fn a_file_may_be_opened_with_another_layout() {

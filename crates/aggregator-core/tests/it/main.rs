@@ -1,7 +1,9 @@
 //! The backends against the contract, and the SQLite file against the world.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod backup;
 mod bit_rot;
 mod conformance;
 mod index;
+mod limits;
 mod sqlite;

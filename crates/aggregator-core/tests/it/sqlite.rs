@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aggregator_core::{
-    Cursor, DedupStore, DedupStoreExt, Event, Order, Outcome, Query, SqliteOptions, SqliteStore, StoreError,
-    Topic,
+    DedupStore, DedupStoreExt, Event, Order, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Topic,
 };
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -116,10 +115,15 @@ fn a_creation_cut_short_leaves_nothing_in_the_way() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("deep/down/events.db");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(directory.path().join("deep/down/events.db-new"), "half a file").unwrap();
+    let left = directory.path().join("deep/down/.events.db.01ARZ3NDEKTSV4RRFFQ69G5FAV.new");
+    let [strange, copy] = [".events.db.notes.new", ".events.db.01ARZ3NDEKTSV4RRFFQ69G5FAV.copy"]
+        .map(|name| directory.path().join("deep/down").join(name));
+    for file in [&left, &strange, &copy] {
+        fs::write(file, "half a file").unwrap();
+    }
     let store = SqliteStore::open(&path).unwrap();
     assert_eq!(store.append_one(&event("1")).unwrap().outcome, Outcome::Stored);
-    assert!(!directory.path().join("deep/down/events.db-new").exists());
+    assert!(!left.exists() && strange.exists() && copy.exists());
 }
 
 #[test]
@@ -274,75 +278,6 @@ fn readers_that_overlap_without_end_do_not_let_the_log_grow_for_ever() {
     });
     let wal = fs::metadata(directory.path().join("events.db-wal")).unwrap().len();
     assert!(wal < 4 << 20, "the log has {wal} bytes after 20 MB of events");
-}
-
-#[test]
-fn a_backup_is_a_store_of_its_own_and_overwrites_nothing() {
-    let directory = TempDir::new().unwrap();
-    let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
-    store.append_all(&[event("1").view(), event("2").view()]).unwrap();
-    let copy = directory.path().join("copy.db");
-    store.backup(&copy).unwrap();
-    store.append_one(&event("3")).unwrap();
-    assert!(matches!(store.backup(&copy), Err(StoreError::Invalid(_))));
-    let copied = SqliteStore::open(&copy).unwrap();
-    assert!(copied.verify().unwrap().faults.is_empty());
-    assert_eq!(copied.append_one(&event("2")).unwrap().outcome, Outcome::Duplicate);
-    assert_eq!(copied.append_one(&event("3")).unwrap().seq, Some(3));
-    assert!(
-        fs::read_dir(directory.path())
-            .unwrap()
-            .all(|file| { !file.unwrap().file_name().to_string_lossy().ends_with("-new") })
-    );
-}
-
-#[test]
-fn cursors_outlive_a_restore_as_far_as_they_mean_the_same() {
-    let directory = TempDir::new().unwrap();
-    let (path, copy) = (directory.path().join("events.db"), directory.path().join("copy.db"));
-    let store = SqliteStore::open(&path).unwrap();
-    let append = |store: &SqliteStore, ids: std::ops::RangeInclusive<u32>| {
-        for id in ids {
-            store.append_one(&event(&id.to_string())).unwrap();
-        }
-    };
-    let all = Query::topic(Topic::new("t").unwrap());
-    append(&store, 1..=5);
-    let early = store.read(&Query { limit: 3, ..all.clone() }).unwrap().next;
-    let at_copy = store.read(&all).unwrap().next;
-    let down = Query { order: Order::Descending, limit: 2, ..all.clone() };
-    let early_down = store.read(&down).unwrap().next;
-    append(&store, 6..=10);
-    store.backup(&copy).unwrap();
-    append(&store, 11..=15);
-    let late = store.read(&all).unwrap().next;
-    drop(store);
-
-    // The copy takes the original's place, and goes its own way.
-    let store = SqliteStore::open(&copy).unwrap();
-    append(&store, 21..=30);
-    let seqs = |after: &Cursor| {
-        let page = store.read(&Query { after: Some(after.clone()), ..all.clone() })?;
-        Ok::<_, StoreError>(page.events.iter().map(|event| event.seq).collect::<Vec<_>>())
-    };
-    assert!(seqs(&early).unwrap().into_iter().eq(4..=20));
-    assert!(seqs(&at_copy).unwrap().into_iter().eq(6..=20));
-    let page = store.read(&Query { after: Some(early_down), limit: 9, ..down }).unwrap();
-    assert!(page.events.iter().map(|event| event.seq).eq([3, 2, 1]));
-    let error = seqs(&late).unwrap_err();
-    assert!(error.to_string().contains("after the copy was made"), "{error}");
-
-    // A copy of the copy knows both.
-    let second = directory.path().join("second.db");
-    let of_copy = store.read(&all).unwrap().next;
-    store.backup(&second).unwrap();
-    drop(store);
-    let store = SqliteStore::open(&second).unwrap();
-    assert_eq!(store.info().ancestors.len(), 2);
-    let read = |after: Cursor| store.read(&Query { after: Some(after), ..all.clone() });
-    assert_eq!(read(early).unwrap().events.len(), 17);
-    assert!(read(of_copy).unwrap().events.is_empty());
-    assert!(read(late).is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rusqlite::OpenFlags;
 
 use super::connector::Connector;
 use super::fault::store_error;
-use super::open::{beside, sync_directory, unusable};
+use super::open::{draft, sync_directory, unusable};
 use crate::StoreError;
 use crate::store::StoreId;
 
@@ -18,7 +18,8 @@ pub(super) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<()
         return Err(StoreError::invalid("path", reason));
     }
     let to = std::path::absolute(to).map_err(|error| unusable(to, error))?;
-    let new = beside(&to, "-new");
+    // A crash leaves it there; nothing else ever has this name.
+    let new = draft(&to, "copy");
     let Some(new_text) = new.to_str() else {
         return Err(StoreError::invalid("path", format!("{} is not UTF-8", to.display())));
     };

@@ -43,7 +43,7 @@ mod upkeep;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-pub(super) use self::check::check;
+pub(super) use self::check::{check, check_log};
 pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
 pub(super) use self::lookup::{Chunks, find};

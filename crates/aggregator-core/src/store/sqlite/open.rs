@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
 use super::connector::Connector;
 use super::fault::store_error;
@@ -73,29 +73,14 @@ pub(super) fn connect_alone(
     path: &Path,
     options: &SqliteOptions,
     connector: &Connector,
-) -> Result<(Connection, File), StoreError> {
+) -> Result<(PathBuf, Connection, File), StoreError> {
     let path = resolve(path)?;
     let lock = lock(&path)?;
     check_header(&path)?;
     let connected = connect(&path, options, connector);
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
-    Ok((connection, lock))
-}
-
-/// Empties the dedup index of the store at `path`, so that opening the store makes it anew.
-pub(super) fn reset_index(
-    path: &Path,
-    options: &SqliteOptions,
-    connector: &Connector,
-) -> Result<(), StoreError> {
-    let (mut connection, _lock) = connect_alone(path, options, connector)?;
-    let mut reset = || {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        index::reset(&transaction)?;
-        transaction.commit()
-    };
-    reset().map_err(|error| store_error(&format!("emptying the dedup index of {}", path.display()), error))
+    Ok((path, connection, lock))
 }
 
 /// The absolute path without links, its directory made if need be: two names of one file must meet at
@@ -170,13 +155,8 @@ fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
             wal.display()
         )));
     }
-    let new = beside(path, "-new");
-    for leftover in [new.clone(), beside(&new, "-journal")] {
-        match fs::remove_file(&leftover) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(&leftover, error)),
-            _ => {}
-        }
-    }
+    remove_drafts(path).map_err(|error| unusable(path, error))?;
+    let new = draft(path, "new");
     write_schema(&new, connector)
         .map_err(|error| store_error(&format!("creating {}", path.display()), error))?;
     fs::rename(&new, path).map_err(|error| unusable(path, error))?;
@@ -184,7 +164,29 @@ fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     sync_directory(directory).map_err(|error| unusable(directory, error))
 }
 
-fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
+/// A name beside `path` that nobody else has.
+pub(super) fn draft(path: &Path, kind: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.{kind}", ulid::Ulid::generate()))
+}
+
+/// Removes what earlier attempts to make this store left, whoever holds its lock having come to an end.
+fn remove_drafts(path: &Path) -> std::io::Result<()> {
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let of_draft = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        let id =
+            of_draft.and_then(|rest| rest.strip_suffix(".new").or_else(|| rest.strip_suffix(".new-journal")));
+        if id.is_some_and(|id| id.parse::<ulid::Ulid>().is_ok()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
     let mut connection = connector.open(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE

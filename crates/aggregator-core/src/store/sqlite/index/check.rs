@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Entry;
-use super::fingerprint::Fingerprints;
+use super::fingerprint::{BITS, Fingerprints};
 use super::lookup::Chunks;
 use super::manifest::Manifest;
 use super::recover::{Rows, head};
@@ -96,6 +96,13 @@ fn load(
         runs.push(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections });
     }
     Ok(runs)
+}
+
+/// Checks that the index can be made anew: that every row there has to be is there and whole.
+pub(in super::super) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
+    let fingerprints = Fingerprints::new((0, 0), BITS);
+    let mut rows = Rows { fingerprints, scopes: HashMap::new() };
+    each_row(connection, &mut rows, 0, Tail::read(connection)?.last_offset, &mut |_| {})
 }
 
 fn tell(error: rusqlite::Error) -> String {

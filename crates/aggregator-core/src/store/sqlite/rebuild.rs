@@ -1,0 +1,71 @@
+//! Emptying the dedup index of a store that nobody has open, so that opening it makes the index anew.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::connector::Connector;
+use super::fault::store_error;
+use super::open::{connect_alone, draft, sync_directory, unusable, write_schema};
+use super::{SqliteOptions, index};
+use crate::StoreError;
+
+/// What the index is made of, and all the rest that is no index.
+const TRUTH: [&str; 7] = ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs"];
+
+pub(super) fn empty_index(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> Result<(), StoreError> {
+    let (path, mut connection, _lock) = connect_alone(path, options, connector)?;
+    let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
+    // An index that is gone and cannot be made anew would be worse than a damaged one.
+    index::check_log(&connection).map_err(failed)?;
+    match reset(&mut connection).map_err(failed) {
+        Err(StoreError::Corrupt { .. }) => {
+            drop(connection);
+            copy_truth(&path, connector)
+        }
+        done => done,
+    }
+}
+
+fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    index::reset(&transaction)?;
+    transaction.commit()
+}
+
+/// Where SQLite cannot even drop the index's tables: everything else goes into a new file, which takes the
+/// place of the old one.
+fn copy_truth(path: &Path, connector: &Connector) -> Result<(), StoreError> {
+    let new = draft(path, "new");
+    let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
+    let copied =
+        copied.map_err(|error| store_error(&format!("copying what is whole of {}", path.display()), error));
+    let copied = copied.and_then(|()| fs::rename(&new, path).map_err(|error| unusable(path, error)));
+    if copied.is_err() {
+        // It is of no use, and that it cannot be removed is not what the caller has to know first.
+        let _ = fs::remove_file(&new);
+    }
+    copied?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    sync_directory(directory).map_err(|error| unusable(directory, error))
+}
+
+fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
+    let mut connection =
+        connector.open(new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.pragma_update(None, "synchronous", "EXTRA")?;
+    connection.execute("ATTACH ?1 AS old", [old.to_str().unwrap_or_default()])?;
+    let transaction = connection.transaction()?;
+    for table in TRUTH {
+        transaction.execute_batch(&format!(
+            "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
+        ))?;
+    }
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
+}

@@ -1,0 +1,93 @@
+//! Copies of a store that is in use.
+
+use std::fs;
+
+use aggregator_core::{
+    Cursor, DedupStore, DedupStoreExt, Event, Order, Outcome, Query, SqliteStore, StoreError, Topic,
+};
+use tempfile::TempDir;
+
+fn event(id: &str) -> Event {
+    Event::new("t", id).unwrap()
+}
+
+#[test]
+fn a_backup_is_a_store_of_its_own_and_overwrites_nothing() {
+    let directory = TempDir::new().unwrap();
+    let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
+    store.append_all(&[event("1").view(), event("2").view()]).unwrap();
+    let copy = directory.path().join("copy.db");
+    store.backup(&copy).unwrap();
+    store.append_one(&event("3")).unwrap();
+    assert!(matches!(store.backup(&copy), Err(StoreError::Invalid(_))));
+    let copied = SqliteStore::open(&copy).unwrap();
+    assert!(copied.verify().unwrap().faults.is_empty());
+    assert_eq!(copied.append_one(&event("2")).unwrap().outcome, Outcome::Duplicate);
+    assert_eq!(copied.append_one(&event("3")).unwrap().seq, Some(3));
+    let names = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".copy")));
+}
+
+#[test]
+fn cursors_outlive_a_restore_as_far_as_they_mean_the_same() {
+    let directory = TempDir::new().unwrap();
+    let (path, copy) = (directory.path().join("events.db"), directory.path().join("copy.db"));
+    let store = SqliteStore::open(&path).unwrap();
+    let append = |store: &SqliteStore, ids: std::ops::RangeInclusive<u32>| {
+        for id in ids {
+            store.append_one(&event(&id.to_string())).unwrap();
+        }
+    };
+    let all = Query::topic(Topic::new("t").unwrap());
+    append(&store, 1..=5);
+    let early = store.read(&Query { limit: 3, ..all.clone() }).unwrap().next;
+    let at_copy = store.read(&all).unwrap().next;
+    let down = Query { order: Order::Descending, limit: 2, ..all.clone() };
+    let early_down = store.read(&down).unwrap().next;
+    append(&store, 6..=10);
+    store.backup(&copy).unwrap();
+    append(&store, 11..=15);
+    let late = store.read(&all).unwrap().next;
+    drop(store);
+
+    // The copy takes the original's place, and goes its own way.
+    let store = SqliteStore::open(&copy).unwrap();
+    append(&store, 21..=30);
+    let seqs = |after: &Cursor| {
+        let page = store.read(&Query { after: Some(after.clone()), ..all.clone() })?;
+        Ok::<_, StoreError>(page.events.iter().map(|event| event.seq).collect::<Vec<_>>())
+    };
+    assert!(seqs(&early).unwrap().into_iter().eq(4..=20));
+    assert!(seqs(&at_copy).unwrap().into_iter().eq(6..=20));
+    let page = store.read(&Query { after: Some(early_down), limit: 9, ..down }).unwrap();
+    assert!(page.events.iter().map(|event| event.seq).eq([3, 2, 1]));
+    let error = seqs(&late).unwrap_err();
+    assert!(error.to_string().contains("after the copy was made"), "{error}");
+
+    // A copy of the copy knows both.
+    let second = directory.path().join("second.db");
+    let of_copy = store.read(&all).unwrap().next;
+    store.backup(&second).unwrap();
+    drop(store);
+    let store = SqliteStore::open(&second).unwrap();
+    assert_eq!(store.info().ancestors.len(), 2);
+    let read = |after: Cursor| store.read(&Query { after: Some(after), ..all.clone() });
+    assert_eq!(read(early).unwrap().events.len(), 17);
+    assert!(read(of_copy).unwrap().events.is_empty());
+    assert!(read(late).is_err());
+}
+
+/// Whatever lies beside it under a name that somebody could think of is somebody's.
+#[test]
+fn neither_a_backup_nor_a_start_touches_a_store_under_another_name() {
+    let directory = TempDir::new().unwrap();
+    let live = directory.path().join("events.db-new");
+    let store = SqliteStore::open(&live).unwrap();
+    store.append_one(&event("1")).unwrap();
+    store.backup(&directory.path().join("events.db")).unwrap();
+    fs::remove_file(directory.path().join("events.db")).unwrap();
+    drop(SqliteStore::open(directory.path().join("events.db")).unwrap());
+    assert_eq!(store.append_one(&event("2")).unwrap().seq, Some(2));
+    drop(store);
+    assert_eq!(SqliteStore::open(&live).unwrap().stats().unwrap().stored, 2);
+}
