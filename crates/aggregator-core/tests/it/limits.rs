@@ -67,8 +67,11 @@ fn appends_as_large_as_a_run_do_not_let_the_runs_become_ever_more() {
         let connection = rusqlite::Connection::open(&path).unwrap();
         let manifest: String =
             connection.query_row("SELECT manifest FROM index_manifest", [], |row| row.get(0)).unwrap();
-        let runs = manifest.matches("\"level\"").count();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let (runs, covered) = (manifest["runs"].as_array().unwrap().len(), &manifest["covered"]);
         assert!(runs < 40, "{runs} runs of {} events", first + 9_000);
+        let in_memory = u64::from(first + 9_000) - covered.as_u64().unwrap();
+        assert!(in_memory <= 2 * 150 + 2 * 100, "{in_memory} identities are in no run");
     }
 }
 
