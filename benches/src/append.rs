@@ -1,10 +1,12 @@
 //! The ceiling: SQLite appending the same deliveries as rows, in the bench's own process.
 //!
 //! The same columns and values as the server's log, the same durability, page size, cache and checkpoints; no
-//! HTTP, no JSON, no dedup, no second index. Every delivery is appended, repeats too.
+//! HTTP, no JSON, no dedup, no second index. Every delivery is appended, repeats too. A statement writes one row,
+//! as is commonly done, or as many as the server's do.
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -42,6 +44,36 @@ CREATE TABLE events (
 ) STRICT;
 ";
 
+/// How many rows a statement writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Statement {
+    /// One, with its offset.
+    Row,
+    /// [`MANY`], and SQLite counts their offsets: as the server writes events.
+    Many,
+}
+
+/// As the server has it.
+pub(crate) const MANY: usize = 20;
+
+const INSERT_ROW: &str = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+/// Parameters of each row in [`INSERT_MANY`], behind the first, which is the same for all.
+const PARAMETERS: usize = 7;
+
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
+    let row = |at: usize| {
+        let parameters: Vec<_> = (at..at + PARAMETERS).map(|at| format!("?{at}")).collect();
+        format!("(?1, {})", parameters.join(", "))
+    };
+    let rows: Vec<_> = (2..).step_by(PARAMETERS).map(row).take(MANY).collect();
+    format!(
+        "INSERT INTO events (processed_at, topic_id, seq, event_id, timestamp, source, payload, checksum)
+         VALUES {}",
+        rows.join(", ")
+    )
+});
+
 /// Opens a database at `path` with the pragmas of the server, and creates `schema` in it.
 pub(crate) fn open(path: &Path, schema: &str) -> anyhow::Result<Connection> {
     let connection = Connection::open(path)?;
@@ -70,11 +102,20 @@ pub(crate) fn checkpoint(connection: &Connection) -> anyhow::Result<()> {
 
 /// Appends the deliveries to a new file at `path`, in transactions of `rows`; how many a second.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
-pub(crate) fn deliveries(path: &Path, workload: &Workload, count: u64, rows: usize) -> anyhow::Result<f64> {
+pub(crate) fn deliveries(
+    path: &Path,
+    workload: &Workload,
+    count: u64,
+    rows: usize,
+    statement: Statement,
+) -> anyhow::Result<f64> {
     let mut connection = open(path, CREATE)?;
     let started = Instant::now();
-    append(&mut connection, workload, 0..count, rows, |n| workload.identity(n))?;
-    Ok(count as f64 / started.elapsed().as_secs_f64())
+    append(&mut connection, workload, 0..count, rows, statement, |n| workload.identity(n))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let last: u64 = connection.query_row("SELECT max(offset) FROM events", [], |row| row.get(0))?;
+    ensure!(last == count, "the last of {count} rows has the offset {last}");
+    Ok(count as f64 / seconds)
 }
 
 /// Bytes that a row takes in a file of rows alone: what an event costs without any dedup. The rows are those
@@ -83,7 +124,7 @@ pub(crate) fn deliveries(path: &Path, workload: &Workload, count: u64, rows: usi
 pub(crate) fn bytes_per_row(path: &Path, workload: &Workload, first: u64) -> anyhow::Result<f64> {
     const ROWS: u64 = 200_000;
     let mut connection = open(path, CREATE)?;
-    append(&mut connection, workload, first..first + ROWS, 5_000, |n| n)?;
+    append(&mut connection, workload, first..first + ROWS, 5_000, Statement::Row, |n| n)?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(std::fs::metadata(path)?.len() as f64 / ROWS as f64)
 }
@@ -93,22 +134,43 @@ fn append(
     workload: &Workload,
     numbers: Range<u64>,
     rows: usize,
+    statement: Statement,
     identity: impl Fn(u64) -> u64,
 ) -> anyhow::Result<()> {
     let mut event = TEMPLATE.to_vec();
     for first in numbers.clone().step_by(rows) {
         let transaction = connection.transaction()?;
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        )?;
-        for n in first..(first + rows as u64).min(numbers.end) {
+        let mut one = transaction.prepare_cached(INSERT_ROW)?;
+        let mut many = transaction.prepare_cached(&INSERT_MANY)?;
+        let end = (first + rows as u64).min(numbers.end);
+        let by_many = match statement {
+            Statement::Row => first,
+            Statement::Many => end - (end - first) % MANY as u64,
+        };
+        // The checksum is any number of its size: computing it is not SQLite's work.
+        let checksum = |identity: u64| identity.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
+        for start in (first..by_many).step_by(MANY) {
+            many.raw_bind_parameter(1, PROCESSED_AT + start)?;
+            for (n, at) in (start..start + MANY as u64).zip((2..).step_by(PARAMETERS)) {
+                let identity = identity(n);
+                workload.render(identity, &mut event);
+                let row = Row::of(&event);
+                many.raw_bind_parameter(at, workload.topic(identity) + 1)?;
+                many.raw_bind_parameter(at + 1, n / 4 + 1)?;
+                many.raw_bind_parameter(at + 2, row.event_id)?;
+                many.raw_bind_parameter(at + 3, row.timestamp)?;
+                many.raw_bind_parameter(at + 4, row.source)?;
+                many.raw_bind_parameter(at + 5, row.payload)?;
+                many.raw_bind_parameter(at + 6, checksum(identity))?;
+            }
+            many.raw_execute()?;
+        }
+        for n in by_many..end {
             let identity = identity(n);
             workload.render(identity, &mut event);
             let row = Row::of(&event);
             let nothing: Option<&str> = None;
-            // The checksum is any number of its size: computing it is not SQLite's work.
-            let checksum = identity.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
-            insert.execute((
+            one.execute((
                 n + 1,
                 workload.topic(identity) + 1,
                 n / 4 + 1,
@@ -120,10 +182,10 @@ fn append(
                 nothing,
                 nothing,
                 PROCESSED_AT + n,
-                checksum,
+                checksum(identity),
             ))?;
         }
-        drop(insert);
+        drop((one, many));
         transaction.commit()?;
         checkpoint(connection)?;
     }
@@ -132,3 +194,28 @@ fn append(
 
 /// Microseconds since 1970 of about now: the number's size is what counts.
 const PROCESSED_AT: u64 = 1_790_000_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::RECENT;
+
+    #[test]
+    fn many_rows_a_statement_are_the_same_rows() {
+        let workload = Workload::new(1, RECENT, 4);
+        let stored = |statement| {
+            let mut connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch(CREATE).unwrap();
+            append(&mut connection, &workload, 0..1_207, 500, statement, |n| workload.identity(n)).unwrap();
+            let mut select = connection
+                .prepare("SELECT offset, topic_id, seq, event_id, timestamp, source, payload, checksum FROM events")
+                .unwrap();
+            let row = |row: &rusqlite::Row<'_>| (0..8).map(|at| row.get(at)).collect();
+            let rows = select.query_map([], row).unwrap();
+            rows.collect::<rusqlite::Result<Vec<Vec<rusqlite::types::Value>>>>().unwrap()
+        };
+        let (by_one, by_many) = (stored(Statement::Row), stored(Statement::Many));
+        assert_eq!(by_one.len(), 1_207);
+        assert_eq!(by_one, by_many);
+    }
+}

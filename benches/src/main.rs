@@ -28,56 +28,56 @@ fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.work).with_context(|| format!("{}", options.work.display()))?;
 
     let mut report = Report::new(&options, Machine::look(&options)?);
-    let failures = measure(&options, &mut report);
-    plots::write(&report, &options.out).context("the plots")?;
+    measure(&options, &mut report);
+    // First of all: a plot that cannot be drawn takes no figure with it.
+    report.write(&options.out)?;
+    if let Err(error) = plots::write(&report, &options.out).context("the plots") {
+        report.fail(&options, &error);
+    }
     let markdown = report.write(&options.out)?;
     println!("{markdown}");
-    for failure in &failures {
-        eprintln!("aggregator-bench: {failure:#}");
-    }
-    ensure!(failures.is_empty(), "the report is not whole: {} measures failed", failures.len());
+    let failures = report.failures.len();
+    ensure!(failures == 0, "the report is not whole: {failures} measures failed");
     Ok(())
 }
 
-/// Fills in the report. What fails does not take the others' figures with it.
-fn measure(options: &Options, report: &mut Report) -> Vec<anyhow::Error> {
+/// Fills in the report. What fails keeps the figures it had, and does not take the others' with it.
+fn measure(options: &Options, report: &mut Report) {
     let mut failures = Vec::new();
+    let mut note = |name: &'static str, measured: anyhow::Result<()>| {
+        failures.extend(measured.context(name).err());
+    };
     if options.measures(Measure::Ingest) {
-        let measured = ingest::measure(options).context("ingest");
-        measured.map_or_else(|error| failures.push(error), |lines| report.ingest = lines);
+        note("ingest", ingest::measure(options, &mut report.ingest));
     }
     if options.measures(Measure::Growth) {
-        let measured = growth::measure(options).context("growth");
-        measured.map_or_else(|error| failures.push(error), |growth| report.growth = Some(growth));
+        note("growth", growth::measure(options, &mut report.growth));
     }
     if options.measures(Measure::Read) {
-        let measured = read::measure(options).context("read");
-        measured.map_or_else(|error| failures.push(error), |readings| report.read = readings);
+        note("read", read::measure(options, &mut report.read));
     }
     if options.measures(Measure::Latency) {
-        let measured = latency::measure(options).context("latency");
-        measured.map_or_else(|error| failures.push(error), |steady| report.latency = steady);
+        note("latency", latency::measure(options, &mut report.latency));
     }
     if options.measures(Measure::Rivals) {
-        let measured = measure_rivals(options, &mut failures);
-        measured.map_or_else(|error| failures.push(error), |lines| report.rivals = lines);
+        failures.extend(
+            measure_rivals(options, &mut report.rivals).into_iter().map(|error| error.context("rivals")),
+        );
     }
-    failures
+    for failure in &failures {
+        report.fail(options, failure);
+    }
 }
 
-/// Those that fail are in `failures`, and not in the lines.
+/// What failed of them.
 #[cfg(feature = "rivals")]
-fn measure_rivals(
-    options: &Options,
-    failures: &mut Vec<anyhow::Error>,
-) -> anyhow::Result<Vec<report::RivalLine>> {
-    rivals::measure(options, failures).context("rivals")
+fn measure_rivals(options: &Options, lines: &mut Vec<report::RivalLine>) -> Vec<anyhow::Error> {
+    rivals::measure(options, lines)
 }
 
 #[cfg(not(feature = "rivals"))]
-fn measure_rivals(
-    _options: &Options,
-    _failures: &mut Vec<anyhow::Error>,
-) -> anyhow::Result<Vec<report::RivalLine>> {
-    anyhow::bail!("this program was built without the feature `rivals`: scripts/bench --rivals builds it")
+fn measure_rivals(_options: &Options, _lines: &mut Vec<report::RivalLine>) -> Vec<anyhow::Error> {
+    vec![anyhow::anyhow!(
+        "this program was built without the feature `rivals`: scripts/bench --rivals builds it"
+    )]
 }

@@ -8,8 +8,11 @@ pub(crate) mod read;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use crate::options::Options;
@@ -35,6 +38,12 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    /// None without any figure.
+    pub(crate) fn of_any(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let figures: Vec<f64> = figures.into_iter().collect();
+        (!figures.is_empty()).then(|| Self::of(figures))
+    }
+
     /// # Panics
     /// Without any figure.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
@@ -48,6 +57,20 @@ impl Spread {
         };
         Self { median, min: figures[0], max: figures[figures.len() - 1] }
     }
+}
+
+/// Waits until what the last run wrote or removed is on the disk, so that the next one does not pay for it.
+pub(crate) fn settle() -> anyhow::Result<()> {
+    let status = Command::new("sync").status().context("sync cannot be started")?;
+    ensure!(status.success(), "sync: {status}");
+    thread::sleep(Duration::from_millis(300));
+    Ok(())
+}
+
+/// The places of `count` runs in the order of this round: every other one is backwards, so that none always
+/// follows the same.
+pub(crate) fn order(count: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..count).map(move |place| if round.is_multiple_of(2) { count - 1 - place } else { place })
 }
 
 /// A new, empty directory of its own under the work directory, removed when it is let go.
@@ -82,5 +105,11 @@ mod tests {
         let odd = Spread::of([3.0, 1.0, 2.0]);
         assert_eq!((odd.min, odd.median, odd.max), (1.0, 2.0, 3.0));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+
+    #[test]
+    fn every_other_round_is_backwards() {
+        let round = |round| order(3, round).collect::<Vec<_>>();
+        assert_eq!([round(1), round(2), round(3)], [[0, 1, 2], [2, 1, 0], [0, 1, 2]]);
     }
 }

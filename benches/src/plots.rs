@@ -18,7 +18,7 @@ pub(crate) const LATENCY: &str = "latency.svg";
 pub(crate) const RIVALS: &str = "rivals.svg";
 
 /// Okabe and Ito's colours: those who do not see all colours can tell them apart.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -28,6 +28,7 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(90, 90, 90),
     RGBColor(150, 75, 0),
     RGBColor(0, 0, 0),
+    RGBColor(240, 228, 66),
 ];
 
 struct Curve {

@@ -24,8 +24,11 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        // Held around the start: a signal in between would not know of the process and leave it behind.
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+        running.push(child.id());
+        drop(running);
         Ok(Self {
             name: name.to_owned(),
             child,

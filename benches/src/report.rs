@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::measures::Spread;
 use crate::measures::growth::Growth;
-use crate::measures::ingest::Line;
+use crate::measures::ingest::Ingest;
 use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
 use crate::measures::read::Reading;
@@ -26,7 +26,9 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) event_bytes: usize,
     pub(crate) machine: Machine,
-    pub(crate) ingest: Vec<Line>,
+    /// What failed and is missing, in part or as a whole.
+    pub(crate) failures: Vec<String>,
+    pub(crate) ingest: Option<Ingest>,
     pub(crate) growth: Option<Growth>,
     pub(crate) read: Vec<Reading>,
     pub(crate) latency: Vec<Steady>,
@@ -63,8 +65,8 @@ pub(crate) struct RivalFigures {
     pub(crate) rate: Spread,
     pub(crate) first_tenth: f64,
     pub(crate) last_tenth: f64,
-    /// Our rate over this one's.
-    pub(crate) ours_to_this: f64,
+    /// Our rate over this one's in the same round.
+    pub(crate) ours_to_this: Option<Spread>,
     pub(crate) resident_bytes: u64,
     pub(crate) disk_bytes: u64,
     /// (deliveries, deliveries per second since the point before).
@@ -81,12 +83,23 @@ impl Report {
             seed: options.seed,
             event_bytes: crate::workload::TEMPLATE.len(),
             machine,
-            ingest: Vec::new(),
+            failures: Vec::new(),
+            ingest: None,
             growth: None,
             read: Vec::new(),
             latency: Vec::new(),
             rivals: Vec::new(),
         }
+    }
+
+    /// Takes up a failure, without the directories of this machine.
+    pub(crate) fn fail(&mut self, options: &Options, error: &anyhow::Error) {
+        let mut text = format!("{error:#}");
+        eprintln!("aggregator-bench: {text}");
+        for (path, name) in [(&options.server, "SERVER"), (&options.work, "WORK"), (&options.out, "OUT")] {
+            text = text.replace(&*path.to_string_lossy(), name);
+        }
+        self.failures.push(text);
     }
 
     /// Writes `report.json` and `report.md`; the latter's text.

@@ -12,11 +12,11 @@ mod python;
 mod redis;
 mod sqlite;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use self::drive::Driven;
 use crate::load::{Load, Watched, as_fast_as_possible};
-use crate::measures::{Scratch, Spread, connections};
+use crate::measures::{Scratch, Spread, connections, order, settle};
 use crate::options::Options;
 use crate::process::{Memory, disk_bytes};
 use crate::report::{RivalFigures, RivalLine, RivalOutcome};
@@ -45,50 +45,56 @@ struct Rival {
     try_it: fn(&Options, &Workload) -> anyhow::Result<Tried>,
 }
 
-/// Every round tries each of them once; a line tells of the run in the middle. One that fails is left out
-/// from then on.
-pub(crate) fn measure(
-    options: &Options,
-    failures: &mut Vec<anyhow::Error>,
-) -> anyhow::Result<Vec<RivalLine>> {
+/// Every round tries each of them once. One that fails keeps the runs it had, and is left out from then on.
+/// What failed comes back.
+pub(crate) fn measure(options: &Options, lines: &mut Vec<RivalLine>) -> Vec<anyhow::Error> {
+    let mut failures = Vec::new();
     let workload = Workload::new(options.seed, RECENT, options.topics);
     let mut trials: Vec<(Rival, Trials)> =
-        rivals().into_iter().map(|rival| (rival, Trials::Runs(Vec::new()))).collect();
+        rivals().into_iter().map(|rival| (rival, Trials::default())).collect();
     for round in 1..=options.rounds() {
-        for (rival, trials) in &mut trials {
-            let Trials::Runs(runs) = trials else { continue };
-            match rival.run(options, &workload) {
+        for place in order(trials.len(), round) {
+            let (rival, Trials { runs, over }) = &mut trials[place];
+            if over.is_some() {
+                continue;
+            }
+            match settle().and_then(|()| rival.run(options, &workload)) {
                 Ok(Tried::Done(measured)) => {
                     eprintln!("rivals, round {round}: {}: {:.0}/s", rival.name, measured.driven.rate());
                     runs.push(measured);
                 }
-                Ok(Tried::NotInstalled(how_to_get_it)) => *trials = Trials::NotInstalled(how_to_get_it),
+                Ok(Tried::NotInstalled(how_to_get_it)) => *over = Some(Over::NotInstalled(how_to_get_it)),
                 Err(error) => {
-                    failures.push(error);
-                    *trials = Trials::Failed;
+                    failures.push(error.context(format!("round {round}")));
+                    *over = Some(Over::Failed);
                 }
             }
         }
     }
-    let Some((_, Trials::Runs(ours))) = trials.first() else {
-        bail!("without our own figures there is nothing to compare with");
-    };
-    let ours = Spread::of(ours.iter().map(|run| run.driven.rate())).median;
-    let line = |(rival, trials): (Rival, Trials)| {
-        let outcome = match trials {
-            Trials::Failed => return None,
-            Trials::NotInstalled(how_to_get_it) => RivalOutcome::NotInstalled(how_to_get_it.to_owned()),
-            Trials::Runs(mut runs) => RivalOutcome::Measured(figures(&mut runs, &workload, ours)),
+    let ours: Vec<f64> = trials[0].1.runs.iter().map(|run| run.driven.rate()).collect();
+    let line = |(rival, Trials { mut runs, over }): (Rival, Trials)| {
+        let outcome = match over {
+            Some(Over::NotInstalled(how_to_get_it)) => RivalOutcome::NotInstalled(how_to_get_it.to_owned()),
+            _ if runs.is_empty() => return None,
+            _ => RivalOutcome::Measured(figures(&mut runs, &workload, &ours)),
         };
         let (name, how, durability) = (rival.name.into(), rival.how.into(), rival.durability.into());
         Some(RivalLine { name, how, durability, outcome })
     };
-    Ok(trials.into_iter().filter_map(line).collect())
+    lines.extend(trials.into_iter().filter_map(line));
+    failures
 }
 
 /// What came of a rival so far.
-enum Trials {
-    Runs(Vec<Measured>),
+#[derive(Default)]
+struct Trials {
+    /// Those of the first rounds, without a gap.
+    runs: Vec<Measured>,
+    /// Why it is left out from now on.
+    over: Option<Over>,
+}
+
+enum Over {
     NotInstalled(&'static str),
     Failed,
 }
@@ -124,6 +130,7 @@ fn rivals() -> Vec<Rival> {
         rival(redis::NAME, redis::HOW, redis::DURABILITY, redis::measure),
         rival(nats::MSG_ID, nats::MSG_ID_HOW, nats::DURABILITY, nats::msg_id),
         rival(nats::SUBJECTS, nats::SUBJECTS_HOW, nats::DURABILITY, nats::subjects),
+        rival(nats::SYNCED, nats::SYNCED_HOW, nats::SYNCED_DURABILITY, nats::synced),
         rival(python::NAME, python::HOW, python::DURABILITY, python::measure),
     ]
 }
@@ -153,7 +160,9 @@ fn ours(options: &Options, workload: &Workload, batch: u32) -> anyhow::Result<Tr
     Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
 }
 
-fn figures(runs: &mut [Measured], workload: &Workload, ours: f64) -> RivalFigures {
+/// `ours` are our rates in the same rounds.
+fn figures(runs: &mut [Measured], workload: &Workload, ours: &[f64]) -> RivalFigures {
+    let ours_to_this = Spread::of_any(ours.iter().zip(&*runs).map(|(ours, run)| ours / run.driven.rate()));
     runs.sort_by(|one, other| one.driven.rate().total_cmp(&other.driven.rate()));
     let rate = Spread::of(runs.iter().map(|run| run.driven.rate()));
     let Measured { driven, resident_bytes, disk_bytes } = &runs[runs.len() / 2];
@@ -164,7 +173,7 @@ fn figures(runs: &mut [Measured], workload: &Workload, ours: f64) -> RivalFigure
         rate,
         first_tenth: driven.rate_between(0.0, 0.1),
         last_tenth: driven.rate_between(0.9, 1.0),
-        ours_to_this: ours / rate.median,
+        ours_to_this,
         resident_bytes: *resident_bytes,
         disk_bytes: *disk_bytes,
         curve: driven.curve(),

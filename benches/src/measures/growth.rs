@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{Scratch, Spread};
@@ -34,7 +35,8 @@ pub(crate) struct Growth {
     pub(crate) disk_bytes_per_identity: f64,
     /// What a row of the log takes in a file that holds nothing else.
     pub(crate) append_bytes_per_row: f64,
-    pub(crate) restart: Restart,
+    /// None if it failed.
+    pub(crate) restart: Option<Restart>,
 }
 
 /// A stretch of the curve and the state at its end.
@@ -58,7 +60,8 @@ pub(crate) struct Restart {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
-pub(crate) fn measure(options: &Options) -> anyhow::Result<Growth> {
+/// The curve is in `growth` also if the restart fails.
+pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow::Result<()> {
     let workload = Workload::new(options.seed, RECENT, options.topics);
     let directory = Scratch::new(options, "growth")?;
     let row_file = options.work.join("row.db");
@@ -87,10 +90,9 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Growth> {
     let last = samples.last().copied().unwrap_or(before);
     let tenth = samples.len() / TENTHS;
     let tenths = points(before, samples.iter().skip(tenth - 1).step_by(tenth).copied());
-    let restart = restart(options, server, load, done.deliveries)?;
     let grown = last.memory.resident.saturating_sub(tenths[0].resident_bytes);
     let since = identities - workload.identities(tenths[0].deliveries);
-    Ok(Growth {
+    let measured = growth.insert(Growth {
         deliveries: done.deliveries,
         identities,
         last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
@@ -101,8 +103,10 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Growth> {
         resident_bytes_per_identity: grown as f64 / since as f64,
         disk_bytes_per_identity: last.disk_bytes as f64 / identities as f64,
         append_bytes_per_row,
-        restart,
-    })
+        restart: None,
+    });
+    measured.restart = Some(restart(options, server, load, done.deliveries).context("the restart")?);
+    Ok(())
 }
 
 fn state(server: &Server) -> anyhow::Result<Sample> {

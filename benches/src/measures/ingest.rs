@@ -1,18 +1,26 @@
 //! Deliveries per second over HTTP, in turns with plain SQLite.
 //!
 //! Every round makes each run once, on a fresh store, so that whatever else the machine does meets all of
-//! them; ratios are those of one round.
+//! them; ratios are those of one round. Every other round goes backwards.
 
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Scratch, Spread, connections};
-use crate::append;
+use super::{Scratch, Spread, connections, order, settle};
+use crate::append::{self, Statement};
 use crate::load::{Load, as_fast_as_possible};
 use crate::options::Options;
 use crate::process::{Memory, cpu_seconds};
 use crate::server::{Server, Store};
 use crate::wire::Results;
 use crate::workload::{RECENT, Repeats, Workload};
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Ingest {
+    pub(crate) lines: Vec<Line>,
+    /// Single events: the rate of the durable store over that of the memory store, in the same round.
+    pub(crate) durable_of_memory: Option<Spread>,
+}
 
 /// All runs of one kind.
 #[derive(Debug, Clone, Serialize)]
@@ -22,9 +30,11 @@ pub(crate) struct Line {
     pub(crate) deliveries: u64,
     /// Deliveries per second.
     pub(crate) rate: Spread,
-    /// The rate over that of plain SQLite by 500 rows, and by 5,000, in the same round.
-    pub(crate) of_append_500: Option<f64>,
-    pub(crate) of_append_5000: Option<f64>,
+    /// The rate over that of plain SQLite in the same round: a row a statement by 500 a transaction.
+    pub(crate) of_row_append_500: Option<Spread>,
+    /// 20 rows a statement by 5,000 a transaction.
+    pub(crate) of_many_append_5000: Option<Spread>,
+    /// None for plain SQLite.
     pub(crate) served: Option<Served>,
 }
 
@@ -39,8 +49,9 @@ pub(crate) struct Served {
     pub(crate) peak_bytes: f64,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Append { rows: usize },
+    Append { rows: usize, statement: Statement },
     Http { batch: u32, connections: u32, repeats: Repeats, results: Results, store: Store },
 }
 
@@ -55,22 +66,56 @@ struct Figures {
     served: Option<Served>,
 }
 
-pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Line>> {
+/// What is usual with SQLite, and the most it gives.
+const ROW_APPEND_500: Kind = Kind::Append { rows: 500, statement: Statement::Row };
+const MANY_APPEND_5000: Kind = Kind::Append { rows: 5_000, statement: Statement::Many };
+
+/// The figures of a round, in the places of the runs. Those that a failure has prevented are missing.
+type Round = Vec<Option<Figures>>;
+
+/// What was measured before a failure is in `ingest`.
+pub(crate) fn measure(options: &Options, ingest: &mut Option<Ingest>) -> anyhow::Result<()> {
     let runs = runs(options);
-    let mut rounds: Vec<Vec<Figures>> = Vec::new();
-    for round in 1..=options.rounds() {
-        let mut figures = Vec::new();
-        for run in &runs {
-            let got = one(options, run)?;
-            eprintln!("ingest, round {round}: {}: {:.0} deliveries/s", run.name, got.rate);
-            figures.push(got);
-        }
-        rounds.push(figures);
+    let mut rounds = Vec::new();
+    let measured = measure_rounds(options, &runs, &mut rounds);
+    let lines: Vec<_> = runs.iter().filter_map(|run| line(run, &runs, &rounds)).collect();
+    if !lines.is_empty() {
+        let single = |store| {
+            runs.iter().position(
+                |run| matches!(run.kind, Kind::Http { batch: 1, store: its_store, .. } if its_store == store),
+            )
+        };
+        let durable_of_memory = single(Store::Sqlite)
+            .zip(single(Store::Memory))
+            .and_then(|(durable, memory)| ratio(&rounds, durable, memory));
+        *ingest = Some(Ingest { lines, durable_of_memory });
     }
-    Ok(runs.iter().enumerate().map(|(place, run)| line(run, place, &rounds)).collect())
+    measured
 }
 
-/// The first two are the ceiling.
+fn measure_rounds(options: &Options, runs: &[Run], rounds: &mut Vec<Round>) -> anyhow::Result<()> {
+    for number in 1..=options.rounds() {
+        rounds.push(runs.iter().map(|_| None).collect());
+        for place in order(runs.len(), number) {
+            let run = &runs[place];
+            settle()?;
+            let got = one(options, run).with_context(|| format!("round {number}: {}", run.name))?;
+            eprintln!("ingest, round {number}: {}: {:.0} deliveries/s", run.name, got.rate);
+            if let Some(round) = rounds.last_mut() {
+                round[place] = Some(got);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rate of one run over that of another, in the rounds that have both.
+fn ratio(rounds: &[Round], run: usize, other: usize) -> Option<Spread> {
+    Spread::of_any(
+        rounds.iter().filter_map(|round| Some(round[run].as_ref()?.rate / round[other].as_ref()?.rate)),
+    )
+}
+
 fn runs(options: &Options) -> Vec<Run> {
     let all = options.run_events();
     let run = |name: &str, deliveries: u64, kind| Run { name: name.to_owned(), deliveries, kind };
@@ -83,8 +128,18 @@ fn runs(options: &Options) -> Vec<Run> {
     };
     let (counts, per_event) = (Results::Counts, Results::PerEvent);
     vec![
-        run("plain SQLite append, 500 rows a transaction", all, Kind::Append { rows: 500 }),
-        run("plain SQLite append, 5,000 rows a transaction", all, Kind::Append { rows: 5_000 }),
+        run("plain SQLite append, a row a statement, 500 a transaction", all, ROW_APPEND_500),
+        run(
+            "plain SQLite append, a row a statement, 5,000 a transaction",
+            all,
+            Kind::Append { rows: 5_000, statement: Statement::Row },
+        ),
+        run(
+            "plain SQLite append, 20 rows a statement, 500 a transaction",
+            all,
+            Kind::Append { rows: 500, statement: Statement::Many },
+        ),
+        run("plain SQLite append, 20 rows a statement, 5,000 a transaction", all, MANY_APPEND_5000),
         run("batches of 500", all, http(500, RECENT, counts, Store::Sqlite)),
         run("batches of 500, a result per event", all, http(500, RECENT, per_event, Store::Sqlite)),
         run(
@@ -109,10 +164,11 @@ fn runs(options: &Options) -> Vec<Run> {
 fn one(options: &Options, run: &Run) -> anyhow::Result<Figures> {
     let directory = Scratch::new(options, "ingest")?;
     match run.kind {
-        Kind::Append { rows } => {
+        Kind::Append { rows, statement } => {
             let workload = Workload::new(options.seed, RECENT, options.topics);
             let path = directory.path().join("append.db");
-            Ok(Figures { rate: append::deliveries(&path, &workload, run.deliveries, rows)?, served: None })
+            let rate = append::deliveries(&path, &workload, run.deliveries, rows, statement)?;
+            Ok(Figures { rate, served: None })
         }
         Kind::Http { batch, connections, repeats, results, store } => {
             let workload = Workload::new(options.seed, repeats, options.topics);
@@ -141,26 +197,48 @@ fn over_http(server: &Server, load: Load, deliveries: u64) -> anyhow::Result<Fig
     Ok(Figures { rate: done.rate(), served: Some(served) })
 }
 
-fn line(run: &Run, place: usize, rounds: &[Vec<Figures>]) -> Line {
-    let of_append = |append: usize| {
-        let ratios = rounds.iter().map(|round| round[place].rate / round[append].rate);
-        Some(Spread::of(ratios).median)
-    };
+/// None if no run of it came to its end.
+fn line(run: &Run, runs: &[Run], rounds: &[Round]) -> Option<Line> {
+    let place_of = |kind: Kind| runs.iter().position(|run| run.kind == kind);
+    let place = place_of(run.kind)?;
+    let figures = || rounds.iter().filter_map(|round| round[place].as_ref());
+    let rate = Spread::of_any(figures().map(|figures| figures.rate))?;
     let median = |figure: fn(&Served) -> f64| {
-        Spread::of(rounds.iter().filter_map(|round| round[place].served.as_ref().map(figure))).median
+        let all = figures().filter_map(|figures| figures.served.as_ref().map(figure));
+        Some(Spread::of_any(all)?.median)
     };
-    let served = rounds[0][place].served.map(|_| Served {
-        p99_ms: median(|served| served.p99_ms),
-        server_us: median(|served| served.server_us),
-        generator_us: median(|served| served.generator_us),
-        peak_bytes: median(|served| served.peak_bytes),
-    });
-    Line {
+    let served = || {
+        Some(Served {
+            p99_ms: median(|served| served.p99_ms)?,
+            server_us: median(|served| served.server_us)?,
+            generator_us: median(|served| served.generator_us)?,
+            peak_bytes: median(|served| served.peak_bytes)?,
+        })
+    };
+    let served = served();
+    let of_append = |append: Kind| served.and_then(|_| ratio(rounds, place, place_of(append)?));
+    Some(Line {
         name: run.name.clone(),
         deliveries: run.deliveries,
-        rate: Spread::of(rounds.iter().map(|round| round[place].rate)),
-        of_append_500: served.and_then(|_| of_append(0)),
-        of_append_5000: served.and_then(|_| of_append(1)),
+        rate,
+        of_row_append_500: of_append(ROW_APPEND_500),
+        of_many_append_5000: of_append(MANY_APPEND_5000),
         served,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_one_round_and_a_round_that_failed_half_way_counts_as_far_as_it_went() {
+        let figures = |rate| Some(Figures { rate, served: None });
+        let mut rounds = vec![vec![figures(10.0), figures(100.0)], vec![figures(20.0), figures(50.0)]];
+        let both = ratio(&rounds, 0, 1).unwrap();
+        assert_eq!((both.min, both.median, both.max), (0.1, 0.25, 0.4));
+        rounds.push(vec![None, figures(1.0)]);
+        assert_eq!(ratio(&rounds, 0, 1).unwrap().median, 0.25);
+        assert!(ratio(&rounds[2..], 0, 1).is_none());
     }
 }

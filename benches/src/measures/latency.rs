@@ -29,11 +29,10 @@ pub(crate) struct Steady {
     pub(crate) curve: Vec<(f64, f64)>,
 }
 
-pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Steady>> {
+pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::Result<()> {
     let all = options.run_events();
     let kinds =
         [("batches of 50", 50, all / 2, Results::Counts), ("single events", 1, all / 10, Results::PerEvent)];
-    let mut measured = Vec::new();
     for (name, batch, deliveries, results) in kinds {
         let directory = Scratch::new(options, "latency")?;
         let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
@@ -62,7 +61,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Steady>> {
             curve: curve(&done.latency),
         });
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// The quantiles up to where one request is left beyond.

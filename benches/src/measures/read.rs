@@ -21,7 +21,7 @@ pub(crate) struct Reading {
     pub(crate) rate: Spread,
 }
 
-pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Reading>> {
+pub(crate) fn measure(options: &Options, readings: &mut Vec<Reading>) -> anyhow::Result<()> {
     let workload = Workload::new(options.seed, RECENT, options.topics);
     let directory = Scratch::new(options, "read")?;
     let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
@@ -39,7 +39,6 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Reading>> {
         ("all topics", String::new(), all),
         ("one topic", format!("&topic={}", topic_name(0)), workload.identities_of(0, all)),
     ];
-    let mut readings = Vec::new();
     for (name, filter, events) in walks {
         let rates =
             (0..options.rounds()).map(|_| walk(&server, &filter, events)).collect::<Result<Vec<_>, _>>();
@@ -47,7 +46,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<Reading>> {
         eprintln!("read: {name}: {:.0} events/s", rate.median);
         readings.push(Reading { name: name.to_owned(), events, rate });
     }
-    Ok(readings)
+    Ok(())
 }
 
 /// Events per second of one reader on one connection.

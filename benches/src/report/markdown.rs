@@ -3,16 +3,18 @@
 use std::fmt::Write as _;
 
 use super::{Report, RivalOutcome};
+use crate::append;
 use crate::measures::Spread;
 use crate::measures::growth::Growth;
-use crate::measures::ingest::Line;
+use crate::measures::ingest::Ingest;
 use crate::plots;
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = String::from("# Benchmark of the event aggregator\n\n");
     let sections = [
         Some(conditions(report)),
-        (!report.ingest.is_empty()).then(|| ingest(&report.ingest)),
+        (!report.failures.is_empty()).then(|| failures(&report.failures)),
+        report.ingest.as_ref().map(|measured| ingest(report, measured)),
         report.growth.as_ref().map(growth),
         (!report.read.is_empty()).then(|| read(report)),
         (!report.latency.is_empty()).then(|| latency(report)),
@@ -48,18 +50,54 @@ fn conditions(report: &Report) -> String {
     )
 }
 
-fn ingest(lines: &[Line]) -> String {
-    let mut text = String::from(
+fn failures(failures: &[String]) -> String {
+    let mut text = String::from("## What failed and is missing\n\n");
+    for failure in failures {
+        // A list item is one line.
+        let _ = writeln!(text, "* {}", failure.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    text
+}
+
+/// How far the runs of a baseline may lie apart before ratios to it mean little.
+const STEADY: f64 = 1.3;
+
+fn ingest(report: &Report, ingest: &Ingest) -> String {
+    let mut text = format!(
         "## Deliveries per second\n\n\
          Durable (fsync before the reply) unless it says memory. Medians, with (lowest–highest); a round makes each\n\
-         run once on a fresh store. Ratios are to plain SQLite appending the same deliveries in the same round: same\n\
-         columns, pragmas and page size, without HTTP, dedup or second index. Processor time is per delivery.\n\
-         Batches ask for counts alone (`?results=none`) unless it says otherwise.\n\n\
-         | what | deliveries | deliveries/s | of append by 500 | by 5,000 | p99 of a request | server | generator | peak memory |\n\
+         run once on a fresh store, after a sync of the file systems, and every other round goes backwards. Processor\n\
+         time is per delivery. Batches ask for counts alone (`?results=none`) unless it says otherwise. p99 is\n\
+         closed-loop: a connection sends its next request once the last one is answered, so it grows with the\n\
+         connections, and time that a request would have waited to be sent does not count. Latency at a given load\n\
+         has a section of its own.\n\n\
+         The ceiling is plain SQLite appending the same deliveries: same columns, pragmas and page size, without\n\
+         HTTP, dedup or second index. A row a statement is how one commonly writes it; {many} rows a statement, with\n\
+         offsets that SQLite counts, is how the server writes events. A transaction, and so an fsync, has 500 rows as\n\
+         one request has, or 5,000: with {connections} connections that each have a batch of 500 under way, the server groups up\n\
+         to {connections} × 500 events per fsync. **Judge by the ratio to {many} rows a statement by 5,000**: it is the hardest\n\
+         ceiling, with statements like the server's and the fewest commits. That to a row a statement by 500 says how\n\
+         the server compares with a simple writer that commits every batch. Ratios are of two runs of the same round.\n\n",
+        many = append::MANY,
+        connections = report.connections,
+    );
+    for line in ingest.lines.iter().filter(|line| line.served.is_none()) {
+        let apart = line.rate.max / line.rate.min;
+        if apart > STEADY {
+            let _ = writeln!(
+                text,
+                "**Not steady: the fastest run of \"{}\" was {apart:.2} times as fast as the slowest.\n\
+                 Something else used the machine or its disk, and ratios mean little.**\n",
+                line.name
+            );
+        }
+    }
+    text.push_str(
+        "| what | deliveries | deliveries/s | of a row a statement by 500 | of 20 rows a statement by 5,000 \
+         | p99 (closed loop) | server | generator | peak memory |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
-    for line in lines {
-        let ratio = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    for line in &ingest.lines {
         let served = line.served.map_or([const { String::new() }; 4], |served| {
             [
                 format!("{:.1} ms", served.p99_ms),
@@ -74,16 +112,15 @@ fn ingest(lines: &[Line]) -> String {
                 line.name.clone(),
                 count(wide(line.deliveries)),
                 spread(line.rate),
-                ratio(line.of_append_500),
-                ratio(line.of_append_5000),
+                line.of_row_append_500.map_or_else(String::new, ratio),
+                line.of_many_append_5000.map_or_else(String::new, ratio),
             ],
             &served,
         );
     }
-    // The last two differ in nothing else.
-    if let [.., durable, memory] = lines {
-        let ratio = durable.rate.median / memory.rate.median;
-        let _ = writeln!(text, "\nSingle events: durable is {ratio:.2} of the memory store.");
+    if let Some(durable_of_memory) = ingest.durable_of_memory {
+        let _ =
+            writeln!(text, "\nSingle events: durable is {} of the memory store.", ratio(durable_of_memory));
     }
     text
 }
@@ -99,6 +136,16 @@ fn growth(growth: &Growth) -> String {
         let sizes = [point.resident_bytes, point.peak_bytes, point.disk_bytes].map(|size| bytes(wide(size)));
         row(&mut text, &[count(wide(point.deliveries)), count(point.rate)], &sizes);
     }
+    let restart = growth.restart.as_ref().map_or_else(String::new, |restart| {
+        format!(
+            "| ready after kill -9 with {} identities, median of {} (page cache warm) | {:.3} s ({:.3}–{:.3}) |\n",
+            count(wide(restart.identities)),
+            restart.times,
+            restart.seconds.median,
+            restart.seconds.min,
+            restart.seconds.max,
+        )
+    });
     let _ = write!(
         text,
         "\n| | |\n|---|--:|\n\
@@ -108,7 +155,7 @@ fn growth(growth: &Growth) -> String {
          | the same row in a file of rows alone | {:.1} bytes |\n\
          | disk beyond the event itself | {:.1} bytes |\n\
          | requests refused with 503 and sent again | {} |\n\
-         | ready after kill -9 with {} identities, median of {} (page cache warm) | {:.3} s ({:.3}–{:.3}) |\n\n\
+         {}\n\
          ![throughput]({})\n![memory]({})\n![disk]({})\n",
         growth.last_to_first,
         growth.resident_bytes_per_identity,
@@ -116,11 +163,7 @@ fn growth(growth: &Growth) -> String {
         growth.append_bytes_per_row,
         growth.disk_bytes_per_identity - growth.append_bytes_per_row,
         growth.refused,
-        count(wide(growth.restart.identities)),
-        growth.restart.times,
-        growth.restart.seconds.median,
-        growth.restart.seconds.min,
-        growth.restart.seconds.max,
+        restart,
         plots::THROUGHPUT,
         plots::MEMORY,
         plots::DISK,
@@ -167,8 +210,9 @@ fn latency(report: &Report) -> String {
 fn rivals(report: &Report) -> String {
     let mut text = String::from(
         "## Beside others\n\nThe same deliveries, in the same run. Each was stopped at the time limit if it was not \
-         done before.\nMedians, with (lowest–highest); the tenths, memory and disk are those of the run in the \
-         middle.\n\n\
+         done before.\nMedians, with (lowest–highest); \"ours is\" compares two runs of the same round; the tenths, \
+         memory and disk are\nthose of the run in the middle. A round tries each once, after a sync of the file systems, \
+         and every other round goes\nbackwards.\n\n\
          | what | deliveries/s | first tenth | last tenth | ours is | deliveries | memory | on disk | an acknowledgement means |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
@@ -187,7 +231,7 @@ fn rivals(report: &Report) -> String {
                     spread(figures.rate),
                     count(figures.first_tenth),
                     count(figures.last_tenth),
-                    format!("{:.2} ×", figures.ours_to_this),
+                    figures.ours_to_this.map_or_else(String::new, |ours| format!("{} ×", ratio(ours))),
                     count(wide(figures.deliveries)) + if figures.cut_short { " (time limit)" } else { "" },
                     bytes(wide(figures.resident_bytes)),
                     bytes(wide(figures.disk_bytes)),
@@ -214,6 +258,13 @@ fn spread(spread: Spread) -> String {
         return count(median);
     }
     format!("{} ({}–{})", count(median), count(min), count(max))
+}
+
+fn ratio(Spread { median, min, max }: Spread) -> String {
+    if min.total_cmp(&max).is_eq() {
+        return format!("{median:.2}");
+    }
+    format!("{median:.2} ({min:.2}–{max:.2})")
 }
 
 /// 160000 as 160,000.

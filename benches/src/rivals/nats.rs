@@ -3,6 +3,7 @@
 //! The protocol is spoken by hand: it is lines of text, and async-nats brings an async runtime, TLS and a
 //! task per acknowledgement, which would cost the server under test its share of the machine.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -25,17 +26,25 @@ pub(super) const MSG_ID_HOW: &str = "4 connections, 500 messages under way on ea
 pub(super) const SUBJECTS: &str = "NATS JetStream, one subject per id";
 pub(super) const SUBJECTS_HOW: &str = "4 connections, 500 messages under way on each, file storage, one replica; \
     `Nats-Expected-Last-Subject-Sequence: 0` refuses repeats without a window";
+pub(super) const SYNCED: &str = "NATS JetStream, Nats-Msg-Id, sync_interval: always";
+pub(super) const SYNCED_HOW: &str = "as with Nats-Msg-Id above, and `sync_interval: always`: the line to compare at equal \
+    durability";
+pub(super) const SYNCED_DURABILITY: &str = "fsynced";
 pub(super) const DURABILITY: &str = "written to the operating system, fsynced every two minutes";
 
 const IN_FLIGHT: u64 = 500;
 const CONNECTIONS: usize = 4;
 
 pub(super) fn msg_id(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
-    measure(options, workload, Key::MessageId)
+    measure(options, workload, Key::MessageId, Sync::Default)
 }
 
 pub(super) fn subjects(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
-    measure(options, workload, Key::Subject)
+    measure(options, workload, Key::Subject, Sync::Default)
+}
+
+pub(super) fn synced(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
+    measure(options, workload, Key::MessageId, Sync::Always)
 }
 
 /// What tells two messages apart.
@@ -45,13 +54,28 @@ enum Key {
     Subject,
 }
 
-fn measure(options: &Options, workload: &Workload, key: Key) -> anyhow::Result<Tried> {
+/// When it calls fsync.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// Every two minutes.
+    Default,
+    /// Before it acknowledges.
+    Always,
+}
+
+fn measure(options: &Options, workload: &Workload, key: Key, sync: Sync) -> anyhow::Result<Tried> {
     let Some(program) = find("nats-server") else {
         return Ok(Tried::NotInstalled("apt-get install nats-server"));
     };
     let directory = Scratch::new(options, "nats")?;
     let port = free_port()?;
-    let mut process = Process::start("nats-server", &mut command(&program, directory.path(), port))?;
+    let config = directory.path().with_extension("conf");
+    fs::write(&config, configuration(&directory.path().display().to_string(), sync))?;
+    // Older versions do not know this setting, and refuse to start.
+    if sync == Sync::Always && !accepts(&program, &config)? {
+        return Ok(Tried::NotInstalled("nats-server 2.10 or newer, which knows sync_interval"));
+    }
+    let mut process = Process::start("nats-server", &mut command(&program, &config, port))?;
     process.await_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     Nats::connect(port, key)?.create_stream()?;
     let mut clients =
@@ -61,10 +85,20 @@ fn measure(options: &Options, workload: &Workload, key: Key) -> anyhow::Result<T
     Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
 }
 
-fn command(program: &Path, directory: &Path, port: u16) -> Command {
+fn configuration(directory: &str, sync: Sync) -> String {
+    let sync = if sync == Sync::Always { "sync_interval: always" } else { "" };
+    format!("jetstream {{\n  store_dir: {directory:?}\n  {sync}\n}}\n")
+}
+
+/// Whether the server knows all settings of the file.
+fn accepts(program: &Path, config: &Path) -> anyhow::Result<bool> {
+    Ok(Command::new(program).arg("-t").arg("-c").arg(config).output()?.status.success())
+}
+
+fn command(program: &Path, config: &Path, port: u16) -> Command {
     let mut command = Command::new(program);
-    command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]);
-    command.arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "-c"]).arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 

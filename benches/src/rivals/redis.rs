@@ -16,7 +16,8 @@ use crate::workload::Workload;
 
 pub(super) const NAME: &str = "Redis, SET NX and XADD";
 pub(super) const HOW: &str = "Unix socket, 4 connections, batches of 500: their SET NX in one pipeline, then the XADD of \
-    those that were new in another; appendonly, appendfsync always, no snapshots. A crash between the two pipelines \
+    those that were new in another; appendonly, appendfsync always, no snapshots and \
+    no rewriting of the log (auto-aof-rewrite-percentage 0). A crash between the two pipelines \
     leaves ids that are marked as seen and were never stored";
 pub(super) const DURABILITY: &str = "fsynced, but identity and event apart";
 
@@ -30,7 +31,9 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
     let directory = Scratch::new(options, "redis")?;
     let sockets = socket_directory(options)?;
     let socket = sockets.path().join("redis.sock");
-    let mut process = Process::start("redis-server", &mut command(&program, directory.path(), &socket))?;
+    // In order: killed, it could leave a child of its own behind.
+    let mut process =
+        Process::start("redis-server", &mut command(&program, directory.path(), &socket))?.stopped_by("TERM");
     let client = redis::Client::open(format!("redis+unix://{}", socket.display()))?;
     process.await_ready(|| client.get_connection().is_ok())?;
     let mut clients = Vec::new();
@@ -45,6 +48,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
 fn command(program: &Path, directory: &Path, socket: &Path) -> Command {
     let mut command = Command::new(program);
     command.args(["--port", "0", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
+    command.args(["--auto-aof-rewrite-percentage", "0"]);
     command.arg("--dir").arg(directory).arg("--unixsocket").arg(socket);
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null());
     command
