@@ -13,7 +13,8 @@ use crate::workload::Workload;
 pub(super) const TEXT_KEY: &str = "SQLite, text primary key, WITHOUT ROWID";
 pub(super) const UNIQUE_INDEX: &str = "SQLite, rowid table and unique index";
 pub(super) const HOW: &str = "in the bench's own process, one connection, `insert or ignore`, a row a statement, \
-    a transaction per 5,000 rows; pages of 8 KB, 64 MB of cache, a checkpoint per 8 MB of log; memory is what the bench grew by";
+    a transaction per 5,000 rows; pages of 8 KB, 64 MB of cache, a checkpoint per 8 MB of log; memory is what the \
+    bench grew by";
 pub(super) const DURABILITY: &str = "committed and fsynced";
 
 const ROWS: u64 = 5_000;
