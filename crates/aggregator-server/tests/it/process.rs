@@ -127,9 +127,9 @@ async fn a_request_that_never_ends_does_not_hold_up_the_end() {
     let path = directory.path().join("events.db");
     let server = Process::start(&path, &["--drain-timeout", "400ms"]);
     let address = server.url.strip_prefix("http://").unwrap();
-    let mut half_a_head = std::net::TcpStream::connect(address).unwrap();
+    let mut half_a_head = TcpStream::connect(address).unwrap();
     half_a_head.write_all(b"POST /publish HTTP/1.1\r\nhos").unwrap();
-    let mut half_a_body = std::net::TcpStream::connect(address).unwrap();
+    let mut half_a_body = TcpStream::connect(address).unwrap();
     half_a_body.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[").unwrap();
     assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
     server.signal("-TERM");

@@ -2,6 +2,7 @@
 //! dense, and where an offset has no event it has a stub.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
@@ -114,10 +115,10 @@ fn fill(
             break;
         }
         expected.row(connection, &event)?;
-        if !names.contains_key(&event.topic_id) {
-            names.insert(event.topic_id, topic_name(connection, event.topic_id)?);
-        }
-        let name = &names[&event.topic_id];
+        let name = match names.entry(event.topic_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(topic_name(connection, event.topic_id)?),
+        };
         let query = scanner.query();
         let passes = query.topics.matches(name) && query.admits(event.event_id, event.source, processed_at);
         let offset = event.offset;
