@@ -3,11 +3,13 @@
 mod batch;
 mod fields;
 mod payload;
+mod record;
 mod topic;
 
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, digest};
+pub use record::{CheckedRecord, Details, Kept, KeptEvent, Record};
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
 
 use crate::InvalidField;

@@ -40,12 +40,13 @@ mod time;
 pub use cursor::Cursor;
 pub use error::{Fault, InvalidField, StoreError};
 pub use event::{
-    Batch, BatchBuilder, Event, EventId, EventRef, Identity, Partition, Partitions, Scope, Source, Topic,
-    TopicSelector,
+    Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, Partition,
+    Partitions, Record, Scope, Source, Topic, TopicSelector,
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
-    Ancestor, AttemptId, CommitCallback, DedupStore, DedupStoreExt, Durability, MemoryStore, Outcome,
-    Receipt, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport,
+    Ancestor, AttemptId, CommitCallback, DedupStore, DedupStoreExt, Durability, Import, Imported,
+    MemoryStore, Outcome, Receipt, RowLimit, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo,
+    StoreStats, Times, TopicInfo, VerifyReport,
 };
 pub use time::{Clock, Timestamp, system_clock};

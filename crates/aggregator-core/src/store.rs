@@ -7,6 +7,7 @@ pub mod faulty;
 mod memory;
 mod page;
 mod sqlite;
+pub mod transfer;
 
 use std::fmt;
 use std::path::Path;
@@ -18,9 +19,11 @@ pub use memory::MemoryStore;
 pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 #[cfg(feature = "test-util")]
 pub use sqlite::{OnSync, TestHooks};
+pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::{
-    Event, EventRef, Identity, Page, Partition, Partitions, Query, Scope, StoreError, Timestamp, Topic,
+    Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, Scope, StoreError, Timestamp,
+    Topic,
 };
 
 /// A durable set of events that takes each [`Identity`] once.
@@ -116,6 +119,37 @@ pub trait DedupStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unsupported`] where there is nothing to copy; otherwise whatever the backend meets.
     fn backup(&self, path: &Path) -> Result<(), StoreError>;
+
+    /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
+    /// stubs, and identities that were imported alone. Nothing is left out, and only the end has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where it cannot be exported; [`StoreError::Corrupt`] where a row is
+    /// damaged or missing; otherwise whatever the backend meets.
+    fn rows(
+        &self,
+        _partition: Partition,
+        _after: u64,
+        _limit: RowLimit,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        Err(StoreError::Unsupported { kind: self.info().kind, operation: "be exported" })
+    }
+
+    /// Stores rows of another store with their seqs and times, in one commit, as durable as an append. A
+    /// row that is there already is skipped, so an import that was cut off, or whose reply was lost, is
+    /// repeated. What is taken and what is refused is decided by [`transfer::judge`] and, for the
+    /// totals that come with or behind the rows, by [`transfer::judge_topic`].
+    ///
+    /// Every topic must belong to `partition`. Rows with a seq move the partition's time, which never goes
+    /// back; identities alone do not, and are not counted as stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if anything of it is refused: nothing of it was stored then. The fault's
+    /// index is that of the row; totals count on behind the rows. [`StoreError::Unsupported`] where nothing
+    /// can be imported; otherwise whatever the backend meets.
+    fn import(&self, _partition: Partition, _import: Import<'_>) -> Result<Imported, StoreError> {
+        Err(StoreError::Unsupported { kind: self.info().kind, operation: "import rows" })
+    }
 
     /// The store's partitions.
     fn partitions(&self) -> Partitions {
@@ -347,11 +381,11 @@ fn announce(callbacks: &Mutex<Vec<CommitCallback>>, partition: Partition, last_o
     callbacks.iter().for_each(|callback| callback(partition, last_offset));
 }
 
-/// Refuses events whose topic belongs to another partition.
-fn check_partition(
+/// Refuses items whose topic belongs to another partition.
+fn check_partition<'t>(
     partitions: Partitions,
     partition: Partition,
-    events: &[EventRef<'_>],
+    topics: impl Iterator<Item = &'t str>,
 ) -> Result<(), StoreError> {
     if partition.0 >= partitions.count() {
         return Err(StoreError::invalid("partition", format!("must be below {}", partitions.count())));
@@ -359,10 +393,9 @@ fn check_partition(
     if partitions == Partitions::ONE {
         return Ok(());
     }
-    let faults: Vec<_> = events
-        .iter()
+    let faults: Vec<_> = topics
         .enumerate()
-        .filter(|(_, event)| partitions.of(event.topic()) != partition)
+        .filter(|(_, topic)| partitions.of(topic) != partition)
         .map(|(index, _)| crate::Fault {
             index: Some(index),
             error: crate::InvalidField::new("topic", format!("does not belong to partition {}", partition.0)),

@@ -74,7 +74,7 @@ pub(super) fn check_source(source: &str) -> Result<(), InvalidField> {
     check_text("source", source, MAX_SOURCE_BYTES)
 }
 
-fn check_text(field: &'static str, text: &str, max_bytes: usize) -> Result<(), InvalidField> {
+pub(super) fn check_text(field: &'static str, text: &str, max_bytes: usize) -> Result<(), InvalidField> {
     if text.is_empty() {
         return Err(InvalidField::new(field, "must not be empty"));
     }
@@ -112,6 +112,14 @@ pub enum Scope {
 const TOPIC_SCOPE_SOURCE: &str = "";
 
 impl Scope {
+    /// `topic` or `source`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Source => "source",
+        }
+    }
+
     /// What an identity's key holds in the source's place.
     pub(crate) fn key(self, source: &str) -> &str {
         match self {

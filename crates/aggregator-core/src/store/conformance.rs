@@ -9,6 +9,7 @@ mod model;
 mod purge;
 mod read;
 mod restart;
+mod transfer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -52,13 +53,18 @@ macro_rules! cases {
 }
 use cases;
 
+fn all_cases() -> Vec<Case> {
+    let random = [model::CASES, transfer::random::CASES].concat();
+    [append::CASES, read::CASES, purge::CASES, restart::CASES, transfer::CASES, &random].concat()
+}
+
 /// Runs every case against `backend`.
 ///
 /// # Panics
 /// With the names of the cases that failed, after all have run.
 pub fn run_all(backend: &dyn Backend) {
     let mut failed = Vec::new();
-    for (name, case) in [append::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES].concat() {
+    for (name, case) in all_cases() {
         if catch_unwind(AssertUnwindSafe(|| case(backend))).is_err() {
             failed.push(name);
         }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AttemptId, CommitCallback, DedupStore, Receipt, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport,
+    AttemptId, CommitCallback, DedupStore, Import, Imported, Receipt, RowLimit, Seen, StoreInfo, StoreStats,
+    TopicInfo, VerifyReport,
 };
-use crate::{EventRef, Identity, Page, Partition, Query, StoreError, Topic};
+use crate::{EventRef, Identity, Page, Partition, Query, Record, StoreError, Topic};
 
 /// What a [`FaultyStore`] does instead of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,19 @@ impl DedupStore for FaultyStore {
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.inner.verify()
+    }
+
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        self.inner.rows(partition, after, limit)
+    }
+
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        self.inner.import(partition, import)
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! The reference backend: everything in memory, nothing clever.
 
+mod transfer;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -11,13 +13,14 @@ use crate::event::{DEFAULT_SOURCE, digest, slot};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::page::{Ends, Scan, Scanner, check_positions, merge};
 use crate::store::{
-    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreId,
-    StoreInfo, StoreStats, TopicInfo, VerifyReport, announce, check_partition,
+    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Outcome,
+    Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport, announce,
+    check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
-    EventRef, Fault, Identity, InvalidField, Partition, Partitions, Scope, Source, StoreError, Timestamp,
-    Topic,
+    EventRef, Fault, Identity, InvalidField, Partition, Partitions, Record, Scope, Source, StoreError,
+    Timestamp, Topic,
 };
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
@@ -48,20 +51,36 @@ struct Rows {
 type Key = (String, String, String);
 
 struct Row {
+    /// What is not known of it any more is empty; so is the seq of an identity that was imported alone, 0.
     event: StoredEvent,
-    /// Set when the payload was purged.
-    digest: Option<[u8; 16]>,
+    left: Left,
+}
+
+/// What is left of a row's payload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Payload,
+    /// It was purged.
+    Digest([u8; 16]),
+    /// It was never known.
+    Nothing,
 }
 
 impl Row {
     fn has_payload(&self, payload: &str) -> bool {
-        match &self.digest {
-            None => self.event.payload == payload,
-            Some(kept) => *kept == digest(payload),
+        match &self.left {
+            Left::Payload => self.event.payload == payload,
+            Left::Digest(kept) => *kept == digest(payload),
+            Left::Nothing => true,
         }
+    }
+
+    fn seq(&self) -> Option<u64> {
+        (self.left != Left::Nothing).then_some(self.event.seq)
     }
 }
 
+#[derive(Clone, Copy)]
 struct TopicState {
     scope: Scope,
     last_seq: u64,
@@ -127,22 +146,26 @@ impl Default for MemoryStore {
 }
 
 impl State {
-    /// Refuses the events whose topics would be too many.
-    fn check_topics(&self, events: &[EventRef<'_>], max_topics: u64) -> Result<(), StoreError> {
+    /// Refuses the items whose topics would be too many.
+    fn check_topics<'t>(
+        &self,
+        topics: impl Iterator<Item = &'t str>,
+        max_topics: u64,
+    ) -> Result<(), StoreError> {
         let mut new = std::collections::HashSet::new();
         let room = usize::try_from(max_topics).unwrap_or(usize::MAX).saturating_sub(self.topics.len());
         let mut faults = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            let known = new.contains(event.topic())
+        for (index, topic) in topics.enumerate() {
+            let known = new.contains(topic)
                 || self.topics.contains_key(
-                    &Topic::new(event.topic())
+                    &Topic::new(topic)
                         .map_err(|error| StoreError::Invalid(vec![Fault { index: Some(index), error }]))?,
                 );
             if known {
                 continue;
             }
             if new.len() < room {
-                new.insert(event.topic());
+                new.insert(topic);
             } else {
                 faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
             }
@@ -169,7 +192,7 @@ impl State {
                     topic.conflicts += 1;
                     Outcome::Conflict
                 };
-                Receipt { outcome, seq: Some(first.event.seq), processed_at: first.event.processed_at }
+                Receipt { outcome, seq: first.seq(), processed_at: first.event.processed_at }
             }
             Entry::Vacant(unseen) => {
                 topic.last_seq += 1;
@@ -189,7 +212,7 @@ impl State {
                     offset: rows.rows.len() as u64 + 1,
                 };
                 let receipt = Receipt { outcome: Outcome::Stored, seq: Some(event.seq), processed_at: now };
-                rows.rows.push(Row { event, digest: None });
+                rows.rows.push(Row { event, left: Left::Payload });
                 receipt
             }
         }
@@ -206,7 +229,7 @@ impl State {
         };
         for row in range {
             let event = &row.event;
-            if row.digest.is_some() || !query.topics.matches(&event.topic) {
+            if row.left != Left::Payload || !query.topics.matches(&event.topic) {
                 continue;
             }
             if scanner.is_full() || scanner.is_past(event.processed_at) {
@@ -251,10 +274,10 @@ impl DedupStore for MemoryStore {
         _attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
-        check_partition(self.info.partitions, partition, events)?;
+        check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
         let (receipts, last_offset) = {
             let mut state = self.state()?;
-            state.check_topics(events, self.max_topics)?;
+            state.check_topics(events.iter().map(EventRef::topic), self.max_topics)?;
             let rows = &mut state.partitions[usize::from(partition.0)];
             let now = rows.last_processed_at.unwrap_or(Timestamp::MIN).max((self.clock)());
             rows.last_processed_at = Some(now);
@@ -285,9 +308,9 @@ impl DedupStore for MemoryStore {
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
         let state = self.state()?;
         let seen = |row: &Row| Seen {
-            seq: Some(row.event.seq),
+            seq: row.seq(),
             processed_at: row.event.processed_at,
-            purged: row.digest.is_some(),
+            purged: row.left != Left::Payload,
         };
         Ok(ids.iter().map(|id| state.find(self.info.partitions, id).map(seen)).collect())
     }
@@ -334,7 +357,7 @@ impl DedupStore for MemoryStore {
         let before = state.purged_seq;
         for row in rows.iter_mut().filter(|row| row.event.topic == topic.as_str()) {
             if (state.purged_seq + 1..=through_seq).contains(&row.event.seq) {
-                row.digest = Some(digest(&std::mem::take(&mut row.event.payload)));
+                row.left = Left::Digest(digest(&std::mem::take(&mut row.event.payload)));
                 (state.purged_seq, state.purged_offset) = (row.event.seq, row.event.offset);
             }
         }
@@ -346,7 +369,7 @@ impl DedupStore for MemoryStore {
         let mut report = VerifyReport::default();
         for (name, topic) in &state.topics {
             let rows = &state.partitions[usize::from(self.info.partitions.of(name.as_str()).0)].rows;
-            let seqs = rows.iter().filter(|row| row.event.topic == name.as_str()).map(|row| row.event.seq);
+            let seqs = rows.iter().filter(|row| row.event.topic == name.as_str()).filter_map(Row::seq);
             if !seqs.eq(1..=topic.last_seq) {
                 report.faults.push(format!("the seqs of topic {name} are not dense"));
             }
@@ -355,11 +378,35 @@ impl DedupStore for MemoryStore {
             if rows.seen.len() != rows.rows.len() {
                 report.faults.push(format!("{} identities for {} events", rows.seen.len(), rows.rows.len()));
             }
-            let stubs = rows.rows.iter().filter(|row| row.digest.is_some()).count() as u64;
+            let stubs = rows.rows.iter().filter(|row| row.left != Left::Payload).count() as u64;
             report.stubs += stubs;
             report.events += rows.rows.len() as u64 - stubs;
         }
         Ok(report)
+    }
+
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        check_partition(self.info.partitions, partition, std::iter::empty())?;
+        Ok(self.state()?.rows(partition, after, limit))
+    }
+
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        check_partition(self.info.partitions, partition, import.topic_names())?;
+        let (imported, last_offset) = {
+            let mut state = self.state()?;
+            state.check_topics(import.topic_names(), self.max_topics)?;
+            let imported = state.import(partition, import)?;
+            (imported, state.partitions[usize::from(partition.0)].rows.len() as u64)
+        };
+        if imported.added > 0 {
+            announce(&self.callbacks, partition, last_offset);
+        }
+        Ok(imported)
     }
 
     fn backup(&self, _path: &Path) -> Result<(), StoreError> {

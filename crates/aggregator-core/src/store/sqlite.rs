@@ -9,6 +9,7 @@ mod checksum;
 mod connector;
 mod fault;
 mod group;
+mod import;
 mod index;
 mod insert;
 mod known;
@@ -17,6 +18,7 @@ mod original;
 mod purge;
 mod reader;
 mod rebuild;
+mod rows;
 mod scan;
 mod schema;
 mod verify;
@@ -37,11 +39,11 @@ pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
 use self::writer::Writer;
 use crate::store::{
-    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Outcome, Receipt, Seen, StoreInfo,
-    StoreStats, TopicInfo, VerifyReport, announce, check_partition,
+    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Outcome,
+    Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport, announce, check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
+use crate::{EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic};
 
 /// How to open a [`SqliteStore`]. The defaults are good.
 #[derive(Clone)]
@@ -220,7 +222,7 @@ impl DedupStore for SqliteStore {
         _attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
-        check_partition(self.info.partitions, partition, events)?;
+        check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
         let (receipts, last_offset) = self.writer()?.append(events)?;
         if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
             announce(&self.callbacks, partition, last_offset);
@@ -261,6 +263,25 @@ impl DedupStore for SqliteStore {
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         verify::verify(&mut *self.reader()?, self.connector.fingerprint_bits())
+    }
+
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        check_partition(self.info.partitions, partition, std::iter::empty())?;
+        rows::rows(&mut *self.reader()?, after, limit)
+    }
+
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        check_partition(self.info.partitions, partition, import.topic_names())?;
+        let (imported, last_offset) = self.writer()?.import(import)?;
+        if imported.added > 0 {
+            announce(&self.callbacks, partition, last_offset);
+        }
+        Ok(imported)
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 //! The model shares no code with any store, so that a mistake in what they share is seen, too.
 //! `PROPTEST_CASES` asks for another number of runs and `PROPTEST_RNG_SEED` for other runs.
 
-mod operation;
+pub(super) mod operation;
 mod reference;
 mod walk;
 
@@ -28,21 +28,25 @@ const MAX_OPERATIONS: usize = 40;
 const MAX_TOPICS: usize = TOPICS.len() - 1;
 
 fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
+    let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
+    let operations = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
+    let outcome = TestRunner::new(config(RUNS))
+        .run(&operations, |operations| Run::new(backend, reopens).run(&operations));
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// So many runs, unless the environment says otherwise.
+pub(super) fn config(runs: u32) -> Config {
     let asked = |name| std::env::var_os(name).is_some();
     let config = Config::default();
-    let config = Config {
-        cases: if asked("PROPTEST_CASES") { config.cases } else { RUNS },
+    Config {
+        cases: if asked("PROPTEST_CASES") { config.cases } else { runs },
         // The same runs every time: a red test stays red until it is mended.
         rng_seed: if asked("PROPTEST_RNG_SEED") { config.rng_seed } else { RngSeed::Fixed(1) },
         failure_persistence: None,
         ..config
-    };
-    let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
-    let operations = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
-    let outcome =
-        TestRunner::new(config).run(&operations, |operations| Run::new(backend, reopens).run(&operations));
-    if let Err(error) = outcome {
-        panic!("{error}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::Transaction;
 
+use super::checksum::EventRow;
 use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
 use super::insert::Inserts;
 use super::known::{Known, Tail, TopicRow};
@@ -42,16 +43,20 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Refuses the events whose topics would be too many.
-pub(super) fn check_topics(known: &Known, events: &[EventRef<'_>], max_topics: u64) -> Result<(), Failure> {
+/// Refuses the items whose topics would be too many.
+pub(super) fn check_topics<'t>(
+    known: &Known,
+    topics: impl Iterator<Item = &'t str>,
+    max_topics: u64,
+) -> Result<(), Failure> {
     let mut new = HashSet::new();
     let mut faults = Vec::new();
-    for (index, event) in events.iter().enumerate() {
-        if known.topics.contains_key(event.topic()) || new.contains(event.topic()) {
+    for (index, topic) in topics.enumerate() {
+        if known.topics.contains_key(topic) || new.contains(topic) {
             continue;
         }
         if known.tail.topics + (new.len() as u64) < max_topics {
-            new.insert(event.topic());
+            new.insert(topic);
         } else {
             faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
         }
@@ -103,7 +108,7 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
             transaction,
             chunks: Chunks::new(transaction)?,
             originals: Originals::new(transaction)?,
-            inserts: Inserts::new(transaction, now)?,
+            inserts: Inserts::new(transaction)?,
         })
     }
 
@@ -116,7 +121,8 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         let mut topics = Vec::new();
         let mut keys = Vec::with_capacity(events.len());
         for run in order.chunk_by(|&a, &b| events[a].topic() == events[b].topic()) {
-            let topic = self.topic(&events[run[0]])?;
+            let first = &events[run[0]];
+            let topic = self.known.topic(self.transaction, first.topic(), first.scope())?;
             keys.extend(run.iter().map(|&index| topic.key(&events[index])));
             topics.push((topic, run.len()));
         }
@@ -157,18 +163,6 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event is in one run")).collect())
     }
 
-    /// The event's topic, created if it is the first of it.
-    fn topic(&mut self, event: &EventRef<'_>) -> rusqlite::Result<TopicRow> {
-        if let Some(topic) = self.known.topics.get(event.topic()) {
-            return Ok(*topic);
-        }
-        self.known.tail.topics += 1;
-        let id = i64::try_from(self.known.tail.topics).expect("there are fewer topics than bytes");
-        let topic = TopicRow::new(id, event.scope());
-        topic.insert(self.transaction, event.topic())?;
-        Ok(topic)
-    }
-
     fn store(
         &mut self,
         topic: &mut TopicRow,
@@ -180,7 +174,19 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         self.known.tail.last_offset += 1;
         self.known.tail.stored += 1;
         let (offset, seq) = (self.known.tail.last_offset, topic.last_seq);
-        self.inserts.push(offset, topic.id, seq, event)?;
+        self.inserts.push(EventRow {
+            offset,
+            topic_id: topic.id,
+            seq,
+            event_id: event.event_id(),
+            timestamp: event.timestamp(),
+            source: event.source(),
+            payload: event.payload(),
+            sequence: event.sequence(),
+            content_type: event.content_type(),
+            attributes: event.attributes(),
+            processed_at: self.now.as_micros(),
+        })?;
         self.added.insert(Entry { fingerprint, offset });
         self.stored.push(Stored { key, payload: event.payload(), seq });
         Ok(Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: self.now })

@@ -1,16 +1,15 @@
-//! Writing events, many with one statement where they are alike.
+//! Writing events, many with one statement where they are alike, and stubs.
 
 use std::sync::LazyLock;
 
 use rusqlite::{CachedStatement, Connection, Result};
 
-use super::checksum::{Corruption, EventRow};
-use crate::{EventRef, Timestamp};
+use super::checksum::{Corruption, EventRow, StubRow};
 
 /// How many rows a statement of many takes: measured, more take no less time.
 const MANY: usize = 20;
 
-/// Inserts the events of one append, inside its transaction.
+/// Inserts the events of one append or import, inside its transaction.
 ///
 /// A row costs a third less when it is one of many and SQLite is left to count its offset: one more than
 /// that of the last row, which is what it has to be.
@@ -18,15 +17,14 @@ pub(super) struct Inserts<'c, 'e> {
     connection: &'c Connection,
     one: CachedStatement<'c>,
     many: CachedStatement<'c>,
-    processed_at: i64,
-    /// Rows of one topic that are still to be written, with consecutive offsets and seqs.
+    /// Rows of one topic and time that are still to be written, with consecutive offsets and seqs.
     waiting: Vec<EventRow<'e>>,
     /// The offset of the last row that was written, if there is one.
     written: Option<u64>,
 }
 
 impl<'c, 'e> Inserts<'c, 'e> {
-    pub(super) fn new(connection: &'c Connection, processed_at: Timestamp) -> Result<Self> {
+    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
         Ok(Self {
             connection,
             one: connection.prepare_cached(
@@ -35,28 +33,16 @@ impl<'c, 'e> Inserts<'c, 'e> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
             many: connection.prepare_cached(&INSERT_MANY)?,
-            processed_at: processed_at.as_micros(),
             waiting: Vec::with_capacity(MANY),
             written: None,
         })
     }
 
     /// Takes the event that follows the one before; it may be written later.
-    pub(super) fn push(&mut self, offset: u64, topic_id: i64, seq: u64, event: &EventRef<'e>) -> Result<()> {
-        let row = EventRow {
-            offset,
-            topic_id,
-            seq,
-            event_id: event.event_id(),
-            timestamp: event.timestamp(),
-            source: event.source(),
-            payload: event.payload(),
-            sequence: event.sequence(),
-            content_type: event.content_type(),
-            attributes: event.attributes(),
-            processed_at: self.processed_at,
-        };
-        if self.waiting.first().is_some_and(|first| first.topic_id != topic_id) {
+    pub(super) fn push(&mut self, row: EventRow<'e>) -> Result<()> {
+        let is_alike =
+            |first: &EventRow<'_>| (first.topic_id, first.processed_at) == (row.topic_id, row.processed_at);
+        if !self.waiting.first().is_none_or(is_alike) {
             self.flush()?;
         }
         let plain = row.sequence.is_none() && row.content_type.is_none() && row.attributes.is_none();
@@ -67,6 +53,13 @@ impl<'c, 'e> Inserts<'c, 'e> {
         }
         self.waiting.push(row);
         if self.waiting.len() == MANY { self.write_many() } else { Ok(()) }
+    }
+
+    /// What follows does not follow the event before: there is a stub in between.
+    pub(super) fn interrupt(&mut self) -> Result<()> {
+        self.flush()?;
+        self.written = None;
+        Ok(())
     }
 
     /// Writes what was taken.
@@ -116,6 +109,33 @@ impl<'c, 'e> Inserts<'c, 'e> {
             return Ok(());
         }
         Err(Corruption::error(format!("offset {last} is not the one behind the last event")))
+    }
+}
+
+/// Inserts stubs.
+pub(super) struct StubInserts<'c>(CachedStatement<'c>);
+
+impl<'c> StubInserts<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
+        let insert = connection.prepare_cached(
+            "INSERT INTO stubs (offset, topic_id, seq, event_id, source, digest, processed_at, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        Ok(Self(insert))
+    }
+
+    pub(super) fn write(&mut self, stub: &StubRow<'_>) -> Result<()> {
+        let insert = self.0.execute((
+            stub.offset,
+            stub.topic_id,
+            stub.seq,
+            stub.event_id,
+            stub.source,
+            stub.digest,
+            stub.processed_at,
+            stub.checksum(),
+        ));
+        insert.map(drop)
     }
 }
 

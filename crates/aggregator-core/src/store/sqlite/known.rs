@@ -63,6 +63,23 @@ impl Known {
         }
         Ok(Self { tail, topics })
     }
+
+    /// The topic of this name; created with this scope if there is none. The caller puts it back.
+    pub(super) fn topic(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        scope: Scope,
+    ) -> rusqlite::Result<TopicRow> {
+        if let Some(topic) = self.topics.get(name) {
+            return Ok(*topic);
+        }
+        self.tail.topics += 1;
+        let id = i64::try_from(self.tail.topics).expect("there are fewer topics than bytes");
+        let topic = TopicRow::new(id, scope);
+        topic.insert(connection, name)?;
+        Ok(topic)
+    }
 }
 
 impl Tail {

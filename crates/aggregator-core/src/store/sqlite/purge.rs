@@ -4,6 +4,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, StubRow};
 use super::group::Failure;
+use super::insert::StubInserts;
 use super::known::{Known, TopicRow};
 use crate::event::digest;
 
@@ -45,10 +46,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
              ON e.offset >= s.first_offset AND e.offset <= s.last_offset
          WHERE s.topic_id = ?1 ORDER BY s.first_offset, e.offset LIMIT ?2"
     ))?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO stubs (offset, topic_id, seq, event_id, source, digest, processed_at, checksum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
+    let mut insert = StubInserts::new(connection)?;
     let mut delete = connection.prepare_cached("DELETE FROM events WHERE offset = ?1")?;
     let mut purged = Vec::new();
     let mut last_seq = topic.purged_seq;
@@ -60,7 +58,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
             return Err(Corruption::error(what));
         }
         last_seq = event.seq;
-        let stub = StubRow {
+        insert.write(&StubRow {
             offset: event.offset,
             topic_id: event.topic_id,
             seq: Some(event.seq),
@@ -68,17 +66,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
             source: topic.scope.key(event.source),
             digest: Some(digest(event.payload)),
             processed_at: event.processed_at,
-        };
-        insert.execute((
-            stub.offset,
-            stub.topic_id,
-            stub.seq,
-            stub.event_id,
-            stub.source,
-            stub.digest,
-            stub.processed_at,
-            stub.checksum(),
-        ))?;
+        })?;
         purged.push(event.offset);
     }
     drop(rows);

@@ -1,15 +1,18 @@
 //! The one writer of the file: a transaction per append, and what follows when one fails.
 
-use rusqlite::{Connection, TransactionBehavior};
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::{is_io_failure, store_error};
 use super::group::{Failure, Group, check_topics};
-use super::index::{Recent, Upkeep};
+use super::import::Importing;
+use super::index::{Index, Recent, Upkeep};
 use super::known::Known;
 use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
 use crate::fail_point::{self, FailPoint};
-use crate::store::Receipt;
+use crate::store::{Import, Imported, Receipt};
 use crate::{EventRef, StoreError, Timestamp};
 
 pub(super) struct Writer {
@@ -83,6 +86,39 @@ impl Writer {
     }
 
     fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), Failure> {
+        let SqliteOptions { clock, max_topics, .. } = &self.options;
+        let (clock, max_topics) = (Arc::clone(clock), *max_topics);
+        self.transact(|transaction, known, index, added| {
+            // Before anything changes: a batch that is refused costs its neighbours nothing.
+            check_topics(known, events.iter().map(EventRef::topic), max_topics)?;
+            let now = Timestamp::from_micros(clock().as_micros().max(known.tail.last_processed_at));
+            let receipts = Group::new(transaction, known, index, added, now)?.append(events)?;
+            fail_point::decided(&receipts);
+            Ok((receipts, known.tail.last_offset))
+        })
+    }
+
+    /// What became of the rows, and the last offset.
+    pub(super) fn import(&mut self, import: Import<'_>) -> Result<(Imported, u64), StoreError> {
+        self.check_poison()?;
+        let max_topics = self.options.max_topics;
+        let result = self.relieve().and_then(|()| {
+            self.transact(|transaction, known, index, added| {
+                check_topics(known, import.topic_names(), max_topics)?;
+                let imported = Importing::new(transaction, known, index, added)?.import(import)?;
+                Ok((imported, known.tail.last_offset))
+            })
+        });
+        let imported = result.map_err(|failure| self.fail("importing", failure))?;
+        self.checkpoint()?;
+        Ok(imported)
+    }
+
+    /// Does `work` and what is ready of the index in one transaction, and commits it.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &mut Known, &Index, &mut Recent) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         self.upkeep.collect()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let known = match &mut self.known {
@@ -93,20 +129,14 @@ impl Writer {
             let what = "the last offset in the file is not the one the dedup index goes up to";
             return Err(Failure::Store(StoreError::corrupt(what)));
         }
-        // Before anything changes: a batch that is refused costs its neighbours nothing.
-        check_topics(known, events, self.options.max_topics)?;
-        let now = (self.options.clock)().as_micros().max(known.tail.last_processed_at);
         // From here on it is ahead of the file; any failure before the commit's end throws it away.
-        let (index, now) = (self.upkeep.index(), Timestamp::from_micros(now));
-        let receipts = Group::new(&transaction, known, index, &mut self.added, now)?.append(events)?;
-        let last_offset = known.tail.last_offset;
+        let done = work(&transaction, known, self.upkeep.index(), &mut self.added)?;
         let manifest = self.upkeep.write(&transaction)?;
-        fail_point::decided(&receipts);
         FailPoint::BeforeCommit.reach();
         transaction.commit()?;
         FailPoint::AfterCommit.reach();
         self.upkeep.committed(&mut self.added, manifest);
-        Ok((receipts, last_offset))
+        Ok(done)
     }
 
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.

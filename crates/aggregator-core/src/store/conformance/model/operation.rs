@@ -7,7 +7,7 @@ use proptest::sample::select;
 use crate::{Event, EventId, Identity, Order, Query, Scope, Source, Timestamp, Topic};
 
 /// Nested names, and neighbours that sort around the dot.
-pub(super) const TOPICS: [&str; 6] = ["a", "a.b", "a.b.c", "a-b", "a/b", "b"];
+pub(in crate::store::conformance) const TOPICS: [&str; 6] = ["a", "a.b", "a.b.c", "a-b", "a/b", "b"];
 const SELECTORS: [&str; 9] = ["*", "a", "a.b", "a-b", "b", "a.*", "a.b.*", "b.*", "nobody"];
 const EVENT_IDS: [&str; 5] = ["1", "2", "3", "4", "5"];
 const SOURCES: [&str; 3] = ["x", "y", "z"];
@@ -23,7 +23,7 @@ const TIMESTAMPS: [&str; 2] = ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00.5+01
 
 /// One step of a run.
 #[derive(Debug, Clone)]
-pub(super) enum Operation {
+pub(in crate::store::conformance) enum Operation {
     Append(Vec<Draft>),
     /// The clock says this from now on, in microseconds.
     Clock(i64),
@@ -53,18 +53,18 @@ pub(super) enum Operation {
 
 /// An event to be published.
 #[derive(Debug, Clone)]
-pub(super) struct Draft {
-    pub(super) topic: &'static str,
-    pub(super) event_id: &'static str,
-    pub(super) timestamp: &'static str,
-    pub(super) source: &'static str,
-    pub(super) payload: (&'static str, &'static str),
-    pub(super) sequence: Option<u64>,
-    pub(super) scope: Scope,
+pub(in crate::store::conformance) struct Draft {
+    pub(in crate::store::conformance) topic: &'static str,
+    pub(in crate::store::conformance) event_id: &'static str,
+    pub(in crate::store::conformance) timestamp: &'static str,
+    pub(in crate::store::conformance) source: &'static str,
+    pub(in crate::store::conformance) payload: (&'static str, &'static str),
+    pub(in crate::store::conformance) sequence: Option<u64>,
+    pub(in crate::store::conformance) scope: Scope,
 }
 
 impl Draft {
-    pub(super) fn event(&self) -> Event {
+    pub(in crate::store::conformance) fn event(&self) -> Event {
         let event = Event::new(self.topic, self.event_id).unwrap();
         let event = event.with_timestamp(self.timestamp).unwrap().with_source(self.source).unwrap();
         let event = event.with_payload(self.payload.0).unwrap().with_scope(self.scope);
@@ -74,14 +74,14 @@ impl Draft {
 
 /// An identity to be looked up.
 #[derive(Debug, Clone)]
-pub(super) struct Name {
-    pub(super) topic: &'static str,
-    pub(super) event_id: &'static str,
-    pub(super) source: Option<&'static str>,
+pub(in crate::store::conformance) struct Name {
+    pub(in crate::store::conformance) topic: &'static str,
+    pub(in crate::store::conformance) event_id: &'static str,
+    pub(in crate::store::conformance) source: Option<&'static str>,
 }
 
 impl Name {
-    pub(super) fn identity(&self) -> Identity {
+    pub(in crate::store::conformance) fn identity(&self) -> Identity {
         Identity {
             topic: Topic::new(self.topic).unwrap(),
             event_id: EventId::new(self.event_id).unwrap(),
@@ -92,17 +92,17 @@ impl Name {
 
 /// What a reader asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Filters {
-    pub(super) topics: &'static str,
-    pub(super) event_id: Option<&'static str>,
-    pub(super) source: Option<&'static str>,
-    pub(super) since: Option<i64>,
-    pub(super) until: Option<i64>,
-    pub(super) order: Order,
+pub(in crate::store::conformance) struct Filters {
+    pub(in crate::store::conformance) topics: &'static str,
+    pub(in crate::store::conformance) event_id: Option<&'static str>,
+    pub(in crate::store::conformance) source: Option<&'static str>,
+    pub(in crate::store::conformance) since: Option<i64>,
+    pub(in crate::store::conformance) until: Option<i64>,
+    pub(in crate::store::conformance) order: Order,
 }
 
 impl Filters {
-    pub(super) fn query(&self) -> Query {
+    pub(in crate::store::conformance) fn query(&self) -> Query {
         Query {
             event_id: self.event_id.map(|id| EventId::new(id).unwrap()),
             source: self.source.map(|source| Source::new(source).unwrap()),
@@ -114,7 +114,7 @@ impl Filters {
     }
 }
 
-pub(super) fn any() -> impl Strategy<Value = Operation> {
+pub(in crate::store::conformance) fn any() -> impl Strategy<Value = Operation> {
     let pages = (1..=5_usize, 1..=3_usize);
     let on = (prop::sample::Index::arbitrary(), 1..=5_usize, 1..=3_usize);
     prop_oneof![

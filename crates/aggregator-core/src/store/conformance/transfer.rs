@@ -1,0 +1,478 @@
+//! Moving a store's rows into another one: nothing is forgotten, nothing is renumbered.
+
+pub(super) mod random;
+
+use super::{
+    Backend, Case, Options, append, append_one, assert_sound, cases, event, identity, ids, outcomes, query,
+    read_all, with_payload,
+};
+use crate::Outcome::{Conflict, Duplicate, Stored};
+use crate::event::digest;
+use crate::store::Rows;
+use crate::{
+    DedupStore, Event, Identity, Import, Imported, Kept, KeptEvent, MemoryStore, Partition, Partitions,
+    Record, RowLimit, Scope, Source, StoreError, StoreStats, StoredEvent, Times, Timestamp, Topic, TopicInfo,
+};
+
+pub(super) const CASES: &[Case] = cases![
+    a_store_that_moves_there_and_back_is_the_same,
+    repeats_are_told_after_an_import,
+    an_import_knows_its_rows_after_a_restart,
+    an_import_that_is_repeated_changes_nothing,
+    an_import_goes_on_where_it_was_cut_off,
+    a_refused_row_stores_nothing_of_its_import,
+    rows_that_do_not_follow_are_refused,
+    a_store_with_events_of_its_own_in_the_topic_is_refused,
+    a_row_may_be_purged_on_either_side,
+    times_are_kept_or_raised,
+    totals_without_their_rows_are_refused,
+    an_identity_that_was_imported_alone_is_recognised,
+    identities_alone_are_between_events_and_in_no_page,
+    rows_are_read_in_bounds,
+    too_many_topics_are_refused_in_an_import,
+    an_import_is_announced,
+];
+
+/// A store with some of everything.
+fn fill(store: &dyn DedupStore) {
+    for round in 0..4 {
+        let mut batch: Vec<Event> = Vec::new();
+        for n in 0..12 {
+            let id = format!("{}-{round}-{n}", ["ä/ß", "😀", "o'\"\\"][n % 3]);
+            let topic = ["orders.eu", "orders.us", "purged", "by-source", "all.gone"][n % 5];
+            let scope = if topic == "by-source" { Scope::Source } else { Scope::Topic };
+            let event = with_payload(topic, &id, &format!(r#"{{"n":{n}.50,"s":"\ud83d\ude00 ä"}}"#));
+            let event = event.with_source(["a b", "ü"][round % 2]).unwrap().with_scope(scope);
+            batch.push(if n % 2 == 0 { event.with_sequence(n as u64) } else { event });
+        }
+        let source =
+            |source| event("by-source", "same").with_source(source).unwrap().with_scope(Scope::Source);
+        batch.extend([source("x"), source("y"), with_payload("orders.eu", "again", "1")]);
+        append(store, &batch);
+    }
+    append(store, &[with_payload("orders.eu", "again", "2"), with_payload("orders.us", "null", "null")]);
+    store.purge(&Topic::new("purged").unwrap(), 3).unwrap();
+    store.purge(&Topic::new("by-source").unwrap(), 2).unwrap();
+    store.purge(&Topic::new("all.gone").unwrap(), u64::MAX).unwrap();
+    // What no publisher can say yet, but a store can keep.
+    let cloud_event = Record {
+        kept: Kept::Event(KeptEvent {
+            content_type: Some("application/cloudevents+json".into()),
+            attributes: Some(r#"{"subject":"s","time":null}"#.into()),
+            sequence: Some(7),
+            ..event_of("cloud", "c-1", 1, "[1]").1
+        }),
+        scope: Some(Scope::Source),
+        processed_at: newest(store),
+        ..record("cloud", "c-1", 1)
+    };
+    import(store, &[cloud_event, alone("cloud", "c-0"), alone("ids", "i-1")]).unwrap();
+}
+
+fn newest(store: &dyn DedupStore) -> Timestamp {
+    rows(store).iter().filter(|row| row.seq().is_some()).map(|row| row.processed_at).max().unwrap()
+}
+
+fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (Record, KeptEvent) {
+    let kept = KeptEvent {
+        seq,
+        timestamp: "2026-01-01T00:00:00+01:00".into(),
+        payload: payload.into(),
+        sequence: None,
+        content_type: None,
+        attributes: None,
+    };
+    let record = Record {
+        topic: topic.into(),
+        scope: None,
+        event_id: event_id.into(),
+        source: Some("s".into()),
+        processed_at: Timestamp::from_micros(1_000 + i64::try_from(seq).unwrap()),
+        kept: Kept::Event(kept.clone()),
+    };
+    (record, kept)
+}
+
+/// An event with its id as its payload.
+fn record(topic: &str, event_id: &str, seq: u64) -> Record {
+    event_of(topic, event_id, seq, &format!("{event_id:?}")).0
+}
+
+fn stub(topic: &str, event_id: &str, seq: u64) -> Record {
+    let kept = Kept::Stub { seq, digest: digest(&format!("{event_id:?}")) };
+    Record { kept, source: None, ..record(topic, event_id, seq) }
+}
+
+fn alone(topic: &str, event_id: &str) -> Record {
+    Record { kept: Kept::Identity, source: None, ..record(topic, event_id, 0) }
+}
+
+/// Everything there is, merged.
+fn rows(store: &dyn DedupStore) -> Vec<Record> {
+    let mut rows = Rows::of(store);
+    std::iter::from_fn(|| rows.next().unwrap()).collect()
+}
+
+/// Topic by topic; between topics there is no order.
+fn by_topic(store: &dyn DedupStore) -> Vec<Record> {
+    let mut rows = rows(store);
+    rows.sort_by(|a, b| a.topic.cmp(&b.topic));
+    rows
+}
+
+fn topics(store: &dyn DedupStore) -> Vec<TopicInfo> {
+    store.topics(None, 1_000).unwrap()
+}
+
+fn stats(store: &dyn DedupStore) -> StoreStats {
+    StoreStats { bytes: 0, ..store.stats().unwrap() }
+}
+
+/// Imports into whatever partitions the rows belong to; one commit each.
+fn import_as(store: &dyn DedupStore, rows: &[Record], times: Times) -> Result<Imported, StoreError> {
+    let mut imported = Imported::default();
+    for partition in store.partitions().iter() {
+        let here = rows.iter().filter(|row| store.partitions().of(&row.topic) == partition);
+        let here: Vec<_> = here.map(|row| row.clone().check().unwrap()).collect();
+        imported += store.import(partition, Import { times, ..Import::rows(&here) })?;
+    }
+    Ok(imported)
+}
+
+fn import(store: &dyn DedupStore, rows: &[Record]) -> Result<Imported, StoreError> {
+    import_as(store, rows, Times::Keep)
+}
+
+fn import_totals(store: &dyn DedupStore, totals: &[TopicInfo]) -> Result<(), StoreError> {
+    for info in totals {
+        let partition = store.partitions().of(info.topic.as_str());
+        store.import(partition, Import::topics(std::slice::from_ref(info)))?;
+    }
+    Ok(())
+}
+
+/// All of a store into another one, a few rows at a time.
+fn copy(from: &dyn DedupStore, to: &dyn DedupStore, batch: usize) -> Imported {
+    let mut imported = Imported::default();
+    for rows in rows(from).chunks(batch) {
+        imported += import(to, rows).unwrap();
+    }
+    import_totals(to, &topics(from)).unwrap();
+    imported
+}
+
+/// The field that an import was refused for, and why.
+fn refused(answer: Result<Imported, StoreError>) -> (Option<usize>, &'static str, String) {
+    let Err(StoreError::Invalid(faults)) = answer else { panic!("it was not refused: {answer:?}") };
+    (faults[0].index, faults[0].error.field, faults[0].error.reason.clone())
+}
+
+fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
+    assert_eq!(by_topic(a), by_topic(b));
+    assert_eq!((topics(a), stats(a)), (topics(b), stats(b)));
+    let pages = |store| {
+        let clean = |event| StoredEvent { offset: 0, partition: Partition(0), ..event };
+        let mut events: Vec<_> = read_all(store, query("*")).into_iter().map(clean).collect();
+        events.sort_by(|a, b| a.topic.cmp(&b.topic));
+        events
+    };
+    assert_eq!(pages(a), pages(b));
+    let ids: Vec<_> = rows(a).iter().map(identity_of).collect();
+    let seen = a.lookup(&ids).unwrap();
+    assert!(seen.iter().all(Option::is_some));
+    assert_eq!(seen, b.lookup(&ids).unwrap());
+    assert_sound(a);
+    assert_sound(b);
+}
+
+fn identity_of(row: &Record) -> Identity {
+    let source = row.source.clone().map(|source| Source::new(source).unwrap());
+    Identity { source, ..identity(&row.topic, &row.event_id) }
+}
+
+fn memory(partitions: u16) -> MemoryStore {
+    MemoryStore::new(Partitions::new(partitions).unwrap())
+}
+
+fn a_store_that_moves_there_and_back_is_the_same(backend: &dyn Backend) {
+    for partitions in [1, 4] {
+        let origin = memory(partitions);
+        fill(&origin);
+        let (there, back) = (backend.open(Options::default()), memory(4));
+        let count = rows(&origin).len() as u64;
+        assert_eq!(copy(&origin, &*there, 7), Imported { added: count, present: 0 });
+        assert_eq!(copy(&*there, &back, 5), Imported { added: count, present: 0 });
+        assert_same(&origin, &*there);
+        assert_same(&origin, &back);
+    }
+    // And one of the backend's own.
+    let (origin, there) = (backend.open(Options::default()), backend.open(Options::default()));
+    fill(&*origin);
+    copy(&*origin, &*there, 100);
+    assert_same(&*origin, &*there);
+}
+
+fn repeats_are_told_after_an_import(backend: &dyn Backend) {
+    let origin = memory(1);
+    let batch: Vec<_> = (0..20).map(|n| with_payload("t", &n.to_string(), &n.to_string())).collect();
+    let first = append(&origin, &batch);
+    origin.purge(&Topic::new("t").unwrap(), 8).unwrap();
+    let store = backend.open(Options::default());
+    copy(&origin, &*store, 6);
+
+    let again = append(&*store, &batch);
+    assert_eq!(outcomes(&again), [Duplicate; 20]);
+    assert!(again.iter().zip(&first).all(|(a, b)| (a.seq, a.processed_at) == (b.seq, b.processed_at)));
+    let others: Vec<_> = (0..20).map(|n| with_payload("t", &n.to_string(), "\"other\"")).collect();
+    assert_eq!(outcomes(&append(&*store, &others)), [Conflict; 20]);
+    let next = append_one(&*store, &event("t", "new"));
+    assert_eq!((next.outcome, next.seq), (Stored, Some(21)));
+    let info = topics(&*store).remove(0);
+    assert_eq!((info.purged_seq, info.duplicates, info.conflicts), (8, 40, 20));
+    assert_sound(&*store);
+}
+
+fn an_import_knows_its_rows_after_a_restart(backend: &dyn Backend) {
+    let origin = memory(4);
+    fill(&origin);
+    let store = backend.open(Options::default());
+    copy(&origin, &*store, 9);
+    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    assert_same(&origin, &*store);
+    let count = rows(&origin).len() as u64;
+    assert_eq!(copy(&origin, &*store, 11), Imported { added: 0, present: count });
+    assert_eq!(append_one(&*store, &event("ids", "i-1")).seq, None);
+    let eu = append_one(&*store, &with_payload("orders.eu", "again", "1"));
+    assert_eq!(
+        (eu.outcome, eu.seq),
+        (Duplicate, origin.lookup(&[identity("orders.eu", "again")]).unwrap()[0].unwrap().seq)
+    );
+    assert_sound(&*store);
+}
+
+fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
+    let origin = memory(4);
+    fill(&origin);
+    let store = backend.open(Options::default());
+    let Imported { added, .. } = copy(&origin, &*store, 9);
+    // Repeats that came since are not forgotten by it, and none is counted twice.
+    append_one(&*store, &with_payload("orders.eu", "again", "1"));
+    let after = (topics(&*store), stats(&*store), rows(&*store));
+    assert_eq!(copy(&origin, &*store, 4), Imported { added: 0, present: added });
+    assert_eq!((topics(&*store), stats(&*store), rows(&*store)), after);
+    // A row that comes twice in one import is one, too.
+    let twice = [record("twice", "1", 1), record("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
+    assert_eq!(import_as(&*store, &twice, Times::Raise).unwrap(), Imported { added: 2, present: 2 });
+    assert_sound(&*store);
+}
+
+fn an_import_goes_on_where_it_was_cut_off(backend: &dyn Backend) {
+    let origin = memory(4);
+    fill(&origin);
+    let all = rows(&origin);
+    let store = backend.open(Options::default());
+    for cut in (0..=all.len()).step_by(3) {
+        import(&*store, &all[..cut]).unwrap();
+        assert_eq!(rows(&*store).len(), cut);
+    }
+    copy(&origin, &*store, 100);
+    assert_same(&origin, &*store);
+}
+
+fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    import(&*store, &[record("t", "1", 1)]).unwrap();
+    let before = (topics(&*store), stats(&*store), rows(&*store));
+    let many: Vec<_> = (2..100).map(|seq| record("t", &seq.to_string(), seq)).collect();
+    let bad = [&many[..], &[alone("t", "x"), record("t", "gap", 200)]].concat();
+    let (index, field, reason) = refused(import(&*store, &bad));
+    assert_eq!((index, field), (Some(99), "seq"));
+    for part in ["topic t", "seq 200", "\"gap\"", "next seq here is 100"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert_eq!((topics(&*store), stats(&*store), rows(&*store)), before);
+    assert_eq!(store.lookup(&[identity("t", "2"), identity("t", "x")]).unwrap(), [None, None]);
+    assert_sound(&*store);
+    // Nor does memory hold on to it.
+    assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(2));
+    assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
+    assert_sound(&*store);
+}
+
+fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    import(&*store, &[record("t", "1", 1), record("t", "2", 2), alone("t", "alone")]).unwrap();
+    let before = rows(&*store);
+    let source = Record { scope: Some(Scope::Source), ..record("t", "3", 3) };
+    let other_time = Record { processed_at: Timestamp::from_micros(9_999), ..record("t", "2", 2) };
+    for (bad, field) in [
+        (record("t", "4", 4), "seq"),
+        (record("t", "0", 0), "seq"),
+        (record("new", "2", 2), "seq"),
+        (record("t", "foreign", 2), "seq"),
+        (record("t", "1", 3), "event_id"),
+        (record("t", "alone", 3), "event_id"),
+        (event_of("t", "2", 2, "\"other\"").0, "payload"),
+        (Record { source: Some("other".into()), ..record("t", "2", 2) }, "payload"),
+        (Record { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..record("t", "2", 2) }, "payload"),
+        (stub("t", "3", 3), "digest"),
+        (source, "scope"),
+        (other_time, "processed_at"),
+    ] {
+        assert_eq!(refused(import(&*store, std::slice::from_ref(&bad))).1, field, "{bad:?}");
+        assert_eq!(rows(&*store), before, "{bad:?}");
+    }
+    import(&*store, &[record("t", "3", 3)]).unwrap();
+    assert_sound(&*store);
+}
+
+fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend) {
+    let origin = memory(1);
+    append(&origin, &[event("t", "1"), event("t", "2"), event("u", "1")]);
+    let store = backend.open(Options::default());
+    append_one(&*store, &event("t", "own"));
+    let (_, field, reason) = refused(import_as(&*store, &rows(&origin), Times::Raise));
+    assert!(field == "seq" && reason.contains("events of its own"), "{field}: {reason}");
+    // Between the runs of an import, too.
+    let store = backend.open(Options::default());
+    import(&*store, &rows(&origin)[..1]).unwrap();
+    append_one(&*store, &event("t", "own"));
+    assert!(import_as(&*store, &rows(&origin), Times::Raise).is_err());
+    assert_sound(&*store);
+}
+
+fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap();
+    // The origin purged one since: this store keeps its payload.
+    let present = import(&*store, &[stub("t", "1", 1), record("t", "2", 2), record("t", "3", 3)]).unwrap();
+    assert_eq!(present, Imported { added: 1, present: 2 });
+    assert_eq!(read_all(&*store, query("t")).len(), 3);
+    // This store purged two since: they do not come back.
+    store.purge(&Topic::new("t").unwrap(), 2).unwrap();
+    assert_eq!(import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap().present, 2);
+    assert_eq!(ids(&read_all(&*store, query("t"))), ["3"]);
+    assert_sound(&*store);
+}
+
+fn times_are_kept_or_raised(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let own = append_one(&*store, &event("own", "1"));
+    // The topics of one partition are not those of another.
+    let topic = (0..)
+        .map(|n| format!("t{n}"))
+        .find(|topic| store.partitions().of(topic) == store.partitions().of("own"));
+    let old = [record(&topic.clone().unwrap(), "1", 1), record(&topic.unwrap(), "2", 2)];
+    let (_, field, reason) = refused(import(&*store, &old));
+    assert!(field == "processed_at" && reason.contains("--raise-times"), "{field}: {reason}");
+    assert_eq!(import_as(&*store, &old, Times::Raise).unwrap().added, 2);
+    assert!(rows(&*store).iter().all(|row| row.processed_at == own.processed_at));
+    assert_eq!(import_as(&*store, &old, Times::Raise).unwrap().present, 2);
+    assert_eq!(refused(import(&*store, &old)).1, "processed_at");
+    // An identity alone may be of any time, and moves none.
+    assert_eq!(import(&*store, &[alone("own", "2")]).unwrap().added, 1);
+    let future = Record { processed_at: Timestamp::from_micros(i64::MAX), ..alone("own", "3") };
+    import(&*store, &[future]).unwrap();
+    assert!(append_one(&*store, &event("own", "4")).processed_at < Timestamp::from_micros(i64::MAX));
+    assert_sound(&*store);
+}
+
+fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
+    let origin = memory(1);
+    append(&origin, &[event("t", "1"), event("t", "2"), event("t", "2")]);
+    let store = backend.open(Options::default());
+    assert!(import_totals(&*store, &topics(&origin)).is_err());
+    import(&*store, &rows(&origin)[..1]).unwrap();
+    let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
+    assert_eq!((faults[0].index, faults[0].error.field), (Some(0), "last_seq"));
+    assert_eq!(stats(&*store).duplicates, 0);
+    copy(&origin, &*store, 1);
+    assert_same(&origin, &*store);
+}
+
+fn an_identity_that_was_imported_alone_is_recognised(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let mut in_source = alone("by-source", "1");
+    (in_source.scope, in_source.source) = (Some(Scope::Source), Some("x".into()));
+    assert_eq!(import(&*store, &[alone("t", "1"), in_source]).unwrap().added, 2);
+    let at = alone("t", "1").processed_at;
+    assert_eq!(stats(&*store), StoreStats { topics: 2, ..StoreStats::default() });
+    for payload in ["1", "2"] {
+        let receipt = append_one(&*store, &with_payload("t", "1", payload));
+        assert_eq!((receipt.outcome, receipt.seq, receipt.processed_at), (Duplicate, None, at));
+    }
+    let of = |source| event("by-source", "1").with_source(source).unwrap();
+    assert_eq!(outcomes(&append(&*store, &[of("x"), of("y")])), [Duplicate, Stored]);
+    let seen = store.lookup(&[identity("t", "1"), identity("t", "2")]).unwrap();
+    assert_eq!(seen[0].map(|seen| (seen.seq, seen.processed_at)), Some((None, at)));
+    assert_eq!(seen[1], None);
+    assert_eq!(append_one(&*store, &event("t", "2")).seq, Some(1));
+    assert_eq!(stats(&*store).stored, 2);
+    // Those that are there already are skipped, whatever they are.
+    let again = [alone("t", "1"), alone("t", "2"), alone("t", "3")];
+    assert_eq!(import(&*store, &again).unwrap(), Imported { added: 1, present: 2 });
+    assert_sound(&*store);
+}
+
+fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let mut rows = Vec::new();
+    for seq in 1..=30 {
+        rows.push(record("t", &seq.to_string(), seq));
+        rows.push(alone(["t", "u"][seq as usize % 2], &format!("alone-{seq}")));
+    }
+    import(&*store, &rows).unwrap();
+    assert!(read_all(&*store, query("*")).iter().map(|event| event.seq).eq(1..=30));
+    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(1..=30));
+    let backwards = crate::Query { order: crate::Order::Descending, limit: 7, ..query("t") };
+    assert!(read_all(&*store, backwards).iter().map(|event| event.seq).eq((1..=30).rev()));
+    store.purge(&Topic::new("t").unwrap(), 10).unwrap();
+    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(11..=30));
+    append_one(&*store, &event("t", "31"));
+    assert_sound(&*store);
+}
+
+fn rows_are_read_in_bounds(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    append(
+        &*store,
+        &(0..10).map(|n| with_payload("t", &n.to_string(), "\"0123456789\"")).collect::<Vec<_>>(),
+    );
+    store.purge(&Topic::new("t").unwrap(), 2).unwrap();
+    let partition = store.partitions().of("t");
+    let read = |after, rows, payload_bytes| {
+        let rows = store.rows(partition, after, RowLimit { rows, payload_bytes }).unwrap();
+        rows.into_iter().map(|(offset, _)| offset).collect::<Vec<_>>()
+    };
+    assert_eq!(read(0, 4, usize::MAX), [1, 2, 3, 4]);
+    assert_eq!(read(4, 100, usize::MAX), [5, 6, 7, 8, 9, 10]);
+    assert_eq!(read(0, 100, 13), [1, 2, 3, 4], "the row that reaches the bound is the last one");
+    assert_eq!(read(3, 100, 0), [4], "there is always one");
+    assert_eq!(read(9, 0, 0), [10]);
+    assert_eq!(read(10, 100, 100), [0; 0]);
+    assert_eq!(read(u64::MAX, 100, 100), [0; 0]);
+    let beyond = Partition(store.partitions().count());
+    assert!(store.rows(beyond, 0, RowLimit::default()).is_err());
+}
+
+fn too_many_topics_are_refused_in_an_import(backend: &dyn Backend) {
+    let store = backend.open(Options { max_topics: 1, ..Options::default() });
+    import(&*store, &[alone("a", "1")]).unwrap();
+    let (index, field, _) = refused(import(&*store, &[alone("b", "1")]));
+    assert_eq!((index, field), (Some(0), "topic"));
+    let foreign = [record("a", "2", 1).check().unwrap()];
+    let partition = Partition((store.partitions().of("a").0 + 1) % 4);
+    assert!(store.import(partition, Import::rows(&foreign)).is_err(), "it belongs to another partition");
+    assert_eq!(rows(&*store).len(), 1);
+}
+
+fn an_import_is_announced(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let (send, announced) = std::sync::mpsc::channel();
+    store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap()));
+    let rows = [record("t", "1", 1), record("t", "2", 2)];
+    import(&*store, &rows).unwrap();
+    import(&*store, &rows).unwrap();
+    let announced: Vec<_> = announced.try_iter().collect();
+    assert_eq!(announced, [(store.partitions().of("t"), 2)]);
+}

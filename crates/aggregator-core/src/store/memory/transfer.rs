@@ -1,0 +1,203 @@
+//! Rows from and to other stores.
+
+use std::collections::BTreeMap;
+
+use super::{Key, Left, Row, State, TopicState};
+use crate::event::{CheckedRecord, Details, Kept, KeptEvent, Record};
+use crate::query::StoredEvent;
+use crate::store::TopicInfo;
+use crate::store::transfer::{self, Found, Import, Imported, RowLimit, Times, Verdict};
+use crate::{Fault, InvalidField, Partition, Scope, StoreError, Timestamp, Topic};
+
+impl State {
+    pub(super) fn rows(&self, partition: Partition, after: u64, limit: RowLimit) -> Vec<(u64, Record)> {
+        let rows = &self.partitions[usize::from(partition.0)].rows;
+        let from = usize::try_from(after).unwrap_or(usize::MAX).min(rows.len());
+        let mut taken = Vec::new();
+        let mut payload_bytes = 0;
+        for row in rows[from..].iter().take(limit.rows.max(1)) {
+            let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
+            let record = row.record(self.topics[&topic].scope);
+            payload_bytes += record.payload_bytes();
+            taken.push((row.event.offset, record));
+            if payload_bytes >= limit.payload_bytes {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// All of it, or nothing: what was changed until a refusal is put back.
+    pub(super) fn import(
+        &mut self,
+        partition: Partition,
+        import: Import<'_>,
+    ) -> Result<Imported, StoreError> {
+        let rows = &self.partitions[usize::from(partition.0)];
+        let (first, newest) = (rows.rows.len(), rows.last_processed_at);
+        let mut before = BTreeMap::new();
+        let imported = self.try_import(partition, import, &mut before);
+        imported.map_err(|fault| {
+            let rows = &mut self.partitions[usize::from(partition.0)];
+            for row in rows.rows.drain(first..) {
+                let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
+                rows.seen.remove(&row.key(self.topics[&topic].scope));
+            }
+            rows.last_processed_at = newest;
+            for (topic, state) in before {
+                match state {
+                    Some(state) => drop(self.topics.insert(topic, state)),
+                    None => drop(self.topics.remove(&topic)),
+                }
+            }
+            StoreError::Invalid(vec![fault])
+        })
+    }
+
+    fn try_import(
+        &mut self,
+        partition: Partition,
+        import: Import<'_>,
+        before: &mut BTreeMap<Topic, Option<TopicState>>,
+    ) -> Result<Imported, Fault> {
+        let mut imported = Imported::default();
+        let fault = |index| move |error| Fault { index: Some(index), error };
+        for (index, record) in import.rows.iter().enumerate() {
+            let name = Topic::new(&*record.topic).expect("a record's topic was checked");
+            before.entry(name.clone()).or_insert_with(|| self.topics.get(&name).copied());
+            match self.import_row(partition, &name, record, import.times).map_err(fault(index))? {
+                Verdict::Add(_) => imported.added += 1,
+                Verdict::Present => imported.present += 1,
+            }
+        }
+        for (index, totals) in (import.rows.len()..).zip(import.topics) {
+            before.entry(totals.topic.clone()).or_insert_with(|| self.topics.get(&totals.topic).copied());
+            self.import_topic(totals).map_err(fault(index))?;
+        }
+        Ok(imported)
+    }
+
+    fn import_row(
+        &mut self,
+        partition: Partition,
+        name: &Topic,
+        record: &CheckedRecord,
+        times: Times,
+    ) -> Result<Verdict, InvalidField> {
+        let rows = &mut self.partitions[usize::from(partition.0)];
+        let new = || TopicState::new(record.scope.unwrap_or_default());
+        let topic = self.topics.entry(name.clone()).or_insert_with(new);
+        let key: Key =
+            (record.topic.clone(), record.event_id.clone(), topic.scope.key(record.source()).to_owned());
+        let found = rows.seen.get(&key).map(|&at| rows.rows[at].found(record));
+        let newest = rows.last_processed_at.unwrap_or(Timestamp::MIN);
+        let verdict = transfer::judge(record, topic.known(), newest, found, times)?;
+        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        let offset = rows.rows.len() as u64 + 1;
+        if let Some(seq) = record.seq() {
+            rows.last_processed_at = Some(processed_at);
+            topic.last_seq = seq;
+            if matches!(record.kept, Kept::Stub { .. }) {
+                (topic.purged_seq, topic.purged_offset) = (seq, offset);
+            }
+        }
+        rows.seen.insert(key, rows.rows.len());
+        rows.rows.push(Row::imported(record, processed_at, partition, offset));
+        Ok(verdict)
+    }
+
+    fn import_topic(&mut self, totals: &TopicInfo) -> Result<(), InvalidField> {
+        let known = self.topics.get(&totals.topic).map(TopicState::known);
+        transfer::judge_topic(totals, known)?;
+        let topic = self.topics.entry(totals.topic.clone()).or_insert_with(|| TopicState::new(totals.scope));
+        topic.duplicates = topic.duplicates.max(totals.duplicates);
+        topic.conflicts = topic.conflicts.max(totals.conflicts);
+        Ok(())
+    }
+}
+
+impl TopicState {
+    fn known(&self) -> transfer::TopicState {
+        transfer::TopicState { scope: self.scope, last_seq: self.last_seq, purged_seq: self.purged_seq }
+    }
+}
+
+impl Row {
+    fn imported(record: &Record, processed_at: Timestamp, partition: Partition, offset: u64) -> Self {
+        let (left, event) = match record.kept.clone() {
+            Kept::Event(event) => (Left::Payload, Some(event)),
+            Kept::Stub { digest, .. } => (Left::Digest(digest), None),
+            Kept::Identity => (Left::Nothing, None),
+        };
+        let event = event.unwrap_or_else(|| KeptEvent {
+            seq: record.seq().unwrap_or(0),
+            timestamp: String::new(),
+            payload: String::new(),
+            sequence: None,
+            content_type: None,
+            attributes: None,
+        });
+        let event = StoredEvent {
+            topic: record.topic.clone(),
+            event_id: record.event_id.clone(),
+            timestamp: event.timestamp,
+            source: record.source().to_owned(),
+            payload: event.payload,
+            sequence: event.sequence,
+            content_type: event.content_type,
+            attributes: event.attributes,
+            seq: event.seq,
+            processed_at,
+            partition,
+            offset,
+        };
+        Self { event, left }
+    }
+
+    fn record(&self, scope: Scope) -> Record {
+        let event = &self.event;
+        let kept = match self.left {
+            Left::Payload => Kept::Event(KeptEvent {
+                seq: event.seq,
+                timestamp: event.timestamp.clone(),
+                payload: event.payload.clone(),
+                sequence: event.sequence,
+                content_type: event.content_type.clone(),
+                attributes: event.attributes.clone(),
+            }),
+            Left::Digest(digest) => Kept::Stub { seq: event.seq, digest },
+            Left::Nothing => Kept::Identity,
+        };
+        let source = (self.left == Left::Payload || scope == Scope::Source).then(|| event.source.clone());
+        Record {
+            topic: event.topic.clone(),
+            scope: Some(scope),
+            event_id: event.event_id.clone(),
+            source,
+            processed_at: event.processed_at,
+            kept,
+        }
+    }
+
+    fn key(&self, scope: Scope) -> Key {
+        let Self { event, .. } = self;
+        (event.topic.clone(), event.event_id.clone(), scope.key(&event.source).to_owned())
+    }
+
+    fn found(&self, record: &Record) -> Found {
+        let event = &self.event;
+        let same = match self.left {
+            Left::Payload => record.is_event(Details {
+                source: &event.source,
+                timestamp: &event.timestamp,
+                payload: &event.payload,
+                sequence: event.sequence,
+                content_type: event.content_type.as_deref(),
+                attributes: event.attributes.as_deref(),
+            }),
+            Left::Digest(digest) => record.is_stub(Some(digest)),
+            Left::Nothing => true,
+        };
+        Found { seq: self.seq(), processed_at: event.processed_at, same }
+    }
+}

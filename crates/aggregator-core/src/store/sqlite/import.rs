@@ -1,0 +1,298 @@
+//! What happens inside the transaction of an import: the same as in that of an append, but that seqs and
+//! times are given, and that there are rows without payloads.
+
+use std::collections::HashMap;
+
+use rusqlite::Transaction;
+
+use super::checksum::{EventRow, StubRow};
+use super::group::Failure;
+use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::insert::{Inserts, StubInserts};
+use super::known::{Known, TopicRow};
+use super::original::{Original, Originals};
+use crate::event::{CheckedRecord, Details, Kept, Record};
+use crate::store::TopicInfo;
+use crate::store::transfer::{self, Found, Import, Imported, Times, Verdict};
+use crate::{Fault, InvalidField, StoreError, Timestamp};
+
+/// Why a row was not taken.
+enum Refusal {
+    Row(InvalidField),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<InvalidField> for Refusal {
+    fn from(error: InvalidField) -> Self {
+        Self::Row(error)
+    }
+}
+
+/// A row of the import at hand.
+struct Added<'r> {
+    key: Key<'r>,
+    record: &'r Record,
+    processed_at: Timestamp,
+}
+
+/// One import: its statements and what it has to know, inside one transaction.
+pub(super) struct Importing<'c, 'k, 'r> {
+    known: &'k mut Known,
+    /// Where the entries of what is stored go.
+    entries: &'k mut Recent,
+    /// What was stored so far, from the first offset on that was free.
+    added: Vec<Added<'r>>,
+    first_offset: u64,
+    index: &'k Index,
+    transaction: &'c Transaction<'c>,
+    chunks: Chunks<'c>,
+    originals: Originals<'c>,
+    inserts: Inserts<'c, 'r>,
+    stubs: StubInserts<'c>,
+}
+
+impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
+    pub(super) fn new(
+        transaction: &'c Transaction<'c>,
+        known: &'k mut Known,
+        index: &'k Index,
+        entries: &'k mut Recent,
+    ) -> rusqlite::Result<Self> {
+        entries.clear();
+        let first_offset = known.tail.last_offset + 1;
+        Ok(Self {
+            known,
+            entries,
+            added: Vec::new(),
+            first_offset,
+            index,
+            transaction,
+            chunks: Chunks::new(transaction)?,
+            originals: Originals::new(transaction)?,
+            inserts: Inserts::new(transaction)?,
+            stubs: StubInserts::new(transaction)?,
+        })
+    }
+
+    /// What became of the rows, whose topics there is room for.
+    pub(super) fn import(mut self, import: Import<'r>) -> Result<Imported, Failure> {
+        // Written once each, at the end: rows of several topics can alternate.
+        let mut topics = HashMap::new();
+        let imported = self.rows(import, &mut topics)?;
+        self.inserts.flush()?;
+        for (name, topic) in topics {
+            topic.update(self.transaction, name)?;
+            self.known.topics.insert(name.into(), topic);
+        }
+        for (index, totals) in (import.rows.len()..).zip(import.topics) {
+            self.totals(totals).map_err(|refusal| refused(index, refusal))?;
+        }
+        self.known.tail.write(self.transaction)?;
+        Ok(imported)
+    }
+
+    fn rows(
+        &mut self,
+        import: Import<'r>,
+        topics: &mut HashMap<&'r str, TopicRow>,
+    ) -> Result<Imported, Failure> {
+        let mut keys = Vec::with_capacity(import.rows.len());
+        for row in import.rows {
+            let topic = match topics.get(row.topic.as_str()) {
+                Some(topic) => topic,
+                None => {
+                    let scope = row.scope.unwrap_or_default();
+                    let topic = self.known.topic(self.transaction, &row.topic, scope)?;
+                    topics.entry(&row.topic).or_insert(topic)
+                }
+            };
+            let source = topic.scope.key(row.source());
+            keys.push(Key { topic_id: topic.id, event_id: &row.event_id, source });
+        }
+        let fingerprints: Vec<u64> = keys.iter().map(|&key| self.index.fingerprint(key)).collect();
+        let hits = self.index.probe(&fingerprints);
+        let mut hits = hits.as_slice();
+        let mut imported = Imported::default();
+        let mut position = 0;
+        // Not sorted by topic, as an append is: times must not go back from row to row.
+        for run in import.rows.chunk_by(|a, b| a.topic == b.topic) {
+            let topic = topics.get_mut(run[0].topic.as_str()).expect("it was put there for its key");
+            // The offsets of the run's events: an unbroken piece of the topic's.
+            let mut span = None;
+            for row in run {
+                let of_row = hits.iter().take_while(|hit| hit.position == position).count();
+                let (of_row, after) = hits.split_at(of_row);
+                hits = after;
+                let place = (keys[position], fingerprints[position]);
+                let verdict = self.row(topic, &mut span, row, place, of_row, import.times);
+                match verdict.map_err(|refusal| refused(position, refusal))? {
+                    Verdict::Add(_) => imported.added += 1,
+                    Verdict::Present => imported.present += 1,
+                }
+                position += 1;
+            }
+            self.end_span(topic, &mut span)?;
+        }
+        Ok(imported)
+    }
+
+    fn row(
+        &mut self,
+        topic: &mut TopicRow,
+        span: &mut Option<(u64, u64)>,
+        row: &'r CheckedRecord,
+        (key, fingerprint): (Key<'r>, u64),
+        hits: &[Hit],
+        times: Times,
+    ) -> Result<Verdict, Refusal> {
+        let found = self.find(key, fingerprint, hits, row)?;
+        let newest = Timestamp::from_micros(self.known.tail.last_processed_at);
+        let verdict = transfer::judge(row, topic.state(), newest, found, times)?;
+        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        self.known.tail.last_offset += 1;
+        let offset = self.known.tail.last_offset;
+        if let Some(seq) = row.seq() {
+            topic.last_seq = seq;
+            self.known.tail.stored += 1;
+            self.known.tail.last_processed_at = processed_at.as_micros();
+        }
+        match &row.kept {
+            Kept::Event(event) => {
+                *span = Some((span.map_or(offset, |(first, _)| first), offset));
+                self.inserts.push(EventRow {
+                    offset,
+                    topic_id: topic.id,
+                    seq: event.seq,
+                    event_id: &row.event_id,
+                    timestamp: &event.timestamp,
+                    source: row.source(),
+                    payload: &event.payload,
+                    sequence: event.sequence,
+                    content_type: event.content_type.as_deref(),
+                    attributes: event.attributes.as_deref(),
+                    processed_at: processed_at.as_micros(),
+                })?;
+            }
+            Kept::Stub { seq, digest } => {
+                // There is no event of the topic before it, so no span either.
+                (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
+                self.stub(key, offset, Some((*seq, *digest)), processed_at)?;
+            }
+            Kept::Identity => {
+                self.end_span(topic, span)?;
+                self.stub(key, offset, None, processed_at)?;
+            }
+        }
+        self.entries.insert(Entry { fingerprint, offset });
+        self.added.push(Added { key, record: row, processed_at });
+        Ok(verdict)
+    }
+
+    fn stub(
+        &mut self,
+        key: Key<'_>,
+        offset: u64,
+        purged: Option<(u64, [u8; 16])>,
+        processed_at: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.inserts.interrupt()?;
+        self.stubs.write(&StubRow {
+            offset,
+            topic_id: key.topic_id,
+            seq: purged.map(|(seq, _)| seq),
+            event_id: key.event_id,
+            source: key.source,
+            digest: purged.map(|(_, digest)| digest),
+            processed_at: processed_at.as_micros(),
+        })
+    }
+
+    fn end_span(&mut self, topic: &mut TopicRow, span: &mut Option<(u64, u64)>) -> rusqlite::Result<()> {
+        match span.take() {
+            Some((first, last)) => topic.extend(self.transaction, first, last),
+            None => Ok(()),
+        }
+    }
+
+    /// What is stored under the row's identity.
+    fn find(
+        &mut self,
+        key: Key<'_>,
+        fingerprint: u64,
+        hits: &[Hit],
+        row: &Record,
+    ) -> rusqlite::Result<Option<Found>> {
+        for offset in self.entries.offsets(fingerprint) {
+            let at = usize::try_from(offset - self.first_offset).expect("it is one of the import at hand");
+            let Added { key: known, record, processed_at } = &self.added[at];
+            if *known == key {
+                let same = match &record.kept {
+                    Kept::Event(event) => row.is_event(event.details(record.source())),
+                    Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
+                    Kept::Identity => true,
+                };
+                return Ok(Some(Found { seq: record.seq(), processed_at: *processed_at, same }));
+            }
+        }
+        let tell = |original: Original<'_>| match original {
+            Original::Event(there) => {
+                let same = row.is_event(Details {
+                    source: there.source,
+                    timestamp: there.timestamp,
+                    payload: there.payload,
+                    sequence: there.sequence,
+                    content_type: there.content_type,
+                    attributes: there.attributes,
+                });
+                let processed_at = Timestamp::from_micros(there.processed_at);
+                Found { seq: Some(there.seq), processed_at, same }
+            }
+            Original::Stub(there) => {
+                let processed_at = Timestamp::from_micros(there.processed_at);
+                Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
+            }
+        };
+        for hit in hits {
+            for offset in self.chunks.offsets(hit.place, fingerprint)? {
+                if let Some(found) = self.originals.find(key, offset, tell)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn totals(&mut self, totals: &TopicInfo) -> Result<(), Refusal> {
+        let name = totals.topic.as_str();
+        transfer::judge_topic(totals, self.known.topics.get(name).map(TopicRow::state))?;
+        let mut topic = self.known.topic(self.transaction, name, totals.scope)?;
+        let tail = &mut self.known.tail;
+        tail.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
+        tail.conflicts += totals.conflicts.saturating_sub(topic.conflicts);
+        topic.duplicates = topic.duplicates.max(totals.duplicates);
+        topic.conflicts = topic.conflicts.max(totals.conflicts);
+        topic.update(self.transaction, name)?;
+        self.known.topics.insert(name.into(), topic);
+        Ok(())
+    }
+}
+
+impl TopicRow {
+    fn state(&self) -> transfer::TopicState {
+        transfer::TopicState { scope: self.scope, last_seq: self.last_seq, purged_seq: self.purged_seq }
+    }
+}
+
+fn refused(index: usize, refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Sqlite(error) => Failure::Sqlite(error),
+        // Not `Failure::Refused`: what is known in memory may have changed until here.
+        Refusal::Row(error) => Failure::Store(StoreError::Invalid(vec![Fault { index: Some(index), error }])),
+    }
+}

@@ -1,0 +1,328 @@
+//! Moving what is stored from one store to another: what both sides have to agree on.
+//!
+//! [`Rows`] reads a store in the order in which another one can take it. What becomes of a row there is
+//! decided by [`judge`] and [`judge_topic`] alone, so that all backends take and refuse the same.
+
+use std::collections::VecDeque;
+
+use crate::event::{CheckedRecord, Kept, Record};
+use crate::store::{DedupStore, TopicInfo};
+use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
+
+/// How much of a partition is read at a time. The row that reaches a bound is the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowLimit {
+    /// Rows, at least 1.
+    pub rows: usize,
+    /// Bytes of payloads.
+    pub payload_bytes: usize,
+}
+
+impl Default for RowLimit {
+    fn default() -> Self {
+        Self { rows: 10_000, payload_bytes: 8 << 20 }
+    }
+}
+
+/// What is imported into one partition, in one commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Import<'a> {
+    /// Rows, in the order they are to have.
+    pub rows: &'a [CheckedRecord],
+    /// Totals of topics, for when all their rows are there.
+    pub topics: &'a [TopicInfo],
+    /// What becomes of a row that is older than the partition's newest.
+    pub times: Times,
+}
+
+impl<'a> Import<'a> {
+    /// The topics of its items: the rows', then those of the totals.
+    pub(crate) fn topic_names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.rows
+            .iter()
+            .map(|row| row.topic.as_str())
+            .chain(self.topics.iter().map(|info| info.topic.as_str()))
+    }
+
+    /// Rows alone, whose times are kept.
+    pub fn rows(rows: &'a [CheckedRecord]) -> Self {
+        Self { rows, topics: &[], times: Times::Keep }
+    }
+
+    /// Totals of topics alone.
+    pub fn topics(topics: &'a [TopicInfo]) -> Self {
+        Self { rows: &[], topics, times: Times::Keep }
+    }
+}
+
+/// `processed_at` may not go back within a partition. This is what becomes of an imported row whose does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Times {
+    /// It is refused: every row keeps its time.
+    #[default]
+    Keep,
+    /// It gets the time of the row before it.
+    Raise,
+}
+
+/// What became of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// Rows that were new.
+    pub added: u64,
+    /// Rows that were there already.
+    pub present: u64,
+}
+
+impl std::ops::AddAssign for Imported {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.present += other.present;
+    }
+}
+
+/// What a store knows of a topic when a row of it is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its scope.
+    pub scope: Scope,
+    /// The seq of its newest event.
+    pub last_seq: u64,
+    /// The events up to this seq were purged.
+    pub purged_seq: u64,
+}
+
+/// What a store has under the identity of a row that is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its seq.
+    pub seq: Option<u64>,
+    /// When it was stored.
+    pub processed_at: Timestamp,
+    /// Whether it says the same: see [`Record::is_event`] and [`Record::is_stub`].
+    pub same: bool,
+}
+
+/// What becomes of an imported row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next row, stored at this time. A row without a seq does not move the partition's time.
+    Add(Timestamp),
+    /// It is there already.
+    Present,
+}
+
+/// Decides about a row: `newest` is the time of the partition's newest row with a seq, `found` what is
+/// stored under the row's identity in the scope of `topic`.
+///
+/// # Errors
+/// Why it is refused, and the way out.
+pub fn judge(
+    record: &Record,
+    topic: TopicState,
+    newest: Timestamp,
+    found: Option<Found>,
+    times: Times,
+) -> Result<Verdict, InvalidField> {
+    check_scope(&record.topic, record.scope, topic.scope)?;
+    let Some(seq) = record.seq() else {
+        return Ok(found.map_or(Verdict::Add(record.processed_at), |_| Verdict::Present));
+    };
+    if let Some(found) = found {
+        return judge_repeat(record, seq, found, times).map(|()| Verdict::Present);
+    }
+    let next = topic.last_seq + 1;
+    if seq == 0 {
+        return Err(refuse("seq", record, "seqs begin at 1"));
+    }
+    if seq < next {
+        return Err(refuse(
+            "seq",
+            record,
+            "this store has another event there: it took events of its own in this topic. Import into a \
+             store that did not, an empty one for example",
+        ));
+    }
+    if seq > next {
+        let reason = format!(
+            "the next seq here is {next}: rows are missing before this one. Import all of the file, or \
+             what comes before it first"
+        );
+        return Err(refuse("seq", record, &reason));
+    }
+    if matches!(record.kept, Kept::Stub { .. }) && topic.purged_seq != topic.last_seq {
+        let reason = format!(
+            "its payload was purged, and this store still has the ones before it: only a prefix of a topic \
+             may be purged. Purge the topic here through seq {} first, or import into an empty store",
+            topic.last_seq
+        );
+        return Err(refuse("digest", record, &reason));
+    }
+    if record.processed_at < newest && times == Times::Keep {
+        let reason = format!(
+            "it was stored at {}, before the newest row of this store's partition ({newest}), and times may \
+             not go back: import into an empty store, or have it take that time (--raise-times)",
+            record.processed_at
+        );
+        return Err(refuse("processed_at", record, &reason));
+    }
+    Ok(Verdict::Add(record.processed_at.max(newest)))
+}
+
+/// A row that is there already has to be the same one.
+fn judge_repeat(record: &Record, seq: u64, found: Found, times: Times) -> Result<(), InvalidField> {
+    let Some(there) = found.seq else {
+        return Err(refuse(
+            "event_id",
+            record,
+            "this store knows the identity without a seq: it was imported alone (--ids-only). Import into a \
+             store where it was not",
+        ));
+    };
+    if there != seq {
+        let reason = format!(
+            "this store has the same identity at seq {there}: it took events of its own in this topic. \
+             Import into a store that did not, an empty one for example"
+        );
+        return Err(refuse("event_id", record, &reason));
+    }
+    if !found.same {
+        return Err(refuse(
+            "payload",
+            record,
+            "this store has the event there, but not with the same content: it is not a copy of the same \
+             store. Import into an empty one",
+        ));
+    }
+    let raised = times == Times::Raise && found.processed_at > record.processed_at;
+    if found.processed_at != record.processed_at && !raised {
+        let reason = format!(
+            "this store has the event there, but stored at {} and not at {}: it did not get it by an import \
+             of this file. Import into an empty store; if that import raised times, say --raise-times again",
+            found.processed_at, record.processed_at
+        );
+        return Err(refuse("processed_at", record, &reason));
+    }
+    Ok(())
+}
+
+/// Decides about the totals of a topic; `topic` is what is there of it. Its counters are then to be the
+/// larger ones of both, so that an import that is repeated counts nothing twice.
+///
+/// # Errors
+/// Why they are refused, and the way out.
+pub fn judge_topic(totals: &TopicInfo, topic: Option<TopicState>) -> Result<(), InvalidField> {
+    let last_seq = topic.map_or(0, |topic| topic.last_seq);
+    if let Some(topic) = topic {
+        check_scope(totals.topic.as_str(), Some(totals.scope), topic.scope)?;
+    }
+    if last_seq < totals.last_seq {
+        let reason = format!(
+            "topic {} ends at seq {} by its totals and at {last_seq} in this store: rows are missing. Import \
+             all of the file",
+            totals.topic, totals.last_seq
+        );
+        return Err(InvalidField::new("last_seq", reason));
+    }
+    if totals.conflicts > totals.duplicates || i64::try_from(totals.duplicates).is_err() {
+        let reason = format!("topic {}: conflicts are duplicates, too", totals.topic);
+        return Err(InvalidField::new("conflicts", reason));
+    }
+    Ok(())
+}
+
+fn check_scope(topic: &str, wanted: Option<Scope>, scope: Scope) -> Result<(), InvalidField> {
+    if wanted.is_none_or(|wanted| wanted == scope) {
+        return Ok(());
+    }
+    let reason = format!(
+        "topic {topic} has scope {} in this store and {} in the import, so its identities mean something \
+         else: import into a store that does not have the topic",
+        scope.as_str(),
+        wanted.unwrap_or_default().as_str(),
+    );
+    Err(InvalidField::new("scope", reason))
+}
+
+fn refuse(field: &'static str, record: &Record, why: &str) -> InvalidField {
+    let seq = record.seq().map_or_else(|| "without seq".to_owned(), |seq| format!("seq {seq}"));
+    let Record { topic, event_id, .. } = record;
+    InvalidField::new(field, format!("topic {topic}, {seq}, event id {event_id:?}: {why}"))
+}
+
+/// All rows of a store from given offsets on, its partitions merged by (`processed_at`, partition,
+/// offset): an order in which times do not go back in any partition of another store.
+pub struct Rows<'s> {
+    store: &'s dyn DedupStore,
+    limit: RowLimit,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    partition: Partition,
+    /// The offset of the last row that was given out.
+    given: u64,
+    /// The offset of the last row that was read.
+    read: u64,
+    rows: VecDeque<(u64, Record)>,
+    ended: bool,
+}
+
+impl<'s> Rows<'s> {
+    /// From the first row on.
+    pub fn of(store: &'s dyn DedupStore) -> Self {
+        Self::after(store, &vec![0; usize::from(store.partitions().count())])
+    }
+
+    /// From behind these offsets on, one per partition.
+    ///
+    /// # Panics
+    /// When there are not as many offsets as partitions.
+    pub fn after(store: &'s dyn DedupStore, offsets: &[u64]) -> Self {
+        let partitions = store.partitions();
+        assert_eq!(offsets.len(), usize::from(partitions.count()), "there is an offset per partition");
+        let part = |(partition, &offset)| Part {
+            partition,
+            given: offset,
+            read: offset,
+            rows: VecDeque::new(),
+            ended: false,
+        };
+        let limit = RowLimit::default();
+        // All partitions together hold as much as one would.
+        let share = |of: usize| (of / offsets.len()).max(1);
+        let limit = RowLimit { rows: share(limit.rows), payload_bytes: share(limit.payload_bytes) };
+        Self { store, limit, parts: partitions.iter().zip(offsets).map(part).collect() }
+    }
+
+    /// Up to which offset the rows of each partition were given out.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().map(|part| part.given)
+    }
+
+    /// The next row; `None` at the end of what was there when it was last read.
+    ///
+    /// # Errors
+    /// Whatever the store meets.
+    #[expect(clippy::should_implement_trait, reason = "errors would be inside out")]
+    pub fn next(&mut self) -> Result<Option<Record>, StoreError> {
+        for part in &mut self.parts {
+            if part.rows.is_empty() && !part.ended {
+                part.rows = self.store.rows(part.partition, part.read, self.limit)?.into();
+                part.read = part.rows.back().map_or(part.read, |&(offset, _)| offset);
+                part.ended = part.rows.is_empty();
+            }
+        }
+        // An identity alone has a time that may come from anywhere: it goes first, and holds up nothing.
+        let key = |part: &Part| {
+            let (offset, record) = part.rows.front()?;
+            Some((record.seq().map(|_| record.processed_at), part.partition, *offset))
+        };
+        let heads = self.parts.iter().enumerate();
+        let next = heads.filter_map(|(at, part)| Some((key(part)?, at))).min();
+        let Some(part) = next.and_then(|(_, at)| self.parts.get_mut(at)) else { return Ok(None) };
+        let Some((offset, record)) = part.rows.pop_front() else { return Ok(None) };
+        part.given = offset;
+        Ok(Some(record))
+    }
+}
