@@ -13,6 +13,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use humantime::Duration;
 
+use crate::transfer::{export, import};
+
 /// Takes events over HTTP, stores each one once, and says what became of every item.
 #[derive(Debug, Clone, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -142,7 +144,7 @@ pub struct Config {
 }
 
 /// What to do instead of serving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
     Check {
@@ -150,6 +152,11 @@ pub enum Command {
         #[arg(long)]
         rebuild_index: bool,
     },
+    /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
+    Export(export::Options),
+    /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
+    /// exit with 0, or 1
+    Import(import::Options),
     /// Ask the server at --listen on this machine whether it is ready; exit with 0 or 1
     Healthcheck,
 }
@@ -213,6 +220,22 @@ impl Config {
             StoreLocation::Memory(partitions) => {
                 Ok(Arc::new(MemoryStore::new(*partitions).with_max_topics(self.max_topics)))
             }
+        }
+    }
+
+    /// Opens the store, unless there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open_store`], and when it would be a new one.
+    pub fn open_existing_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
+        match &self.store {
+            StoreLocation::Sqlite(path) if !path.exists() => {
+                Err(StoreError::invalid("store", "does not exist: name the file of a store"))
+            }
+            StoreLocation::Memory(_) => {
+                Err(StoreError::invalid("store", "would be a new one: name one that holds something"))
+            }
+            StoreLocation::Sqlite(_) => self.open_store(),
         }
     }
 

@@ -23,6 +23,7 @@ mod problem;
 mod reads;
 mod routes;
 mod sync;
+pub mod transfer;
 mod worker;
 
 use std::sync::Arc;

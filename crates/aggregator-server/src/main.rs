@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_server::config::Command;
+use aggregator_server::transfer::{export, import};
 use aggregator_server::{Config, RunError, healthcheck, log, run};
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -26,9 +27,11 @@ fn main() -> ExitCode {
         eprintln!("aggregator-server: {error}");
         return ExitCode::from(USAGE);
     }
-    let done = match config.command {
+    let done = match config.command.clone() {
         None => serve_until_signalled(config),
         Some(Command::Check { rebuild_index }) => check(&config, rebuild_index),
+        Some(Command::Export(options)) => export(&config, &options),
+        Some(Command::Import(options)) => import(&config, &options),
         Some(Command::Healthcheck) => healthcheck::ask(config.listen).context("not ready"),
     };
     match done {
@@ -58,6 +61,16 @@ fn check(config: &Config, rebuild_index: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("{} is not sound: {} faults", config.store, report.faults.len())
+}
+
+fn export(config: &Config, options: &export::Options) -> anyhow::Result<()> {
+    let store = config.open_existing_store().with_context(|| format!("--store {}", config.store))?;
+    Ok(export::export(&*store, options)?)
+}
+
+fn import(config: &Config, options: &import::Options) -> anyhow::Result<()> {
+    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
+    Ok(import::import(&*store, options)?)
 }
 
 /// Serves on a runtime that is not waited for at the end: a store that does not answer would hold it for

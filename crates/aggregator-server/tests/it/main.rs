@@ -10,3 +10,4 @@ mod read;
 #[path = "../shared/signal.rs"]
 mod signal;
 mod support;
+mod transfer;

@@ -419,7 +419,7 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
     let mut rows = Vec::new();
     for seq in 1..=30 {
         rows.push(record("t", &seq.to_string(), seq));
-        rows.push(alone(["t", "u"][seq as usize % 2], &format!("alone-{seq}")));
+        rows.push(alone(["t", "u"][usize::from(seq % 2 == 1)], &format!("alone-{seq}")));
     }
     import(&*store, &rows).unwrap();
     assert!(read_all(&*store, query("*")).iter().map(|event| event.seq).eq(1..=30));

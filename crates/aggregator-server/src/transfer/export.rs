@@ -1,0 +1,192 @@
+//! Writing all that a store keeps.
+
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU64;
+
+use aggregator_core::store::Rows;
+use aggregator_core::{DedupStore, StoreError};
+
+use super::checkpoint::{self, ExportFile};
+use super::format::{self, Checkpoint, Counts, Header};
+use super::progress::Progress;
+use super::{Place, TransferError};
+
+/// How many bytes gather before they are written.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// What to export, and where to.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Options {
+    /// The file to write, or - for standard output; a file that an interruption left behind is gone on with
+    #[arg(long, value_name = "FILE")]
+    pub out: Place,
+
+    /// Rows between two places from which an interrupted export can go on
+    #[arg(long, default_value = "100000", value_name = "N")]
+    pub checkpoint_rows: NonZeroU64,
+}
+
+/// Writes all that `store` keeps, which nobody changes meanwhile.
+///
+/// # Errors
+/// See [`TransferError`]. What was written until then can be gone on with, if it went into a file.
+pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferError> {
+    let info = store.info();
+    let header = Header {
+        export: format::VERSION,
+        store: info.id.to_string(),
+        kind: info.kind.to_owned(),
+        partitions: info.partitions.count(),
+    };
+    let mut line = Vec::new();
+    header.write(&mut line).map_err(not_json)?;
+    let (sink, begun) = match &options.out {
+        Place::Standard => (Sink::Standard(std::io::stdout()), None),
+        Place::File(path) => {
+            let ExportFile { file, checkpoint } = checkpoint::open(path, &header, &line)?;
+            (Sink::File(file), checkpoint)
+        }
+    };
+    let purged = totals(store, |_| Ok(()))?.purged;
+    if begun.as_ref().is_some_and(|begun| begun.written.rows() > 0 && begun.purged != purged) {
+        return Err(TransferError::Refused(
+            "events were purged since the export began, and those before the interruption are in it: remove \
+             the file, and export anew"
+                .into(),
+        ));
+    }
+    let new = begun.is_none();
+    let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
+    let begun = begun.unwrap_or_else(nothing);
+    let progress = Progress::new("export", None);
+    let mut export = Export { sink, buffer: Vec::new(), bytes: 0, written: begun.written, purged, progress };
+    if new {
+        export.buffer = line;
+        export.flush()?;
+    }
+    export.run(store, &begun.offsets, options.checkpoint_rows)
+}
+
+/// Where the lines go.
+enum Sink {
+    Standard(std::io::Stdout),
+    File(File),
+}
+
+struct Export {
+    sink: Sink,
+    /// Lines that are not written yet.
+    buffer: Vec<u8>,
+    bytes: u64,
+    written: Counts,
+    purged: u64,
+    progress: Progress,
+}
+
+impl Export {
+    fn run(
+        mut self,
+        store: &dyn DedupStore,
+        offsets: &[u64],
+        every: NonZeroU64,
+    ) -> Result<(), TransferError> {
+        let mut rows = Rows::after(store, offsets);
+        while let Some(record) = rows.next()? {
+            format::write_row(&mut self.buffer, &record).map_err(not_json)?;
+            self.written.count(&record);
+            if self.buffer.len() >= BUFFER_BYTES {
+                self.flush()?;
+            }
+            if self.written.rows().is_multiple_of(every.get()) {
+                self.checkpoint(rows.offsets().collect())?;
+            }
+        }
+        let buffer = &mut self.buffer;
+        let totals = totals(store, |info| format::write_totals(buffer, info).map_err(not_json))?;
+        if totals.seqs != self.written.events + self.written.stubs || totals.purged != self.purged {
+            return Err(TransferError::Refused(
+                "the store was changed while it was exported: see to it that nobody uses it, and run the export \
+                 again"
+                    .into(),
+            ));
+        }
+        self.written.topics = totals.topics;
+        format::write_end(&mut self.buffer, self.written).map_err(not_json)?;
+        self.flush()?;
+        self.sync()?;
+        let Counts { events, stubs, identities, topics } = self.written;
+        let text = format!(
+            "exported {events} events, {stubs} stubs, {identities} identities alone, {topics} topics"
+        );
+        self.progress.done(&text);
+        Ok(())
+    }
+
+    /// Everything before a checkpoint is on the disk when it is written.
+    fn checkpoint(&mut self, offsets: Vec<u64>) -> Result<(), TransferError> {
+        if matches!(self.sink, Sink::Standard(_)) {
+            return Ok(());
+        }
+        self.flush()?;
+        self.sync()?;
+        let checkpoint = Checkpoint { written: self.written, purged: self.purged, offsets };
+        format::write_checkpoint(&mut self.buffer, checkpoint).map_err(not_json)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), TransferError> {
+        let written = match &mut self.sink {
+            Sink::Standard(out) => out.write_all(&self.buffer).and_then(|()| out.flush()),
+            Sink::File(file) => file.write_all(&self.buffer),
+        };
+        written.map_err(TransferError::io("writing the export"))?;
+        self.bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.progress.at(self.written.rows(), self.bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), TransferError> {
+        match &self.sink {
+            Sink::Standard(_) => Ok(()),
+            Sink::File(file) => file.sync_all().map_err(TransferError::io("syncing the export")),
+        }
+    }
+}
+
+/// Sums over all topics.
+#[derive(Default)]
+struct Totals {
+    topics: u64,
+    /// How many rows have a seq.
+    seqs: u64,
+    purged: u64,
+}
+
+fn totals(
+    store: &dyn DedupStore,
+    mut each: impl FnMut(&aggregator_core::TopicInfo) -> Result<(), TransferError>,
+) -> Result<Totals, TransferError> {
+    const PAGE: usize = 1_000;
+    let mut totals = Totals::default();
+    let mut after = None;
+    loop {
+        let page = store.topics(after.as_ref(), PAGE)?;
+        for info in &page {
+            totals.topics += 1;
+            totals.seqs += info.last_seq;
+            totals.purged += info.purged_seq;
+            each(info)?;
+        }
+        match page.into_iter().last() {
+            Some(last) => after = Some(last.topic),
+            None => return Ok(totals),
+        }
+    }
+}
+
+fn not_json(error: serde_json::Error) -> TransferError {
+    let what = "what is stored as JSON is not".to_owned();
+    TransferError::Store(StoreError::Corrupt { what, source: Some(Box::new(error)) })
+}

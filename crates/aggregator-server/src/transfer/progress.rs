@@ -1,0 +1,88 @@
+//! How far it got, on standard error, at most once a second.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Tells of one export or import. A terminal gets one line that changes, anything else a line each time.
+pub(super) struct Progress {
+    doing: &'static str,
+    /// The bytes there will be, where that is known.
+    whole: Option<u64>,
+    terminal: bool,
+    began: Instant,
+    told: Instant,
+    /// Whether the cursor stands behind a line that changes.
+    line_is_open: bool,
+}
+
+impl Progress {
+    pub(super) fn new(doing: &'static str, whole: Option<u64>) -> Self {
+        let now = Instant::now();
+        let terminal = std::io::stderr().is_terminal();
+        Self { doing, whole, terminal, began: now, told: now, line_is_open: false }
+    }
+
+    /// So much is done; this is told if it is time for it.
+    pub(super) fn at(&mut self, rows: u64, bytes: u64) {
+        if self.told.elapsed() < EVERY {
+            return;
+        }
+        self.told = Instant::now();
+        let text = describe(self.doing, rows, bytes, self.whole, self.began.elapsed());
+        // Nobody may be reading; that is no reason to stop.
+        let mut stderr = std::io::stderr().lock();
+        let _ = if self.terminal {
+            self.line_is_open = true;
+            write!(stderr, "\r{text}\x1b[K").and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{text}")
+        };
+    }
+
+    /// The last word.
+    pub(super) fn done(mut self, text: &str) {
+        self.end_line();
+        let _ = writeln!(std::io::stderr(), "{text} in {:.1} s", self.began.elapsed().as_secs_f64());
+    }
+
+    fn end_line(&mut self) {
+        if std::mem::take(&mut self.line_is_open) {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// An error is told on a line of its own.
+    fn drop(&mut self) {
+        self.end_line();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn describe(doing: &str, rows: u64, bytes: u64, whole: Option<u64>, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64().max(0.001);
+    let rate = rows as f64 / seconds;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let mut text = format!("{doing}: {rows} rows, {rate:.0} rows/s, {:.1} MiB", mib(bytes));
+    if let Some(whole) = whole.filter(|&whole| whole > 0) {
+        let percent = 100.0 * bytes as f64 / whole as f64;
+        text.push_str(&format!(" of {:.1} MiB, {percent:.0} %", mib(whole)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_rows_speed_bytes_and_how_much_of_a_file() {
+        let second = Duration::from_secs(2);
+        assert_eq!(describe("import", 10, 1 << 20, None, second), "import: 10 rows, 5 rows/s, 1.0 MiB");
+        let of = describe("import", 10, 1 << 20, Some(4 << 20), second);
+        assert_eq!(of, "import: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %");
+    }
+}
