@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, EventRef, SqliteOptions, SqliteStore, StoreError, Timestamp,
+    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, SqliteOptions, SqliteStore, StoreError,
+    Timestamp,
 };
 use sqlite_power_loss::{PowerLoss, Random};
 use tempfile::TempDir;
 
 use crate::ledger::{Ledger, Violation};
-use crate::workload::{Step, Workload};
+use crate::workload::{Row, Step, Workload};
 
 /// A disk, and an empty store to begin each experiment with.
 pub(crate) struct Lab {
@@ -214,6 +215,16 @@ impl Lab {
         for step in &workload.steps[*at..] {
             match step {
                 Step::Append(batch) => append(&store, batch, ledger)?,
+                Step::Import(rows) => {
+                    let records: Vec<_> = rows.iter().map(Row::record).collect();
+                    let imported = store.import(Partition(0), Import::rows(&records));
+                    if let Err(error) = imported {
+                        let events: Vec<_> = rows.iter().map(|row| row.event.clone()).collect();
+                        ledger.doubt(&events);
+                        return Err(error.into());
+                    }
+                    ledger.note_import(rows);
+                }
                 Step::Purge(topic) => {
                     let through_seq = ledger.last_seq(topic.as_str()) / 2;
                     ledger.purge(topic, through_seq, false);

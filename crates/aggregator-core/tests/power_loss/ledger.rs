@@ -6,7 +6,7 @@ use aggregator_core::{
     DedupStore, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic, TopicSelector,
 };
 
-use crate::workload::{identity, identity_of};
+use crate::workload::{Row, identity, identity_of};
 
 /// What a promise was broken by, a sentence.
 pub(crate) type Violation = String;
@@ -72,6 +72,16 @@ impl Ledger {
             self.acknowledged.entry(key).or_insert(kept);
         }
         Ok(())
+    }
+
+    /// Notes rows that were imported, now or by a try before.
+    pub(crate) fn note_import(&mut self, rows: &[Row]) {
+        self.in_doubt.clear();
+        for Row { event, seq, processed_at } in rows {
+            let payload = event.view().payload().to_owned();
+            let kept = Kept { seq: *seq, processed_at: *processed_at, payload };
+            self.acknowledged.insert(key(event), kept);
+        }
     }
 
     /// Notes a batch whose append failed.

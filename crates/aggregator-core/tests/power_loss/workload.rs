@@ -1,20 +1,62 @@
 //! What the store is asked to do while the power fails: steps that a seed brings back.
 
-use aggregator_core::{Event, Identity, Topic};
+use aggregator_core::{CheckedRecord, Event, Identity, Kept, KeptEvent, Record, Timestamp, Topic};
 use sqlite_power_loss::Random;
 
 pub(crate) const TOPICS: [&str; 3] = ["orders.created", "orders.paid", "stock"];
+
+const IMPORTED: &str = "imported";
 
 /// Few enough that most batches repeat something.
 const IDS: u64 = 80;
 
 pub(crate) enum Step {
     Append(Vec<Event>),
+    /// The next rows of a topic that gets no others.
+    Import(Vec<Row>),
     /// Of half of what the topic holds by then.
     Purge(Topic),
     /// A clean restart.
     Reopen,
     Backup,
+}
+
+/// A row of another store.
+pub(crate) struct Row {
+    pub(crate) event: Event,
+    pub(crate) seq: u64,
+    pub(crate) processed_at: Timestamp,
+}
+
+impl Row {
+    fn new(seq: u64, random: &mut Random) -> Self {
+        let filler = "x".repeat(usize::try_from(random.below(300)).unwrap());
+        let event = Event::new(IMPORTED, format!("row-{seq}")).unwrap();
+        // Later than anything the store's own clock says, and than the row before.
+        let processed_at = Timestamp::from_micros(2_000_000_000_000_000 + i64::try_from(seq).unwrap());
+        Self { event: event.with_payload(&format!("{filler:?}")).unwrap(), seq, processed_at }
+    }
+
+    pub(crate) fn record(&self) -> CheckedRecord {
+        let event = self.event.view();
+        let kept = KeptEvent {
+            seq: self.seq,
+            timestamp: event.timestamp().to_owned(),
+            payload: event.payload().to_owned(),
+            sequence: None,
+            content_type: None,
+            attributes: None,
+        };
+        let record = Record {
+            topic: event.topic().to_owned(),
+            scope: Some(event.scope()),
+            event_id: event.event_id().to_owned(),
+            source: Some(event.source().to_owned()),
+            processed_at: self.processed_at,
+            kept: Kept::Event(kept),
+        };
+        record.check().unwrap()
+    }
 }
 
 pub(crate) struct Workload {
@@ -28,10 +70,16 @@ impl Workload {
         let mut random = Random::new(seed);
         // From a checkpoint after every commit to one after a few.
         let checkpoint_bytes = 32 << 10 << random.below(4);
+        let mut last_seq = 0;
         let mut steps: Vec<Step> = (0..16)
             .map(|_| match random.below(10) {
                 0 => Step::Reopen,
                 1 => Step::Purge(Topic::new(*pick(&TOPICS, &mut random)).unwrap()),
+                2 => {
+                    let first = last_seq + 1;
+                    last_seq += 1 + random.below(8);
+                    Step::Import((first..=last_seq).map(|seq| Row::new(seq, &mut random)).collect())
+                }
                 _ => Step::Append(batch(&mut random)),
             })
             .collect();
@@ -44,9 +92,10 @@ impl Workload {
 
     /// Everything that is ever sent.
     pub(crate) fn events(&self) -> Vec<&Event> {
-        let batches = self.steps.iter().filter_map(|step| match step {
-            Step::Append(batch) => Some(batch),
-            _ => None,
+        let batches = self.steps.iter().map(|step| match step {
+            Step::Append(batch) => batch.iter().collect(),
+            Step::Import(rows) => rows.iter().map(|row| &row.event).collect(),
+            _ => Vec::new(),
         });
         batches.flatten().collect()
     }
