@@ -5,8 +5,8 @@ use std::path::Path;
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Identity, Order, Outcome, Query, Seen, SqliteOptions, SqliteStore,
-    StoreError, StoredEvent, Topic, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Identity, Order, Outcome, Query, RowLimit, Seen, SqliteOptions,
+    SqliteStore, StoreError, StoredEvent, Topic, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -276,5 +276,29 @@ fn a_reader_is_given_everything_or_an_error() {
         let seen = store.lookup(&(0..20).map(id).collect::<Vec<_>>());
         judge("lookup", seen.map(|seen| seen.iter().all(Option::is_some)));
         assert!(refused > 0 || damage.contains("index_chunks"), "{damage}: nobody noticed");
+    }
+}
+
+/// What an export leaves out, the next store never knows of.
+#[test]
+fn rows_are_given_out_whole_or_not_at_all() {
+    for damage in [
+        "DELETE FROM events WHERE offset = 30",
+        "DELETE FROM events WHERE offset = 300",
+        "DELETE FROM stubs WHERE offset = 1",
+        "UPDATE stubs SET digest = NULL WHERE offset = 2",
+        "UPDATE events SET payload = '{}' WHERE offset = 30",
+        "DELETE FROM topics WHERE name = 'c'",
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        let all = events();
+        store.append_all(&all.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        store.purge(&Topic::new("a").unwrap(), 5).unwrap();
+        // A store that is damaged so may be refused when it is opened: so it is damaged behind its back.
+        assert_eq!(rusqlite::Connection::open(&path).unwrap().execute(damage, []).unwrap(), 1, "{damage}");
+        let rows = store.rows(aggregator_core::Partition(0), 0, RowLimit::default());
+        assert!(matches!(rows, Err(StoreError::Corrupt { .. })), "{damage}: {rows:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use aggregator_core::store::conformance::{Backend, Options, run_all};
+use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
 use tempfile::TempDir;
@@ -15,6 +16,19 @@ impl Backend for Memory {
     fn open(&self, options: Options) -> Arc<dyn DedupStore> {
         let store = MemoryStore::new(Partitions::new(self.0).unwrap());
         Arc::new(store.with_clock(options.clock).with_max_topics(options.max_topics))
+    }
+
+    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
+        None
+    }
+}
+
+/// What fails on purpose is a store like others as long as no failure is planned.
+struct Faulty;
+
+impl Backend for Faulty {
+    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+        Arc::new(FaultyStore::new(Memory(4).open(options)))
     }
 
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
@@ -70,6 +84,11 @@ fn memory_with_one_partition_keeps_the_contract() {
 #[test]
 fn memory_with_four_partitions_keeps_the_contract() {
     run_all(&Memory(4));
+}
+
+#[test]
+fn a_faulty_store_without_a_failure_keeps_the_contract() {
+    run_all(&Faulty);
 }
 
 #[test]

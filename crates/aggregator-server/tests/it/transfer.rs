@@ -71,7 +71,7 @@ fn event(number: u32) -> Event {
         _ => ("by-source", Scope::Source),
     };
     let event = Event::new(topic, format!("ä\"{number}")).unwrap().with_scope(scope);
-    let event = event.with_source(if number % 2 == 0 { "a" } else { "b c" }).unwrap();
+    let event = event.with_source(if number.is_multiple_of(2) { "a" } else { "b c" }).unwrap();
     let event =
         event.with_payload(&format!(r#"{{"n":{number}.0,"s":"\ud800 ü","of":[null,1e400]}}"#)).unwrap();
     if number.is_multiple_of(7) { event.with_sequence(u64::from(number)) } else { event }

@@ -49,6 +49,9 @@ pub(super) struct Importing<'c, 'k, 'r> {
     /// What was stored so far, from the first offset on that was free.
     added: Vec<Added<'r>>,
     first_offset: u64,
+    /// The offset behind the last row that was there already: in an import that is repeated, the next
+    /// row is there.
+    expected: Option<u64>,
     index: &'k Index,
     transaction: &'c Transaction<'c>,
     chunks: Chunks<'c>,
@@ -71,6 +74,7 @@ impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
             entries,
             added: Vec::new(),
             first_offset,
+            expected: None,
             index,
             transaction,
             chunks: Chunks::new(transaction)?,
@@ -258,9 +262,18 @@ impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
                 Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
             }
         };
+        // Without a hit it is nowhere. The row itself decides, so a guess is as good as the index.
+        let expected = self.expected.take().filter(|&offset| offset < self.first_offset && !hits.is_empty());
+        if let Some(offset) = expected
+            && let Some(found) = self.originals.find(key, offset, tell)?
+        {
+            self.expected = Some(offset + 1);
+            return Ok(Some(found));
+        }
         for hit in hits {
             for offset in self.chunks.offsets(hit.place, fingerprint)? {
                 if let Some(found) = self.originals.find(key, offset, tell)? {
+                    self.expected = Some(offset + 1);
                     return Ok(Some(found));
                 }
             }
