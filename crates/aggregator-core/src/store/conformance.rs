@@ -54,8 +54,8 @@ macro_rules! cases {
 use cases;
 
 fn all_cases() -> Vec<Case> {
-    let random = [model::CASES, transfer::random::CASES].concat();
-    [append::CASES, read::CASES, purge::CASES, restart::CASES, transfer::CASES, &random].concat()
+    let moves = [transfer::CASES, transfer::refusal::CASES, transfer::random::CASES].concat();
+    [append::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES, &moves].concat()
 }
 
 /// Runs every case against `backend`.

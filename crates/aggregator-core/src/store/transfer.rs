@@ -37,7 +37,7 @@ pub struct Import<'a> {
 
 impl<'a> Import<'a> {
     /// The topics of its items: the rows', then those of the totals.
-    pub(crate) fn topic_names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub fn topic_names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.rows
             .iter()
             .map(|row| row.topic.as_str())

@@ -1,6 +1,7 @@
 //! Moving a store's rows into another one: nothing is forgotten, nothing is renumbered.
 
 pub(super) mod random;
+pub(super) mod refusal;
 
 use super::{
     Backend, Case, Options, append, append_one, assert_sound, cases, event, identity, ids, outcomes, query,
@@ -20,16 +21,9 @@ pub(super) const CASES: &[Case] = cases![
     an_import_knows_its_rows_after_a_restart,
     an_import_that_is_repeated_changes_nothing,
     an_import_goes_on_where_it_was_cut_off,
-    a_refused_row_stores_nothing_of_its_import,
-    rows_that_do_not_follow_are_refused,
-    a_store_with_events_of_its_own_in_the_topic_is_refused,
-    a_row_may_be_purged_on_either_side,
-    times_are_kept_or_raised,
-    totals_without_their_rows_are_refused,
     an_identity_that_was_imported_alone_is_recognised,
     identities_alone_are_between_events_and_in_no_page,
     rows_are_read_in_bounds,
-    too_many_topics_are_refused_in_an_import,
     an_import_is_announced,
 ];
 
@@ -161,12 +155,6 @@ fn copy(from: &dyn DedupStore, to: &dyn DedupStore, batch: usize) -> Imported {
     imported
 }
 
-/// The field that an import was refused for, and why.
-fn refused(answer: Result<Imported, StoreError>) -> (Option<usize>, &'static str, String) {
-    let Err(StoreError::Invalid(faults)) = answer else { panic!("it was not refused: {answer:?}") };
-    (faults[0].index, faults[0].error.field, faults[0].error.reason.clone())
-}
-
 fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
     assert_eq!(by_topic(a), by_topic(b));
     assert_eq!((topics(a), stats(a)), (topics(b), stats(b)));
@@ -279,117 +267,6 @@ fn an_import_goes_on_where_it_was_cut_off(backend: &dyn Backend) {
     assert_same(&origin, &*store);
 }
 
-fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1)]).unwrap();
-    let before = (topics(&*store), stats(&*store), rows(&*store));
-    let many: Vec<_> = (2..100).map(|seq| record("t", &seq.to_string(), seq)).collect();
-    let bad = [&many[..], &[alone("t", "x"), record("t", "gap", 200)]].concat();
-    let (index, field, reason) = refused(import(&*store, &bad));
-    assert_eq!((index, field), (Some(99), "seq"));
-    for part in ["topic t", "seq 200", "\"gap\"", "next seq here is 100"] {
-        assert!(reason.contains(part), "{reason}");
-    }
-    assert_eq!((topics(&*store), stats(&*store), rows(&*store)), before);
-    assert_eq!(store.lookup(&[identity("t", "2"), identity("t", "x")]).unwrap(), [None, None]);
-    assert_sound(&*store);
-    // Nor does memory hold on to it.
-    assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(2));
-    assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
-    assert_sound(&*store);
-}
-
-fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1), record("t", "2", 2), alone("t", "alone")]).unwrap();
-    let before = rows(&*store);
-    let source = Record { scope: Some(Scope::Source), ..record("t", "3", 3) };
-    let other_time = Record { processed_at: Timestamp::from_micros(9_999), ..record("t", "2", 2) };
-    for (bad, field) in [
-        (record("t", "4", 4), "seq"),
-        (record("t", "0", 0), "seq"),
-        (record("new", "2", 2), "seq"),
-        (record("t", "foreign", 2), "seq"),
-        (record("t", "1", 3), "event_id"),
-        (record("t", "alone", 3), "event_id"),
-        (event_of("t", "2", 2, "\"other\"").0, "payload"),
-        (Record { source: Some("other".into()), ..record("t", "2", 2) }, "payload"),
-        (Record { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..record("t", "2", 2) }, "payload"),
-        (stub("t", "3", 3), "digest"),
-        (source, "scope"),
-        (other_time, "processed_at"),
-    ] {
-        assert_eq!(refused(import(&*store, std::slice::from_ref(&bad))).1, field, "{bad:?}");
-        assert_eq!(rows(&*store), before, "{bad:?}");
-    }
-    import(&*store, &[record("t", "3", 3)]).unwrap();
-    assert_sound(&*store);
-}
-
-fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend) {
-    let origin = memory(1);
-    append(&origin, &[event("t", "1"), event("t", "2"), event("u", "1")]);
-    let store = backend.open(Options::default());
-    append_one(&*store, &event("t", "own"));
-    let (_, field, reason) = refused(import_as(&*store, &rows(&origin), Times::Raise));
-    assert!(field == "seq" && reason.contains("events of its own"), "{field}: {reason}");
-    // Between the runs of an import, too.
-    let store = backend.open(Options::default());
-    import(&*store, &rows(&origin)[..1]).unwrap();
-    append_one(&*store, &event("t", "own"));
-    assert!(import_as(&*store, &rows(&origin), Times::Raise).is_err());
-    assert_sound(&*store);
-}
-
-fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap();
-    // The origin purged one since: this store keeps its payload.
-    let present = import(&*store, &[stub("t", "1", 1), record("t", "2", 2), record("t", "3", 3)]).unwrap();
-    assert_eq!(present, Imported { added: 1, present: 2 });
-    assert_eq!(read_all(&*store, query("t")).len(), 3);
-    // This store purged two since: they do not come back.
-    store.purge(&Topic::new("t").unwrap(), 2).unwrap();
-    assert_eq!(import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap().present, 2);
-    assert_eq!(ids(&read_all(&*store, query("t"))), ["3"]);
-    assert_sound(&*store);
-}
-
-fn times_are_kept_or_raised(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    let own = append_one(&*store, &event("own", "1"));
-    // The topics of one partition are not those of another.
-    let topic = (0..)
-        .map(|n| format!("t{n}"))
-        .find(|topic| store.partitions().of(topic) == store.partitions().of("own"));
-    let old = [record(&topic.clone().unwrap(), "1", 1), record(&topic.unwrap(), "2", 2)];
-    let (_, field, reason) = refused(import(&*store, &old));
-    assert!(field == "processed_at" && reason.contains("--raise-times"), "{field}: {reason}");
-    assert_eq!(import_as(&*store, &old, Times::Raise).unwrap().added, 2);
-    assert!(rows(&*store).iter().all(|row| row.processed_at == own.processed_at));
-    assert_eq!(import_as(&*store, &old, Times::Raise).unwrap().present, 2);
-    assert_eq!(refused(import(&*store, &old)).1, "processed_at");
-    // An identity alone may be of any time, and moves none.
-    assert_eq!(import(&*store, &[alone("own", "2")]).unwrap().added, 1);
-    let future = Record { processed_at: Timestamp::from_micros(i64::MAX), ..alone("own", "3") };
-    import(&*store, &[future]).unwrap();
-    assert!(append_one(&*store, &event("own", "4")).processed_at < Timestamp::from_micros(i64::MAX));
-    assert_sound(&*store);
-}
-
-fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
-    let origin = memory(1);
-    append(&origin, &[event("t", "1"), event("t", "2"), event("t", "2")]);
-    let store = backend.open(Options::default());
-    assert!(import_totals(&*store, &topics(&origin)).is_err());
-    import(&*store, &rows(&origin)[..1]).unwrap();
-    let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
-    assert_eq!((faults[0].index, faults[0].error.field), (Some(0), "last_seq"));
-    assert_eq!(stats(&*store).duplicates, 0);
-    copy(&origin, &*store, 1);
-    assert_same(&origin, &*store);
-}
-
 fn an_identity_that_was_imported_alone_is_recognised(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let mut in_source = alone("by-source", "1");
@@ -453,17 +330,6 @@ fn rows_are_read_in_bounds(backend: &dyn Backend) {
     assert_eq!(read(u64::MAX, 100, 100), [0; 0]);
     let beyond = Partition(store.partitions().count());
     assert!(store.rows(beyond, 0, RowLimit::default()).is_err());
-}
-
-fn too_many_topics_are_refused_in_an_import(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 1, ..Options::default() });
-    import(&*store, &[alone("a", "1")]).unwrap();
-    let (index, field, _) = refused(import(&*store, &[alone("b", "1")]));
-    assert_eq!((index, field), (Some(0), "topic"));
-    let foreign = [record("a", "2", 1).check().unwrap()];
-    let partition = Partition((store.partitions().of("a").0 + 1) % 4);
-    assert!(store.import(partition, Import::rows(&foreign)).is_err(), "it belongs to another partition");
-    assert_eq!(rows(&*store).len(), 1);
 }
 
 fn an_import_is_announced(backend: &dyn Backend) {
