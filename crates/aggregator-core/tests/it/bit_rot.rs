@@ -298,7 +298,17 @@ fn rows_are_given_out_whole_or_not_at_all() {
         store.purge(&Topic::new("a").unwrap(), 5).unwrap();
         // A store that is damaged so may be refused when it is opened: so it is damaged behind its back.
         assert_eq!(rusqlite::Connection::open(&path).unwrap().execute(damage, []).unwrap(), 1, "{damage}");
-        let rows = store.rows(aggregator_core::Partition(0), 0, RowLimit::default());
-        assert!(matches!(rows, Err(StoreError::Corrupt { .. })), "{damage}: {rows:?}");
+        for limit in [RowLimit::default(), RowLimit { rows: 10_000, payload_bytes: 1 }] {
+            let mut after = 0;
+            let end = loop {
+                match store.rows(aggregator_core::Partition(0), after, limit) {
+                    Ok(rows) if rows.is_empty() => break Ok(()),
+                    Ok(rows) => after = rows.last().unwrap().0,
+                    Err(error) => break Err(error),
+                }
+            };
+            assert!(matches!(end, Err(StoreError::Corrupt { .. })), "{damage}: {end:?}");
+            assert!(after < 30 || !damage.ends_with("= 30"), "{damage}: {after}");
+        }
     }
 }

@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case] = cases![
     an_import_goes_on_where_it_was_cut_off,
     an_identity_that_was_imported_alone_is_recognised,
     identities_alone_are_between_events_and_in_no_page,
+    identities_alone_are_between_many_events_of_one_time,
     rows_are_read_in_bounds,
     an_import_is_announced,
 ];
@@ -306,6 +307,16 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
     store.purge(&Topic::new("t").unwrap(), 10).unwrap();
     assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(11..=30));
     append_one(&*store, &event("t", "31"));
+    assert_sound(&*store);
+}
+
+fn identities_alone_are_between_many_events_of_one_time(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let mut rows: Vec<_> = (1..=60).map(|seq| record("t", &seq.to_string(), seq)).collect();
+    rows.iter_mut().for_each(|row| row.processed_at = Timestamp::from_micros(5));
+    rows.insert(25, alone("t", "alone"));
+    import(&*store, &rows).unwrap();
+    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(1..=60));
     assert_sound(&*store);
 }
 
