@@ -1,16 +1,20 @@
 //! What is published: types that cannot hold anything invalid.
 
+mod ahead;
 mod batch;
 mod fields;
 mod payload;
 mod record;
 mod topic;
 
+pub(crate) use ahead::Ahead;
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, digest};
 pub use record::{CheckedRecord, Details, Kept, KeptEvent, Record};
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
+
+use std::num::NonZeroU64;
 
 use crate::InvalidField;
 
@@ -103,6 +107,7 @@ impl Event {
             content_type: None,
             attributes: None,
             scope: self.scope,
+            ahead: None,
         }
     }
 }
@@ -119,9 +124,15 @@ pub struct EventRef<'a> {
     content_type: Option<&'a str>,
     attributes: Option<&'a str>,
     scope: Scope,
+    ahead: Option<Ahead>,
 }
 
 impl<'a> EventRef<'a> {
+    /// What the open store of this number noted about it.
+    pub(crate) fn ahead(&self, by: NonZeroU64) -> Option<Ahead> {
+        self.ahead.filter(|ahead| ahead.by == by)
+    }
+
     /// The topic's name, as [`Topic`] allows it.
     pub fn topic(&self) -> &'a str {
         self.topic

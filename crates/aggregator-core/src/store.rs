@@ -22,8 +22,8 @@ pub use sqlite::{OnSync, TestHooks};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::{
-    Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, Scope, StoreError, Timestamp,
-    Topic,
+    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, Scope, StoreError,
+    Timestamp, Topic,
 };
 
 /// A durable set of events that takes each [`Identity`] once.
@@ -67,6 +67,11 @@ pub trait DedupStore: Send + Sync {
         attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError>;
+
+    /// Does what can be done of an append before its turn comes, on the calling thread, and notes it in
+    /// `batch`. It never waits for an append and changes nothing that is stored; whoever leaves it out has
+    /// slower appends and the same receipts.
+    fn prepare(&self, _batch: &mut Batch) {}
 
     /// A page of the clean stream.
     ///

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::{
-    DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Scope, fields, payload, topic,
+    Ahead, DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Scope, fields, payload, topic,
 };
 use crate::{InvalidField, Timestamp, time};
 
@@ -18,6 +18,8 @@ pub struct Batch {
     body: ByteString,
     rewritten: String,
     items: Vec<Item>,
+    /// What a store noted about each of the items, or nothing at all.
+    ahead: Vec<Option<Ahead>>,
 }
 
 impl Batch {
@@ -33,7 +35,10 @@ impl Batch {
 
     /// The bytes it keeps alive.
     pub fn bytes(&self) -> usize {
-        self.body.len() + self.rewritten.capacity() + self.items.capacity() * size_of::<Item>()
+        self.body.len()
+            + self.rewritten.capacity()
+            + self.items.capacity() * size_of::<Item>()
+            + self.ahead.capacity() * size_of::<Option<Ahead>>()
     }
 
     /// The event at `index`.
@@ -52,7 +57,14 @@ impl Batch {
             content_type: None,
             attributes: None,
             scope: item.scope,
+            ahead: self.ahead.get(index).copied().flatten(),
         }
+    }
+
+    /// Notes what a store found out about each of the events.
+    pub(crate) fn note(&mut self, ahead: Vec<Option<Ahead>>) {
+        debug_assert_eq!(ahead.len(), self.items.len(), "there is a note for each event");
+        self.ahead = ahead;
     }
 
     /// The topic of the event at `index`.
@@ -146,7 +158,7 @@ impl BatchBuilder {
             InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
         })?;
         Ok(Self {
-            batch: Batch { body, rewritten: String::new(), items: Vec::new() },
+            batch: Batch { body, rewritten: String::new(), items: Vec::new(), ahead: Vec::new() },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
             received_at,
             received_at_span: None,

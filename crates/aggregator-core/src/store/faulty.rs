@@ -7,7 +7,7 @@ use crate::store::{
     AttemptId, CommitCallback, DedupStore, Import, Imported, Receipt, RowLimit, Seen, StoreInfo, StoreStats,
     TopicInfo, VerifyReport,
 };
-use crate::{EventRef, Identity, Page, Partition, Query, Record, StoreError, Topic};
+use crate::{Batch, EventRef, Identity, Page, Partition, Query, Record, StoreError, Topic};
 
 /// What a [`FaultyStore`] does instead of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,10 @@ impl DedupStore for FaultyStore {
             }
             Some(Failure::Panic) => panic!("as planned"),
         }
+    }
+
+    fn prepare(&self, batch: &mut Batch) {
+        self.inner.prepare(batch);
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {

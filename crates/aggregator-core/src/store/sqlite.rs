@@ -4,7 +4,9 @@
 //! it returns. A small pool of read-only connections reads beside it. The events table is the truth;
 //! the dedup index ([`index`]) only points into it.
 
+mod ahead;
 mod backup;
+mod by_topic;
 mod checksum;
 mod connector;
 mod fault;
@@ -13,6 +15,7 @@ mod import;
 mod index;
 mod insert;
 mod known;
+mod latest;
 mod open;
 mod original;
 mod purge;
@@ -37,13 +40,14 @@ use self::connector::Connector;
 pub use self::connector::{OnSync, TestHooks};
 pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
+use self::known::Names;
 use self::writer::Writer;
 use crate::store::{
     AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Outcome,
     Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport, announce, check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic};
+use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic};
 
 /// How to open a [`SqliteStore`]. The defaults are good.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub struct SqliteOptions {
     pub read_wait: Duration,
     /// Memory for the writer's page cache, in bytes.
     pub cache_bytes: u32,
+    /// Memory for the newest events, in bytes: a repeat of one of them is told without a look at the file.
+    pub latest_bytes: u32,
     /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
     pub checkpoint_bytes: u32,
     /// How the dedup index is laid out.
@@ -74,6 +80,7 @@ impl Default for SqliteOptions {
             readers: 4,
             read_wait: Duration::from_secs(5),
             cache_bytes: 64 << 20,
+            latest_bytes: 32 << 20,
             checkpoint_bytes: 8 << 20,
             index: IndexOptions::default(),
             clock: system_clock(),
@@ -97,6 +104,7 @@ pub struct SqliteStore {
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
     index: Arc<Index>,
+    names: Arc<Names>,
     writer: Mutex<Writer>,
     callbacks: Mutex<Vec<CommitCallback>>,
     /// Held as long as the store is open; declared last, so it is let go last.
@@ -158,13 +166,15 @@ impl SqliteStore {
             reason: "the thread that builds the dedup index cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
+        let names = Arc::<Names>::default();
         Ok(Self {
             info,
             path: opened.path,
             connector,
             readers,
             index,
-            writer: Mutex::new(Writer::new(opened.connection, options, upkeep)),
+            writer: Mutex::new(Writer::new(opened.connection, options, upkeep, Arc::clone(&names))),
+            names,
             callbacks: Mutex::default(),
             _lock: opened.lock,
         })
@@ -228,6 +238,12 @@ impl DedupStore for SqliteStore {
             announce(&self.callbacks, partition, last_offset);
         }
         Ok(receipts)
+    }
+
+    fn prepare(&self, batch: &mut Batch) {
+        if batch.len() >= ahead::FROM {
+            batch.note(ahead::look(&self.index, &self.names, batch));
+        }
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {

@@ -70,7 +70,14 @@ pub(super) async fn publish(
     let turn = if large { Some(turn(&app).await?) } else { None };
     // The turn, and the room for the body, are held until it is decoded, even if nobody waits for that any
     // more.
-    let decode = move || (decode(&received.bytes, received_at, bounds), received.room, turn);
+    let store = Arc::clone(&app.store);
+    let decode = move || {
+        let mut decoded = decode(&received.bytes, received_at, bounds);
+        if let Ok(decoded) = &mut decoded {
+            store.prepare(&mut decoded.batch);
+        }
+        (decoded, received.room, turn)
+    };
     let (decoded, _room, turn) = if large { blocking(decode).await? } else { decode() };
     let decoded = decoded?;
     if !decoded.errors.is_empty() && !wishes.skip_invalid {

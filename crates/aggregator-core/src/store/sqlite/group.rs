@@ -4,15 +4,23 @@ use std::collections::HashSet;
 
 use rusqlite::Transaction;
 
+use super::by_topic::{ByTopic, Part};
 use super::checksum::EventRow;
-use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::index::{Chunks, Entry, Hit, Index, Key, Recent, Sought};
 use super::insert::Inserts;
 use super::known::{Known, Tail, TopicRow};
+use super::latest::Latest;
 use super::original::{Original, Originals};
-use crate::event::digest;
+use crate::event::{Ahead, digest};
 use crate::store::memory::too_many_topics;
 use crate::store::{Outcome, Receipt};
 use crate::{EventRef, Fault, StoreError, Timestamp};
+
+impl From<Ahead> for Sought {
+    fn from(ahead: Ahead) -> Self {
+        Self { fingerprint: ahead.fingerprint, absent_through: ahead.absent_through }
+    }
+}
 
 impl TopicRow {
     fn key<'a>(&self, event: &EventRef<'a>) -> Key<'a> {
@@ -66,10 +74,10 @@ pub(super) fn check_topics<'t>(
 
 /// An event of the append at hand.
 #[derive(Clone, Copy)]
-struct Stored<'e> {
-    key: Key<'e>,
-    payload: &'e str,
-    seq: u64,
+pub(super) struct Stored<'e> {
+    pub(super) key: Key<'e>,
+    pub(super) payload: &'e str,
+    pub(super) seq: u64,
 }
 
 /// One append: its statements and what it has to know, inside one transaction.
@@ -81,6 +89,7 @@ pub(super) struct Group<'c, 'k, 'e> {
     stored: Vec<Stored<'e>>,
     first_offset: u64,
     index: &'k Index,
+    latest: &'k Latest,
     now: Timestamp,
     transaction: &'c Transaction<'c>,
     chunks: Chunks<'c>,
@@ -93,6 +102,7 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         transaction: &'c Transaction<'c>,
         known: &'k mut Known,
         index: &'k Index,
+        latest: &'k Latest,
         added: &'k mut Recent,
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
@@ -104,6 +114,7 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
             stored: Vec::new(),
             first_offset,
             index,
+            latest,
             now,
             transaction,
             chunks: Chunks::new(transaction)?,
@@ -112,35 +123,42 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         })
     }
 
-    /// The receipts of `events`, whose topics there is room for.
-    pub(super) fn append(mut self, events: &[EventRef<'e>]) -> Result<Vec<Receipt>, Failure> {
-        // Topic by topic (stable, so the order within each stays): neighbours in the file are
-        // neighbours in a topic, and a topic is resolved once.
-        let mut order: Vec<usize> = (0..events.len()).collect();
-        order.sort_by_key(|&index| events[index].topic());
-        let mut topics = Vec::new();
+    /// The receipts of `events`, whose topics there is room for, and what was stored of them, in the order of
+    /// its offsets.
+    pub(super) fn append(
+        mut self,
+        events: &[EventRef<'e>],
+        ByTopic { topics: parts, order, .. }: ByTopic<'e>,
+    ) -> Result<(Vec<Receipt>, Vec<Stored<'e>>), Failure> {
+        let mut topics = Vec::with_capacity(parts.len());
         let mut keys = Vec::with_capacity(events.len());
-        for run in order.chunk_by(|&a, &b| events[a].topic() == events[b].topic()) {
-            let first = &events[run[0]];
-            let topic = self.known.topic(self.transaction, first.topic(), first.scope())?;
-            keys.extend(run.iter().map(|&index| topic.key(&events[index])));
-            topics.push((topic, run.len()));
+        let mut sought = Vec::with_capacity(events.len());
+        for Part { name, scope, count } in parts {
+            let topic = self.known.topic(self.transaction, name, scope)?;
+            for &index in &order[keys.len()..keys.len() + count] {
+                let event = &events[index];
+                let key = topic.key(event);
+                sought.push(match event.ahead(self.index.number()) {
+                    Some(ahead) => Sought::from(ahead),
+                    None => self.index.fingerprint(key).into(),
+                });
+                keys.push(key);
+            }
+            topics.push((name, topic, count));
         }
-        let fingerprints: Vec<u64> = keys.iter().map(|&key| self.index.fingerprint(key)).collect();
-        let hits = self.index.probe(&fingerprints);
+        let hits = self.index.probe(&sought);
         let mut hits = hits.as_slice();
 
         let mut receipts = vec![None; events.len()];
         let mut position = 0;
-        for (mut topic, count) in topics {
-            let name = events[order[position]].topic();
+        for (name, mut topic, count) in topics {
             let before = self.known.tail.last_offset;
             for position in position..position + count {
                 let of_event = hits.iter().take_while(|hit| hit.position == position).count();
                 let (of_event, after) = hits.split_at(of_event);
                 hits = after;
                 let (key, event) = (keys[position], &events[order[position]]);
-                let fingerprint = fingerprints[position];
+                let fingerprint = sought[position].fingerprint;
                 let receipt = match self.repeat(key, fingerprint, of_event, event.payload())? {
                     Some(receipt) => topic.count_repeat(&mut self.known.tail, receipt),
                     None => self.store(&mut topic, key, fingerprint, event)?,
@@ -160,7 +178,8 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         self.inserts.flush()?;
         self.known.tail.last_processed_at = self.now.as_micros();
         self.known.tail.write(self.transaction)?;
-        Ok(receipts.into_iter().map(|receipt| receipt.expect("every event is in one run")).collect())
+        let receipts = receipts.into_iter().map(|receipt| receipt.expect("every event is in one topic"));
+        Ok((receipts.collect(), self.stored))
     }
 
     fn store(
@@ -225,6 +244,17 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         };
         for hit in hits {
             for offset in self.chunks.offsets(hit.place, fingerprint)? {
+                if let Some(latest) = self.latest.get(offset) {
+                    if latest.is(key) {
+                        let processed_at = Timestamp::from_micros(latest.processed_at);
+                        return Ok(Some(receipt(
+                            latest.has_payload(payload),
+                            Some(latest.seq),
+                            processed_at,
+                        )));
+                    }
+                    continue;
+                }
                 if let Some(receipt) = self.originals.find(key, offset, tell)? {
                     return Ok(Some(receipt));
                 }

@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 
 use super::checksum::{EventRow, StubRow};
 use super::group::Failure;
-use super::index::{Chunks, Entry, Hit, Index, Key, Recent};
+use super::index::{Chunks, Entry, Hit, Index, Key, Recent, Sought};
 use super::insert::{Inserts, StubInserts};
 use super::known::{Known, TopicRow};
 use super::original::{Original, Originals};
@@ -119,8 +119,8 @@ impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
             let source = topic.scope.key(row.source());
             keys.push(Key { topic_id: topic.id, event_id: &row.event_id, source });
         }
-        let fingerprints: Vec<u64> = keys.iter().map(|&key| self.index.fingerprint(key)).collect();
-        let hits = self.index.probe(&fingerprints);
+        let sought: Vec<Sought> = keys.iter().map(|&key| self.index.fingerprint(key).into()).collect();
+        let hits = self.index.probe(&sought);
         let mut hits = hits.as_slice();
         let mut imported = Imported::default();
         let mut position = 0;
@@ -133,7 +133,7 @@ impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
                 let of_row = hits.iter().take_while(|hit| hit.position == position).count();
                 let (of_row, after) = hits.split_at(of_row);
                 hits = after;
-                let place = (keys[position], fingerprints[position]);
+                let place = (keys[position], sought[position].fingerprint);
                 let verdict = self.row(topic, &mut span, row, place, of_row, import.times);
                 match verdict.map_err(|refusal| refused(position, refusal))? {
                     Verdict::Add(_) => imported.added += 1,

@@ -41,6 +41,8 @@ mod run;
 mod section;
 mod upkeep;
 
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 pub(super) use self::check::{check, check_log};
@@ -48,7 +50,7 @@ pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
 pub(super) use self::lookup::{Chunks, find};
 pub(super) use self::manifest::{Manifest, reset};
-pub(super) use self::recent::Recent;
+pub(super) use self::recent::{Recent, Spread};
 pub(super) use self::recover::recover;
 use self::run::Run;
 pub(super) use self::upkeep::Upkeep;
@@ -110,7 +112,7 @@ impl Default for IndexOptions {
 }
 
 /// An identity with its topic resolved.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key<'a> {
     pub(super) topic_id: i64,
     pub(super) event_id: &'a str,
@@ -127,6 +129,8 @@ pub(super) struct Entry {
 
 /// What of the index is in memory. The writer changes it after its commits; readers ask it, too.
 pub(super) struct Index {
+    /// Tells it from all others that were ever opened in this process.
+    number: NonZeroU64,
     fingerprints: Fingerprints,
     held: RwLock<Held>,
 }
@@ -138,7 +142,18 @@ struct Held {
     recent: Recent,
     /// What is being written as a run, and the offset it goes up to.
     frozen: Option<(Arc<Recent>, u64)>,
-    runs: Vec<Run>,
+    /// Shared with whoever looks ahead.
+    runs: Arc<Vec<Run>>,
+    /// The rows up to this offset are in the runs.
+    covered: u64,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sought {
+    pub(super) fingerprint: u64,
+    /// It is known to be in no row up to here; 0 if nothing is known.
+    pub(super) absent_through: u64,
 }
 
 /// Where an identity may be.
@@ -158,6 +173,17 @@ pub(super) enum Place {
 }
 
 impl Index {
+    fn new(fingerprints: Fingerprints, held: Held) -> Self {
+        static OPENED: AtomicU64 = AtomicU64::new(1);
+        let number = NonZeroU64::new(OPENED.fetch_add(1, Ordering::Relaxed));
+        let number = number.expect("nobody opens 2^64 stores");
+        Self { number, fingerprints, held: RwLock::new(held) }
+    }
+
+    pub(super) fn number(&self) -> NonZeroU64 {
+        self.number
+    }
+
     pub(super) fn fingerprint(&self, key: Key<'_>) -> u64 {
         self.fingerprints.of(key)
     }
@@ -168,20 +194,33 @@ impl Index {
     }
 
     /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first.
-    pub(super) fn probe(&self, fingerprints: &[u64]) -> Vec<Hit> {
-        self.held().probe(fingerprints)
+    pub(super) fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
+        self.held().probe(sought)
+    }
+
+    /// For each of the fingerprints, up to which offset no row has it, as far as the runs can tell; 0 if one
+    /// may. Later changes leave that true, and nobody waits for whoever asks.
+    pub(super) fn absent(&self, fingerprints: &[u64]) -> Vec<u64> {
+        let held = self.held();
+        let (runs, covered) = (Arc::clone(&held.runs), held.covered);
+        drop(held);
+        let mut absent = vec![covered; fingerprints.len()];
+        // Run by run, so that the filters' cache misses do not wait for each other.
+        for run in runs.iter() {
+            for (absent, &fingerprint) in absent.iter_mut().zip(fingerprints) {
+                if run.may_hold(fingerprint) {
+                    *absent = 0;
+                }
+            }
+        }
+        absent
     }
 
     /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here.
-    pub(super) fn probe_at(
-        &self,
-        generation: u64,
-        last_offset: u64,
-        fingerprints: &[u64],
-    ) -> Option<Vec<Hit>> {
+    pub(super) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
         let held = self.held();
         let at_one = held.generation == generation && held.last_offset >= last_offset;
-        at_one.then(|| held.probe(fingerprints))
+        at_one.then(|| held.probe(sought))
     }
 
     /// Up to which offset it knows the rows.
@@ -191,22 +230,31 @@ impl Index {
 }
 
 impl Held {
-    fn probe(&self, fingerprints: &[u64]) -> Vec<Hit> {
+    fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
         let mut hits = Vec::new();
         let maps = [Some(&self.recent), self.frozen.as_ref().map(|(frozen, _)| &**frozen)];
         for map in maps.into_iter().flatten().filter(|map| !map.is_empty()) {
-            for (position, &fingerprint) in fingerprints.iter().enumerate() {
-                let rows = map.offsets(fingerprint).map(Place::Row);
+            for (position, sought) in sought.iter().enumerate() {
+                let rows = map.offsets(sought.fingerprint).map(Place::Row);
                 hits.extend(rows.map(|place| Hit { position, place }));
             }
         }
+        // What was flushed since then is in a run, too, and nothing is known of it.
+        let unknown = |sought: &Sought| sought.absent_through < self.covered;
+        let unknown: Vec<_> = sought.iter().enumerate().filter(|(_, sought)| unknown(sought)).collect();
         // Run by run, so that the filters' cache misses do not wait for each other.
-        for run in &self.runs {
-            for (position, &fingerprint) in fingerprints.iter().enumerate() {
-                hits.extend(run.probe(fingerprint).map(|place| Hit { position, place }));
+        for run in self.runs.iter() {
+            for &(position, sought) in &unknown {
+                hits.extend(run.probe(sought.fingerprint).map(|place| Hit { position, place }));
             }
         }
         hits.sort_by_key(|hit| hit.position);
         hits
+    }
+}
+
+impl From<u64> for Sought {
+    fn from(fingerprint: u64) -> Self {
+        Self { fingerprint, absent_through: 0 }
     }
 }

@@ -4,6 +4,7 @@
 //! be taken for a new topic, and every repeat in it for a new event.
 
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::{Connection, Row};
 
@@ -17,10 +18,36 @@ pub(super) struct Known {
     pub(super) tail: Tail,
     /// As many as `max_topics`.
     pub(super) topics: HashMap<Box<str>, TopicRow>,
+    /// Those that nobody else was told of yet: what the write at hand creates, or all if they were just read.
+    created: Vec<(Box<str>, Named)>,
+}
+
+/// The topics of the file, for whoever looks ahead; some may be missing.
+#[derive(Default)]
+pub(super) struct Names(RwLock<HashMap<Box<str>, Named>>);
+
+/// What never changes of a topic.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    pub(super) id: i64,
+    pub(super) scope: Scope,
+}
+
+impl Names {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, Named>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what was committed.
+    pub(super) fn committed(&self, known: &mut Known) {
+        if !known.created.is_empty() {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).extend(known.created.drain(..));
+        }
+    }
 }
 
 /// The partition's row.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Tail {
     pub(super) last_offset: u64,
     pub(super) last_processed_at: i64,
@@ -30,7 +57,7 @@ pub(super) struct Tail {
     pub(super) conflicts: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct TopicRow {
     pub(super) id: i64,
     pub(super) scope: Scope,
@@ -48,11 +75,12 @@ pub(super) struct TopicRow {
 impl Known {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let tail = Tail::read(connection)?;
-        let mut topics = HashMap::new();
+        let (mut topics, mut created) = (HashMap::new(), Vec::new());
         let mut select = connection.prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"))?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (name, topic) = TopicRow::read(row)?;
+            created.push((name.into(), topic.named()));
             topics.insert(name.into(), topic);
         }
         if topics.len() as u64 != tail.topics {
@@ -61,7 +89,7 @@ impl Known {
                 "the counter topics says {counted}, the rows say {found}"
             )));
         }
-        Ok(Self { tail, topics })
+        Ok(Self { tail, topics, created })
     }
 
     /// The topic of this name; created with this scope if there is none. The caller puts it back.
@@ -78,6 +106,7 @@ impl Known {
         let id = i64::try_from(self.tail.topics).expect("there are fewer topics than bytes");
         let topic = TopicRow::new(id, scope);
         topic.insert(connection, name)?;
+        self.created.push((name.into(), topic.named()));
         Ok(topic)
     }
 }
@@ -106,14 +135,7 @@ impl Tail {
 
     /// Of an empty store.
     pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
-        let tail = Self {
-            last_offset: 0,
-            last_processed_at: i64::MIN,
-            topics: 0,
-            stored: 0,
-            duplicates: 0,
-            conflicts: 0,
-        };
+        let tail = Self { last_processed_at: i64::MIN, ..Self::default() };
         connection.execute("INSERT INTO partitions VALUES (0, 0, 0, 0, 0, 0, 0, 0)", [])?;
         tail.write(connection)
     }
@@ -150,19 +172,13 @@ pub(super) const TOPIC_COLUMNS: &str = "t.name, t.topic_id, t.slot, t.scope, t.l
     t.last_span, t.purged_seq, t.purged_offset, t.duplicates, t.conflicts, t.checksum";
 
 impl TopicRow {
+    fn named(&self) -> Named {
+        Named { id: self.id, scope: self.scope }
+    }
+
     /// A topic without events.
     pub(super) fn new(id: i64, scope: Scope) -> Self {
-        Self {
-            id,
-            scope,
-            last_seq: 0,
-            last_offset: 0,
-            last_span: 0,
-            purged_seq: 0,
-            purged_offset: 0,
-            duplicates: 0,
-            conflicts: 0,
-        }
+        Self { id, scope, ..Self::default() }
     }
 
     /// Reads a row of [`TOPIC_COLUMNS`], and checks it.

@@ -19,7 +19,8 @@ pub(super) struct Originals<'c> {
     stub: CachedStatement<'c>,
 }
 
-static EVENT: LazyLock<String> =
+/// The event at the offset ?1.
+pub(super) static EVENT: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"));
 static STUB: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset = ?1"));

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Result};
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow};
 use super::index::{self, Index, Key};
 use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
-use super::original::Originals;
+use super::original::{EVENT, Originals};
 use crate::cursor::Position;
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
@@ -240,8 +240,7 @@ fn seq_at_or_before(connection: &Connection, topic: &TopicRow, offset: u64) -> R
         .query_row((topic.id, offset), |row| row.get(0))
         .optional()?;
     let Some(place) = place else { return Ok(topic.purged_seq) };
-    let mut select =
-        connection.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset = ?1"))?;
+    let mut select = connection.prepare_cached(&EVENT)?;
     let found = select.query_row([place], |row| {
         let event = EventRow::read(row)?;
         Ok((event.topic_id == topic.id).then_some(event.seq))

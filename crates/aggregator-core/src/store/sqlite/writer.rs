@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::by_topic::ByTopic;
 use super::fault::{is_io_failure, store_error};
 use super::group::{Failure, Group, check_topics};
 use super::import::Importing;
 use super::index::{Index, Recent, Upkeep};
-use super::known::Known;
+use super::known::{Known, Names};
+use super::latest::Latest;
 use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
 use crate::fail_point::{self, FailPoint};
@@ -23,6 +25,8 @@ pub(super) struct Writer {
     upkeep: Upkeep,
     /// The entries of the append at hand.
     added: Recent,
+    latest: Latest,
+    names: Arc<Names>,
     /// Why no further write is taken.
     poisoned: Option<String>,
     /// While readers pin the log, the length in pages at which to wait for them next.
@@ -48,9 +52,16 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, options: SqliteOptions, upkeep: Upkeep) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        options: SqliteOptions,
+        upkeep: Upkeep,
+        names: Arc<Names>,
+    ) -> Self {
         Self {
             connection,
+            latest: Latest::new(options.latest_bytes as usize),
+            names,
             options,
             known: None,
             upkeep,
@@ -88,14 +99,22 @@ impl Writer {
     fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), Failure> {
         let SqliteOptions { clock, max_topics, .. } = &self.options;
         let (clock, max_topics) = (Arc::clone(clock), *max_topics);
-        self.transact(|transaction, known, index, added| {
+        let by_topic = ByTopic::of(events, self.upkeep.index().number());
+        let (receipts, stored, now) = self.transact(|transaction, known, index, latest, added| {
             // Before anything changes: a batch that is refused costs its neighbours nothing.
-            check_topics(known, events.iter().map(EventRef::topic), max_topics)?;
+            let names = by_topic.topics.iter().map(|topic| topic.name);
+            check_topics(known, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
             let now = Timestamp::from_micros(clock().as_micros().max(known.tail.last_processed_at));
-            let receipts = Group::new(transaction, known, index, added, now)?.append(events)?;
+            let group = Group::new(transaction, known, index, latest, added, now)?;
+            let (receipts, stored) = group.append(events, by_topic)?;
             fail_point::decided(&receipts);
-            Ok((receipts, known.tail.last_offset))
-        })
+            Ok((receipts, stored, now))
+        })?;
+        let last_offset = self.upkeep.index().last_offset();
+        for (offset, event) in (last_offset + 1 - stored.len() as u64..).zip(&stored) {
+            self.latest.push(offset, now.as_micros(), event);
+        }
+        Ok((receipts, last_offset))
     }
 
     /// What became of the rows, and the last offset.
@@ -103,7 +122,7 @@ impl Writer {
         self.check_poison()?;
         let max_topics = self.options.max_topics;
         let result = self.relieve().and_then(|()| {
-            self.transact(|transaction, known, index, added| {
+            self.transact(|transaction, known, index, _, added| {
                 check_topics(known, import.topic_names(), max_topics)?;
                 let imported = Importing::new(transaction, known, index, added)?.import(import)?;
                 Ok((imported, known.tail.last_offset))
@@ -117,7 +136,7 @@ impl Writer {
     /// Does `work` and what is ready of the index in one transaction, and commits it.
     fn transact<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>, &mut Known, &Index, &mut Recent) -> Result<T, Failure>,
+        work: impl FnOnce(&Transaction<'_>, &mut Known, &Index, &Latest, &mut Recent) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.upkeep.collect()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -130,11 +149,12 @@ impl Writer {
             return Err(Failure::Store(StoreError::corrupt(what)));
         }
         // From here on it is ahead of the file; any failure before the commit's end throws it away.
-        let done = work(&transaction, known, self.upkeep.index(), &mut self.added)?;
+        let done = work(&transaction, known, self.upkeep.index(), &self.latest, &mut self.added)?;
         let manifest = self.upkeep.write(&transaction)?;
         FailPoint::BeforeCommit.reach();
         transaction.commit()?;
         FailPoint::AfterCommit.reach();
+        self.names.committed(known);
         self.upkeep.committed(&mut self.added, manifest);
         Ok(done)
     }
@@ -142,6 +162,7 @@ impl Writer {
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
     pub(super) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
         self.check_poison()?;
+        self.latest.clear();
         let result = purge::purge_slice(&mut self.connection, &mut self.known, topic, through_seq);
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
         self.checkpoint()?;

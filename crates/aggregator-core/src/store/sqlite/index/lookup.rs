@@ -5,7 +5,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
-use super::{Entry, Hit, Index, Key, Place, chunk};
+use super::{Entry, Hit, Index, Key, Place, Sought, chunk};
 
 /// Reads chunks, inside whatever transaction its connection has open.
 pub(in super::super) struct Chunks<'c>(CachedStatement<'c>);
@@ -54,13 +54,13 @@ pub(in super::super) fn find(
     keys: &[Key<'_>],
     last_offset: u64,
 ) -> Result<Option<Vec<Vec<u64>>>> {
-    let fingerprints: Vec<u64> = keys.iter().map(|&key| index.fingerprint(key)).collect();
+    let sought: Vec<Sought> = keys.iter().map(|&key| index.fingerprint(key).into()).collect();
     let generation = Manifest::read_generation(snapshot)?;
-    let Some(hits) = index.probe_at(generation, last_offset, &fingerprints) else { return Ok(None) };
+    let Some(hits) = index.probe_at(generation, last_offset, &sought) else { return Ok(None) };
     let mut found = vec![Vec::new(); keys.len()];
     let mut chunks = Chunks::new(snapshot)?;
     for Hit { position, place } in hits {
-        let offsets = chunks.offsets(place, fingerprints[position])?;
+        let offsets = chunks.offsets(place, sought[position].fingerprint)?;
         // What was appended meanwhile is in memory already.
         found[position].extend(offsets.into_iter().filter(|&offset| offset <= last_offset));
     }

@@ -66,9 +66,10 @@ impl Recent {
     }
 }
 
-/// Fingerprints are hashes already; they only have to fill all 64 bits.
+/// For fingerprints, which are hashes already and only have to fill all 64 bits, and for numbers that nobody
+/// outside chooses.
 #[derive(Default)]
-struct Spread(u64);
+pub(in super::super) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
@@ -76,11 +77,11 @@ impl Hasher for Spread {
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("only fingerprints are hashed");
+        unreachable!("only numbers are hashed");
     }
 
-    fn write_u64(&mut self, fingerprint: u64) {
+    fn write_u64(&mut self, number: u64) {
         // An odd number near 2^64 divided by the golden ratio.
-        self.0 = fingerprint.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

@@ -1,16 +1,16 @@
 //! What is in memory of the index, made from the file when it is opened.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::builder::{Builder, build};
+use super::builder::build;
 use super::fingerprint::Fingerprints;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::{self, Run};
 use super::section::Section;
-use super::upkeep::{Upkeep, next_task, write};
+use super::upkeep::{next_task, write_slice};
 use super::{Entry, Held, Index, IndexOptions, Key, Recent};
 use crate::Scope;
 use crate::store::sqlite::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
@@ -36,7 +36,8 @@ pub(in super::super) fn recover(
         last_offset: manifest.covered,
         recent: Recent::with_capacity(options.recent as usize),
         frozen: None,
-        runs: runs.collect::<rusqlite::Result<_>>()?,
+        runs: Arc::new(runs.collect::<rusqlite::Result<_>>()?),
+        covered: manifest.covered,
     };
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
     while held.last_offset < last_offset {
@@ -48,7 +49,7 @@ pub(in super::super) fn recover(
             while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
                 let slice = build(connection, task)?;
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let next = write(&transaction, &manifest, &slice)?;
+                let next = write_slice(&transaction, &manifest, &slice)?;
                 transaction.commit()?;
                 held.apply(&slice, &next);
                 manifest = next;
@@ -56,20 +57,7 @@ pub(in super::super) fn recover(
         }
         held.freeze(options.recent as usize);
     }
-    Ok((Index { fingerprints, held: RwLock::new(held) }, manifest))
-}
-
-impl Upkeep {
-    /// Takes care of what [`recover`] found.
-    pub(in super::super) fn start(
-        index: Arc<Index>,
-        manifest: Manifest,
-        options: IndexOptions,
-        connection: Connection,
-        in_step: bool,
-    ) -> std::io::Result<Self> {
-        Ok(Self::new(index, options, manifest, Builder::start(connection)?, in_step))
-    }
+    Ok((Index::new(fingerprints, held), manifest))
 }
 
 fn load(connection: &Connection, manifest: &Manifest, entry: &RunEntry) -> rusqlite::Result<Run> {

@@ -30,6 +30,7 @@ pub(super) fn fingerprints(bits: u32, section: u32) -> Range<u64> {
 }
 
 /// What is in memory of a run.
+#[derive(Clone)]
 pub(super) struct Run {
     pub(super) id: u32,
     pub(super) bits: u32,
@@ -42,6 +43,12 @@ pub(super) struct Run {
 impl Run {
     fn section(&self, number: u32) -> Option<&Arc<Section>> {
         self.sections.get(number as usize)?.as_ref()
+    }
+
+    /// Whether one of its entries may have the fingerprint.
+    pub(super) fn may_hold(&self, fingerprint: u64) -> bool {
+        fingerprint >= self.from
+            && self.section(passed(self.bits, fingerprint)).is_some_and(|section| section.admits(fingerprint))
     }
 
     /// Which of its chunks may hold the fingerprint.

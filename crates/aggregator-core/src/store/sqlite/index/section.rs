@@ -76,7 +76,7 @@ impl Section {
         count(self.fences.len())
     }
 
-    /// Whether the filter lets the fingerprint through; for the check of a file.
+    /// Whether the filter lets the fingerprint through.
     pub(super) fn admits(&self, fingerprint: u64) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.contains(&fingerprint))
     }

@@ -40,16 +40,18 @@ enum Work {
 }
 
 impl Upkeep {
-    pub(super) fn new(
+    /// Takes care of what [`recover`](super::recover()) found.
+    pub(in super::super) fn start(
         index: Arc<Index>,
-        options: IndexOptions,
         manifest: Manifest,
-        builder: Builder,
+        options: IndexOptions,
+        connection: Connection,
         in_step: bool,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
+        let builder = Builder::start(connection)?;
         let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, in_step };
         upkeep.plan(0);
-        upkeep
+        Ok(upkeep)
     }
 
     pub(in super::super) fn index(&self) -> &Arc<Index> {
@@ -92,7 +94,7 @@ impl Upkeep {
     /// Writes what is ready, if anything is; how the manifest reads once that is committed.
     pub(in super::super) fn write(&self, transaction: &Connection) -> rusqlite::Result<Option<Manifest>> {
         let Work::Ready(slice) = &self.work else { return Ok(None) };
-        write(transaction, &self.manifest, slice).map(Some)
+        write_slice(transaction, &self.manifest, slice).map(Some)
     }
 
     /// To be called when the commit has returned: with the entries of what was appended and what
@@ -179,7 +181,7 @@ fn new_run(manifest: &Manifest, options: IndexOptions, level: u8, entries: u64) 
 }
 
 /// Writes a slice, deletes what it replaces, and writes the manifest that says so.
-pub(super) fn write(
+pub(super) fn write_slice(
     transaction: &Connection,
     manifest: &Manifest,
     slice: &Slice,
@@ -187,7 +189,7 @@ pub(super) fn write(
     if slice.run.id > run::MAX_RUN {
         return Err(damaged("it has had as many runs as can be counted"));
     }
-    let next = manifest.with(&slice.run, slice.through);
+    let mut next = manifest.with(&slice.run, slice.through);
     let mut head =
         transaction.prepare_cached("INSERT INTO index_sections (section, head) VALUES (?1, ?2)")?;
     let mut chunk =
@@ -208,7 +210,6 @@ pub(super) fn write(
         heads.execute((run::section_key(input.id, from), run::section_key(input.id, until)))?;
         chunks.execute((run::chunk_key(input.id, from, 0), run::chunk_key(input.id, until, 0)))?;
     }
-    let mut next = next;
     next.write(transaction)?;
     Ok(next)
 }
@@ -234,10 +235,11 @@ impl Held {
             self.frozen = None;
         }
         let id = slice.run.id;
-        if !self.runs.iter().any(|run| run.id == id) {
-            self.runs.push(Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() });
+        let runs = Arc::make_mut(&mut self.runs);
+        if !runs.iter().any(|run| run.id == id) {
+            runs.push(Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() });
         }
-        for run in &mut self.runs {
+        for run in &mut *runs {
             if run.id == id {
                 let sections = slice.sections.iter().map(|new| Some(Arc::clone(&new.section)));
                 run.sections.extend(sections);
@@ -245,7 +247,8 @@ impl Held {
                 run.advance(manifest.from(run.id));
             }
         }
-        self.runs.retain(|run| manifest.run(run.id).is_some());
+        runs.retain(|run| manifest.run(run.id).is_some());
+        self.covered = manifest.covered;
         // Last: should anything above panic, no reader takes what is left for the state it belongs to.
         self.generation = manifest.generation;
     }
