@@ -113,7 +113,7 @@ const TOPIC_SCOPE_SOURCE: &str = "";
 
 impl Scope {
     /// What an identity's key holds in the source's place.
-    pub(crate) fn key(self, source: &str) -> &str {
+    pub fn key(self, source: &str) -> &str {
         match self {
             Self::Topic => TOPIC_SCOPE_SOURCE,
             Self::Source => source,
