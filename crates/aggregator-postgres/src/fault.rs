@@ -2,6 +2,7 @@
 
 use aggregator_core::StoreError;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::FromSql;
 
 /// What went wrong on the way to the server and back.
@@ -39,7 +40,7 @@ impl Failure {
     /// The server's code, if it sent one.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
-            Self::Postgres(error) => error.code().map(tokio_postgres::error::SqlState::code),
+            Self::Postgres(error) => error.code().map(SqlState::code),
             _ => None,
         }
     }
@@ -55,7 +56,8 @@ impl Failure {
             }
             (Self::Postgres(error), None) => {
                 error.is_closed()
-                    || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+                    || std::error::Error::source(error)
+                        .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
             }
             _ => false,
         }

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aggregator_core::store::backend::announce;
 use aggregator_core::{CommitCallback, Partition};
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::Instant;
 use tracing::{debug, error};
 
@@ -44,13 +44,20 @@ impl Announcer {
 
     /// A commit of this node's.
     pub(crate) fn committed(&self, partition: Partition, last_offset: u64) {
-        {
-            let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = news.entry(partition.0).or_default();
-            *known = last_offset.max(*known);
-        }
-        self.has_news.notify_one();
+        self.add_news(partition.0, last_offset);
         self.tell(partition, last_offset);
+    }
+
+    fn add_news(&self, partition: u16, last_offset: u64) {
+        let mut news = self.news();
+        let known = news.entry(partition).or_default();
+        *known = last_offset.max(*known);
+        drop(news);
+        self.has_news.notify_one();
+    }
+
+    fn news(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the callbacks, if it is news to them.
@@ -84,6 +91,8 @@ pub(crate) struct Herald {
 
 /// How much of a notification is used; PostgreSQL takes 8000 bytes.
 const MAX_NOTIFICATION_BYTES: usize = 7_900;
+/// Notifications that wait for the callbacks.
+const MAX_WAITING: usize = 1_024;
 /// With notifications, offsets are read so many times less often; for whatever may be lost.
 const POLL_LESS: u32 = 20;
 const LONGEST_PAUSE_MS: u64 = 2_000;
@@ -103,7 +112,7 @@ impl Herald {
     pub(crate) async fn run(self) {
         let mut pause_ms = 50;
         loop {
-            let (sender, mut notifications) = unbounded_channel();
+            let (sender, mut notifications) = channel(MAX_WAITING);
             match self.connector.connect(Role::Herald, Some(sender)).await {
                 Ok(session) => {
                     pause_ms = 50;
@@ -120,7 +129,7 @@ impl Herald {
         }
     }
 
-    async fn serve(&self, session: &Session, notifications: &mut UnboundedReceiver<String>) -> Result<()> {
+    async fn serve(&self, session: &Session, notifications: &mut Receiver<String>) -> Result<()> {
         let listens = self.listen && self.try_sql(session, &format!("LISTEN {}", self.channel)).await?;
         let interval = if listens { self.poll_interval * POLL_LESS } else { self.poll_interval };
         let mut polls = tokio::time::interval(interval);
@@ -131,7 +140,11 @@ impl Herald {
             tokio::select! {
                 // The first one comes at once: something may have happened without a connection.
                 _ = polls.tick() => self.read_offsets(session).await?,
-                Some(text) = notifications.recv() => self.hear(&text),
+                text = notifications.recv() => match text {
+                    Some(text) => self.hear(&text),
+                    // The connection has ended.
+                    None => return Ok(()),
+                },
                 () = self.announcer.has_news.notified(), if notifies => {
                     tokio::time::sleep_until(next_notification).await;
                     notifies = self.notify(session).await?;
@@ -176,23 +189,36 @@ impl Herald {
 
     /// Tells the other nodes what they do not know yet; whether the server can do that.
     async fn notify(&self, session: &Session) -> Result<bool> {
-        let news = std::mem::take(&mut *self.announcer.news.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut texts = vec![String::new()];
-        for (partition, offset) in news {
-            let last = texts.last_mut().expect("there is one");
-            if last.len() > MAX_NOTIFICATION_BYTES - 32 {
-                texts.push(format!("{partition}:{offset}"));
-            } else {
-                let space = if last.is_empty() { "" } else { " " };
-                last.push_str(&format!("{space}{partition}:{offset}"));
-            }
-        }
-        for text in texts.iter().filter(|text| !text.is_empty()) {
+        let news = std::mem::take(&mut *self.announcer.news());
+        for text in notifications(&news) {
             // Numbers and a name of letters: nothing to be quoted.
-            if !self.try_sql(session, &format!("NOTIFY {}, '{text}'", self.channel)).await? {
-                return Ok(false);
+            match self.try_sql(session, &format!("NOTIFY {}, '{text}'", self.channel)).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(failure) => {
+                    // The next connection tells it.
+                    news.into_iter()
+                        .for_each(|(partition, offset)| self.announcer.add_news(partition, offset));
+                    return Err(failure);
+                }
             }
         }
         Ok(true)
     }
+}
+
+/// `partition:offset`, apart by spaces, in as many texts as it takes.
+fn notifications(news: &BTreeMap<u16, u64>) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for (partition, offset) in news {
+        let item = format!("{partition}:{offset}");
+        match texts.last_mut().filter(|text| text.len() + 1 + item.len() <= MAX_NOTIFICATION_BYTES) {
+            Some(text) => {
+                text.push(' ');
+                text.push_str(&item);
+            }
+            None => texts.push(item),
+        }
+    }
+    texts
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aggregator_core::{Partitions, StoreError, StoreId};
 
+use tokio_postgres::error::SqlState;
 use tracing::{info, warn};
 
 use crate::PostgresOptions;
@@ -29,7 +30,8 @@ pub(crate) struct Opened {
 
 /// Makes the tables if they are not there, and reads what they say.
 pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Result<Opened> {
-    let role = if options.read_only { Role::Read } else { Role::Migrate };
+    // A reader's statements cannot be prepared before the tables are known to be there.
+    let role = if options.read_only { Role::Herald } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
     if !options.read_only && meta(&session).await?.is_none() {
         create(&session, connector.schema(), options).await?;
@@ -64,7 +66,7 @@ async fn meta(session: &Session) -> Result<Option<Meta>> {
     let rows = match session.client.query("SELECT name, value FROM meta", &[]).await {
         Ok(rows) => rows,
         // No such table, no such schema.
-        Err(error) if matches!(error.code().map(|code| code.code()), Some("42P01" | "3F000")) => {
+        Err(error) if matches!(error.code().map(SqlState::code), Some("42P01" | "3F000")) => {
             return Ok(None);
         }
         Err(error) => return Err(error.into()),

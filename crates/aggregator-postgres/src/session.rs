@@ -8,7 +8,7 @@ use std::time::Duration;
 use aggregator_core::StoreError;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
@@ -51,7 +51,7 @@ pub(crate) struct Session {
 }
 
 /// What another session said, as `NOTIFY` gives it.
-pub(crate) type Notifications = UnboundedSender<String>;
+pub(crate) type Notifications = Sender<String>;
 
 impl Connector {
     pub(crate) fn new(url: &PostgresUrl, options: &PostgresOptions) -> std::result::Result<Self, StoreError> {
@@ -209,8 +209,8 @@ async fn drive<S, T>(
             }
             Ok(AsyncMessage::Notification(notification)) => {
                 if let Some(notifications) = &notifications {
-                    // Whoever listened may be gone.
-                    let _ = notifications.send(notification.payload().to_owned());
+                    // What does not fit is not waited for: the offsets are read now and then, too.
+                    let _ = notifications.try_send(notification.payload().to_owned());
                 }
             }
             Ok(_) => {}
@@ -253,7 +253,7 @@ impl Session {
     }
 
     /// Refuses a commit that came with a warning. A server whose wait for a synchronous standby is cut short
-    /// (by a timeout, or an administrator) has committed on its own disk only, and says so by a warning
+    /// (`pg_cancel_backend`) has committed on its own disk only, and says so by a warning
     /// before the same success as ever.
     pub(crate) fn check_warnings(&self) -> Result<()> {
         if self.warned.load(Ordering::SeqCst) { Err(Failure::Doubtful) } else { Ok(()) }

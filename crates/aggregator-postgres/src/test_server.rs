@@ -114,7 +114,9 @@ impl TestServer {
     pub fn sql(&self, sql: &str) -> String {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "aggregator", "-d", "postgres", "-c", sql]);
-        let output = psql.arg("-h").arg(&self.directory).output().unwrap();
+        let port = self.settings.iter().find_map(|setting| setting.strip_prefix("port="));
+        let output =
+            psql.args(["-p", port.unwrap_or("5432")]).arg("-h").arg(&self.directory).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }

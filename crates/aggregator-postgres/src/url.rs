@@ -19,7 +19,7 @@ use crate::tls::{Tls, Trust};
 /// file of trusted certificates in PEM, in place of the system's. The password is shown nowhere.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    config: Config,
+    config: Box<Config>,
     tls: Tls,
 }
 
@@ -115,7 +115,7 @@ impl FromStr for PostgresUrl {
             Some(_) => SslMode::Require,
         });
         let roots = roots.filter(|roots| roots != "system");
-        Ok(Self { config, tls: Tls { trust, roots: roots.map(Into::into) } })
+        Ok(Self { config: Box::new(config), tls: Tls { trust, roots: roots.map(Into::into) } })
     }
 }
 

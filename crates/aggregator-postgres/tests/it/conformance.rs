@@ -37,6 +37,11 @@ impl Backend for Postgres {
         drop(store);
         Some(self.open_in(schema, options))
     }
+
+    /// Each begins with tables to be made.
+    fn model_runs(&self) -> u32 {
+        48
+    }
 }
 
 fn keeps_the_contract(partitions: u16) {

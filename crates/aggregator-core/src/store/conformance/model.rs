@@ -22,7 +22,6 @@ use crate::{AttemptId, DedupStore, Event, Partition, Query, StoreStats, Timestam
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
 
-const RUNS: u32 = 192;
 const MAX_OPERATIONS: usize = 40;
 /// One less than there are, so that some appends are refused.
 const MAX_TOPICS: usize = TOPICS.len() - 1;
@@ -31,7 +30,7 @@ fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
     let asked = |name| std::env::var_os(name).is_some();
     let config = Config::default();
     let config = Config {
-        cases: if asked("PROPTEST_CASES") { config.cases } else { RUNS },
+        cases: if asked("PROPTEST_CASES") { config.cases } else { backend.model_runs() },
         // The same runs every time: a red test stays red until it is mended.
         rng_seed: if asked("PROPTEST_RNG_SEED") { config.rng_seed } else { RngSeed::Fixed(1) },
         failure_persistence: None,
