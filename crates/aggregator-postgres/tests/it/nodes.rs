@@ -32,6 +32,15 @@ fn listen(store: &PostgresStore) -> Heard {
     Heard(told)
 }
 
+/// Stops the others also when its own thread panics, which would wait for them.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn nodes_on_one_topic_store_everything_once_and_in_order() {
     let Some(server) = TestServer::shared() else { return };
@@ -54,8 +63,8 @@ fn nodes_on_one_topic_store_everything_once_and_in_order() {
                 query.after = Some(page.next);
             }
         });
+        let _stop = StopAtEnd(&stop);
         publish_all(&[&nodes[0], &nodes[1], &nodes[2]], || {});
-        stop.store(true, Ordering::SeqCst);
     });
     for last in &heard {
         await_that("every node hears of the last commit", || last.last() == 600);
