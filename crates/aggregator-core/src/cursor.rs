@@ -24,15 +24,16 @@ pub struct Cursor {
     pub(crate) positions: Vec<Position>,
 }
 
-/// A place in one partition's append order.
+/// A place in one partition's append order. For backends: readers have the [`Cursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) partition: Partition,
+pub struct Position {
+    /// Which one.
+    pub partition: Partition,
     /// Ascending: the last offset that was read, 0 at the start. Descending: the same, `u64::MAX` at
     /// the start.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Removals by retention up to this offset are known to the reader.
-    pub(crate) horizon: u64,
+    pub horizon: u64,
 }
 
 impl Position {

@@ -18,7 +18,8 @@ use std::num::NonZeroU64;
 
 use crate::InvalidField;
 
-pub(crate) const DEFAULT_SOURCE: &str = "unknown";
+/// The source of an event that came without one.
+pub const DEFAULT_SOURCE: &str = "unknown";
 pub(crate) const DEFAULT_PAYLOAD: &str = "{}";
 
 /// One event, owned. What a [`Batch`] holds many of without copying them.

@@ -67,15 +67,19 @@ impl Query {
     }
 
     /// Whether an event passes the filters other than its topic.
-    pub(crate) fn admits(&self, event_id: &str, source: &str, processed_at: Timestamp) -> bool {
+    pub fn admits(&self, event_id: &str, source: &str, processed_at: Timestamp) -> bool {
         self.event_id.as_ref().is_none_or(|wanted| wanted.as_str() == event_id)
             && self.source.as_ref().is_none_or(|wanted| wanted.as_str() == source)
             && self.since.is_none_or(|since| processed_at >= since)
             && self.until.is_none_or(|until| processed_at < until)
     }
 
-    /// Where to go on in every partition the query is about.
-    pub(crate) fn positions(&self, store: &StoreInfo) -> Result<Vec<Position>, StoreError> {
+    /// Where to go on in every partition the query is about. For backends.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a limit out of range, filters that do not go together, or a cursor of
+    /// another store or query.
+    pub fn positions(&self, store: &StoreInfo) -> Result<Vec<Position>, StoreError> {
         if !(1..=Self::MAX_LIMIT).contains(&self.limit) {
             return Err(StoreError::invalid("limit", format!("must be 1 to {}", Self::MAX_LIMIT)));
         }
@@ -116,7 +120,7 @@ impl Query {
     }
 
     /// The cursor of this query at `positions`.
-    pub(crate) fn cursor(&self, store: &StoreInfo, positions: Vec<Position>) -> Cursor {
+    pub fn cursor(&self, store: &StoreInfo, positions: Vec<Position>) -> Cursor {
         Cursor { store: store.id, order: self.order, filter: self.filter_hash(), positions }
     }
 

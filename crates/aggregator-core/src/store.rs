@@ -1,5 +1,6 @@
 //! The contract of a deduplicating store, and the stores that keep it.
 
+pub mod backend;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 #[cfg(feature = "test-util")]
@@ -261,7 +262,9 @@ impl AttemptId {
 pub struct StoreId(Ulid);
 
 impl StoreId {
-    pub(crate) fn new() -> Self {
+    /// A new name.
+    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
+    pub fn new() -> Self {
         Self(Ulid::generate())
     }
 
@@ -270,7 +273,8 @@ impl StoreId {
         self.0.0
     }
 
-    pub(crate) fn from_u128(id: u128) -> Self {
+    /// The name that was this number.
+    pub fn from_u128(id: u128) -> Self {
         Self(Ulid(id))
     }
 }
@@ -377,17 +381,20 @@ pub struct VerifyReport {
 pub type CommitCallback = Box<dyn Fn(Partition, u64) + Send + Sync>;
 
 /// The number of topics a store takes unless it is told otherwise.
-pub(crate) const DEFAULT_MAX_TOPICS: u64 = 100_000;
+pub const DEFAULT_MAX_TOPICS: u64 = 100_000;
 
 /// Tells the callbacks of a commit. One that panicked once is no reason to leave out the others: the
 /// list itself is whole.
-fn announce(callbacks: &Mutex<Vec<CommitCallback>>, partition: Partition, last_offset: u64) {
+pub fn announce(callbacks: &Mutex<Vec<CommitCallback>>, partition: Partition, last_offset: u64) {
     let callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
     callbacks.iter().for_each(|callback| callback(partition, last_offset));
 }
 
 /// Refuses items whose topic belongs to another partition.
-fn check_partition<'t>(
+///
+/// # Errors
+/// [`StoreError::Invalid`], naming each of them; or the partition, if there is no such one.
+pub fn check_partition<'t>(
     partitions: Partitions,
     partition: Partition,
     topics: impl Iterator<Item = &'t str>,

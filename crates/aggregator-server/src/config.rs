@@ -1,5 +1,6 @@
 //! Every option, with its default, once.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -9,7 +10,10 @@ use std::sync::Arc;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
-use clap::builder::BoolishValueParser;
+#[cfg(feature = "postgres")]
+use aggregator_postgres::{PostgresOptions, PostgresStore, PostgresUrl};
+use clap::builder::{BoolishValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use humantime::Duration;
 
@@ -33,15 +37,29 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Where events are stored: sqlite:PATH, durable, or memory: (memory:4 for 4 partitions), for trials
+    /// Where events are stored: sqlite:PATH, durable; a postgres:// URL, for many nodes; or memory: (memory:4 for
+    /// 4 partitions), for trials
     #[arg(
         long,
         global = true,
         env = "AGGREGATOR_STORE",
+        hide_env_values = true, // there may be a password in it
         default_value = "sqlite:data/aggregator.db",
-        value_name = "STORE"
+        value_name = "STORE",
+        value_parser = StoreParser
     )]
     pub store: StoreLocation,
+
+    /// Partitions of a postgres:// store when it is created; one that exists keeps its own [default: 16]
+    #[cfg(feature = "postgres")]
+    #[arg(long, global = true, env = "AGGREGATOR_PARTITIONS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub partitions: Option<u16>,
+
+    /// Acknowledge only what a synchronous standby of the postgres:// store has, too
+    #[cfg(feature = "postgres")]
+    #[arg(long, env = "AGGREGATOR_REQUIRE_SYNC_STANDBY", value_parser = BoolishValueParser::new())]
+    pub require_sync_standby: bool,
 
     /// Listen beyond this machine although anybody who reaches the port can publish and read
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
@@ -217,6 +235,12 @@ impl Config {
     pub fn open_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
         match &self.store {
             StoreLocation::Sqlite(path) => Ok(Arc::new(SqliteStore::open_with(path, self.sqlite_options())?)),
+            #[cfg(feature = "postgres")]
+            StoreLocation::Postgres(url) => {
+                let store = PostgresStore::open_with(url, self.postgres_options())?;
+                store.warnings().iter().for_each(|warning| tracing::warn!(warning, "the store"));
+                Ok(Arc::new(store))
+            }
             StoreLocation::Memory(partitions) => {
                 Ok(Arc::new(MemoryStore::new(*partitions).with_max_topics(self.max_topics)))
             }
@@ -236,6 +260,12 @@ impl Config {
                 Err(StoreError::invalid("store", "would be a new one: name one that holds something"))
             }
             StoreLocation::Sqlite(_) => self.open_store(),
+            #[cfg(feature = "postgres")]
+            StoreLocation::Postgres(url) => {
+                // Beside nodes that append; and nothing is made where there is nothing.
+                let options = PostgresOptions { read_only: true, ..self.postgres_options() };
+                Ok(Arc::new(PostgresStore::open_with(url, options)?))
+            }
         }
     }
 
@@ -246,6 +276,8 @@ impl Config {
     pub fn verify_store(&self) -> Result<VerifyReport, StoreError> {
         match &self.store {
             StoreLocation::Sqlite(path) => SqliteStore::verify_file(path, &self.sqlite_options()),
+            #[cfg(feature = "postgres")]
+            StoreLocation::Postgres(_) => self.open_existing_store()?.verify(),
             StoreLocation::Memory(_) => self.open_store()?.verify(),
         }
     }
@@ -257,9 +289,28 @@ impl Config {
     pub fn rebuild_index(&self) -> Result<(), StoreError> {
         match &self.store {
             StoreLocation::Sqlite(path) => SqliteStore::rebuild_index(path, self.sqlite_options()).map(drop),
+            #[cfg(feature = "postgres")]
+            StoreLocation::Postgres(_) => {
+                Err(StoreError::Unsupported { kind: "postgres", operation: "rebuild an index: use REINDEX" })
+            }
             StoreLocation::Memory(_) => {
                 Err(StoreError::Unsupported { kind: "memory", operation: "rebuild an index: it has none" })
             }
+        }
+    }
+
+    /// A connection per worker and per reader.
+    #[cfg(feature = "postgres")]
+    fn postgres_options(&self) -> PostgresOptions {
+        PostgresOptions {
+            partitions: self.partitions.and_then(Partitions::new),
+            max_topics: self.max_topics,
+            append_connections: self.workers.get().min(1024),
+            read_connections: self.readers as usize,
+            // Before the publisher is told that it took too long.
+            deadline: (*self.commit_timeout * 2 / 3).max(std::time::Duration::from_millis(1)),
+            require_sync_standby: self.require_sync_standby,
+            ..PostgresOptions::default()
         }
     }
 
@@ -273,6 +324,9 @@ impl Config {
 pub enum StoreLocation {
     /// `sqlite:PATH`
     Sqlite(PathBuf),
+    /// `postgres://…`, or `postgresql://…`; shown without its password
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresUrl),
     /// `memory:`, or `memory:N` with that many partitions
     Memory(Partitions),
 }
@@ -294,7 +348,11 @@ impl FromStr for StoreLocation {
             let partitions = partitions.parse().ok().and_then(Partitions::new);
             return partitions.map(Self::Memory).ok_or_else(|| "takes 1 to 1024 partitions: memory:4".into());
         }
-        Err("is not a store: say sqlite:PATH or memory:".into())
+        #[cfg(feature = "postgres")]
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return text.parse().map(Self::Postgres);
+        }
+        Err("is not a store: say sqlite:PATH, postgres://… or memory:".into())
     }
 }
 
@@ -302,9 +360,32 @@ impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => url.fmt(f),
             Self::Memory(Partitions::ONE) => f.write_str("memory:"),
             Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
         }
+    }
+}
+
+/// Reads a [`StoreLocation`], and does not repeat what it cannot read: there may be a password in it.
+#[derive(Clone)]
+struct StoreParser;
+
+impl TypedValueParser for StoreParser {
+    type Value = StoreLocation;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<StoreLocation, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned()).and_then(str::parse);
+        parsed.map_err(|reason| {
+            clap::Error::raw(ErrorKind::ValueValidation, format!("what --store names {reason}\n"))
+                .with_cmd(command)
+        })
     }
 }
 
@@ -371,9 +452,22 @@ mod tests {
         for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "memory:", "memory:4"] {
             assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
         }
-        for text in ["", "data.db", "sqlite:", "memory:0", "memory:1025", "memory:x", "postgres://x"] {
+        for text in ["", "data.db", "sqlite:", "memory:0", "memory:1025", "memory:x", "postgres://"] {
             assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
         }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        let store: StoreLocation = "postgres://me:s3cret@a,b:2/db?sslmode=require".parse().unwrap();
+        assert_eq!(store.to_string(), "postgres://me@a:5432,b:2/db");
+        let config = Config { store, ..Config::default() };
+        assert!(!format!("{config:?}").contains("s3cret"));
+        let error =
+            Config::try_parse_from(["aggregator-server", "--store", "postgres://me:s3cret@a/db?nonsense=1"]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("nonsense") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Scope {
     }
 
     /// What an identity's key holds in the source's place.
-    pub(crate) fn key(self, source: &str) -> &str {
+    pub fn key(self, source: &str) -> &str {
         match self {
             Self::Topic => TOPIC_SCOPE_SOURCE,
             Self::Source => source,

@@ -27,6 +27,11 @@ pub trait Backend {
     /// Closes the only handle of `store` and opens what it stored again; `None` if nothing is left of
     /// a store once it is closed.
     fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
+
+    /// How many random runs are held against the model; fewer where opening a store takes long.
+    fn model_runs(&self) -> u32 {
+        192
+    }
 }
 
 /// What a case asks of a store.

@@ -254,7 +254,8 @@ impl State {
     }
 }
 
-pub(super) fn too_many_topics(max_topics: u64) -> InvalidField {
+/// The fault of an event that would bring one topic too many.
+pub fn too_many_topics(max_topics: u64) -> InvalidField {
     InvalidField::new(
         "topic",
         format!(

@@ -1,16 +1,35 @@
 //! Making one page of what several partitions hold.
 
-use crate::cursor::Position;
+use crate::cursor::{Cursor, Position};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::StoreInfo;
 use crate::{Partition, StoreError, Timestamp};
 
+/// What a page is made of: a [`StoredEvent`], or what a backend knows of one before it fetches it.
+pub trait Entry {
+    /// By what the partitions are merged: `processed_at`, partition, offset.
+    fn place(&self) -> (Timestamp, Partition, u64);
+
+    /// The length of its payload.
+    fn payload_bytes(&self) -> usize;
+}
+
+impl Entry for StoredEvent {
+    fn place(&self) -> (Timestamp, Partition, u64) {
+        (self.processed_at, self.partition, self.offset)
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
 /// What a partition holds.
-pub(super) struct Ends {
+pub struct Ends {
     /// Up to here, topics of the query were purged; 0 if none was.
-    pub(super) purged_offset: u64,
+    pub purged_offset: u64,
     /// The newest offset.
-    pub(super) last_offset: u64,
+    pub last_offset: u64,
 }
 
 /// Refuses positions that would skip events without a word: those beyond what there is (the store was
@@ -19,7 +38,10 @@ pub(super) struct Ends {
 ///
 /// A reader that starts anew accepts what is gone by then; one that reads backwards meets the removal
 /// as the end.
-pub(super) fn check_positions(
+///
+/// # Errors
+/// [`StoreError::Invalid`] and [`StoreError::Expired`], as said; otherwise what `ends` meets.
+pub fn check_positions(
     query: &Query,
     store: &StoreInfo,
     positions: &mut [Position],
@@ -48,37 +70,39 @@ pub(super) fn check_positions(
 }
 
 /// What one partition has for a page.
-pub(super) struct Scan {
+pub struct Scan<E = StoredEvent> {
     /// Where the scan began.
-    pub(super) from: Position,
+    pub from: Position,
     /// The events that pass the query's filters, in its order, at most [`Query::limit`].
-    pub(super) events: Vec<StoredEvent>,
+    pub events: Vec<E>,
     /// The last offset looked at; where the scan began if there was nothing.
-    pub(super) scanned_to: u64,
+    pub scanned_to: u64,
     /// Whether there was nothing beyond `scanned_to`.
-    pub(super) exhausted: bool,
+    pub exhausted: bool,
 }
 
 /// Collects the events of a [`Scan`] and knows when it has to end.
-pub(super) struct Scanner<'q> {
+pub struct Scanner<'q, E = StoredEvent> {
     query: &'q Query,
-    scan: Scan,
+    scan: Scan<E>,
     scanned: usize,
     payload_bytes: usize,
 }
 
-impl<'q> Scanner<'q> {
-    pub(super) fn new(query: &'q Query, from: Position) -> Self {
+impl<'q, E: Entry> Scanner<'q, E> {
+    /// For a partition's part of a page.
+    pub fn new(query: &'q Query, from: Position) -> Self {
         let scan = Scan { from, events: Vec::new(), scanned_to: from.offset, exhausted: true };
         Self { query, scan, scanned: 0, payload_bytes: 0 }
     }
 
-    pub(super) fn query(&self) -> &'q Query {
+    /// What is asked for.
+    pub fn query(&self) -> &'q Query {
         self.query
     }
 
     /// Whether the row at hand does not fit any more. Ask before each row.
-    pub(super) fn is_full(&mut self) -> bool {
+    pub fn is_full(&mut self) -> bool {
         let full = self.scan.events.len() >= self.query.limit
             || self.scanned >= Query::MAX_SCANNED
             || self.payload_bytes >= Query::MAX_PAYLOAD_BYTES;
@@ -87,7 +111,7 @@ impl<'q> Scanner<'q> {
     }
 
     /// Whether neither this row nor any behind it can pass: `processed_at` never goes back.
-    pub(super) fn is_past(&self, processed_at: Timestamp) -> bool {
+    pub fn is_past(&self, processed_at: Timestamp) -> bool {
         match self.query.order {
             Order::Ascending => self.query.until.is_some_and(|until| processed_at >= until),
             Order::Descending => self.query.since.is_some_and(|since| processed_at < since),
@@ -95,23 +119,40 @@ impl<'q> Scanner<'q> {
     }
 
     /// The row at `offset` was looked at; `event` is it, if it passed.
-    pub(super) fn looked_at(&mut self, offset: u64, event: Option<StoredEvent>) {
+    pub fn looked_at(&mut self, offset: u64, event: Option<E>) {
         self.scanned += 1;
         self.scan.scanned_to = offset;
         if let Some(event) = event {
-            self.payload_bytes += event.payload.len();
+            self.payload_bytes += event.payload_bytes();
             self.scan.events.push(event);
         }
     }
 
-    pub(super) fn finish(self) -> Scan {
+    /// What was collected.
+    pub fn finish(self) -> Scan<E> {
         self.scan
     }
 }
 
 /// Merges the scans by (`processed_at`, partition, offset). What does not fit is left for the next
 /// page: the cursor of its partition stays before it.
-pub(super) fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page {
+pub fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page {
+    let Merged { entries: events, next, caught_up } = merge_entries(query, store, scans);
+    Page { events, next, caught_up }
+}
+
+/// A page before its events are fetched.
+pub struct Merged<E> {
+    /// What it consists of, in its order.
+    pub entries: Vec<E>,
+    /// See [`Page::next`].
+    pub next: Cursor,
+    /// See [`Page::caught_up`].
+    pub caught_up: bool,
+}
+
+/// What [`merge`] does, for any kind of entry.
+pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan<E>>) -> Merged<E> {
     let mut caught_up = true;
     let mut positions = Vec::with_capacity(scans.len());
     let mut queues: Vec<_> = Vec::with_capacity(scans.len());
@@ -120,20 +161,19 @@ pub(super) fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page 
         positions.push((scan.from, scan.scanned_to));
         queues.push(scan.events.into_iter().peekable());
     }
-    let mut events = Vec::new();
+    let mut entries: Vec<E> = Vec::new();
     let mut payload_bytes = 0;
-    while events.len() < query.limit && payload_bytes < Query::MAX_PAYLOAD_BYTES {
-        let key = |event: &StoredEvent| (event.processed_at, event.partition, event.offset);
-        let heads = queues.iter_mut().enumerate().filter_map(|(i, queue)| Some((key(queue.peek()?), i)));
+    while entries.len() < query.limit && payload_bytes < Query::MAX_PAYLOAD_BYTES {
+        let heads = queues.iter_mut().enumerate().filter_map(|(i, queue)| Some((queue.peek()?.place(), i)));
         let next = match query.order {
             Order::Ascending => heads.min(),
             Order::Descending => heads.max(),
         };
         let Some((_, partition)) = next else { break };
-        let Some(event) = queues[partition].next() else { break };
-        payload_bytes += event.payload.len();
-        positions[partition].0.offset = event.offset;
-        events.push(event);
+        let Some(entry) = queues[partition].next() else { break };
+        payload_bytes += entry.payload_bytes();
+        positions[partition].0.offset = entry.place().2;
+        entries.push(entry);
     }
     for ((position, scanned_to), queue) in positions.iter_mut().zip(&mut queues) {
         if queue.peek().is_some() {
@@ -143,5 +183,5 @@ pub(super) fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page 
         }
     }
     let positions = positions.into_iter().map(|(position, _)| position).collect();
-    Page { events, next: query.cursor(store, positions), caught_up }
+    Merged { entries, next: query.cursor(store, positions), caught_up }
 }

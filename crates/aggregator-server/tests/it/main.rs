@@ -4,6 +4,8 @@
 mod bad_input;
 mod failure;
 mod limits;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process;
 mod publish;
 mod read;

@@ -154,8 +154,12 @@ impl Process {
 
     /// Starts it on a free port and waits for its first line.
     pub(crate) fn start(store: &Path, args: &[&str]) -> Self {
-        let store = format!("sqlite:{}", store.display());
-        let mut command = Self::command(&["--listen", "127.0.0.1:0", "--store", &store]);
+        Self::start_with(&format!("sqlite:{}", store.display()), args)
+    }
+
+    /// The same with any kind of store.
+    pub(crate) fn start_with(store: &str, args: &[&str]) -> Self {
+        let mut command = Self::command(&["--listen", "127.0.0.1:0", "--store", store]);
         let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();

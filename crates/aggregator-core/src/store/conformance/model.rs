@@ -22,7 +22,6 @@ use crate::{AttemptId, DedupStore, Event, Partition, Query, StoreStats, Timestam
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
 
-const RUNS: u32 = 192;
 const MAX_OPERATIONS: usize = 40;
 /// One less than there are, so that some appends are refused.
 const MAX_TOPICS: usize = TOPICS.len() - 1;
@@ -30,7 +29,7 @@ const MAX_TOPICS: usize = TOPICS.len() - 1;
 fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
     let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
     let operations = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
-    let outcome = TestRunner::new(config(RUNS))
+    let outcome = TestRunner::new(config(backend.model_runs()))
         .run(&operations, |operations| Run::new(backend, reopens).run(&operations));
     if let Err(error) = outcome {
         panic!("{error}");

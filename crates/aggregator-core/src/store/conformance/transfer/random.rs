@@ -13,31 +13,33 @@ use crate::{DedupStore, DedupStoreExt, Event, Times, Timestamp, Topic};
 
 pub(in super::super) const CASES: &[Case] = cases![random_histories_move_whole];
 
-const RUNS: u32 = 48;
 const MAX_OPERATIONS: usize = 25;
 
 fn random_histories_move_whole(backend: &dyn Backend) {
     let histories = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
     // Where the history is made, where it is cut off while it moves, and in how large steps it does.
     let moves = (prop::sample::select(vec![1_u16, 4]), prop::sample::Index::arbitrary(), 1..=9_usize);
-    let outcome = TestRunner::new(model::config(RUNS)).run(&(histories, moves), |(history, moves)| {
-        let (partitions, cut, step) = moves;
-        let now = Arc::new(AtomicI64::new(0));
-        let clock = Arc::clone(&now);
-        let origin = memory(partitions)
-            .with_clock(Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))));
-        for operation in &history {
-            apply(&origin, &now, operation);
-        }
-        let (there, back) = (backend.open(Options::default()), memory(4));
-        let all = rows(&origin);
-        import(&*there, &all[..cut.index(all.len() + 1)]).unwrap();
-        copy(&origin, &*there, step);
-        copy(&*there, &back, step);
-        assert_same(&origin, &*there);
-        assert_same(&origin, &back);
-        Ok(())
-    });
+    let outcome = TestRunner::new(model::config(backend.model_runs() / 4)).run(
+        &(histories, moves),
+        |(history, moves)| {
+            let (partitions, cut, step) = moves;
+            let now = Arc::new(AtomicI64::new(0));
+            let clock = Arc::clone(&now);
+            let origin = memory(partitions)
+                .with_clock(Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))));
+            for operation in &history {
+                apply(&origin, &now, operation);
+            }
+            let (there, back) = (backend.open(Options::default()), memory(4));
+            let all = rows(&origin);
+            import(&*there, &all[..cut.index(all.len() + 1)]).unwrap();
+            copy(&origin, &*there, step);
+            copy(&*there, &back, step);
+            assert_same(&origin, &*there);
+            assert_same(&origin, &back);
+            Ok(())
+        },
+    );
     if let Err(error) = outcome {
         panic!("{error}");
     }

@@ -1,0 +1,224 @@
+//! Commits are told to this node's readers at once, and to those of other nodes through the database:
+//! `NOTIFY`, a few times a second at most, for it takes a lock that all of the server's databases share.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aggregator_core::store::backend::announce;
+use aggregator_core::{CommitCallback, Partition};
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use crate::PostgresOptions;
+use crate::fault::{Result, get, get_u64};
+use crate::session::{Connector, Role, Session};
+
+/// Who is told of commits, and of which ones they were told.
+pub(crate) struct Announcer {
+    callbacks: Mutex<Vec<CommitCallback>>,
+    /// Per partition. Held while it is told, so that nobody is told an older offset after a newer one.
+    told: Vec<Mutex<u64>>,
+    /// What other nodes have to be told.
+    news: Mutex<BTreeMap<u16, u64>>,
+    has_news: Notify,
+}
+
+impl Announcer {
+    pub(crate) fn new(last_offsets: Vec<u64>) -> Self {
+        Self {
+            callbacks: Mutex::default(),
+            told: last_offsets.into_iter().map(Mutex::new).collect(),
+            news: Mutex::default(),
+            has_news: Notify::new(),
+        }
+    }
+
+    pub(crate) fn register(&self, callback: CommitCallback) {
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
+    }
+
+    /// A commit of this node's.
+    pub(crate) fn committed(&self, partition: Partition, last_offset: u64) {
+        self.add_news(partition.0, last_offset);
+        self.tell(partition, last_offset);
+    }
+
+    fn add_news(&self, partition: u16, last_offset: u64) {
+        let mut news = self.news();
+        let known = news.entry(partition).or_default();
+        *known = last_offset.max(*known);
+        drop(news);
+        self.has_news.notify_one();
+    }
+
+    fn news(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the callbacks, if it is news to them.
+    fn tell(&self, partition: Partition, last_offset: u64) {
+        let Some(told) = self.told.get(usize::from(partition.0)) else { return };
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_offset > *told {
+            *told = last_offset;
+            announce(&self.callbacks, partition, last_offset);
+        }
+    }
+
+    /// A commit of another node's; a callback that panics is not to end the herald.
+    fn heard(&self, partition: u16, last_offset: u64) {
+        let told = catch_unwind(AssertUnwindSafe(|| self.tell(Partition(partition), last_offset)));
+        if told.is_err() {
+            error!("a callback panicked");
+        }
+    }
+}
+
+/// Carries news between this node and the others, over a connection of its own.
+pub(crate) struct Herald {
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) announcer: Arc<Announcer>,
+    pub(crate) channel: String,
+    pub(crate) listen: bool,
+    pub(crate) notify_interval: Duration,
+    pub(crate) poll_interval: Duration,
+}
+
+/// How much of a notification is used; PostgreSQL takes 8000 bytes.
+const MAX_NOTIFICATION_BYTES: usize = 7_900;
+/// Notifications that wait for the callbacks.
+const MAX_WAITING: usize = 1_024;
+/// With notifications, offsets are read so many times less often; for whatever may be lost.
+const POLL_LESS: u32 = 20;
+const LONGEST_PAUSE_MS: u64 = 2_000;
+
+impl Herald {
+    pub(crate) fn new(
+        connector: Arc<Connector>,
+        announcer: Arc<Announcer>,
+        channel: String,
+        options: &PostgresOptions,
+    ) -> Self {
+        let (notify_interval, poll_interval) = (options.notify_interval, options.poll_interval);
+        Self { connector, announcer, channel, listen: options.listen, notify_interval, poll_interval }
+    }
+
+    /// Until the runtime ends. Connects anew, after a pause, as often as it has to.
+    pub(crate) async fn run(self) {
+        let mut pause_ms = 50;
+        loop {
+            let (sender, mut notifications) = channel(MAX_WAITING);
+            match self.connector.connect(Role::Herald, Some(sender)).await {
+                Ok(session) => {
+                    pause_ms = 50;
+                    if let Err(failure) = self.serve(&session, &mut notifications).await {
+                        debug!(error = %failure.told("telling of commits"), "the herald connects anew");
+                    }
+                }
+                Err(failure) => {
+                    debug!(error = %failure.told("telling of commits"), "the herald has no connection");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(pause_ms / 2..=pause_ms))).await;
+            pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
+        }
+    }
+
+    async fn serve(&self, session: &Session, notifications: &mut Receiver<String>) -> Result<()> {
+        let listens = self.listen && self.try_sql(session, &format!("LISTEN {}", self.channel)).await?;
+        let interval = if listens { self.poll_interval * POLL_LESS } else { self.poll_interval };
+        let mut polls = tokio::time::interval(interval);
+        polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut notifies = self.listen;
+        let mut next_notification = Instant::now();
+        loop {
+            tokio::select! {
+                // The first one comes at once: something may have happened without a connection.
+                _ = polls.tick() => self.read_offsets(session).await?,
+                text = notifications.recv() => match text {
+                    Some(text) => self.hear(&text),
+                    // The connection has ended.
+                    None => return Ok(()),
+                },
+                () = self.announcer.has_news.notified(), if notifies => {
+                    tokio::time::sleep_until(next_notification).await;
+                    notifies = self.notify(session).await?;
+                    next_notification = Instant::now() + self.notify_interval;
+                }
+            }
+        }
+    }
+
+    /// Whether the server did it.
+    async fn try_sql(&self, session: &Session, sql: &str) -> Result<bool> {
+        match session.run(sql).await {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.is_lost() => Err(failure),
+            Err(failure) => {
+                debug!(error = %failure.told(sql), "not there");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn read_offsets(&self, session: &Session) -> Result<()> {
+        for row in session.client.query("SELECT partition, last_offset FROM partitions", &[]).await? {
+            let partition: i32 = get(&row, 0)?;
+            if let Ok(partition) = u16::try_from(partition) {
+                self.announcer.heard(partition, get_u64(&row, 1)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What [`Self::notify`] wrote. What is not understood is left to the next look at the offsets.
+    fn hear(&self, text: &str) {
+        for news in text.split(' ') {
+            let news =
+                news.split_once(':').and_then(|(p, offset)| Some((p.parse().ok()?, offset.parse().ok()?)));
+            if let Some((partition, offset)) = news {
+                self.announcer.heard(partition, offset);
+            }
+        }
+    }
+
+    /// Tells the other nodes what they do not know yet; whether the server can do that.
+    async fn notify(&self, session: &Session) -> Result<bool> {
+        let news = std::mem::take(&mut *self.announcer.news());
+        for text in notifications(&news) {
+            // Numbers and a name of letters: nothing to be quoted.
+            match self.try_sql(session, &format!("NOTIFY {}, '{text}'", self.channel)).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(failure) => {
+                    // The next connection tells it.
+                    news.into_iter()
+                        .for_each(|(partition, offset)| self.announcer.add_news(partition, offset));
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// `partition:offset`, apart by spaces, in as many texts as it takes.
+fn notifications(news: &BTreeMap<u16, u64>) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for (partition, offset) in news {
+        let item = format!("{partition}:{offset}");
+        match texts.last_mut().filter(|text| text.len() + 1 + item.len() <= MAX_NOTIFICATION_BYTES) {
+            Some(text) => {
+                text.push(' ');
+                text.push_str(&item);
+            }
+            None => texts.push(item),
+        }
+    }
+    texts
+}

@@ -1,0 +1,219 @@
+//! Making the tables, and finding out what store they hold.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aggregator_core::{Partitions, StoreError, StoreId};
+
+use tokio_postgres::error::SqlState;
+use tracing::{info, warn};
+
+use crate::PostgresOptions;
+use crate::fault::{Failure, Result, get, unavailable};
+use crate::schema::{CREATE, HASH_VERSION, VERSION};
+use crate::session::{Connector, Role, Session};
+
+/// How often the tables are tried to be made beside others who make them.
+const ATTEMPTS: u32 = 10;
+/// How many partitions a store gets unless it is told otherwise.
+const DEFAULT_PARTITIONS: u16 = 16;
+
+/// What a database holds.
+pub(crate) struct Opened {
+    pub(crate) id: StoreId,
+    pub(crate) partitions: Partitions,
+    /// Per partition.
+    pub(crate) last_offsets: Vec<u64>,
+    /// What could not be made sure of.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Makes the tables if they are not there, and reads what they say.
+pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Result<Opened> {
+    // A reader's statements cannot be prepared before the tables are known to be there.
+    let role = if options.read_only { Role::Herald } else { Role::Migrate };
+    let session = connector.connect(role, None).await?;
+    if !options.read_only && meta(&session).await?.is_none() {
+        create(&session, connector.schema(), options).await?;
+    }
+    let Some(meta) = meta(&session).await? else {
+        let schema = connector.schema();
+        let reason = format!("schema {schema} holds no store, or the role may not use it");
+        return Err(unavailable(reason).into());
+    };
+    let (id, partitions) = check_meta(&meta, options)?;
+    let mut last_offsets = vec![0; usize::from(partitions.count())];
+    for row in session.client.query("SELECT partition, last_offset FROM partitions", &[]).await? {
+        let (partition, offset): (i32, i64) = (get(&row, 0)?, get(&row, 1)?);
+        let at = usize::try_from(partition).ok().and_then(|at| last_offsets.get_mut(at));
+        let at = at.ok_or_else(|| Failure::corrupt(format!("there is a partition {partition}")))?;
+        *at = u64::try_from(offset).unwrap_or(0);
+    }
+    let mut warnings = Vec::new();
+    if !options.read_only {
+        check_settings(&session, &mut warnings).await?;
+        if options.require_sync_standby {
+            check_standby(&session).await?;
+        }
+    }
+    Ok(Opened { id, partitions, last_offsets, warnings })
+}
+
+type Meta = HashMap<String, String>;
+
+/// What the store says of itself; `None` if there is none.
+async fn meta(session: &Session) -> Result<Option<Meta>> {
+    let rows = match session.client.query("SELECT name, value FROM meta", &[]).await {
+        Ok(rows) => rows,
+        // No such table, no such schema.
+        Err(error) if matches!(error.code().map(SqlState::code), Some("42P01" | "3F000")) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let meta = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Meta>>()?;
+    Ok((!meta.is_empty()).then_some(meta))
+}
+
+fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partitions)> {
+    let value = |name: &str| {
+        let value = meta.get(name).map(String::as_str);
+        value.ok_or_else(|| Failure::corrupt(format!("the store does not say its {name}")))
+    };
+    let unknown = |name: &str, value: &str| Failure::corrupt(format!("the store's {name} is {value}"));
+    let version = value("schema_version")?;
+    let version: u32 = version.parse().map_err(|_| unknown("schema_version", version))?;
+    if version > VERSION {
+        let reason =
+            format!("has version {version}; this program knows versions up to {VERSION}: use a newer one");
+        return Err(StoreError::invalid("store", reason).into());
+    }
+    let hash = value("hash_version")?;
+    if hash != HASH_VERSION {
+        return Err(
+            StoreError::invalid("store", format!("hashes topics by {hash}, not {HASH_VERSION}")).into()
+        );
+    }
+    let count = value("partitions")?;
+    let partitions =
+        count.parse().ok().and_then(Partitions::new).ok_or_else(|| unknown("partitions", count))?;
+    if let Some(asked) = options.partitions
+        && asked != partitions
+    {
+        let (has, asked) = (partitions.count(), asked.count());
+        let reason = format!("is {asked}, but the store was created with {has}, and that cannot change");
+        return Err(StoreError::invalid("partitions", reason).into());
+    }
+    let id = value("store_id")?;
+    let id = u128::from_str_radix(id, 16).map_err(|_| unknown("store_id", id))?;
+    Ok((StoreId::from_u128(id), partitions))
+}
+
+async fn create(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+    for attempt in 1.. {
+        match try_create(session, schema, options).await {
+            Ok(()) => break,
+            // Somebody else was making the same tables in that moment.
+            Err(failure)
+                if attempt < ATTEMPTS
+                    && (failure.is_collision()
+                        || matches!(failure.code(), Some("23505" | "42P06" | "42P07" | "42710"))) =>
+            {
+                session.run("ROLLBACK").await?;
+                let millis = rand::random_range(10..100 * u64::from(attempt));
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    info!(schema, "the tables are there");
+    Ok(())
+}
+
+/// One transaction that makes what is not there, under a lock where the engine has one.
+async fn try_create(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+    let client = &session.client;
+    let locks = client.query("SELECT 1 FROM pg_proc WHERE proname = 'pg_advisory_xact_lock'", &[]).await;
+    let has_lock = locks.is_ok_and(|rows| !rows.is_empty());
+    session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    if has_lock {
+        // Of a number that stands for the schema. It goes with the transaction.
+        client
+            .query_one("SELECT pg_advisory_xact_lock(hashtext($1))", &[&format!("aggregator {schema}")])
+            .await?;
+    }
+    // Without this, a role that may not create schemas could not use one that was made for it.
+    if client.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty() {
+        session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+    }
+    for sql in CREATE {
+        session.run(sql).await?;
+    }
+    let count = options.partitions.map_or(DEFAULT_PARTITIONS, Partitions::count);
+    let entries = [
+        ("store_id", format!("{:032x}", StoreId::new().as_u128())),
+        ("partitions", count.to_string()),
+        ("hash_version", HASH_VERSION.to_owned()),
+        ("schema_version", VERSION.to_string()),
+    ];
+    for (name, value) in entries {
+        client
+            .execute(
+                "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+                &[&name, &value],
+            )
+            .await?;
+    }
+    // As many as the store says it has, whoever said so.
+    client
+        .execute(
+            "INSERT INTO partitions (partition, last_offset, last_processed_at, topics, stored, duplicates, conflicts)
+             SELECT n, 0, $1, 0, 0, 0, 0
+             FROM generate_series(0, (SELECT value::integer - 1 FROM meta WHERE name = 'partitions')) AS n
+             ON CONFLICT (partition) DO NOTHING",
+            &[&aggregator_core::Timestamp::MIN.as_micros()],
+        )
+        .await?;
+    session.run("COMMIT").await
+}
+
+/// Every new session refuses settings that lose what was acknowledged; here is said what does not show.
+async fn check_settings(session: &Session, warnings: &mut Vec<String>) -> Result<()> {
+    for name in ["fsync", "full_page_writes"] {
+        let row = session.client.query_one("SELECT current_setting($1, true)", &[&name]).await?;
+        if get::<Option<&str>>(&row, 0)?.is_none() {
+            warn!(
+                setting = name,
+                "the engine does not show this setting: see to it that commits are durable"
+            );
+            warnings.push(format!("the engine does not show {name}: see to it that commits are durable"));
+        }
+    }
+    Ok(())
+}
+
+async fn check_standby(session: &Session) -> Result<()> {
+    let row = session
+        .client
+        .query_one(
+            "SELECT current_setting('synchronous_standby_names'),
+                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
+                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IS NULL)",
+            &[],
+        )
+        .await?;
+    let (names, synchronous, hidden): (&str, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    if names.is_empty() {
+        let reason = "a synchronous standby is required, and synchronous_standby_names is empty";
+        return Err(unavailable(reason).into());
+    }
+    if synchronous == 0 && hidden > 0 {
+        let reason = "a synchronous standby is required, and the role may not see one: grant it pg_monitor";
+        return Err(unavailable(reason).into());
+    }
+    if synchronous == 0 {
+        let reason = "a synchronous standby is required, and none is connected";
+        return Err(unavailable(reason).into());
+    }
+    Ok(())
+}

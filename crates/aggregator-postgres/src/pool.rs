@@ -1,0 +1,69 @@
+//! A bounded number of sessions of one kind.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::fault::{Failure, Result, unavailable};
+use crate::session::{Connector, Role, Session};
+
+/// Sessions that are made when they are needed and kept for the next call. Not a pool from elsewhere: those
+/// keep what the server says unasked to themselves, and a commit's warnings decide (`Session::check_warnings`).
+pub(crate) struct Pool {
+    connector: Arc<Connector>,
+    role: Role,
+    size: usize,
+    wait: Duration,
+    permits: Semaphore,
+    idle: Mutex<Vec<Session>>,
+}
+
+/// A session in use. Dropped, it is closed and the server undoes what it had begun; [`Lease::release`] keeps it.
+pub(crate) struct Lease<'p> {
+    pool: &'p Pool,
+    session: Option<Session>,
+    _permit: SemaphorePermit<'p>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Arc<Connector>, role: Role, size: usize, wait: Duration) -> Self {
+        let permits = Semaphore::new(size);
+        Self { connector, role, size, wait, permits, idle: Mutex::default() }
+    }
+
+    /// A session, as soon as there is one.
+    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
+        let permit = match tokio::time::timeout(self.wait, self.permits.acquire()).await {
+            Ok(permit) => permit.expect("nobody closes it"),
+            Err(_) => {
+                let (size, wait) = (self.size, self.wait);
+                let reason = format!("all {size} connections were busy for {wait:?}");
+                return Err(Failure::NoConnection(unavailable(reason)));
+            }
+        };
+        let session = match self.kept() {
+            Some(session) => session,
+            None => self.connector.connect(self.role, None).await?,
+        };
+        Ok(Lease { pool: self, session: Some(session), _permit: permit })
+    }
+
+    fn kept(&self) -> Option<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(|session| !session.is_closed())
+    }
+}
+
+impl Lease<'_> {
+    pub(crate) fn session(&self) -> &Session {
+        self.session.as_ref().expect("it is there until it is released")
+    }
+
+    /// Keeps the session for the next call. Only for one without an open transaction.
+    pub(crate) fn release(mut self) {
+        if let Some(session) = self.session.take() {
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Removing payloads.
+
+use aggregator_core::event::digest;
+use futures_util::future::try_join3;
+use tokio_postgres::Row;
+
+use crate::fault::{Failure, Result, get, get_u64, signed};
+use crate::session::Session;
+
+/// The most events of one transaction, so that appends get their turn.
+const SLICE: u64 = 1_000;
+/// A slice ends with the event that makes its payloads this many bytes: they are fetched for their digests.
+const SLICE_BYTES: u64 = 8 << 20;
+
+/// Removes the payloads of a slice of the topic's oldest events, up to `through_seq`; how many it were. After an
+/// error the session may be inside the transaction.
+pub(crate) async fn purge_slice(
+    session: &Session,
+    partition: u16,
+    topic: &str,
+    through_seq: u64,
+) -> Result<u64> {
+    let statements = session.statements.append();
+    let partition = &i32::from(partition);
+    session.heed_warnings();
+    let ((), _, topics) = try_join3(
+        session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+        session.query(&statements.lock, &[partition]),
+        session.query(&statements.purgeable, &[partition, &topic]),
+    )
+    .await?;
+    let Some(topic) = topics.first() else { return nothing(session).await };
+    let (id, last_seq, purged_seq) = (get::<i64>(topic, 0)?, get_u64(topic, 1)?, get_u64(topic, 2)?);
+    // Seqs are dense, so the bound says how many rows there are to find.
+    let count = through_seq.min(last_seq).saturating_sub(purged_seq).min(SLICE);
+    if count == 0 {
+        return nothing(session).await;
+    }
+    let after = get::<i64>(topic, 3)?;
+    let oldest = session.query(&statements.oldest, &[partition, &id, &after, &signed(count)]).await?;
+    let offsets = slice(&oldest, purged_seq, count)?;
+    let payloads = session.query(&statements.payloads, &[partition, &offsets]).await?;
+    let mut at = Vec::with_capacity(payloads.len());
+    let mut digests = Vec::with_capacity(payloads.len());
+    for row in &payloads {
+        at.push(get::<i64>(row, 0)?);
+        digests.push(digest(get(row, 1)?));
+    }
+    let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
+    let purged = offsets.len() as u64;
+    let (seq, last) = (signed(purged_seq + purged), offsets.last());
+    let (changed, _, ()) = try_join3(
+        session.execute(&statements.purge_events, &[partition, &at, &digests]),
+        session.execute(&statements.purge_topic, &[partition, &id, &seq, &last]),
+        session.run("COMMIT"),
+    )
+    .await?;
+    session.check_warnings()?;
+    debug_assert_eq!(changed, purged);
+    Ok(purged)
+}
+
+async fn nothing(session: &Session) -> Result<u64> {
+    session.run("ROLLBACK").await?;
+    Ok(0)
+}
+
+/// The offsets of the first of these events, as many as fit.
+fn slice(oldest: &[Row], purged_seq: u64, count: u64) -> Result<Vec<i64>> {
+    let mut offsets = Vec::new();
+    let mut bytes = 0;
+    for (expected, row) in (purged_seq + 1..).zip(oldest) {
+        let (offset, seq, length) = (get::<i64>(row, 0)?, get_u64(row, 1)?, get::<Option<i32>>(row, 2)?);
+        let Some(length) = length.filter(|_| seq == expected) else {
+            let what = format!("the event at offset {offset} is not the one after seq {}", expected - 1);
+            return Err(Failure::corrupt(what));
+        };
+        offsets.push(offset);
+        bytes += u64::try_from(length).unwrap_or(0);
+        if bytes >= SLICE_BYTES {
+            return Ok(offsets);
+        }
+    }
+    if offsets.len() as u64 == count {
+        return Ok(offsets);
+    }
+    Err(Failure::corrupt(format!("events are missing behind seq {purged_seq}")))
+}

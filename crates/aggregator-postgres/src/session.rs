@@ -1,0 +1,261 @@
+//! Connections: how they are made, what is set on them, and what the server says on them unasked.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aggregator_core::StoreError;
+use futures_util::future::try_join_all;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::Sender;
+use tokio_postgres::error::Severity;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::{debug, warn};
+
+use crate::fault::{Failure, Result, get, unavailable};
+use crate::statements::Statements;
+use crate::{PostgresOptions, PostgresUrl};
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Needs a server that takes writes.
+    Append,
+    /// Reads from the server that takes writes, for others may show commits in another order; in a read-only
+    /// store from any.
+    Read,
+    /// Tells other nodes of commits, and is told.
+    Herald,
+    /// Makes the tables.
+    Migrate,
+}
+
+/// Makes sessions.
+pub(crate) struct Connector {
+    hosts: Vec<Config>,
+    tls: MakeRustlsConnect,
+    connect_timeout: Duration,
+    read_only: bool,
+    schema: String,
+    settings: Vec<(&'static str, String)>,
+}
+
+/// A connection that is set up.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) statements: Statements,
+    warned: Arc<AtomicBool>,
+}
+
+/// What another session said, as `NOTIFY` gives it.
+pub(crate) type Notifications = Sender<String>;
+
+impl Connector {
+    pub(crate) fn new(url: &PostgresUrl, options: &PostgresOptions) -> std::result::Result<Self, StoreError> {
+        let millis = |time: Duration| time.as_millis().to_string();
+        let seconds = |time: Duration| time.as_secs().max(1).to_string();
+        let dead = options.dead_peer_timeout;
+        let settings = vec![
+            // What a session may not set it does without, but for these, which are read back.
+            ("synchronous_commit", "on".into()),
+            ("search_path", options.schema.clone()),
+            ("statement_timeout", millis(options.statement_timeout)),
+            ("lock_timeout", millis(options.lock_timeout)),
+            ("idle_in_transaction_session_timeout", millis(options.idle_in_transaction_timeout)),
+            // A statement that waits for a lock notices that its client is gone.
+            ("client_connection_check_interval", millis(dead / 4)),
+            ("tcp_user_timeout", millis(dead)),
+            ("tcp_keepalives_idle", seconds(dead / 2)),
+            ("tcp_keepalives_interval", seconds(dead / 6)),
+            ("tcp_keepalives_count", "3".into()),
+            // All that is asked for has an index, whatever the planner thinks of a table that was empty when
+            // it looked.
+            ("enable_seqscan", "off".into()),
+            ("jit", "off".into()),
+        ];
+        Ok(Self {
+            hosts: url.hosts(options),
+            tls: url.tls().connector()?,
+            connect_timeout: options.connect_timeout,
+            read_only: options.read_only,
+            schema: options.schema.clone(),
+            settings,
+        })
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A session with the first host that will do.
+    pub(crate) async fn connect(&self, role: Role, notifications: Option<Notifications>) -> Result<Session> {
+        let mut refusal = None;
+        for host in &self.hosts {
+            let connecting = self.connect_to(host, role, notifications.clone());
+            match tokio::time::timeout(self.connect_timeout, connecting).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(failure)) => refusal = Some(failure.told("connecting")),
+                Err(_) => {
+                    let reason = format!("no connection within {:?}", self.connect_timeout);
+                    refusal = Some(unavailable(reason));
+                }
+            }
+        }
+        Err(Failure::NoConnection(refusal.unwrap_or_else(|| unavailable("there is no host to connect to"))))
+    }
+
+    async fn connect_to(
+        &self,
+        host: &Config,
+        role: Role,
+        notifications: Option<Notifications>,
+    ) -> Result<Session> {
+        let (client, connection) = host.connect(self.tls.clone()).await?;
+        let warned = Arc::new(AtomicBool::new(false));
+        tokio::spawn(drive(connection, Arc::clone(&warned), notifications));
+        self.set_up(&client, role).await?;
+        self.check(&client, role).await?;
+        let statements = Statements::prepare(&client, role).await?;
+        Ok(Session { client, statements, warned })
+    }
+
+    async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
+        // An append's statements are planned once and join by index whatever the arrays' length; a read's
+        // depend on how much is asked for.
+        let nested = [
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+        ];
+        let custom = [("plan_cache_mode", "force_custom_plan")];
+        let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };
+        let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        try_join_all(settings.chain(further.iter().copied()).map(|(name, value)| async move {
+            match client.simple_query(&format!("SET {name} = '{value}'")).await {
+                Ok(_) => Ok(()),
+                // An engine that does not know it, or keeps it to itself. What has to be is read back.
+                Err(error) if error.as_db_error().is_some() => {
+                    debug!(setting = name, %error, "not set");
+                    Ok(())
+                }
+                Err(error) => Err(Failure::from(error)),
+            }
+        }))
+        .await?;
+        Ok(())
+    }
+
+    /// Whether this server will do.
+    async fn check(&self, client: &Client, role: Role) -> Result<()> {
+        let row = client
+            .query_one(
+                "SELECT current_setting('synchronous_commit'), current_setting('transaction_read_only'),
+                        current_setting('fsync', true), current_setting('full_page_writes', true)",
+                &[],
+            )
+            .await?;
+        let setting = |column| get::<Option<&str>>(&row, column);
+        if self.read_only {
+            return Ok(());
+        }
+        let is_standby = match client.query_one("SELECT pg_is_in_recovery()", &[]).await {
+            Ok(row) => get(&row, 0)?,
+            // An engine without standbys.
+            Err(error) if error.as_db_error().is_some() => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_standby {
+            return Err(unavailable("the server is a standby and takes no writes").into());
+        }
+        if !matches!(role, Role::Append | Role::Migrate) {
+            return Ok(());
+        }
+        if setting(0)? != Some("on") {
+            return Err(unavailable("the server does not let synchronous_commit be on").into());
+        }
+        if setting(1)? == Some("on") {
+            return Err(unavailable("the database is read-only (default_transaction_read_only)").into());
+        }
+        for (column, name) in [(2, "fsync"), (3, "full_page_writes")] {
+            if setting(column)? == Some("off") {
+                let reason =
+                    format!("is off on the server, which then loses what it acknowledged: turn {name} on");
+                return Err(StoreError::invalid(name, reason).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a connection until its client is dropped or the server ends it.
+async fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    warned: Arc<AtomicBool>,
+    notifications: Option<Notifications>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) => {
+                if matches!(notice.parsed_severity(), Some(Severity::Warning)) {
+                    warn!(code = notice.code().code(), message = notice.message(), "the server warns");
+                    warned.store(true, Ordering::SeqCst);
+                }
+            }
+            Ok(AsyncMessage::Notification(notification)) => {
+                if let Some(notifications) = &notifications {
+                    // What does not fit is not waited for: the offsets are read now and then, too.
+                    let _ = notifications.try_send(notification.payload().to_owned());
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                debug!(%error, "a connection ended");
+                return;
+            }
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(crate) async fn query(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        Ok(self.client.query(statement, parameters).await?)
+    }
+
+    pub(crate) async fn execute(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64> {
+        Ok(self.client.execute(statement, parameters).await?)
+    }
+
+    pub(crate) async fn run(&self, sql: &str) -> Result<()> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// Forgets earlier warnings.
+    pub(crate) fn heed_warnings(&self) {
+        self.warned.store(false, Ordering::SeqCst);
+    }
+
+    /// Refuses a commit that came with a warning. A server whose wait for a synchronous standby is cut short
+    /// (`pg_cancel_backend`) has committed on its own disk only, and says so by a warning
+    /// before the same success as ever.
+    pub(crate) fn check_warnings(&self) -> Result<()> {
+        if self.warned.load(Ordering::SeqCst) { Err(Failure::Doubtful) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,156 @@
+//! The statements of the calls that come often, prepared once a session.
+
+use tokio_postgres::{Client, Statement};
+
+use crate::fault::Result;
+use crate::session::Role;
+
+/// Names statements, and prepares all of them in one round trip.
+macro_rules! statements {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $sql:expr,)+ }) => {
+        $(#[$doc])*
+        pub(crate) struct $name {
+            $(pub(crate) $field: Statement,)+
+        }
+
+        impl $name {
+            async fn prepare(client: &Client) -> Result<Self> {
+                let ($($field,)+) = tokio::try_join!($(client.prepare($sql),)+)?;
+                Ok(Self { $($field,)+ })
+            }
+        }
+    };
+}
+
+/// What a session has prepared.
+pub(crate) enum Statements {
+    Append(Box<Append>),
+    Read(Box<Read>),
+    None,
+}
+
+impl Statements {
+    pub(crate) async fn prepare(client: &Client, role: Role) -> Result<Self> {
+        Ok(match role {
+            Role::Append => Self::Append(Box::new(Append::prepare(client).await?)),
+            Role::Read => Self::Read(Box::new(Read::prepare(client).await?)),
+            Role::Herald | Role::Migrate => Self::None,
+        })
+    }
+
+    /// Those of an appending session.
+    pub(crate) fn append(&self) -> &Append {
+        let Self::Append(statements) = self else { unreachable!("only appending sessions append") };
+        statements
+    }
+
+    /// Those of a reading session.
+    pub(crate) fn read(&self) -> &Read {
+        let Self::Read(statements) = self else { unreachable!("only reading sessions read") };
+        statements
+    }
+}
+
+statements! {
+    /// Those of an append and a purge.
+    Append {
+        lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
+        clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                       coalesce(current_setting('synchronous_standby_names', true), '')",
+        attempt: "SELECT first_offset, last_offset FROM appends WHERE partition = $1 AND attempt_id = $2",
+        topics: "SELECT name, topic_id, scope, last_seq FROM topics WHERE partition = $1 AND name = ANY($2)",
+        // A payload comes back only if it can be the same: no more bytes than were sent.
+        originals: "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
+                           CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
+                    FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
+                        AS k(topic, event_id, source, payload_bytes, at)
+                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
+                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+        count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
+        insert_events: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
+                            timestamp, payload, sequence, content_type, attributes, processed_at)
+                        SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                               CASE WHEN n.by_source THEN n.source ELSE '' END,
+                               n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
+                        FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
+                                    $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
+                            WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
+                                                 payload, sequence, content_type, attributes, at)",
+        insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                            purged_offset, duplicates, conflicts)
+                        SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
+                        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                    $7::bigint[], $8::bigint[])
+                            AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
+        update_topics: "UPDATE topics t SET last_seq = n.last_seq, duplicates = t.duplicates + n.duplicates,
+                            conflicts = t.conflicts + n.conflicts
+                        FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                            AS n(topic_id, last_seq, duplicates, conflicts)
+                        WHERE t.partition = $1 AND t.topic_id = n.topic_id",
+        update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
+                               stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
+                           WHERE partition = $1",
+        insert_append: "INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
+                        VALUES ($1, $2, $3, $4, $5)",
+        // A write, so that the commit waits for the disk and the standbys as the first one should have.
+        touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = $1 AND attempt_id = $2",
+        prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
+                            SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT 200))",
+        purgeable: "SELECT topic_id, last_seq, purged_seq, purged_offset FROM topics WHERE partition = $1 AND name = $2",
+        oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
+                 WHERE partition = $1 AND topic_id = $2 AND \"offset\" > $3 AND seq IS NOT NULL
+                 ORDER BY \"offset\" LIMIT $4",
+        payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)",
+        purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
+                       FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
+                       WHERE e.partition = $1 AND e.\"offset\" = n.at",
+        purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
+    }
+}
+
+/// What a scan has to know of a row.
+macro_rules! scan {
+    ($from:literal, $beyond:literal, $order:literal) => {
+        concat!(
+            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name
+             FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
+             WHERE e.partition = $1 AND ",
+            $from,
+            " AND e.\"offset\" ",
+            $beyond,
+            " $2 ORDER BY e.\"offset\" ",
+            $order,
+            " LIMIT $3"
+        )
+    };
+}
+
+statements! {
+    /// Those of reads and lookups.
+    Read {
+        ends: "SELECT partition, last_offset FROM partitions",
+        purged: "SELECT partition, max(purged_offset) FROM topics
+                 WHERE purged_offset > 0 AND name >= $1 AND name < $2 GROUP BY partition",
+        topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
+        all_up: scan!("true", ">", "ASC"),
+        all_down: scan!("true", "<", "DESC"),
+        topic_up: scan!("e.topic_id = $4", ">", "ASC"),
+        topic_down: scan!("e.topic_id = $4", "<", "DESC"),
+        id_up: scan!("e.topic_id = $4 AND e.event_id = $5", ">", "ASC"),
+        id_down: scan!("e.topic_id = $4 AND e.event_id = $5", "<", "DESC"),
+        bodies: "SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
+                        e.content_type, e.attributes, e.seq, e.processed_at
+                 FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
+                 WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
+        seen: "SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
+               FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
+               JOIN topics t ON t.partition = $1 AND t.name = k.topic
+               JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
+                   AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+        topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
+                 WHERE name > $1 ORDER BY name LIMIT $2",
+        totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
+                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint FROM partitions",
+    }
+}

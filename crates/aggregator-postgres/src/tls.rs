@@ -1,0 +1,127 @@
+//! Encryption, with the trust that libpq's `sslmode` asks for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aggregator_core::StoreError;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Who is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) trust: Trust,
+    /// A file of certificates in PEM; the system's if there is none.
+    pub(crate) roots: Option<PathBuf>,
+}
+
+/// What a server's certificate has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Nothing: who listens in learns nothing, who stands in between learns all.
+    Anybody,
+    /// That one of the roots vouches for it.
+    Roots,
+    /// That, and that it was made for this host.
+    RootsAndName,
+}
+
+impl Tls {
+    /// What connects with this trust.
+    pub(crate) fn connector(&self) -> Result<MakeRustlsConnect, StoreError> {
+        let provider = Arc::new(ring::default_provider());
+        let refused = |error: Error| StoreError::invalid("sslrootcert", error.to_string());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(refused)?;
+        let verifier: Arc<dyn ServerCertVerifier> = if self.trust == Trust::Anybody {
+            Arc::new(Lenient { chain: None, provider })
+        } else {
+            let chain =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| StoreError::invalid("sslrootcert", error.to_string()))?;
+            if self.trust == Trust::RootsAndName {
+                chain
+            } else {
+                Arc::new(Lenient { chain: Some(chain), provider })
+            }
+        };
+        let config = config.dangerous().with_custom_certificate_verifier(verifier);
+        Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, StoreError> {
+        let mut roots = RootCertStore::empty();
+        match &self.roots {
+            Some(path) => {
+                let unusable = |error: &dyn std::fmt::Display| {
+                    StoreError::invalid("sslrootcert", format!("{} cannot be used: {error}", path.display()))
+                };
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
+                    let certificate = certificate.map_err(|error| unusable(&error))?;
+                    roots.add(certificate).map_err(|error| unusable(&error))?;
+                }
+            }
+            None => {
+                // Some of a system's certificates are always of a kind that is not understood.
+                let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        Ok(roots)
+    }
+}
+
+/// Takes any name, and without a chain anybody.
+#[derive(Debug)]
+struct Lenient {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        // The chain is looked at before the name.
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

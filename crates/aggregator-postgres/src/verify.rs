@@ -1,0 +1,135 @@
+//! Reading everything and checking it against itself, in one snapshot.
+
+use aggregator_core::event::slot;
+use aggregator_core::store::{StoreInfo, VerifyReport};
+use tokio_postgres::Row;
+
+use crate::fault::{Result, get, get_u64};
+use crate::read::SNAPSHOT;
+use crate::session::Session;
+
+/// The most faults a report lists.
+const MAX_FAULTS: usize = 100;
+
+/// Each query finds what is wrong, in sentences.
+const CHECKS: [&str; 8] = [
+    // Counters of a partition against its topics and its rows.
+    "SELECT format('the counter %s of partition %s says %s, the rows say %s', what, partition, counted, rows)
+     FROM (
+         SELECT p.partition, c.* FROM partitions p
+         LEFT JOIN (SELECT partition, count(*) AS topics, sum(last_seq) AS stored, sum(duplicates) AS duplicates,
+                           sum(conflicts) AS conflicts FROM topics GROUP BY partition) t USING (partition)
+         LEFT JOIN (SELECT partition, max(\"offset\") AS last_offset, count(seq) AS stored
+                    FROM events GROUP BY partition) e USING (partition)
+         CROSS JOIN LATERAL (VALUES
+             ('stored', p.stored, coalesce(e.stored, 0)), ('stored', p.stored, coalesce(t.stored, 0)::bigint),
+             ('duplicates', p.duplicates, coalesce(t.duplicates, 0)::bigint),
+             ('conflicts', p.conflicts, coalesce(t.conflicts, 0)::bigint),
+             ('topics', p.topics, coalesce(t.topics, 0)), ('last_offset', p.last_offset, coalesce(e.last_offset, 0))
+         ) AS c(what, counted, rows)
+     ) r WHERE counted <> rows",
+    // Offsets without a hole.
+    "SELECT format('partition %s has %s rows up to offset %s', partition, rows, last) FROM (
+         SELECT partition, count(*) AS rows, max(\"offset\") AS last FROM events GROUP BY partition
+     ) r WHERE rows <> last",
+    // Per topic, seqs 1, 2, 3, … in the order of the offsets.
+    "SELECT format('topic %s has seq %s where %s belongs', t.name, r.seq, r.expected) FROM (
+         SELECT partition, topic_id, seq,
+                row_number() OVER (PARTITION BY partition, topic_id ORDER BY \"offset\") AS expected
+         FROM events WHERE seq IS NOT NULL
+     ) r JOIN topics t USING (partition, topic_id) WHERE r.seq <> r.expected",
+    "SELECT format('topic %s ends at seq %s and has %s rows', t.name, t.last_seq, coalesce(r.rows, 0))
+     FROM topics t LEFT JOIN (
+         SELECT partition, topic_id, count(seq) AS rows FROM events GROUP BY partition, topic_id
+     ) r USING (partition, topic_id) WHERE t.last_seq <> coalesce(r.rows, 0)",
+    // What is purged has a digest and no payload, what is not has a payload.
+    "SELECT format('topic %s has %s at seq %s', t.name,
+                   CASE WHEN e.payload IS NULL THEN 'no payload' ELSE 'a payload' END, e.seq)
+     FROM events e JOIN topics t USING (partition, topic_id)
+     WHERE e.seq IS NOT NULL AND ((e.payload IS NULL) <> (e.seq <= t.purged_seq)
+         OR (e.payload IS NULL) <> (e.digest IS NOT NULL) OR octet_length(e.digest) <> 16)",
+    "SELECT format('topic %s says it is purged to offset %s, which is not that of seq %s',
+                   t.name, t.purged_offset, t.purged_seq)
+     FROM topics t LEFT JOIN events e
+         ON e.partition = t.partition AND e.topic_id = t.topic_id AND e.\"offset\" = t.purged_offset
+     WHERE (t.purged_seq > 0 AND e.seq IS DISTINCT FROM t.purged_seq) OR (t.purged_seq = 0 AND t.purged_offset <> 0)",
+    // Events of no topic; time that goes back.
+    "SELECT format('the event at offset %s of partition %s has no topic', e.\"offset\", e.partition)
+     FROM events e LEFT JOIN topics t USING (partition, topic_id) WHERE t.name IS NULL",
+    "SELECT format('processed_at goes back before offset %s of partition %s', \"offset\", partition) FROM (
+         SELECT partition, \"offset\", processed_at,
+                lag(processed_at) OVER (PARTITION BY partition ORDER BY \"offset\") AS before
+         FROM (SELECT partition, \"offset\", processed_at FROM events WHERE seq IS NOT NULL
+               UNION ALL SELECT partition, last_offset + 1, last_processed_at FROM partitions WHERE last_offset > 0) a
+     ) r WHERE processed_at < before",
+];
+
+/// Identities that are there twice would be a broken index; so it is not asked.
+const DOUBLED: &str =
+    "SELECT format('the identity %s of topic %s is there %s times', event_id, topic_id, count(*))
+     FROM events GROUP BY partition, topic_id, event_id, source_key HAVING count(*) > 1";
+
+/// What is found. After an error the session is inside a transaction.
+pub(crate) async fn verify(session: &Session, info: &StoreInfo) -> Result<VerifyReport> {
+    session.run(SNAPSHOT).await?;
+    session.run("SET LOCAL statement_timeout = 0").await?;
+    // The tables themselves, not their indexes.
+    session
+        .run(
+            "SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off;
+                 SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off",
+        )
+        .await?;
+    let mut report = VerifyReport::default();
+    let row =
+        session.client.query_one("SELECT count(payload), count(*) - count(payload) FROM events", &[]).await?;
+    (report.events, report.stubs) = (get_u64(&row, 0)?, get_u64(&row, 1)?);
+    for check in CHECKS.into_iter().chain([DOUBLED]) {
+        let rows = session.client.query(&format!("{check} LIMIT {MAX_FAULTS}"), &[]).await?;
+        for row in &rows {
+            report.faults.push(get(row, 0)?);
+        }
+    }
+    let topics = session.client.query("SELECT name, slot, partition FROM topics", &[]).await?;
+    for row in &topics {
+        report.faults.extend(misplaced(row, info)?);
+    }
+    check_index(session, &mut report).await?;
+    report.faults.truncate(MAX_FAULTS);
+    session.run("COMMIT").await?;
+    Ok(report)
+}
+
+fn misplaced(row: &Row, info: &StoreInfo) -> Result<Option<String>> {
+    let (name, at, partition): (&str, i32, i32) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
+    let belongs = (i32::from(slot(name)), i32::from(info.partitions.of(name).0));
+    let fault =
+        format!("topic {name} has slot {at} and partition {partition}, not {} and {}", belongs.0, belongs.1);
+    Ok((belongs != (at, partition)).then_some(fault))
+}
+
+/// The indexes lead to as many rows as there are.
+async fn check_index(session: &Session, report: &mut VerifyReport) -> Result<()> {
+    session
+        .run(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = on;
+                 SET LOCAL enable_indexonlyscan = on",
+        )
+        .await?;
+    let indexes = [
+        (
+            "identities",
+            "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, event_id, source_key) r",
+        ),
+        ("topics", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, \"offset\") r"),
+        ("offsets", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, \"offset\") r"),
+    ];
+    for (of, count) in indexes {
+        let row = session.client.query_one(count, &[]).await?;
+        let (found, rows) = (get_u64(&row, 0)?, report.events + report.stubs);
+        if found != rows {
+            report.faults.push(format!("the index of {of} leads to {found} events, there are {rows}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Receipts stay true when a commit's answer is lost.
+
+use std::time::{Duration, Instant};
+
+use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
+use aggregator_core::{AttemptId, DedupStore, Event, Outcome, Partition, Receipt, StoreError};
+use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::{PostgresOptions, PostgresStore};
+
+use crate::proxy::{Cut, Proxy};
+use crate::support::{append, assert_complete, events, open, options, publish_all, stored};
+
+fn views(events: &[Event]) -> Vec<aggregator_core::EventRef<'_>> {
+    events.iter().map(Event::view).collect()
+}
+
+fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec<Receipt>, StoreError> {
+    store.append(Partition(0), id, &views(events))
+}
+
+fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
+    receipts.iter().map(|receipt| receipt.outcome).collect()
+}
+
+#[test]
+fn a_commit_that_was_cut_off_is_told_as_stored() {
+    let Some(server) = TestServer::shared() else { return };
+    for cut in [Cut::BeforeCommit, Cut::WithCommit, Cut::BeforeAnswer] {
+        let proxy = Proxy::new(server);
+        let store = open(&proxy.url(), &options());
+        append(&store, &events("t", 0..5));
+        proxy.cut(cut, 1);
+        // Two of them repeat what was there, and one repeats another one.
+        let batch = events("t", [3, 4, 5, 6, 7, 5]);
+        let receipts = append(&store, &batch);
+        assert_eq!(proxy.cuts(), 1);
+        assert_eq!(outcomes(&receipts), [Duplicate, Duplicate, Stored, Stored, Stored, Duplicate], "{cut:?}");
+        let seqs: Vec<_> = receipts.iter().map(|receipt| receipt.seq.unwrap()).collect();
+        assert_eq!(seqs, [4, 5, 6, 7, 8, 6], "{cut:?}");
+        assert_complete(&store, 8);
+        assert_eq!(store.stats().unwrap().duplicates, 3, "nothing is counted twice: {cut:?}");
+    }
+}
+
+#[test]
+fn a_commit_that_is_cut_off_again_and_again_is_told_as_stored_in_the_end() {
+    let Some(server) = TestServer::shared() else { return };
+    let proxy = Proxy::new(server);
+    let store = open(&proxy.url(), &options());
+    append(&store, &events("t", 0..1));
+    proxy.cut(Cut::BeforeAnswer, 4);
+    assert_eq!(stored(&append(&store, &events("t", 1..4))), 3);
+    assert_eq!(proxy.cuts(), 4);
+    assert_complete(&store, 4);
+}
+
+#[test]
+fn a_commit_whose_outcome_cannot_be_learned_in_time_is_unavailable() {
+    let Some(server) = TestServer::shared() else { return };
+    let proxy = Proxy::new(server);
+    let options = PostgresOptions { deadline: Duration::from_millis(400), ..options() };
+    let store = open(&proxy.url(), &options);
+    append(&store, &events("t", 0..1));
+    proxy.cut(Cut::BeforeAnswer, 1_000);
+    let started = Instant::now();
+    let one = events("t", 1..2);
+    let error = attempt(&store, AttemptId::new(), &one).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    proxy.cut(Cut::BeforeAnswer, 0);
+    // A new attempt is told the truth as far as it can be: somebody stored it.
+    assert_eq!(append(&store, &one)[0].outcome, Duplicate);
+    assert_complete(&store, 2);
+}
+
+#[test]
+fn the_same_attempt_is_answered_the_same() {
+    let Some(server) = TestServer::shared() else { return };
+    let store = open(&server.url(), &options());
+    append(&store, &events("t", 0..3));
+    let id = AttemptId::new();
+    let mut batch = events("t", [2, 3, 4, 3]);
+    batch.push(Event::new("t", "4").unwrap().with_payload("7").unwrap());
+    batch.extend(events("u", 0..2));
+    let first = attempt(&store, id, &batch).unwrap();
+    assert_eq!(outcomes(&first), [Duplicate, Stored, Stored, Duplicate, Conflict, Stored, Stored]);
+    let stats = store.stats().unwrap();
+    append(&store, &events("t", 5..7));
+    assert_eq!(attempt(&store, id, &batch).unwrap(), first);
+    let after = store.stats().unwrap();
+    assert_eq!((after.duplicates, after.conflicts), (stats.duplicates, stats.conflicts));
+    assert_eq!(attempt(&store, AttemptId::new(), &batch).unwrap()[1].outcome, Duplicate, "another attempt");
+
+    // One of repeats only stores nothing, and is told the same all the same.
+    let repeats = events("t", 0..2);
+    let id = AttemptId::new();
+    let first = attempt(&store, id, &repeats).unwrap();
+    assert_eq!(attempt(&store, id, &repeats).unwrap(), first);
+    assert_eq!(store.stats().unwrap().duplicates, after.duplicates + 5 + 2 + 2);
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
+#[test]
+fn an_attempt_with_other_events_is_refused() {
+    let Some(server) = TestServer::shared() else { return };
+    let store = open(&server.url(), &options());
+    let id = AttemptId::new();
+    attempt(&store, id, &events("t", 0..2)).unwrap();
+    let error = attempt(&store, id, &events("t", 0..3)).unwrap_err();
+    assert!(matches!(&error, StoreError::Invalid(faults) if faults[0].error.field == "attempt"), "{error}");
+    assert_eq!(stored(&attempt(&store, AttemptId::new(), &events("t", 2..3)).unwrap()), 1);
+    assert_complete(&store, 3);
+}
+
+#[test]
+fn attempts_are_forgotten_after_a_while() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { attempts_kept: Duration::from_millis(50), ..options() };
+    let store = open(&server.url(), &options);
+    for id in 0..20 {
+        append(&store, &events("t", id..=id));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    append(&store, &events("t", 20..21));
+    let kept = server.sql(&format!("SELECT count(*) FROM {}.appends", options.schema));
+    assert_eq!(kept, "1");
+}
+
+#[test]
+fn every_event_is_told_stored_once_while_commits_are_cut_off() {
+    let Some(server) = TestServer::shared() else { return };
+    let proxy = Proxy::new(server);
+    let options = options();
+    let stores = [open(&proxy.url(), &options), open(&proxy.url(), &options)];
+    let mut cuts = [Cut::BeforeAnswer, Cut::BeforeCommit, Cut::WithCommit].into_iter().cycle();
+    publish_all(&[&stores[0], &stores[1]], || proxy.cut(cuts.next().unwrap(), 1));
+    assert!(proxy.cuts() > 3, "{} cuts", proxy.cuts());
+}

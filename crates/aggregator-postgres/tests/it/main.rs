@@ -1,0 +1,13 @@
+//! The PostgreSQL store against the contract, and against what happens to databases.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod attempts;
+mod conformance;
+mod limits;
+mod nodes;
+mod opening;
+mod outages;
+mod proxy;
+mod standby;
+mod support;
+mod tls;

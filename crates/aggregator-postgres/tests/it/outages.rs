@@ -1,0 +1,88 @@
+//! Sessions and servers that go away under load.
+
+use aggregator_core::{DedupStore, DedupStoreExt, StoreError};
+use aggregator_postgres::test_server::TestServer;
+
+use crate::support::{append, assert_complete, events, open, options, publish_all};
+
+#[test]
+fn sessions_may_be_ended_under_load() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let nodes = [open(&server.url(), &options), open(&server.url(), &options)];
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = '{}'",
+        options.schema
+    );
+    let mut ended = 0;
+    publish_all(&[&nodes[0], &nodes[1]], || ended += server.sql(&end).parse::<u32>().unwrap());
+    assert!(ended > 3, "{ended} sessions were ended");
+}
+
+#[test]
+fn the_server_may_crash_under_load() {
+    let Some(mut server) = TestServer::start(&[]) else { return };
+    let options = options();
+    let nodes = [open(&server.url(), &options), open(&server.url(), &options)];
+    let mut left = 3;
+    publish_all(&[&nodes[0], &nodes[1]], || {
+        if left > 0 {
+            left -= 1;
+            server.restart();
+        }
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_server_that_is_gone_is_unavailable_and_comes_back_by_itself() {
+    let Some(mut server) = TestServer::start(&[]) else { return };
+    let store = open(&server.url(), &options());
+    append(&store, &events("t", 0..1));
+    server.stop("INT");
+    let error = store.append_one(&events("t", 1..2)[0]).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    let error = store.stats().unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    server.launch();
+    append(&store, &events("t", 1..2));
+    assert_complete(&store, 2);
+}
+
+#[test]
+fn what_contradicts_itself_is_found() {
+    let Some(server) = TestServer::shared() else { return };
+    for (damage, found) in [
+        ("DELETE FROM events WHERE seq = 2", "rows up to offset"),
+        ("UPDATE events SET seq = 9 WHERE seq = 5", "has seq 9 where 5 belongs"),
+        ("UPDATE topics SET duplicates = 7", "the counter duplicates"),
+        ("UPDATE topics SET last_seq = 4", "ends at seq 4"),
+        ("UPDATE events SET payload = NULL WHERE seq = 3", "no payload"),
+        ("UPDATE topics SET purged_offset = 3", "is purged to offset 3"),
+        ("UPDATE partitions SET last_offset = 6", "the counter last_offset"),
+        ("UPDATE topics SET name = 'moved', slot = 5", "has slot 5"),
+        ("UPDATE events SET processed_at = 0 WHERE seq = 4", "goes back"),
+        ("UPDATE events SET digest = 'x' WHERE seq = 1", "at seq 1"),
+    ] {
+        let options = options();
+        let store = open(&server.url(), &options);
+        append(&store, &events("t", 0..5));
+        store.purge(&aggregator_core::Topic::new("t").unwrap(), 1).unwrap();
+        assert_eq!(store.verify().unwrap().faults, [""; 0]);
+        server.sql(&format!("SET search_path = {}; {damage}", options.schema));
+        let faults = store.verify().unwrap().faults;
+        assert!(faults.iter().any(|fault| fault.contains(found)), "{damage}: {faults:?}");
+    }
+}
+
+#[test]
+fn an_identity_that_was_not_found_and_is_there_is_corruption() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let store = open(&server.url(), &options);
+    append(&store, &events("t", 0..3));
+    // The offset the next event is to get is taken.
+    server.sql(&format!("UPDATE {}.events SET \"offset\" = 4 WHERE \"offset\" = 2", options.schema));
+    let error = store.append_one(&events("t", 3..4)[0]).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}

@@ -1,0 +1,160 @@
+//! A way to the server that is cut at a chosen moment.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aggregator_postgres::test_server::TestServer;
+use tempfile::TempDir;
+
+/// What happens to a connection whose client commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The server never gets the commit.
+    BeforeCommit,
+    /// The server gets it, and the connection ends at once.
+    WithCommit,
+    /// The server commits, and its answer is lost.
+    BeforeAnswer,
+    /// The server never gets the commit, and neither side is told.
+    Silence,
+}
+
+pub(crate) struct Proxy {
+    directory: TempDir,
+    state: Arc<State>,
+}
+
+struct State {
+    server: PathBuf,
+    cut: Mutex<Option<Cut>>,
+    /// How many commits are still to be cut.
+    left: AtomicU32,
+    cuts: AtomicU32,
+}
+
+/// A simple query of this text, as it is sent.
+const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+const SOCKET: &str = ".s.PGSQL.5432";
+
+impl Proxy {
+    pub(crate) fn new(server: &TestServer) -> Self {
+        let directory = TempDir::new().unwrap();
+        let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+        let state = Arc::new(State {
+            server: server.directory().join(SOCKET),
+            cut: Mutex::new(None),
+            left: AtomicU32::new(0),
+            cuts: AtomicU32::new(0),
+        });
+        let of_thread = Arc::clone(&state);
+        // It ends with the process.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, state) = (client.unwrap(), Arc::clone(&of_thread));
+                if let Ok(server) = UnixStream::connect(&state.server) {
+                    carry(&state, &client, &server);
+                }
+            }
+        });
+        Self { directory, state }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let directory = self.directory.path().to_str().unwrap().replace('/', "%2F");
+        format!("postgres://aggregator@{directory}/postgres")
+    }
+
+    /// The next `count` commits are cut like this.
+    pub(crate) fn cut(&self, cut: Cut, count: u32) {
+        *self.state.cut.lock().unwrap() = Some(cut);
+        self.state.left.store(count, Ordering::SeqCst);
+    }
+
+    /// How many were cut.
+    pub(crate) fn cuts(&self) -> u32 {
+        self.state.cuts.load(Ordering::SeqCst)
+    }
+}
+
+impl State {
+    /// What to do with a commit that is met.
+    fn next(&self) -> Option<Cut> {
+        let took = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        took.ok()?;
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        *self.cut.lock().unwrap()
+    }
+}
+
+fn carry(state: &Arc<State>, client: &UnixStream, server: &UnixStream) {
+    let swallow = Arc::new(AtomicBool::new(false));
+    let (state, swallow_here) = (Arc::clone(state), Arc::clone(&swallow));
+    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || requests(&state, &swallow_here, from, to));
+    let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    std::thread::spawn(move || answers(&swallow, from, to));
+}
+
+fn close(one: &UnixStream, other: &UnixStream) {
+    let _ = one.shutdown(Shutdown::Both);
+    let _ = other.shutdown(Shutdown::Both);
+}
+
+fn requests(state: &State, swallow: &AtomicBool, mut client: UnixStream, mut server: UnixStream) {
+    let mut buffer = vec![0; 1 << 20];
+    let mut pending = Vec::new();
+    while let Ok(length @ 1..) = client.read(&mut buffer) {
+        pending.extend_from_slice(&buffer[..length]);
+        let commit = pending.windows(COMMIT.len()).position(|window| window == COMMIT);
+        let cut = commit.and_then(|at| state.next().map(|cut| (at, cut)));
+        if let Some((at, cut)) = cut {
+            let end = if matches!(cut, Cut::BeforeCommit | Cut::Silence) { at } else { at + COMMIT.len() };
+            swallow.store(cut == Cut::BeforeAnswer, Ordering::SeqCst);
+            let _ = server.write_all(&pending[..end]);
+            match cut {
+                Cut::BeforeCommit | Cut::WithCommit => close(&client, &server),
+                // Whatever comes from now on is lost.
+                Cut::Silence => while let Ok(1..) = client.read(&mut buffer) {},
+                Cut::BeforeAnswer => {}
+            }
+            return;
+        }
+        // A commit that is cut in two by the reads is seen whole when its rest has come.
+        let tail = if pending.ends_with(b"\0") { 0 } else { pending.len().min(COMMIT.len()) };
+        let forward = pending.len() - tail;
+        if server.write_all(&pending[..forward]).is_err() {
+            break;
+        }
+        pending.drain(..forward);
+        if tail > 0 && !is_beginning(&pending) {
+            if server.write_all(&pending).is_err() {
+                break;
+            }
+            pending.clear();
+        }
+    }
+    close(&client, &server);
+}
+
+/// Whether these bytes end with the beginning of a commit.
+fn is_beginning(bytes: &[u8]) -> bool {
+    (1..COMMIT.len()).any(|length| bytes.ends_with(&COMMIT[..length]))
+}
+
+fn answers(swallow: &AtomicBool, mut server: UnixStream, mut client: UnixStream) {
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(length @ 1..) = server.read(&mut buffer) {
+        if swallow.load(Ordering::SeqCst) {
+            if buffer[..length].windows(7).any(|window| window == b"COMMIT\0") {
+                break;
+            }
+        } else if client.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    close(&client, &server);
+}

@@ -1,0 +1,106 @@
+//! Synchronous standbys, and what a fail-over keeps.
+
+use std::time::{Duration, Instant};
+
+use aggregator_core::{DedupStore, DedupStoreExt, Durability, StoreError};
+use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::{PostgresOptions, PostgresStore};
+
+use crate::support::{append, assert_complete, await_that, events, open, options, publish_all, stored};
+
+fn synchronous(primary: &TestServer, names: &str) {
+    primary.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+    primary.sql("SELECT pg_reload_conf()");
+    await_that("the setting is read", || primary.sql("SHOW synchronous_standby_names") == names);
+    if !names.is_empty() {
+        let standby = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')";
+        await_that("the standby is synchronous", || primary.sql(standby) == "1");
+    }
+}
+
+/// Either of two servers.
+fn either(one: &TestServer, other: &TestServer) -> String {
+    let path = |server: &TestServer| server.directory().to_str().unwrap().replace('/', "%2F");
+    format!("postgres://aggregator@{},{}/postgres?target_session_attrs=read-write", path(one), path(other))
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_fail_over() {
+    let Some(mut primary) = TestServer::start(&[]) else { return };
+    let standby = primary.standby(&[]);
+    synchronous(&primary, "*");
+    let options = options();
+    // The standby comes first, and is passed over while it is one.
+    let url = either(&standby, &primary);
+    let nodes = [open(&url, &options), open(&url, &options)];
+    let mut promoted = false;
+    publish_all(&[&nodes[0], &nodes[1]], || {
+        if !promoted && nodes[0].stats().is_ok_and(|stats| stats.stored > 50) {
+            primary.stop("QUIT");
+            standby.sql("SELECT pg_promote()");
+            promoted = true;
+        }
+    });
+    assert!(promoted);
+    let error = PostgresStore::open_with(&primary.url().parse().unwrap(), options).err().unwrap();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_acknowledged_without_the_standby_that_is_required() {
+    let Some(primary) = TestServer::start(&[]) else { return };
+    let mut standby = primary.standby(&[]);
+    let options =
+        PostgresOptions { require_sync_standby: true, deadline: Duration::from_secs(2), ..options() };
+    let refused = |why: &str| {
+        let error = PostgresStore::open_with(&primary.url().parse().unwrap(), options.clone()).err().unwrap();
+        assert!(
+            matches!(error, StoreError::Unavailable { .. }) && error.to_string().contains(why),
+            "{error}"
+        );
+    };
+    refused("synchronous_standby_names is empty");
+    synchronous(&primary, "*");
+    let store = open(&primary.url(), &options);
+    assert_eq!(store.info().durability, Durability::Replicated);
+    append(&store, &events("t", 0..2));
+
+    // It is written as a standby: no.
+    let error = PostgresStore::open_with(&standby.url().parse().unwrap(), options.clone()).err().unwrap();
+    assert!(error.to_string().contains("standby"), "{error}");
+    let reader = PostgresOptions { read_only: true, ..options.clone() };
+    await_that("a read-only store reads from the standby", || {
+        open(&standby.url(), &reader).stats().is_ok_and(|stats| stats.stored == 2)
+    });
+
+    // Whoever cancels the wait for it is not told so: the server says `COMMIT` as ever, after a warning.
+    standby.stop("QUIT");
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let third = events("t", 2..3);
+        let appending = scope.spawn(|| store.append_one(&{ third }[0]).unwrap_err());
+        let cancel =
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let mut cancelled = 0;
+        while !appending.is_finished() {
+            cancelled += primary.sql(cancel).parse::<u32>().unwrap();
+        }
+        let error = appending.join().unwrap();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert!(cancelled > 0, "no wait was cancelled");
+    });
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    refused("none is connected");
+    standby.launch();
+    await_that("the standby is back", || store.append_one(&events("t", 2..3)[0]).is_ok());
+    assert_eq!(stored(&append(&store, &events("t", 3..4))), 1);
+    assert_complete(&store, 4);
+
+    // Asked for each time, not at the start alone.
+    synchronous(&primary, "");
+    let error = store.append_one(&events("t", 4..5)[0]).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Unavailable { .. }) && error.to_string().contains("standby"),
+        "{error}"
+    );
+}

@@ -1,0 +1,172 @@
+//! Stores of a test's own on the server all tests share, and what publishers do with them.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aggregator_core::store::conformance::Options;
+use aggregator_core::{DedupStore, DedupStoreExt, Event, Order, Outcome, Partitions, Query, Receipt, Topic};
+use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::{PostgresOptions, PostgresStore};
+
+/// A schema nobody has used.
+pub(crate) fn new_schema() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// Options for a store with one partition in a schema of its own, by whose name its sessions are known.
+pub(crate) fn options() -> PostgresOptions {
+    let schema = new_schema();
+    PostgresOptions {
+        application_name: schema.clone(),
+        schema,
+        partitions: Some(Partitions::ONE),
+        ..PostgresOptions::default()
+    }
+}
+
+pub(crate) fn open(url: &str, options: &PostgresOptions) -> PostgresStore {
+    PostgresStore::open_with(&url.parse().unwrap(), options.clone()).unwrap()
+}
+
+/// What the conformance suite asks for.
+pub(crate) fn with(options: Options) -> PostgresOptions {
+    PostgresOptions {
+        clock: Some(options.clock),
+        max_topics: options.max_topics,
+        ..PostgresOptions::default()
+    }
+}
+
+pub(crate) fn events(topic: &str, ids: impl IntoIterator<Item = u32>) -> Vec<Event> {
+    ids.into_iter().map(|id| Event::new(topic, id.to_string()).unwrap()).collect()
+}
+
+pub(crate) fn append(store: &PostgresStore, events: &[Event]) -> Vec<Receipt> {
+    store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap()
+}
+
+pub(crate) fn stored(receipts: &[Receipt]) -> usize {
+    receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count()
+}
+
+/// Waits until `done`, for a while.
+pub(crate) fn await_that(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < until, "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many events publishers send in [`publish_all`].
+pub(crate) const PUBLISHED: u32 = 600;
+
+/// Publishers, one per store given, that all send the same events in batches, and send a batch again when they are
+/// told to try later. Every event has to be told `stored` exactly once, to whomever.
+pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() + Send) {
+    const BATCH: u32 = 10;
+    let told = Mutex::new(Vec::new());
+    let left = AtomicU32::new(u32::try_from(stores.len()).unwrap());
+    std::thread::scope(|scope| {
+        for (publisher, store) in (0..).zip(stores) {
+            let (told, left) = (&told, &left);
+            scope.spawn(move || {
+                let _done = Countdown(left);
+                for batch in 0..PUBLISHED / BATCH {
+                    let first = batch * BATCH + publisher * PUBLISHED / 3;
+                    let events = events("t", (first..first + BATCH).map(|id| id % PUBLISHED));
+                    let views: Vec<_> = events.iter().map(Event::view).collect();
+                    // Long enough that something gets in between.
+                    std::thread::sleep(Duration::from_millis(15));
+                    let receipts = loop {
+                        match store.append_all(&views) {
+                            Ok(receipts) => break receipts,
+                            Err(error) => assert!(error.is_retryable(), "{error}"),
+                        }
+                        std::thread::sleep(Duration::from_millis(20));
+                    };
+                    let new = receipts.iter().zip(&events).filter(|(r, _)| r.outcome == Outcome::Stored);
+                    told.lock().unwrap().extend(new.map(|(_, e)| e.view().event_id().to_owned()));
+                }
+            });
+        }
+        while left.load(Ordering::SeqCst) > 0 {
+            disturb();
+            // Long enough that something gets through.
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    });
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.len(), PUBLISHED as usize, "events told `stored`");
+    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), PUBLISHED as usize, "of which different");
+    assert_complete(stores[0], PUBLISHED);
+}
+
+/// Counts down also when its thread panics.
+struct Countdown<'a>(&'a AtomicU32);
+
+impl Drop for Countdown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The topic `t` has events with the ids from 0 on, each once, with dense seqs.
+pub(crate) fn assert_complete(store: &PostgresStore, count: u32) {
+    let (mut seqs, mut ids) = (Vec::new(), BTreeSet::new());
+    let mut query = Query { limit: Query::MAX_LIMIT, ..Query::topic(Topic::new("t").unwrap()) };
+    loop {
+        let page = store.read(&query).unwrap();
+        seqs.extend(page.events.iter().map(|event| event.seq));
+        ids.extend(page.events.iter().map(|event| event.event_id.parse::<u32>().unwrap()));
+        if page.caught_up {
+            break;
+        }
+        query.after = Some(page.next);
+    }
+    assert!(seqs.iter().copied().eq(1..=u64::from(count)), "seqs: {seqs:?}");
+    assert!(ids.iter().copied().eq(0..count), "ids: {ids:?}");
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+    let newest = Query { order: Order::Descending, limit: 1, ..Query::topic(Topic::new("t").unwrap()) };
+    assert_eq!(store.read(&newest).unwrap().events[0].seq, u64::from(count));
+}
+
+/// A session of somebody else's.
+pub(crate) struct OtherSession {
+    psql: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl OtherSession {
+    pub(crate) fn new(server: &TestServer) -> Self {
+        let mut psql = Command::new("psql");
+        psql.args(["-XAtq", "-U", "aggregator", "-d", "postgres", "-h"]).arg(server.directory());
+        let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(psql.stdout.take().unwrap()).lines();
+        Self { psql, lines }
+    }
+
+    /// With the store's one partition locked.
+    pub(crate) fn with_lock(server: &TestServer, schema: &str) -> Self {
+        let mut session = Self::new(server);
+        session.sql(&format!("BEGIN; SELECT FROM {schema}.partitions FOR UPDATE;"));
+        session
+    }
+
+    pub(crate) fn sql(&mut self, sql: &str) {
+        writeln!(self.psql.stdin.as_mut().unwrap(), "{sql}\n\\echo done").unwrap();
+        while self.lines.next().unwrap().unwrap() != "done" {}
+    }
+}
+
+impl Drop for OtherSession {
+    fn drop(&mut self) {
+        drop(self.psql.stdin.take());
+        self.psql.wait().unwrap();
+    }
+}

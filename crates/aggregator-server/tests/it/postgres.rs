@@ -1,0 +1,43 @@
+//! Several servers over one PostgreSQL.
+
+use aggregator_postgres::test_server::TestServer;
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::support::{Process, events};
+
+async fn publish(server: &Process, body: &Value) -> Value {
+    let request = Client::new().post(format!("{}/publish", server.url)).json(body);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+async fn get(server: &Process, path: &str) -> Value {
+    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_one_node_acknowledged_the_others_know_when_it_is_killed() {
+    let Some(postgres) = TestServer::shared() else { return };
+    let url = postgres.url_of("aggregator:s3cret");
+    let (one, other) = (Process::start_with(&url, &["--partitions", "4"]), Process::start_with(&url, &[]));
+    assert!(one.first_line.contains("durability fsync") && !one.first_line.contains("s3cret"));
+    assert_eq!(publish(&one, &events("t", 0..500)).await["stored"], 500);
+    assert_eq!(publish(&other, &events("t", 400..600)).await["stored"], 100);
+    one.kill();
+
+    let stats = get(&other, "/stats").await;
+    assert_eq!((&stats["unique_processed"], &stats["duplicate_dropped"]), (&json!(600), &json!(100)));
+    assert_eq!((&stats["store"]["kind"], &stats["store"]["partitions"]), (&json!("postgres"), &json!(4)));
+    assert_eq!(publish(&other, &events("t", 0..500)).await["duplicates"], 500);
+    let page = get(&other, "/events?topic=t&limit=1000").await;
+    let seqs: Vec<_> =
+        page["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.into_iter().eq(1..=600));
+    let check = Process::command(&["check", "--store", &url]).output().unwrap();
+    let told = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.success() && told.contains("is sound: 600 events"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
+    let check = Process::command(&["check", "--partitions", "8", "--store", &url]).output().unwrap();
+    let told = String::from_utf8(check.stderr).unwrap();
+    assert!(!check.status.success() && told.contains("created with 4") && !told.contains("s3cret"), "{told}");
+}
