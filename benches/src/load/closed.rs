@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::{Done, Load, add, check_reply, histogram};
-use crate::process::{Memory, disk_bytes};
+use crate::process::{Memory, cpu_seconds, disk_bytes};
 use crate::wire::{Counts, Reply, Request};
 
 /// What is looked at while deliveries are made.
@@ -33,6 +33,8 @@ pub(crate) struct Watched {
 pub(crate) struct Sample {
     pub(crate) deliveries: u64,
     pub(crate) seconds: f64,
+    /// Processor time of the server.
+    pub(crate) cpu_seconds: f64,
     pub(crate) memory: Memory,
     pub(crate) disk_bytes: u64,
 }
@@ -163,6 +165,7 @@ impl Shared {
         progress.samples.push(Sample {
             deliveries,
             seconds: self.started.elapsed().as_secs_f64(),
+            cpu_seconds: cpu_seconds(watched.pid)?,
             memory: Memory::of(watched.pid)?,
             disk_bytes: disk_bytes(&watched.directory)?,
         });

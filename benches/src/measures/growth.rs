@@ -10,7 +10,7 @@ use super::{Scratch, Spread};
 use crate::append;
 use crate::load::{Load, Progress, Sample, Watched, as_fast_as_possible};
 use crate::options::Options;
-use crate::process::{Memory, disk_bytes};
+use crate::process::{Memory, cpu_seconds, disk_bytes};
 use crate::server::{Server, Store};
 use crate::wire::Results;
 use crate::workload::{RECENT, Workload};
@@ -27,6 +27,9 @@ pub(crate) struct Growth {
     pub(crate) points: Vec<Point>,
     /// The rate of the last tenth over that of the first.
     pub(crate) last_to_first: f64,
+    /// The processor time per delivery of the first tenth over that of the last: what the store itself makes
+    /// of it, whatever else the machine does.
+    pub(crate) cpu_first_to_last: f64,
     pub(crate) refused: u64,
     /// Resident at the end.
     pub(crate) resident_bytes: u64,
@@ -46,6 +49,8 @@ pub(crate) struct Point {
     pub(crate) deliveries: u64,
     /// Deliveries per second since the point before.
     pub(crate) rate: f64,
+    /// The server's processor time per delivery, since the point before.
+    pub(crate) cpu_seconds: f64,
     pub(crate) resident_bytes: u64,
     pub(crate) peak_bytes: u64,
     pub(crate) disk_bytes: u64,
@@ -96,6 +101,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         deliveries: done.deliveries,
         identities,
         last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
+        cpu_first_to_last: tenths[0].cpu_seconds / tenths[tenths.len() - 1].cpu_seconds,
         tenths,
         points: points(before, samples.into_iter()),
         refused: done.refused,
@@ -111,7 +117,8 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
 
 fn state(server: &Server) -> anyhow::Result<Sample> {
     let disk_bytes = disk_bytes(&server.directory)?;
-    Ok(Sample { deliveries: 0, seconds: 0.0, memory: Memory::of(server.pid())?, disk_bytes })
+    let (cpu_seconds, memory) = (cpu_seconds(server.pid())?, Memory::of(server.pid())?);
+    Ok(Sample { deliveries: 0, seconds: 0.0, cpu_seconds, memory, disk_bytes })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
@@ -119,11 +126,13 @@ fn points(mut before: Sample, samples: impl Iterator<Item = Sample>) -> Vec<Poin
     let point = |sample: Sample| {
         let made = sample.deliveries - before.deliveries;
         let rate = made as f64 / (sample.seconds - before.seconds);
+        let cpu_seconds = (sample.cpu_seconds - before.cpu_seconds) / made as f64;
         before = sample;
         let (resident_bytes, peak_bytes) = (sample.memory.resident, sample.memory.peak);
         Point {
             deliveries: sample.deliveries,
             rate,
+            cpu_seconds,
             resident_bytes,
             peak_bytes,
             disk_bytes: sample.disk_bytes,

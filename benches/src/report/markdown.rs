@@ -128,13 +128,14 @@ fn ingest(report: &Report, ingest: &Ingest) -> String {
 fn growth(growth: &Growth) -> String {
     let mut text = format!(
         "## Growth\n\n{} deliveries in batches of 500, {} identities, one store.\n\n\
-         | after deliveries | deliveries/s in this tenth | resident | peak | on disk |\n|--:|--:|--:|--:|--:|\n",
+         | after deliveries | deliveries/s in this tenth | server | resident | peak | on disk |\n|--:|--:|--:|--:|--:|--:|\n",
         count(wide(growth.deliveries)),
         count(wide(growth.identities)),
     );
     for point in &growth.tenths {
         let sizes = [point.resident_bytes, point.peak_bytes, point.disk_bytes].map(|size| bytes(wide(size)));
-        row(&mut text, &[count(wide(point.deliveries)), count(point.rate)], &sizes);
+        let server = format!("{:.2} µs", point.cpu_seconds * 1e6);
+        row(&mut text, &[count(wide(point.deliveries)), count(point.rate), server], &sizes);
     }
     let restart = growth.restart.as_ref().map_or_else(String::new, |restart| {
         format!(
@@ -150,6 +151,7 @@ fn growth(growth: &Growth) -> String {
         text,
         "\n| | |\n|---|--:|\n\
          | last tenth over first | {:.2} |\n\
+         | the same by the server's processor time per delivery | {:.2} |\n\
          | resident memory per identity, after the first tenth has filled the caches | {:.2} bytes |\n\
          | disk per identity | {:.1} bytes |\n\
          | the same row in a file of rows alone | {:.1} bytes |\n\
@@ -158,6 +160,7 @@ fn growth(growth: &Growth) -> String {
          {}\n\
          ![throughput]({})\n![memory]({})\n![disk]({})\n",
         growth.last_to_first,
+        growth.cpu_first_to_last,
         growth.resident_bytes_per_identity,
         growth.disk_bytes_per_identity,
         growth.append_bytes_per_row,
