@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use anyhow::ensure;
 use hdrhistogram::Histogram;
 
-pub(crate) use self::closed::{Progress, Sample, Watched, run as as_fast_as_possible};
+pub(crate) use self::closed::{
+    Progress, Sample, Watched, run as as_fast_as_possible, run_over as as_fast_as_possible_over,
+};
 pub(crate) use self::open::run as steady;
 use crate::wire::{Counts, Results};
 use crate::workload::Workload;

@@ -17,7 +17,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, read};
+use crate::measures::{growth, ingest, latency, read, scale};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -58,6 +58,9 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Latency) {
         note("latency", latency::measure(options, &mut report.latency));
+    }
+    if options.measures(Measure::Scale) {
+        note("scale", scale::measure(options, &mut report.scale));
     }
     if options.measures(Measure::Rivals) {
         failures.extend(

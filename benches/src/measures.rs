@@ -5,6 +5,7 @@ pub(crate) mod ingest;
 pub(crate) mod latency;
 pub(crate) mod machine;
 pub(crate) mod read;
+pub(crate) mod scale;
 
 use std::fs;
 use std::path::{Path, PathBuf};

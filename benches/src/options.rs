@@ -80,6 +80,8 @@ pub(crate) enum Measure {
     Read,
     /// Latency under a steady load
     Latency,
+    /// Over PostgreSQL: partitions, nodes, and the raw insert of the same rows
+    Scale,
     /// The same deliveries to other systems
     Rivals,
 }

@@ -149,14 +149,30 @@ impl Memory {
 
 /// Processor time of a process so far, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    Ok(cpu_times(pid)?[..2].iter().sum())
+}
+
+/// That of a process and its children, those that are over included.
+pub(crate) fn cpu_seconds_with_children(pid: u32) -> anyhow::Result<f64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    // One that ends meanwhile is counted by its parent.
+    let running = children.split_whitespace().filter_map(|child| cpu_seconds(child.parse().ok()?).ok());
+    Ok(running.sum::<f64>() + cpu_times(pid)?.iter().sum::<f64>())
+}
+
+/// Seconds in user and system mode, of the process itself and of its children that are over.
+fn cpu_times(pid: u32) -> anyhow::Result<[f64; 4]> {
     /// What the kernel calls USER_HZ: 100 on everything Linux runs on today.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
         .with_context(|| format!("the processor time of process {pid}"))?;
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th behind it.
+    // The name in parentheses may hold anything; utime is the 12th behind it, and the others follow.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
-    Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+    let mut seconds = [0.0; 4];
+    for (seconds, ticks) in seconds.iter_mut().zip(fields.split_whitespace().skip(11)) {
+        *seconds = ticks.parse::<f64>()? / TICKS_PER_SECOND;
+    }
+    Ok(seconds)
 }
 
 /// What the files of a directory take on the disk.

@@ -1,6 +1,7 @@
 //! What was measured: as JSON for programs, as Markdown for people.
 
 mod markdown;
+mod scale;
 
 use std::fs;
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::measures::ingest::Ingest;
 use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
 use crate::measures::read::Reading;
+use crate::measures::scale::Scale;
 use crate::options::Options;
 
 /// Everything a run measured. Parts that were not asked for are empty.
@@ -32,6 +34,7 @@ pub(crate) struct Report {
     pub(crate) growth: Option<Growth>,
     pub(crate) read: Vec<Reading>,
     pub(crate) latency: Vec<Steady>,
+    pub(crate) scale: Option<Scale>,
     pub(crate) rivals: Vec<RivalLine>,
 }
 
@@ -88,6 +91,7 @@ impl Report {
             growth: None,
             read: Vec::new(),
             latency: Vec::new(),
+            scale: None,
             rivals: Vec::new(),
         }
     }

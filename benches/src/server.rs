@@ -34,10 +34,15 @@ impl Server {
             Store::Sqlite => format!("sqlite:{}", directory.join("events.db").display()),
             Store::Memory => "memory:".to_owned(),
         };
+        Self::start_with(program, &["--store", &store], directory)
+    }
+
+    /// As [`Self::start`], with these options instead of a store's.
+    pub(crate) fn start_with(program: &Path, options: &[&str], directory: &Path) -> anyhow::Result<Self> {
         let log_path = directory.with_extension("log");
         let log = File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0", "--store", &store, "--log", "warn"]);
+        command.args(["--listen", "127.0.0.1:0", "--log", "warn"]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Options in the caller's environment would be measured instead of the defaults.
         for (name, _) in

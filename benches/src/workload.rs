@@ -120,7 +120,6 @@ const fn after(mark: &[u8], length: usize) -> Range<usize> {
 /// The fields of a rendered event, for those who take rows and not JSON.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
-    #[cfg_attr(not(any(test, feature = "rivals")), expect(dead_code, reason = "the rivals are a feature"))]
     pub(crate) topic: &'a str,
     pub(crate) event_id: &'a str,
     pub(crate) timestamp: &'a str,

@@ -4,6 +4,7 @@
 //! takes them in one wake-up costs the server less of the machine than a thread for each.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -69,6 +70,16 @@ pub(crate) fn run(
     deliveries: Range<u64>,
     watched: Option<Watched>,
 ) -> anyhow::Result<(Done, Progress)> {
+    run_over(&[load.address], load, deliveries, watched)
+}
+
+/// As [`run`], with the connections spread over several servers.
+pub(crate) fn run_over(
+    addresses: &[SocketAddr],
+    load: Load,
+    deliveries: Range<u64>,
+    watched: Option<Watched>,
+) -> anyhow::Result<(Done, Progress)> {
     let total = deliveries.end - deliveries.start;
     let every = watched.as_ref().map_or(0, |watched| (total / watched.samples).max(1));
     let shared = Rc::new(RefCell::new(Shared {
@@ -83,7 +94,7 @@ pub(crate) fn run(
         progress: Progress { watched, every, samples: Vec::new() },
     }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, connections(&shared))?;
+    LocalSet::new().block_on(&runtime, connections(&shared, addresses))?;
     let seconds = shared.borrow().started.elapsed().as_secs_f64();
     drop(runtime);
     let shared = Rc::into_inner(shared).expect("the connections are over").into_inner();
@@ -91,11 +102,11 @@ pub(crate) fn run(
     Ok((Done { deliveries, counts, seconds, latency, refused }, progress))
 }
 
-async fn connections(shared: &Rc<RefCell<Shared>>) -> anyhow::Result<()> {
+async fn connections(shared: &Rc<RefCell<Shared>>, addresses: &[SocketAddr]) -> anyhow::Result<()> {
     let load = shared.borrow().load;
     let mut streams = Vec::new();
-    for _ in 0..load.connections {
-        let stream = TcpStream::connect(load.address).await.context("connecting to the server")?;
+    for &address in addresses.iter().cycle().take(load.connections as usize) {
+        let stream = TcpStream::connect(address).await.context("connecting to the server")?;
         stream.set_nodelay(true)?;
         streams.push(stream);
     }

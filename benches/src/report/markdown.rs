@@ -18,6 +18,7 @@ pub(super) fn render(report: &Report) -> String {
         report.growth.as_ref().map(growth),
         (!report.read.is_empty()).then(|| read(report)),
         (!report.latency.is_empty()).then(|| latency(report)),
+        report.scale.as_ref().map(super::scale::render),
         (!report.rivals.is_empty()).then(|| rivals(report)),
     ];
     text.push_str(&sections.into_iter().flatten().collect::<Vec<_>>().join("\n"));
@@ -251,11 +252,11 @@ fn rivals(report: &Report) -> String {
     text
 }
 
-fn row(text: &mut String, cells: &[String], more: &[String]) {
+pub(super) fn row(text: &mut String, cells: &[String], more: &[String]) {
     let _ = writeln!(text, "| {} |", [cells, more].concat().join(" | "));
 }
 
-fn spread(spread: Spread) -> String {
+pub(super) fn spread(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
     if min.total_cmp(&max).is_eq() {
         return count(median);
@@ -263,7 +264,7 @@ fn spread(spread: Spread) -> String {
     format!("{} ({}–{})", count(median), count(min), count(max))
 }
 
-fn ratio(Spread { median, min, max }: Spread) -> String {
+pub(super) fn ratio(Spread { median, min, max }: Spread) -> String {
     if min.total_cmp(&max).is_eq() {
         return format!("{median:.2}");
     }
@@ -293,7 +294,7 @@ pub(crate) fn bytes(number: f64) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is printed with fewer digits")]
-fn wide(number: u64) -> f64 {
+pub(super) fn wide(number: u64) -> f64 {
     number as f64
 }
 

@@ -4,18 +4,21 @@
 //! So what comes after the lock on the partition's row sees everything that was committed before the lock was
 //! obtained, and commits of one partition are in the order of their offsets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use aggregator_core::store::backend::too_many_topics;
-use aggregator_core::{AttemptId, EventRef, Fault, Outcome, Partition, Receipt, StoreError, Timestamp};
-use futures_util::future::{try_join, try_join5};
+use aggregator_core::{
+    AttemptId, EventRef, Fault, Outcome, Partition, Receipt, Scope, StoreError, Timestamp,
+};
+use futures_util::future::{try_join, try_join4};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::PostgresOptions;
 use crate::fault::{Failure, Result, get, get_u64, signed, unavailable};
-use crate::group::{Kept, Known, Original, Plan, TopicRow, in_order, scope, topic_names};
+use crate::group::{Kept, Known, Original, Plan, TopicRow, Topics, in_order, scope, topic_names};
 use crate::session::Session;
+use crate::topics::TopicIds;
 
 /// What an append came to.
 pub(crate) struct Appended {
@@ -24,9 +27,40 @@ pub(crate) struct Appended {
     pub(crate) last_offset: Option<u64>,
 }
 
+/// Identities to be asked for, column by column.
+#[derive(Default)]
+struct Asked<'e> {
+    /// In the group.
+    positions: Vec<usize>,
+    topic_ids: Vec<i64>,
+    event_ids: Vec<&'e str>,
+    source_keys: Vec<&'e str>,
+    lengths: Vec<i64>,
+}
+
+impl<'e> Asked<'e> {
+    /// Those of the topics that have an id here; there is an item for each topic of the group.
+    fn new(sorted: &[EventRef<'e>], topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
+        let mut asked = Self::default();
+        let mut position = 0;
+        for (run, topic) in sorted.chunk_by(|a, b| a.topic() == b.topic()).zip(topics) {
+            if let Some((id, scope)) = topic {
+                asked.positions.extend(position..position + run.len());
+                asked.topic_ids.extend(run.iter().map(|_| id));
+                asked.event_ids.extend(run.iter().map(EventRef::event_id));
+                asked.source_keys.extend(run.iter().map(|event| scope.key(event.source())));
+                asked.lengths.extend(run.iter().map(|event| signed(event.payload().len() as u64)));
+            }
+            position += run.len();
+        }
+        asked
+    }
+}
+
 /// One append, however often it has to be tried.
 pub(crate) struct Append<'a, 'e> {
     options: &'a PostgresOptions,
+    topic_ids: &'a TopicIds,
     partition: i32,
     attempt: [u8; 16],
     given: &'a [EventRef<'e>],
@@ -37,13 +71,14 @@ pub(crate) struct Append<'a, 'e> {
 impl<'a, 'e> Append<'a, 'e> {
     pub(crate) fn new(
         options: &'a PostgresOptions,
+        topic_ids: &'a TopicIds,
         partition: Partition,
         attempt: AttemptId,
         given: &'a [EventRef<'e>],
     ) -> Self {
         let (order, sorted) = in_order(given);
         let attempt = attempt.as_u128().to_be_bytes();
-        Self { options, partition: i32::from(partition.0), attempt, given, order, sorted }
+        Self { options, topic_ids, partition: i32::from(partition.0), attempt, given, order, sorted }
     }
 
     /// The whole transaction. After an error the session may be inside of it.
@@ -70,36 +105,77 @@ impl<'a, 'e> Append<'a, 'e> {
         let statements = session.statements.append();
         let (partition, attempt) = (&self.partition, &self.attempt.as_slice());
         let names = topic_names(&self.sorted);
-        let topics: Vec<_> = self.sorted.iter().map(EventRef::topic).collect();
-        let event_ids: Vec<_> = self.sorted.iter().map(EventRef::event_id).collect();
-        let sources: Vec<_> = self.sorted.iter().map(EventRef::source).collect();
-        let lengths: Vec<_> = self.sorted.iter().map(|event| signed(event.payload().len() as u64)).collect();
-        let ((), (tail, clock, attempts, topics, originals)) = try_join(
+        let guesses = self.topic_ids.of(&names);
+        let asked = Asked::new(&self.sorted, guesses.iter().copied());
+        let ((), (tail, attempts, topics, mut originals)) = try_join(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            try_join5(
+            try_join4(
                 session.query(&statements.lock, &[partition]),
-                session.query(&statements.clock, &[]),
                 session.query(&statements.attempt, &[partition, attempt]),
                 session.query(&statements.topics, &[partition, &names]),
-                session.query(&statements.originals, &[partition, &topics, &event_ids, &sources, &lengths]),
+                self.originals(session, &asked),
             ),
         )
         .await?;
+        let topics = topics.iter().map(topic).collect::<Result<HashMap<_, _>>>()?;
+        self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
         let [tail] = tail.as_slice() else {
             return Err(Failure::corrupt(format!("partition {partition} has no row")));
         };
-        let now = self.now(&clock)?.max(Timestamp::from_micros(get(tail, 1)?));
+        let now = self.now(&attempts)?.max(Timestamp::from_micros(get(tail, 1)?));
         Ok(Known {
             last_offset: get_u64(tail, 0)?,
             topic_count: get_u64(tail, 2)?,
             now,
-            topics: topics.iter().map(topic).collect::<Result<_>>()?,
-            originals: originals.iter().map(original).collect::<Result<_>>()?,
+            topics,
+            originals,
             replayed: match attempts.first() {
-                Some(row) => Some(get_u64(row, 0)?..=get_u64(row, 1)?),
-                None => None,
+                Some(row) if get::<Option<i64>>(row, 2)?.is_some() => {
+                    Some(get_u64(row, 2)?..=get_u64(row, 3)?)
+                }
+                _ => None,
             },
         })
+    }
+
+    /// What is stored under these identities, by position in the group.
+    async fn originals(&self, session: &Session, asked: &Asked<'_>) -> Result<HashMap<usize, Original>> {
+        if asked.positions.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&self.partition, &asked.topic_ids, &asked.event_ids, &asked.source_keys, &asked.lengths];
+        let rows = session.query(&session.statements.append().originals, &parameters).await?;
+        rows.iter().map(|row| original(row, &asked.positions)).collect()
+    }
+
+    /// Asks for the identities of topics that were not known, or are not what they were thought to be.
+    async fn ask_again(
+        &self,
+        session: &Session,
+        names: &[&str],
+        guesses: &[Option<(i64, Scope)>],
+        topics: &HashMap<String, TopicRow>,
+        originals: &mut HashMap<usize, Original>,
+    ) -> Result<()> {
+        let truth = names.iter().map(|&name| topics.get(name).map(|topic| (topic.id, topic.scope)));
+        let asked = Asked::new(
+            &self.sorted,
+            truth.clone().zip(guesses).map(|(truth, &guess)| truth.filter(|_| truth != guess)),
+        );
+        for ((&name, truth), &guess) in names.iter().zip(truth).zip(guesses) {
+            if truth == guess {
+                continue;
+            }
+            if guess.is_some() {
+                originals.retain(|&position, _| self.sorted[position].topic() != name);
+            }
+            if let Some(truth) = truth {
+                self.topic_ids.learn(name, truth);
+            }
+        }
+        originals.extend(self.originals(session, &asked).await?);
+        Ok(())
     }
 
     fn now(&self, clock: &[Row]) -> Result<Timestamp> {
@@ -147,16 +223,22 @@ impl<'a, 'e> Append<'a, 'e> {
         let new_topics = signed(plan.new_topics.ids.len() as u64);
         let last_offset = before + stored;
         let written = try_join(
-            try_join5(
+            try_join4(
                 self.write_events(session, before, now, plan),
                 self.write_topics(session, plan),
                 session.execute(
-                    &statements.update_partition,
-                    &[partition, &last_offset, &now, &new_topics, &stored, &plan.duplicates, &plan.conflicts],
-                ),
-                session.execute(
-                    &statements.insert_append,
-                    &[partition, &self.attempt.as_slice(), &(before + 1), &last_offset, &now],
+                    &statements.conclude,
+                    &[
+                        partition,
+                        &last_offset,
+                        &now,
+                        &new_topics,
+                        &stored,
+                        &plan.duplicates,
+                        &plan.conflicts,
+                        &self.attempt.as_slice(),
+                        &(before + 1),
+                    ],
                 ),
                 session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(now)]),
             ),
@@ -206,31 +288,24 @@ impl<'a, 'e> Append<'a, 'e> {
 
     async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
         let statements = session.statements.append();
-        let (new, old) = (&plan.new_topics, &plan.old_topics);
-        let insert = async {
-            if new.ids.is_empty() {
+        let write = async |statement, topics: &Topics<'_>| {
+            if topics.ids.is_empty() {
                 return Ok(0);
             }
-            let counts: [&(dyn ToSql + Sync); 8] = [
+            let columns: [&(dyn ToSql + Sync); 8] = [
                 &self.partition,
-                &new.ids,
-                &new.names,
-                &new.slots,
-                &new.scopes,
-                &new.last_seqs,
-                &new.duplicates,
-                &new.conflicts,
+                &topics.ids,
+                &topics.names,
+                &topics.slots,
+                &topics.scopes,
+                &topics.last_seqs,
+                &topics.duplicates,
+                &topics.conflicts,
             ];
-            session.execute(&statements.insert_topics, &counts).await
+            session.execute(statement, &columns).await
         };
-        let update = async {
-            if old.ids.is_empty() {
-                return Ok(0);
-            }
-            let counts: [&(dyn ToSql + Sync); 5] =
-                [&self.partition, &old.ids, &old.last_seqs, &old.duplicates, &old.conflicts];
-            session.execute(&statements.update_topics, &counts).await
-        };
+        let insert = write(&statements.insert_topics, &plan.new_topics);
+        let update = write(&statements.update_topics, &plan.old_topics);
         try_join(insert, update).await.map(drop)
     }
 
@@ -258,8 +333,11 @@ fn topic(row: &Row) -> Result<(String, TopicRow)> {
     Ok((get(row, 0)?, topic))
 }
 
-fn original(row: &Row) -> Result<(usize, Original)> {
-    let position = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX);
+/// `positions` are those of the identities that were asked for.
+fn original(row: &Row, positions: &[usize]) -> Result<(usize, Original)> {
+    // Ordinals begin at 1.
+    let at = usize::try_from(get_u64(row, 0)?).ok().and_then(|at| positions.get(at.checked_sub(1)?));
+    let &position = at.ok_or_else(|| Failure::corrupt("an identity was found that was not asked for"))?;
     let purged: bool = get(row, 4)?;
     let kept = if purged {
         let digest: Option<&[u8]> = get(row, 5)?;
@@ -275,6 +353,5 @@ fn original(row: &Row) -> Result<(usize, Original)> {
         processed_at: Timestamp::from_micros(get(row, 3)?),
         kept,
     };
-    // Ordinals begin at 1.
-    Ok((position - 1, original))
+    Ok((position, original))
 }

@@ -73,8 +73,8 @@ pub(crate) struct Plan<'e> {
     /// In the order of the sorted events.
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) events: NewEvents<'e>,
-    pub(crate) new_topics: NewTopics<'e>,
-    pub(crate) old_topics: OldTopics,
+    pub(crate) new_topics: Topics<'e>,
+    pub(crate) old_topics: Topics<'e>,
     pub(crate) duplicates: i64,
     pub(crate) conflicts: i64,
 }
@@ -94,20 +94,13 @@ pub(crate) struct NewEvents<'e> {
     pub(crate) attributes: Vec<Option<&'e str>>,
 }
 
+/// Topics to be written: all of a new one, and of an old one what is added to it.
 #[derive(Default)]
-pub(crate) struct NewTopics<'e> {
+pub(crate) struct Topics<'e> {
     pub(crate) ids: Vec<i64>,
     pub(crate) names: Vec<&'e str>,
     pub(crate) slots: Vec<i32>,
     pub(crate) scopes: Vec<i32>,
-    pub(crate) last_seqs: Vec<i64>,
-    pub(crate) duplicates: Vec<i64>,
-    pub(crate) conflicts: Vec<i64>,
-}
-
-#[derive(Default)]
-pub(crate) struct OldTopics {
-    pub(crate) ids: Vec<i64>,
     pub(crate) last_seqs: Vec<i64>,
     pub(crate) duplicates: Vec<i64>,
     pub(crate) conflicts: Vec<i64>,
@@ -177,10 +170,8 @@ impl<'e> Plan<'e> {
             self.receipts.push(receipt);
         }
         let counts = (signed(topic.last_seq), self.duplicates - before.0, self.conflicts - before.1);
-        match old {
-            Some(_) => self.old_topics.push(topic.id, counts),
-            None => self.new_topics.push(name, &topic, counts),
-        }
+        let topics = if old.is_some() { &mut self.old_topics } else { &mut self.new_topics };
+        topics.push(name, &topic, counts);
         Ok(())
     }
 
@@ -216,21 +207,12 @@ impl<'e> NewEvents<'e> {
     }
 }
 
-impl<'e> NewTopics<'e> {
+impl<'e> Topics<'e> {
     fn push(&mut self, name: &'e str, topic: &TopicRow, (last_seq, duplicates, conflicts): (i64, i64, i64)) {
         self.ids.push(topic.id);
         self.names.push(name);
         self.slots.push(i32::from(slot(name)));
         self.scopes.push(scope_number(topic.scope));
-        self.last_seqs.push(last_seq);
-        self.duplicates.push(duplicates);
-        self.conflicts.push(conflicts);
-    }
-}
-
-impl OldTopics {
-    fn push(&mut self, id: i64, (last_seq, duplicates, conflicts): (i64, i64, i64)) {
-        self.ids.push(id);
         self.last_seqs.push(last_seq);
         self.duplicates.push(duplicates);
         self.conflicts.push(conflicts);

@@ -34,6 +34,7 @@ mod statements;
 #[cfg(feature = "test-util")]
 pub mod test_server;
 mod tls;
+mod topics;
 mod url;
 mod verify;
 
@@ -54,6 +55,7 @@ pub use crate::url::PostgresUrl;
 use crate::herald::{Announcer, Herald};
 use crate::pool::Pool;
 use crate::session::{Connector, Role};
+use crate::topics::TopicIds;
 
 const KIND: &str = "postgres";
 
@@ -70,6 +72,7 @@ pub struct PostgresStore {
     appenders: Pool,
     readers: Pool,
     announcer: Arc<Announcer>,
+    topics: TopicIds,
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -135,6 +138,7 @@ impl PostgresStore {
             info,
             warnings: opened.warnings,
             announcer,
+            topics: TopicIds::default(),
             runtime: Some(runtime),
             options,
         })
@@ -190,7 +194,7 @@ impl DedupStore for PostgresStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let append = append::Append::new(&self.options, partition, attempt, events);
+        let append = append::Append::new(&self.options, &self.topics, partition, attempt, events);
         let appended =
             self.block_on(retry::writing(&self.appenders, &self.options, "appending", async |session| {
                 append.transact(session).await

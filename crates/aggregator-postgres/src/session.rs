@@ -129,6 +129,8 @@ impl Connector {
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            // What is asked for in an order has an index in that order.
+            ("enable_sort", "off"),
         ];
         let custom = [("plan_cache_mode", "force_custom_plan")];
         let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };

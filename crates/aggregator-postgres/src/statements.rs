@@ -22,6 +22,22 @@ macro_rules! statements {
     };
 }
 
+/// The event of an identity. To the planner, all indexes that begin with the partition are the same as long as the
+/// table is small or was never analyzed, and a plan made then can last for long: it would read a whole topic, or a
+/// whole partition, for each identity. Only the index of identities gives this order without a sort.
+macro_rules! identity {
+    ($topic_id:literal, $source_key:literal) => {
+        concat!(
+            "SELECT i.\"offset\", i.seq, i.processed_at, i.payload, i.digest FROM events i
+             WHERE i.partition = $1 AND i.topic_id = ",
+            $topic_id,
+            " AND i.event_id >= k.event_id AND i.event_id <= k.event_id AND i.source_key = ",
+            $source_key,
+            " ORDER BY i.event_id LIMIT 1"
+        )
+    };
+}
+
 /// What a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
@@ -55,18 +71,18 @@ statements! {
     /// Those of an append and a purge.
     Append {
         lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
-        clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                       coalesce(current_setting('synchronous_standby_names', true), '')",
-        attempt: "SELECT first_offset, last_offset FROM appends WHERE partition = $1 AND attempt_id = $2",
+        // The clock after the lock; and what became of the attempt, if it was made before.
+        attempt: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                         coalesce(current_setting('synchronous_standby_names', true), ''),
+                         a.first_offset, a.last_offset
+                  FROM (VALUES (1)) AS one LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2",
         topics: "SELECT name, topic_id, scope, last_seq FROM topics WHERE partition = $1 AND name = ANY($2)",
         // A payload comes back only if it can be the same: no more bytes than were sent.
-        originals: "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
+        originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
                            CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
-                    FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
-                        AS k(topic, event_id, source, payload_bytes, at)
-                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
-                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+                    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
+                        AS k(topic_id, event_id, source_key, payload_bytes, at)
+                    CROSS JOIN LATERAL (", identity!("k.topic_id", "k.source_key"), ") AS e"),
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
         insert_events: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                             timestamp, payload, sequence, content_type, attributes, processed_at)
@@ -83,16 +99,23 @@ statements! {
                         FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
                                     $7::bigint[], $8::bigint[])
                             AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
-        update_topics: "UPDATE topics t SET last_seq = n.last_seq, duplicates = t.duplicates + n.duplicates,
-                            conflicts = t.conflicts + n.conflicts
-                        FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                            AS n(topic_id, last_seq, duplicates, conflicts)
-                        WHERE t.partition = $1 AND t.topic_id = n.topic_id",
-        update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
-                               stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
-                           WHERE partition = $1",
-        insert_append: "INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
-                        VALUES ($1, $2, $3, $4, $5)",
+        // They are there. Not an UPDATE … FROM, which the planner may make a scan of all topics.
+        update_topics: "INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                            purged_offset, duplicates, conflicts)
+                        SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
+                        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                    $7::bigint[], $8::bigint[])
+                            AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
+                        ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+                            duplicates = t.duplicates + excluded.duplicates,
+                            conflicts = t.conflicts + excluded.conflicts",
+        // The partition's counters, and what the attempt stored.
+        conclude: "WITH attempt AS (
+                       INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
+                       VALUES ($1, $8, $9, $2, $3))
+                   UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
+                       stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
+                   WHERE partition = $1",
         // A write, so that the commit waits for the disk and the standbys as the first one should have.
         touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = $1 AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
@@ -101,7 +124,8 @@ statements! {
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
                  WHERE partition = $1 AND topic_id = $2 AND \"offset\" > $3 AND seq IS NOT NULL
                  ORDER BY \"offset\" LIMIT $4",
-        payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)",
+        payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)
+                   ORDER BY \"offset\"",
         purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
                        FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
                        WHERE e.partition = $1 AND e.\"offset\" = n.at",
@@ -143,11 +167,11 @@ statements! {
                         e.content_type, e.attributes, e.seq, e.processed_at
                  FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
                  WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
-        seen: "SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
+        seen: concat!("SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
                FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
                JOIN topics t ON t.partition = $1 AND t.name = k.topic
-               JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                   AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+               CROSS JOIN LATERAL (",
+               identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
                  WHERE name > $1 ORDER BY name LIMIT $2",
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,

@@ -11,3 +11,4 @@ mod proxy;
 mod standby;
 mod support;
 mod tls;
+mod topics;

@@ -1,0 +1,329 @@
+//! The store over PostgreSQL, beside the raw insert of the same rows, and how it goes with partitions and nodes.
+//!
+//! As in [`super::ingest`], a round makes each run once, on a database of its own, and ratios are those of one
+//! round.
+
+mod database;
+mod groups;
+mod raw;
+
+use aggregator_core::{AttemptId, DedupStore as _, EventRef, Partitions};
+use aggregator_postgres::{PostgresOptions, PostgresStore};
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+
+use self::database::{Cluster, SETTINGS};
+use super::{SINGLE_CONNECTIONS, Scratch, Spread, order, settle};
+use crate::load::{Load, as_fast_as_possible_over};
+use crate::options::Options;
+use crate::process::cpu_seconds;
+use crate::server::Server;
+use crate::wire::Results;
+use crate::workload::{RECENT, Workload};
+
+pub(crate) use self::database::Cost;
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Scale {
+    /// Why there are no figures.
+    pub(crate) skipped: Option<String>,
+    pub(crate) version: String,
+    pub(crate) settings: Vec<String>,
+    /// Events of a transaction where there is no HTTP.
+    pub(crate) group: usize,
+    pub(crate) topics: u16,
+    pub(crate) connections: u32,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// All runs of one kind.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) deliveries: u64,
+    /// Deliveries per second.
+    pub(crate) rate: Spread,
+    /// The rate over that of the raw insert from as many connections, in the same round.
+    pub(crate) of_raw: Option<Spread>,
+    /// The rate over that of the line that has the fewest partitions or nodes of its kind.
+    pub(crate) of_least: Option<Spread>,
+    pub(crate) p99_ms: Option<f64>,
+    /// Processor time of all nodes for a delivery, in microseconds.
+    pub(crate) nodes_us: Option<f64>,
+    /// Medians.
+    pub(crate) cost: Cost,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Raw { partitions: u16 },
+    Direct { partitions: u16 },
+    Http { partitions: u16, nodes: u32, batch: u32 },
+}
+
+struct Run {
+    name: String,
+    kind: Kind,
+    deliveries: u64,
+    /// The runs it is held against.
+    raw: Option<Kind>,
+    least: Option<Kind>,
+}
+
+struct Figures {
+    rate: f64,
+    p99_ms: Option<f64>,
+    nodes_us: Option<f64>,
+    cost: Cost,
+}
+
+type Round = Vec<Option<Figures>>;
+
+/// Connections to the database that append: a server's default number of workers.
+const APPENDERS: usize = 4;
+/// So many that each of 16 partitions has some.
+const LEAST_TOPICS: u16 = 64;
+
+/// Connections that send batches: each partition is to have a group worth its commit.
+fn connections(options: &Options, batch: u32) -> u32 {
+    if batch == 1 { SINGLE_CONNECTIONS } else { options.connections * 4 }
+}
+
+/// What was measured before a failure is in `scale`.
+pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::Result<()> {
+    let mut measured = Scale {
+        skipped: None,
+        version: String::new(),
+        settings: SETTINGS.map(str::to_owned).to_vec(),
+        group: groups::GROUP,
+        topics: options.topics.max(LEAST_TOPICS),
+        connections: connections(options, 500),
+        lines: Vec::new(),
+    };
+    let Some(cluster) = Cluster::start()? else {
+        measured.skipped = Some("PostgreSQL is not installed (apt-get install postgresql)".to_owned());
+        *scale = Some(measured);
+        return Ok(());
+    };
+    measured.version = cluster.version();
+    let runs = runs(options);
+    let mut rounds = Vec::new();
+    let outcome = measure_rounds(options, &cluster, &runs, &mut rounds);
+    measured.lines = runs.iter().filter_map(|run| line(run, &runs, &rounds)).collect();
+    *scale = Some(measured);
+    outcome
+}
+
+fn measure_rounds(
+    options: &Options,
+    cluster: &Cluster,
+    runs: &[Run],
+    rounds: &mut Vec<Round>,
+) -> anyhow::Result<()> {
+    for number in 1..=options.rounds() {
+        rounds.push(runs.iter().map(|_| None).collect());
+        for place in order(runs.len(), number) {
+            let run = &runs[place];
+            let got = one(options, cluster, run).with_context(|| format!("round {number}: {}", run.name))?;
+            eprintln!("scale, round {number}: {}: {:.0} deliveries/s", run.name, got.rate);
+            if let Some(round) = rounds.last_mut() {
+                round[place] = Some(got);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn runs(options: &Options) -> Vec<Run> {
+    let all = options.run_events() / 10;
+    let mut runs = Vec::new();
+    for partitions in [1, 4, 16] {
+        let kind = Kind::Raw { partitions };
+        runs.push(run(format!("raw insert, {}", in_flight(partitions)), all, kind));
+    }
+    for partitions in [1, 4, 16] {
+        let name = format!("store, partitions: {partitions}, {}", in_flight(partitions));
+        runs.push(Run {
+            raw: Some(Kind::Raw { partitions }),
+            least: (partitions > 1).then_some(Kind::Direct { partitions: 1 }),
+            ..run(name, all, Kind::Direct { partitions })
+        });
+    }
+    for (partitions, nodes) in [(1, 1), (4, 1), (16, 1), (16, 2), (16, 3)] {
+        let kind = Kind::Http { partitions, nodes, batch: 500 };
+        let least = if nodes == 1 { 1 } else { 16 };
+        let least = Kind::Http { partitions: least, nodes: 1, batch: 500 };
+        runs.push(Run {
+            raw: Some(Kind::Raw { partitions }),
+            least: (kind != least).then_some(least),
+            ..run(format!("HTTP, batches of 500, partitions: {partitions}, nodes: {nodes}"), all, kind)
+        });
+    }
+    for nodes in [1, 3] {
+        let kind = Kind::Http { partitions: 16, nodes, batch: 1 };
+        let least = Kind::Http { partitions: 16, nodes: 1, batch: 1 };
+        runs.push(Run {
+            least: (kind != least).then_some(least),
+            ..run(format!("HTTP, single events, partitions: 16, nodes: {nodes}"), all / 10, kind)
+        });
+    }
+    runs
+}
+
+fn run(name: String, deliveries: u64, kind: Kind) -> Run {
+    Run { name, kind, deliveries, raw: None, least: None }
+}
+
+fn in_flight(partitions: u16) -> String {
+    format!("connections: {}", APPENDERS.min(partitions.into()))
+}
+
+fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figures> {
+    let url = cluster.create();
+    let workload = Workload::new(options.seed, RECENT, options.topics.max(LEAST_TOPICS));
+    settle()?;
+    match run.kind {
+        Kind::Raw { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, true),
+        Kind::Direct { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, false),
+        Kind::Http { partitions, nodes, batch } => {
+            let nodes = start(options, &url, partitions, nodes)?;
+            let load = Load {
+                address: nodes[0].address,
+                workload,
+                batch,
+                connections: connections(options, batch),
+                results: if batch == 1 { Results::PerEvent } else { Results::Counts },
+            };
+            over_http(cluster, &nodes, load, run.deliveries)
+        }
+    }
+}
+
+/// Appends the groups through the store, or past it.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+fn appended(
+    cluster: &Cluster,
+    url: &str,
+    workload: &Workload,
+    deliveries: u64,
+    partitions: u16,
+    past: bool,
+) -> anyhow::Result<Figures> {
+    let count = Partitions::new(partitions).context("there are partitions")?;
+    let lanes = groups::lanes(workload, deliveries, count, APPENDERS)?;
+    let store_options = PostgresOptions {
+        partitions: Some(count),
+        append_connections: APPENDERS,
+        ..PostgresOptions::default()
+    };
+    // It makes the tables for both.
+    let url_of_store = url.parse().map_err(|reason: String| anyhow::anyhow!(reason))?;
+    let store = PostgresStore::open_with(&url_of_store, store_options)?;
+    let before = cluster.spent()?;
+    let seconds = if past {
+        raw::insert(url, &lanes, partitions)?
+    } else {
+        groups::run(&lanes, lanes.iter().map(|_| ()).collect(), |(), group| {
+            let views: Vec<EventRef<'_>> = group.events.iter().map(aggregator_core::Event::view).collect();
+            let receipts = store.append(group.partition, AttemptId::new(), &views)?;
+            ensure!(receipts.len() == views.len(), "a receipt is missing");
+            Ok(())
+        })?
+    };
+    let after = cluster.spent()?;
+    let identities = workload.identities(deliveries);
+    if !past {
+        let stats = store.stats()?;
+        let expected = (identities, deliveries - identities, 0);
+        let told = (stats.stored, stats.duplicates, stats.conflicts);
+        ensure!(told == expected, "the store counts {told:?}, and true is {expected:?}");
+    }
+    check_count(cluster, identities)?;
+    let cost = cluster.cost(before, after, deliveries, identities)?;
+    Ok(Figures { rate: deliveries as f64 / seconds, p99_ms: None, nodes_us: None, cost })
+}
+
+fn start(options: &Options, url: &str, partitions: u16, nodes: u32) -> anyhow::Result<Vec<Started>> {
+    let partitions = partitions.to_string();
+    (0..nodes)
+        .map(|node| {
+            let directory = Scratch::new(options, &format!("node-{node}"))?;
+            let arguments = ["--store", url, "--partitions", &partitions];
+            let server = Server::start_with(&options.server, &arguments, directory.path())?;
+            Ok(Started { server, _directory: directory })
+        })
+        .collect()
+}
+
+/// A node, and its directory, which goes after it.
+struct Started {
+    server: Server,
+    _directory: Scratch,
+}
+
+impl std::ops::Deref for Started {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
+fn over_http(cluster: &Cluster, nodes: &[Started], load: Load, deliveries: u64) -> anyhow::Result<Figures> {
+    let cpu = || nodes.iter().map(|node| cpu_seconds(node.pid())).sum::<anyhow::Result<f64>>();
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+    let before = (cluster.spent()?, cpu()?);
+    let (done, _) = as_fast_as_possible_over(&addresses, load, 0..deliveries, None)?;
+    let after = (cluster.spent()?, cpu()?);
+    done.check(&load.workload, 0)?;
+    // The database's totals, whichever node is asked.
+    for node in nodes {
+        node.check_stats(&load.workload, done.deliveries)?;
+    }
+    let identities = load.workload.identities(done.deliveries);
+    check_count(cluster, identities)?;
+    Ok(Figures {
+        rate: done.rate(),
+        p99_ms: Some(done.latency.value_at_quantile(0.99) as f64 / 1000.0),
+        nodes_us: Some((after.1 - before.1) * 1e6 / done.deliveries as f64),
+        cost: cluster.cost(before.0, after.0, done.deliveries, identities)?,
+    })
+}
+
+fn check_count(cluster: &Cluster, identities: u64) -> anyhow::Result<()> {
+    let count = cluster.count()?;
+    ensure!(count == identities, "there are {count} events, and {identities} are new");
+    Ok(())
+}
+
+/// None if no run of it came to its end.
+fn line(run: &Run, runs: &[Run], rounds: &[Round]) -> Option<Line> {
+    let place_of = |kind: Kind| runs.iter().position(|run| run.kind == kind);
+    let place = place_of(run.kind)?;
+    let figures = || rounds.iter().filter_map(|round| round[place].as_ref());
+    let ratio = |other: Option<Kind>| {
+        let other = place_of(other?)?;
+        Spread::of_any(
+            rounds.iter().filter_map(|round| Some(round[place].as_ref()?.rate / round[other].as_ref()?.rate)),
+        )
+    };
+    let median = |figure: fn(&Figures) -> Option<f64>| {
+        Spread::of_any(figures().filter_map(figure)).map(|spread| spread.median)
+    };
+    Some(Line {
+        name: run.name.clone(),
+        deliveries: run.deliveries,
+        rate: Spread::of_any(figures().map(|figures| figures.rate))?,
+        of_raw: ratio(run.raw),
+        of_least: ratio(run.least),
+        p99_ms: median(|figures| figures.p99_ms),
+        nodes_us: median(|figures| figures.nodes_us),
+        cost: Cost {
+            wal_bytes: median(|figures| Some(figures.cost.wal_bytes))?,
+            database_us: median(|figures| Some(figures.cost.database_us))?,
+            table_bytes: median(|figures| Some(figures.cost.table_bytes))?,
+            index_bytes: median(|figures| Some(figures.cost.index_bytes))?,
+        },
+    })
+}

@@ -1,0 +1,83 @@
+//! The deliveries as the server hands them to a store: groups of one partition each, and who appends which.
+
+use std::thread;
+use std::time::Instant;
+
+use aggregator_core::{Event, Partition, Partitions};
+use anyhow::{Context as _, anyhow};
+
+use crate::workload::{Row, TEMPLATE, Workload};
+
+/// Events of a transaction: what eight requests of 500 give each of four partitions.
+pub(super) const GROUP: usize = 1_000;
+
+pub(super) struct Group {
+    pub(super) partition: Partition,
+    /// Topic by topic, as a store gives them offsets.
+    pub(super) events: Vec<Event>,
+}
+
+/// The groups of each connection, in the order in which it appends them.
+pub(super) type Lanes = Vec<Vec<Group>>;
+
+/// The first `deliveries` in groups; as many lanes as there may be connections, but no more than partitions.
+pub(super) fn lanes(
+    workload: &Workload,
+    deliveries: u64,
+    partitions: Partitions,
+    connections: usize,
+) -> anyhow::Result<Lanes> {
+    let mut lanes: Lanes = Vec::new();
+    lanes.resize_with(connections.min(partitions.count().into()), Vec::new);
+    let mut open: Vec<Vec<Event>> = partitions.iter().map(|_| Vec::new()).collect();
+    let mut close = |partition: Partition, mut events: Vec<Event>| {
+        events.sort_by(|one, other| one.view().topic().cmp(other.view().topic()));
+        let lane = usize::from(partition.0) % lanes.len();
+        lanes[lane].push(Group { partition, events });
+    };
+    let mut text = TEMPLATE.to_vec();
+    for n in 0..deliveries {
+        workload.render(workload.identity(n), &mut text);
+        let event = event(&Row::of(&text)).context("a delivery")?;
+        let partition = partitions.of(event.view().topic());
+        let events = &mut open[usize::from(partition.0)];
+        events.push(event);
+        if events.len() == GROUP {
+            close(partition, std::mem::take(events));
+        }
+    }
+    for (partition, events) in partitions.iter().zip(open) {
+        if !events.is_empty() {
+            close(partition, events);
+        }
+    }
+    Ok(lanes)
+}
+
+fn event(row: &Row<'_>) -> Result<Event, aggregator_core::InvalidField> {
+    Event::new(row.topic, row.event_id)?
+        .with_timestamp(row.timestamp)?
+        .with_source(row.source)?
+        .with_payload(row.payload)
+}
+
+/// Runs a thread per lane, each with a connection of its own; the seconds they took together.
+pub(super) fn run<C: Send>(
+    lanes: &Lanes,
+    connections: Vec<C>,
+    append: impl Fn(&mut C, &Group) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let threads: Vec<_> = lanes
+            .iter()
+            .zip(connections)
+            .map(|(groups, mut connection)| {
+                let append = &append;
+                scope.spawn(move || groups.iter().try_for_each(|group| append(&mut connection, group)))
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
+    Ok(started.elapsed().as_secs_f64())
+}

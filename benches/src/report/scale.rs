@@ -1,0 +1,46 @@
+//! The part about the store over PostgreSQL.
+
+use super::markdown::{count, ratio, row, spread, wide};
+use crate::measures::scale::Scale;
+
+pub(super) fn render(scale: &Scale) -> String {
+    let mut text = String::from("## Over PostgreSQL\n\n");
+    if let Some(reason) = &scale.skipped {
+        text.push_str(&format!("Skipped: {reason}.\n"));
+        return text;
+    }
+    text.push_str(&format!(
+        "PostgreSQL {version} on the same machine, over a Unix socket, as `initdb` makes it but for {settings};\n\
+         `fsync`, `synchronous_commit` and `full_page_writes` are on. {topics} topics. Every run has a database of its\n\
+         own. The raw insert is `INSERT … SELECT FROM unnest … ON CONFLICT DO NOTHING` of the same rows, repeats\n\
+         included, into the same table with the same indexes: a prepared statement of {group} rows is a transaction, and\n\
+         nothing is looked up, locked, counted or told. *store* appends the same groups from as many connections, without\n\
+         HTTP. The servers have default options; {connections} connections send batches, 64 single events. What they are held\n\
+         against had as many partitions in the same round; *of the least* compares with one partition, or one node.\n\
+         Times are processor time per delivery; bytes of log are per delivery, those of table and indexes per event.\n\n\
+         | what | deliveries | deliveries/s | of the raw insert | of the least | p99 (closed loop) | nodes | database \
+         | log | table | indexes |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        version = scale.version,
+        settings = scale.settings.join(", "),
+        topics = scale.topics,
+        group = scale.group,
+        connections = scale.connections,
+    ));
+    for line in &scale.lines {
+        let or_nothing = |figure: Option<String>| figure.unwrap_or_default();
+        let deliveries = wide(line.deliveries);
+        let figures = [
+            line.name.clone(),
+            count(deliveries),
+            spread(line.rate),
+            or_nothing(line.of_raw.map(ratio)),
+            or_nothing(line.of_least.map(ratio)),
+            or_nothing(line.p99_ms.map(|ms| format!("{ms:.1} ms"))),
+            or_nothing(line.nodes_us.map(|us| format!("{us:.1} µs"))),
+        ];
+        let cost = &line.cost;
+        let bytes = [cost.wal_bytes, cost.table_bytes, cost.index_bytes].map(|bytes| format!("{bytes:.0} B"));
+        row(&mut text, &figures, &[&[format!("{:.1} µs", cost.database_us)][..], &bytes].concat());
+    }
+    text
+}
