@@ -1,6 +1,7 @@
 //! The threads that append: each owns the queues of some partitions, takes all that waits, appends it
 //! as one group, and hands the receipts back.
 
+mod decided;
 mod group;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -20,6 +21,8 @@ use crate::health::Health;
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Instant, Mutex};
+
+use self::decided::Decided;
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
 pub(crate) type Appended = Result<Receipts, Arc<StoreError>>;
@@ -85,6 +88,7 @@ enum Message {
 pub(crate) struct Workers {
     queues: Vec<Sender<Message>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    decided: Arc<Decided>,
 }
 
 impl Workers {
@@ -95,12 +99,15 @@ impl Workers {
         health: &Arc<Health>,
     ) -> std::io::Result<Self> {
         let count = config.workers.get().min(usize::from(store.partitions().count()));
-        let mut workers = Self { queues: Vec::new(), threads: Mutex::default() };
+        let decided = Arc::new(Decided::default());
+        let mut workers =
+            Self { queues: Vec::new(), threads: Mutex::default(), decided: Arc::clone(&decided) };
         for number in 0..count {
             let (queue, jobs) = channel();
             let worker = Worker {
                 store: Arc::clone(store),
                 health: Arc::clone(health),
+                decided: Arc::clone(&decided),
                 jobs,
                 group_events: config.group_events.get(),
                 group_bytes: config.group_bytes.0,
@@ -118,6 +125,11 @@ impl Workers {
 
     pub(crate) fn count(&self) -> usize {
         self.queues.len()
+    }
+
+    /// What they have decided since the start.
+    pub(crate) fn decided(&self) -> decided::Totals {
+        self.decided.totals()
     }
 
     /// Queues a job. If its worker has ended, the job's reply is dropped, and that is the answer.
@@ -151,6 +163,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 struct Worker {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
+    decided: Arc<Decided>,
     jobs: Receiver<Message>,
     group_events: usize,
     group_bytes: usize,

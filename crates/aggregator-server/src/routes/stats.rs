@@ -1,4 +1,4 @@
-//! `GET /stats`: what happened over the store's whole life.
+//! `GET /stats`: what happened over the store's whole life, whichever processes did it, and this process's share.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,9 +32,22 @@ struct Stats {
     topics_total: u64,
     /// Seconds since the start of the process.
     uptime: f64,
+    node: Node,
     queue: Queue,
     workers: usize,
     store: Store,
+}
+
+/// What this process has done since its start, in the words of an answer to a publish request: `received` is the
+/// sum of the four below, and no outcome is counted inside another one.
+#[derive(Serialize)]
+struct Node {
+    received: u64,
+    stored: u64,
+    duplicates: u64,
+    conflicts: u64,
+    rejected: u64,
+    uptime: f64,
 }
 
 #[derive(Serialize)]
@@ -63,16 +76,18 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
         app.reads.run(|store| Ok((store.stats()?, store.topics(None, MAX_TOPICS)?))).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
     let decided = totals.stored + totals.duplicates;
+    let node = node(&app);
     Ok(json(&Stats {
         received: decided + used.events as u64,
         unique_processed: totals.stored,
         duplicate_dropped: totals.duplicates,
         conflicts: totals.conflicts,
         duplicate_rate: if decided == 0 { 0.0 } else { totals.duplicates as f64 / decided as f64 },
-        rejected: app.rejected.load(Ordering::Relaxed),
+        rejected: node.rejected,
         topics: topics.into_iter().map(|topic| topic.topic.to_string()).collect(),
         topics_total: totals.topics,
-        uptime: app.started.elapsed().as_secs_f64(),
+        uptime: node.uptime,
+        node,
         queue: Queue {
             events: used.events,
             capacity_events: capacity.events,
@@ -89,4 +104,16 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             bytes: totals.bytes,
         },
     }))
+}
+
+fn node(app: &App) -> Node {
+    let (decided, rejected) = (app.workers.decided(), app.rejected.load(Ordering::Relaxed));
+    Node {
+        received: decided.stored + decided.duplicates + decided.conflicts + rejected,
+        stored: decided.stored,
+        duplicates: decided.duplicates,
+        conflicts: decided.conflicts,
+        rejected,
+        uptime: app.started.elapsed().as_secs_f64(),
+    }
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aggregator_core::fail_point::{self, FailPoint};
-use aggregator_core::{AttemptId, DedupStore, Fault, Outcome, Partition, Receipt, StoreError};
+use aggregator_core::{AttemptId, DedupStore, Fault, Partition, Receipt, StoreError};
 use tracing::{debug, error, warn};
 
 use super::{FIRST_PAUSE, Job, LONGEST_PAUSE, Receipts, Worker};
@@ -88,7 +88,7 @@ impl Worker {
     fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
         FailPoint::BeforeReplies.reach();
         self.pause = FIRST_PAUSE;
-        let stored = receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count();
+        let stored = self.decided.add(&receipts);
         debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
         let mut receipts = Receipts::of_group(receipts);
         for job in jobs {

@@ -11,5 +11,6 @@ mod publish;
 mod read;
 #[path = "../shared/signal.rs"]
 mod signal;
+mod stats;
 mod support;
 mod transfer;

@@ -4,6 +4,7 @@ use aggregator_postgres::test_server::TestServer;
 use reqwest::Client;
 use serde_json::{Value, json};
 
+use crate::stats::share;
 use crate::support::{Process, events};
 
 async fn publish(server: &Process, body: &Value) -> Value {
@@ -40,4 +41,25 @@ async fn what_one_node_acknowledged_the_others_know_when_it_is_killed() {
     let check = Process::command(&["check", "--partitions", "8", "--store", &url]).output().unwrap();
     let told = String::from_utf8(check.stderr).unwrap();
     assert!(!check.status.success() && told.contains("created with 4") && !told.contains("s3cret"), "{told}");
+}
+
+#[tokio::test]
+async fn every_node_gives_the_totals_of_all_and_its_own_share() {
+    let Some(postgres) = TestServer::start(&[]) else { return };
+    let url = postgres.url();
+    let nodes: [_; 3] = std::array::from_fn(|_| Process::start_with(&url, &[]));
+    for (node, topics) in nodes.iter().zip([1, 2, 3]) {
+        for topic in 0..topics {
+            // The nodes send the same events: the first one stores them.
+            assert_eq!(publish(node, &events(&format!("t.{topic}"), 0..100)).await["received"], 100);
+        }
+    }
+    let mut shares = Vec::new();
+    for node in &nodes {
+        let stats = get(node, "/stats").await;
+        let totals = ["received", "unique_processed", "duplicate_dropped", "conflicts"];
+        assert_eq!(totals.map(|name| stats[name].as_u64().unwrap()), [600, 300, 300, 0]);
+        shares.push(share(&stats));
+    }
+    assert_eq!(shares, [[100, 100, 0, 0, 0], [200, 100, 100, 0, 0], [300, 100, 200, 0, 0]]);
 }

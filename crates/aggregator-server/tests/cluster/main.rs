@@ -1,0 +1,114 @@
+//! A cluster against the promises: three real nodes over one PostgreSQL behind a real HAProxy, under the load of real
+//! publishers, while nodes are killed with `kill -9` and the database crashes; read back in the end.
+//!
+//! `CLUSTER_ROUNDS` is how often (5), `CLUSTER_SEED` decides what is sent and what goes down when (1).
+//! `scripts/prove --cluster` is the long form.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+#![cfg(feature = "postgres")]
+
+mod ledger;
+mod parts;
+mod reader;
+mod round;
+#[path = "../shared/signal.rs"]
+mod signal;
+mod site;
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use crate::ledger::Ledger;
+use crate::parts::Publisher;
+use crate::reader::Reader;
+use crate::round::{Round, Rounds, Tally};
+use crate::site::Site;
+
+/// Nothing here takes nearly as long; what does is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TOPICS: u64 = 5;
+
+/// Of the 1,600 deliveries of a publisher.
+const UNIQUE: u64 = 1_120;
+
+/// What each of two publishers sends in a round: the same events, at the same time, in more than a second, so that
+/// what happens in the midst of it does. They do not give up before the cluster is back.
+const OPTIONS: &str = "--events 1600 --rate 1300 --dup 0.3 --batch 20 --topics 5 --concurrency 4 \
+     --retry-base-ms 5 --retry-cap-ms 100 --retry-attempts 1000000 --retry-deadline-ms 60000";
+
+#[test]
+fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order() {
+    let (rounds, seed) = (from_environment("CLUSTER_ROUNDS", 5), from_environment("CLUSTER_SEED", 1));
+    let Some(mut site) = Site::start() else { return };
+    let began = Instant::now();
+    // Pages of another size end at other places.
+    let readers = ["limit=1000", "topic=cluster.*&limit=37"];
+    let readers = readers.map(|query| Reader::start(&site.runtime, &site.url(), query));
+    let (mut ledger, mut tally, mut last) = (Ledger::default(), Tally::default(), String::new());
+    for round in Rounds::new(seed).take(rounds) {
+        last = options(&round);
+        publish(&mut site, &round, &last, &mut ledger);
+        tally.add(&round);
+        if !ledger.breaches.is_empty() {
+            break;
+        }
+    }
+    // What is broken may not come to an end.
+    assert_kept(&ledger, &site);
+    let topics = TOPICS * rounds as u64;
+    let before = site.stats_of_all();
+    ledger.check_stats(before, topics);
+    let output = Publisher::start(&site.url(), &last).finish();
+    ledger.check_resent(before, site.stats_of_all(), &output);
+    let read = readers.map(|reader| reader.finish(&site.runtime));
+    read.iter().for_each(|read| ledger.check_reader(read));
+    ledger.check_store(&site.end());
+
+    let Ledger { unique, acknowledged, retried, .. } = &ledger;
+    println!(
+        "{tally}; acknowledged: {acknowledged} deliveries of {unique} events, requests sent again: {retried}; pages \
+         refused to readers: {}; seed {seed}, {:.1} s",
+        read.iter().map(|read| read.refused).sum::<u64>(),
+        began.elapsed().as_secs_f64()
+    );
+    assert_kept(&ledger, &site);
+    if rounds >= Rounds::IN_A_DECK {
+        assert!(tally.is_complete(), "not every kind of round was tried: {tally}");
+        assert!(*retried > 0, "no request was hit by anything: nothing is proved");
+    }
+}
+
+fn assert_kept(ledger: &Ledger, site: &Site) {
+    let breaches = &ledger.breaches;
+    assert!(breaches.is_empty(), "promises were broken: {breaches:#?}\n{}", site.last_words());
+}
+
+fn options(round: &Round) -> String {
+    format!("{OPTIONS} --topic-prefix cluster.r{} --seed {}", round.number, round.seed)
+}
+
+/// Two publishers at work; in the midst of it, things go down and come back.
+fn publish(site: &mut Site, round: &Round, options: &str, ledger: &mut Ledger) {
+    let before = ledger.unique;
+    let mut publishers = [(); 2].map(|()| Publisher::start(&site.url(), &format!("{options} --chaos")));
+    let is_over = |publishers: &mut [Publisher; 2]| publishers.iter_mut().any(Publisher::is_over);
+    let share = before + round.events(UNIQUE);
+    site.await_that("the publishers have come this far", || {
+        is_over(&mut publishers)
+            || site.stats(&site.url()).is_some_and(|stats| stats.unique_processed >= share)
+    });
+    if is_over(&mut publishers) {
+        let breach = format!("{round:?}: a publisher was over before anything went down: nothing is proved");
+        ledger.breaches.push(breach);
+    }
+    site.suffer(round);
+    let outputs = publishers.map(Publisher::finish);
+    ledger.note(round, &outputs);
+}
+
+fn from_environment<T: FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}")),
+        Err(_) => default,
+    }
+}
