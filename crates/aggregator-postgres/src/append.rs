@@ -10,9 +10,11 @@ use aggregator_core::store::backend::too_many_topics;
 use aggregator_core::{AttemptId, EventRef, Fault, Outcome, Partition, Receipt, StoreError, Timestamp};
 use futures_util::future::{try_join, try_join5};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::PostgresOptions;
+use crate::details::{digest_of, sequence};
 use crate::fault::{Failure, Result, get, get_u64, signed, unavailable};
 use crate::group::{Kept, Known, Original, Plan, TopicRow, in_order, scope, topic_names};
 use crate::session::Session;
@@ -51,7 +53,9 @@ impl<'a, 'e> Append<'a, 'e> {
         session.heed_warnings();
         let mut known = self.begin(session).await?;
         let before = known.last_offset;
-        self.check_topics(session, &known).await?;
+        let names = || self.given.iter().map(EventRef::topic);
+        let is_known = |name: &str| known.topics.contains_key(name);
+        check_topics(session, self.options.max_topics, names, is_known).await?;
         let replayed = known.replayed.is_some();
         let plan = Plan::new(&mut known, &self.sorted)?;
         if replayed {
@@ -88,7 +92,7 @@ impl<'a, 'e> Append<'a, 'e> {
         let [tail] = tail.as_slice() else {
             return Err(Failure::corrupt(format!("partition {partition} has no row")));
         };
-        let now = self.now(&clock)?.max(Timestamp::from_micros(get(tail, 1)?));
+        let now = time(self.options, &clock)?.max(Timestamp::from_micros(get(tail, 1)?));
         Ok(Known {
             last_offset: get_u64(tail, 0)?,
             topic_count: get_u64(tail, 2)?,
@@ -100,42 +104,6 @@ impl<'a, 'e> Append<'a, 'e> {
                 None => None,
             },
         })
-    }
-
-    fn now(&self, clock: &[Row]) -> Result<Timestamp> {
-        let [clock] = clock else { return Err(Failure::corrupt("the database has no clock")) };
-        // Asked for each append: it may be another server by now, or other settings.
-        if self.options.require_sync_standby && get::<&str>(clock, 1)?.is_empty() {
-            return Err(unavailable("the server asks for no synchronous standby any more").into());
-        }
-        Ok(match &self.options.clock {
-            Some(clock) => clock(),
-            None => Timestamp::from_micros(get(clock, 0)?),
-        })
-    }
-
-    /// Refuses events whose topics would be too many. Counts all partitions' only if there is a new topic.
-    async fn check_topics(&self, session: &Session, known: &Known) -> Result<()> {
-        let names = self.given.iter().map(EventRef::topic);
-        if names.clone().all(|name| known.topics.contains_key(name)) {
-            return Ok(());
-        }
-        let counted = session.query(&session.statements.append().count_topics, &[]).await?;
-        let total = counted.first().map_or(Ok(0), |row| get_u64(row, 0))?;
-        let max_topics = self.options.max_topics;
-        let mut new = HashSet::new();
-        let mut faults = Vec::new();
-        for (index, name) in names.enumerate() {
-            if known.topics.contains_key(name) || new.contains(name) {
-                continue;
-            }
-            if total + (new.len() as u64) < max_topics {
-                new.insert(name);
-            } else {
-                faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
-            }
-        }
-        if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
     }
 
     /// The second round trip: writes and commits.
@@ -163,15 +131,7 @@ impl<'a, 'e> Append<'a, 'e> {
             session.run("COMMIT"),
         )
         .await;
-        written.map(drop).map_err(|failure| match failure {
-            // The constraints are the last guard: what they find was there and was not found.
-            Failure::Postgres(error) if failure_is_unique(&error) => StoreError::Corrupt {
-                what: "an event that was not found turned out to be there".into(),
-                source: Some(error.into()),
-            }
-            .into(),
-            other => other,
-        })
+        written.map(drop).map_err(unique_is_corrupt)
     }
 
     async fn write_events(&self, session: &Session, before: i64, now: i64, plan: &Plan<'_>) -> Result<()> {
@@ -249,8 +209,56 @@ impl<'a, 'e> Append<'a, 'e> {
     }
 }
 
-fn failure_is_unique(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
+/// What time it is, if the server is one that may be written to.
+pub(crate) fn time(options: &PostgresOptions, rows: &[Row]) -> Result<Timestamp> {
+    let [clock] = rows else { return Err(Failure::corrupt("the database has no clock")) };
+    // Asked for each append: it may be another server by now, or other settings.
+    if options.require_sync_standby && get::<&str>(clock, 1)?.is_empty() {
+        return Err(unavailable("the server asks for no synchronous standby any more").into());
+    }
+    Ok(match &options.clock {
+        Some(clock) => clock(),
+        None => Timestamp::from_micros(get(clock, 0)?),
+    })
+}
+
+/// Refuses items whose topics, given in their order, would be too many. Counts all partitions' only if there is
+/// a new topic.
+pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
+    session: &Session,
+    max_topics: u64,
+    names: impl Fn() -> I,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<()> {
+    if names().all(&is_known) {
+        return Ok(());
+    }
+    let counted = session.query(&session.statements.append().count_topics, &[]).await?;
+    let total = counted.first().map_or(Ok(0), |row| get_u64(row, 0))?;
+    let mut new = HashSet::new();
+    let mut faults = Vec::new();
+    for (index, name) in names().enumerate() {
+        if is_known(name) || new.contains(name) {
+            continue;
+        }
+        if total + (new.len() as u64) < max_topics {
+            new.insert(name);
+        } else {
+            faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
+}
+
+/// The constraints are the last guard: what they find was there and was not found.
+pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
+    match failure {
+        Failure::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            let what = "an event that was not found turned out to be there".into();
+            StoreError::Corrupt { what, source: Some(error.into()) }.into()
+        }
+        other => other,
+    }
 }
 
 fn topic(row: &Row) -> Result<(String, TopicRow)> {
@@ -261,17 +269,10 @@ fn topic(row: &Row) -> Result<(String, TopicRow)> {
 fn original(row: &Row) -> Result<(usize, Original)> {
     let position = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX);
     let purged: bool = get(row, 4)?;
-    let kept = if purged {
-        let digest: Option<&[u8]> = get(row, 5)?;
-        let digest =
-            digest.map(|digest| digest.try_into().map_err(|_| Failure::corrupt("a digest has not 16 bytes")));
-        Kept::Digest(digest.transpose()?)
-    } else {
-        Kept::Payload(get(row, 6)?)
-    };
+    let kept = if purged { Kept::Digest(digest_of(row, 5)?) } else { Kept::Payload(get(row, 6)?) };
     let original = Original {
         offset: get_u64(row, 1)?,
-        seq: get::<Option<i64>>(row, 2)?.map(|_| get_u64(row, 2)).transpose()?,
+        seq: sequence(row, 2)?,
         processed_at: Timestamp::from_micros(get(row, 3)?),
         kept,
     };

@@ -52,7 +52,7 @@ impl Statements {
 }
 
 statements! {
-    /// Those of an append and a purge.
+    /// Those of an append, a purge and an import.
     Append {
         lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
         clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
@@ -106,6 +106,41 @@ statements! {
                        FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
                        WHERE e.partition = $1 AND e.\"offset\" = n.at",
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
+        import_topics: "SELECT name, topic_id, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts
+                        FROM topics WHERE partition = $1 AND name = ANY($2)",
+        // As in an append, and all that has to be the same.
+        import_originals: "SELECT k.at, e.\"offset\", e.seq, e.processed_at, octet_length(e.payload), e.digest,
+                                  CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END,
+                                  e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+                           FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
+                               AS k(topic, event_id, source, payload_bytes, at)
+                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
+                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+        import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
+                          timestamp, payload, digest, sequence, content_type, attributes, processed_at)
+                      SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                             CASE WHEN n.by_source THEN n.source ELSE '' END,
+                             n.timestamp, n.payload, n.digest, n.sequence, n.content_type, n.attributes,
+                             n.processed_at
+                      FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::text[],
+                                  $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[])
+                          WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload,
+                                               digest, sequence, content_type, attributes, processed_at, at)",
+        import_new_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                                purged_offset, duplicates, conflicts)
+                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
+                                   n.purged_offset, n.duplicates, n.conflicts
+                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
+                                     duplicates, conflicts)",
+        import_old_topics: "UPDATE topics t SET last_seq = n.last_seq, purged_seq = n.purged_seq,
+                                purged_offset = n.purged_offset, duplicates = n.duplicates, conflicts = n.conflicts
+                            FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                                        $7::bigint[])
+                                AS n(topic_id, last_seq, purged_seq, purged_offset, duplicates, conflicts)
+                            WHERE t.partition = $1 AND t.topic_id = n.topic_id",
     }
 }
 
@@ -145,11 +180,20 @@ statements! {
                  WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
         seen: "SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
                FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
-               JOIN topics t ON t.partition = $1 AND t.name = k.topic
-               JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                   AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
+                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
         topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
                  WHERE name > $1 ORDER BY name LIMIT $2",
+        end: "SELECT last_offset FROM partitions WHERE partition = $1",
+        // Up to the one that reaches the bound of payload bytes.
+        rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
+                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+               FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
+                                   ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+                     FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
+               LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
+               WHERE e.before < $4 ORDER BY e.\"offset\"",
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
                         coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint FROM partitions",
     }

@@ -4,6 +4,7 @@
 mod attempts;
 mod conformance;
 mod limits;
+mod moving;
 mod nodes;
 mod opening;
 mod outages;
