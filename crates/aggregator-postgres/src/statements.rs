@@ -59,14 +59,17 @@ statements! {
                        coalesce(current_setting('synchronous_standby_names', true), '')",
         attempt: "SELECT first_offset, last_offset FROM appends WHERE partition = $1 AND attempt_id = $2",
         topics: "SELECT name, topic_id, scope, last_seq FROM topics WHERE partition = $1 AND name = ANY($2)",
-        // A payload comes back only if it can be the same: no more bytes than were sent.
+        // A payload comes back only if it can be the same: no more bytes than were sent. `OFFSET 0` keeps the planner
+        // from another order: while a table is empty, to go through all of it for all that is asked looks as cheap.
         originals: "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
                            CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
                     FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
                         AS k(topic, event_id, source, payload_bytes, at)
-                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
-                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+                    CROSS JOIN LATERAL (SELECT topic_id, scope FROM topics
+                                        WHERE partition = $1 AND name = k.topic OFFSET 0) t
+                    CROSS JOIN LATERAL (SELECT * FROM events
+                                        WHERE partition = $1 AND topic_id = t.topic_id AND event_id = k.event_id
+                                            AND source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END OFFSET 0) e",
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
         insert_events: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                             timestamp, payload, sequence, content_type, attributes, processed_at)
@@ -99,12 +102,12 @@ statements! {
                             SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT 200))",
         purgeable: "SELECT topic_id, last_seq, purged_seq, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
-                 WHERE partition = $1 AND topic_id = $2 AND \"offset\" > $3 AND seq IS NOT NULL
+                 WHERE partition = $1 AND topic_id + 0 = $2 AND \"offset\" > $3 AND seq IS NOT NULL
                  ORDER BY \"offset\" LIMIT $4",
         payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)",
         purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
                        FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
-                       WHERE e.partition = $1 AND e.\"offset\" = n.at",
+                       WHERE e.partition = $1 AND e.\"offset\" = n.at AND e.\"offset\" = ANY($2)",
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
         import_topics: "SELECT name, topic_id, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts
                         FROM topics WHERE partition = $1 AND name = ANY($2)",
@@ -114,9 +117,11 @@ statements! {
                                   e.source, e.timestamp, e.sequence, e.content_type, e.attributes
                            FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
                                AS k(topic, event_id, source, payload_bytes, at)
-                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
-                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+                    CROSS JOIN LATERAL (SELECT topic_id, scope FROM topics
+                                        WHERE partition = $1 AND name = k.topic OFFSET 0) t
+                    CROSS JOIN LATERAL (SELECT * FROM events
+                                        WHERE partition = $1 AND topic_id = t.topic_id AND event_id = k.event_id
+                                            AND source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END OFFSET 0) e",
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                           timestamp, payload, digest, sequence, content_type, attributes, processed_at)
                       SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
@@ -170,8 +175,9 @@ statements! {
         topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),
-        topic_up: scan!("e.topic_id = $4", ">", "ASC"),
-        topic_down: scan!("e.topic_id = $4", "<", "DESC"),
+        // As the index on topics has it.
+        topic_up: scan!("e.topic_id + 0 = $4", ">", "ASC"),
+        topic_down: scan!("e.topic_id + 0 = $4", "<", "DESC"),
         id_up: scan!("e.topic_id = $4 AND e.event_id = $5", ">", "ASC"),
         id_down: scan!("e.topic_id = $4 AND e.event_id = $5", "<", "DESC"),
         bodies: "SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
@@ -180,9 +186,11 @@ statements! {
                  WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
         seen: "SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
                FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
-                    JOIN topics t ON t.partition = $1 AND t.name = k.topic
-                    JOIN events e ON e.partition = $1 AND e.topic_id = t.topic_id AND e.event_id = k.event_id
-                        AND e.source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END",
+                    CROSS JOIN LATERAL (SELECT topic_id, scope FROM topics
+                                        WHERE partition = $1 AND name = k.topic OFFSET 0) t
+                    CROSS JOIN LATERAL (SELECT * FROM events
+                                        WHERE partition = $1 AND topic_id = t.topic_id AND event_id = k.event_id
+                                            AND source_key = CASE t.scope WHEN 0 THEN '' ELSE k.source END OFFSET 0) e",
         topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
                  WHERE name > $1 ORDER BY name LIMIT $2",
         end: "SELECT last_offset FROM partitions WHERE partition = $1",

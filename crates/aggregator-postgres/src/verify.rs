@@ -121,7 +121,10 @@ async fn check_index(session: &Session, report: &mut VerifyReport) -> Result<()>
             "identities",
             "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, event_id, source_key) r",
         ),
-        ("topics", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, \"offset\") r"),
+        (
+            "topics",
+            "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id + 0, \"offset\") r",
+        ),
         ("offsets", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, \"offset\") r"),
     ];
     for (of, count) in indexes {

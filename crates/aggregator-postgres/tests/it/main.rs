@@ -3,11 +3,13 @@
 
 mod attempts;
 mod conformance;
+mod edges;
 mod limits;
 mod moving;
 mod nodes;
 mod opening;
 mod outages;
+mod plans;
 mod proxy;
 mod standby;
 mod support;
