@@ -59,7 +59,7 @@ impl<'a, 'e> Append<'a, 'e> {
         let replayed = known.replayed.is_some();
         let plan = Plan::new(&mut known, &self.sorted)?;
         if replayed {
-            self.acknowledge(session, known.now).await?;
+            self.acknowledge(session, known.clock).await?;
         } else {
             self.write(session, &known, &plan).await?;
         }
@@ -92,10 +92,12 @@ impl<'a, 'e> Append<'a, 'e> {
         let [tail] = tail.as_slice() else {
             return Err(Failure::corrupt(format!("partition {partition} has no row")));
         };
-        let now = time(self.options, &clock)?.max(Timestamp::from_micros(get(tail, 1)?));
+        let clock = time(self.options, &clock)?;
+        let now = clock.max(Timestamp::from_micros(get(tail, 1)?));
         Ok(Known {
             last_offset: get_u64(tail, 0)?,
             topic_count: get_u64(tail, 2)?,
+            clock,
             now,
             topics: topics.iter().map(topic).collect::<Result<_>>()?,
             originals: originals.iter().map(original).collect::<Result<_>>()?,
@@ -111,6 +113,8 @@ impl<'a, 'e> Append<'a, 'e> {
         let statements = session.statements.append();
         let partition = &self.partition;
         let (before, now) = (signed(known.last_offset), known.now.as_micros());
+        // Not `now`, which a row that was imported can take a century ahead: attempts would be forgotten at once.
+        let clock = known.clock.as_micros();
         let stored = signed(plan.events.count() as u64);
         let new_topics = signed(plan.new_topics.ids.len() as u64);
         let last_offset = before + stored;
@@ -124,9 +128,9 @@ impl<'a, 'e> Append<'a, 'e> {
                 ),
                 session.execute(
                     &statements.insert_append,
-                    &[partition, &self.attempt.as_slice(), &(before + 1), &last_offset, &now],
+                    &[partition, &self.attempt.as_slice(), &(before + 1), &last_offset, &clock],
                 ),
-                session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(now)]),
+                session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(clock)]),
             ),
             session.run("COMMIT"),
         )
@@ -196,16 +200,17 @@ impl<'a, 'e> Append<'a, 'e> {
 
     /// Commits an append that is committed already, so that it is on the disk and the standbys now, whatever
     /// kept the first commit's answer.
-    async fn acknowledge(&self, session: &Session, now: Timestamp) -> Result<()> {
-        let (attempt, now) = (self.attempt.as_slice(), now.as_micros());
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.partition, &attempt, &now];
+    async fn acknowledge(&self, session: &Session, clock: Timestamp) -> Result<()> {
+        let (attempt, clock) = (self.attempt.as_slice(), clock.as_micros());
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.partition, &attempt, &clock];
         let touch = session.execute(&session.statements.append().touch_append, &parameters);
         try_join(touch, session.run("COMMIT")).await.map(drop)
     }
 
-    fn oldest_kept(&self, now: i64) -> i64 {
-        let kept = i64::try_from(self.options.attempts_kept.as_micros()).unwrap_or(i64::MAX);
-        now.saturating_sub(kept)
+    fn oldest_kept(&self, clock: i64) -> i64 {
+        // Whoever may still try an attempt has to find it.
+        let kept = self.options.attempts_kept.max(self.options.deadline * 2);
+        clock.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
     }
 }
 

@@ -196,6 +196,21 @@ fn every_call_knows_what_to_do_with_rows_without_payloads() {
 }
 
 #[test]
+fn the_time_of_imported_rows_does_not_forget_attempts() {
+    let Some(server) = TestServer::shared() else { return };
+    let store = open(&server.url(), &options());
+    let (id, batch) = (AttemptId::new(), events("t", 0..3));
+    let views: Vec<_> = batch.iter().map(Event::view).collect();
+    let first = store.append(Partition(0), id, &views).unwrap();
+    // From a store whose clock was a century ahead.
+    let far = Timestamp::from_micros(first[0].processed_at.as_micros() + 100 * 365 * 86_400 * 1_000_000);
+    let ahead = Record { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
+    import(&store, &[ahead.check().unwrap()]).unwrap();
+    assert_eq!(append(&store, &events("t", 3..4))[0].processed_at, far, "times do not go back");
+    assert_eq!(store.append(Partition(0), id, &views).unwrap(), first);
+}
+
+#[test]
 fn a_large_import_is_fast_and_within_its_bounds() {
     let Some(server) = TestServer::shared() else { return };
     const ROWS: u64 = 20_000;
