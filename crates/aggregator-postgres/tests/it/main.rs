@@ -4,6 +4,7 @@
 mod attempts;
 mod conformance;
 mod edges;
+mod injected;
 mod limits;
 mod moving;
 mod nodes;
@@ -11,6 +12,7 @@ mod opening;
 mod outages;
 mod plans;
 mod proxy;
+mod skipped;
 mod standby;
 mod support;
 mod tls;
