@@ -135,9 +135,9 @@ fn a_store_moves_to_postgres_and_back() {
     lab.export(&lab.sqlite("source.db"), "export");
     // The partitions are those of the new store.
     let message = succeed(lab.import("export", &database.url, &["--batch-rows", "300", "--partitions", "4"]));
-    assert!(message.starts_with("imported 2000 rows, 0 were there already"), "{message}");
+    assert!(message.contains("imported 2000 rows, 0 were there already"), "{message}");
     let message = succeed(lab.import("export", &database.url, &[]));
-    assert!(message.starts_with("imported 0 rows, 2000 were there already"), "{message}");
+    assert!(message.contains("imported 0 rows, 2000 were there already"), "{message}");
     succeed(Process::command(&["check", "--store", &database.url]));
     let source = of_file(&lab.path("source.db"));
     assert_eq!(contents(&database.open()), source);
@@ -185,9 +185,9 @@ fn identities_alone_seed_a_store_in_postgres() {
                {\"topic\":\"u\",\"event_id\":\"1\",\"source\":\"x\",\"scope\":\"source\"}\n";
     fs::write(lab.path("ids"), ids).unwrap();
     let message = succeed(lab.import("ids", &database.url, &["--ids-only"]));
-    assert!(message.starts_with("imported 2 identities, 0 were there already"), "{message}");
+    assert!(message.contains("imported 2 identities, 0 were there already"), "{message}");
     let message = succeed(lab.import("ids", &database.url, &["--ids-only"]));
-    assert!(message.starts_with("imported 0 identities, 2 were there already"), "{message}");
+    assert!(message.contains("imported 0 identities, 2 were there already"), "{message}");
 
     let node = Process::start_with(&database.url, &[]);
     let publish = |id: &str| {
