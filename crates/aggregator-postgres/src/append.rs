@@ -12,9 +12,11 @@ use aggregator_core::{
 };
 use futures_util::future::{try_join, try_join4};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::PostgresOptions;
+use crate::details::{digest_of, sequence};
 use crate::fault::{Failure, Result, get, get_u64, signed, unavailable};
 use crate::group::{Kept, Known, Original, Plan, TopicRow, Topics, in_order, scope, topic_names};
 use crate::session::Session;
@@ -86,11 +88,13 @@ impl<'a, 'e> Append<'a, 'e> {
         session.heed_warnings();
         let mut known = self.begin(session).await?;
         let before = known.last_offset;
-        self.check_topics(session, &known).await?;
+        let names = || self.given.iter().map(EventRef::topic);
+        let is_known = |name: &str| known.topics.contains_key(name);
+        check_topics(session, self.options.max_topics, names, is_known).await?;
         let replayed = known.replayed.is_some();
         let plan = Plan::new(&mut known, &self.sorted)?;
         if replayed {
-            self.acknowledge(session, known.now).await?;
+            self.acknowledge(session, known.clock).await?;
         } else {
             self.write(session, &known, &plan).await?;
         }
@@ -122,10 +126,12 @@ impl<'a, 'e> Append<'a, 'e> {
         let [tail] = tail.as_slice() else {
             return Err(Failure::corrupt(format!("partition {partition} has no row")));
         };
-        let now = self.now(&attempts)?.max(Timestamp::from_micros(get(tail, 1)?));
+        let clock = time(self.options, &attempts)?;
+        let now = clock.max(Timestamp::from_micros(get(tail, 1)?));
         Ok(Known {
             last_offset: get_u64(tail, 0)?,
             topic_count: get_u64(tail, 2)?,
+            clock,
             now,
             topics,
             originals,
@@ -178,47 +184,13 @@ impl<'a, 'e> Append<'a, 'e> {
         Ok(())
     }
 
-    fn now(&self, clock: &[Row]) -> Result<Timestamp> {
-        let [clock] = clock else { return Err(Failure::corrupt("the database has no clock")) };
-        // Asked for each append: it may be another server by now, or other settings.
-        if self.options.require_sync_standby && get::<&str>(clock, 1)?.is_empty() {
-            return Err(unavailable("the server asks for no synchronous standby any more").into());
-        }
-        Ok(match &self.options.clock {
-            Some(clock) => clock(),
-            None => Timestamp::from_micros(get(clock, 0)?),
-        })
-    }
-
-    /// Refuses events whose topics would be too many. Counts all partitions' only if there is a new topic.
-    async fn check_topics(&self, session: &Session, known: &Known) -> Result<()> {
-        let names = self.given.iter().map(EventRef::topic);
-        if names.clone().all(|name| known.topics.contains_key(name)) {
-            return Ok(());
-        }
-        let counted = session.query(&session.statements.append().count_topics, &[]).await?;
-        let total = counted.first().map_or(Ok(0), |row| get_u64(row, 0))?;
-        let max_topics = self.options.max_topics;
-        let mut new = HashSet::new();
-        let mut faults = Vec::new();
-        for (index, name) in names.enumerate() {
-            if known.topics.contains_key(name) || new.contains(name) {
-                continue;
-            }
-            if total + (new.len() as u64) < max_topics {
-                new.insert(name);
-            } else {
-                faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
-            }
-        }
-        if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
-    }
-
     /// The second round trip: writes and commits.
     async fn write(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
         let statements = session.statements.append();
         let partition = &self.partition;
         let (before, now) = (signed(known.last_offset), known.now.as_micros());
+        // Not `now`, which a row that was imported can take a century ahead: attempts would be forgotten at once.
+        let clock = known.clock.as_micros();
         let stored = signed(plan.events.count() as u64);
         let new_topics = signed(plan.new_topics.ids.len() as u64);
         let last_offset = before + stored;
@@ -238,22 +210,15 @@ impl<'a, 'e> Append<'a, 'e> {
                         &plan.conflicts,
                         &self.attempt.as_slice(),
                         &(before + 1),
+                        &clock,
                     ],
                 ),
-                session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(now)]),
+                session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(clock)]),
             ),
             session.run("COMMIT"),
         )
         .await;
-        written.map(drop).map_err(|failure| match failure {
-            // The constraints are the last guard: what they find was there and was not found.
-            Failure::Postgres(error) if failure_is_unique(&error) => StoreError::Corrupt {
-                what: "an event that was not found turned out to be there".into(),
-                source: Some(error.into()),
-            }
-            .into(),
-            other => other,
-        })
+        written.map(drop).map_err(unique_is_corrupt)
     }
 
     async fn write_events(&self, session: &Session, before: i64, now: i64, plan: &Plan<'_>) -> Result<()> {
@@ -311,21 +276,70 @@ impl<'a, 'e> Append<'a, 'e> {
 
     /// Commits an append that is committed already, so that it is on the disk and the standbys now, whatever
     /// kept the first commit's answer.
-    async fn acknowledge(&self, session: &Session, now: Timestamp) -> Result<()> {
-        let (attempt, now) = (self.attempt.as_slice(), now.as_micros());
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.partition, &attempt, &now];
+    async fn acknowledge(&self, session: &Session, clock: Timestamp) -> Result<()> {
+        let (attempt, clock) = (self.attempt.as_slice(), clock.as_micros());
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.partition, &attempt, &clock];
         let touch = session.execute(&session.statements.append().touch_append, &parameters);
         try_join(touch, session.run("COMMIT")).await.map(drop)
     }
 
-    fn oldest_kept(&self, now: i64) -> i64 {
-        let kept = i64::try_from(self.options.attempts_kept.as_micros()).unwrap_or(i64::MAX);
-        now.saturating_sub(kept)
+    fn oldest_kept(&self, clock: i64) -> i64 {
+        // Whoever may still try an attempt has to find it.
+        let kept = self.options.attempts_kept.max(self.options.deadline * 2);
+        clock.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
-fn failure_is_unique(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
+/// What time it is, if the server is one that may be written to.
+pub(crate) fn time(options: &PostgresOptions, rows: &[Row]) -> Result<Timestamp> {
+    let [clock] = rows else { return Err(Failure::corrupt("the database has no clock")) };
+    // Asked for each append: it may be another server by now, or other settings.
+    if options.require_sync_standby && get::<&str>(clock, 1)?.is_empty() {
+        return Err(unavailable("the server asks for no synchronous standby any more").into());
+    }
+    Ok(match &options.clock {
+        Some(clock) => clock(),
+        None => Timestamp::from_micros(get(clock, 0)?),
+    })
+}
+
+/// Refuses items whose topics, given in their order, would be too many. Counts all partitions' only if there is
+/// a new topic.
+pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
+    session: &Session,
+    max_topics: u64,
+    names: impl Fn() -> I,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<()> {
+    if names().all(&is_known) {
+        return Ok(());
+    }
+    let counted = session.query(&session.statements.append().count_topics, &[]).await?;
+    let total = counted.first().map_or(Ok(0), |row| get_u64(row, 0))?;
+    let mut new = HashSet::new();
+    let mut faults = Vec::new();
+    for (index, name) in names().enumerate() {
+        if is_known(name) || new.contains(name) {
+            continue;
+        }
+        if total + (new.len() as u64) < max_topics {
+            new.insert(name);
+        } else {
+            faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
+}
+
+/// The constraints are the last guard: what they find was there and was not found.
+pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
+    match failure {
+        Failure::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            let what = "an event that was not found turned out to be there".into();
+            StoreError::Corrupt { what, source: Some(error.into()) }.into()
+        }
+        other => other,
+    }
 }
 
 fn topic(row: &Row) -> Result<(String, TopicRow)> {
@@ -339,17 +353,10 @@ fn original(row: &Row, positions: &[usize]) -> Result<(usize, Original)> {
     let at = usize::try_from(get_u64(row, 0)?).ok().and_then(|at| positions.get(at.checked_sub(1)?));
     let &position = at.ok_or_else(|| Failure::corrupt("an identity was found that was not asked for"))?;
     let purged: bool = get(row, 4)?;
-    let kept = if purged {
-        let digest: Option<&[u8]> = get(row, 5)?;
-        let digest =
-            digest.map(|digest| digest.try_into().map_err(|_| Failure::corrupt("a digest has not 16 bytes")));
-        Kept::Digest(digest.transpose()?)
-    } else {
-        Kept::Payload(get(row, 6)?)
-    };
+    let kept = if purged { Kept::Digest(digest_of(row, 5)?) } else { Kept::Payload(get(row, 6)?) };
     let original = Original {
         offset: get_u64(row, 1)?,
-        seq: get::<Option<i64>>(row, 2)?.map(|_| get_u64(row, 2)).transpose()?,
+        seq: sequence(row, 2)?,
         processed_at: Timestamp::from_micros(get(row, 3)?),
         kept,
     };

@@ -12,6 +12,9 @@ use crate::fault::{Failure, Result, signed};
 pub(crate) struct Known {
     pub(crate) last_offset: u64,
     pub(crate) topic_count: u64,
+    /// What time it is.
+    pub(crate) clock: Timestamp,
+    /// The same, but not before the partition's last time.
     pub(crate) now: Timestamp,
     pub(crate) topics: HashMap<String, TopicRow>,
     /// By position in the group: what is stored under the event's identity.

@@ -222,3 +222,20 @@ fn notifications(news: &BTreeMap<u16, u64>) -> Vec<String> {
     }
     texts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_all_partitions_fit_into_notifications() {
+        // As many partitions and as large offsets as there can be.
+        let news: BTreeMap<u16, u64> = (0..1024).map(|partition| (partition, u64::MAX - 1)).collect();
+        let texts = notifications(&news);
+        assert!(texts.iter().all(|text| text.len() < 8_000), "PostgreSQL takes 8000 bytes");
+        let told: Vec<_> = texts.iter().flat_map(|text| text.split(' ')).collect();
+        assert_eq!(told.len(), 1024);
+        assert_eq!(told[1023], format!("1023:{}", u64::MAX - 1));
+        assert_eq!(notifications(&BTreeMap::new()), [""; 0]);
+    }
+}

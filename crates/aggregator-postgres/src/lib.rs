@@ -19,15 +19,18 @@
 //! without waiting for each other; every call blocks until it is done, as [`DedupStore`] has it.
 
 mod append;
+mod details;
 mod fault;
 mod group;
 mod herald;
+mod import;
 mod migrate;
 mod options;
 mod pool;
 mod purge;
 mod read;
 mod retry;
+mod rows;
 mod schema;
 mod session;
 mod statements;
@@ -42,10 +45,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
-use aggregator_core::store::{StoreInfo, StoreStats, TopicInfo, VerifyReport};
+use aggregator_core::store::{Import, Imported, RowLimit, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 use aggregator_core::{
     AttemptId, CommitCallback, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt,
-    Seen, StoreError, Topic,
+    Record, Seen, StoreError, Topic,
 };
 use tokio::runtime::Runtime;
 
@@ -256,6 +259,31 @@ impl DedupStore for PostgresStore {
         self.block_on(retry::verifying(&self.readers, async |session| {
             verify::verify(session, &self.info).await
         }))
+    }
+
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        check_partition(self.info.partitions, partition, std::iter::empty())?;
+        self.block_on(retry::reading(&self.readers, &self.options, "reading rows", async |session| {
+            rows::rows(session, partition, after, limit).await
+        }))
+    }
+
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        self.check_writable("import rows")?;
+        check_partition(self.info.partitions, partition, import.topic_names())?;
+        let importing = import::Importing::new(&self.options, partition, import);
+        let (imported, last_offset) =
+            self.block_on(retry::writing(&self.appenders, &self.options, "importing", async |session| {
+                importing.transact(session).await
+            }))?;
+        // Also one that found its rows: it may have stored them itself, and lost the answer.
+        self.announcer.committed(partition, last_offset);
+        Ok(imported)
     }
 
     /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.

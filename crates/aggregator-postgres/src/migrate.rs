@@ -6,7 +6,7 @@ use std::time::Duration;
 use aggregator_core::{Partitions, StoreError, StoreId};
 
 use tokio_postgres::error::SqlState;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::PostgresOptions;
 use crate::fault::{Failure, Result, get, unavailable};
@@ -33,6 +33,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
     // A reader's statements cannot be prepared before the tables are known to be there.
     let role = if options.read_only { Role::Herald } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
+    check_encoding(&session).await?;
     if !options.read_only && meta(&session).await?.is_none() {
         create(&session, connector.schema(), options).await?;
     }
@@ -57,6 +58,20 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         }
     }
     Ok(Opened { id, partitions, last_offsets, warnings })
+}
+
+/// Refuses a database that keeps text in another encoding: not all that is sent can be kept there, and what can has
+/// another length, by which payloads are compared.
+async fn check_encoding(session: &Session) -> Result<()> {
+    let row = session.client.query_one("SELECT current_setting('server_encoding', true)", &[]).await?;
+    match get::<Option<&str>>(&row, 0)? {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("UTF8") => {
+            let reason = format!("is {encoding}: use a database that was created with ENCODING 'UTF8'");
+            Err(StoreError::invalid("server_encoding", reason).into())
+        }
+        // Or it does not say: other engines know no other.
+        _ => Ok(()),
+    }
 }
 
 type Meta = HashMap<String, String>;
@@ -110,8 +125,9 @@ fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partit
 }
 
 async fn create(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+    let locks = has_advisory_locks(session).await?;
     for attempt in 1.. {
-        match try_create(session, schema, options).await {
+        match try_create(session, schema, options, locks).await {
             Ok(()) => break,
             // Somebody else was making the same tables in that moment.
             Err(failure)
@@ -130,13 +146,24 @@ async fn create(session: &Session, schema: &str, options: &PostgresOptions) -> R
     Ok(())
 }
 
+/// Whether they can be had, and not only by name: there are engines that know them and refuse them, and roles that
+/// may not use them.
+async fn has_advisory_locks(session: &Session) -> Result<bool> {
+    match session.client.query("SELECT pg_advisory_xact_lock(hashtext('aggregator'))", &[]).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_db_error().is_some() => {
+            debug!(%error, "there are no advisory locks");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// One transaction that makes what is not there, under a lock where the engine has one.
-async fn try_create(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, locks: bool) -> Result<()> {
     let client = &session.client;
-    let locks = client.query("SELECT 1 FROM pg_proc WHERE proname = 'pg_advisory_xact_lock'", &[]).await;
-    let has_lock = locks.is_ok_and(|rows| !rows.is_empty());
     session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-    if has_lock {
+    if locks {
         // Of a number that stands for the schema. It goes with the transaction.
         client
             .query_one("SELECT pg_advisory_xact_lock(hashtext($1))", &[&format!("aggregator {schema}")])

@@ -38,7 +38,7 @@ pub struct PostgresOptions {
     /// After how long without an answer the network takes the other side for dead. 20 s.
     pub dead_peer_timeout: Duration,
     /// How long it is remembered which events an append stored, so that a repeat of the same attempt is told
-    /// `stored` and not `duplicate`. 1 h.
+    /// `stored` and not `duplicate`; at least twice the deadline. 1 h.
     pub attempts_kept: Duration,
     /// The least time between two notifications of other nodes. 20 ms.
     pub notify_interval: Duration,

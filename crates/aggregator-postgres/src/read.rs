@@ -15,6 +15,7 @@ use futures_util::future::{try_join, try_join_all, try_join4};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use crate::details::sequence;
 use crate::fault::{Failure, Result, get, get_u64, signed};
 use crate::group::scope;
 use crate::session::Session;
@@ -223,7 +224,7 @@ fn event(row: &Row, partition: Partition) -> Result<StoredEvent> {
         timestamp: get(row, 3)?,
         source: get(row, 4)?,
         payload: get(row, 5)?,
-        sequence: get::<Option<i64>>(row, 6)?.map(|_| get_u64(row, 6)).transpose()?,
+        sequence: sequence(row, 6)?,
         content_type: get(row, 7)?,
         attributes: get(row, 8)?,
         seq: get_u64(row, 9)?,
@@ -254,7 +255,7 @@ pub(crate) async fn lookup(
         let seen = |row: &Row| {
             let at = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX) - 1;
             let seen = Seen {
-                seq: get::<Option<i64>>(row, 1)?.map(|_| get_u64(row, 1)).transpose()?,
+                seq: sequence(row, 1)?,
                 processed_at: Timestamp::from_micros(get(row, 2)?),
                 purged: get(row, 3)?,
             };

@@ -28,7 +28,7 @@ macro_rules! statements {
 macro_rules! identity {
     ($topic_id:literal, $source_key:literal) => {
         concat!(
-            "SELECT i.\"offset\", i.seq, i.processed_at, i.payload, i.digest FROM events i
+            "SELECT i.* FROM events i
              WHERE i.partition = $1 AND i.topic_id = ",
             $topic_id,
             " AND i.event_id >= k.event_id AND i.event_id <= k.event_id AND i.source_key = ",
@@ -68,7 +68,7 @@ impl Statements {
 }
 
 statements! {
-    /// Those of an append and a purge.
+    /// Those of an append, a purge and an import.
     Append {
         lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
         // The clock after the lock; and what became of the attempt, if it was made before.
@@ -112,7 +112,7 @@ statements! {
         // The partition's counters, and what the attempt stored.
         conclude: "WITH attempt AS (
                        INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
-                       VALUES ($1, $8, $9, $2, $3))
+                       VALUES ($1, $8, $9, $2, $10))
                    UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
                        stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
                    WHERE partition = $1",
@@ -122,14 +122,54 @@ statements! {
                             SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT 200))",
         purgeable: "SELECT topic_id, last_seq, purged_seq, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
-                 WHERE partition = $1 AND topic_id = $2 AND \"offset\" > $3 AND seq IS NOT NULL
+                 WHERE partition = $1 AND topic_id + 0 = $2 AND \"offset\" > $3 AND seq IS NOT NULL
                  ORDER BY \"offset\" LIMIT $4",
         payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)
                    ORDER BY \"offset\"",
         purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
                        FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
-                       WHERE e.partition = $1 AND e.\"offset\" = n.at",
+                       WHERE e.partition = $1 AND e.\"offset\" = n.at AND e.\"offset\" = ANY($2)",
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
+        clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                       coalesce(current_setting('synchronous_standby_names', true), '')",
+        update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
+                               stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
+                           WHERE partition = $1",
+        import_topics: "SELECT name, topic_id, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts
+                        FROM topics WHERE partition = $1 AND name = ANY($2)",
+        // As in an append, and all that has to be the same.
+        import_originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, octet_length(e.payload), e.digest,
+                                  CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END,
+                                  e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+                           FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
+                               AS k(topic, event_id, source, payload_bytes, at)
+                           JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                           CROSS JOIN LATERAL (",
+                           identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
+        import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
+                          timestamp, payload, digest, sequence, content_type, attributes, processed_at)
+                      SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                             CASE WHEN n.by_source THEN n.source ELSE '' END,
+                             n.timestamp, n.payload, n.digest, n.sequence, n.content_type, n.attributes,
+                             n.processed_at
+                      FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::text[],
+                                  $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[])
+                          WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload,
+                                               digest, sequence, content_type, attributes, processed_at, at)",
+        import_new_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                                purged_offset, duplicates, conflicts)
+                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
+                                   n.purged_offset, n.duplicates, n.conflicts
+                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
+                                     duplicates, conflicts)",
+        import_old_topics: "UPDATE topics t SET last_seq = n.last_seq, purged_seq = n.purged_seq,
+                                purged_offset = n.purged_offset, duplicates = n.duplicates, conflicts = n.conflicts
+                            FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                                        $7::bigint[])
+                                AS n(topic_id, last_seq, purged_seq, purged_offset, duplicates, conflicts)
+                            WHERE t.partition = $1 AND t.topic_id = n.topic_id",
     }
 }
 
@@ -159,8 +199,9 @@ statements! {
         topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),
-        topic_up: scan!("e.topic_id = $4", ">", "ASC"),
-        topic_down: scan!("e.topic_id = $4", "<", "DESC"),
+        // As the index on topics has it.
+        topic_up: scan!("e.topic_id + 0 = $4", ">", "ASC"),
+        topic_down: scan!("e.topic_id + 0 = $4", "<", "DESC"),
         id_up: scan!("e.topic_id = $4 AND e.event_id = $5", ">", "ASC"),
         id_down: scan!("e.topic_id = $4 AND e.event_id = $5", "<", "DESC"),
         bodies: "SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
@@ -174,6 +215,15 @@ statements! {
                identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
                  WHERE name > $1 ORDER BY name LIMIT $2",
+        end: "SELECT last_offset FROM partitions WHERE partition = $1",
+        // Up to the one that reaches the bound of payload bytes.
+        rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
+                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+               FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
+                                   ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+                     FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
+               LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
+               WHERE e.before < $4 ORDER BY e.\"offset\"",
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
                         coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint FROM partitions",
     }

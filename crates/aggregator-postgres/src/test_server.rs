@@ -18,6 +18,7 @@ pub struct TestServer {
     directory: PathBuf,
     settings: Vec<String>,
     running: Option<Child>,
+    frozen: bool,
     /// Deletes the directory; that of the shared server, which is never dropped, goes with the supervisor.
     _owned: Option<TempDir>,
 }
@@ -31,6 +32,7 @@ const SUPERVISOR: &str = r#"
 "$@" & server=$!
 read -r signal
 kill -"${signal:-QUIT}" "$server" 2>/dev/null
+kill -CONT "$server" 2>/dev/null
 wait "$server"
 if [ -z "$signal" ]; then rm -rf "$DIRECTORY"; fi
 "#;
@@ -88,7 +90,7 @@ impl TestServer {
             chown(&directory, Some(NOBODY.2), Some(NOBODY.2)).unwrap();
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Some(Self { programs, directory, settings, running: None, _owned: Some(owned) })
+        Some(Self { programs, directory, settings, running: None, frozen: false, _owned: Some(owned) })
     }
 
     /// The directory of its socket.
@@ -135,9 +137,41 @@ impl TestServer {
     /// # Panics
     /// If it was stopped already.
     pub fn stop(&mut self, signal: &str) {
+        if self.frozen {
+            self.thaw();
+        }
         let mut supervisor = self.running.take().unwrap();
         writeln!(supervisor.stdin.take().unwrap(), "{signal}").unwrap();
         supervisor.wait().unwrap();
+    }
+
+    /// Stops all its processes where they are. The kernel still takes connections, which nobody answers: so
+    /// looks a machine that hangs.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        // The one that makes the others first.
+        let main = self.main_process();
+        signal("STOP", &[main]);
+        signal("STOP", &children(main));
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn thaw(&mut self) {
+        self.frozen = false;
+        let main = self.main_process();
+        signal("CONT", &children(main));
+        signal("CONT", &[main]);
+    }
+
+    fn main_process(&self) -> u32 {
+        let written = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        written.lines().next().unwrap().parse().unwrap()
     }
 
     /// Starts it.
@@ -215,9 +249,33 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
+fn signal(signal: &str, processes: &[u32]) {
+    // The shell's own: a machine need not have it as a program.
+    let mut kill = Command::new("/bin/sh");
+    kill.args(["-c", "kill \"$@\"", "kill"]);
+    kill.arg(format!("-{signal}")).args(processes.iter().map(u32::to_string));
+    // One that ended meanwhile is none to be stopped.
+    kill.stderr(Stdio::null()).status().unwrap();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // Behind the name, which ends with the last bracket, come the state and the parent.
+    let parent_of = |process: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    all.filter(|process| parent_of(process) == Some(parent)).collect()
+}
+
+/// Names the directory with a directory per version, where it is not the usual one.
+const VERSIONS: &str = "AGGREGATOR_POSTGRES_VERSIONS";
+
 /// Where PostgreSQL's programs are: those of the newest version.
 fn programs() -> Option<PathBuf> {
-    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::env::var_os(VERSIONS).unwrap_or_else(|| "/usr/lib/postgresql".into());
+    let installed = fs::read_dir(versions).into_iter().flatten().flatten();
     let mut installed: Vec<_> = installed.map(|version| version.path().join("bin")).collect();
     installed.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();

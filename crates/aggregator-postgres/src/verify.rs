@@ -12,7 +12,7 @@ use crate::session::Session;
 const MAX_FAULTS: usize = 100;
 
 /// Each query finds what is wrong, in sentences.
-const CHECKS: [&str; 8] = [
+const CHECKS: [&str; 9] = [
     // Counters of a partition against its topics and its rows.
     "SELECT format('the counter %s of partition %s says %s, the rows say %s', what, partition, counted, rows)
      FROM (
@@ -48,6 +48,9 @@ const CHECKS: [&str; 8] = [
      FROM events e JOIN topics t USING (partition, topic_id)
      WHERE e.seq IS NOT NULL AND ((e.payload IS NULL) <> (e.seq <= t.purged_seq)
          OR (e.payload IS NULL) <> (e.digest IS NOT NULL) OR octet_length(e.digest) <> 16)",
+    "SELECT format('topic %s has an identity alone with a payload or a digest at offset %s', t.name, e.\"offset\")
+     FROM events e JOIN topics t USING (partition, topic_id)
+     WHERE e.seq IS NULL AND (e.payload IS NOT NULL OR e.digest IS NOT NULL)",
     "SELECT format('topic %s says it is purged to offset %s, which is not that of seq %s',
                    t.name, t.purged_offset, t.purged_seq)
      FROM topics t LEFT JOIN events e
@@ -121,7 +124,10 @@ async fn check_index(session: &Session, report: &mut VerifyReport) -> Result<()>
             "identities",
             "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, event_id, source_key) r",
         ),
-        ("topics", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id, \"offset\") r"),
+        (
+            "topics",
+            "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, topic_id + 0, \"offset\") r",
+        ),
         ("offsets", "SELECT count(*) FROM (SELECT 1 FROM events ORDER BY partition, \"offset\") r"),
     ];
     for (of, count) in indexes {

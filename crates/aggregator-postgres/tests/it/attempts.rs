@@ -25,15 +25,19 @@ fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
 #[test]
 fn a_commit_that_was_cut_off_is_told_as_stored() {
     let Some(server) = TestServer::shared() else { return };
-    for cut in [Cut::BeforeCommit, Cut::WithCommit, Cut::BeforeAnswer] {
-        let proxy = Proxy::new(server);
-        let store = open(&proxy.url(), &options());
+    let proxy = Proxy::new(server);
+    for (url, cut) in [proxy.url(), proxy.tcp_url()]
+        .iter()
+        .flat_map(|url| [Cut::BeforeCommit, Cut::WithCommit, Cut::BeforeAnswer].map(|cut| (url, cut)))
+    {
+        let before = proxy.cuts();
+        let store = open(url, &options());
         append(&store, &events("t", 0..5));
         proxy.cut(cut, 1);
         // Two of them repeat what was there, and one repeats another one.
         let batch = events("t", [3, 4, 5, 6, 7, 5]);
         let receipts = append(&store, &batch);
-        assert_eq!(proxy.cuts(), 1);
+        assert_eq!(proxy.cuts(), before + 1);
         assert_eq!(outcomes(&receipts), [Duplicate, Duplicate, Stored, Stored, Stored, Duplicate], "{cut:?}");
         let seqs: Vec<_> = receipts.iter().map(|receipt| receipt.seq.unwrap()).collect();
         assert_eq!(seqs, [4, 5, 6, 7, 8, 6], "{cut:?}");
@@ -115,15 +119,39 @@ fn an_attempt_with_other_events_is_refused() {
 #[test]
 fn attempts_are_forgotten_after_a_while() {
     let Some(server) = TestServer::shared() else { return };
-    let options = PostgresOptions { attempts_kept: Duration::from_millis(50), ..options() };
+    let options = options();
     let store = open(&server.url(), &options);
     for id in 0..20 {
         append(&store, &events("t", id..=id));
     }
-    std::thread::sleep(Duration::from_millis(100));
+    let kept = || server.sql(&format!("SELECT count(*) FROM {}.appends", options.schema));
+    assert_eq!(kept(), "20");
+    server.sql(&format!("UPDATE {}.appends SET at = at - 3601000000", options.schema));
     append(&store, &events("t", 20..21));
-    let kept = server.sql(&format!("SELECT count(*) FROM {}.appends", options.schema));
-    assert_eq!(kept, "1");
+    assert_eq!(kept(), "1");
+}
+
+#[test]
+fn an_attempt_is_kept_for_as_long_as_it_may_be_tried() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { attempts_kept: Duration::ZERO, ..options() };
+    let store = open(&server.url(), &options);
+    let (id, batch) = (AttemptId::new(), events("t", 0..2));
+    let first = attempt(&store, id, &batch).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    append(&store, &events("t", 2..3));
+    assert_eq!(attempt(&store, id, &batch).unwrap(), first);
+}
+
+#[test]
+fn an_attempt_is_answered_the_same_after_its_events_were_purged() {
+    let Some(server) = TestServer::shared() else { return };
+    let store = open(&server.url(), &options());
+    let (id, batch) = (AttemptId::new(), events("t", 0..4));
+    let first = attempt(&store, id, &batch).unwrap();
+    store.purge(&aggregator_core::Topic::new("t").unwrap(), 2).unwrap();
+    assert_eq!(attempt(&store, id, &batch).unwrap(), first);
+    assert_eq!(store.stats().unwrap().duplicates, 0);
 }
 
 #[test]

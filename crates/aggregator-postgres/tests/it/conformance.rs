@@ -40,7 +40,7 @@ impl Backend for Postgres {
 
     /// Each begins with tables to be made.
     fn model_runs(&self) -> u32 {
-        48
+        24
     }
 }
 

@@ -3,11 +3,16 @@
 
 mod attempts;
 mod conformance;
+mod edges;
+mod injected;
 mod limits;
+mod moving;
 mod nodes;
 mod opening;
 mod outages;
+mod plans;
 mod proxy;
+mod skipped;
 mod standby;
 mod support;
 mod tls;

@@ -1,14 +1,14 @@
 //! Several nodes over one database.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aggregator_core::{DedupStore, Partition, Partitions};
+use aggregator_core::{DedupStore, Partition, Partitions, Timestamp};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
-use crate::support::{append, await_that, events, open, options, publish_all};
+use crate::support::{append, assert_complete, await_that, events, open, options, publish_all};
 
 /// The offsets a store told.
 struct Heard(Arc<Mutex<Vec<u64>>>);
@@ -150,4 +150,74 @@ fn commits_are_told_with_their_partitions() {
         *expected.entry(one.partitions().of(&topic)).or_default() += 3;
     }
     await_that("all are heard of", || *told.lock().unwrap() == expected);
+}
+
+const STOPPING: &str = "AGGREGATOR_TEST_STOPPING_NODE";
+
+/// The node that the next test starts as a process of its own. It stops itself between the round trips of its second
+/// append, and so while it holds the partition.
+#[test]
+fn a_node_that_stops_itself() {
+    let Ok(node) = std::env::var(STOPPING) else { return };
+    let (url, schema) = node.split_once(' ').unwrap();
+    let appends = AtomicU32::new(0);
+    let clock = move || {
+        if appends.fetch_add(1, Ordering::SeqCst) == 1 {
+            signal("STOP", std::process::id());
+        }
+        Timestamp::now()
+    };
+    let options = PostgresOptions {
+        schema: schema.to_owned(),
+        application_name: format!("{schema}_stopping"),
+        idle_in_transaction_timeout: Duration::from_millis(700),
+        clock: Some(Arc::new(clock)),
+        ..PostgresOptions::default()
+    };
+    let store = open(url, &options);
+    append(&store, &events("t", 0..1));
+    assert_eq!(append(&store, &events("t", 1..3))[1].outcome, aggregator_core::Outcome::Stored);
+}
+
+fn signal(signal: &str, process: u32) {
+    let mut kill = std::process::Command::new("/bin/sh");
+    kill.args(["-c", "kill \"$0\" \"$1\"", &format!("-{signal}"), &process.to_string()]);
+    assert!(kill.status().unwrap().success());
+}
+
+/// Leaves no process behind, whatever becomes of the test.
+struct Node(std::process::Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_node_that_is_stopped_lets_go_of_its_partition() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let store = open(&server.url(), &options);
+    let mut node = std::process::Command::new(std::env::current_exe().unwrap());
+    node.args(["--exact", "nodes::a_node_that_stops_itself"]).stdout(std::process::Stdio::null());
+    node.env(STOPPING, format!("{} {}", server.url(), options.schema));
+    let mut node = Node(node.spawn().unwrap());
+    let holds = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}_stopping' AND state = 'idle in transaction'",
+        options.schema
+    );
+    let stopped = format!("/proc/{}/stat", node.0.id());
+    await_that("it is stopped in its append", || {
+        let state = std::fs::read_to_string(&stopped).unwrap();
+        state.contains(") T ") && server.sql(&holds) == "1"
+    });
+    let started = std::time::Instant::now();
+    append(&store, &events("t", 3..4));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    // It goes on where it was, is told that its transaction is gone, and tries again.
+    signal("CONT", node.0.id());
+    assert!(node.0.wait().unwrap().success());
+    assert_complete(&store, 4);
 }

@@ -8,7 +8,7 @@ use aggregator_core::{
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
-use crate::support::{append, assert_complete, events, new_schema, open, options};
+use crate::support::{OtherSession, append, assert_complete, events, new_schema, open, options};
 
 fn refusal(url: &str, options: &PostgresOptions) -> StoreError {
     PostgresStore::open_with(&url.parse().unwrap(), options.clone()).err().expect("it is refused")
@@ -183,4 +183,38 @@ fn a_read_only_database_is_unavailable_until_it_is_not() {
     server.sql(&format!("ALTER ROLE {role} RESET default_transaction_read_only"));
     append(&store, &events("t", 1..2));
     assert_complete(&store, 2);
+}
+
+#[test]
+fn an_engine_without_advisory_locks_will_do() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let (schema, role) = (&options.schema, format!("unlocked_{}", options.schema));
+    // There, but of no use: so it is where they are not made yet. In a database of its own, for it has a catalogue
+    // of its own.
+    server.sql(&format!("CREATE ROLE {role} LOGIN"));
+    server.sql(&format!("CREATE DATABASE {schema} OWNER {role}"));
+    OtherSession::new(server)
+        .sql(&format!("\\c {schema}\nREVOKE EXECUTE ON FUNCTION pg_advisory_xact_lock(bigint) FROM PUBLIC;"));
+    let url = server.url_of(&role).trim_end_matches("postgres").to_owned() + schema;
+    let nodes: Vec<_> = std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..4).map(|_| scope.spawn(|| open(&url, &options))).collect();
+        opening.into_iter().map(|node| node.join().unwrap()).collect()
+    });
+    assert_eq!(nodes.iter().map(|node| node.info().id).collect::<HashSet<_>>().len(), 1);
+    append(&nodes[0], &events("t", 0..3));
+    assert_complete(&nodes[3], 3);
+}
+
+#[test]
+fn a_database_that_does_not_hold_utf_8_is_refused() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let name = &options.schema;
+    server.sql(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"));
+    let url = server.url().trim_end_matches("postgres").to_owned() + name;
+    let error = refusal(&url, &options);
+    let StoreError::Invalid(faults) = &error else { panic!("{error}") };
+    assert_eq!(faults[0].error.field, "server_encoding");
+    assert!(error.to_string().contains("LATIN1"), "{error}");
 }

@@ -1,9 +1,13 @@
 //! Sessions and servers that go away under load.
 
-use aggregator_core::{DedupStore, DedupStoreExt, StoreError};
+use std::time::{Duration, Instant};
+
+use aggregator_core::{DedupStore, DedupStoreExt, Import, Partition, StoreError};
+use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 
-use crate::support::{append, assert_complete, events, open, options, publish_all};
+use crate::standby::either;
+use crate::support::{alone, append, assert_complete, events, open, options, publish_all};
 
 #[test]
 fn sessions_may_be_ended_under_load() {
@@ -59,15 +63,23 @@ fn what_contradicts_itself_is_found() {
         ("UPDATE topics SET last_seq = 4", "ends at seq 4"),
         ("UPDATE events SET payload = NULL WHERE seq = 3", "no payload"),
         ("UPDATE topics SET purged_offset = 3", "is purged to offset 3"),
-        ("UPDATE partitions SET last_offset = 6", "the counter last_offset"),
+        ("UPDATE partitions SET last_offset = 7", "the counter last_offset"),
         ("UPDATE topics SET name = 'moved', slot = 5", "has slot 5"),
         ("UPDATE events SET processed_at = 0 WHERE seq = 4", "goes back"),
         ("UPDATE events SET digest = 'x' WHERE seq = 1", "at seq 1"),
+        ("UPDATE events SET digest = substr(digest, 2) WHERE seq = 1", "at seq 1"),
+        ("UPDATE partitions SET stored = 4", "the counter stored"),
+        ("UPDATE partitions SET conflicts = 1", "the counter conflicts"),
+        ("DELETE FROM events WHERE \"offset\" = 2", "rows up to offset"),
+        ("UPDATE events SET seq = 3 WHERE seq = 2", "has seq 3 where 2 belongs"),
+        ("UPDATE events SET digest = 'x' WHERE seq IS NULL", "an identity alone"),
+        ("UPDATE events SET payload = '1' WHERE seq IS NULL", "an identity alone"),
     ] {
         let options = options();
         let store = open(&server.url(), &options);
         append(&store, &events("t", 0..5));
         store.purge(&aggregator_core::Topic::new("t").unwrap(), 1).unwrap();
+        store.import(Partition(0), Import::rows(&[alone("t", "alone")])).unwrap();
         assert_eq!(store.verify().unwrap().faults, [""; 0]);
         server.sql(&format!("SET search_path = {}; {damage}", options.schema));
         let faults = store.verify().unwrap().faults;
@@ -85,4 +97,34 @@ fn an_identity_that_was_not_found_and_is_there_is_corruption() {
     server.sql(&format!("UPDATE {}.events SET \"offset\" = 4 WHERE \"offset\" = 2", options.schema));
     let error = store.append_one(&events("t", 3..4)[0]).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn a_server_that_hangs_keeps_nobody_from_the_next_one() {
+    let Some(mut primary) = TestServer::start(&[]) else { return };
+    let standby = primary.standby(&[]);
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.sql("SELECT pg_reload_conf()");
+    crate::support::await_that("the standby is synchronous", || {
+        primary.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
+    });
+    let options = PostgresOptions {
+        deadline: Duration::from_secs(2),
+        connect_timeout: Duration::from_millis(500),
+        ..options()
+    };
+    let store = open(&either(&primary, &standby), &options);
+    append(&store, &events("t", 0..2));
+    primary.freeze();
+    standby.sql("SELECT pg_promote()");
+    // What is under way ends with its deadline; the next one finds the other server.
+    let (one, started) = (&events("t", 2..3)[0], Instant::now());
+    let error = store.append_one(one).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let started = Instant::now();
+    append(&store, &events("t", 2..4));
+    assert_complete(&store, 4);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    primary.thaw();
 }

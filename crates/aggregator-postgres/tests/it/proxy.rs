@@ -1,7 +1,7 @@
 //! A way to the server that is cut at a chosen moment.
 
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,6 +25,7 @@ pub(crate) enum Cut {
 
 pub(crate) struct Proxy {
     directory: TempDir,
+    port: u16,
     state: Arc<State>,
 }
 
@@ -44,28 +45,31 @@ impl Proxy {
     pub(crate) fn new(server: &TestServer) -> Self {
         let directory = TempDir::new().unwrap();
         let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
         let state = Arc::new(State {
             server: server.directory().join(SOCKET),
             cut: Mutex::new(None),
             left: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
         });
+        // They end with the process.
         let of_thread = Arc::clone(&state);
-        // It ends with the process.
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let (client, state) = (client.unwrap(), Arc::clone(&of_thread));
-                if let Ok(server) = UnixStream::connect(&state.server) {
-                    carry(&state, &client, &server);
-                }
-            }
-        });
-        Self { directory, state }
+        std::thread::spawn(move || listener.incoming().for_each(|client| carry(&of_thread, client.unwrap())));
+        let of_thread = Arc::clone(&state);
+        std::thread::spawn(move || tcp.incoming().for_each(|client| carry(&of_thread, client.unwrap())));
+        Self { directory, port, state }
     }
 
+    /// By a Unix socket.
     pub(crate) fn url(&self) -> String {
         let directory = self.directory.path().to_str().unwrap().replace('/', "%2F");
         format!("postgres://aggregator@{directory}/postgres")
+    }
+
+    /// By TCP.
+    pub(crate) fn tcp_url(&self) -> String {
+        format!("postgres://aggregator@127.0.0.1:{}/postgres", self.port)
     }
 
     /// The next `count` commits are cut like this.
@@ -90,21 +94,47 @@ impl State {
     }
 }
 
-fn carry(state: &Arc<State>, client: &UnixStream, server: &UnixStream) {
+/// What a proxy is asked through.
+trait Client: Read + Write + Send + Sized + 'static {
+    fn another(&self) -> Self;
+    fn end(&self);
+}
+
+impl Client for UnixStream {
+    fn another(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl Client for TcpStream {
+    fn another(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+fn carry(state: &Arc<State>, client: impl Client) {
+    let Ok(server) = UnixStream::connect(&state.server) else { return };
     let swallow = Arc::new(AtomicBool::new(false));
     let (state, swallow_here) = (Arc::clone(state), Arc::clone(&swallow));
-    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let (from, to) = (client.another(), server.another());
     std::thread::spawn(move || requests(&state, &swallow_here, from, to));
-    let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    std::thread::spawn(move || answers(&swallow, from, to));
+    std::thread::spawn(move || answers(&swallow, server, client));
 }
 
-fn close(one: &UnixStream, other: &UnixStream) {
-    let _ = one.shutdown(Shutdown::Both);
-    let _ = other.shutdown(Shutdown::Both);
+fn close(one: &impl Client, other: &impl Client) {
+    one.end();
+    other.end();
 }
 
-fn requests(state: &State, swallow: &AtomicBool, mut client: UnixStream, mut server: UnixStream) {
+fn requests(state: &State, swallow: &AtomicBool, mut client: impl Client, mut server: UnixStream) {
     let mut buffer = vec![0; 1 << 20];
     let mut pending = Vec::new();
     while let Ok(length @ 1..) = client.read(&mut buffer) {
@@ -145,7 +175,7 @@ fn is_beginning(bytes: &[u8]) -> bool {
     (1..COMMIT.len()).any(|length| bytes.ends_with(&COMMIT[..length]))
 }
 
-fn answers(swallow: &AtomicBool, mut server: UnixStream, mut client: UnixStream) {
+fn answers(swallow: &AtomicBool, mut server: UnixStream, mut client: impl Client) {
     let mut buffer = vec![0; 1 << 20];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
         if swallow.load(Ordering::SeqCst) {

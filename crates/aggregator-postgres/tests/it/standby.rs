@@ -19,7 +19,7 @@ fn synchronous(primary: &TestServer, names: &str) {
 }
 
 /// Either of two servers.
-fn either(one: &TestServer, other: &TestServer) -> String {
+pub(crate) fn either(one: &TestServer, other: &TestServer) -> String {
     let path = |server: &TestServer| server.directory().to_str().unwrap().replace('/', "%2F");
     format!("postgres://aggregator@{},{}/postgres?target_session_attrs=read-write", path(one), path(other))
 }

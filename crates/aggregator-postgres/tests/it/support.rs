@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aggregator_core::store::conformance::Options;
-use aggregator_core::{DedupStore, DedupStoreExt, Event, Order, Outcome, Partitions, Query, Receipt, Topic};
+use aggregator_core::{
+    CheckedRecord, DedupStore, DedupStoreExt, Event, Kept, Order, Outcome, Partitions, Query, Receipt,
+    Record, Timestamp, Topic,
+};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -48,6 +51,19 @@ pub(crate) fn events(topic: &str, ids: impl IntoIterator<Item = u32>) -> Vec<Eve
 
 pub(crate) fn append(store: &PostgresStore, events: &[Event]) -> Vec<Receipt> {
     store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap()
+}
+
+/// An identity that comes without an event.
+pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRecord {
+    let record = Record {
+        topic: topic.into(),
+        scope: None,
+        event_id: event_id.into(),
+        source: None,
+        processed_at: Timestamp::from_micros(1),
+        kept: Kept::Identity,
+    };
+    record.check().unwrap()
 }
 
 pub(crate) fn stored(receipts: &[Receipt]) -> usize {

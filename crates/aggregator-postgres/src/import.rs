@@ -1,0 +1,271 @@
+//! The transaction of an import: as that of an append, two round trips under the partition's lock, but that
+//! seqs and times are given, and that there are rows without payloads.
+//!
+//! It needs no attempt: an import whose answer was lost is run again, and finds its rows.
+
+mod plan;
+
+use std::collections::HashMap;
+
+use aggregator_core::event::{digest, slot};
+use aggregator_core::store::transfer::{Found, TopicState};
+use aggregator_core::store::{Import, Imported};
+use aggregator_core::{Kept, Partition, Timestamp};
+use futures_util::future::{try_join, try_join3, try_join4};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::PostgresOptions;
+use crate::append::{check_topics, time, unique_is_corrupt};
+use crate::details::{details, digest_of, sequence};
+use crate::fault::{Failure, Result, get, get_u64, signed};
+use crate::group::{scope, scope_number};
+use crate::session::Session;
+use plan::{Known, Plan, Topic, TopicRow};
+
+/// Payloads are fetched for their digests this many bytes at a time.
+const SLICE_BYTES: u64 = 8 << 20;
+
+/// One import, however often it has to be tried.
+pub(crate) struct Importing<'a> {
+    options: &'a PostgresOptions,
+    partition: i32,
+    import: Import<'a>,
+    /// Each once.
+    names: Vec<&'a str>,
+}
+
+/// A row that is stored with its payload while the import has a stub of it.
+struct Undigested {
+    position: usize,
+    offset: i64,
+    bytes: u64,
+}
+
+impl<'a> Importing<'a> {
+    pub(crate) fn new(options: &'a PostgresOptions, partition: Partition, import: Import<'a>) -> Self {
+        let mut names: Vec<_> = import.topic_names().collect();
+        names.sort_unstable();
+        names.dedup();
+        Self { options, partition: i32::from(partition.0), import, names }
+    }
+
+    /// The whole transaction: what became of the rows, and the partition's last offset. After an error the
+    /// session may be inside of it.
+    pub(crate) async fn transact(&self, session: &Session) -> Result<(Imported, u64)> {
+        session.heed_warnings();
+        let known = self.begin(session).await?;
+        let is_known = |name: &str| known.topics.contains_key(name);
+        check_topics(session, self.options.max_topics, || self.import.topic_names(), is_known).await?;
+        let plan = Plan::new(&known, self.import)?;
+        self.write(session, &known, &plan).await?;
+        session.check_warnings()?;
+        Ok((plan.imported, plan.last_offset))
+    }
+
+    /// The first round trip: takes the partition's lock and learns all that is known of the rows.
+    async fn begin(&self, session: &Session) -> Result<Known> {
+        let statements = session.statements.append();
+        let (partition, rows) = (&self.partition, self.import.rows);
+        let topics: Vec<_> = rows.iter().map(|row| row.topic.as_str()).collect();
+        let event_ids: Vec<_> = rows.iter().map(|row| row.event_id.as_str()).collect();
+        let sources: Vec<_> = rows.iter().map(|row| row.source()).collect();
+        let lengths: Vec<_> = rows.iter().map(|row| signed(row.payload_bytes() as u64)).collect();
+        let ((), (tail, now, topics, originals)) = try_join(
+            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            try_join4(
+                session.query(&statements.lock, &[partition]),
+                session.query(&statements.clock, &[]),
+                session.query(&statements.import_topics, &[partition, &self.names]),
+                session.query(
+                    &statements.import_originals,
+                    &[partition, &topics, &event_ids, &sources, &lengths],
+                ),
+            ),
+        )
+        .await?;
+        let [tail] = tail.as_slice() else {
+            return Err(Failure::corrupt(format!("partition {partition} has no row")));
+        };
+        // For what it says of standbys; rows have their times.
+        time(self.options, &now)?;
+        Ok(Known {
+            last_offset: get_u64(tail, 0)?,
+            newest: Timestamp::from_micros(get(tail, 1)?),
+            topic_count: get_u64(tail, 2)?,
+            topics: topics.iter().map(topic).collect::<Result<_>>()?,
+            originals: self.originals(session, &originals).await?,
+        })
+    }
+
+    async fn originals(&self, session: &Session, rows: &[Row]) -> Result<HashMap<usize, Found>> {
+        let mut originals = HashMap::with_capacity(rows.len());
+        let mut undigested = Vec::new();
+        for row in rows {
+            // Ordinals begin at 1.
+            let position = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX) - 1;
+            let record = &self.import.rows[position];
+            let same = match (get::<Option<i32>>(row, 4)?, &record.kept) {
+                (None, _) => record.is_stub(digest_of(row, 5)?),
+                (Some(bytes), Kept::Stub { .. }) => {
+                    let bytes = u64::try_from(bytes).unwrap_or(0);
+                    undigested.push(Undigested { position, offset: get(row, 1)?, bytes });
+                    false
+                }
+                // Without one, it is of another length.
+                (Some(_), _) => match get::<Option<&str>>(row, 6)? {
+                    Some(payload) => record.is_event(details(row, 7, payload)?),
+                    None => matches!(record.kept, Kept::Identity),
+                },
+            };
+            let seq = sequence(row, 2)?;
+            let processed_at = Timestamp::from_micros(get(row, 3)?);
+            originals.insert(position, Found { seq, processed_at, same });
+        }
+        self.compare_digests(session, &undigested, &mut originals).await?;
+        Ok(originals)
+    }
+
+    /// Stubs say no more of a payload than its digest.
+    async fn compare_digests(
+        &self,
+        session: &Session,
+        mut rows: &[Undigested],
+        originals: &mut HashMap<usize, Found>,
+    ) -> Result<()> {
+        while !rows.is_empty() {
+            let mut bytes = 0;
+            let until = rows.iter().position(|row| {
+                bytes += row.bytes;
+                bytes >= SLICE_BYTES
+            });
+            let (slice, rest) = rows.split_at(until.map_or(rows.len(), |at| at + 1));
+            rows = rest;
+            let offsets: Vec<_> = slice.iter().map(|row| row.offset).collect();
+            let statement = &session.statements.append().payloads;
+            let mut digests = HashMap::new();
+            for row in session.query(statement, &[&self.partition, &offsets]).await? {
+                digests.insert(get::<i64>(&row, 0)?, digest(get(&row, 1)?));
+            }
+            for row in slice {
+                if let (Some(found), Kept::Stub { digest, .. }) =
+                    (originals.get_mut(&row.position), &self.import.rows[row.position].kept)
+                {
+                    found.same = digests.get(&row.offset) == Some(digest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The second round trip: writes and commits. Also where nothing is new: whatever kept the answer of an
+    /// earlier commit, this one waits for the disk and the standbys.
+    async fn write(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
+        let new_topics = signed(plan.topics.iter().filter(|topic| topic.is_new()).count() as u64);
+        let (last_offset, newest) = (signed(plan.last_offset), plan.newest.as_micros());
+        let [stored, duplicates, conflicts] = [plan.stored, plan.duplicates, plan.conflicts].map(signed);
+        let written = try_join(
+            try_join3(
+                self.write_rows(session, known, plan),
+                self.write_topics(session, plan),
+                session.execute(
+                    &session.statements.append().update_partition,
+                    &[&self.partition, &last_offset, &newest, &new_topics, &stored, &duplicates, &conflicts],
+                ),
+            ),
+            session.run("COMMIT"),
+        )
+        .await;
+        written.map(drop).map_err(unique_is_corrupt)
+    }
+
+    async fn write_rows(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
+        let (new, before) = (&plan.rows, signed(known.last_offset));
+        if new.count() == 0 {
+            return Ok(());
+        }
+        let columns: [&(dyn ToSql + Sync); 14] = [
+            &self.partition,
+            &before,
+            &new.topic_ids,
+            &new.seqs,
+            &new.event_ids,
+            &new.sources,
+            &new.by_source,
+            &new.timestamps,
+            &new.payloads,
+            &new.digests,
+            &new.sequences,
+            &new.content_types,
+            &new.attributes,
+            &new.processed_at,
+        ];
+        let inserted = session.execute(&session.statements.append().import_rows, &columns).await?;
+        debug_assert_eq!(inserted, new.count() as u64);
+        Ok(())
+    }
+
+    async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
+        let statements = session.statements.append();
+        let insert = async {
+            let new: Vec<_> = plan.topics.iter().filter(|topic| topic.is_new()).collect();
+            if new.is_empty() {
+                return Ok(0);
+            }
+            let names: Vec<_> = new.iter().map(|topic| topic.name).collect();
+            let slots: Vec<_> = names.iter().map(|name| i32::from(slot(name))).collect();
+            let scopes: Vec<_> = new.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
+            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&new);
+            let parameters: [&(dyn ToSql + Sync); 10] = [
+                &self.partition,
+                &ids,
+                &names,
+                &slots,
+                &scopes,
+                &last_seqs,
+                &purged_seqs,
+                &purged_offsets,
+                &duplicates,
+                &conflicts,
+            ];
+            session.execute(&statements.import_new_topics, &parameters).await
+        };
+        let update = async {
+            let old: Vec<_> = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
+            if old.is_empty() {
+                return Ok(0);
+            }
+            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&old);
+            let parameters: [&(dyn ToSql + Sync); 7] =
+                [&self.partition, &ids, &last_seqs, &purged_seqs, &purged_offsets, &duplicates, &conflicts];
+            session.execute(&statements.import_old_topics, &parameters).await
+        };
+        try_join(insert, update).await.map(drop)
+    }
+}
+
+/// The ids, last seqs, purged seqs and offsets, duplicates and conflicts of topics.
+fn columns(topics: &[&Topic<'_>]) -> [Vec<i64>; 6] {
+    let column = |of: fn(&TopicRow) -> i64| topics.iter().map(|topic| of(&topic.row)).collect();
+    [
+        column(|row| row.id),
+        column(|row| signed(row.state.last_seq)),
+        column(|row| signed(row.state.purged_seq)),
+        column(|row| signed(row.purged_offset)),
+        column(|row| signed(row.duplicates)),
+        column(|row| signed(row.conflicts)),
+    ]
+}
+
+fn topic(row: &Row) -> Result<(String, TopicRow)> {
+    let state =
+        TopicState { scope: scope(get(row, 2)?)?, last_seq: get_u64(row, 3)?, purged_seq: get_u64(row, 4)? };
+    let topic = TopicRow {
+        id: get(row, 1)?,
+        state,
+        purged_offset: get_u64(row, 5)?,
+        duplicates: get_u64(row, 6)?,
+        conflicts: get_u64(row, 7)?,
+    };
+    Ok((get(row, 0)?, topic))
+}

@@ -1,0 +1,213 @@
+//! What becomes of imported rows, given what the database knows of them: no SQL, no waiting.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use aggregator_core::store::transfer::{self, Found, TopicState, Verdict};
+use aggregator_core::store::{Import, Imported, TopicInfo};
+use aggregator_core::{CheckedRecord, Fault, InvalidField, Kept, Scope, StoreError, Timestamp};
+
+use crate::details::details_of;
+use crate::fault::{Result, signed};
+
+/// What the database knows, as of the partition's lock.
+pub(super) struct Known {
+    pub(super) last_offset: u64,
+    /// The time of the newest row with a seq.
+    pub(super) newest: Timestamp,
+    pub(super) topic_count: u64,
+    pub(super) topics: HashMap<String, TopicRow>,
+    /// By position among the rows: what is stored under the row's identity.
+    pub(super) originals: HashMap<usize, Found>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TopicRow {
+    pub(super) id: i64,
+    pub(super) state: TopicState,
+    pub(super) purged_offset: u64,
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+}
+
+/// A topic that is met.
+pub(super) struct Topic<'r> {
+    pub(super) name: &'r str,
+    /// As the database has it; `None` if it is new.
+    before: Option<TopicRow>,
+    pub(super) row: TopicRow,
+}
+
+impl Topic<'_> {
+    pub(super) fn is_new(&self) -> bool {
+        self.before.is_none()
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        self.before.is_some_and(|before| before != self.row)
+    }
+}
+
+/// What is to be written, and what to tell.
+pub(super) struct Plan<'r> {
+    pub(super) imported: Imported,
+    pub(super) rows: NewRows<'r>,
+    pub(super) topics: Vec<Topic<'r>>,
+    by_name: HashMap<&'r str, usize>,
+    /// The first of each identity inside the import: the row, and when it is stored. The topic is that of
+    /// `topics`.
+    firsts: HashMap<(usize, &'r str, &'r str), (&'r CheckedRecord, Timestamp)>,
+    pub(super) last_offset: u64,
+    pub(super) newest: Timestamp,
+    /// Rows with a seq among the new ones.
+    pub(super) stored: u64,
+    /// By how much the counters grow.
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+    topic_count: u64,
+}
+
+/// The rows that are new, column by column, in the order of their offsets.
+#[derive(Default)]
+pub(super) struct NewRows<'r> {
+    pub(super) topic_ids: Vec<i64>,
+    pub(super) seqs: Vec<Option<i64>>,
+    pub(super) event_ids: Vec<&'r str>,
+    pub(super) sources: Vec<&'r str>,
+    pub(super) by_source: Vec<bool>,
+    pub(super) timestamps: Vec<&'r str>,
+    pub(super) payloads: Vec<Option<&'r str>>,
+    pub(super) digests: Vec<Option<&'r [u8]>>,
+    pub(super) sequences: Vec<Option<i64>>,
+    pub(super) content_types: Vec<Option<&'r str>>,
+    pub(super) attributes: Vec<Option<&'r str>>,
+    pub(super) processed_at: Vec<i64>,
+}
+
+impl<'r> Plan<'r> {
+    pub(super) fn new(known: &Known, import: Import<'r>) -> Result<Self> {
+        let mut plan = Self {
+            imported: Imported::default(),
+            rows: NewRows::default(),
+            topics: Vec::new(),
+            by_name: HashMap::new(),
+            firsts: HashMap::new(),
+            last_offset: known.last_offset,
+            newest: known.newest,
+            stored: 0,
+            duplicates: 0,
+            conflicts: 0,
+            topic_count: known.topic_count,
+        };
+        for (position, record) in import.rows.iter().enumerate() {
+            let original = known.originals.get(&position).copied();
+            let verdict = plan.row(known, record, original, import);
+            match verdict.map_err(|error| refused(position, error))? {
+                Verdict::Add(_) => plan.imported.added += 1,
+                Verdict::Present => plan.imported.present += 1,
+            }
+        }
+        for (index, totals) in (import.rows.len()..).zip(import.topics) {
+            plan.totals(known, totals).map_err(|error| refused(index, error))?;
+        }
+        Ok(plan)
+    }
+
+    fn row(
+        &mut self,
+        known: &Known,
+        record: &'r CheckedRecord,
+        original: Option<Found>,
+        import: Import<'r>,
+    ) -> std::result::Result<Verdict, InvalidField> {
+        let at = self.topic(known, &record.topic, record.scope.unwrap_or_default());
+        let topic = &mut self.topics[at].row;
+        let key = (at, record.event_id.as_str(), topic.state.scope.key(record.source()));
+        let found = original.or_else(|| self.firsts.get(&key).map(|first| found(record, first)));
+        let verdict = transfer::judge(record, topic.state, self.newest, found, import.times)?;
+        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        self.last_offset += 1;
+        if let Some(seq) = record.seq() {
+            topic.state.last_seq = seq;
+            self.newest = processed_at;
+            self.stored += 1;
+        }
+        if let Kept::Stub { seq, .. } = record.kept {
+            (topic.state.purged_seq, topic.purged_offset) = (seq, self.last_offset);
+        }
+        self.rows.push(topic, record, processed_at);
+        self.firsts.insert(key, (record, processed_at));
+        Ok(verdict)
+    }
+
+    fn totals(&mut self, known: &Known, totals: &'r TopicInfo) -> std::result::Result<(), InvalidField> {
+        let name = totals.topic.as_str();
+        let there = self.by_name.get(name).map(|&at| self.topics[at].row.state);
+        let there = there.or_else(|| known.topics.get(name).map(|topic| topic.state));
+        transfer::judge_topic(totals, there)?;
+        let at = self.topic(known, name, totals.scope);
+        let topic = &mut self.topics[at].row;
+        self.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
+        self.conflicts += totals.conflicts.saturating_sub(topic.conflicts);
+        topic.duplicates = topic.duplicates.max(totals.duplicates);
+        topic.conflicts = topic.conflicts.max(totals.conflicts);
+        Ok(())
+    }
+
+    /// The place of a topic, which is made if there is none.
+    fn topic(&mut self, known: &Known, name: &'r str, scope: Scope) -> usize {
+        let vacant = match self.by_name.entry(name) {
+            Entry::Occupied(at) => return *at.get(),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let before = known.topics.get(name).copied();
+        let row = before.unwrap_or_else(|| {
+            self.topic_count += 1;
+            let state = TopicState { scope, last_seq: 0, purged_seq: 0 };
+            let id = signed(self.topic_count);
+            TopicRow { id, state, purged_offset: 0, duplicates: 0, conflicts: 0 }
+        });
+        self.topics.push(Topic { name, before, row });
+        *vacant.insert(self.topics.len() - 1)
+    }
+}
+
+/// What an earlier row of the same import is to a later one.
+fn found(record: &CheckedRecord, &(first, processed_at): &(&CheckedRecord, Timestamp)) -> Found {
+    let same = match &first.kept {
+        Kept::Event(event) => record.is_event(details_of(event, first.source())),
+        Kept::Stub { digest, .. } => record.is_stub(Some(*digest)),
+        Kept::Identity => true,
+    };
+    Found { seq: first.seq(), processed_at, same }
+}
+
+impl<'r> NewRows<'r> {
+    pub(super) fn count(&self) -> usize {
+        self.seqs.len()
+    }
+
+    fn push(&mut self, topic: &TopicRow, record: &'r CheckedRecord, processed_at: Timestamp) {
+        let (event, digest) = match &record.kept {
+            Kept::Event(event) => (Some(event), None),
+            Kept::Stub { digest, .. } => (None, Some(digest.as_slice())),
+            Kept::Identity => (None, None),
+        };
+        self.topic_ids.push(topic.id);
+        self.seqs.push(record.seq().map(signed));
+        self.event_ids.push(&record.event_id);
+        self.sources.push(record.source());
+        self.by_source.push(topic.state.scope == Scope::Source);
+        self.timestamps.push(event.map_or("", |event| &event.timestamp));
+        self.payloads.push(event.map(|event| event.payload.as_str()));
+        self.digests.push(digest);
+        self.sequences.push(event.and_then(|event| event.sequence).map(signed));
+        self.content_types.push(event.and_then(|event| event.content_type.as_deref()));
+        self.attributes.push(event.and_then(|event| event.attributes.as_deref()));
+        self.processed_at.push(processed_at.as_micros());
+    }
+}
+
+fn refused(index: usize, error: InvalidField) -> StoreError {
+    StoreError::Invalid(vec![Fault { index: Some(index), error }])
+}
