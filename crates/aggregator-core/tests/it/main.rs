@@ -1,6 +1,7 @@
 //! The backends against the contract, and the SQLite file against the world.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod ahead;
 mod backup;
 mod bit_rot;
 mod conformance;
