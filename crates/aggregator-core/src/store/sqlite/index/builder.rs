@@ -22,16 +22,6 @@ pub(super) enum Task {
     Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input> },
 }
 
-impl Task {
-    /// About how many entries it merges.
-    pub(super) fn merged(&self) -> u64 {
-        match self {
-            Self::Flush { .. } => 0,
-            Self::Merge { run, sections, .. } => (run.entries >> run.bits) * sections.len() as u64,
-        }
-    }
-}
-
 /// Sections that a new one takes its entries from.
 pub(super) struct Input {
     run: u32,

@@ -20,11 +20,6 @@ const CROWDED: usize = 4;
 /// The most that is merged at a time, in sections of the usual size.
 const MAX_SECTIONS: u64 = 8;
 
-/// How many entries are merged for each that is appended, beyond the one at each level that it takes to keep
-/// up. So a merge is spread over the appends up to the next one of its level, and no stretch of them pays
-/// for all of it.
-const SPARE: u64 = 2;
-
 pub(in super::super) struct Upkeep {
     index: Arc<Index>,
     options: IndexOptions,
@@ -32,8 +27,6 @@ pub(in super::super) struct Upkeep {
     manifest: Manifest,
     builder: Builder,
     work: Work,
-    /// How many entries may be merged by now.
-    due: u64,
     /// Appends wait for every task, so that a seed brings back the same writes.
     in_step: bool,
 }
@@ -56,8 +49,8 @@ impl Upkeep {
         in_step: bool,
     ) -> std::io::Result<Self> {
         let builder = Builder::start(connection)?;
-        let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, due: 0, in_step };
-        upkeep.plan();
+        let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, in_step };
+        upkeep.plan(0);
         Ok(upkeep)
     }
 
@@ -80,7 +73,7 @@ impl Upkeep {
             Err(Missing::Failed(error)) => {
                 // The same once more, unless it was final.
                 self.work = Work::Idle;
-                self.plan();
+                self.plan(0);
                 return Err(Failure::Sqlite(error));
             }
         }
@@ -120,22 +113,18 @@ impl Upkeep {
         }
         held.freeze(self.options.recent as usize);
         drop(held);
-        let section = u64::from(self.options.section);
-        let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max();
-        let due = self.due + appended * (levels.unwrap_or(0) + SPARE);
-        self.due = due.min(section * MAX_SECTIONS);
         if matches!(self.work, Work::Idle) {
-            self.plan();
+            self.plan(appended);
         }
     }
 
-    /// Gives the builder its next task, if one is due.
-    fn plan(&mut self) {
+    /// Gives the builder its next task, if there is one, beside appends of so many events.
+    fn plan(&mut self, appended: u64) {
+        // As much as keeps up: an entry is written again at every level.
+        let section = u64::from(self.options.section);
+        let entries = (appended * 8).clamp(section, section * MAX_SECTIONS);
         let held = self.index.held();
-        let Some(task) = next_task(&held, &self.manifest, self.options, self.due) else { return };
-        let entries = task.merged();
-        if entries <= self.due || self.is_crowded() {
-            self.due = self.due.saturating_sub(entries);
+        if let Some(task) = next_task(&held, &self.manifest, self.options, entries) {
             self.builder.send(task);
             self.work = Work::Building;
         }
