@@ -32,6 +32,7 @@
 mod builder;
 mod check;
 mod chunk;
+mod filter;
 mod fingerprint;
 mod lookup;
 mod manifest;
@@ -205,10 +206,9 @@ impl Index {
         let (runs, covered) = (Arc::clone(&held.runs), held.covered);
         drop(held);
         let mut absent = vec![covered; fingerprints.len()];
-        // Run by run, so that the filters' cache misses do not wait for each other.
         for run in runs.iter() {
-            for (absent, &fingerprint) in absent.iter_mut().zip(fingerprints) {
-                if run.may_hold(fingerprint) {
+            for (absent, lacks) in absent.iter_mut().zip(run.lacks(fingerprints)) {
+                if !lacks {
                     *absent = 0;
                 }
             }

@@ -26,7 +26,7 @@ pub(super) enum Task {
 pub(super) struct Input {
     run: u32,
     section: u32,
-    head: Arc<Section>,
+    head: Section,
 }
 
 impl Input {

@@ -91,7 +91,7 @@ fn load(
         let mut sections = vec![None; live.start as usize];
         for number in live {
             let head = head(&mut select, run::section_key(entry.id, number)).map_err(tell);
-            sections.push(head.map_err(&mut *fault).ok().map(std::sync::Arc::new));
+            sections.push(head.map_err(&mut *fault).ok());
         }
         runs.push(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections });
     }

@@ -38,32 +38,36 @@ impl Widths {
     pub(super) fn capacity(self) -> usize {
         (MAX_BYTES - HEADER - PADDING) / usize::from(self.distance + self.offset)
     }
+
+    /// What the chunks of so many entries take together.
+    pub(super) fn bytes(self, entries: usize) -> usize {
+        entries.div_ceil(self.capacity()) * MAX_BYTES
+    }
 }
 
 fn bytes_of(number: u64) -> u8 {
     (1..8).find(|bytes| number >> (8 * bytes) == 0).unwrap_or(8)
 }
 
-/// Writes entries, at most [`Widths::capacity`] and at least one.
-pub(super) fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
+/// Writes entries, at most [`Widths::capacity`] and at least one, behind what is there.
+pub(super) fn encode(key: i64, entries: &[Entry], widths: Widths, chunks: &mut Vec<u8>) {
     let least = entries.iter().map(|entry| entry.offset).min().unwrap_or(0);
     let mut last = entries.first().map_or(0, |entry| entry.fingerprint);
     let count = u16::try_from(entries.len()).expect("a page holds fewer entries");
-    let mut chunk = Vec::with_capacity(MAX_BYTES);
-    chunk.extend([0; 8]);
-    chunk.extend(last.to_le_bytes());
-    chunk.extend(least.to_le_bytes());
-    chunk.extend(count.to_le_bytes());
-    chunk.extend([widths.distance, widths.offset]);
+    let start = chunks.len();
+    chunks.extend([0; 8]);
+    chunks.extend(last.to_le_bytes());
+    chunks.extend(least.to_le_bytes());
+    chunks.extend(count.to_le_bytes());
+    chunks.extend([widths.distance, widths.offset]);
     for entry in entries {
-        chunk.extend(&(entry.fingerprint - last).to_le_bytes()[..usize::from(widths.distance)]);
-        chunk.extend(&(entry.offset - least).to_le_bytes()[..usize::from(widths.offset)]);
+        chunks.extend(&(entry.fingerprint - last).to_le_bytes()[..usize::from(widths.distance)]);
+        chunks.extend(&(entry.offset - least).to_le_bytes()[..usize::from(widths.offset)]);
         last = entry.fingerprint;
     }
-    chunk.extend([0; PADDING]);
-    let checksum = xxh3_64_with_seed(&chunk[8..], key.cast_unsigned());
-    chunk[..8].copy_from_slice(&checksum.to_le_bytes());
-    chunk
+    chunks.extend([0; PADDING]);
+    let checksum = xxh3_64_with_seed(&chunks[start + 8..], key.cast_unsigned());
+    chunks[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The entries of what [`encode`] wrote under this key, or `None` if it is something else.
@@ -99,6 +103,12 @@ fn number(content: &[u8], at: usize, width: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
+        let mut chunk = Vec::new();
+        super::encode(key, entries, widths, &mut chunk);
+        chunk
+    }
 
     fn entries(count: u64) -> Vec<Entry> {
         let mut entries: Vec<_> = (0..count)

@@ -66,7 +66,7 @@ fn load(connection: &Connection, manifest: &Manifest, entry: &RunEntry) -> rusql
     let mut sections = Vec::with_capacity(entry.sections() as usize);
     sections.resize(live.start as usize, None);
     for number in live {
-        sections.push(Some(Arc::new(head(&mut select, run::section_key(entry.id, number))?)));
+        sections.push(Some(head(&mut select, run::section_key(entry.id, number))?));
     }
     Ok(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections })
 }

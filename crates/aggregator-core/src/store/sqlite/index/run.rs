@@ -1,9 +1,9 @@
 //! The entries of consecutive offsets, by fingerprint.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::Place;
+use super::filter::Spot;
 use super::fingerprint::BITS;
 use super::section::Section;
 
@@ -37,18 +37,29 @@ pub(super) struct Run {
     /// While it is merged: where it begins to answer. What comes before is with the new run.
     pub(super) from: u64,
     /// As many as are written; without those that lie before `from` altogether.
-    pub(super) sections: Vec<Option<Arc<Section>>>,
+    pub(super) sections: Vec<Option<Section>>,
 }
 
 impl Run {
-    fn section(&self, number: u32) -> Option<&Arc<Section>> {
+    fn section(&self, number: u32) -> Option<&Section> {
         self.sections.get(number as usize)?.as_ref()
     }
 
-    /// Whether one of its entries may have the fingerprint.
-    pub(super) fn may_hold(&self, fingerprint: u64) -> bool {
-        fingerprint >= self.from
-            && self.section(passed(self.bits, fingerprint)).is_some_and(|section| section.admits(fingerprint))
+    /// Which of the fingerprints none of its entries has, for sure, by their positions.
+    pub(super) fn lacks(&self, fingerprints: &[u64]) -> Vec<bool> {
+        // At first only what lies close together is read, so that the misses of the rest do not wait for each other.
+        let spot = |&fingerprint: &u64| {
+            let number = passed(self.bits, fingerprint);
+            let section = self.section(number).filter(|_| fingerprint >= self.from)?;
+            Some((number, section.spot(fingerprint)))
+        };
+        let spots: Vec<_> = fingerprints.iter().map(spot).collect();
+        let lacks = |found: Option<(u32, Option<Spot>)>| match found {
+            None => true,
+            Some((_, None)) => false,
+            Some((number, Some(spot))) => self.section(number).is_none_or(|section| !section.admits_at(spot)),
+        };
+        spots.into_iter().map(lacks).collect()
     }
 
     /// Which of its chunks may hold the fingerprint.
@@ -63,14 +74,14 @@ impl Run {
     }
 
     /// The sections with some of these fingerprints.
-    pub(super) fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (u32, Arc<Section>)> {
+    pub(super) fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (u32, Section)> {
         let range = range.start.max(self.from)..range.end;
         let numbers = if range.is_empty() {
             0..0
         } else {
             passed(self.bits, range.start)..passed(self.bits, range.end - 1) + 1
         };
-        numbers.filter_map(|number| Some((number, Arc::clone(self.section(number)?))))
+        numbers.filter_map(|number| Some((number, self.section(number)?.clone())))
     }
 
     /// Answers from `from` on only, and forgets what is not needed for that.

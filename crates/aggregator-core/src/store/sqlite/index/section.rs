@@ -9,27 +9,31 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use xorf::{BinaryFuse8, Descriptor, Filter as _};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunk::{self, Widths};
+use super::filter::{Filter, Spot};
 use super::{Entry, run};
 
-/// What is kept in memory of a section: 1.2 bytes per entry.
+/// What is kept in memory of a section: 1.2 bytes per entry, which clones share.
+#[derive(Clone)]
 pub(super) struct Section {
     pub(super) entries: u32,
     /// The first fingerprint of each chunk.
-    fences: Box<[u64]>,
+    fences: Arc<[u64]>,
     /// Whether a fingerprint may be in it. Without one, each may be: a filter cannot be made of every set.
-    filter: Option<BinaryFuse8>,
+    filter: Option<Filter>,
 }
 
 /// A section that is to be written.
 pub(super) struct NewSection {
-    pub(super) section: Arc<Section>,
+    pub(super) section: Section,
     pub(super) number: u32,
     pub(super) head: Vec<u8>,
-    pub(super) chunks: Vec<Vec<u8>>,
+    /// One behind the other, for memory in large pieces is there again when it was given back.
+    chunks: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 impl NewSection {
@@ -37,27 +41,31 @@ impl NewSection {
     pub(super) fn of(run: u32, number: u32, entries: &[Entry]) -> Self {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
-        let mut chunks = Vec::new();
+        let mut chunks = Vec::with_capacity(widths.bytes(entries.len()));
+        let mut ends = Vec::new();
         for (place, entries) in (0..).zip(entries.chunks(widths.capacity())) {
             fences.push(entries[0].fingerprint);
-            chunks.push(chunk::encode(run::chunk_key(run, number, place), entries, widths));
+            chunk::encode(run::chunk_key(run, number, place), entries, widths, &mut chunks);
+            ends.push(chunks.len());
         }
         let mut fingerprints: Vec<u64> = entries.iter().map(|entry| entry.fingerprint).collect();
         fingerprints.dedup();
-        let section = Section {
-            entries: count(entries.len()),
-            fences: fences.into(),
-            filter: if fingerprints.is_empty() { None } else { BinaryFuse8::try_from(&fingerprints).ok() },
-        };
+        let filter = Filter::of(&fingerprints);
+        let section = Section { entries: count(entries.len()), fences: fences.into(), filter };
         let head = section.encode(run::section_key(run, number));
-        Self { section: Arc::new(section), number, head, chunks }
+        Self { section, number, head, chunks, ends }
+    }
+
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(&start, &end)| &self.chunks[start..end])
     }
 }
 
 impl Section {
     /// Which of its chunks may hold the fingerprint.
     pub(super) fn probe(&self, fingerprint: u64) -> Option<Range<u32>> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.contains(&fingerprint)) {
+        if !self.admits(fingerprint) {
             return None;
         }
         let chunks = self.chunks(fingerprint..=fingerprint);
@@ -78,7 +86,18 @@ impl Section {
 
     /// Whether the filter lets the fingerprint through.
     pub(super) fn admits(&self, fingerprint: u64) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.contains(&fingerprint))
+        self.spot(fingerprint).is_none_or(|spot| self.admits_at(spot))
+    }
+
+    /// Where the filter would have it; `None` if there is no filter. See [`Self::admits_at`].
+    pub(super) fn spot(&self, fingerprint: u64) -> Option<Spot> {
+        self.filter.as_ref().map(|filter| filter.spot(fingerprint))
+    }
+
+    /// The second half of [`Self::admits`]. Of many fingerprints, first the spots of all are looked for and then all
+    /// are asked, so that their cache misses do not wait for each other.
+    pub(super) fn admits_at(&self, spot: Spot) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.admits(spot))
     }
 
     fn encode(&self, key: i64) -> Vec<u8> {
@@ -86,12 +105,8 @@ impl Section {
         head.extend(self.entries.to_le_bytes());
         head.extend(self.chunk_count().to_le_bytes());
         head.extend(self.fences.iter().flat_map(|fence| fence.to_le_bytes()));
-        if let Some(BinaryFuse8 { descriptor, fingerprints }) = &self.filter {
-            head.extend(descriptor.seed.to_le_bytes());
-            head.extend(descriptor.segment_length.to_le_bytes());
-            head.extend(descriptor.segment_length_mask.to_le_bytes());
-            head.extend(descriptor.segment_count_length.to_le_bytes());
-            head.extend(fingerprints);
+        if let Some(filter) = &self.filter {
+            filter.encode(&mut head);
         }
         let checksum = xxh3_64_with_seed(&head[8..], key.cast_unsigned());
         head[..8].copy_from_slice(&checksum.to_le_bytes());
@@ -107,7 +122,7 @@ impl Section {
         let entries = number(&mut rest)?;
         let chunks = number(&mut rest)?;
         let fences = (0..chunks).map(|_| long(&mut rest)).collect::<Option<_>>()?;
-        let filter = if rest.is_empty() { None } else { Some(filter(&mut rest)?) };
+        let filter = if rest.is_empty() { None } else { Some(Filter::decode(rest)?) };
         Some(Self { entries, fences, filter })
     }
 }
@@ -115,21 +130,6 @@ impl Section {
 /// Of entries or chunks.
 fn count(of: usize) -> u32 {
     u32::try_from(of).expect("the first bits of a keyed hash share a run out evenly")
-}
-
-fn filter(rest: &mut &[u8]) -> Option<BinaryFuse8> {
-    let descriptor = Descriptor {
-        seed: long(rest)?,
-        segment_length: number(rest)?,
-        segment_length_mask: number(rest)?,
-        segment_count_length: number(rest)?,
-    };
-    // The filter does not look where it reads.
-    let length = u64::from(descriptor.segment_count_length) + 2 * u64::from(descriptor.segment_length);
-    let sound = rest.len() as u64 == length
-        && descriptor.segment_length.is_power_of_two()
-        && descriptor.segment_length_mask == descriptor.segment_length - 1;
-    sound.then(|| BinaryFuse8 { descriptor, fingerprints: (*rest).into() })
 }
 
 fn number(rest: &mut &[u8]) -> Option<u32> {
@@ -164,11 +164,12 @@ mod tests {
             let new = NewSection::of(7, 3, &entries);
             let read = Section::decode(run::section_key(7, 3), &new.head).unwrap();
             assert!(Section::decode(run::section_key(7, 4), &new.head).is_none());
-            assert_eq!((u64::from(read.entries), read.chunk_count() as usize), (size, new.chunks.len()));
+            assert_eq!((u64::from(read.entries), read.chunk_count() as usize), (size, new.ends.len()));
             for entry in entries {
                 let chunks = read.probe(entry.fingerprint).unwrap();
                 let found = chunks.flat_map(|number| {
-                    chunk::decode(run::chunk_key(7, 3, number), &new.chunks[number as usize]).unwrap()
+                    let chunk = new.chunks().nth(number as usize).unwrap();
+                    chunk::decode(run::chunk_key(7, 3, number), chunk).unwrap()
                 });
                 assert!(found.into_iter().any(|found| found == entry), "{entry:?} of {size}");
             }
@@ -200,7 +201,8 @@ mod tests {
         let new = NewSection::of(1, 0, &entries);
         let chunks = new.section.probe(6).unwrap();
         let found = chunks.flat_map(|number| {
-            chunk::decode(run::chunk_key(1, 0, number), &new.chunks[number as usize]).unwrap()
+            let chunk = new.chunks().nth(number as usize).unwrap();
+            chunk::decode(run::chunk_key(1, 0, number), chunk).unwrap()
         });
         assert_eq!(found.filter(|entry| entry.fingerprint == 6).count(), 1_000);
     }

@@ -196,7 +196,7 @@ pub(super) fn write_slice(
         transaction.prepare_cached("INSERT INTO index_chunks (chunk, entries) VALUES (?1, ?2)")?;
     for new in &slice.sections {
         head.execute((run::section_key(slice.run.id, new.number), &new.head))?;
-        for (number, entries) in (0..).zip(&new.chunks) {
+        for (number, entries) in (0..).zip(new.chunks()) {
             chunk.execute((run::chunk_key(slice.run.id, new.number, number), entries))?;
         }
     }
@@ -241,7 +241,7 @@ impl Held {
         }
         for run in &mut *runs {
             if run.id == id {
-                let sections = slice.sections.iter().map(|new| Some(Arc::clone(&new.section)));
+                let sections = slice.sections.iter().map(|new| Some(new.section.clone()));
                 run.sections.extend(sections);
             } else {
                 run.advance(manifest.from(run.id));
