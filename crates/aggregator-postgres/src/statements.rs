@@ -38,6 +38,14 @@ macro_rules! identity {
     };
 }
 
+/// The event at an offset: of the indexes that begin with the partition, only the one of offsets gives this order.
+macro_rules! row_at {
+    () => {
+        "SELECT i.* FROM events i WHERE i.partition = $1 AND i.\"offset\" >= k.at AND i.\"offset\" <= k.at
+         ORDER BY i.\"offset\" LIMIT 1"
+    };
+}
+
 /// What a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
@@ -124,11 +132,16 @@ statements! {
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
                  WHERE partition = $1 AND topic_id + 0 = $2 AND \"offset\" > $3 AND seq IS NOT NULL
                  ORDER BY \"offset\" LIMIT $4",
-        payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)
-                   ORDER BY \"offset\"",
-        purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
-                       FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
-                       WHERE e.partition = $1 AND e.\"offset\" = n.at AND e.\"offset\" = ANY($2)",
+        payloads: concat!("SELECT e.\"offset\", e.payload FROM unnest($2::bigint[]) AS k(at)
+                   CROSS JOIN LATERAL (", row_at!(), ") AS e"),
+        // They are there. Not an UPDATE … FROM, for which the planner may go through the partition.
+        purge_events: concat!("INSERT INTO events (partition, \"offset\", topic_id, event_id, source, source_key, timestamp,
+                           processed_at, digest)
+                       SELECT $1, e.\"offset\", e.topic_id, e.event_id, e.source, e.source_key, e.timestamp,
+                              e.processed_at, k.digest
+                       FROM unnest($2::bigint[], $3::bytea[]) AS k(at, digest)
+                       CROSS JOIN LATERAL (", row_at!(), ") AS e
+                       ON CONFLICT (partition, \"offset\") DO UPDATE SET payload = NULL, digest = excluded.digest"),
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
         clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
                        coalesce(current_setting('synchronous_standby_names', true), '')",
