@@ -78,13 +78,16 @@ impl Statements {
 statements! {
     /// Those of an append, a purge and an import.
     Append {
-        lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
-        // The clock after the lock; and what became of the attempt, if it was made before.
-        attempt: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                         coalesce(current_setting('synchronous_standby_names', true), ''),
-                         a.first_offset, a.last_offset
-                  FROM (VALUES (1)) AS one LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2",
-        topics: "SELECT name, topic_id, scope, last_seq FROM topics WHERE partition = $1 AND name = ANY($2)",
+        // And what time it is, asked outside so that it is read once the lock is there.
+        lock: "SELECT p.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                      coalesce(current_setting('synchronous_standby_names', true), '')
+               FROM (SELECT last_offset, last_processed_at, topics FROM partitions
+                     WHERE partition = $1 FOR UPDATE) AS p",
+        // What became of the attempt, if it was made before, and the topics: a row at least.
+        topics: "SELECT a.first_offset, a.last_offset, t.name, t.topic_id, t.scope, t.last_seq
+                 FROM (VALUES (1)) AS one
+                 LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2
+                 LEFT JOIN topics t ON t.partition = $1 AND t.name = ANY($3)",
         // A payload comes back only if it can be the same: no more bytes than were sent.
         originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
                            CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
@@ -92,38 +95,41 @@ statements! {
                         AS k(topic_id, event_id, source_key, payload_bytes, at)
                     CROSS JOIN LATERAL (", identity!("k.topic_id", "k.source_key"), ") AS e"),
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
-        insert_events: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
-                            timestamp, payload, sequence, content_type, attributes, processed_at)
-                        SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
-                               CASE WHEN n.by_source THEN n.source ELSE '' END,
-                               n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
-                        FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
-                                    $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
-                            WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
-                                                 payload, sequence, content_type, attributes, at)",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
                         SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
                         FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
                                     $7::bigint[], $8::bigint[])
                             AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
-        // They are there. Not an UPDATE … FROM, which the planner may make a scan of all topics.
-        update_topics: "INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
-                            purged_offset, duplicates, conflicts)
-                        SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
-                        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
-                                    $7::bigint[], $8::bigint[])
-                            AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
-                        ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
-                            duplicates = t.duplicates + excluded.duplicates,
-                            conflicts = t.conflicts + excluded.conflicts",
-        // The partition's counters, and what the attempt stored.
-        conclude: "WITH attempt AS (
-                       INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
-                       VALUES ($1, $8, $9, $2, $10))
-                   UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
-                       stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
-                   WHERE partition = $1",
+        // The new events; their topics, but for those that are new, too; what the attempt stored; the counters. One
+        // statement, for each costs as much as some events. The topics are there: it is no UPDATE … FROM, which the
+        // planner may make a scan of all topics.
+        write: "WITH new_events AS (
+                    INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
+                        timestamp, payload, sequence, content_type, attributes, processed_at)
+                    SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                           CASE WHEN n.by_source THEN n.source ELSE '' END,
+                           n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
+                    FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
+                                $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
+                        WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
+                                             payload, sequence, content_type, attributes, at)),
+                old_topics AS (
+                    INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                        purged_offset, duplicates, conflicts)
+                    SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
+                    FROM unnest($14::bigint[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
+                                $19::bigint[], $20::bigint[])
+                        AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
+                    ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+                        duplicates = t.duplicates + excluded.duplicates,
+                        conflicts = t.conflicts + excluded.conflicts),
+                attempt AS (
+                    INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
+                    VALUES ($1, $21, $2 + 1, $22, $23))
+                UPDATE partitions SET last_offset = $22, last_processed_at = $3, topics = topics + $24,
+                    stored = stored + $25, duplicates = duplicates + $26, conflicts = conflicts + $27
+                WHERE partition = $1",
         // A write, so that the commit waits for the disk and the standbys as the first one should have.
         touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = $1 AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
@@ -143,8 +149,6 @@ statements! {
                        CROSS JOIN LATERAL (", row_at!(), ") AS e
                        ON CONFLICT (partition, \"offset\") DO UPDATE SET payload = NULL, digest = excluded.digest"),
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
-        clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                       coalesce(current_setting('synchronous_standby_names', true), '')",
         update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
                                stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
                            WHERE partition = $1",
