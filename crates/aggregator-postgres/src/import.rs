@@ -203,15 +203,14 @@ impl<'a> Importing<'a> {
 
     async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
         let statements = session.statements.append();
-        let insert = async {
-            let new: Vec<_> = plan.topics.iter().filter(|topic| topic.is_new()).collect();
-            if new.is_empty() {
+        let write = async |statement, topics: Vec<&Topic<'_>>| {
+            if topics.is_empty() {
                 return Ok(0);
             }
-            let names: Vec<_> = new.iter().map(|topic| topic.name).collect();
+            let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
             let slots: Vec<_> = names.iter().map(|name| i32::from(slot(name))).collect();
-            let scopes: Vec<_> = new.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
-            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&new);
+            let scopes: Vec<_> = topics.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
+            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&topics);
             let parameters: [&(dyn ToSql + Sync); 10] = [
                 &self.partition,
                 &ids,
@@ -224,19 +223,12 @@ impl<'a> Importing<'a> {
                 &duplicates,
                 &conflicts,
             ];
-            session.execute(&statements.import_new_topics, &parameters).await
+            session.execute(statement, &parameters).await
         };
-        let update = async {
-            let old: Vec<_> = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
-            if old.is_empty() {
-                return Ok(0);
-            }
-            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&old);
-            let parameters: [&(dyn ToSql + Sync); 7] =
-                [&self.partition, &ids, &last_seqs, &purged_seqs, &purged_offsets, &duplicates, &conflicts];
-            session.execute(&statements.import_old_topics, &parameters).await
-        };
-        try_join(insert, update).await.map(drop)
+        let new = plan.topics.iter().filter(|topic| topic.is_new()).collect();
+        let old = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
+        let insert = write(&statements.import_new_topics, new);
+        try_join(insert, write(&statements.import_old_topics, old)).await.map(drop)
     }
 }
 

@@ -38,6 +38,14 @@ macro_rules! identity {
     };
 }
 
+/// The topic of a name: of the indexes, only those that have the name give this order.
+macro_rules! topic_named {
+    () => {
+        "SELECT o.* FROM topics o WHERE o.partition = $1 AND o.name >= k.topic AND o.name <= k.topic
+         ORDER BY o.name LIMIT 1"
+    };
+}
+
 /// The event at an offset: of the indexes that begin with the partition, only the one of offsets gives this order.
 macro_rules! row_at {
     () => {
@@ -160,7 +168,7 @@ statements! {
                                   e.source, e.timestamp, e.sequence, e.content_type, e.attributes
                            FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
                                AS k(topic, event_id, source, payload_bytes, at)
-                           JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                           CROSS JOIN LATERAL (", topic_named!(), ") AS t
                            CROSS JOIN LATERAL (",
                            identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
@@ -181,12 +189,18 @@ statements! {
                                         $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
                                 AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
                                      duplicates, conflicts)",
-        import_old_topics: "UPDATE topics t SET last_seq = n.last_seq, purged_seq = n.purged_seq,
-                                purged_offset = n.purged_offset, duplicates = n.duplicates, conflicts = n.conflicts
-                            FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                                        $7::bigint[])
-                                AS n(topic_id, last_seq, purged_seq, purged_offset, duplicates, conflicts)
-                            WHERE t.partition = $1 AND t.topic_id = n.topic_id",
+        // They are there, as in an append.
+        import_old_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                                purged_offset, duplicates, conflicts)
+                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
+                                   n.purged_offset, n.duplicates, n.conflicts
+                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
+                                     duplicates, conflicts)
+                            ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+                                purged_seq = excluded.purged_seq, purged_offset = excluded.purged_offset,
+                                duplicates = excluded.duplicates, conflicts = excluded.conflicts",
     }
 }
 
