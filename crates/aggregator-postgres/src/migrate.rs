@@ -15,8 +15,9 @@ use crate::session::{Connector, Role, Session};
 
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
-/// How many partitions a store gets unless it is told otherwise.
-const DEFAULT_PARTITIONS: u16 = 16;
+/// How many partitions a store gets unless it is told otherwise: as many as a node has workers by default, and enough
+/// for one server. With more, the same events make more and smaller transactions.
+const DEFAULT_PARTITIONS: u16 = 4;
 
 /// What a database holds.
 pub(crate) struct Opened {

@@ -38,12 +38,12 @@ fn the_number_of_partitions_is_fixed_at_creation() {
         partitions: count.and_then(Partitions::new),
         ..PostgresOptions::default()
     };
-    assert_eq!(open(&server.url(), &with(None)).partitions().count(), 16);
-    assert_eq!(open(&server.url(), &with(Some(16))).partitions().count(), 16);
-    let error = refusal(&server.url(), &with(Some(4)));
+    assert_eq!(open(&server.url(), &with(None)).partitions().count(), 4);
+    assert_eq!(open(&server.url(), &with(Some(4))).partitions().count(), 4);
+    let error = refusal(&server.url(), &with(Some(16)));
     let StoreError::Invalid(faults) = &error else { panic!("{error}") };
     assert_eq!(faults[0].error.field, "partitions");
-    assert!(error.to_string().contains("16"), "{error}");
+    assert!(error.to_string().contains("created with 4"), "{error}");
 }
 
 #[test]
