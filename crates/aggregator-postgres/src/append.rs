@@ -128,7 +128,7 @@ impl<'a, 'e> Append<'a, 'e> {
         let replayed = replayed(&topics)?;
         let topics = topics.iter().filter_map(|row| topic(row).transpose()).collect::<Result<_>>()?;
         self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
-        let tail = Tail::new(&tail, self.options)?;
+        let tail = Tail::new(self.partition, &tail, self.options)?;
         let now = tail.clock.max(tail.newest);
         let Tail { last_offset, topic_count, clock, .. } = tail;
         Ok(Known { last_offset, topic_count, clock, now, topics, originals, replayed })
@@ -275,8 +275,10 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// If the server is one that may be written to.
-    pub(crate) fn new(rows: &[Row], options: &PostgresOptions) -> Result<Self> {
-        let [row] = rows else { return Err(Failure::corrupt("the partition has no row")) };
+    pub(crate) fn new(partition: i32, rows: &[Row], options: &PostgresOptions) -> Result<Self> {
+        let [row] = rows else {
+            return Err(Failure::corrupt(format!("partition {partition} has no row")));
+        };
         // Asked for each append: it may be another server by now, or other settings.
         if options.require_sync_standby && get::<&str>(row, 4)?.is_empty() {
             return Err(unavailable("the server asks for no synchronous standby any more").into());
@@ -334,7 +336,7 @@ pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
 
 /// The offsets that this attempt stored, if it was committed before.
 fn replayed(rows: &[Row]) -> Result<Option<RangeInclusive<u64>>> {
-    let [row, ..] = rows else { return Err(Failure::corrupt("an attempt is neither there nor not there")) };
+    let [row, ..] = rows else { return Err(Failure::corrupt("the query for an attempt has no row")) };
     match get::<Option<i64>>(row, 0)? {
         Some(_) => Ok(Some(get_u64(row, 0)?..=get_u64(row, 1)?)),
         None => Ok(None),

@@ -84,7 +84,7 @@ impl<'a> Importing<'a> {
         )
         .await?;
         // Its clock is of no use: rows have their times.
-        let Tail { last_offset, newest, topic_count, .. } = Tail::new(&tail, self.options)?;
+        let Tail { last_offset, newest, topic_count, .. } = Tail::new(self.partition, &tail, self.options)?;
         Ok(Known {
             last_offset,
             newest,
