@@ -24,6 +24,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
+    /// Of the group `scale`, only the lines with one of these in their names
+    #[arg(long, num_args = 1.., value_name = "TEXT")]
+    lines: Vec<String>,
+
     /// Measure the rivals, too
     #[arg(long)]
     rivals: bool,
@@ -93,6 +97,11 @@ impl Options {
             Measure::Rivals => self.only.contains(&measure),
             _ => self.only.is_empty() || self.only.contains(&measure),
         }
+    }
+
+    /// Whether a line of the group `scale` was asked for.
+    pub(crate) fn has_line(&self, name: &str) -> bool {
+        self.lines.is_empty() || self.lines.iter().any(|text| name.contains(text))
     }
 
     pub(crate) fn events(&self) -> u64 {

@@ -58,7 +58,7 @@ pub(crate) struct Line {
 enum Kind {
     Raw { partitions: u16 },
     Direct { partitions: u16 },
-    Http { partitions: u16, nodes: u32, batch: u32 },
+    Http { partitions: u16, nodes: u32, batch: u32, connections: u32 },
 }
 
 struct Run {
@@ -139,7 +139,7 @@ fn runs(options: &Options) -> Vec<Run> {
     let mut runs = Vec::new();
     for partitions in [1, 4, 16] {
         let kind = Kind::Raw { partitions };
-        runs.push(run(format!("raw insert, {}", in_flight(partitions)), all, kind));
+        runs.push(run(format!("raw insert, partitions: {partitions}, {}", in_flight(partitions)), all, kind));
     }
     for partitions in [1, 4, 16] {
         let name = format!("store, partitions: {partitions}, {}", in_flight(partitions));
@@ -149,25 +149,48 @@ fn runs(options: &Options) -> Vec<Run> {
             ..run(name, all, Kind::Direct { partitions })
         });
     }
-    for (partitions, nodes) in [(1, 1), (4, 1), (16, 1), (16, 2), (16, 3)] {
-        let kind = Kind::Http { partitions, nodes, batch: 500 };
-        let least = if nodes == 1 { 1 } else { 16 };
-        let least = Kind::Http { partitions: least, nodes: 1, batch: 500 };
+    let mut http = |partitions, nodes, batch, load: LoadOf| {
+        let kind = |partitions, nodes| {
+            let shares = if load == LoadOf::Each { nodes } else { 1 };
+            let connections = connections(options, batch) * shares;
+            Kind::Http { partitions, nodes, batch, connections }
+        };
+        let this = kind(partitions, nodes);
+        // Of batches there is a line with one partition.
+        let least = match (nodes, batch) {
+            (1, 1) => kind(4, 1),
+            (1, _) => kind(1, 1),
+            _ => kind(partitions, 1),
+        };
+        let what = if batch == 1 { "single events".to_owned() } else { format!("batches of {batch}") };
+        let more = if load == LoadOf::Each { " with a load each" } else { "" };
+        let name = format!("HTTP, {what}, partitions: {partitions}, nodes: {nodes}{more}");
         runs.push(Run {
-            raw: Some(Kind::Raw { partitions }),
-            least: (kind != least).then_some(least),
-            ..run(format!("HTTP, batches of 500, partitions: {partitions}, nodes: {nodes}"), all, kind)
+            raw: (batch > 1).then_some(Kind::Raw { partitions }),
+            least: (this != least).then_some(least),
+            ..run(name, if batch == 1 { all / 10 } else { all }, this)
         });
+    };
+    for (partitions, nodes) in [(1, 1), (4, 1), (4, 2), (4, 3), (16, 1), (16, 2), (16, 3)] {
+        http(partitions, nodes, 500, LoadOf::All);
     }
-    for nodes in [1, 3] {
-        let kind = Kind::Http { partitions: 16, nodes, batch: 1 };
-        let least = Kind::Http { partitions: 16, nodes: 1, batch: 1 };
-        runs.push(Run {
-            least: (kind != least).then_some(least),
-            ..run(format!("HTTP, single events, partitions: 16, nodes: {nodes}"), all / 10, kind)
-        });
+    for (partitions, nodes) in [(4, 1), (4, 3), (16, 1), (16, 3)] {
+        http(partitions, nodes, 1, LoadOf::All);
     }
+    for (partitions, batch) in [(4, 500), (16, 500), (4, 1), (16, 1)] {
+        http(partitions, 3, batch, LoadOf::Each);
+    }
+    runs.retain(|run| options.has_line(&run.name));
     runs
+}
+
+/// Whose the connections are that send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoadOf {
+    /// The same number of them, whatever the number of nodes.
+    All,
+    /// So many to each node.
+    Each,
 }
 
 fn run(name: String, deliveries: u64, kind: Kind) -> Run {
@@ -185,13 +208,13 @@ fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figure
     match run.kind {
         Kind::Raw { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, true),
         Kind::Direct { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, false),
-        Kind::Http { partitions, nodes, batch } => {
+        Kind::Http { partitions, nodes, batch, connections } => {
             let nodes = start(options, &url, partitions, nodes)?;
             let load = Load {
                 address: nodes[0].address,
                 workload,
                 batch,
-                connections: connections(options, batch),
+                connections,
                 results: if batch == 1 { Results::PerEvent } else { Results::Counts },
             };
             over_http(cluster, &nodes, load, run.deliveries)
@@ -210,7 +233,11 @@ fn appended(
     past: bool,
 ) -> anyhow::Result<Figures> {
     let count = Partitions::new(partitions).context("there are partitions")?;
-    let lanes = groups::lanes(workload, deliveries, count, APPENDERS)?;
+    let first = first(deliveries, 1);
+    let total = first + deliveries;
+    let [early, lanes] = [0..first, first..total];
+    let early = groups::lanes(workload, early, count, APPENDERS)?;
+    let lanes = groups::lanes(workload, lanes, count, APPENDERS)?;
     let store_options = PostgresOptions {
         partitions: Some(count),
         append_connections: APPENDERS,
@@ -219,22 +246,29 @@ fn appended(
     // It makes the tables for both.
     let url_of_store = url.parse().map_err(|reason: String| anyhow::anyhow!(reason))?;
     let store = PostgresStore::open_with(&url_of_store, store_options)?;
-    let before = cluster.spent()?;
-    let seconds = if past {
-        raw::insert(url, &lanes, partitions)?
-    } else {
-        groups::run(&lanes, lanes.iter().map(|_| ()).collect(), |(), group| {
+    let append = |lanes: &groups::Lanes| {
+        groups::run(lanes, &mut vec![(); lanes.len()], |(), group| {
             let views: Vec<EventRef<'_>> = group.events.iter().map(aggregator_core::Event::view).collect();
             let receipts = store.append(group.partition, AttemptId::new(), &views)?;
             ensure!(receipts.len() == views.len(), "a receipt is missing");
             Ok(())
-        })?
+        })
     };
+    let mut connections = Vec::new();
+    if past {
+        connections.resize_with(lanes.len(), || raw::Connection::open(url, partitions));
+    }
+    let mut connections = connections.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let mut run =
+        |lanes: &groups::Lanes| if past { raw::insert(&mut connections, lanes) } else { append(lanes) };
+    run(&early)?;
+    let before = cluster.spent()?;
+    let seconds = run(&lanes)?;
     let after = cluster.spent()?;
-    let identities = workload.identities(deliveries);
+    let identities = workload.identities(total);
     if !past {
         let stats = store.stats()?;
-        let expected = (identities, deliveries - identities, 0);
+        let expected = (identities, total - identities, 0);
         let told = (stats.stored, stats.duplicates, stats.conflicts);
         ensure!(told == expected, "the store counts {told:?}, and true is {expected:?}");
     }
@@ -273,15 +307,18 @@ impl std::ops::Deref for Started {
 fn over_http(cluster: &Cluster, nodes: &[Started], load: Load, deliveries: u64) -> anyhow::Result<Figures> {
     let cpu = || nodes.iter().map(|node| cpu_seconds(node.pid())).sum::<anyhow::Result<f64>>();
     let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+    let first = first(deliveries, load.batch);
+    as_fast_as_possible_over(&addresses, load, 0..first, None)?;
     let before = (cluster.spent()?, cpu()?);
-    let (done, _) = as_fast_as_possible_over(&addresses, load, 0..deliveries, None)?;
+    let (done, _) = as_fast_as_possible_over(&addresses, load, first..first + deliveries, None)?;
     let after = (cluster.spent()?, cpu()?);
-    done.check(&load.workload, 0)?;
+    done.check(&load.workload, first)?;
+    let total = first + done.deliveries;
     // The database's totals, whichever node is asked.
     for node in nodes {
-        node.check_stats(&load.workload, done.deliveries)?;
+        node.check_stats(&load.workload, total)?;
     }
-    let identities = load.workload.identities(done.deliveries);
+    let identities = load.workload.identities(total);
     check_count(cluster, identities)?;
     Ok(Figures {
         rate: done.rate(),
@@ -289,6 +326,12 @@ fn over_http(cluster: &Cluster, nodes: &[Started], load: Load, deliveries: u64) 
         nodes_us: Some((after.1 - before.1) * 1e6 / done.deliveries as f64),
         cost: cluster.cost(before.0, after.0, done.deliveries, identities)?,
     })
+}
+
+/// How many deliveries come before the clock runs, in whole requests: connections to the database are made, and
+/// statements planned, by those who first need them.
+fn first(deliveries: u64, batch: u32) -> u64 {
+    (deliveries / 5).next_multiple_of(batch.into())
 }
 
 fn check_count(cluster: &Cluster, identities: u64) -> anyhow::Result<()> {
@@ -322,6 +365,7 @@ fn line(run: &Run, runs: &[Run], rounds: &[Round]) -> Option<Line> {
         cost: Cost {
             wal_bytes: median(|figures| Some(figures.cost.wal_bytes))?,
             database_us: median(|figures| Some(figures.cost.database_us))?,
+            group: median(|figures| Some(figures.cost.group))?,
             table_bytes: median(|figures| Some(figures.cost.table_bytes))?,
             index_bytes: median(|figures| Some(figures.cost.index_bytes))?,
         },

@@ -15,11 +15,14 @@ pub(super) fn render(scale: &Scale) -> String {
          own. The raw insert is `INSERT … SELECT FROM unnest … ON CONFLICT DO NOTHING` of the same rows, repeats\n\
          included, into the same table with the same indexes: a prepared statement of {group} rows is a transaction, and\n\
          nothing is looked up, locked, counted or told. *store* appends the same groups from as many connections, without\n\
-         HTTP. The servers have default options; {connections} connections send batches, 64 single events. What they are held\n\
-         against had as many partitions in the same round; *of the least* compares with one partition, or one node.\n\
-         Times are processor time per delivery; bytes of log are per delivery, those of table and indexes per event.\n\n\
-         | what | deliveries | deliveries/s | of the raw insert | of the least | p99 (closed loop) | nodes | database \
-         | log | table | indexes |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         HTTP. The servers have default options; {connections} connections send batches, 64 single events: all nodes together\n\
+         share them, but for *a load each*, where every node has so many. A fifth of the deliveries come before the clock\n\
+         runs: connections are made, and statements planned, by those who first need them. What lines are held against\n\
+         had as many partitions in the same round; *of the least* compares with the fewest partitions, or with one node\n\
+         that has one load. *Per transaction* are deliveries, where notifications count as transactions, too. Times\n\
+         are processor time per delivery; bytes of log are per delivery, those of table and indexes per event.\n\n\
+         | what | deliveries | deliveries/s | of the raw insert | of the least | p99 (closed loop) | per transaction \
+         | nodes | database | log | table | indexes |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         version = scale.version,
         settings = scale.settings.join(", "),
         topics = scale.topics,
@@ -36,6 +39,7 @@ pub(super) fn render(scale: &Scale) -> String {
             or_nothing(line.of_raw.map(ratio)),
             or_nothing(line.of_least.map(ratio)),
             or_nothing(line.p99_ms.map(|ms| format!("{ms:.1} ms"))),
+            format!("{:.0}", line.cost.group),
             or_nothing(line.nodes_us.map(|us| format!("{us:.1} µs"))),
         ];
         let cost = &line.cost;

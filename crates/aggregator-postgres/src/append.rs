@@ -5,12 +5,13 @@
 //! obtained, and commits of one partition are in the order of their offsets.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use aggregator_core::store::backend::too_many_topics;
 use aggregator_core::{
     AttemptId, EventRef, Fault, Outcome, Partition, Receipt, Scope, StoreError, Timestamp,
 };
-use futures_util::future::{try_join, try_join4};
+use futures_util::future::{try_join, try_join3, try_join4};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -21,6 +22,10 @@ use crate::fault::{Failure, Result, get, get_u64, signed, unavailable};
 use crate::group::{Kept, Known, Original, Plan, TopicRow, Topics, in_order, scope, topic_names};
 use crate::session::Session;
 use crate::topics::TopicIds;
+
+/// How many appends come to one that forgets old attempts, which is one statement more. It forgets more of them than
+/// come to it.
+const PRUNED_ONCE_IN: u128 = 16;
 
 /// What an append came to.
 pub(crate) struct Appended {
@@ -111,37 +116,22 @@ impl<'a, 'e> Append<'a, 'e> {
         let names = topic_names(&self.sorted);
         let guesses = self.topic_ids.of(&names);
         let asked = Asked::new(&self.sorted, guesses.iter().copied());
-        let ((), (tail, attempts, topics, mut originals)) = try_join(
+        let ((), (tail, topics, mut originals)) = try_join(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            try_join4(
+            try_join3(
                 session.query(&statements.lock, &[partition]),
-                session.query(&statements.attempt, &[partition, attempt]),
-                session.query(&statements.topics, &[partition, &names]),
+                session.query(&statements.topics, &[partition, attempt, &names]),
                 self.originals(session, &asked),
             ),
         )
         .await?;
-        let topics = topics.iter().map(topic).collect::<Result<HashMap<_, _>>>()?;
+        let replayed = replayed(&topics)?;
+        let topics = topics.iter().filter_map(|row| topic(row).transpose()).collect::<Result<_>>()?;
         self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
-        let [tail] = tail.as_slice() else {
-            return Err(Failure::corrupt(format!("partition {partition} has no row")));
-        };
-        let clock = time(self.options, &attempts)?;
-        let now = clock.max(Timestamp::from_micros(get(tail, 1)?));
-        Ok(Known {
-            last_offset: get_u64(tail, 0)?,
-            topic_count: get_u64(tail, 2)?,
-            clock,
-            now,
-            topics,
-            originals,
-            replayed: match attempts.first() {
-                Some(row) if get::<Option<i64>>(row, 2)?.is_some() => {
-                    Some(get_u64(row, 2)?..=get_u64(row, 3)?)
-                }
-                _ => None,
-            },
-        })
+        let tail = Tail::new(self.partition, &tail, self.options)?;
+        let now = tail.clock.max(tail.newest);
+        let Tail { last_offset, topic_count, clock, .. } = tail;
+        Ok(Known { last_offset, topic_count, clock, now, topics, originals, replayed })
     }
 
     /// What is stored under these identities, by position in the group.
@@ -186,92 +176,77 @@ impl<'a, 'e> Append<'a, 'e> {
 
     /// The second round trip: writes and commits.
     async fn write(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
-        let statements = session.statements.append();
-        let partition = &self.partition;
         let (before, now) = (signed(known.last_offset), known.now.as_micros());
         // Not `now`, which a row that was imported can take a century ahead: attempts would be forgotten at once.
         let clock = known.clock.as_micros();
         let stored = signed(plan.events.count() as u64);
         let new_topics = signed(plan.new_topics.ids.len() as u64);
         let last_offset = before + stored;
-        let written = try_join(
-            try_join4(
-                self.write_events(session, before, now, plan),
-                self.write_topics(session, plan),
-                session.execute(
-                    &statements.conclude,
-                    &[
-                        partition,
-                        &last_offset,
-                        &now,
-                        &new_topics,
-                        &stored,
-                        &plan.duplicates,
-                        &plan.conflicts,
-                        &self.attempt.as_slice(),
-                        &(before + 1),
-                        &clock,
-                    ],
-                ),
-                session.execute(&statements.prune_appends, &[partition, &self.oldest_kept(clock)]),
-            ),
+        let (events, topics) = (&plan.events, &plan.old_topics);
+        let attempt = self.attempt.as_slice();
+        let columns: [&(dyn ToSql + Sync); 27] = [
+            &self.partition,
+            &before,
+            &now,
+            &events.topic_ids,
+            &events.seqs,
+            &events.event_ids,
+            &events.sources,
+            &events.by_source,
+            &events.timestamps,
+            &events.payloads,
+            &events.sequences,
+            &events.content_types,
+            &events.attributes,
+            &topics.ids,
+            &topics.names,
+            &topics.slots,
+            &topics.scopes,
+            &topics.last_seqs,
+            &topics.duplicates,
+            &topics.conflicts,
+            &attempt,
+            &last_offset,
+            &clock,
+            &new_topics,
+            &stored,
+            &plan.duplicates,
+            &plan.conflicts,
+        ];
+        let written = try_join4(
+            self.insert_topics(session, &plan.new_topics),
+            session.execute(&session.statements.append().write, &columns),
+            self.prune_attempts(session, clock),
             session.run("COMMIT"),
         )
         .await;
         written.map(drop).map_err(unique_is_corrupt)
     }
 
-    async fn write_events(&self, session: &Session, before: i64, now: i64, plan: &Plan<'_>) -> Result<()> {
-        let new = &plan.events;
-        if new.count() == 0 {
+    async fn insert_topics(&self, session: &Session, topics: &Topics<'_>) -> Result<()> {
+        if topics.ids.is_empty() {
             return Ok(());
         }
-        let statement = &session.statements.append().insert_events;
-        let inserted = session
-            .execute(
-                statement,
-                &[
-                    &self.partition,
-                    &before,
-                    &now,
-                    &new.topic_ids,
-                    &new.seqs,
-                    &new.event_ids,
-                    &new.sources,
-                    &new.by_source,
-                    &new.timestamps,
-                    &new.payloads,
-                    &new.sequences,
-                    &new.content_types,
-                    &new.attributes,
-                ],
-            )
-            .await?;
-        debug_assert_eq!(inserted, new.count() as u64);
-        Ok(())
+        let columns: [&(dyn ToSql + Sync); 8] = [
+            &self.partition,
+            &topics.ids,
+            &topics.names,
+            &topics.slots,
+            &topics.scopes,
+            &topics.last_seqs,
+            &topics.duplicates,
+            &topics.conflicts,
+        ];
+        session.execute(&session.statements.append().insert_topics, &columns).await.map(drop)
     }
 
-    async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
-        let statements = session.statements.append();
-        let write = async |statement, topics: &Topics<'_>| {
-            if topics.ids.is_empty() {
-                return Ok(0);
-            }
-            let columns: [&(dyn ToSql + Sync); 8] = [
-                &self.partition,
-                &topics.ids,
-                &topics.names,
-                &topics.slots,
-                &topics.scopes,
-                &topics.last_seqs,
-                &topics.duplicates,
-                &topics.conflicts,
-            ];
-            session.execute(statement, &columns).await
-        };
-        let insert = write(&statements.insert_topics, &plan.new_topics);
-        let update = write(&statements.update_topics, &plan.old_topics);
-        try_join(insert, update).await.map(drop)
+    /// Forgets attempts nobody will ask for. One append in so many does, by chance: an attempt's id is random.
+    async fn prune_attempts(&self, session: &Session, clock: i64) -> Result<()> {
+        if !u128::from_be_bytes(self.attempt).is_multiple_of(PRUNED_ONCE_IN) {
+            return Ok(());
+        }
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.partition, &self.oldest_kept(clock)];
+        session.execute(&session.statements.append().prune_appends, &parameters).await.map(drop)
     }
 
     /// Commits an append that is committed already, so that it is on the disk and the standbys now, whatever
@@ -290,17 +265,34 @@ impl<'a, 'e> Append<'a, 'e> {
     }
 }
 
-/// What time it is, if the server is one that may be written to.
-pub(crate) fn time(options: &PostgresOptions, rows: &[Row]) -> Result<Timestamp> {
-    let [clock] = rows else { return Err(Failure::corrupt("the database has no clock")) };
-    // Asked for each append: it may be another server by now, or other settings.
-    if options.require_sync_standby && get::<&str>(clock, 1)?.is_empty() {
-        return Err(unavailable("the server asks for no synchronous standby any more").into());
+/// How a partition ends, as its lock says it, and what time it was then.
+pub(crate) struct Tail {
+    pub(crate) last_offset: u64,
+    pub(crate) newest: Timestamp,
+    pub(crate) topic_count: u64,
+    pub(crate) clock: Timestamp,
+}
+
+impl Tail {
+    /// If the server is one that may be written to.
+    pub(crate) fn new(partition: i32, rows: &[Row], options: &PostgresOptions) -> Result<Self> {
+        let [row] = rows else {
+            return Err(Failure::corrupt(format!("partition {partition} has no row")));
+        };
+        // Asked for each append: it may be another server by now, or other settings.
+        if options.require_sync_standby && get::<&str>(row, 4)?.is_empty() {
+            return Err(unavailable("the server asks for no synchronous standby any more").into());
+        }
+        Ok(Self {
+            last_offset: get_u64(row, 0)?,
+            newest: Timestamp::from_micros(get(row, 1)?),
+            topic_count: get_u64(row, 2)?,
+            clock: match &options.clock {
+                Some(clock) => clock(),
+                None => Timestamp::from_micros(get(row, 3)?),
+            },
+        })
     }
-    Ok(match &options.clock {
-        Some(clock) => clock(),
-        None => Timestamp::from_micros(get(clock, 0)?),
-    })
 }
 
 /// Refuses items whose topics, given in their order, would be too many. Counts all partitions' only if there is
@@ -342,9 +334,20 @@ pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
     }
 }
 
-fn topic(row: &Row) -> Result<(String, TopicRow)> {
-    let topic = TopicRow { id: get(row, 1)?, scope: scope(get(row, 2)?)?, last_seq: get_u64(row, 3)? };
-    Ok((get(row, 0)?, topic))
+/// The offsets that this attempt stored, if it was committed before.
+fn replayed(rows: &[Row]) -> Result<Option<RangeInclusive<u64>>> {
+    let [row, ..] = rows else { return Err(Failure::corrupt("the query for an attempt has no row")) };
+    match get::<Option<i64>>(row, 0)? {
+        Some(_) => Ok(Some(get_u64(row, 0)?..=get_u64(row, 1)?)),
+        None => Ok(None),
+    }
+}
+
+/// None in the row that is there if no topic is.
+fn topic(row: &Row) -> Result<Option<(String, TopicRow)>> {
+    let Some(name) = get(row, 2)? else { return Ok(None) };
+    let topic = TopicRow { id: get(row, 3)?, scope: scope(get(row, 4)?)?, last_seq: get_u64(row, 5)? };
+    Ok(Some((name, topic)))
 }
 
 /// `positions` are those of the identities that were asked for.

@@ -11,14 +11,14 @@ use aggregator_core::event::{digest, slot};
 use aggregator_core::store::transfer::{Found, TopicState};
 use aggregator_core::store::{Import, Imported};
 use aggregator_core::{Kept, Partition, Timestamp};
-use futures_util::future::{try_join, try_join3, try_join4};
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::PostgresOptions;
-use crate::append::{check_topics, time, unique_is_corrupt};
+use crate::append::{Tail, check_topics, unique_is_corrupt};
 use crate::details::{details, digest_of, sequence};
-use crate::fault::{Failure, Result, get, get_u64, signed};
+use crate::fault::{Result, get, get_u64, signed};
 use crate::group::{scope, scope_number};
 use crate::session::Session;
 use plan::{Known, Plan, Topic, TopicRow};
@@ -71,11 +71,10 @@ impl<'a> Importing<'a> {
         let event_ids: Vec<_> = rows.iter().map(|row| row.event_id.as_str()).collect();
         let sources: Vec<_> = rows.iter().map(|row| row.source()).collect();
         let lengths: Vec<_> = rows.iter().map(|row| signed(row.payload_bytes() as u64)).collect();
-        let ((), (tail, now, topics, originals)) = try_join(
+        let ((), (tail, topics, originals)) = try_join(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            try_join4(
+            try_join3(
                 session.query(&statements.lock, &[partition]),
-                session.query(&statements.clock, &[]),
                 session.query(&statements.import_topics, &[partition, &self.names]),
                 session.query(
                     &statements.import_originals,
@@ -84,15 +83,12 @@ impl<'a> Importing<'a> {
             ),
         )
         .await?;
-        let [tail] = tail.as_slice() else {
-            return Err(Failure::corrupt(format!("partition {partition} has no row")));
-        };
-        // For what it says of standbys; rows have their times.
-        time(self.options, &now)?;
+        // Its clock is of no use: rows have their times.
+        let Tail { last_offset, newest, topic_count, .. } = Tail::new(self.partition, &tail, self.options)?;
         Ok(Known {
-            last_offset: get_u64(tail, 0)?,
-            newest: Timestamp::from_micros(get(tail, 1)?),
-            topic_count: get_u64(tail, 2)?,
+            last_offset,
+            newest,
+            topic_count,
             topics: topics.iter().map(topic).collect::<Result<_>>()?,
             originals: self.originals(session, &originals).await?,
         })
@@ -207,15 +203,14 @@ impl<'a> Importing<'a> {
 
     async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
         let statements = session.statements.append();
-        let insert = async {
-            let new: Vec<_> = plan.topics.iter().filter(|topic| topic.is_new()).collect();
-            if new.is_empty() {
+        let write = async |statement, topics: Vec<&Topic<'_>>| {
+            if topics.is_empty() {
                 return Ok(0);
             }
-            let names: Vec<_> = new.iter().map(|topic| topic.name).collect();
+            let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
             let slots: Vec<_> = names.iter().map(|name| i32::from(slot(name))).collect();
-            let scopes: Vec<_> = new.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
-            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&new);
+            let scopes: Vec<_> = topics.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
+            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&topics);
             let parameters: [&(dyn ToSql + Sync); 10] = [
                 &self.partition,
                 &ids,
@@ -228,19 +223,12 @@ impl<'a> Importing<'a> {
                 &duplicates,
                 &conflicts,
             ];
-            session.execute(&statements.import_new_topics, &parameters).await
+            session.execute(statement, &parameters).await
         };
-        let update = async {
-            let old: Vec<_> = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
-            if old.is_empty() {
-                return Ok(0);
-            }
-            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&old);
-            let parameters: [&(dyn ToSql + Sync); 7] =
-                [&self.partition, &ids, &last_seqs, &purged_seqs, &purged_offsets, &duplicates, &conflicts];
-            session.execute(&statements.import_old_topics, &parameters).await
-        };
-        try_join(insert, update).await.map(drop)
+        let new = plan.topics.iter().filter(|topic| topic.is_new()).collect();
+        let old = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
+        let insert = write(&statements.import_new_topics, new);
+        try_join(insert, write(&statements.import_old_topics, old)).await.map(drop)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aggregator_core::{Partitions, StoreError, StoreId};
 
 use tokio_postgres::error::SqlState;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::PostgresOptions;
 use crate::fault::{Failure, Result, get, unavailable};
@@ -15,8 +15,9 @@ use crate::session::{Connector, Role, Session};
 
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
-/// How many partitions a store gets unless it is told otherwise.
-const DEFAULT_PARTITIONS: u16 = 16;
+/// How many partitions a store gets unless it is told otherwise: as many as a node has workers by default, and enough
+/// for one server. With more, the same events make more and smaller transactions.
+const DEFAULT_PARTITIONS: u16 = 4;
 
 /// What a database holds.
 pub(crate) struct Opened {
@@ -204,19 +205,26 @@ async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, 
     session.run("COMMIT").await
 }
 
-/// Every new session refuses settings that lose what was acknowledged; here is said what does not show.
+/// Every new session refuses settings that lose what was acknowledged; here is said what does not show, and what the
+/// operator may not have meant.
 async fn check_settings(session: &Session, warnings: &mut Vec<String>) -> Result<()> {
     for name in ["fsync", "full_page_writes"] {
-        let row = session.client.query_one("SELECT current_setting($1, true)", &[&name]).await?;
-        if get::<Option<&str>>(&row, 0)?.is_none() {
-            warn!(
-                setting = name,
-                "the engine does not show this setting: see to it that commits are durable"
-            );
+        if setting(session, name).await?.is_none() {
             warnings.push(format!("the engine does not show {name}: see to it that commits are durable"));
         }
     }
+    // Rows have no sums of their own, as they have over SQLite.
+    if setting(session, "data_checksums").await?.as_deref() == Some("off") {
+        let what =
+            "data_checksums is off on the server: it will not notice if the disk changes what was stored";
+        warnings.push(what.to_owned());
+    }
     Ok(())
+}
+
+/// None if the engine does not show it.
+async fn setting(session: &Session, name: &str) -> Result<Option<String>> {
+    get(&session.client.query_one("SELECT current_setting($1, true)", &[&name]).await?, 0)
 }
 
 async fn check_standby(session: &Session) -> Result<()> {

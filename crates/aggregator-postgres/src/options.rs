@@ -10,7 +10,7 @@ use aggregator_core::{Clock, Partitions, StoreError};
 pub struct PostgresOptions {
     /// The schema all tables are in: `[a-z_][a-z0-9_]*`, at most 63 bytes. `aggregator`.
     pub schema: String,
-    /// How many partitions the store gets when it is created (16 if nothing is said). One that exists keeps
+    /// How many partitions the store gets when it is created (4 if nothing is said). One that exists keeps
     /// its number, and is refused if another one is said.
     pub partitions: Option<Partitions>,
     /// The most topics. With several partitions that meet new topics in the same moment there can be a few

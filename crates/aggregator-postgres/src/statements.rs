@@ -38,6 +38,22 @@ macro_rules! identity {
     };
 }
 
+/// The topic of a name: of the indexes, only those that have the name give this order.
+macro_rules! topic_named {
+    () => {
+        "SELECT o.* FROM topics o WHERE o.partition = $1 AND o.name >= k.topic AND o.name <= k.topic
+         ORDER BY o.name LIMIT 1"
+    };
+}
+
+/// The event at an offset: of the indexes that begin with the partition, only the one of offsets gives this order.
+macro_rules! row_at {
+    () => {
+        "SELECT i.* FROM events i WHERE i.partition = $1 AND i.\"offset\" >= k.at AND i.\"offset\" <= k.at
+         ORDER BY i.\"offset\" LIMIT 1"
+    };
+}
+
 /// What a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
@@ -70,13 +86,16 @@ impl Statements {
 statements! {
     /// Those of an append, a purge and an import.
     Append {
-        lock: "SELECT last_offset, last_processed_at, topics FROM partitions WHERE partition = $1 FOR UPDATE",
-        // The clock after the lock; and what became of the attempt, if it was made before.
-        attempt: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                         coalesce(current_setting('synchronous_standby_names', true), ''),
-                         a.first_offset, a.last_offset
-                  FROM (VALUES (1)) AS one LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2",
-        topics: "SELECT name, topic_id, scope, last_seq FROM topics WHERE partition = $1 AND name = ANY($2)",
+        // And what time it is, asked outside so that it is read once the lock is there.
+        lock: "SELECT p.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                      coalesce(current_setting('synchronous_standby_names', true), '')
+               FROM (SELECT last_offset, last_processed_at, topics FROM partitions
+                     WHERE partition = $1 FOR UPDATE) AS p",
+        // What became of the attempt, if it was made before, and the topics: a row at least.
+        topics: "SELECT a.first_offset, a.last_offset, t.name, t.topic_id, t.scope, t.last_seq
+                 FROM (VALUES (1)) AS one
+                 LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2
+                 LEFT JOIN topics t ON t.partition = $1 AND t.name = ANY($3)",
         // A payload comes back only if it can be the same: no more bytes than were sent.
         originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
                            CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
@@ -84,38 +103,41 @@ statements! {
                         AS k(topic_id, event_id, source_key, payload_bytes, at)
                     CROSS JOIN LATERAL (", identity!("k.topic_id", "k.source_key"), ") AS e"),
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
-        insert_events: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
-                            timestamp, payload, sequence, content_type, attributes, processed_at)
-                        SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
-                               CASE WHEN n.by_source THEN n.source ELSE '' END,
-                               n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
-                        FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
-                                    $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
-                            WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
-                                                 payload, sequence, content_type, attributes, at)",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
                         SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
                         FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
                                     $7::bigint[], $8::bigint[])
                             AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
-        // They are there. Not an UPDATE … FROM, which the planner may make a scan of all topics.
-        update_topics: "INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
-                            purged_offset, duplicates, conflicts)
-                        SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
-                        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
-                                    $7::bigint[], $8::bigint[])
-                            AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
-                        ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
-                            duplicates = t.duplicates + excluded.duplicates,
-                            conflicts = t.conflicts + excluded.conflicts",
-        // The partition's counters, and what the attempt stored.
-        conclude: "WITH attempt AS (
-                       INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
-                       VALUES ($1, $8, $9, $2, $10))
-                   UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
-                       stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
-                   WHERE partition = $1",
+        // The new events; their topics, but for those that are new, too; what the attempt stored; the counters. One
+        // statement, for each costs as much as some events. The topics are there: it is no UPDATE … FROM, which the
+        // planner may make a scan of all topics.
+        write: "WITH new_events AS (
+                    INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
+                        timestamp, payload, sequence, content_type, attributes, processed_at)
+                    SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                           CASE WHEN n.by_source THEN n.source ELSE '' END,
+                           n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
+                    FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
+                                $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
+                        WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
+                                             payload, sequence, content_type, attributes, at)),
+                old_topics AS (
+                    INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                        purged_offset, duplicates, conflicts)
+                    SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
+                    FROM unnest($14::bigint[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
+                                $19::bigint[], $20::bigint[])
+                        AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
+                    ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+                        duplicates = t.duplicates + excluded.duplicates,
+                        conflicts = t.conflicts + excluded.conflicts),
+                attempt AS (
+                    INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
+                    VALUES ($1, $21, $2 + 1, $22, $23))
+                UPDATE partitions SET last_offset = $22, last_processed_at = $3, topics = topics + $24,
+                    stored = stored + $25, duplicates = duplicates + $26, conflicts = conflicts + $27
+                WHERE partition = $1",
         // A write, so that the commit waits for the disk and the standbys as the first one should have.
         touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = $1 AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
@@ -124,14 +146,17 @@ statements! {
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
                  WHERE partition = $1 AND topic_id + 0 = $2 AND \"offset\" > $3 AND seq IS NOT NULL
                  ORDER BY \"offset\" LIMIT $4",
-        payloads: "SELECT \"offset\", payload FROM events WHERE partition = $1 AND \"offset\" = ANY($2)
-                   ORDER BY \"offset\"",
-        purge_events: "UPDATE events e SET payload = NULL, digest = n.digest
-                       FROM unnest($2::bigint[], $3::bytea[]) AS n(at, digest)
-                       WHERE e.partition = $1 AND e.\"offset\" = n.at AND e.\"offset\" = ANY($2)",
+        payloads: concat!("SELECT e.\"offset\", e.payload FROM unnest($2::bigint[]) AS k(at)
+                   CROSS JOIN LATERAL (", row_at!(), ") AS e"),
+        // They are there. Not an UPDATE … FROM, for which the planner may go through the partition.
+        purge_events: concat!("INSERT INTO events (partition, \"offset\", topic_id, event_id, source, source_key, timestamp,
+                           processed_at, digest)
+                       SELECT $1, e.\"offset\", e.topic_id, e.event_id, e.source, e.source_key, e.timestamp,
+                              e.processed_at, k.digest
+                       FROM unnest($2::bigint[], $3::bytea[]) AS k(at, digest)
+                       CROSS JOIN LATERAL (", row_at!(), ") AS e
+                       ON CONFLICT (partition, \"offset\") DO UPDATE SET payload = NULL, digest = excluded.digest"),
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
-        clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                       coalesce(current_setting('synchronous_standby_names', true), '')",
         update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
                                stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
                            WHERE partition = $1",
@@ -143,7 +168,7 @@ statements! {
                                   e.source, e.timestamp, e.sequence, e.content_type, e.attributes
                            FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
                                AS k(topic, event_id, source, payload_bytes, at)
-                           JOIN topics t ON t.partition = $1 AND t.name = k.topic
+                           CROSS JOIN LATERAL (", topic_named!(), ") AS t
                            CROSS JOIN LATERAL (",
                            identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
@@ -164,12 +189,18 @@ statements! {
                                         $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
                                 AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
                                      duplicates, conflicts)",
-        import_old_topics: "UPDATE topics t SET last_seq = n.last_seq, purged_seq = n.purged_seq,
-                                purged_offset = n.purged_offset, duplicates = n.duplicates, conflicts = n.conflicts
-                            FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                                        $7::bigint[])
-                                AS n(topic_id, last_seq, purged_seq, purged_offset, duplicates, conflicts)
-                            WHERE t.partition = $1 AND t.topic_id = n.topic_id",
+        // They are there, as in an append.
+        import_old_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
+                                purged_offset, duplicates, conflicts)
+                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
+                                   n.purged_offset, n.duplicates, n.conflicts
+                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
+                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
+                                     duplicates, conflicts)
+                            ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+                                purged_seq = excluded.purged_seq, purged_offset = excluded.purged_offset,
+                                duplicates = excluded.duplicates, conflicts = excluded.conflicts",
     }
 }
 

@@ -132,6 +132,19 @@ impl TestServer {
         self.launch();
     }
 
+    /// Has it keep sums of its pages from now on, for which it is stopped and started again.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn enable_checksums(&mut self) {
+        self.stop("INT");
+        run(self
+            .program("pg_checksums")
+            .args(["--enable", "--no-sync", "-D"])
+            .arg(self.directory.join("data")));
+        self.launch();
+    }
+
     /// Stops it with a signal: `INT` in order, `QUIT` at once.
     ///
     /// # Panics

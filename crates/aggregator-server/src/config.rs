@@ -50,7 +50,7 @@ pub struct Config {
     )]
     pub store: StoreLocation,
 
-    /// Partitions of a postgres:// store when it is created; one that exists keeps its own [default: 16]
+    /// Partitions of a postgres:// store when it is created; one that exists keeps its own [default: 4]
     #[cfg(feature = "postgres")]
     #[arg(long, global = true, env = "AGGREGATOR_PARTITIONS", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1024))]

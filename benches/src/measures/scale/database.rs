@@ -22,6 +22,8 @@ pub(super) struct Cluster {
 #[derive(Clone, Copy)]
 pub(super) struct Spent {
     wal_bytes: f64,
+    /// Those that write.
+    transactions: f64,
     cpu_seconds: f64,
 }
 
@@ -30,6 +32,8 @@ pub(super) struct Spent {
 pub(crate) struct Cost {
     pub(crate) wal_bytes: f64,
     pub(crate) database_us: f64,
+    /// How many deliveries a transaction has, the notifications' transactions included.
+    pub(crate) group: f64,
     pub(crate) table_bytes: f64,
     pub(crate) index_bytes: f64,
 }
@@ -56,8 +60,12 @@ impl Cluster {
     }
 
     pub(super) fn spent(&self) -> anyhow::Result<Spent> {
-        let wal_bytes = self.server.sql("SELECT pg_current_wal_insert_lsn() - '0/0'").parse()?;
-        Ok(Spent { wal_bytes, cpu_seconds: cpu_seconds_with_children(self.postmaster)? })
+        let spent = self
+            .server
+            .sql("SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmax(pg_current_snapshot())");
+        let (wal_bytes, transactions) = spent.split_once('|').context("two columns")?;
+        let (wal_bytes, transactions) = (wal_bytes.parse()?, transactions.parse()?);
+        Ok(Spent { wal_bytes, transactions, cpu_seconds: cpu_seconds_with_children(self.postmaster)? })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
@@ -74,6 +82,7 @@ impl Cluster {
         let (deliveries, identities) = (deliveries as f64, identities as f64);
         Ok(Cost {
             wal_bytes: (after.wal_bytes - before.wal_bytes) / deliveries,
+            group: deliveries / (after.transactions - before.transactions),
             database_us: (after.cpu_seconds - before.cpu_seconds) * 1e6 / deliveries,
             table_bytes: table? / identities,
             index_bytes: indexes? / identities,

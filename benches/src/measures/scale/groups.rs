@@ -1,5 +1,6 @@
 //! The deliveries as the server hands them to a store: groups of one partition each, and who appends which.
 
+use std::ops::Range;
 use std::thread;
 use std::time::Instant;
 
@@ -20,10 +21,10 @@ pub(super) struct Group {
 /// The groups of each connection, in the order in which it appends them.
 pub(super) type Lanes = Vec<Vec<Group>>;
 
-/// The first `deliveries` in groups; as many lanes as there may be connections, but no more than partitions.
+/// These deliveries in groups; as many lanes as there may be connections, but no more than partitions.
 pub(super) fn lanes(
     workload: &Workload,
-    deliveries: u64,
+    deliveries: Range<u64>,
     partitions: Partitions,
     connections: usize,
 ) -> anyhow::Result<Lanes> {
@@ -36,7 +37,7 @@ pub(super) fn lanes(
         lanes[lane].push(Group { partition, events });
     };
     let mut text = TEMPLATE.to_vec();
-    for n in 0..deliveries {
+    for n in deliveries {
         workload.render(workload.identity(n), &mut text);
         let event = event(&Row::of(&text)).context("a delivery")?;
         let partition = partitions.of(event.view().topic());
@@ -64,7 +65,7 @@ fn event(row: &Row<'_>) -> Result<Event, aggregator_core::InvalidField> {
 /// Runs a thread per lane, each with a connection of its own; the seconds they took together.
 pub(super) fn run<C: Send>(
     lanes: &Lanes,
-    connections: Vec<C>,
+    connections: &mut [C],
     append: impl Fn(&mut C, &Group) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<f64> {
     let started = Instant::now();
@@ -72,9 +73,9 @@ pub(super) fn run<C: Send>(
         let threads: Vec<_> = lanes
             .iter()
             .zip(connections)
-            .map(|(groups, mut connection)| {
+            .map(|(groups, connection)| {
                 let append = &append;
-                scope.spawn(move || groups.iter().try_for_each(|group| append(&mut connection, group)))
+                scope.spawn(move || groups.iter().try_for_each(|group| append(connection, group)))
             })
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)

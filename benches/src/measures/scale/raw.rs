@@ -16,7 +16,7 @@ FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::
     AS n(at, topic_id, event_id, source, timestamp, payload)
 ON CONFLICT DO NOTHING";
 
-struct Connection {
+pub(super) struct Connection {
     runtime: Runtime,
     client: Client,
     insert: Statement,
@@ -24,15 +24,13 @@ struct Connection {
     offsets: Vec<i64>,
 }
 
-/// Inserts the groups, and says how long it took.
-pub(super) fn insert(url: &str, lanes: &Lanes, partitions: u16) -> anyhow::Result<f64> {
-    let connections: Vec<_> =
-        lanes.iter().map(|_| Connection::open(url, partitions)).collect::<anyhow::Result<_>>()?;
+/// Inserts groups, and says how long it took.
+pub(super) fn insert(connections: &mut [Connection], lanes: &Lanes) -> anyhow::Result<f64> {
     run(lanes, connections, Connection::insert)
 }
 
 impl Connection {
-    fn open(url: &str, partitions: u16) -> anyhow::Result<Self> {
+    pub(super) fn open(url: &str, partitions: u16) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (client, insert) = runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await?;

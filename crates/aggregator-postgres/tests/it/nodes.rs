@@ -170,7 +170,7 @@ fn a_node_that_stops_itself() {
     let options = PostgresOptions {
         schema: schema.to_owned(),
         application_name: format!("{schema}_stopping"),
-        idle_in_transaction_timeout: Duration::from_millis(700),
+        idle_in_transaction_timeout: Duration::from_secs(2),
         clock: Some(Arc::new(clock)),
         ..PostgresOptions::default()
     };

@@ -38,12 +38,12 @@ fn the_number_of_partitions_is_fixed_at_creation() {
         partitions: count.and_then(Partitions::new),
         ..PostgresOptions::default()
     };
-    assert_eq!(open(&server.url(), &with(None)).partitions().count(), 16);
-    assert_eq!(open(&server.url(), &with(Some(16))).partitions().count(), 16);
-    let error = refusal(&server.url(), &with(Some(4)));
+    assert_eq!(open(&server.url(), &with(None)).partitions().count(), 4);
+    assert_eq!(open(&server.url(), &with(Some(4))).partitions().count(), 4);
+    let error = refusal(&server.url(), &with(Some(16)));
     let StoreError::Invalid(faults) = &error else { panic!("{error}") };
     assert_eq!(faults[0].error.field, "partitions");
-    assert!(error.to_string().contains("16"), "{error}");
+    assert!(error.to_string().contains("created with 4"), "{error}");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_server_that_loses_commits_is_refused() {
     let Some(server) = TestServer::start(&[]) else { return };
     let options = options();
     let store = open(&server.url(), &options);
-    assert_eq!((store.info().durability, store.warnings()), (Durability::Fsync, [].as_slice()));
+    assert_eq!(store.info().durability, Durability::Fsync);
     for setting in ["fsync", "full_page_writes"] {
         server.sql(&format!("ALTER SYSTEM SET {setting} = off"));
         server.sql("SELECT pg_reload_conf()");
@@ -163,6 +163,21 @@ fn a_server_that_loses_commits_is_refused() {
         crate::support::await_that("the setting is on", || server.sql(&format!("SHOW {setting}")) == "on");
     }
     append(&open(&server.url(), &options), &events("t", 0..1));
+}
+
+#[test]
+fn a_server_that_does_not_notice_damage_is_warned_of() {
+    let Some(mut server) = TestServer::start(&[]) else { return };
+    let options = options();
+    let store = open(&server.url(), &options);
+    assert!(
+        matches!(store.warnings(), [warning] if warning.contains("data_checksums")),
+        "{:?}",
+        store.warnings()
+    );
+    drop(store);
+    server.enable_checksums();
+    assert_eq!(open(&server.url(), &options).warnings(), [""; 0]);
 }
 
 #[test]
