@@ -178,6 +178,17 @@ fn an_export_leaves_other_files_alone() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_and_the_reason_told_once() {
+    let lab = Lab::new(1);
+    let message = fail(lab.import("nowhere", "target.db", &[]));
+    let path = lab.path("nowhere");
+    assert_eq!(
+        message,
+        format!("aggregator-server: {}: No such file or directory (os error 2)\n", path.display())
+    );
+}
+
+#[test]
 fn a_file_that_was_cut_off_is_noticed() {
     let lab = Lab::new(60);
     succeed(lab.export("whole", &["--checkpoint-rows", "10"]));
