@@ -5,17 +5,18 @@ pub mod backend;
 pub mod conformance;
 #[cfg(feature = "test-util")]
 pub mod faulty;
+mod info;
 mod memory;
 mod page;
 mod sqlite;
 pub mod transfer;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use ulid::Ulid;
 
+pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use memory::MemoryStore;
 pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 #[cfg(feature = "test-util")]
@@ -23,8 +24,8 @@ pub use sqlite::{OnSync, TestHooks};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::{
-    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, Scope, StoreError,
-    Timestamp, Topic,
+    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Timestamp,
+    Topic,
 };
 
 /// A durable set of events that takes each [`Identity`] once.
@@ -255,126 +256,6 @@ impl AttemptId {
     pub fn as_u128(self) -> u128 {
         self.0
     }
-}
-
-/// Names a store for its whole life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StoreId(Ulid);
-
-impl StoreId {
-    /// A new name.
-    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
-    pub fn new() -> Self {
-        Self(Ulid::generate())
-    }
-
-    /// The name as a number.
-    pub fn as_u128(self) -> u128 {
-        self.0.0
-    }
-
-    /// The name that was this number.
-    pub fn from_u128(id: u128) -> Self {
-        Self(Ulid(id))
-    }
-}
-
-impl fmt::Display for StoreId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What an `Ok` from [`DedupStore::append`] survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing: it is gone with the process.
-    Volatile,
-    /// `kill -9` and loss of power: it was fsynced to the disk.
-    Fsync,
-    /// The loss of the machine, too: a synchronous replica has it.
-    Replicated,
-}
-
-impl Durability {
-    /// `volatile`, `fsync` or `replicated`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Volatile => "volatile",
-            Self::Fsync => "fsync",
-            Self::Replicated => "replicated",
-        }
-    }
-}
-
-/// What kind of store it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreInfo {
-    /// `memory`, `sqlite`, …
-    pub kind: &'static str,
-    /// Its name for life.
-    pub id: StoreId,
-    /// What an acknowledged append survives.
-    pub durability: Durability,
-    /// How many append orders it has.
-    pub partitions: Partitions,
-    /// The stores it is a copy of, from the first to the last.
-    pub ancestors: Vec<Ancestor>,
-}
-
-/// A store that another one began as a copy of. Up to there, the two have the same events at the same
-/// offsets, and so the same cursors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ancestor {
-    /// The name of the original.
-    pub id: StoreId,
-    /// The last offset of the copy when it was made.
-    pub until_offset: u64,
-}
-
-/// Totals over a store's whole life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StoreStats {
-    /// Events stored, purged ones included.
-    pub stored: u64,
-    /// Repeats recognised, conflicts included.
-    pub duplicates: u64,
-    /// Repeats that came with another payload.
-    pub conflicts: u64,
-    /// Topics.
-    pub topics: u64,
-    /// Bytes on disk, or an estimate of the bytes in memory.
-    pub bytes: u64,
-}
-
-/// A topic and its totals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicInfo {
-    /// Its name.
-    pub topic: Topic,
-    /// What makes two of its events the same.
-    pub scope: Scope,
-    /// Where it is hashed to: see [`crate::event::slot`].
-    pub slot: u16,
-    /// The seq of its newest event; as many were stored in it.
-    pub last_seq: u64,
-    /// The events up to this seq were purged; 0 if none was.
-    pub purged_seq: u64,
-    /// Repeats recognised, conflicts included.
-    pub duplicates: u64,
-    /// Repeats that came with another payload.
-    pub conflicts: u64,
-}
-
-/// What [`DedupStore::verify`] read and found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VerifyReport {
-    /// Events read.
-    pub events: u64,
-    /// Stubs read.
-    pub stubs: u64,
-    /// What is wrong, a sentence each; nothing if all is well.
-    pub faults: Vec<String>,
 }
 
 /// See [`DedupStore::on_commit`].

@@ -1,23 +1,20 @@
 //! Every option, with its default, once.
 
-use std::ffi::OsStr;
-use std::fmt;
+mod byte_size;
+mod store;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::Arc;
 
-use aggregator_core::store::VerifyReport;
-use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
-#[cfg(feature = "postgres")]
-use aggregator_postgres::{PostgresOptions, PostgresStore, PostgresUrl};
-use clap::builder::{BoolishValueParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use humantime::Duration;
 
+use self::store::StoreParser;
 use crate::transfer::{export, import};
+
+pub use self::byte_size::ByteSize;
+pub use self::store::StoreLocation;
 
 /// Takes events over HTTP, stores each one once, and says what became of every item.
 #[derive(Debug, Clone, Parser)]
@@ -227,248 +224,11 @@ impl Config {
         }
         Ok(())
     }
-
-    /// Opens the store.
-    ///
-    /// # Errors
-    /// Whatever the store has to say.
-    pub fn open_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
-        match &self.store {
-            StoreLocation::Sqlite(path) => Ok(Arc::new(SqliteStore::open_with(path, self.sqlite_options())?)),
-            #[cfg(feature = "postgres")]
-            StoreLocation::Postgres(url) => {
-                let store = PostgresStore::open_with(url, self.postgres_options())?;
-                store.warnings().iter().for_each(|warning| tracing::warn!(warning, "the store"));
-                Ok(Arc::new(store))
-            }
-            StoreLocation::Memory(partitions) => {
-                Ok(Arc::new(MemoryStore::new(*partitions).with_max_topics(self.max_topics)))
-            }
-        }
-    }
-
-    /// Opens the store, unless there is none.
-    ///
-    /// # Errors
-    /// As [`Self::open_store`], and when it would be a new one.
-    pub fn open_existing_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
-        match &self.store {
-            StoreLocation::Sqlite(path) if !path.exists() => {
-                Err(StoreError::invalid("store", "does not exist: name the file of a store"))
-            }
-            StoreLocation::Memory(_) => {
-                Err(StoreError::invalid("store", "would be a new one: name one that holds something"))
-            }
-            StoreLocation::Sqlite(_) => self.open_store(),
-            #[cfg(feature = "postgres")]
-            StoreLocation::Postgres(url) => {
-                // Beside nodes that append; and nothing is made where there is nothing.
-                let options = PostgresOptions { read_only: true, ..self.postgres_options() };
-                Ok(Arc::new(PostgresStore::open_with(url, options)?))
-            }
-        }
-    }
-
-    /// Reads all of the store, which nobody has open, and checks it against itself.
-    ///
-    /// # Errors
-    /// As [`Self::open_store`]; what is found to be wrong is no error, it is in the report.
-    pub fn verify_store(&self) -> Result<VerifyReport, StoreError> {
-        match &self.store {
-            StoreLocation::Sqlite(path) => SqliteStore::verify_file(path, &self.sqlite_options()),
-            #[cfg(feature = "postgres")]
-            StoreLocation::Postgres(_) => self.open_existing_store()?.verify(),
-            StoreLocation::Memory(_) => self.open_store()?.verify(),
-        }
-    }
-
-    /// Makes the store's dedup index anew.
-    ///
-    /// # Errors
-    /// As [`Self::open_store`], and when the store has no index apart from its events.
-    pub fn rebuild_index(&self) -> Result<(), StoreError> {
-        match &self.store {
-            StoreLocation::Sqlite(path) => SqliteStore::rebuild_index(path, self.sqlite_options()).map(drop),
-            #[cfg(feature = "postgres")]
-            StoreLocation::Postgres(_) => {
-                Err(StoreError::Unsupported { kind: "postgres", operation: "rebuild an index: use REINDEX" })
-            }
-            StoreLocation::Memory(_) => {
-                Err(StoreError::Unsupported { kind: "memory", operation: "rebuild an index: it has none" })
-            }
-        }
-    }
-
-    /// A connection per worker and per reader.
-    #[cfg(feature = "postgres")]
-    fn postgres_options(&self) -> PostgresOptions {
-        PostgresOptions {
-            partitions: self.partitions.and_then(Partitions::new),
-            max_topics: self.max_topics,
-            append_connections: self.workers.get().min(1024),
-            read_connections: self.readers as usize,
-            // Before the publisher is told that it took too long.
-            deadline: (*self.commit_timeout * 2 / 3).max(std::time::Duration::from_millis(1)),
-            require_sync_standby: self.require_sync_standby,
-            ..PostgresOptions::default()
-        }
-    }
-
-    fn sqlite_options(&self) -> SqliteOptions {
-        SqliteOptions { max_topics: self.max_topics, readers: self.readers, ..SqliteOptions::default() }
-    }
-}
-
-/// Which store, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreLocation {
-    /// `sqlite:PATH`
-    Sqlite(PathBuf),
-    /// `postgres://…`, or `postgresql://…`; shown without its password
-    #[cfg(feature = "postgres")]
-    Postgres(PostgresUrl),
-    /// `memory:`, or `memory:N` with that many partitions
-    Memory(Partitions),
-}
-
-impl FromStr for StoreLocation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            if path.is_empty() {
-                return Err("names no file: say sqlite:PATH".into());
-            }
-            return Ok(Self::Sqlite(path.into()));
-        }
-        if let Some(partitions) = text.strip_prefix("memory:") {
-            if partitions.is_empty() {
-                return Ok(Self::Memory(Partitions::ONE));
-            }
-            let partitions = partitions.parse().ok().and_then(Partitions::new);
-            return partitions.map(Self::Memory).ok_or_else(|| "takes 1 to 1024 partitions: memory:4".into());
-        }
-        #[cfg(feature = "postgres")]
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return text.parse().map(Self::Postgres);
-        }
-        Err("is not a store: say sqlite:PATH, postgres://… or memory:".into())
-    }
-}
-
-impl fmt::Display for StoreLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            #[cfg(feature = "postgres")]
-            Self::Postgres(url) => url.fmt(f),
-            Self::Memory(Partitions::ONE) => f.write_str("memory:"),
-            Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
-        }
-    }
-}
-
-/// Reads a [`StoreLocation`], and does not repeat what it cannot read: there may be a password in it.
-#[derive(Clone)]
-struct StoreParser;
-
-impl TypedValueParser for StoreParser {
-    type Value = StoreLocation;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<StoreLocation, clap::Error> {
-        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned()).and_then(str::parse);
-        parsed.map_err(|reason| {
-            clap::Error::raw(ErrorKind::ValueValidation, format!("what --store names {reason}\n"))
-                .with_cmd(command)
-        })
-    }
-}
-
-/// A number of bytes: `1048576`, `64KiB`, `16MiB`, `1GiB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ByteSize(pub usize);
-
-impl ByteSize {
-    const UNITS: [(&'static str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-
-    /// In KiB, rounded up.
-    pub(crate) fn kib(self) -> usize {
-        self.0.div_ceil(1024)
-    }
-}
-
-impl FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unit = Self::UNITS.into_iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
-        let (number, shift) = unit.unwrap_or((text, 0));
-        number
-            .parse::<usize>()
-            .ok()
-            .and_then(|number| number.checked_mul(1 << shift))
-            .filter(|bytes| *bytes > 0)
-            .map(Self)
-            .ok_or_else(|| "is not a number of bytes, like 65536, 64KiB or 16MiB".into())
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, shift) in Self::UNITS {
-            if self.0.trailing_zeros() >= shift {
-                return write!(f, "{}{unit}", self.0 >> shift);
-            }
-        }
-        self.0.fmt(f)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn byte_sizes_are_read_and_shown() {
-        for (text, bytes) in
-            [("1", 1), ("65536", 65536), ("64KiB", 65536), ("16MiB", 16 << 20), ("2GiB", 2 << 30)]
-        {
-            assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes);
-        }
-        assert_eq!(ByteSize(16 << 20).to_string(), "16MiB");
-        assert_eq!(ByteSize(1500).to_string(), "1500");
-        for text in ["", "0", "-1", "1.5MiB", "1MB", "MiB", "99999999999999999999"] {
-            assert!(text.parse::<ByteSize>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn stores_are_read_and_shown() {
-        for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "memory:", "memory:4"] {
-            assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
-        }
-        for text in ["", "data.db", "sqlite:", "memory:0", "memory:1025", "memory:x", "postgres://"] {
-            assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
-        }
-    }
-
-    #[cfg(feature = "postgres")]
-    #[test]
-    fn a_password_is_shown_nowhere() {
-        let store: StoreLocation = "postgres://me:s3cret@a,b:2/db?sslmode=require".parse().unwrap();
-        assert_eq!(store.to_string(), "postgres://me@a:5432,b:2/db");
-        let config = Config { store, ..Config::default() };
-        assert!(!format!("{config:?}").contains("s3cret"));
-        let error =
-            Config::try_parse_from(["aggregator-server", "--store", "postgres://me:s3cret@a/db?nonsense=1"]);
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("nonsense") && !error.contains("s3cret"), "{error}");
-    }
 
     #[test]
     fn an_open_port_without_credentials_has_to_be_asked_for() {

@@ -37,11 +37,22 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aggregator-server: {error:#}");
+            eprintln!("aggregator-server: {}", with_causes(&error));
             let store_failed = matches!(error.downcast_ref(), Some(RunError::Failed { .. }));
             ExitCode::from(if store_failed { STORE_FAILED } else { FAILED })
         }
     }
+}
+
+/// The error, and of its causes those that it does not tell itself: those of the store and of files are in its words.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// Prints what is wrong with the store, a line each; makes its index anew first, if asked to.

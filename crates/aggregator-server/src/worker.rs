@@ -184,7 +184,7 @@ impl Worker {
         loop {
             let mut group = self.gather(&mut stopping);
             if group.is_empty() {
-                if stopping && self.next.is_empty() {
+                if stopping {
                     return;
                 }
                 continue;
@@ -201,7 +201,7 @@ impl Worker {
     }
 
     /// All that waits, up to the limits of a group; what came back comes first. Blocks until there is
-    /// something, or the stop.
+    /// something, or the stop: it is empty only if nothing is left, of what came back either.
     fn gather(&mut self, stopping: &mut bool) -> Vec<Job> {
         self.wait(stopping);
         let mut group = Vec::new();

@@ -82,7 +82,7 @@ impl fmt::Display for RetryCause {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ProbeError {
     /// Nothing listens, or nothing answers.
-    #[error("no server at {url} ({reason}); start one with: cargo run --release -p aggregator-server")]
+    #[error("no server at {url} ({reason}); start one with: cargo run --release --bin aggregator-server")]
     NoServer {
         /// Where it was looked for.
         url: String,

@@ -20,6 +20,10 @@ pub enum Failure {
     Corrupt,
     /// It is committed, and the reply is lost: [`StoreError::Unavailable`].
     LostReply,
+    /// It is committed, and the last receipt is missing: no store may do that.
+    MissingReceipt,
+    /// It is committed, and there is a receipt too many: no store may do that.
+    SurplusReceipt,
     /// Nothing is stored, and the thread panics.
     Panic,
 }
@@ -103,6 +107,16 @@ impl DedupStore for FaultyStore {
             Some(Failure::LostReply) => {
                 self.inner.append(partition, attempt, events)?;
                 Err(StoreError::Unavailable { reason: reason(), source: None })
+            }
+            Some(Failure::MissingReceipt) => {
+                let mut receipts = self.inner.append(partition, attempt, events)?;
+                receipts.pop();
+                Ok(receipts)
+            }
+            Some(Failure::SurplusReceipt) => {
+                let mut receipts = self.inner.append(partition, attempt, events)?;
+                receipts.extend(receipts.last().copied());
+                Ok(receipts)
             }
             Some(Failure::Panic) => panic!("as planned"),
         }

@@ -19,7 +19,7 @@ use super::body;
 use super::params::Params;
 use crate::App;
 use crate::admission::{Refused, Weight};
-use crate::decode::{Bounds, decode};
+use crate::decode::{Bounds, Decoded, decode};
 use crate::health;
 use crate::problem::{Problem, item_errors};
 use crate::worker::{Appended, Job};
@@ -71,16 +71,19 @@ pub(super) async fn publish(
     // The turn, and the room for the body, are held until it is decoded, even if nobody waits for that any
     // more.
     let store = Arc::clone(&app.store);
+    let is_refused = move |decoded: &Decoded| !decoded.errors.is_empty() && !wishes.skip_invalid;
     let decode = move || {
         let mut decoded = decode(&received.bytes, received_at, bounds);
-        if let Ok(decoded) = &mut decoded {
+        if let Ok(decoded) = &mut decoded
+            && !is_refused(decoded)
+        {
             store.prepare(&mut decoded.batch);
         }
         (decoded, received.room, turn)
     };
     let (decoded, _room, turn) = if large { blocking(decode).await? } else { decode() };
     let decoded = decoded?;
-    if !decoded.errors.is_empty() && !wishes.skip_invalid {
+    if is_refused(&decoded) {
         app.count_rejected(decoded.received);
         return Err(Problem::invalid(decoded.errors, "event"));
     }

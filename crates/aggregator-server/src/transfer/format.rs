@@ -1,12 +1,17 @@
 //! The lines of an export, and those of a list of identities.
 
-use std::borrow::Cow;
+mod identity;
+mod row;
 
-use aggregator_core::event::{CheckedRecord, Kept, KeptEvent, Record};
+use aggregator_core::event::{CheckedRecord, Kept, Record};
 use aggregator_core::{InvalidField, Scope, Timestamp, Topic, TopicInfo};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
+
+use self::row::Row;
+
+pub(super) use self::identity::read_identity;
+pub(super) use self::row::write_row;
 
 /// The version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -86,41 +91,6 @@ struct Totals {
     conflicts: u64,
 }
 
-/// A row; what it has no payload of, has a digest, and what has neither is an identity alone.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    scope: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timestamp: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    source: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "even_null", skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a RawValue>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    digest: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sequence: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "even_null", skip_serializing_if = "Option::is_none")]
-    attributes: Option<&'a RawValue>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    processed_at: Option<Cow<'a, str>>,
-}
-
-/// `null` is a payload; a field that is not there is none.
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 /// What every line of an export ends with: the XXH3-64 of all before it.
 const SUM_START: &str = r#","sum":""#;
 const SUM_BYTES: usize = SUM_START.len() + 16 + 2;
@@ -161,39 +131,6 @@ pub(super) fn write_totals(out: &mut Vec<u8>, info: &TopicInfo) -> Result<(), se
     write_line(out, &Control::Totals(totals))
 }
 
-/// Fails where a payload is not JSON: that store is damaged.
-pub(super) fn write_row(out: &mut Vec<u8>, record: &Record) -> Result<(), serde_json::Error> {
-    let event = match &record.kept {
-        Kept::Event(event) => Some(event),
-        Kept::Stub { .. } | Kept::Identity => None,
-    };
-    let digest = match &record.kept {
-        Kept::Stub { digest, .. } => Some(format!("{:032x}", u128::from_be_bytes(*digest))),
-        Kept::Event(_) | Kept::Identity => None,
-    };
-    let payload = event.map(|event| raw(&event.payload)).transpose()?;
-    let attributes = event.and_then(|event| event.attributes.as_deref()).map(raw).transpose()?;
-    let row = Row {
-        topic: record.topic.as_str().into(),
-        scope: record.scope.filter(|&scope| scope != Scope::default()).map(|scope| scope.as_str().into()),
-        seq: record.seq(),
-        event_id: record.event_id.as_str().into(),
-        timestamp: event.map(|event| event.timestamp.as_str().into()),
-        source: record.source.as_deref().map(Into::into),
-        payload,
-        digest: digest.map(Into::into),
-        sequence: event.and_then(|event| event.sequence),
-        content_type: event.and_then(|event| event.content_type.as_deref()).map(Into::into),
-        attributes,
-        processed_at: Some(record.processed_at.to_string().into()),
-    };
-    write_line(out, &row)
-}
-
-fn raw(json: &str) -> Result<&RawValue, serde_json::Error> {
-    serde_json::from_str(json)
-}
-
 /// Reads a line of an export, which is changed on the way.
 pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
     take_sum(line)?;
@@ -226,62 +163,6 @@ fn take_sum(line: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a line of a list of identities; those without a time get `now`.
-pub(super) fn read_identity(line: &[u8], now: Timestamp) -> Result<CheckedRecord, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Id {
-        topic: String,
-        event_id: String,
-        scope: Option<String>,
-        source: Option<String>,
-        processed_at: Option<String>,
-    }
-    let id: Id = serde_json::from_slice(line).map_err(|error| {
-        format!(
-            "is not an identity: {error}. Say topic and event_id, and if need be source, scope, processed_at"
-        )
-    })?;
-    let record = Record {
-        topic: id.topic,
-        scope: id.scope.as_deref().map(scope).transpose()?,
-        event_id: id.event_id,
-        source: id.source,
-        processed_at: id.processed_at.as_deref().map_or(Ok(now), time)?,
-        kept: Kept::Identity,
-    };
-    record.check().map_err(|faults| list(&faults))
-}
-
-impl Row<'_> {
-    fn into_record(self) -> Result<CheckedRecord, String> {
-        let at = self.processed_at.as_deref().ok_or("processed_at: is missing")?;
-        let processed_at = time(at)?;
-        let kept = match (self.payload, self.digest.as_deref(), self.seq) {
-            (Some(payload), None, Some(seq)) => Kept::Event(KeptEvent {
-                seq,
-                timestamp: self.timestamp.ok_or("timestamp: is missing")?.into_owned(),
-                payload: payload.get().to_owned(),
-                sequence: self.sequence,
-                content_type: self.content_type.map(Cow::into_owned),
-                attributes: self.attributes.map(|raw| raw.get().to_owned()),
-            }),
-            (None, Some(digest), Some(seq)) => Kept::Stub { seq, digest: parse_digest(digest)? },
-            (None, None, None) => Kept::Identity,
-            _ => return Err("seq: goes with either a payload or a digest, and they with a seq".into()),
-        };
-        let record = Record {
-            topic: self.topic.into_owned(),
-            scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), scope)?),
-            event_id: self.event_id.into_owned(),
-            source: self.source.map(Cow::into_owned),
-            processed_at,
-            kept,
-        };
-        record.check().map_err(|faults| list(&faults))
-    }
-}
-
 impl Totals {
     fn into_info(self) -> Result<TopicInfo, String> {
         let topic = Topic::new(self.topic).map_err(|error| error.to_string())?;
@@ -307,18 +188,14 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|error: InvalidField| format!("processed_at: {}", error.reason))
 }
 
-fn parse_digest(text: &str) -> Result<[u8; 16], String> {
-    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let digest = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-    digest.map(u128::to_be_bytes).ok_or_else(|| "digest: must be 32 hexadecimal digits".to_owned())
-}
-
 fn list(faults: &[InvalidField]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
+    use aggregator_core::event::KeptEvent;
+
     use super::*;
 
     fn record(kept: Kept) -> Record {
@@ -373,29 +250,6 @@ mod tests {
         }
         for length in 0..line.len() {
             assert!(read_line(&mut line[..length].to_vec()).is_err());
-        }
-    }
-
-    #[test]
-    fn what_a_list_of_identities_may_say() {
-        let now = Timestamp::from_micros(5);
-        let read = |line: &str| read_identity(line.as_bytes(), now);
-        let id = read(r#"{"topic":"t","event_id":"1"}"#).unwrap();
-        assert_eq!((id.processed_at, id.scope, id.seq()), (now, None, None));
-        let line = r#"{"event_id":"1","topic":"t","source":"x","scope":"source","processed_at":"2026-01-01T01:00:00+01:00"}"#;
-        let id = read(line).unwrap();
-        assert_eq!((id.source(), id.scope), ("x", Some(Scope::Source)));
-        assert_eq!(id.processed_at.to_string(), "2026-01-01T00:00:00.000000Z");
-        for (line, part) in [
-            ("", "is not an identity"),
-            (r#"{"topic":"t"}"#, "event_id"),
-            (r#"{"topic":"t","event_id":"1","payload":{}}"#, "payload"),
-            (r#"{"topic":"t..","event_id":"1"}"#, "topic: "),
-            (r#"{"topic":"t","event_id":"1","scope":"x"}"#, "scope: "),
-            (r#"{"topic":"t","event_id":"1","processed_at":"x"}"#, "processed_at: "),
-        ] {
-            let refused = read(line).unwrap_err();
-            assert!(refused.contains(part), "{line}: {refused}");
         }
     }
 }

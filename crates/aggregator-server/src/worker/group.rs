@@ -141,6 +141,7 @@ impl Worker {
     }
 }
 
+/// The receipts of all events of the jobs, one for each: jobs are answered by counting them out.
 fn append_group(
     store: &dyn DedupStore,
     partition: Partition,
@@ -150,7 +151,12 @@ fn append_group(
     for job in jobs {
         events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
     }
-    store.append(partition, AttemptId::new(), &events)
+    let receipts = store.append(partition, AttemptId::new(), &events)?;
+    if receipts.len() != events.len() {
+        let reason = format!("it answered with {} receipts for {} events", receipts.len(), events.len());
+        return Err(StoreError::Poisoned { reason });
+    }
+    Ok(receipts)
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -8,17 +8,19 @@
 
 mod ledger;
 mod parts;
+#[path = "../shared/proof.rs"]
+mod proof;
 mod reader;
 mod round;
 #[path = "../shared/signal.rs"]
 mod signal;
 mod site;
 
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use crate::ledger::Ledger;
 use crate::parts::Publisher;
+use crate::proof::from_environment;
 use crate::reader::Reader;
 use crate::round::{Round, Rounds, Tally};
 use crate::site::Site;
@@ -104,11 +106,4 @@ fn publish(site: &mut Site, round: &Round, options: &str, ledger: &mut Ledger) {
     site.suffer(round);
     let outputs = publishers.map(Publisher::finish);
     ledger.note(round, &outputs);
-}
-
-fn from_environment<T: FromStr>(name: &str, default: T) -> T {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}")),
-        Err(_) => default,
-    }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use publisher_sim::seed::SimRng;
-use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+
+use crate::proof::Deck;
 
 /// What goes down in a round, all of it at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,10 +36,10 @@ pub(crate) struct Round {
     pub(crate) seed: u64,
 }
 
-/// Rounds without end. They come in shuffled decks, so that every kind has its turn.
+/// Rounds without end.
 pub(crate) struct Rounds {
     rng: SimRng,
-    deck: Vec<Kind>,
+    deck: Deck<Kind>,
     number: u64,
 }
 
@@ -53,7 +55,7 @@ impl Rounds {
     pub(crate) const IN_A_DECK: usize = DECK.len();
 
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: SimRng::seed_from_u64(seed), deck: Vec::new(), number: 0 }
+        Self { rng: SimRng::seed_from_u64(seed), deck: Deck::of(&DECK), number: 0 }
     }
 }
 
@@ -61,11 +63,7 @@ impl Iterator for Rounds {
     type Item = Round;
 
     fn next(&mut self) -> Option<Round> {
-        if self.deck.is_empty() {
-            self.deck = DECK.to_vec();
-            self.deck.shuffle(&mut self.rng);
-        }
-        let kind = self.deck.pop()?;
+        let kind = self.deck.deal(&mut self.rng);
         let (count, database) = match kind {
             Kind::OneNode => (1, false),
             Kind::TwoNodes => (2, false),

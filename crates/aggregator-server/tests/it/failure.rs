@@ -72,6 +72,22 @@ async fn a_panicking_worker_stops_acknowledgements_for_good() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_for_every_event_stops_acknowledgements() {
+    for failure in [Failure::MissingReceipt, Failure::SurplusReceipt] {
+        let (faulty, server) = server().await;
+        faulty.fail_nth(1, failure);
+        server.publish(&events("t", 0..3)).await.problem(503, "failed");
+        let answer = server.get("/readyz").await;
+        answer.problem(503, "failed");
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(detail.contains("receipts for 3 events"), "{detail}");
+        server.publish(&event("t", 3)).await.problem(503, "failed");
+        assert_eq!(server.stats().await["node"]["received"], 0, "nobody knows what became of them");
+        assert!(server.stop().await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_as_queued_stays_until_the_store_takes_it() {
     let (faulty, server) = server().await;
     faulty.fail_nth(1, Failure::NoSpace);

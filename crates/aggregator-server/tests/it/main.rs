@@ -6,8 +6,6 @@ mod failure;
 mod limits;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "postgres")]
-mod postgres_transfer;
 mod process;
 mod publish;
 mod read;

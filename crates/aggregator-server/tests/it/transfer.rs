@@ -1,115 +1,17 @@
 //! `export` and `import` as programs: pipes, files, kills in the middle, damaged lines.
 
+mod lab;
+#[cfg(feature = "postgres")]
+mod postgres;
+
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use aggregator_core::store::Rows;
-use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Identity, Outcome, Record, Scope, SqliteStore, StoreStats, Topic,
-    TopicInfo,
-};
-use tempfile::TempDir;
+use aggregator_core::{DedupStore as _, Event, Identity, Outcome, SqliteStore, Topic};
 
+use self::lab::{Lab, append, count, event, fail, of_file, run, succeed};
 use crate::support::Process;
-
-/// A directory with a store `source.db` in it.
-struct Lab {
-    directory: TempDir,
-}
-
-impl Lab {
-    fn new(events: u32) -> Self {
-        let lab = Self { directory: TempDir::new().unwrap() };
-        let store = SqliteStore::open(lab.path("source.db")).unwrap();
-        let all: Vec<_> = (0..events).map(event).collect();
-        for batch in all.chunks(1_000) {
-            append(&store, batch);
-        }
-        // Repeats and conflicts.
-        append(&store, &all[..all.len().min(10)]);
-        append(&store, &[event(0).with_payload("[]").unwrap()]);
-        store.purge(&Topic::new("orders.eu").unwrap(), u64::from(events) / 10).unwrap();
-        lab
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn store(&self, name: &str) -> String {
-        format!("sqlite:{}", self.path(name).display())
-    }
-
-    fn export(&self, out: &str, more: &[&str]) -> Command {
-        let (store, out) = (self.store("source.db"), self.path(out));
-        let mut command = Process::command(&["export", "--store", &store, "--out", out.to_str().unwrap()]);
-        command.args(more);
-        command
-    }
-
-    fn import(&self, input: &str, into: &str, more: &[&str]) -> Command {
-        let (store, input) = (self.store(into), self.path(input));
-        let mut command = Process::command(&["import", "--store", &store, "--in", input.to_str().unwrap()]);
-        command.args(more);
-        command
-    }
-
-    /// Nothing of the source is missing in a store, nothing is more, and nothing in it contradicts itself.
-    fn assert_moved(&self, name: &str) {
-        let (code, _, message) = run(Process::command(&["check", "--store", &self.store(name)]));
-        assert_eq!(code, 0, "{message}");
-        assert_eq!(contents(&self.path(name)), contents(&self.path("source.db")));
-    }
-}
-
-fn event(number: u32) -> Event {
-    let (topic, scope) = match number % 3 {
-        0 => ("orders.eu", Scope::Topic),
-        1 => ("stock", Scope::Topic),
-        _ => ("by-source", Scope::Source),
-    };
-    let event = Event::new(topic, format!("ä\"{number}")).unwrap().with_scope(scope);
-    let event = event.with_source(if number.is_multiple_of(2) { "a" } else { "b c" }).unwrap();
-    let event =
-        event.with_payload(&format!(r#"{{"n":{number}.0,"s":"\ud800 ü","of":[null,1e400]}}"#)).unwrap();
-    if number.is_multiple_of(7) { event.with_sequence(u64::from(number)) } else { event }
-}
-
-fn append(store: &dyn DedupStore, events: &[Event]) -> Vec<aggregator_core::Receipt> {
-    let views: Vec<_> = events.iter().map(Event::view).collect();
-    store.append_all(&views).unwrap()
-}
-
-fn contents(path: &Path) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
-    let store = SqliteStore::open(path).unwrap();
-    let mut rows = Rows::of(&store);
-    let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
-    (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
-}
-
-fn count(path: &Path) -> usize {
-    contents(path).0.len()
-}
-
-fn run(mut command: Command) -> (i32, Vec<u8>, String) {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
-    // What a signal ended has no code.
-    (status.code().unwrap_or(-1), stdout, String::from_utf8(stderr).unwrap())
-}
-
-fn succeed(command: Command) -> String {
-    let (code, _, message) = run(command);
-    assert_eq!(code, 0, "{message}");
-    message
-}
-
-fn fail(command: Command) -> String {
-    let (code, _, message) = run(command);
-    assert_eq!((code, message.trim_end().lines().count()), (1, 1), "{message}");
-    message
-}
 
 #[test]
 fn a_store_moves_through_a_pipe() {
@@ -276,6 +178,17 @@ fn an_export_leaves_other_files_alone() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_and_the_reason_told_once() {
+    let lab = Lab::new(1);
+    let message = fail(lab.import("nowhere", "target.db", &[]));
+    let path = lab.path("nowhere");
+    assert_eq!(
+        message,
+        format!("aggregator-server: {}: No such file or directory (os error 2)\n", path.display())
+    );
+}
+
+#[test]
 fn a_file_that_was_cut_off_is_noticed() {
     let lab = Lab::new(60);
     succeed(lab.export("whole", &["--checkpoint-rows", "10"]));
@@ -335,12 +248,12 @@ fn a_store_that_took_events_of_its_own_is_refused() {
     let store = SqliteStore::open(lab.path("target.db")).unwrap();
     append(&store, &[Event::new("stock", "own").unwrap()]);
     drop(store);
-    let before = contents(&lab.path("target.db"));
+    let before = of_file(&lab.path("target.db"));
     let message = fail(lab.import("export", "target.db", &["--raise-times"]));
     for part in ["line ", "topic stock, seq 1, ", "took events of its own", "an empty one"] {
         assert!(message.contains(part), "{message}");
     }
-    assert_eq!(contents(&lab.path("target.db")), before);
+    assert_eq!(of_file(&lab.path("target.db")), before);
     // In other topics it may have as many as it likes.
     let store = SqliteStore::open(lab.path("other.db")).unwrap();
     append(&store, &[Event::new("of-its-own", "own").unwrap()]);

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod journal;
+#[path = "../shared/proof.rs"]
+mod proof;
 mod publishers;
 mod read_back;
 mod round;
@@ -13,12 +15,12 @@ mod server;
 #[path = "../shared/signal.rs"]
 mod signal;
 
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use aggregator_core::fail_point::{ACK_BEFORE_COMMIT, MUTATION_VARIABLE};
 
 use crate::journal::Counts;
+use crate::proof::from_environment;
 use crate::publishers::Publishers;
 use crate::read_back::ReadBack;
 use crate::round::{Rounds, Tally};
@@ -91,11 +93,4 @@ fn prove(site: &Site, rounds: usize, seed: u64) -> (Tally, Counts, ReadBack) {
     let counts = publishers.finish();
     let read = read_back::read_back(&publishers, server, &site.store());
     (tally, counts, read)
-}
-
-fn from_environment<T: FromStr>(name: &str, default: T) -> T {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}")),
-        Err(_) => default,
-    }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use aggregator_core::fail_point::FailPoint;
 use publisher_sim::seed::SimRng;
-use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::proof::Deck;
 use crate::publishers::Publishers;
 use crate::server::Site;
 
@@ -41,10 +41,10 @@ pub(crate) struct Round {
     armed: Option<String>,
 }
 
-/// Rounds without end. They come in shuffled decks, so that every kind has its turn.
+/// Rounds without end.
 pub(crate) struct Rounds {
     rng: SimRng,
-    deck: Vec<Kind>,
+    deck: Deck<Kind>,
     /// Whether the last commit that a process ended before was held back.
     held: bool,
 }
@@ -78,7 +78,7 @@ impl Rounds {
     pub(crate) const IN_A_DECK: usize = DECK.len();
 
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: SimRng::seed_from_u64(seed), deck: Vec::new(), held: false }
+        Self { rng: SimRng::seed_from_u64(seed), deck: Deck::of(&DECK), held: false }
     }
 
     /// When a point is reached, and how long after it the process ends.
@@ -109,11 +109,7 @@ impl Iterator for Rounds {
     type Item = Round;
 
     fn next(&mut self) -> Option<Round> {
-        if self.deck.is_empty() {
-            self.deck = DECK.to_vec();
-            self.deck.shuffle(&mut self.rng);
-        }
-        let kind = self.deck.pop()?;
+        let kind = self.deck.deal(&mut self.rng);
         let armed = match kind {
             Kind::At(point) => Some(self.arm(point)),
             Kind::Killed | Kind::KilledAtStart | Kind::KilledInDrain => None,

@@ -34,7 +34,10 @@ async fn without_a_server_one_line_says_how_to_start_one() {
     assert!(output.stdout.is_empty());
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains(&url) && stderr.contains("cargo run --release -p aggregator-server"), "{stderr}");
+    assert!(
+        stderr.contains(&url) && stderr.contains("cargo run --release --bin aggregator-server"),
+        "{stderr}"
+    );
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Key, Left, Row, State, TopicState};
+use super::state::{Key, Left, Row, State, TopicState};
 use crate::event::{CheckedRecord, Details, Kept, KeptEvent, Record};
 use crate::query::StoredEvent;
 use crate::store::TopicInfo;

@@ -2,18 +2,13 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use aggregator_core::store::Rows;
-use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Outcome, Receipt, Record, Scope, SqliteStore, StoreStats, Topic,
-    TopicInfo,
-};
+use aggregator_core::{DedupStore, Event, Outcome, Receipt, SqliteStore};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
-use tempfile::TempDir;
 
+use super::lab::{Contents, Lab, append, contents, event, of_file, succeed};
 use crate::support::Process;
 
 /// A database of a test's own.
@@ -34,85 +29,10 @@ impl Database {
     }
 }
 
-struct Lab {
-    directory: TempDir,
-}
-
-impl Lab {
-    /// A directory with a store `source.db` in it that has some of everything.
-    fn new(events: u32) -> Self {
-        let lab = Self { directory: TempDir::new().unwrap() };
-        let store = SqliteStore::open(lab.path("source.db")).unwrap();
-        let all: Vec<_> = (0..events).map(event).collect();
-        for batch in all.chunks(1_000) {
-            append(&store, batch);
-        }
-        append(&store, &all[..10]);
-        append(&store, &[event(0).with_payload("[]").unwrap()]);
-        store.purge(&Topic::new("orders.eu").unwrap(), u64::from(events) / 10).unwrap();
-        lab
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn sqlite(&self, name: &str) -> String {
-        format!("sqlite:{}", self.path(name).display())
-    }
-
-    fn export(&self, store: &str, out: &str) {
-        succeed(Process::command(&["export", "--store", store, "--out", self.path(out).to_str().unwrap()]));
-    }
-
-    fn import(&self, input: &str, store: &str, more: &[&str]) -> Command {
-        let input = self.path(input);
-        let mut command = Process::command(&["import", "--store", store, "--in", input.to_str().unwrap()]);
-        command.args(more);
-        command
-    }
-}
-
-fn event(number: u32) -> Event {
-    let (topic, scope) = match number % 3 {
-        0 => ("orders.eu", Scope::Topic),
-        1 => ("stock", Scope::Topic),
-        _ => ("by-source", Scope::Source),
-    };
-    let event = Event::new(topic, format!("ä\"{number}")).unwrap().with_scope(scope);
-    let event = event.with_source(if number.is_multiple_of(2) { "a" } else { "b c" }).unwrap();
-    let event = event.with_payload(&format!(r#"{{"n":{number}.0,"s":"\ud800\u0000 ü","of":[null,1e400]}}"#));
-    let event = event.unwrap();
-    if number.is_multiple_of(7) { event.with_sequence(u64::from(number)) } else { event }
-}
-
-fn append(store: &dyn DedupStore, events: &[Event]) -> Vec<Receipt> {
-    let views: Vec<_> = events.iter().map(Event::view).collect();
-    store.append_all(&views).unwrap()
-}
-
-/// All there is; between topics there is no order.
-fn contents(store: &dyn DedupStore) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
-    let mut rows = Rows::of(store);
-    let mut rows: Vec<_> = std::iter::from_fn(|| rows.next().unwrap()).collect();
+/// Between topics there is no order.
+fn by_topic((mut rows, topics, stats): Contents) -> Contents {
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));
-    (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
-}
-
-fn of_file(path: &Path) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
-    contents(&SqliteStore::open(path).unwrap())
-}
-
-fn run(mut command: Command) -> (i32, String) {
-    let Output { status, stderr, .. } = command.stdin(Stdio::null()).output().unwrap();
-    // What a signal ended has no code.
-    (status.code().unwrap_or(-1), String::from_utf8(stderr).unwrap())
-}
-
-fn succeed(command: Command) -> String {
-    let (code, message) = run(command);
-    assert_eq!(code, 0, "{message}");
-    message
+    (rows, topics, stats)
 }
 
 /// Every event is told as a repeat, with the seq it had first.
@@ -132,20 +52,21 @@ fn a_store_moves_to_postgres_and_back() {
     let Some(server) = TestServer::shared() else { return };
     const EVENTS: u32 = 2_000;
     let (lab, database) = (Lab::new(EVENTS), Database::new(server, "there_and_back"));
-    lab.export(&lab.sqlite("source.db"), "export");
+    succeed(lab.export("export", &[]));
     // The partitions are those of the new store.
-    let message = succeed(lab.import("export", &database.url, &["--batch-rows", "300", "--partitions", "4"]));
+    let message =
+        succeed(lab.import_into(&database.url, "export", &["--batch-rows", "300", "--partitions", "4"]));
     assert!(message.contains("imported 2000 rows, 0 were there already"), "{message}");
-    let message = succeed(lab.import("export", &database.url, &[]));
+    let message = succeed(lab.import_into(&database.url, "export", &[]));
     assert!(message.contains("imported 0 rows, 2000 were there already"), "{message}");
     succeed(Process::command(&["check", "--store", &database.url]));
-    let source = of_file(&lab.path("source.db"));
-    assert_eq!(contents(&database.open()), source);
+    let source = by_topic(of_file(&lab.path("source.db")));
+    assert_eq!(by_topic(contents(&database.open())), source);
 
-    lab.export(&database.url, "export-back");
-    succeed(lab.import("export-back", &lab.sqlite("back.db"), &["--batch-rows", "170"]));
-    succeed(Process::command(&["check", "--store", &lab.sqlite("back.db")]));
-    assert_eq!(of_file(&lab.path("back.db")), source);
+    succeed(lab.export_of(&database.url, "export-back", &[]));
+    succeed(lab.import("export-back", "back.db", &["--batch-rows", "170"]));
+    succeed(Process::command(&["check", "--store", &lab.store("back.db")]));
+    assert_eq!(by_topic(of_file(&lab.path("back.db"))), source);
 
     let origin = SqliteStore::open(lab.path("source.db")).unwrap();
     let first = append(&origin, &(0..EVENTS).map(event).collect::<Vec<_>>());
@@ -159,7 +80,7 @@ fn an_import_into_postgres_that_is_killed_goes_on() {
     let Some(server) = TestServer::shared() else { return };
     const EVENTS: u32 = 6_000;
     let (lab, database) = (Lab::new(EVENTS), Database::new(server, "killed"));
-    lab.export(&lab.sqlite("source.db"), "export");
+    succeed(lab.export("export", &[]));
     let export = fs::read(lab.path("export")).unwrap();
     let import = ["import", "--store", &database.url, "--in", "-", "--batch-rows", "50", "--partitions", "4"];
     for part in 1..=3 {
@@ -172,8 +93,9 @@ fn an_import_into_postgres_that_is_killed_goes_on() {
         let there = database.open().stats().unwrap().stored;
         assert!((1..u64::from(EVENTS)).contains(&there), "{there}");
     }
-    succeed(lab.import("export", &database.url, &[]));
-    assert_eq!(contents(&database.open()), of_file(&lab.path("source.db")));
+    succeed(lab.import_into(&database.url, "export", &[]));
+    let source = by_topic(of_file(&lab.path("source.db")));
+    assert_eq!(by_topic(contents(&database.open())), source);
     assert_eq!(database.open().verify().unwrap().faults, [""; 0]);
 }
 
@@ -184,9 +106,9 @@ fn identities_alone_seed_a_store_in_postgres() {
     let ids = "{\"topic\":\"t\",\"event_id\":\"1\",\"processed_at\":\"2020-01-01T00:00:00Z\"}\n\
                {\"topic\":\"u\",\"event_id\":\"1\",\"source\":\"x\",\"scope\":\"source\"}\n";
     fs::write(lab.path("ids"), ids).unwrap();
-    let message = succeed(lab.import("ids", &database.url, &["--ids-only"]));
+    let message = succeed(lab.import_into(&database.url, "ids", &["--ids-only"]));
     assert!(message.contains("imported 2 identities, 0 were there already"), "{message}");
-    let message = succeed(lab.import("ids", &database.url, &["--ids-only"]));
+    let message = succeed(lab.import_into(&database.url, "ids", &["--ids-only"]));
     assert!(message.contains("imported 0 identities, 2 were there already"), "{message}");
 
     let node = Process::start_with(&database.url, &[]);

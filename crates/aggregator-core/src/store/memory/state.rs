@@ -1,0 +1,184 @@
+//! What a memory store holds, and what happens to it while nobody else looks.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::too_many_topics;
+use crate::cursor::Position;
+use crate::event::{DEFAULT_SOURCE, digest};
+use crate::query::{Order, Query, StoredEvent};
+use crate::store::page::{Scan, Scanner};
+use crate::store::{Outcome, Receipt};
+use crate::{EventRef, Fault, Identity, Partition, Partitions, Scope, Source, StoreError, Timestamp, Topic};
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) partitions: Vec<Rows>,
+    pub(super) topics: BTreeMap<Topic, TopicState>,
+}
+
+#[derive(Default)]
+pub(super) struct Rows {
+    /// The row at offset `n` is `rows[n - 1]`.
+    pub(super) rows: Vec<Row>,
+    pub(super) seen: HashMap<Key, usize>,
+    pub(super) last_processed_at: Option<Timestamp>,
+}
+
+/// An identity: topic, event id, and the source where the topic's scope asks for it.
+pub(super) type Key = (String, String, String);
+
+pub(super) struct Row {
+    /// What is not known of it any more is empty; so is the seq of an identity that was imported alone, 0.
+    pub(super) event: StoredEvent,
+    pub(super) left: Left,
+}
+
+/// What is left of a row's payload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Payload,
+    /// It was purged.
+    Digest([u8; 16]),
+    /// It was never known.
+    Nothing,
+}
+
+impl Row {
+    pub(super) fn has_payload(&self, payload: &str) -> bool {
+        match &self.left {
+            Left::Payload => self.event.payload == payload,
+            Left::Digest(kept) => *kept == digest(payload),
+            Left::Nothing => true,
+        }
+    }
+
+    pub(super) fn seq(&self) -> Option<u64> {
+        (self.left != Left::Nothing).then_some(self.event.seq)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct TopicState {
+    pub(super) scope: Scope,
+    pub(super) last_seq: u64,
+    pub(super) purged_seq: u64,
+    pub(super) purged_offset: u64,
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+}
+
+impl TopicState {
+    pub(super) fn new(scope: Scope) -> Self {
+        Self { scope, last_seq: 0, purged_seq: 0, purged_offset: 0, duplicates: 0, conflicts: 0 }
+    }
+}
+
+impl State {
+    /// Refuses the items whose topics would be too many.
+    pub(super) fn check_topics<'t>(
+        &self,
+        topics: impl Iterator<Item = &'t str>,
+        max_topics: u64,
+    ) -> Result<(), StoreError> {
+        let mut new = HashSet::new();
+        let room = usize::try_from(max_topics).unwrap_or(usize::MAX).saturating_sub(self.topics.len());
+        let mut faults = Vec::new();
+        for (index, topic) in topics.enumerate() {
+            let known = new.contains(topic)
+                || self.topics.contains_key(
+                    &Topic::new(topic)
+                        .map_err(|error| StoreError::Invalid(vec![Fault { index: Some(index), error }]))?,
+                );
+            if known {
+                continue;
+            }
+            if new.len() < room {
+                new.insert(topic);
+            } else {
+                faults.push(Fault { index: Some(index), error: too_many_topics(max_topics) });
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
+    }
+
+    pub(super) fn append(&mut self, partition: Partition, now: Timestamp, event: &EventRef<'_>) -> Receipt {
+        let rows = &mut self.partitions[usize::from(partition.0)];
+        let name = Topic::new(event.topic()).expect("an event's topic was checked");
+        let topic = self.topics.entry(name).or_insert_with(|| TopicState::new(event.scope()));
+        let key = (
+            event.topic().to_owned(),
+            event.event_id().to_owned(),
+            topic.scope.key(event.source()).to_owned(),
+        );
+        match rows.seen.entry(key) {
+            Entry::Occupied(seen) => {
+                let first = &rows.rows[*seen.get()];
+                topic.duplicates += 1;
+                let outcome = if first.has_payload(event.payload()) {
+                    Outcome::Duplicate
+                } else {
+                    topic.conflicts += 1;
+                    Outcome::Conflict
+                };
+                Receipt { outcome, seq: first.seq(), processed_at: first.event.processed_at }
+            }
+            Entry::Vacant(unseen) => {
+                topic.last_seq += 1;
+                unseen.insert(rows.rows.len());
+                let event = StoredEvent {
+                    topic: event.topic().to_owned(),
+                    event_id: event.event_id().to_owned(),
+                    timestamp: event.timestamp().to_owned(),
+                    source: event.source().to_owned(),
+                    payload: event.payload().to_owned(),
+                    sequence: event.sequence(),
+                    content_type: event.content_type().map(str::to_owned),
+                    attributes: event.attributes().map(str::to_owned),
+                    seq: topic.last_seq,
+                    processed_at: now,
+                    partition,
+                    offset: rows.rows.len() as u64 + 1,
+                };
+                let receipt = Receipt { outcome: Outcome::Stored, seq: Some(event.seq), processed_at: now };
+                rows.rows.push(Row { event, left: Left::Payload });
+                receipt
+            }
+        }
+    }
+
+    pub(super) fn scan(&self, query: &Query, from: Position) -> Scan {
+        let rows = &self.partitions[usize::from(from.partition.0)].rows;
+        let mut scanner = Scanner::new(query, from);
+        // An offset beyond what there is cannot be read yet; it is not an error.
+        let at = usize::try_from(from.offset).unwrap_or(usize::MAX);
+        let range: Box<dyn Iterator<Item = &Row>> = match query.order {
+            Order::Ascending => Box::new(rows[at.min(rows.len())..].iter()),
+            Order::Descending => Box::new(rows[..at.saturating_sub(1).min(rows.len())].iter().rev()),
+        };
+        for row in range {
+            let event = &row.event;
+            if row.left != Left::Payload || !query.topics.matches(&event.topic) {
+                continue;
+            }
+            if scanner.is_full() || scanner.is_past(event.processed_at) {
+                break;
+            }
+            let passes = query.admits(&event.event_id, &event.source, event.processed_at);
+            scanner.looked_at(event.offset, passes.then(|| event.clone()));
+        }
+        scanner.finish()
+    }
+
+    pub(super) fn find(&self, partitions: Partitions, id: &Identity) -> Option<&Row> {
+        let topic = self.topics.get(&id.topic)?;
+        let rows = &self.partitions[usize::from(partitions.of(id.topic.as_str()).0)];
+        let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
+        let key = (
+            id.topic.as_str().to_owned(),
+            id.event_id.as_str().to_owned(),
+            topic.scope.key(source).to_owned(),
+        );
+        rows.seen.get(&key).map(|&at| &rows.rows[at])
+    }
+}
