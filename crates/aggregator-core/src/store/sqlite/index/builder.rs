@@ -60,7 +60,9 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Sli
         }
         Task::Merge { mut run, sections: numbers, inputs } => {
             let range = span(run.bits, &numbers);
-            let mut entries = Vec::new();
+            // As many as there are on average, and some more.
+            let section = usize::try_from(run.entries >> run.bits).unwrap_or(0);
+            let mut entries = Vec::with_capacity((section + section / 16) * numbers.len());
             // One state of the file, and a short look at it.
             let snapshot = connection.unchecked_transaction()?;
             let mut chunks = Chunks::new(&snapshot)?;

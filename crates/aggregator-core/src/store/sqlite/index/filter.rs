@@ -130,7 +130,7 @@ mod tests {
             let read = Filter::decode(&flipped);
             assert!(read.is_none() || bit < 64, "bit {bit} was not missed");
             if let Some(filter) = read {
-                held.iter().for_each(|&fingerprint| drop(filter.admits(filter.spot(fingerprint))));
+                let _ = held.iter().filter(|&&fingerprint| filter.admits(filter.spot(fingerprint))).count();
             }
         }
         assert!((0..encoded.len()).all(|length| Filter::decode(&encoded[..length]).is_none()));

@@ -20,6 +20,10 @@ const CROWDED: usize = 4;
 /// The most that is merged at a time, in sections of the usual size.
 const MAX_SECTIONS: u64 = 8;
 
+/// How many more entries are merged for each that is appended than are needed on average: what is put off would add
+/// to the runs that every lookup asks.
+const SPARE_PACE: u64 = 2;
+
 pub(in super::super) struct Upkeep {
     index: Arc<Index>,
     options: IndexOptions,
@@ -27,6 +31,8 @@ pub(in super::super) struct Upkeep {
     manifest: Manifest,
     builder: Builder,
     work: Work,
+    /// How many entries may be merged for what was appended.
+    credit: u64,
     /// Appends wait for every task, so that a seed brings back the same writes.
     in_step: bool,
 }
@@ -49,7 +55,7 @@ impl Upkeep {
         in_step: bool,
     ) -> std::io::Result<Self> {
         let builder = Builder::start(connection)?;
-        let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, in_step };
+        let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, credit: 0, in_step };
         upkeep.plan(0);
         Ok(upkeep)
     }
@@ -118,16 +124,25 @@ impl Upkeep {
         }
     }
 
-    /// Gives the builder its next task, if there is one, beside appends of so many events.
+    /// Gives the builder its next task, if it is time for one, now that so many events were appended.
+    ///
+    /// An entry is written again at every level. Merges that went faster than that asks for would take the processor
+    /// from appends for a while, and then rest.
     fn plan(&mut self, appended: u64) {
-        // As much as keeps up: an entry is written again at every level.
         let section = u64::from(self.options.section);
-        let entries = (appended * 8).clamp(section, section * MAX_SECTIONS);
+        let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
+        self.credit = (self.credit + appended * (levels + SPARE_PACE)).min(section * MAX_SECTIONS);
         let held = self.index.held();
-        if let Some(task) = next_task(&held, &self.manifest, self.options, entries) {
-            self.builder.send(task);
-            self.work = Work::Building;
+        if held.frozen.is_none() && self.credit < section && !self.is_crowded() {
+            return;
         }
+        let Some(task) = next_task(&held, &self.manifest, self.options, self.credit) else { return };
+        if let Task::Merge { run, sections, .. } = &task {
+            let merged = (run.entries >> run.bits) * sections.len() as u64;
+            self.credit = self.credit.saturating_sub(merged);
+        }
+        self.builder.send(task);
+        self.work = Work::Building;
     }
 }
 
