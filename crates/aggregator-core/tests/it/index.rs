@@ -149,6 +149,27 @@ fn the_index_holds_no_more_than_it_has_to() {
     assert!(bytes < 14 * 20_000, "{bytes} bytes");
 }
 
+/// Merges go no faster than appends ask for, and no slower.
+#[test]
+fn merges_keep_up_with_appends() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let options = with(IndexOptions { recent: 100, section: 50, fan_out: 4 });
+    let store = SqliteStore::open_with(&path, options).unwrap();
+    let file = Connection::open(&path).unwrap();
+    let mut most = 0;
+    for first in (0..20_000).step_by(50) {
+        append(&store, first..first + 50).unwrap();
+        let manifest: String =
+            file.query_row("SELECT manifest FROM index_manifest", [], |row| row.get(0)).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let runs = manifest["runs"].as_array().unwrap();
+        let of_level = |level: u64| runs.iter().filter(|run| run["level"] == level).count();
+        most = most.max((0..5).map(of_level).max().unwrap());
+    }
+    assert!((4..=7).contains(&most), "{most} runs of a level");
+}
+
 /// Whatever of the index is damaged: a repeat is recognised, or nothing is acknowledged.
 #[test]
 fn a_damaged_index_never_lets_a_repeat_through() {
