@@ -108,7 +108,7 @@ impl Default for IndexOptions {
     fn default() -> Self {
         // The most entries that a map of 2^18 buckets takes. Measured: half of it costs a tenth of the
         // throughput, for more is merged; twice of it takes a start a second and a half.
-        Self { recent: (1 << 18) / 8 * 7, section: 1 << 16, fan_out: 4 }
+        Self { recent: (1 << 18) / 8 * 7, section: 1 << 16, fan_out: 8 }
     }
 }
 

@@ -60,30 +60,57 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Sli
         }
         Task::Merge { mut run, sections: numbers, inputs } => {
             let range = span(run.bits, &numbers);
-            // As many as there are on average, and some more.
-            let section = usize::try_from(run.entries >> run.bits).unwrap_or(0);
-            let mut entries = Vec::with_capacity((section + section / 16) * numbers.len());
             // One state of the file, and a short look at it.
             let snapshot = connection.unchecked_transaction()?;
             let mut chunks = Chunks::new(&snapshot)?;
-            for input in inputs {
-                for number in input.head.chunks(range.start..=range.end - 1) {
-                    chunks.read(run::chunk_key(input.run, input.section, number), |entry| {
-                        if range.contains(&entry.fingerprint) {
-                            entries.push(entry);
-                        }
-                        Continue(())
-                    })?;
+            let mut sorted = Vec::new();
+            for of_run in inputs.chunk_by(|a, b| a.run == b.run) {
+                // What a merge takes of a run is a part of its sections at most.
+                let mut entries =
+                    Vec::with_capacity(of_run.iter().map(|input| input.head.entries as usize).sum());
+                for input in of_run {
+                    for number in input.head.chunks(range.start..=range.end - 1) {
+                        chunks.read(run::chunk_key(input.run, input.section, number), |entry| {
+                            if range.contains(&entry.fingerprint) {
+                                entries.push(entry);
+                            }
+                            Continue(())
+                        })?;
+                    }
                 }
+                sorted.push(entries);
             }
             drop(chunks);
             drop(snapshot);
-            // They come sorted from each input, which the stable sort makes use of.
-            entries.sort();
+            let entries = merge(&sorted, &range);
             run.written = numbers.end;
             Ok(Slice { sections: sections(&run, numbers, &entries), run, through: None })
         }
     }
+}
+
+/// All entries in order. They come sorted from each run, and their fingerprints are spread evenly: of a small part of
+/// the range each run has a few, which are sorted where they are put together.
+fn merge(runs: &[Vec<Entry>], range: &Range<u64>) -> Vec<Entry> {
+    /// About how many entries a part of the range has.
+    const TOGETHER: usize = 16;
+    let mut rest: Vec<&[Entry]> = runs.iter().map(Vec::as_slice).collect();
+    let count = rest.iter().map(|run| run.len()).sum();
+    let mut merged = Vec::with_capacity(count);
+    let width = (range.end - range.start) / (count / TOGETHER + 1) as u64 + 1;
+    let mut end = range.start;
+    while merged.len() < count {
+        end += width;
+        let first = merged.len();
+        for run in &mut rest {
+            let taken = run.iter().take_while(|entry| entry.fingerprint < end).count();
+            let (part, after) = run.split_at(taken);
+            merged.extend_from_slice(part);
+            *run = after;
+        }
+        merged[first..].sort_unstable();
+    }
+    merged
 }
 
 /// The fingerprints of these sections.
@@ -159,6 +186,35 @@ impl Drop for Builder {
         if let Some(thread) = self.thread.take() {
             // If it panicked, the writer was told, or has nothing left to tell.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However the fingerprints are spread, and where there are none, or equal ones.
+    #[test]
+    fn a_merge_is_all_entries_in_order() {
+        let entry = |fingerprint, offset| Entry { fingerprint, offset };
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
+        for (count, place) in [
+            (0, (|n| n) as fn(u64) -> u64),
+            (1, |_| (1 << 47) - 1),
+            (5_000, spread),
+            (5_000, |n| n % 7),
+            (5_000, |n| (1 << 47) - 1 - n % 3),
+        ] {
+            let mut all: Vec<_> = (0..count).map(|n| entry(place(n), n)).collect();
+            let mut runs = vec![Vec::new(); 5];
+            for (n, &entry) in all.iter().enumerate() {
+                // The last one has none.
+                runs[n % 4].push(entry);
+            }
+            runs.iter_mut().for_each(|run| run.sort_unstable());
+            all.sort_unstable();
+            assert_eq!(merge(&runs, &(0..1 << 47)), all);
         }
     }
 }

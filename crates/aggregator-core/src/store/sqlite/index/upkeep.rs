@@ -20,9 +20,9 @@ const CROWDED: usize = 4;
 /// The most that is merged at a time, in sections of the usual size.
 const MAX_SECTIONS: u64 = 8;
 
-/// How many more entries are merged for each that is appended than are needed on average: what is put off would add
-/// to the runs that every lookup asks.
-const SPARE_PACE: u64 = 2;
+/// How many entries are merged for each that is appended, beyond one for each level. One level less would do: what is put
+/// off adds to the runs that every lookup asks.
+const SPARE_PACE: u64 = 1;
 
 pub(in super::super) struct Upkeep {
     index: Arc<Index>,
