@@ -17,8 +17,8 @@ use crate::store::sqlite::group::Failure;
 /// From how many times the fan-out on a level's runs are too many: appends wait for merges then.
 const CROWDED: usize = 4;
 
-/// The most that is merged at a time, in sections of the usual size.
-const MAX_SECTIONS: u64 = 8;
+/// The most that is merged at a time, in sections of the usual size or in what an append asks for.
+const MAX_PIECES: u64 = 2;
 
 /// How many entries are merged for each that is appended, beyond one for each level. One level less would do: what is put
 /// off adds to the runs that every lookup asks.
@@ -131,7 +131,10 @@ impl Upkeep {
     fn plan(&mut self, appended: u64) {
         let section = u64::from(self.options.section);
         let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
-        self.credit = (self.credit + appended * (levels + SPARE_PACE)).min(section * MAX_SECTIONS);
+        let earned = appended * (levels + SPARE_PACE);
+        // One append writes what comes of it: it is no more than fits in between, or than large appends need.
+        let most = section.max(earned) * MAX_PIECES;
+        self.credit = (self.credit + earned).min(most);
         let held = self.index.held();
         if held.frozen.is_none() && self.credit < section && !self.is_crowded() {
             return;
