@@ -65,11 +65,11 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Sli
             let mut chunks = Chunks::new(&snapshot)?;
             let mut sorted = Vec::new();
             for of_run in inputs.chunk_by(|a, b| a.run == b.run) {
-                // What a merge takes of a run is a part of its sections at most.
-                let mut entries =
-                    Vec::with_capacity(of_run.iter().map(|input| input.head.entries as usize).sum());
+                let mut entries = Vec::new();
                 for input in of_run {
-                    for number in input.head.chunks(range.start..=range.end - 1) {
+                    let numbers = input.head.chunks(range.start..=range.end - 1);
+                    entries.reserve(input.head.entries_of(numbers.len()));
+                    for number in numbers {
                         chunks.read(run::chunk_key(input.run, input.section, number), |entry| {
                             if range.contains(&entry.fingerprint) {
                                 entries.push(entry);

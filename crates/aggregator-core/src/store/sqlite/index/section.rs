@@ -84,6 +84,11 @@ impl Section {
         count(self.fences.len())
     }
 
+    /// About how many entries so many of its chunks have.
+    pub(super) fn entries_of(&self, chunks: usize) -> usize {
+        chunks * (self.entries as usize).div_ceil(self.fences.len().max(1))
+    }
+
     /// Whether the filter lets the fingerprint through.
     pub(super) fn admits(&self, fingerprint: u64) -> bool {
         self.spot(fingerprint).is_none_or(|spot| self.admits_at(spot))

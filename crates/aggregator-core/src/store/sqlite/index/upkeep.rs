@@ -56,7 +56,7 @@ impl Upkeep {
     ) -> std::io::Result<Self> {
         let builder = Builder::start(connection)?;
         let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, credit: 0, in_step };
-        upkeep.plan(0);
+        upkeep.plan();
         Ok(upkeep)
     }
 
@@ -79,7 +79,7 @@ impl Upkeep {
             Err(Missing::Failed(error)) => {
                 // The same once more, unless it was final.
                 self.work = Work::Idle;
-                self.plan(0);
+                self.plan();
                 return Err(Failure::Sqlite(error));
             }
         }
@@ -119,22 +119,28 @@ impl Upkeep {
         }
         held.freeze(self.options.recent as usize);
         drop(held);
+        // Also beside a task: what comes while it is done is to be merged as well.
+        self.earn(appended);
         if matches!(self.work, Work::Idle) {
-            self.plan(appended);
+            self.plan();
         }
     }
 
-    /// Gives the builder its next task, if it is time for one, now that so many events were appended.
+    /// Lets merges go on, now that so many events were appended.
     ///
     /// An entry is written again at every level. Merges that went faster than that asks for would take the processor
     /// from appends for a while, and then rest.
-    fn plan(&mut self, appended: u64) {
-        let section = u64::from(self.options.section);
+    fn earn(&mut self, appended: u64) {
         let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
         let earned = appended * (levels + SPARE_PACE);
         // One append writes what comes of it: it is no more than fits in between, or than large appends need.
-        let most = section.max(earned) * MAX_PIECES;
+        let most = u64::from(self.options.section).max(earned) * MAX_PIECES;
         self.credit = (self.credit + earned).min(most);
+    }
+
+    /// Gives the builder its next task, if it is time for one.
+    fn plan(&mut self) {
+        let section = u64::from(self.options.section);
         let held = self.index.held();
         if held.frozen.is_none() && self.credit < section && !self.is_crowded() {
             return;
