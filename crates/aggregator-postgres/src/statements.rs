@@ -54,6 +54,19 @@ macro_rules! row_at {
     };
 }
 
+/// Writes topics as an import leaves them.
+macro_rules! imported_topics {
+    () => {
+        "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq, purged_offset, duplicates,
+             conflicts)
+         SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq, n.purged_offset, n.duplicates,
+                n.conflicts
+         FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[], $7::bigint[], $8::bigint[],
+                     $9::bigint[], $10::bigint[])
+             AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts)"
+    };
+}
+
 /// What a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
@@ -181,26 +194,11 @@ statements! {
                                   $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[])
                           WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload,
                                                digest, sequence, content_type, attributes, processed_at, at)",
-        import_new_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
-                                purged_offset, duplicates, conflicts)
-                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
-                                   n.purged_offset, n.duplicates, n.conflicts
-                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
-                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
-                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
-                                     duplicates, conflicts)",
+        import_new_topics: imported_topics!(),
         // They are there, as in an append.
-        import_old_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
-                                purged_offset, duplicates, conflicts)
-                            SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, n.purged_seq,
-                                   n.purged_offset, n.duplicates, n.conflicts
-                            FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
-                                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
-                                AS n(topic_id, name, slot, scope, last_seq, purged_seq, purged_offset,
-                                     duplicates, conflicts)
-                            ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
+        import_old_topics: concat!(imported_topics!(), " ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
                                 purged_seq = excluded.purged_seq, purged_offset = excluded.purged_offset,
-                                duplicates = excluded.duplicates, conflicts = excluded.conflicts",
+                                duplicates = excluded.duplicates, conflicts = excluded.conflicts"),
     }
 }
 
