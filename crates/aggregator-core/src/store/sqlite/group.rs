@@ -243,7 +243,7 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
             }
         };
         for hit in hits {
-            for offset in self.chunks.offsets(hit.place, fingerprint)? {
+            for offset in self.chunks.offsets(self.index, hit.place, fingerprint)? {
                 if let Some(latest) = self.latest.get(offset) {
                     if latest.is(key) {
                         let processed_at = Timestamp::from_micros(latest.processed_at);

@@ -271,7 +271,7 @@ impl<'c, 'k, 'r> Importing<'c, 'k, 'r> {
             return Ok(Some(found));
         }
         for hit in hits {
-            for offset in self.chunks.offsets(hit.place, fingerprint)? {
+            for offset in self.chunks.offsets(self.index, hit.place, fingerprint)? {
                 if let Some(found) = self.originals.find(key, offset, tell)? {
                     self.expected = Some(offset + 1);
                     return Ok(Some(found));

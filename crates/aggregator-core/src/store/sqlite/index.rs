@@ -32,14 +32,16 @@
 mod builder;
 mod check;
 mod chunk;
-mod filter;
 mod fingerprint;
+mod join;
 mod lookup;
 mod manifest;
+mod maplet;
 mod recent;
 mod recover;
 mod run;
 mod section;
+mod unit;
 mod upkeep;
 
 use std::num::NonZeroU64;
@@ -53,7 +55,7 @@ pub(super) use self::lookup::{Chunks, find};
 pub(super) use self::manifest::{Manifest, reset};
 pub(super) use self::recent::{Recent, Spread};
 pub(super) use self::recover::recover;
-use self::run::Run;
+use self::unit::{Asked, Runs};
 pub(super) use self::upkeep::Upkeep;
 use crate::StoreError;
 
@@ -144,7 +146,7 @@ struct Held {
     /// What is being written as a run, and the offset it goes up to.
     frozen: Option<(Arc<Recent>, u64)>,
     /// Shared with whoever looks ahead.
-    runs: Arc<Vec<Run>>,
+    runs: Arc<Runs>,
     /// The rows up to this offset are in the runs.
     covered: u64,
 }
@@ -171,6 +173,8 @@ pub(super) enum Place {
     Row(u64),
     /// In rows that these chunks name, from the first one's key on.
     Chunks { first: i64, count: u32 },
+    /// In some run, perhaps. Most repeats are of what a map has, and nobody has to ask then.
+    Runs,
 }
 
 impl Index {
@@ -194,9 +198,10 @@ impl Index {
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first.
+    /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first. For the writer:
+    /// what [`Place::Runs`] stands for changes with its commits.
     pub(super) fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
-        self.held().probe(sought)
+        self.held().probe(sought, true)
     }
 
     /// For each of the fingerprints, up to which offset no row has it, as far as the runs can tell; 0 if one
@@ -206,21 +211,33 @@ impl Index {
         let (runs, covered) = (Arc::clone(&held.runs), held.covered);
         drop(held);
         let mut absent = vec![covered; fingerprints.len()];
-        for run in runs.iter() {
-            for (absent, lacks) in absent.iter_mut().zip(run.lacks(fingerprints)) {
-                if !lacks {
-                    *absent = 0;
-                }
+        let mut asked: Vec<Asked> = fingerprints.iter().copied().enumerate().collect();
+        for unit in runs.units() {
+            let mut any = false;
+            runs.ask(unit, &asked, |(position, _), _| {
+                absent[position] = 0;
+                any = true;
+            });
+            if any {
+                asked.retain(|&(position, _)| absent[position] > 0);
             }
         }
         absent
     }
 
-    /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here.
+    /// The places of this fingerprint that [`Place::Runs`] stands for.
+    pub(super) fn in_runs(&self, fingerprint: u64) -> Vec<Place> {
+        let mut places = Vec::new();
+        self.held().ask_runs(&[(0, fingerprint)], &mut |_, place| places.push(place));
+        places
+    }
+
+    /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here; all that the
+    /// runs say is said at once.
     pub(super) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
         let held = self.held();
         let at_one = held.generation == generation && held.last_offset >= last_offset;
-        at_one.then(|| held.probe(sought))
+        at_one.then(|| held.probe(sought, false))
     }
 
     /// Up to which offset it knows the rows.
@@ -230,26 +247,44 @@ impl Index {
 }
 
 impl Held {
-    fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
+    /// Where a map has the fingerprint, the runs are put off if they may be.
+    fn probe(&self, sought: &[Sought], put_off: bool) -> Vec<Hit> {
         let mut hits = Vec::new();
-        let maps = [Some(&self.recent), self.frozen.as_ref().map(|(frozen, _)| &**frozen)];
-        for map in maps.into_iter().flatten().filter(|map| !map.is_empty()) {
-            for (position, sought) in sought.iter().enumerate() {
-                let rows = map.offsets(sought.fingerprint).map(Place::Row);
-                hits.extend(rows.map(|place| Hit { position, place }));
+        let mut unknown = Vec::with_capacity(sought.len());
+        for (position, sought) in sought.iter().enumerate() {
+            let before = hits.len();
+            let rows = self.in_maps(sought.fingerprint).map(Place::Row);
+            hits.extend(rows.map(|place| Hit { position, place }));
+            // What was flushed since then is in a run, too, and nothing is known of it.
+            if sought.absent_through < self.covered {
+                if put_off && hits.len() > before {
+                    hits.push(Hit { position, place: Place::Runs });
+                } else {
+                    unknown.push((position, sought.fingerprint));
+                }
             }
         }
-        // What was flushed since then is in a run, too, and nothing is known of it.
-        let unknown = |sought: &Sought| sought.absent_through < self.covered;
-        let unknown: Vec<_> = sought.iter().enumerate().filter(|(_, sought)| unknown(sought)).collect();
-        // Run by run, so that the filters' cache misses do not wait for each other.
-        for run in self.runs.iter() {
-            for &(position, sought) in &unknown {
-                hits.extend(run.probe(sought.fingerprint).map(|place| Hit { position, place }));
-            }
-        }
+        self.ask_runs(&unknown, &mut |position, place| hits.push(Hit { position, place }));
         hits.sort_by_key(|hit| hit.position);
         hits
+    }
+
+    /// The rows of the fingerprint that no run has yet.
+    fn in_maps(&self, fingerprint: u64) -> impl Iterator<Item = u64> {
+        let frozen = self.frozen.as_ref().map(|(frozen, _)| &**frozen);
+        let maps = [Some(&self.recent), frozen].into_iter().flatten().filter(|map| !map.is_empty());
+        maps.flat_map(move |map| map.offsets(fingerprint))
+    }
+
+    /// Where in the runs the fingerprints may be, by their positions.
+    fn ask_runs(&self, asked: &[Asked], found: &mut dyn FnMut(usize, Place)) {
+        for unit in self.runs.units() {
+            self.runs.ask(unit, asked, |(position, fingerprint), run| {
+                if let Some(place) = run.chunks(fingerprint) {
+                    found(position, place);
+                }
+            });
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::join::{Join, Joined};
 use super::lookup::Chunks;
 use super::manifest::RunEntry;
 use super::run::{self, Run};
@@ -20,6 +21,13 @@ pub(super) enum Task {
     Flush { run: RunEntry, through: u64, frozen: Arc<Recent> },
     /// The next sections of a merge.
     Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input> },
+    Join(Join),
+}
+
+/// What a task came to.
+pub(super) enum Built {
+    Slice(Slice),
+    Joined(Joined),
 }
 
 /// Sections that a new one takes its entries from.
@@ -50,13 +58,13 @@ pub(super) struct Slice {
 }
 
 /// Does a task.
-pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Slice> {
+pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
     match task {
         Task::Flush { run, through, frozen } => {
             let mut entries: Vec<Entry> = frozen.entries().collect();
             entries.sort_unstable();
             let sections = sections(&run, 0..run.sections(), &entries);
-            Ok(Slice { run, sections, through: Some(through) })
+            Ok(Built::Slice(Slice { run, sections, through: Some(through) }))
         }
         Task::Merge { mut run, sections: numbers, inputs } => {
             let range = span(run.bits, &numbers);
@@ -84,8 +92,10 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Sli
             drop(snapshot);
             let entries = merge(&sorted, &range);
             run.written = numbers.end;
-            Ok(Slice { sections: sections(&run, numbers, &entries), run, through: None })
+            let sections = sections(&run, numbers, &entries);
+            Ok(Built::Slice(Slice { run, sections, through: None }))
         }
+        Task::Join(join) => Ok(Built::Joined(join.run())),
     }
 }
 
@@ -124,7 +134,7 @@ fn sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<N
         let end = run::fingerprints(run.bits, number).end;
         let (of_section, after) = entries.split_at(entries.partition_point(|entry| entry.fingerprint < end));
         entries = after;
-        NewSection::of(run.id, number, of_section)
+        NewSection::of(run, number, of_section)
     };
     numbers.map(section).collect()
 }
@@ -132,11 +142,11 @@ fn sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<N
 /// The thread.
 pub(super) struct Builder {
     tasks: Option<Sender<Task>>,
-    slices: Receiver<rusqlite::Result<Slice>>,
+    results: Receiver<rusqlite::Result<Built>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why there is no slice.
+/// Why there is nothing.
 pub(super) enum Missing {
     NotYet,
     Failed(rusqlite::Error),
@@ -147,7 +157,7 @@ pub(super) enum Missing {
 impl Builder {
     pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
         let (tasks, queue) = channel::<Task>();
-        let (ready, slices) = channel();
+        let (ready, results) = channel();
         let thread = std::thread::Builder::new().name("dedup-index".into()).spawn(move || {
             for task in queue {
                 if ready.send(build(&connection, task)).is_err() {
@@ -155,7 +165,7 @@ impl Builder {
                 }
             }
         })?;
-        Ok(Self { tasks: Some(tasks), slices, thread: Some(thread) })
+        Ok(Self { tasks: Some(tasks), results, thread: Some(thread) })
     }
 
     /// Hands a task over; if the thread is gone, [`Self::take`] says so.
@@ -166,11 +176,11 @@ impl Builder {
     }
 
     /// What the last task came to.
-    pub(super) fn take(&self, wait: bool) -> Result<Slice, Missing> {
+    pub(super) fn take(&self, wait: bool) -> Result<Built, Missing> {
         let result = if wait {
-            self.slices.recv().map_err(|_| Missing::Gone)?
+            self.results.recv().map_err(|_| Missing::Gone)?
         } else {
-            self.slices.try_recv().map_err(|error| match error {
+            self.results.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => Missing::NotYet,
                 TryRecvError::Disconnected => Missing::Gone,
             })?

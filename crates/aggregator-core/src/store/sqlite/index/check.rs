@@ -12,6 +12,7 @@ use super::lookup::Chunks;
 use super::manifest::Manifest;
 use super::recover::{Rows, head};
 use super::run::{self, Run};
+use super::unit::{Runs, Unit};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::known::Tail;
 
@@ -54,13 +55,13 @@ pub(in super::super) fn check(
     let mut of_runs = Sum::default();
     let mut chunks = Chunks::new(connection)?;
     let entries: u64 =
-        runs.iter().map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>()).sum();
+        runs.runs.iter().map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>()).sum();
     let bits = ((entries / PIECE).next_power_of_two().trailing_zeros()).min(run::MAX_SECTION_BITS);
     for piece in 0..1_u32 << bits {
         let range = run::fingerprints(bits, piece);
         let mut entries = Vec::new();
-        for run in &runs {
-            gather(&mut chunks, run, &range, &mut entries, fault)?;
+        for (run, unit) in runs.runs.iter().zip(&runs.units) {
+            gather(&mut chunks, (run, unit), &range, &mut entries, fault)?;
         }
         entries.iter().for_each(|&entry| of_runs.add(entry));
         let of_tail = tail.partition_point(|entry| entry.fingerprint < range.start)
@@ -83,17 +84,21 @@ fn load(
     connection: &Connection,
     manifest: &Manifest,
     fault: &mut dyn FnMut(String),
-) -> rusqlite::Result<Vec<Run>> {
+) -> rusqlite::Result<Runs> {
     let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
-    let mut runs = Vec::new();
+    let mut runs = Runs::default();
     for entry in &manifest.runs {
         let live = manifest.live(entry);
         let mut sections = vec![None; live.start as usize];
+        let mut maplets = vec![None; live.start as usize];
         for number in live {
             let head = head(&mut select, run::section_key(entry.id, number)).map_err(tell);
-            sections.push(head.map_err(&mut *fault).ok());
+            let (section, maplet) = head.map_err(&mut *fault).ok().unzip();
+            sections.push(section);
+            maplets.push(maplet);
         }
-        runs.push(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections });
+        let run = Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections };
+        runs.push(run, maplets);
     }
     Ok(runs)
 }
@@ -128,7 +133,7 @@ fn each_row(
 /// The entries of a run with fingerprints in this range.
 fn gather(
     chunks: &mut Chunks<'_>,
-    run: &Run,
+    (run, unit): (&Run, &Unit),
     range: &std::ops::Range<u64>,
     entries: &mut Vec<Entry>,
     fault: &mut dyn FnMut(String),
@@ -140,7 +145,7 @@ fn gather(
             let mut last = None;
             let read = chunks.read(key, |entry| {
                 let sorted = last.is_none_or(|last| last <= entry.fingerprint);
-                if !sorted || !of_section.contains(&entry.fingerprint) || !section.admits(entry.fingerprint) {
+                if !sorted || !of_section.contains(&entry.fingerprint) || !unit.admits(entry.fingerprint) {
                     fault(format!("the dedup index: chunk {key} holds what is not found there"));
                 }
                 last = Some(entry.fingerprint);

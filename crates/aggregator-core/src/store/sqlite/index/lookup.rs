@@ -27,9 +27,19 @@ impl<'c> Chunks<'c> {
     }
 
     /// The offsets of the rows that a place stands for, in which the fingerprint is.
-    pub(in super::super) fn offsets(&mut self, place: Place, fingerprint: u64) -> Result<Vec<u64>> {
+    pub(in super::super) fn offsets(
+        &mut self,
+        index: &Index,
+        place: Place,
+        fingerprint: u64,
+    ) -> Result<Vec<u64>> {
         let mut offsets = Vec::new();
         match place {
+            Place::Runs => {
+                for place in index.in_runs(fingerprint) {
+                    offsets.extend(self.offsets(index, place, fingerprint)?);
+                }
+            }
             Place::Row(offset) => offsets.push(offset),
             Place::Chunks { first, count } => {
                 for key in first..first + i64::from(count) {
@@ -60,7 +70,7 @@ pub(in super::super) fn find(
     let mut found = vec![Vec::new(); keys.len()];
     let mut chunks = Chunks::new(snapshot)?;
     for Hit { position, place } in hits {
-        let offsets = chunks.offsets(place, sought[position].fingerprint)?;
+        let offsets = chunks.offsets(index, place, sought[position].fingerprint)?;
         // What was appended meanwhile is in memory already.
         found[position].extend(offsets.into_iter().filter(|&offset| offset <= last_offset));
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::builder::build;
+use super::builder::{Built, build};
 use super::fingerprint::Fingerprints;
 use super::manifest::{Manifest, RunEntry, damaged};
+use super::maplet::Maplet;
 use super::run::{self, Run};
 use super::section::Section;
+use super::unit::Runs;
 use super::upkeep::{next_task, write_slice};
 use super::{Entry, Held, Index, IndexOptions, Key, Recent};
 use crate::Scope;
@@ -26,7 +28,11 @@ pub(in super::super) fn recover(
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
-    let runs = manifest.runs.iter().map(|entry| load(connection, &manifest, entry));
+    let mut runs = Runs::default();
+    for entry in &manifest.runs {
+        let (run, maplets) = load(connection, &manifest, entry)?;
+        runs.push(run, maplets);
+    }
     let last_offset = Tail::read(connection)?.last_offset;
     if manifest.covered > last_offset {
         return Err(damaged("it covers more than there is"));
@@ -36,7 +42,7 @@ pub(in super::super) fn recover(
         last_offset: manifest.covered,
         recent: Recent::with_capacity(options.recent as usize),
         frozen: None,
-        runs: Arc::new(runs.collect::<rusqlite::Result<_>>()?),
+        runs: Arc::new(runs),
         covered: manifest.covered,
     };
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
@@ -47,7 +53,7 @@ pub(in super::super) fn recover(
         // What a crash left fits twice: a start writes nothing then.
         if held.frozen.is_some() && window < last_offset {
             while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
-                let slice = build(connection, task)?;
+                let Built::Slice(slice) = build(connection, task)? else { continue };
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let next = write_slice(&transaction, &manifest, &slice)?;
                 transaction.commit()?;
@@ -60,19 +66,28 @@ pub(in super::super) fn recover(
     Ok((Index::new(fingerprints, held), manifest))
 }
 
-fn load(connection: &Connection, manifest: &Manifest, entry: &RunEntry) -> rusqlite::Result<Run> {
+fn load(
+    connection: &Connection,
+    manifest: &Manifest,
+    entry: &RunEntry,
+) -> rusqlite::Result<(Run, Vec<Option<Maplet>>)> {
     let live = manifest.live(entry);
     let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
-    let mut sections = Vec::with_capacity(entry.sections() as usize);
-    sections.resize(live.start as usize, None);
+    let mut sections = vec![None; live.start as usize];
+    let mut maplets = vec![None; live.start as usize];
     for number in live {
-        sections.push(Some(head(&mut select, run::section_key(entry.id, number))?));
+        let (section, maplet) = head(&mut select, run::section_key(entry.id, number))?;
+        sections.push(Some(section));
+        maplets.push(Some(maplet));
     }
-    Ok(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections })
+    Ok((Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections }, maplets))
 }
 
 /// Reads the head of a section.
-pub(super) fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<Section> {
+pub(super) fn head(
+    select: &mut rusqlite::CachedStatement<'_>,
+    key: i64,
+) -> rusqlite::Result<(Section, Maplet)> {
     let found = select.query_row([key], |row| {
         Section::decode(key, row.get_ref(0)?.as_blob()?)
             .ok_or_else(|| damaged(format!("the head of section {key} does not match its checksum")))

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Place;
-use super::filter::Spot;
 use super::fingerprint::BITS;
 use super::section::Section;
 
@@ -29,7 +28,12 @@ pub(super) fn fingerprints(bits: u32, section: u32) -> Range<u64> {
     start..start + width
 }
 
-/// What is in memory of a run.
+/// Where in its section a fingerprint is, as a fraction of 2^64.
+pub(super) fn fraction(bits: u32, fingerprint: u64) -> u64 {
+    fingerprint << (u64::BITS - BITS + bits)
+}
+
+/// What is in memory of a run, but for what is asked first ([`Unit`](super::unit::Unit)).
 #[derive(Clone)]
 pub(super) struct Run {
     pub(super) id: u32,
@@ -45,32 +49,12 @@ impl Run {
         self.sections.get(number as usize)?.as_ref()
     }
 
-    /// Which of the fingerprints none of its entries has, for sure, by their positions.
-    pub(super) fn lacks(&self, fingerprints: &[u64]) -> Vec<bool> {
-        // At first only what lies close together is read, so that the misses of the rest do not wait for each other.
-        let spot = |&fingerprint: &u64| {
-            let number = passed(self.bits, fingerprint);
-            let section = self.section(number).filter(|_| fingerprint >= self.from)?;
-            Some((number, section.spot(fingerprint)))
-        };
-        let spots: Vec<_> = fingerprints.iter().map(spot).collect();
-        let lacks = |found: Option<(u32, Option<Spot>)>| match found {
-            None => true,
-            Some((_, None)) => false,
-            Some((number, Some(spot))) => self.section(number).is_none_or(|section| !section.admits_at(spot)),
-        };
-        spots.into_iter().map(lacks).collect()
-    }
-
-    /// Which of its chunks may hold the fingerprint.
-    pub(super) fn probe(&self, fingerprint: u64) -> Option<Place> {
-        if fingerprint < self.from {
-            return None;
-        }
+    /// Which of its chunks may hold the fingerprint, which it answers for.
+    pub(super) fn chunks(&self, fingerprint: u64) -> Option<Place> {
         let number = passed(self.bits, fingerprint);
-        let chunks = self.section(number)?.probe(fingerprint)?;
+        let chunks = self.section(number)?.chunks(fingerprint..=fingerprint);
         let first = chunk_key(self.id, number, chunks.start);
-        Some(Place::Chunks { first, count: chunks.end - chunks.start })
+        (!chunks.is_empty()).then(|| Place::Chunks { first, count: chunks.end - chunks.start })
     }
 
     /// The sections with some of these fingerprints.

@@ -3,7 +3,7 @@
 //! Its head, which stays in memory, is written as
 //!
 //! ```text
-//!  checksum 8 │ entries 4 │ chunks 4 │ first fingerprint of each chunk 8 … │ filter
+//!  checksum 8 │ entries 4 │ chunks 4 │ first fingerprint of each chunk 8 … │ maplet
 //! ```
 
 use std::ops::Range;
@@ -12,22 +12,22 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunk::{self, Widths};
-use super::filter::{Filter, Spot};
+use super::maplet::Maplet;
+use super::manifest::RunEntry;
 use super::{Entry, run};
 
-/// What is kept in memory of a section: 1.2 bytes per entry, which clones share.
+/// Which chunks a section has, which clones share.
 #[derive(Clone)]
 pub(super) struct Section {
     pub(super) entries: u32,
     /// The first fingerprint of each chunk.
     fences: Arc<[u64]>,
-    /// Whether a fingerprint may be in it. Without one, each may be: a filter cannot be made of every set.
-    filter: Option<Filter>,
 }
 
 /// A section that is to be written.
 pub(super) struct NewSection {
     pub(super) section: Section,
+    pub(super) maplet: Maplet,
     pub(super) number: u32,
     pub(super) head: Vec<u8>,
     /// One behind the other, for memory in large pieces is there again when it was given back.
@@ -38,22 +38,21 @@ pub(super) struct NewSection {
 
 impl NewSection {
     /// Of all entries that belong there, sorted.
-    pub(super) fn of(run: u32, number: u32, entries: &[Entry]) -> Self {
+    pub(super) fn of(run: &RunEntry, number: u32, entries: &[Entry]) -> Self {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
         let mut chunks = Vec::with_capacity(widths.bytes(entries.len()));
         let mut ends = Vec::new();
         for (place, entries) in (0..).zip(entries.chunks(widths.capacity())) {
             fences.push(entries[0].fingerprint);
-            chunk::encode(run::chunk_key(run, number, place), entries, widths, &mut chunks);
+            chunk::encode(run::chunk_key(run.id, number, place), entries, widths, &mut chunks);
             ends.push(chunks.len());
         }
-        let mut fingerprints: Vec<u64> = entries.iter().map(|entry| entry.fingerprint).collect();
-        fingerprints.dedup();
-        let filter = Filter::of(&fingerprints);
-        let section = Section { entries: count(entries.len()), fences: fences.into(), filter };
-        let head = section.encode(run::section_key(run, number));
-        Self { section, number, head, chunks, ends }
+        let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
+        let maplet = Maplet::of(fractions, run.entries >> run.bits);
+        let section = Section { entries: count(entries.len()), fences: fences.into() };
+        let head = section.encode(run::section_key(run.id, number), &maplet);
+        Self { section, maplet, number, head, chunks, ends }
     }
 
     pub(super) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
@@ -63,15 +62,6 @@ impl NewSection {
 }
 
 impl Section {
-    /// Which of its chunks may hold the fingerprint.
-    pub(super) fn probe(&self, fingerprint: u64) -> Option<Range<u32>> {
-        if !self.admits(fingerprint) {
-            return None;
-        }
-        let chunks = self.chunks(fingerprint..=fingerprint);
-        (!chunks.is_empty()).then_some(chunks)
-    }
-
     /// The chunks that may hold some of these fingerprints.
     pub(super) fn chunks(&self, fingerprints: std::ops::RangeInclusive<u64>) -> Range<u32> {
         // Equal fingerprints can begin in the chunk before the one that begins with them.
@@ -89,37 +79,19 @@ impl Section {
         chunks * (self.entries as usize).div_ceil(self.fences.len().max(1))
     }
 
-    /// Whether the filter lets the fingerprint through.
-    pub(super) fn admits(&self, fingerprint: u64) -> bool {
-        self.spot(fingerprint).is_none_or(|spot| self.admits_at(spot))
-    }
-
-    /// Where the filter would have it; `None` if there is no filter. See [`Self::admits_at`].
-    pub(super) fn spot(&self, fingerprint: u64) -> Option<Spot> {
-        self.filter.as_ref().map(|filter| filter.spot(fingerprint))
-    }
-
-    /// The second half of [`Self::admits`]. Of many fingerprints, first the spots of all are looked for and then all
-    /// are asked, so that their cache misses do not wait for each other.
-    pub(super) fn admits_at(&self, spot: Spot) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.admits(spot))
-    }
-
-    fn encode(&self, key: i64) -> Vec<u8> {
+    fn encode(&self, key: i64, maplet: &Maplet) -> Vec<u8> {
         let mut head = vec![0; 8];
         head.extend(self.entries.to_le_bytes());
         head.extend(self.chunk_count().to_le_bytes());
         head.extend(self.fences.iter().flat_map(|fence| fence.to_le_bytes()));
-        if let Some(filter) = &self.filter {
-            filter.encode(&mut head);
-        }
+        maplet.encode(&mut head);
         let checksum = xxh3_64_with_seed(&head[8..], key.cast_unsigned());
         head[..8].copy_from_slice(&checksum.to_le_bytes());
         head
     }
 
     /// What was written under this key, or `None` if it is something else.
-    pub(super) fn decode(key: i64, head: &[u8]) -> Option<Self> {
+    pub(super) fn decode(key: i64, head: &[u8]) -> Option<(Self, Maplet)> {
         let (checksum, mut rest) = head.split_first_chunk()?;
         if xxh3_64_with_seed(rest, key.cast_unsigned()) != u64::from_le_bytes(*checksum) {
             return None;
@@ -127,8 +99,7 @@ impl Section {
         let entries = number(&mut rest)?;
         let chunks = number(&mut rest)?;
         let fences = (0..chunks).map(|_| long(&mut rest)).collect::<Option<_>>()?;
-        let filter = if rest.is_empty() { None } else { Some(Filter::decode(rest)?) };
-        Some(Self { entries, fences, filter })
+        Some((Self { entries, fences }, Maplet::decode(rest)?))
     }
 }
 
@@ -162,21 +133,32 @@ mod tests {
         entries
     }
 
+    /// A run of one section.
+    fn of(entries: &[Entry]) -> NewSection {
+        let (bits, written, entries_of_run) = (0, 1, entries.len() as u64);
+        let run = RunEntry { id: 7, level: 0, bits, written, entries: entries_of_run, inputs: Vec::new() };
+        NewSection::of(&run, 0, entries)
+    }
+
+    fn found(new: &NewSection, chunks: Range<u32>) -> impl Iterator<Item = Entry> {
+        chunks.flat_map(|number| {
+            let chunk = new.chunks().nth(number as usize).unwrap();
+            chunk::decode(run::chunk_key(7, 0, number), chunk).unwrap()
+        })
+    }
+
     #[test]
-    fn a_section_of_any_size_admits_what_it_holds_and_comes_back_as_it_was() {
+    fn a_section_of_any_size_holds_what_it_was_made_of_and_comes_back_as_it_was() {
         for size in (0..200).chain([1_000, 5_000, 60_000]) {
             let entries = entries(size);
-            let new = NewSection::of(7, 3, &entries);
-            let read = Section::decode(run::section_key(7, 3), &new.head).unwrap();
-            assert!(Section::decode(run::section_key(7, 4), &new.head).is_none());
+            let new = of(&entries);
+            let (read, maplet) = Section::decode(run::section_key(7, 0), &new.head).unwrap();
+            assert!(Section::decode(run::section_key(7, 1), &new.head).is_none());
             assert_eq!((u64::from(read.entries), read.chunk_count() as usize), (size, new.ends.len()));
             for entry in entries {
-                let chunks = read.probe(entry.fingerprint).unwrap();
-                let found = chunks.flat_map(|number| {
-                    let chunk = new.chunks().nth(number as usize).unwrap();
-                    chunk::decode(run::chunk_key(7, 3, number), chunk).unwrap()
-                });
-                assert!(found.into_iter().any(|found| found == entry), "{entry:?} of {size}");
+                let chunks = read.chunks(entry.fingerprint..=entry.fingerprint);
+                assert!(found(&new, chunks).any(|found| found == entry), "{entry:?} of {size}");
+                assert_eq!(maplet.runs(run::fraction(0, entry.fingerprint)), 1, "{entry:?} of {size}");
             }
         }
     }
@@ -185,17 +167,9 @@ mod tests {
     fn a_head_takes_little_memory() {
         // What the default layout makes of a full map, and of merges.
         for size in [57_344, 65_536, 45_000] {
-            let head = NewSection::of(1, 0, &entries(size)).head;
-            assert!(head.len() as f64 <= 1.3 * size as f64, "{} bytes for {size} entries", head.len());
+            let head = of(&entries(size)).head;
+            assert!(head.len() as f64 <= 1.36 * size as f64, "{} bytes for {size} entries", head.len());
         }
-    }
-
-    #[test]
-    fn few_strangers_pass_the_filter() {
-        let section = NewSection::of(1, 0, &entries(60_000)).section;
-        let strangers = (60_001..160_001_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16);
-        let passed = strangers.filter(|&fingerprint| section.probe(fingerprint).is_some()).count();
-        assert!(passed < 1_000, "{passed} of 100,000");
     }
 
     /// Equal fingerprints over several chunks: all of them are looked at.
@@ -203,12 +177,8 @@ mod tests {
     fn equal_fingerprints_are_found_across_chunks() {
         let entries: Vec<_> =
             (0..3_000).map(|offset| Entry { fingerprint: 5 + offset / 1_000, offset }).collect();
-        let new = NewSection::of(1, 0, &entries);
-        let chunks = new.section.probe(6).unwrap();
-        let found = chunks.flat_map(|number| {
-            let chunk = new.chunks().nth(number as usize).unwrap();
-            chunk::decode(run::chunk_key(1, 0, number), chunk).unwrap()
-        });
+        let new = of(&entries);
+        let found = found(&new, new.section.chunks(6..=6));
         assert_eq!(found.filter(|entry| entry.fingerprint == 6).count(), 1_000);
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use rusqlite::Connection;
 
-use super::builder::{Builder, Input, Missing, Slice, Task, span};
+use super::builder::{Builder, Built, Input, Missing, Slice, Task, span};
+use super::join;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::{self, Run};
 use super::{Held, Index, IndexOptions, Recent};
@@ -66,24 +67,35 @@ impl Upkeep {
 
     /// Fetches what is ready to be written; waits for it if runs or memory have become too many.
     pub(in super::super) fn collect(&mut self) -> Result<(), Failure> {
-        if !matches!(self.work, Work::Building) {
-            return Ok(());
-        }
-        match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
-            Ok(slice) => self.work = Work::Ready(Box::new(slice)),
-            Err(Missing::NotYet) => {}
-            Err(Missing::Gone) => {
-                let reason = "the thread that builds the dedup index panicked".into();
-                return Err(Failure::Store(StoreError::Poisoned { reason }));
-            }
-            Err(Missing::Failed(error)) => {
-                // The same once more, unless it was final.
-                self.work = Work::Idle;
-                self.plan();
-                return Err(Failure::Sqlite(error));
+        while matches!(self.work, Work::Building) {
+            match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
+                Ok(Built::Slice(slice)) => self.work = Work::Ready(Box::new(slice)),
+                Ok(Built::Joined(joined)) => {
+                    // In memory alone: there is nothing to commit.
+                    Arc::make_mut(&mut self.index.held_mut().runs).take(joined);
+                    self.work = Work::Idle;
+                    self.plan();
+                }
+                Err(missing) => return self.missing(missing),
             }
         }
         Ok(())
+    }
+
+    fn missing(&mut self, missing: Missing) -> Result<(), Failure> {
+        match missing {
+            Missing::NotYet => Ok(()),
+            Missing::Gone => {
+                let reason = "the thread that builds the dedup index panicked".into();
+                Err(Failure::Store(StoreError::Poisoned { reason }))
+            }
+            Missing::Failed(error) => {
+                // The same once more, unless it was final.
+                self.work = Work::Idle;
+                self.plan();
+                Err(Failure::Sqlite(error))
+            }
+        }
     }
 
     /// Whether memory holds all it is to hold.
@@ -142,8 +154,16 @@ impl Upkeep {
     fn plan(&mut self) {
         let section = u64::from(self.options.section);
         let held = self.index.held();
-        if held.frozen.is_none() && self.credit < section && !self.is_crowded() {
-            return;
+        if held.frozen.is_none() && !self.is_crowded() {
+            let join = join::next(&held.runs, &self.manifest, self.options.fan_out.into());
+            if let Some(join) = join {
+                self.builder.send(Task::Join(join));
+                self.work = Work::Building;
+                return;
+            }
+            if self.credit < section {
+                return;
+            }
         }
         let Some(task) = next_task(&held, &self.manifest, self.options, self.credit) else { return };
         if let Task::Merge { run, sections, .. } = &task {
@@ -182,7 +202,7 @@ pub(super) fn next_task(
     let sections = (entries / (run.entries >> run.bits).max(1)).max(1);
     let end = (u64::from(run.written) + sections).min(u64::from(run.sections()));
     let sections = run.written..u32::try_from(end).expect("there are at most 2^24 sections");
-    let inputs = held.runs.iter().filter(|held| run.inputs.contains(&held.id));
+    let inputs = held.runs.runs.iter().filter(|held| run.inputs.contains(&held.id));
     let inputs = Input::of(inputs, &span(run.bits, &sections));
     Some(Task::Merge { run, sections, inputs })
 }
@@ -260,18 +280,12 @@ impl Held {
         }
         let id = slice.run.id;
         let runs = Arc::make_mut(&mut self.runs);
-        if !runs.iter().any(|run| run.id == id) {
-            runs.push(Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() });
+        if runs.get(id).is_none() {
+            runs.push(Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() }, Vec::new());
         }
-        for run in &mut *runs {
-            if run.id == id {
-                let sections = slice.sections.iter().map(|new| Some(new.section.clone()));
-                run.sections.extend(sections);
-            } else {
-                run.advance(manifest.from(run.id));
-            }
-        }
-        runs.retain(|run| manifest.run(run.id).is_some());
+        let sections = slice.sections.iter().map(|new| (new.section.clone(), new.maplet.clone()));
+        runs.extend(id, sections);
+        runs.advance(|id| manifest.run(id).map(|run| manifest.from(run.id)));
         self.covered = manifest.covered;
         // Last: should anything above panic, no reader takes what is left for the state it belongs to.
         self.generation = manifest.generation;

@@ -1,0 +1,117 @@
+//! What is asked at once: the maplets of a run, or of several runs of a level.
+
+use super::maplet::{Maplet, Spot, TOGETHER};
+use super::run::{self, Run};
+use super::section::Section;
+
+/// What is in memory of all runs.
+#[derive(Clone, Default)]
+pub(super) struct Runs {
+    pub(super) runs: Vec<Run>,
+    /// Each run is in one of them; those of a level in the order of its runs.
+    pub(super) units: Vec<Unit>,
+}
+
+#[derive(Clone)]
+pub(super) struct Unit {
+    /// By their tags.
+    pub(super) members: Vec<u32>,
+    /// It has 2^`bits` sections.
+    pub(super) bits: u32,
+    /// As many as are written. None where nobody is to ask, since another unit has what was there.
+    pub(super) sections: Vec<Option<Maplet>>,
+}
+
+/// A fingerprint and what it is the position of.
+pub(super) type Asked = (usize, u64);
+
+impl Runs {
+    pub(super) fn get(&self, id: u32) -> Option<&Run> {
+        self.runs.iter().find(|run| run.id == id)
+    }
+
+    /// Adds a run, as much as there is of it.
+    pub(super) fn push(&mut self, run: Run, maplets: Vec<Option<Maplet>>) {
+        self.units.push(Unit { members: vec![run.id], bits: run.bits, sections: maplets });
+        self.runs.push(run);
+    }
+
+    /// The newest first, which has what repeats lately.
+    pub(super) fn units(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().rev()
+    }
+
+    /// Tells `found` which of the fingerprints a run of the unit may have, and which run; of those that it answers for.
+    #[inline]
+    pub(super) fn ask(&self, unit: &Unit, asked: &[Asked], mut found: impl FnMut(Asked, &Run)) {
+        let mut spots = Vec::with_capacity(TOGETHER);
+        for asked in asked.chunks(TOGETHER) {
+            spots.clear();
+            spots.extend(asked.iter().filter_map(|&asked| Some((asked, unit.spot(asked.1)?))));
+            Spot::look(&spots, |asked, tags| {
+                for (tag, &id) in unit.members.iter().enumerate() {
+                    if tags >> tag & 1 == 1
+                        && let Some(run) = self.get(id)
+                        && asked.1 >= run.from
+                    {
+                        found(asked, run);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Adds sections of a run that is not yet in a unit with others.
+    pub(super) fn extend(&mut self, id: u32, sections: impl Iterator<Item = (Section, Maplet)>) {
+        let run = self.runs.iter_mut().find(|run| run.id == id).expect("it was added before");
+        let unit = self.units.iter_mut().find(|unit| unit.members == [id]).expect("it is not complete");
+        for (section, maplet) in sections {
+            run.sections.push(Some(section));
+            unit.sections.push(Some(maplet));
+        }
+    }
+
+    /// Forgets what no run answers for any more, given where the runs now begin to.
+    pub(super) fn advance(&mut self, from: impl Fn(u32) -> Option<u64>) {
+        self.runs.retain_mut(|run| match from(run.id) {
+            Some(from) => {
+                run.advance(from);
+                true
+            }
+            None => false,
+        });
+        let Self { runs, units } = self;
+        units.retain_mut(|unit| {
+            let of_members = runs.iter().filter(|run| unit.members.contains(&run.id));
+            match of_members.map(|run| run.from).min() {
+                Some(from) => {
+                    unit.advance(from);
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+}
+
+impl Unit {
+    #[inline]
+    fn spot(&self, fingerprint: u64) -> Option<Spot<'_>> {
+        let maplet = self.sections.get(run::passed(self.bits, fingerprint) as usize)?.as_ref()?;
+        Some(maplet.spot(run::fraction(self.bits, fingerprint)))
+    }
+
+    /// Whether one of its runs may have the fingerprint.
+    pub(super) fn admits(&self, fingerprint: u64) -> bool {
+        let mut admits = false;
+        let spot = self.spot(fingerprint).map(|spot| ((), spot));
+        Spot::look(spot.as_slice(), |(), _| admits = true);
+        admits
+    }
+
+    fn advance(&mut self, from: u64) {
+        let passed = run::passed(self.bits, from) as usize;
+        let written = self.sections.len();
+        self.sections[..passed.min(written)].fill(None);
+    }
+}
