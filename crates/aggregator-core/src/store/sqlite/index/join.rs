@@ -1,4 +1,4 @@
-//! Puts the maplets of a level's runs together, so that they are asked at once: 1 and 1, 2 and 2, 4 and 4.
+//! Puts the maplets of a level's runs together, so that they are asked at once: 1 and 1, then 2 and 2.
 //!
 //! In memory alone: the file has the maplet of each run, and a start begins with those. It goes section by section:
 //! what is put together is asked there, and the rest in the two it came from.
