@@ -18,9 +18,17 @@ use super::{Entry, Recent};
 /// A piece of work.
 pub(super) enum Task {
     /// All of a new run.
-    Flush { run: RunEntry, through: u64, frozen: Arc<Recent> },
+    Flush {
+        run: RunEntry,
+        through: u64,
+        frozen: Arc<Recent>,
+    },
     /// The next sections of a merge.
-    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input> },
+    Merge {
+        run: RunEntry,
+        sections: Range<u32>,
+        inputs: Vec<Input>,
+    },
     Join(Join),
 }
 

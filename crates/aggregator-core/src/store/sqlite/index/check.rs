@@ -54,8 +54,11 @@ pub(in super::super) fn check(
 
     let mut of_runs = Sum::default();
     let mut chunks = Chunks::new(connection)?;
-    let entries: u64 =
-        runs.runs.iter().map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>()).sum();
+    let entries: u64 = runs
+        .runs
+        .iter()
+        .map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>())
+        .sum();
     let bits = ((entries / PIECE).next_power_of_two().trailing_zeros()).min(run::MAX_SECTION_BITS);
     for piece in 0..1_u32 << bits {
         let range = run::fingerprints(bits, piece);

@@ -1,13 +1,13 @@
 //! Puts the maplets of a level's runs together, so that they are asked at once: 1 and 1, then 2 and 2.
 //!
-//! In memory alone: the file has the maplet of each run, and a start begins with those. It goes section by section:
-//! what is put together is asked there, and the rest in the two it came from.
+//! In memory alone: the file has the maplets of each run, and a start begins with those. It goes on one by one: what is
+//! put together is asked there, and the rest in the two units it came from.
 
 use super::manifest::{Manifest, RunEntry};
 use super::maplet::{MAX_RUNS, Maplet};
 use super::unit::{Runs, Unit};
 
-/// A section of two units that becomes one of theirs together.
+/// What two units have of a part of the range.
 pub(super) struct Join {
     ours: Vec<u32>,
     theirs: Vec<u32>,
@@ -18,14 +18,14 @@ pub(super) struct Join {
 pub(super) struct Joined {
     ours: Vec<u32>,
     theirs: Vec<u32>,
-    maplet: Maplet,
+    maplets: [Maplet; 2],
 }
 
 impl Join {
     pub(super) fn run(self) -> Joined {
         let [ours, theirs] = &self.maplets;
-        let maplet = ours.join(theirs);
-        Joined { ours: self.ours, theirs: self.theirs, maplet }
+        let maplets = ours.join(theirs);
+        Joined { ours: self.ours, theirs: self.theirs, maplets }
     }
 }
 
@@ -59,8 +59,9 @@ fn next_of(runs: &Runs, units: &[&Unit]) -> Option<Join> {
             return None;
         }
         let together = [&ours.members[..], &theirs.members].concat();
-        let done = runs.units.iter().find(|unit| unit.members == together).map_or(0, |unit| unit.sections.len());
-        let maplets = [ours.sections.get(done)?.clone()?, theirs.sections.get(done)?.clone()?];
+        let new = runs.units.iter().find(|unit| unit.members == together);
+        let done = new.map_or(0, |unit| unit.maplets.len() / 2);
+        let maplets = [ours.maplets.get(done)?.clone()?, theirs.maplets.get(done)?.clone()?];
         let fit = maplets[0].fits(&maplets[1]);
         fit.then(|| Join { ours: ours.members.clone(), theirs: theirs.members.clone(), maplets })
     })
@@ -68,21 +69,22 @@ fn next_of(runs: &Runs, units: &[&Unit]) -> Option<Join> {
 
 impl Runs {
     /// Asks there from now on.
-    pub(super) fn take(&mut self, Joined { ours, theirs, maplet }: Joined) {
+    pub(super) fn take(&mut self, Joined { ours, theirs, maplets }: Joined) {
         let together = [&ours[..], &theirs].concat();
         let at = |units: &[Unit], members: &[u32]| units.iter().position(|unit| unit.members == members);
         let (Some(first), Some(second)) = (at(&self.units, &ours), at(&self.units, &theirs)) else { return };
         let new = at(&self.units, &together).unwrap_or_else(|| {
-            let bits = self.units[first].bits;
-            self.units.push(Unit { members: together, bits, sections: Vec::new() });
+            // As many of them, and of each two.
+            let bits = self.units[first].bits + 1;
+            self.units.push(Unit { members: together, bits, maplets: Vec::new() });
             self.units.len() - 1
         });
-        let section = self.units[new].sections.len();
-        self.units[new].sections.push(Some(maplet));
+        let done = self.units[new].maplets.len() / 2;
+        self.units[new].maplets.extend(maplets.map(Some));
         for unit in [first, second] {
-            self.units[unit].sections[section] = None;
+            self.units[unit].maplets[done] = None;
         }
-        if section + 1 == self.units[first].sections.len() {
+        if done + 1 == self.units[first].maplets.len() {
             // In the place of the two.
             let new = self.units.remove(new);
             self.units[first] = new;

@@ -1,5 +1,5 @@
-//! "Which of these runs may have this fingerprint?": a filter that says whose fingerprint it is, of one section of one
-//! run, or of the same section of 2 or 4 runs.
+//! "Which of these runs may have this fingerprint?": a filter that says whose fingerprint it is, of a section of one
+//! run, or of half a section of two, or a quarter of four.
 //!
 //! It is a quotient filter, of which a lookup reads one place in memory, however many runs it is of. A fingerprint,
 //! as a fraction of the section, comes to a **cell** of a grid that all runs of about the same size share; of such a
@@ -11,8 +11,9 @@
 //!  line: slots that have marks, a bit each 8 │ which marks are the first of their slot, a bit each │ marks, a byte each
 //! ```
 //!
-//! Twice the runs have twice the lines, and their tags one bit more: so of a cell one bit less is written down, and a mark
-//! takes a byte still. It is made in one pass, since a section's entries are sorted, and two are put together in one.
+//! It is made in one pass, since a section's entries are sorted. Two that are put together become two again, each of a
+//! half of the section and of all the runs: their tags have one bit more, of a cell one bit less is written down, and a
+//! mark takes a byte still. So all are of about the same size, and what one leaves in memory is room for another.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 pub(super) struct Maplet {
     /// The bits of a tag.
     tag_bits: u32,
-    /// For each run.
     lines: u32,
     /// Where each line starts, and where the last one ends.
     starts: Arc<[u32]>,
@@ -37,6 +37,9 @@ const LINE_BITS: u32 = 14;
 
 /// Of as many runs, at most. Eight would be asked a little less, and made for a merge that is about to take them apart.
 pub(super) const MAX_RUNS: u32 = 4;
+
+/// What a maplet takes of memory is a multiple of so many bytes, so that one fits where another was.
+const PIECE: usize = 2048;
 
 /// How many are looked for at a time.
 pub(super) const TOGETHER: usize = 32;
@@ -58,7 +61,7 @@ impl Maplet {
         let lines = grid(usual);
         let mut writer = Writer::new(lines as usize, fractions.len());
         let mut line = Vec::with_capacity(2 * LOAD);
-        let mut positions = fractions.map(|fraction| cell(fraction, lines)).peekable();
+        let mut positions = fractions.map(|fraction| cell(fraction, lines, 0)).peekable();
         for number in 0..u64::from(lines) {
             line.clear();
             while let Some(position) = positions.next_if(|position| position >> LINE_BITS == number) {
@@ -77,22 +80,25 @@ impl Maplet {
         (self.tag_bits, self.lines) == (other.tag_bits, other.lines) && 2 << self.tag_bits <= MAX_RUNS
     }
 
-    /// Of the runs of both, which [fit](Self::fits): first its own, then the other's.
-    pub(super) fn join(&self, other: &Self) -> Self {
-        let lines = self.starts.len() - 1;
-        let mut writer = Writer::new(2 * lines, self.bytes.len() + other.bytes.len() - 16 * lines);
+    /// Of the runs of both, which [fit](Self::fits), first its own, then the other's: one of the first half of what they
+    /// are of, one of the second.
+    pub(super) fn join(&self, other: &Self) -> [Self; 2] {
+        let lines = self.lines as usize;
         let (mut ours, mut theirs, mut both) = (Vec::new(), Vec::new(), Vec::new());
+        // With a bit more for the tag, one line becomes two. A middle one becomes the last of the first half and the
+        // first of the second.
+        let mut halves =
+            [(); 2].map(|()| Writer::new(lines, (self.bytes.len() + other.bytes.len()) / 2 - 8 * lines));
         for line in 0..lines {
-            // With a bit more for the tag, one line becomes two.
             self.positions(line, 0, &mut ours);
             other.positions(line, 1, &mut theirs);
             merge(&ours, &theirs, &mut both);
             let second = both.partition_point(|position| position >> LINE_BITS == 0);
             both[second..].iter_mut().for_each(|position| *position = in_line((*position).into()));
-            writer.write(&both[..second]);
-            writer.write(&both[second..]);
+            halves[2 * line / lines].write(&both[..second]);
+            halves[(2 * line + 1) / lines].write(&both[second..]);
         }
-        writer.finish(self.tag_bits + 1, self.lines)
+        halves.map(|half| half.finish(self.tag_bits + 1, self.lines))
     }
 
     fn line(&self, line: usize) -> &[u8] {
@@ -122,7 +128,7 @@ impl Maplet {
     /// [looked at](Spot::look).
     #[inline]
     pub(super) fn spot(&self, fraction: u64) -> Spot<'_> {
-        let position = cell(fraction, self.lines) << self.tag_bits;
+        let position = cell(fraction, self.lines, self.tag_bits) << self.tag_bits;
         Spot {
             maplet: self,
             line: (position >> LINE_BITS) as usize,
@@ -138,7 +144,7 @@ impl Maplet {
         for ends in self.starts.windows(2) {
             to.extend(u16::try_from(ends[1] - ends[0]).expect("at most 64 slots of 256 marks").to_le_bytes());
         }
-        to.extend(&*self.bytes);
+        to.extend(&self.bytes[..self.starts[self.lines as usize] as usize]);
     }
 
     /// What [`Self::encode`] wrote, or `None` if it is something else.
@@ -158,19 +164,25 @@ impl Maplet {
             starts.push(end);
         }
         let is_sound = lines > 0 && bytes.len() == end as usize;
-        is_sound.then(|| Self { tag_bits: 0, lines, starts: starts.into(), bytes: bytes.into() })
+        is_sound.then(|| {
+            let mut padded = Vec::with_capacity(bytes.len().next_multiple_of(PIECE));
+            padded.extend(bytes);
+            padded.resize(padded.capacity(), 0);
+            Self { tag_bits: 0, lines, starts: starts.into(), bytes: padded.into() }
+        })
     }
 }
 
 /// How many lines a section of about so many fingerprints has: of an eighth more or less, the same.
 fn grid(usual: u64) -> u32 {
-    let lines = u32::try_from(usual.div_ceil(LOAD as u64)).expect("a section has at most 2^20 entries").max(1);
+    let lines =
+        u32::try_from(usual.div_ceil(LOAD as u64)).expect("a section has at most 2^20 entries").max(1);
     let step = (lines.next_power_of_two() / 16).max(1);
     lines.next_multiple_of(step)
 }
 
-fn cell(fraction: u64, lines: u32) -> u64 {
-    let cell = (u128::from(fraction) * (u128::from(lines) << LINE_BITS)) >> 64;
+fn cell(fraction: u64, lines: u32, tag_bits: u32) -> u64 {
+    let cell = (u128::from(fraction) * (u128::from(lines) << LINE_BITS >> tag_bits)) >> 64;
     cell as u64
 }
 
@@ -207,7 +219,7 @@ impl Writer {
     }
 
     fn start_line(&mut self) {
-        self.starts.push(u32::try_from(self.bytes.len()).expect("four sections take less than 4 GiB"));
+        self.starts.push(u32::try_from(self.bytes.len()).expect("a section takes less than 4 GiB"));
     }
 
     /// Adds a line of these positions.
@@ -230,6 +242,7 @@ impl Writer {
 
     fn finish(mut self, tag_bits: u32, lines: u32) -> Maplet {
         self.start_line();
+        self.bytes.resize(self.bytes.len().next_multiple_of(PIECE), 0);
         Maplet { tag_bits, lines, starts: self.starts.into(), bytes: self.bytes.into() }
     }
 }
@@ -350,6 +363,27 @@ mod tests {
         fractions
     }
 
+    /// What becomes of 1, 2 or 4 of them, by the parts of the range.
+    fn all_of(maplets: &[Maplet]) -> Vec<Maplet> {
+        let (ours, theirs) = maplets.split_at(maplets.len() / 2);
+        if ours.is_empty() {
+            return theirs.to_vec();
+        }
+        let (ours, theirs) = (all_of(ours), all_of(theirs));
+        ours.iter()
+            .zip(&theirs)
+            .flat_map(|(ours, theirs)| {
+                assert!(ours.fits(theirs));
+                ours.join(theirs)
+            })
+            .collect()
+    }
+
+    fn runs_of(parts: &[Maplet], fraction: u64) -> u32 {
+        let bits = parts.len().trailing_zeros();
+        parts[fraction.unbounded_shr(64 - bits) as usize].runs(fraction << bits)
+    }
+
     fn of(fractions: &[u64], usual: u64) -> Maplet {
         Maplet::of(fractions.iter().copied(), usual)
     }
@@ -358,21 +392,19 @@ mod tests {
     /// others are.
     #[test]
     fn it_tells_the_runs_of_a_fingerprint() {
-        for (count, runs) in [(0, 4), (1, 1), (3, 2), (47, 4), (100, 2), (5_000, 1), (57_344, 2), (50_000, 4)] {
+        for (count, runs) in [(0, 4), (1, 1), (3, 2), (47, 4), (100, 2), (5_000, 1), (57_344, 2), (50_000, 4)]
+        {
             let held: Vec<_> = (0..runs).map(|run| fractions(run, count - count * run / 100)).collect();
-            let mut maplets: Vec<_> = held.iter().map(|held| of(held, count)).collect();
-            while maplets.len() > 1 {
-                assert!(maplets.windows(2).all(|two| two[0].fits(&two[1])));
-                maplets = maplets.chunks(2).map(|two| two[0].join(&two[1])).collect();
-            }
-            let maplet = &maplets[0];
-            assert!(!maplet.fits(&of(&fractions(9, 2 * count + 100), 2 * count + 100)));
+            let maplets: Vec<_> = held.iter().map(|held| of(held, count)).collect();
+            assert!(!maplets[0].fits(&of(&fractions(9, 2 * count + 100), 2 * count + 100)));
+            let parts = all_of(&maplets);
+            let runs_of = |fraction| runs_of(&parts, fraction);
             for (run, held) in held.iter().enumerate() {
-                let lost = held.iter().filter(|&&fraction| maplet.runs(fraction) >> run & 1 == 0).count();
+                let lost = held.iter().filter(|&&fraction| runs_of(fraction) >> run & 1 == 0).count();
                 assert_eq!(lost, 0, "of run {run} of {runs} with {count} each");
             }
             let strangers = fractions(99, 100_000);
-            let taken_for: u32 = strangers.iter().map(|&stranger| maplet.runs(stranger).count_ones()).sum();
+            let taken_for: u32 = strangers.iter().map(|&stranger| runs_of(stranger).count_ones()).sum();
             let most = 100_000 * runs / 280 + 30;
             assert!(u64::from(taken_for) < most, "{taken_for} of {runs} runs with {count} each");
         }
@@ -391,9 +423,9 @@ mod tests {
             let maplet = of(&held, held.len() as u64);
             let joined = maplet.join(&of(&[7 << 30], held.len() as u64));
             for &fraction in &held {
-                assert_eq!((maplet.runs(fraction), joined.runs(fraction) & 1), (1, 1));
+                assert_eq!((maplet.runs(fraction), runs_of(&joined, fraction) & 1), (1, 1));
             }
-            assert_eq!(joined.runs(7 << 30) & 2, 2);
+            assert_eq!(runs_of(&joined, 7 << 30) & 2, 2);
         }
     }
 
@@ -405,7 +437,8 @@ mod tests {
         for marks in 1..70 {
             for before in [0, 1, 30] {
                 let others = (0..before).map(|slot| at(slot, 7));
-                let held = others.chain((0..marks).map(|mark| at(40, 3 * mark))).chain([at(41, 3), at(63, 9)]);
+                let held =
+                    others.chain((0..marks).map(|mark| at(40, 3 * mark))).chain([at(41, 3), at(63, 9)]);
                 let maplet = of(&held.clone().collect::<Vec<_>>(), 1);
                 for fraction in held {
                     assert_eq!(maplet.runs(fraction), 1, "of {marks} behind {before}");
@@ -419,7 +452,7 @@ mod tests {
     /// Looking for many at once says what looking for each says.
     #[test]
     fn many_are_looked_for_at_once() {
-        let maplet = of(&fractions(1, 1_000), 1_000).join(&of(&fractions(2, 1_000), 1_000));
+        let [maplet, _] = of(&fractions(1, 1_000), 1_000).join(&of(&fractions(2, 1_000), 1_000));
         let asked: Vec<_> = (0..4).flat_map(|seed| fractions(seed, 300)).collect();
         let spots: Vec<_> = asked.iter().map(|&fraction| (fraction, maplet.spot(fraction))).collect();
         let mut found = Vec::new();

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunk::{self, Widths};
-use super::maplet::Maplet;
 use super::manifest::RunEntry;
+use super::maplet::Maplet;
 use super::{Entry, run};
 
 /// Which chunks a section has, which clones share.

@@ -16,10 +16,10 @@ pub(super) struct Runs {
 pub(super) struct Unit {
     /// By their tags.
     pub(super) members: Vec<u32>,
-    /// It has 2^`bits` sections.
+    /// It has 2^`bits` maplets.
     pub(super) bits: u32,
-    /// As many as are written. None where nobody is to ask, since another unit has what was there.
-    pub(super) sections: Vec<Option<Maplet>>,
+    /// As many as there are yet. None where nobody is to ask, since another unit has what was there.
+    pub(super) maplets: Vec<Option<Maplet>>,
 }
 
 /// A fingerprint and what it is the position of.
@@ -32,7 +32,7 @@ impl Runs {
 
     /// Adds a run, as much as there is of it.
     pub(super) fn push(&mut self, run: Run, maplets: Vec<Option<Maplet>>) {
-        self.units.push(Unit { members: vec![run.id], bits: run.bits, sections: maplets });
+        self.units.push(Unit { members: vec![run.id], bits: run.bits, maplets });
         self.runs.push(run);
     }
 
@@ -67,7 +67,7 @@ impl Runs {
         let unit = self.units.iter_mut().find(|unit| unit.members == [id]).expect("it is not complete");
         for (section, maplet) in sections {
             run.sections.push(Some(section));
-            unit.sections.push(Some(maplet));
+            unit.maplets.push(Some(maplet));
         }
     }
 
@@ -97,7 +97,7 @@ impl Runs {
 impl Unit {
     #[inline]
     fn spot(&self, fingerprint: u64) -> Option<Spot<'_>> {
-        let maplet = self.sections.get(run::passed(self.bits, fingerprint) as usize)?.as_ref()?;
+        let maplet = self.maplets.get(run::passed(self.bits, fingerprint) as usize)?.as_ref()?;
         Some(maplet.spot(run::fraction(self.bits, fingerprint)))
     }
 
@@ -111,7 +111,7 @@ impl Unit {
 
     fn advance(&mut self, from: u64) {
         let passed = run::passed(self.bits, from) as usize;
-        let written = self.sections.len();
-        self.sections[..passed.min(written)].fill(None);
+        let passed = passed.min(self.maplets.len());
+        self.maplets[..passed].fill(None);
     }
 }
