@@ -14,8 +14,11 @@
 //!   share one; then both rows are looked at.
 //! * A **run** holds the entries of consecutive offsets, sorted by fingerprint, and never changes. It is
 //!   cut into 2^bits **sections** by the fingerprint's first bits. A section has **chunks** of entries,
-//!   each a row that fits a page, and a **head**: a filter and the chunks' first fingerprints. Heads stay
+//!   each a row that fits a page, and a **head**: a maplet and the chunks' first fingerprints. Heads stay
 //!   in memory, chunks do not ([`section`], [`chunk`], [`run`]).
+//! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is asked
+//!   of the maplets first; those of a level's runs are put together, so that a new identity costs a look or two a level
+//!   ([`maplet`], [`unit`], [`join`]).
 //! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
 //!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
 //!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.

@@ -40,7 +40,8 @@ pub(super) fn open(
         Ok(_) => check_header(&path)?,
     }
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
-    let (mut connection, id) = connect(&path, options, connector).map_err(failed)??;
+    let (mut connection, id) =
+        connect(&path, options, connector, schema::VERSION).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
     let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;
@@ -68,16 +69,18 @@ fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connecti
     Ok(connection)
 }
 
-/// A connection to the store at `path`, of which nothing was read yet, and the lock that keeps others away.
+/// A connection to the store at `path`, of which nothing was read yet, and the lock that keeps others away. The store
+/// may be of this format or a later one that this program knows.
 pub(super) fn connect_alone(
     path: &Path,
     options: &SqliteOptions,
     connector: &Connector,
+    oldest: u32,
 ) -> Result<(PathBuf, Connection, File), StoreError> {
     let path = resolve(path)?;
     let lock = lock(&path)?;
     check_header(&path)?;
-    let connected = connect(&path, options, connector);
+    let connected = connect(&path, options, connector, oldest);
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
     Ok((path, connection, lock))
@@ -255,7 +258,12 @@ fn has_log(path: &Path) -> bool {
 
 type Connected = Result<(Connection, StoreId), StoreError>;
 
-fn connect(path: &Path, options: &SqliteOptions, connector: &Connector) -> rusqlite::Result<Connected> {
+fn connect(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+    oldest: u32,
+) -> rusqlite::Result<Connected> {
     let connection = connector.open(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -269,15 +277,15 @@ fn connect(path: &Path, options: &SqliteOptions, connector: &Connector) -> rusql
         return Ok(Err(StoreError::invalid("store", reason)));
     }
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version != schema::VERSION {
-        return Ok(Err(StoreError::invalid(
-            "store",
-            format!(
-                "{} has format {version}, this program knows format {}: use the program that wrote it",
-                path.display(),
-                schema::VERSION
-            ),
-        )));
+    if !(oldest..=schema::VERSION).contains(&version) {
+        let way_out = if (schema::SAME_EVENTS_SINCE..schema::VERSION).contains(&version) {
+            "make its dedup index anew with aggregator-server check --rebuild-index"
+        } else {
+            "use the program that wrote it"
+        };
+        let (path, known) = (path.display(), schema::VERSION);
+        let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
+        return Ok(Err(StoreError::invalid("store", reason)));
     }
     // FULL first: the switch to WAL is a write, too.
     let (level, read_back) = connector.synchronous();

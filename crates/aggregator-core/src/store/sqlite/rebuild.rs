@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::connector::Connector;
 use super::fault::store_error;
 use super::open::{connect_alone, draft, sync_directory, unusable, write_schema};
-use super::{SqliteOptions, index};
+use super::{SqliteOptions, index, schema};
 use crate::StoreError;
 
 /// What the index is made of, and all the rest that is no index.
@@ -19,7 +19,8 @@ pub(super) fn empty_index(
     options: &SqliteOptions,
     connector: &Connector,
 ) -> Result<(), StoreError> {
-    let (path, mut connection, _lock) = connect_alone(path, options, connector)?;
+    let (path, mut connection, _lock) =
+        connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     // An index that is gone and cannot be made anew would be worse than a damaged one.
     index::check_log(&connection).map_err(failed)?;
@@ -35,6 +36,7 @@ pub(super) fn empty_index(
 fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     index::reset(&transaction)?;
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.commit()
 }
 

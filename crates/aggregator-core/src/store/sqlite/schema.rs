@@ -4,7 +4,10 @@
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
 /// `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
+
+/// Since this version all but the dedup index is as it is.
+pub(super) const SAME_EVENTS_SINCE: u32 = 2;
 
 pub(super) const PAGE_BYTES: u32 = 8192;
 

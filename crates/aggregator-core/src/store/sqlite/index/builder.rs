@@ -1,4 +1,4 @@
-//! The thread that prepares what the writer writes: it sorts, merges and makes filters.
+//! The thread that prepares what the writer writes: it sorts, merges and makes maplets.
 
 use std::ops::ControlFlow::Continue;
 use std::ops::Range;

@@ -22,7 +22,7 @@ const PIECE: u64 = 1 << 16;
 /// The most rows without a run that are held in memory.
 const MAX_TAIL: u64 = 1 << 26;
 
-/// Checks that the runs hold an entry for each row they cover and nothing more, that their filters let
+/// Checks that the runs hold an entry for each row they cover and nothing more, that their maplets let
 /// each of them through, and that no identity has two rows. `fault` is told what does not fit.
 pub(in super::super) fn check(
     connection: &Connection,
