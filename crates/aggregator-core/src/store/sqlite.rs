@@ -198,7 +198,8 @@ impl SqliteStore {
     /// As [`Self::open_with`]. What is found to be wrong is no error, it is in the report.
     pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
         let connector = Connector::new(options);
-        let (_, mut connection, _lock) = open::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
+        let (_, mut connection, _lock) =
+            open::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
         verify::verify(&mut connection, connector.fingerprint_bits())
     }
 

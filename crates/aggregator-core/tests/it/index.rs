@@ -257,9 +257,12 @@ fn a_store_of_the_format_before_is_led_to_a_new_index() {
     fill(&store, 300, 30);
     drop(store);
     damage(&path, "UPDATE index_sections SET head = zeroblob(9); PRAGMA user_version = 2");
-    let error = SqliteStore::open_with(&path, flushed()).unwrap_err();
+    let error = SqliteStore::open_with(&path, flushed()).map(drop).unwrap_err();
     assert!(matches!(error, StoreError::Invalid(_)), "{error}");
-    assert!(error.to_string().contains("format 2") && error.to_string().contains("--rebuild-index"), "{error}");
+    assert!(
+        error.to_string().contains("format 2") && error.to_string().contains("--rebuild-index"),
+        "{error}"
+    );
     assert!(SqliteStore::verify_file(&path, &flushed()).is_err());
     let store = SqliteStore::rebuild_index(&path, flushed()).unwrap();
     assert_sound(&store);

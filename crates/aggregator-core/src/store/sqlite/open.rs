@@ -40,8 +40,7 @@ pub(super) fn open(
         Ok(_) => check_header(&path)?,
     }
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
-    let (mut connection, id) =
-        connect(&path, options, connector, schema::VERSION).map_err(failed)??;
+    let (mut connection, id) = connect(&path, options, connector, schema::VERSION).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
     let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;

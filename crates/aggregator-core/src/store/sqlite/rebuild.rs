@@ -19,8 +19,7 @@ pub(super) fn empty_index(
     options: &SqliteOptions,
     connector: &Connector,
 ) -> Result<(), StoreError> {
-    let (path, mut connection, _lock) =
-        connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
+    let (path, mut connection, _lock) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     // An index that is gone and cannot be made anew would be worse than a damaged one.
     index::check_log(&connection).map_err(failed)?;

@@ -24,22 +24,18 @@ pub(super) struct Maplet {
     /// The bits of a tag.
     tag_bits: u32,
     lines: u32,
-    /// Where each line starts, and where the last one ends.
-    starts: Arc<[u32]>,
+    /// In one piece: where each line starts, and where the last one ends, four bytes each; and the lines.
     bytes: Arc<[u8]>,
 }
 
 /// How many fingerprints come to a line, at most but for chance.
-const LOAD: usize = 52;
+const LOAD: usize = 54;
 
 /// Of a position, in a line: a slot and a mark.
 const LINE_BITS: u32 = 14;
 
 /// Of as many runs, at most. Eight would be asked a little less, and made for a merge that is about to take them apart.
 pub(super) const MAX_RUNS: u32 = 4;
-
-/// What a maplet takes of memory is a multiple of so many bytes, so that one fits where another was.
-const PIECE: usize = 2048;
 
 /// How many are looked for at a time.
 pub(super) const TOGETHER: usize = 32;
@@ -72,7 +68,7 @@ impl Maplet {
             }
             writer.write(&line);
         }
-        writer.finish(0, lines)
+        writer.finish(0)
     }
 
     /// Whether [`Self::join`] can put them together.
@@ -87,8 +83,8 @@ impl Maplet {
         let (mut ours, mut theirs, mut both) = (Vec::new(), Vec::new(), Vec::new());
         // With a bit more for the tag, one line becomes two. A middle one becomes the last of the first half and the
         // first of the second.
-        let mut halves =
-            [(); 2].map(|()| Writer::new(lines, (self.bytes.len() + other.bytes.len()) / 2 - 8 * lines));
+        let marks = |maplet: &Self| (maplet.start(lines) - maplet.start(0) - 8 * lines) * 8 / 9;
+        let mut halves = [(); 2].map(|()| Writer::new(lines, (marks(self) + marks(other)) / 2 + lines));
         for line in 0..lines {
             self.positions(line, 0, &mut ours);
             other.positions(line, 1, &mut theirs);
@@ -98,11 +94,18 @@ impl Maplet {
             halves[2 * line / lines].write(&both[..second]);
             halves[(2 * line + 1) / lines].write(&both[second..]);
         }
-        halves.map(|half| half.finish(self.tag_bits + 1, self.lines))
+        halves.map(|half| half.finish(self.tag_bits + 1))
     }
 
     fn line(&self, line: usize) -> &[u8] {
-        &self.bytes[self.starts[line] as usize..self.starts[line + 1] as usize]
+        &self.bytes[self.start(line)..self.start(line + 1)]
+    }
+
+    /// Where the line starts, or where the one before it ends.
+    #[inline]
+    fn start(&self, line: usize) -> usize {
+        let start = self.bytes[4 * line..].first_chunk().expect("there are starts of all lines");
+        u32::from_le_bytes(*start) as usize
     }
 
     /// What a line holds, in order, if tags had a bit more, and this one.
@@ -141,43 +144,42 @@ impl Maplet {
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
         debug_assert_eq!(self.tag_bits, 0, "in the file, there is one for each run");
         to.extend(self.lines.to_le_bytes());
-        for ends in self.starts.windows(2) {
-            to.extend(u16::try_from(ends[1] - ends[0]).expect("at most 64 slots of 256 marks").to_le_bytes());
-        }
-        to.extend(&self.bytes[..self.starts[self.lines as usize] as usize]);
+        to.extend(&self.bytes[..self.start(self.lines as usize)]);
     }
 
     /// What [`Self::encode`] wrote, or `None` if it is something else.
     pub(super) fn decode(encoded: &[u8]) -> Option<Self> {
         let (lines, rest) = encoded.split_first_chunk()?;
         let lines = u32::from_le_bytes(*lines);
-        let (lengths, bytes) = rest.split_at_checked(usize::try_from(lines).ok()?.checked_mul(2)?)?;
-        let mut starts = Vec::with_capacity(lines as usize + 1);
-        let mut end = 0_u32;
-        starts.push(0);
-        for length in lengths.chunks_exact(2) {
-            let length = u16::from_le_bytes([length[0], length[1]]);
-            if length < 8 {
+        let starts = rest.get(..usize::try_from(lines).ok()?.checked_add(1)?.checked_mul(4)?)?;
+        let mut end = starts.len();
+        for (n, start) in starts.as_chunks().0.iter().enumerate() {
+            let start = u32::from_le_bytes(*start) as usize;
+            // A line has its slots at least.
+            let is_sound = if n == 0 { start == end } else { start >= end + 8 };
+            if !is_sound {
                 return None;
             }
-            end = end.checked_add(length.into())?;
-            starts.push(end);
+            end = start;
         }
-        let is_sound = lines > 0 && bytes.len() == end as usize;
-        is_sound.then(|| {
-            let mut padded = Vec::with_capacity(bytes.len().next_multiple_of(PIECE));
-            padded.extend(bytes);
-            padded.resize(padded.capacity(), 0);
-            Self { tag_bits: 0, lines, starts: starts.into(), bytes: padded.into() }
-        })
+        let is_sound = lines > 0 && rest.len() == end;
+        is_sound.then(|| Self { tag_bits: 0, lines, bytes: in_pieces(rest.to_vec()) })
     }
 }
 
-/// How many lines a section of about so many fingerprints has: of an eighth more or less, the same.
+/// What a maplet takes of memory is a multiple of so many bytes, so that one fits where another was.
+const PIECE: usize = 2048;
+
+fn in_pieces(mut bytes: Vec<u8>) -> Arc<[u8]> {
+    bytes.resize(bytes.len().next_multiple_of(PIECE), 0);
+    bytes.into()
+}
+
+/// How many lines a section of about so many fingerprints has: of a sixteenth more or less, the same.
 fn grid(usual: u64) -> u32 {
     let lines =
         u32::try_from(usual.div_ceil(LOAD as u64)).expect("a section has at most 2^20 entries").max(1);
-    let step = (lines.next_power_of_two() / 16).max(1);
+    let step = (lines.next_power_of_two() / 32).max(1);
     lines.next_multiple_of(step)
 }
 
@@ -207,19 +209,24 @@ fn merge(a: &[u16], b: &[u16], to: &mut Vec<u16>) {
 
 /// Writes the lines of a maplet.
 struct Writer {
-    starts: Vec<u32>,
     bytes: Vec<u8>,
+    /// How many there will be, and are.
+    lines: usize,
+    written: usize,
 }
 
 impl Writer {
     fn new(lines: usize, marks: usize) -> Self {
         // Beside a mark a bit says whether it is the first, in whole bytes for each line.
-        let bytes = marks + marks / 8 + 9 * lines;
-        Self { starts: Vec::with_capacity(lines + 1), bytes: Vec::with_capacity(bytes) }
+        let mut bytes = Vec::with_capacity(marks + marks / 8 + 13 * lines + 4);
+        bytes.resize(4 * (lines + 1), 0);
+        Self { bytes, lines, written: 0 }
     }
 
     fn start_line(&mut self) {
-        self.starts.push(u32::try_from(self.bytes.len()).expect("a section takes less than 4 GiB"));
+        let start = u32::try_from(self.bytes.len()).expect("a section takes less than 4 GiB");
+        self.bytes[4 * self.written..][..4].copy_from_slice(&start.to_le_bytes());
+        self.written += 1;
     }
 
     /// Adds a line of these positions.
@@ -240,10 +247,9 @@ impl Writer {
         self.bytes[start..firsts].copy_from_slice(&taken.to_le_bytes());
     }
 
-    fn finish(mut self, tag_bits: u32, lines: u32) -> Maplet {
+    fn finish(mut self, tag_bits: u32) -> Maplet {
         self.start_line();
-        self.bytes.resize(self.bytes.len().next_multiple_of(PIECE), 0);
-        Maplet { tag_bits, lines, starts: self.starts.into(), bytes: self.bytes.into() }
+        Maplet { tag_bits, lines: self.lines as u32, bytes: in_pieces(self.bytes) }
     }
 }
 
@@ -260,11 +266,11 @@ impl<'m> Spot<'m> {
     #[inline]
     pub(super) fn look<T: Copy>(spots: &[(T, Self)], mut found: impl FnMut(T, u32)) {
         // Step by step for all of them, and without a branch in between, so that the misses do not wait for each other.
-        let starts = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.starts[spot.line]);
+        let starts = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.start(spot.line));
         black_box(starts);
         let lines = spots.iter().fold(0, |all, (_, spot)| {
-            let (start, end) = (spot.maplet.starts[spot.line], spot.maplet.starts[spot.line + 1]);
-            all ^ spot.maplet.bytes[start as usize] ^ spot.maplet.bytes[end as usize - 1]
+            let (start, end) = (spot.maplet.start(spot.line), spot.maplet.start(spot.line + 1));
+            all ^ spot.maplet.bytes[start] ^ spot.maplet.bytes[end - 1]
         });
         black_box(lines);
         for &(of, spot) in spots {
@@ -291,12 +297,12 @@ impl<'m> Spot<'m> {
     /// Without a branch, for nobody can foresee where a slot's marks are, and how many.
     #[inline]
     fn has_none(self, marks: usize, slots_before: u32) -> bool {
-        let Maplet { starts, bytes, tag_bits, .. } = self.maplet;
+        let Maplet { bytes, tag_bits, .. } = self.maplet;
         let eight = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let (Some(firsts), 1..=64) = (eight(starts[self.line] as usize + 8), marks) else { return false };
+        let (Some(firsts), 1..=64) = (eight(self.maplet.start(self.line) + 8), marks) else { return false };
         let firsts = firsts & !0 >> (64 - marks);
         let first = select(firsts, slots_before) as usize;
-        let all = eight(starts[self.line + 1] as usize - marks + first);
+        let all = eight(self.maplet.start(self.line + 1) - marks + first);
         let (Some(all), 1..) = (all, marks.saturating_sub(first)) else { return false };
         let of_slot = ((firsts >> first >> 1).trailing_zeros() as usize + 1).min(marks - first);
         let tags = u64::from(!(!0_u8 << tag_bits)) * ONES;
