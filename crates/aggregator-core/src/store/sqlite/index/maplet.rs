@@ -15,8 +15,12 @@
 //! half of the section and of all the runs: their tags have one bit more, of a cell one bit less is written down, and a
 //! mark takes a byte still. So all are of about the same size, and what one leaves in memory is room for another.
 
-use std::hint::black_box;
+mod look;
+
 use std::sync::Arc;
+
+use self::look::parts;
+pub(super) use self::look::{Spot, TOGETHER};
 
 /// Clones share what takes memory: 1.4 bytes a fingerprint.
 #[derive(Clone)]
@@ -37,25 +41,12 @@ const LINE_BITS: u32 = 14;
 /// Of as many runs, at most. Eight would be asked a little less, and made for a merge that is about to take them apart.
 pub(super) const MAX_RUNS: u32 = 4;
 
-/// How many are looked for at a time.
-pub(super) const TOGETHER: usize = 32;
-
-/// Where the marks of a fingerprint are, if it has any.
-#[derive(Clone, Copy)]
-pub(super) struct Spot<'m> {
-    maplet: &'m Maplet,
-    line: usize,
-    slot: u32,
-    /// But for the tag.
-    mark: u8,
-}
-
 impl Maplet {
     /// Of one run's section, whose fingerprints come as fractions of it, in order; there will be about so many in each
     /// of its sections.
     pub(super) fn of(fractions: impl ExactSizeIterator<Item = u64>, usual: u64) -> Self {
         let lines = grid(usual);
-        let mut writer = Writer::new(lines as usize, fractions.len());
+        let mut writer = Writer::new(lines, fractions.len());
         let mut line = Vec::with_capacity(2 * LOAD);
         let mut positions = fractions.map(|fraction| cell(fraction, lines, 0)).peekable();
         for number in 0..u64::from(lines) {
@@ -84,7 +75,7 @@ impl Maplet {
         // With a bit more for the tag, one line becomes two. A middle one becomes the last of the first half and the
         // first of the second.
         let marks = |maplet: &Self| (maplet.start(lines) - maplet.start(0) - 8 * lines) * 8 / 9;
-        let mut halves = [(); 2].map(|()| Writer::new(lines, (marks(self) + marks(other)) / 2 + lines));
+        let mut halves = [(); 2].map(|()| Writer::new(self.lines, (marks(self) + marks(other)) / 2 + lines));
         for line in 0..lines {
             self.positions(line, 0, &mut ours);
             other.positions(line, 1, &mut theirs);
@@ -121,22 +112,9 @@ impl Maplet {
                 // Without a branch: which is the first of a slot, nobody can foresee.
                 taken &= taken.wrapping_sub(u64::from(firsts & 1));
                 firsts >>= 1;
-                let position = (taken.trailing_zeros() as u16) << 8 | u16::from(mark);
+                let position = ((taken.trailing_zeros() & 63) as u16) << 8 | u16::from(mark);
                 (position & !of_tag) << 1 | tag | position & of_tag
             }));
-        }
-    }
-
-    /// Where to look for a fingerprint. Of many, the spots of all are looked for first, then all are
-    /// [looked at](Spot::look).
-    #[inline]
-    pub(super) fn spot(&self, fraction: u64) -> Spot<'_> {
-        let position = cell(fraction, self.lines, self.tag_bits) << self.tag_bits;
-        Spot {
-            maplet: self,
-            line: (position >> LINE_BITS) as usize,
-            slot: (position >> 8) as u32 % 64,
-            mark: (position & 0xff) as u8,
         }
     }
 
@@ -211,15 +189,16 @@ fn merge(a: &[u16], b: &[u16], to: &mut Vec<u16>) {
 struct Writer {
     bytes: Vec<u8>,
     /// How many there will be, and are.
-    lines: usize,
+    lines: u32,
     written: usize,
 }
 
 impl Writer {
-    fn new(lines: usize, marks: usize) -> Self {
+    fn new(lines: u32, marks: usize) -> Self {
+        let starts = 4 * (lines as usize + 1);
         // Beside a mark a bit says whether it is the first, in whole bytes for each line.
-        let mut bytes = Vec::with_capacity(marks + marks / 8 + 13 * lines + 4);
-        bytes.resize(4 * (lines + 1), 0);
+        let mut bytes = Vec::with_capacity(starts + marks + marks / 8 + 9 * lines as usize);
+        bytes.resize(starts, 0);
         Self { bytes, lines, written: 0 }
     }
 
@@ -249,111 +228,7 @@ impl Writer {
 
     fn finish(mut self, tag_bits: u32) -> Maplet {
         self.start_line();
-        Maplet { tag_bits, lines: self.lines as u32, bytes: in_pieces(self.bytes) }
-    }
-}
-
-/// A line's slots that have marks, which marks are the first of their slot, and the marks.
-fn parts(line: &[u8]) -> (u64, &[u8], &[u8]) {
-    let (taken, rest) = line.split_first_chunk().expect("a line has at least its slots");
-    let marks = rest.len() * 8 / 9;
-    let (firsts, marks) = rest.split_at(rest.len() - marks);
-    (u64::from_le_bytes(*taken), firsts, marks)
-}
-
-impl<'m> Spot<'m> {
-    /// Tells `found` which of the runs may have the fingerprints, a bit for each, where any may.
-    #[inline]
-    pub(super) fn look<T: Copy>(spots: &[(T, Self)], mut found: impl FnMut(T, u32)) {
-        // Step by step for all of them, and without a branch in between, so that the misses do not wait for each other.
-        let starts = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.start(spot.line));
-        black_box(starts);
-        let lines = spots.iter().fold(0, |all, (_, spot)| {
-            let (start, end) = (spot.maplet.start(spot.line), spot.maplet.start(spot.line + 1));
-            all ^ spot.maplet.bytes[start] ^ spot.maplet.bytes[end - 1]
-        });
-        black_box(lines);
-        for &(of, spot) in spots {
-            let runs = spot.runs();
-            if runs != 0 {
-                found(of, runs);
-            }
-        }
-    }
-
-    /// Which of the runs may have the fingerprint: a bit for each.
-    #[inline]
-    fn runs(self) -> u32 {
-        let (taken, firsts, marks) = parts(self.maplet.line(self.line));
-        if taken >> self.slot & 1 == 0 {
-            return 0;
-        }
-        let slots_before = (taken & !(!0 << self.slot)).count_ones();
-        if self.has_none(marks.len(), slots_before) { 0 } else { self.runs_of(firsts, marks, slots_before) }
-    }
-
-    /// Whether none of the slot's marks is this one; false where that cannot be said at a glance.
-    ///
-    /// Without a branch, for nobody can foresee where a slot's marks are, and how many.
-    #[inline]
-    fn has_none(self, marks: usize, slots_before: u32) -> bool {
-        let Maplet { bytes, tag_bits, .. } = self.maplet;
-        let eight = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let (Some(firsts), 1..=64) = (eight(self.maplet.start(self.line) + 8), marks) else { return false };
-        let firsts = firsts & !0 >> (64 - marks);
-        let first = select(firsts, slots_before) as usize;
-        let all = eight(self.maplet.start(self.line + 1) - marks + first);
-        let (Some(all), 1..) = (all, marks.saturating_sub(first)) else { return false };
-        let of_slot = ((firsts >> first >> 1).trailing_zeros() as usize + 1).min(marks - first);
-        let tags = u64::from(!(!0_u8 << tag_bits)) * ONES;
-        let differ = (all ^ u64::from(self.mark) * ONES) & !tags;
-        let same = !((differ & !HIGHS) + !HIGHS | differ) & HIGHS;
-        of_slot <= 8 && same & !0 >> (64 - 8 * of_slot) == 0
-    }
-
-    #[cold]
-    fn runs_of(self, firsts: &[u8], marks: &[u8], slots_before: u32) -> u32 {
-        let is_first = |n: &usize| firsts[n / 8] >> (n % 8) & 1 == 1;
-        let mut starts = (0..marks.len()).filter(is_first).skip(slots_before as usize);
-        let start = starts.next().unwrap_or(marks.len());
-        let end = starts.next().unwrap_or(marks.len());
-        let tags = marks[start..end].iter().map(|mark| mark.wrapping_sub(self.mark));
-        let of_runs = tags.filter(|tag| tag >> self.maplet.tag_bits == 0);
-        of_runs.fold(0, |runs, tag| runs | 1 << tag)
-    }
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = ONES << 7;
-
-/// Which bit is set and has so many before it that are. There has to be one.
-#[inline]
-fn select(word: u64, before: u32) -> u32 {
-    let before = u64::from(before);
-    // How many bits are set up to each byte.
-    let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
-    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
-    let sums = (fours + (fours >> 4) & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(ONES);
-    let bytes = at_most(sums, before);
-    let before = before - ((sums << 8).unbounded_shr(8 * bytes) & 0xff);
-    // The same with a byte for each of the byte's bits.
-    let byte = word.unbounded_shr(8 * bytes) & 0xff;
-    let bits = byte * ONES & 0x8040_2010_0804_0201;
-    let sums = (bits + 0x0040_6070_787c_7e7f & HIGHS) >> 7;
-    8 * bytes + at_most(sums.wrapping_mul(ONES), before)
-}
-
-/// How many of the bytes, which do not decrease, are at most this; both less than 128.
-#[inline]
-fn at_most(bytes: u64, most: u64) -> u32 {
-    let are = (most * ONES | HIGHS) - bytes & HIGHS;
-    ((are >> 7).wrapping_mul(ONES) >> 56) as u32
-}
-
-#[cfg(test)]
-impl Maplet {
-    pub(super) fn runs(&self, fraction: u64) -> u32 {
-        self.spot(fraction).runs()
+        Maplet { tag_bits, lines: self.lines, bytes: in_pieces(self.bytes) }
     }
 }
 
