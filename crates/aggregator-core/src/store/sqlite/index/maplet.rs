@@ -262,7 +262,8 @@ mod tests {
 
     fn runs_of(parts: &[Maplet], fraction: u64) -> u32 {
         let bits = parts.len().trailing_zeros();
-        parts[fraction.unbounded_shr(64 - bits) as usize].runs(fraction << bits)
+        let part = usize::try_from(fraction.unbounded_shr(64 - bits)).unwrap();
+        parts[part].runs(fraction << bits)
     }
 
     fn of(fractions: &[u64], usual: u64) -> Maplet {

@@ -23,7 +23,7 @@ const MAX_PIECES: u64 = 2;
 
 /// How many entries are merged for each that is appended, beyond one for each level. One level less would do: what is put
 /// off adds to the runs that every lookup asks.
-const SPARE_PACE: u64 = 1;
+const SPARE_PACE: u64 = 0;
 
 pub(in super::super) struct Upkeep {
     index: Arc<Index>,
