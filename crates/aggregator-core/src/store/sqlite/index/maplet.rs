@@ -8,8 +8,11 @@
 //! last eight are written down.
 //!
 //! ```text
-//!  line: slots that have marks, a bit each 8 │ which marks are the first of their slot, a bit each │ marks, a byte each
+//!  head of a line: where it starts 4 │ slots that have marks, a bit each 8
+//!  line: which marks are the first of their slot, a bit each │ marks, a byte each
 //! ```
+//!
+//! The heads come first. For a fingerprint that is not there, half of the time a head says so.
 //!
 //! It is made in one pass, since a section's entries are sorted. Two that are put together become two again, each of a
 //! half of the section and of all the runs: their tags have one bit more, of a cell one bit less is written down, and a
@@ -28,12 +31,15 @@ pub(super) struct Maplet {
     /// The bits of a tag.
     tag_bits: u32,
     lines: u32,
-    /// In one piece: where each line starts, and where the last one ends, four bytes each; and the lines.
+    /// In one piece: the heads of the lines, another one that says where the last line ends, and the lines.
     bytes: Arc<[u8]>,
 }
 
 /// How many fingerprints come to a line, at most but for chance.
 const LOAD: usize = 54;
+
+/// What the head of a line takes, in bytes.
+const HEAD: usize = 12;
 
 /// Of a position, in a line: a slot and a mark.
 const LINE_BITS: u32 = 14;
@@ -74,7 +80,7 @@ impl Maplet {
         let (mut ours, mut theirs, mut both) = (Vec::new(), Vec::new(), Vec::new());
         // With a bit more for the tag, one line becomes two. A middle one becomes the last of the first half and the
         // first of the second.
-        let marks = |maplet: &Self| (maplet.start(lines) - maplet.start(0) - 8 * lines) * 8 / 9;
+        let marks = |maplet: &Self| (maplet.start(lines) - maplet.start(0)) * 8 / 9;
         let mut halves = [(); 2].map(|()| Writer::new(self.lines, (marks(self) + marks(other)) / 2 + lines));
         for line in 0..lines {
             self.positions(line, 0, &mut ours);
@@ -95,13 +101,21 @@ impl Maplet {
     /// Where the line starts, or where the one before it ends.
     #[inline]
     fn start(&self, line: usize) -> usize {
-        let start = self.bytes[4 * line..].first_chunk().expect("there are starts of all lines");
+        let start = self.bytes[HEAD * line..].first_chunk().expect("there are heads of all lines");
         u32::from_le_bytes(*start) as usize
+    }
+
+    /// The line's slots that have marks.
+    #[inline]
+    fn taken(&self, line: usize) -> u64 {
+        let taken = self.bytes[HEAD * line + 4..].first_chunk().expect("there are heads of all lines");
+        u64::from_le_bytes(*taken)
     }
 
     /// What a line holds, in order, if tags had a bit more, and this one.
     fn positions(&self, line: usize, tag: u16, to: &mut Vec<u16>) {
-        let (mut taken, firsts, marks) = parts(self.line(line));
+        let mut taken = self.taken(line);
+        let (firsts, marks) = parts(self.line(line));
         let of_tag = !(!0 << self.tag_bits);
         let tag = tag << self.tag_bits;
         to.clear();
@@ -129,13 +143,11 @@ impl Maplet {
     pub(super) fn decode(encoded: &[u8]) -> Option<Self> {
         let (lines, rest) = encoded.split_first_chunk()?;
         let lines = u32::from_le_bytes(*lines);
-        let starts = rest.get(..usize::try_from(lines).ok()?.checked_add(1)?.checked_mul(4)?)?;
-        let mut end = starts.len();
-        for (n, start) in starts.as_chunks().0.iter().enumerate() {
-            let start = u32::from_le_bytes(*start) as usize;
-            // A line has its slots at least.
-            let is_sound = if n == 0 { start == end } else { start >= end + 8 };
-            if !is_sound {
+        let heads = rest.get(..usize::try_from(lines).ok()?.checked_add(1)?.checked_mul(HEAD)?)?;
+        let mut end = heads.len();
+        for (n, head) in heads.as_chunks::<HEAD>().0.iter().enumerate() {
+            let start = u32::from_le_bytes(*head.first_chunk()?) as usize;
+            if start < end || n == 0 && start > end {
                 return None;
             }
             end = start;
@@ -195,39 +207,39 @@ struct Writer {
 
 impl Writer {
     fn new(lines: u32, marks: usize) -> Self {
-        let starts = 4 * (lines as usize + 1);
+        let heads = HEAD * (lines as usize + 1);
         // Beside a mark a bit says whether it is the first, in whole bytes for each line.
-        let mut bytes = Vec::with_capacity(starts + marks + marks / 8 + 9 * lines as usize);
-        bytes.resize(starts, 0);
+        let mut bytes = Vec::with_capacity(heads + marks + marks / 8 + lines as usize);
+        bytes.resize(heads, 0);
         Self { bytes, lines, written: 0 }
     }
 
-    fn start_line(&mut self) {
-        let start = u32::try_from(self.bytes.len()).expect("a section takes less than 4 GiB");
-        self.bytes[4 * self.written..][..4].copy_from_slice(&start.to_le_bytes());
+    fn head(&mut self, start: usize, taken: u64) {
+        let start = u32::try_from(start).expect("a section takes less than 4 GiB");
+        let head = &mut self.bytes[HEAD * self.written..][..HEAD];
+        head[..4].copy_from_slice(&start.to_le_bytes());
+        head[4..].copy_from_slice(&taken.to_le_bytes());
         self.written += 1;
     }
 
     /// Adds a line of these positions.
     fn write(&mut self, positions: &[u16]) {
-        self.start_line();
         let start = self.bytes.len();
-        let firsts = start + 8;
-        self.bytes.resize(firsts + positions.len().div_ceil(8), 0);
+        self.bytes.resize(start + positions.len().div_ceil(8), 0);
         self.bytes.extend(positions.iter().map(|position| (position & 0xff) as u8));
         let mut taken = 0_u64;
-        for (positions, firsts) in positions.chunks(8).zip(&mut self.bytes[firsts..]) {
+        for (positions, firsts) in positions.chunks(8).zip(&mut self.bytes[start..]) {
             for (n, position) in positions.iter().enumerate() {
                 let slot = 1 << (position >> 8);
                 *firsts |= u8::from(taken & slot == 0) << n;
                 taken |= slot;
             }
         }
-        self.bytes[start..firsts].copy_from_slice(&taken.to_le_bytes());
+        self.head(start, taken);
     }
 
     fn finish(mut self, tag_bits: u32) -> Maplet {
-        self.start_line();
+        self.head(self.bytes.len(), 0);
         Maplet { tag_bits, lines: self.lines, bytes: in_pieces(self.bytes) }
     }
 }
@@ -338,7 +350,9 @@ mod tests {
         let asked: Vec<_> = (0..4).flat_map(|seed| fractions(seed, 300)).collect();
         let spots: Vec<_> = asked.iter().map(|&fraction| (fraction, maplet.spot(fraction))).collect();
         let mut found = Vec::new();
-        Spot::look(&spots, |fraction, runs| found.push((fraction, runs)));
+        for spots in spots.chunks(TOGETHER) {
+            Spot::look(spots, |fraction, runs| found.push((fraction, runs)));
+        }
         let one_by_one = asked.iter().map(|&fraction| (fraction, maplet.runs(fraction)));
         assert_eq!(found, one_by_one.filter(|(_, runs)| *runs != 0).collect::<Vec<_>>());
     }

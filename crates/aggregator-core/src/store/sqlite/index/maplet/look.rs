@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::{LINE_BITS, Maplet, cell};
 
 /// How many are looked for at a time.
-pub(in super::super) const TOGETHER: usize = 32;
+pub(in super::super) const TOGETHER: usize = 64;
 
 /// Where the marks of a fingerprint are, if it has any.
 #[derive(Clone, Copy)]
@@ -36,15 +36,24 @@ impl<'m> Spot<'m> {
     /// Tells `found` which of the runs may have the fingerprints, a bit for each, where any may.
     #[inline]
     pub(in super::super) fn look<T: Copy>(spots: &[(T, Self)], mut found: impl FnMut(T, u32)) {
-        // Step by step for all of them, and without a branch in between, so that the misses do not wait for each other.
-        let starts = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.start(spot.line));
-        black_box(starts);
-        let lines = spots.iter().fold(0, |all, (_, spot)| {
-            let (start, end) = (spot.maplet.start(spot.line), spot.maplet.start(spot.line + 1));
-            all ^ spot.maplet.bytes[start] ^ spot.maplet.bytes[end - 1]
+        debug_assert!(spots.len() <= TOGETHER);
+        // Step by step for all of them, and what is read decides nothing yet, so that the misses do not wait for each
+        // other.
+        let heads = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.taken(spot.line));
+        black_box(heads);
+        let mut taken = [0_u8; TOGETHER];
+        let mut count = 0;
+        for (n, (_, spot)) in (0..).zip(spots) {
+            taken[count] = n;
+            count += usize::from(spot.is_taken());
+        }
+        let taken = taken[..count].iter().map(|&n| spots[usize::from(n)]);
+        let lines = taken.clone().fold(0, |all, (_, spot)| {
+            let line = spot.maplet.line(spot.line);
+            all ^ line.first().unwrap_or(&0) ^ line.last().unwrap_or(&0)
         });
         black_box(lines);
-        for &(of, spot) in spots {
+        for (of, spot) in taken {
             let runs = spot.runs();
             if runs != 0 {
                 found(of, runs);
@@ -52,13 +61,16 @@ impl<'m> Spot<'m> {
         }
     }
 
-    /// Which of the runs may have the fingerprint: a bit for each.
+    #[inline]
+    fn is_taken(self) -> bool {
+        self.maplet.taken(self.line) >> self.slot & 1 == 1
+    }
+
+    /// Which of the runs may have the fingerprint, whose slot is taken: a bit for each.
     #[inline]
     fn runs(self) -> u32 {
-        let (taken, firsts, marks) = parts(self.maplet.line(self.line));
-        if taken >> self.slot & 1 == 0 {
-            return 0;
-        }
+        let taken = self.maplet.taken(self.line);
+        let (firsts, marks) = parts(self.maplet.line(self.line));
         let slots_before = (taken & !(!0 << self.slot)).count_ones();
         if self.has_none(marks.len(), slots_before) { 0 } else { self.runs_of(firsts, marks, slots_before) }
     }
@@ -70,7 +82,7 @@ impl<'m> Spot<'m> {
     fn has_none(self, marks: usize, slots_before: u32) -> bool {
         let Maplet { bytes, tag_bits, .. } = self.maplet;
         let eight = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let (Some(firsts), 1..=64) = (eight(self.maplet.start(self.line) + 8), marks) else { return false };
+        let (Some(firsts), 1..=64) = (eight(self.maplet.start(self.line)), marks) else { return false };
         let firsts = firsts & !0 >> (64 - marks);
         let first = select(firsts, slots_before) as usize;
         let all = eight(self.maplet.start(self.line + 1) - marks + first);
@@ -121,17 +133,16 @@ fn at_most(bytes: u64, most: u64) -> u32 {
     ((are >> 7).wrapping_mul(ONES) >> 56) as u32
 }
 
-/// A line's slots that have marks, which marks are the first of their slot, and the marks.
-pub(super) fn parts(line: &[u8]) -> (u64, &[u8], &[u8]) {
-    let (taken, rest) = line.split_first_chunk().expect("a line has at least its slots");
-    let marks = rest.len() * 8 / 9;
-    let (firsts, marks) = rest.split_at(rest.len() - marks);
-    (u64::from_le_bytes(*taken), firsts, marks)
+/// Which marks of a line are the first of their slot, and the marks.
+pub(super) fn parts(line: &[u8]) -> (&[u8], &[u8]) {
+    let marks = line.len() * 8 / 9;
+    line.split_at(line.len() - marks)
 }
 
 #[cfg(test)]
 impl Maplet {
     pub(in super::super) fn runs(&self, fraction: u64) -> u32 {
-        self.spot(fraction).runs()
+        let spot = self.spot(fraction);
+        if spot.is_taken() { spot.runs() } else { 0 }
     }
 }
