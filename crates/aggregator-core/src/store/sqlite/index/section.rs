@@ -49,7 +49,10 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        let maplet = Maplet::of(fractions, run.entries >> run.bits);
+        // Every new identity is asked for in runs that were just flushed, and these are few: they take some more memory, and
+        // name a chunk in vain a quarter as often.
+        let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
+        let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
         let head = section.encode(run::section_key(run.id, number), &maplet);
         Self { section, maplet, number, head, chunks, ends }
