@@ -49,8 +49,8 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // Every new identity is asked for in runs that were just flushed, and these are few: they take some more memory, and
-        // name a chunk in vain a quarter as often.
+        // The lowest level has few entries in many runs: they may take more memory, and name a chunk in vain a quarter as
+        // often.
         let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
@@ -138,8 +138,12 @@ mod tests {
 
     /// A run of one section.
     fn of(entries: &[Entry]) -> NewSection {
+        of_level(1, entries)
+    }
+
+    fn of_level(level: u8, entries: &[Entry]) -> NewSection {
         let (bits, written, entries_of_run) = (0, 1, entries.len() as u64);
-        let run = RunEntry { id: 7, level: 0, bits, written, entries: entries_of_run, inputs: Vec::new() };
+        let run = RunEntry { id: 7, level, bits, written, entries: entries_of_run, inputs: Vec::new() };
         NewSection::of(&run, 0, entries)
     }
 
@@ -170,8 +174,10 @@ mod tests {
     fn a_head_takes_little_memory() {
         // What the default layout makes of a full map, and of merges.
         for size in [57_344, 65_536, 45_000] {
-            let head = of(&entries(size)).head;
-            assert!(head.len() as f64 <= 1.4 * size as f64, "{} bytes for {size} entries", head.len());
+            for (level, most) in [(0, 2.2), (1, 1.41), (2, 1.41)] {
+                let head = of_level(level, &entries(size)).head;
+                assert!(head.len() as f64 <= most * size as f64, "{} bytes for {size} entries", head.len());
+            }
         }
     }
 
