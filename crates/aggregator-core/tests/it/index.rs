@@ -256,6 +256,11 @@ fn a_store_of_the_format_before_is_led_to_a_new_index() {
     let store = SqliteStore::open_with(&path, flushed()).unwrap();
     fill(&store, 300, 30);
     drop(store);
+    for strange in [1, 99] {
+        damage(&path, &format!("PRAGMA user_version = {strange}"));
+        let error = SqliteStore::rebuild_index(&path, flushed()).map(drop).unwrap_err();
+        assert!(error.to_string().contains(&format!("format {strange}")), "{error}");
+    }
     damage(&path, "UPDATE index_sections SET head = zeroblob(9); PRAGMA user_version = 2");
     let error = SqliteStore::open_with(&path, flushed()).map(drop).unwrap_err();
     assert!(matches!(error, StoreError::Invalid(_)), "{error}");

@@ -197,7 +197,8 @@ impl Index {
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
-        // Should a change have panicked half-way, its generation does not fit the file, and nobody uses it.
+        // Should a slice's change have panicked half-way, its generation does not fit the file, and nobody uses it. What is put
+        // together is there twice at most at any time.
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 

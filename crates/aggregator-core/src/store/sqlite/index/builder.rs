@@ -17,19 +17,16 @@ use super::{Entry, Recent};
 
 /// A piece of work.
 pub(super) enum Task {
-    /// All of a new run.
-    Flush {
-        run: RunEntry,
-        through: u64,
-        frozen: Arc<Recent>,
-    },
-    /// The next sections of a merge.
-    Merge {
-        run: RunEntry,
-        sections: Range<u32>,
-        inputs: Vec<Input>,
-    },
+    Write(Write),
     Join(Join),
+}
+
+/// What comes to sections that have to be written.
+pub(super) enum Write {
+    /// All of a new run.
+    Flush { run: RunEntry, through: u64, frozen: Arc<Recent> },
+    /// The next sections of a merge.
+    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input> },
 }
 
 /// What a task came to.
@@ -66,15 +63,23 @@ pub(super) struct Slice {
 }
 
 /// Does a task.
-pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
+fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
     match task {
-        Task::Flush { run, through, frozen } => {
+        Task::Write(write) => build(connection, write).map(Built::Slice),
+        Task::Join(join) => Ok(Built::Joined(join.run())),
+    }
+}
+
+/// Makes what is to be written.
+pub(super) fn build(connection: &Connection, write: Write) -> rusqlite::Result<Slice> {
+    match write {
+        Write::Flush { run, through, frozen } => {
             let mut entries: Vec<Entry> = frozen.entries().collect();
             entries.sort_unstable();
             let sections = sections(&run, 0..run.sections(), &entries);
-            Ok(Built::Slice(Slice { run, sections, through: Some(through) }))
+            Ok(Slice { run, sections, through: Some(through) })
         }
-        Task::Merge { mut run, sections: numbers, inputs } => {
+        Write::Merge { mut run, sections: numbers, inputs } => {
             let range = span(run.bits, &numbers);
             // One state of the file, and a short look at it.
             let snapshot = connection.unchecked_transaction()?;
@@ -101,9 +106,8 @@ pub(super) fn build(connection: &Connection, task: Task) -> rusqlite::Result<Bui
             let entries = merge(&sorted, &range);
             run.written = numbers.end;
             let sections = sections(&run, numbers, &entries);
-            Ok(Built::Slice(Slice { run, sections, through: None }))
+            Ok(Slice { run, sections, through: None })
         }
-        Task::Join(join) => Ok(Built::Joined(join.run())),
     }
 }
 
@@ -168,7 +172,7 @@ impl Builder {
         let (ready, results) = channel();
         let thread = std::thread::Builder::new().name("dedup-index".into()).spawn(move || {
             for task in queue {
-                if ready.send(build(&connection, task)).is_err() {
+                if ready.send(run(&connection, task)).is_err() {
                     break;
                 }
             }

@@ -92,3 +92,118 @@ impl Runs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Entry;
+    use super::super::fingerprint::BITS;
+    use super::super::run::{self, Run};
+    use super::super::section::NewSection;
+    use super::*;
+
+    const BITS_OF_RUN: u32 = 2;
+
+    /// As a keyed hash spreads them.
+    fn entries(run: u32) -> Vec<Entry> {
+        let hash = |n: u64| xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), run.into()) >> (64 - BITS);
+        let mut entries: Vec<_> = (0..400).map(|n| Entry { fingerprint: hash(n), offset: n }).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    fn entry(id: u32, level: u8, written: u32, inputs: &[u32]) -> RunEntry {
+        RunEntry { id, level, bits: BITS_OF_RUN, written, entries: 400, inputs: inputs.to_vec() }
+    }
+
+    fn at_rest(ids: std::ops::RangeInclusive<u32>) -> (Runs, Manifest) {
+        let mut runs = Runs::default();
+        let mut manifest = Manifest { generation: 1, key: (1, 2), covered: 0, next_run: 9, runs: Vec::new() };
+        for id in ids {
+            let run = entry(id, 1, 1 << BITS_OF_RUN, &[]);
+            let sections = (0..run.sections()).map(|number| {
+                let range = run::fingerprints(BITS_OF_RUN, number);
+                let own = entries(id).into_iter().filter(|entry| range.contains(&entry.fingerprint));
+                let NewSection { section, maplet, .. } =
+                    NewSection::of(&run, number, &own.collect::<Vec<_>>());
+                (section, maplet)
+            });
+            runs.push(Run { id, bits: BITS_OF_RUN, from: 0, sections: Vec::new() }, Vec::new());
+            runs.extend(id, sections);
+            manifest.runs.push(run);
+        }
+        (runs, manifest)
+    }
+
+    fn members(runs: &Runs) -> Vec<&[u32]> {
+        runs.units.iter().map(|unit| &unit.members[..]).collect()
+    }
+
+    /// Each run is found for all it has from where it answers, by one unit, and for nothing before.
+    fn assert_all_are_found_once(runs: &Runs, ids: std::ops::RangeInclusive<u32>) {
+        for id in ids {
+            let from = runs.get(id).map(|run| run.from);
+            let asked: Vec<_> = entries(id).iter().map(|entry| entry.fingerprint).enumerate().collect();
+            let mut found = vec![0; asked.len()];
+            for unit in runs.units() {
+                runs.ask(unit, &asked, |(position, _), run| found[position] += u32::from(run.id == id));
+            }
+            for (position, fingerprint) in asked {
+                let answers = from.is_some_and(|from| fingerprint >= from);
+                assert_eq!(found[position], u32::from(answers), "{fingerprint:x} of run {id} from {from:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_put_together_and_found_all_the_while() {
+        let (mut runs, mut manifest) = at_rest(1..=7);
+        manifest.runs.push(entry(8, 1, 1, &[70]));
+        let mut steps = 0;
+        while let Some(join) = next(&runs, &manifest, 8) {
+            runs.take(join.run());
+            steps += 1;
+            assert_all_are_found_once(&runs, 1..=7);
+        }
+        assert_eq!(members(&runs), [&[1, 2, 3, 4][..], &[5, 6], &[7]]);
+        // Three pairs of four sections, and a pair of pairs with eight maplets.
+        assert_eq!(steps, 3 * 4 + 8);
+        assert!(runs.units.iter().flat_map(|unit| &unit.maplets).all(Option::is_some));
+    }
+
+    /// Whatever of it is done when a merge takes the runs apart: what the front has passed is forgotten, the rest is found.
+    #[test]
+    fn a_merge_may_begin_at_any_time() {
+        for steps in 0..=20 {
+            let (mut runs, manifest) = at_rest(1..=5);
+            for _ in 0..steps {
+                if let Some(join) = next(&runs, &manifest, 4) {
+                    runs.take(join.run());
+                }
+            }
+            let mut merging = manifest.clone();
+            merging.runs.push(entry(9, 2, 1, &[1, 2, 3, 4]));
+            assert!(next(&runs, &merging, 4).is_none(), "after {steps}");
+            let width = 1_u64 << (BITS - BITS_OF_RUN);
+            for front in [1, width / 8, width / 2 + 5, width, 2 * width + width / 4, 4 * width - 1] {
+                runs.advance(|id| Some(if id < 5 { front } else { 0 }));
+                assert_all_are_found_once(&runs, 1..=5);
+            }
+            runs.advance(|id| (id == 5).then_some(0));
+            assert_all_are_found_once(&runs, 1..=5);
+            assert_eq!(members(&runs), [[5]]);
+        }
+    }
+
+    /// As two merges will take them, and what is written by a merge only once it is whole.
+    #[test]
+    fn runs_of_different_merges_stay_apart() {
+        let (mut runs, manifest) = at_rest(1..=7);
+        while let Some(join) = next(&runs, &manifest, 3) {
+            runs.take(join.run());
+        }
+        assert_eq!(members(&runs), [&[1, 2][..], &[3], &[4, 5], &[6], &[7]]);
+        let (runs, mut manifest) = at_rest(1..=2);
+        manifest.runs[1].written -= 1;
+        assert!(next(&runs, &manifest, 8).is_none());
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::builder::{Built, build};
+use super::builder::build;
 use super::fingerprint::Fingerprints;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::maplet::Maplet;
@@ -53,7 +53,7 @@ pub(in super::super) fn recover(
         // What a crash left fits twice: a start writes nothing then.
         if held.frozen.is_some() && window < last_offset {
             while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
-                let Built::Slice(slice) = build(connection, task)? else { continue };
+                let slice = build(connection, task)?;
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let next = write_slice(&transaction, &manifest, &slice)?;
                 transaction.commit()?;

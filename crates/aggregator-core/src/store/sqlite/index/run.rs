@@ -79,5 +79,6 @@ impl Run {
 
 /// How many sections, of 2^`bits`, lie before `from` altogether.
 pub(super) fn passed(bits: u32, from: u64) -> u32 {
-    u32::try_from(from >> (BITS - bits)).expect("there are at most 2^24 sections")
+    u32::try_from(from >> (BITS - bits))
+        .expect("a run has at most 2^24 sections, and a unit four times as many maplets")
 }

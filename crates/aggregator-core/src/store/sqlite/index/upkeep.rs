@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use rusqlite::Connection;
 
-use super::builder::{Builder, Built, Input, Missing, Slice, Task, span};
+use super::builder::{Builder, Built, Input, Missing, Slice, Task, Write, span};
 use super::join;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::{self, Run};
@@ -21,10 +21,6 @@ const CROWDED: usize = 4;
 /// The most that is merged at a time, in sections of the usual size or in what an append asks for.
 const MAX_PIECES: u64 = 2;
 
-/// How many entries are merged for each that is appended, beyond one for each level. One level less would do: what is put
-/// off adds to the runs that every lookup asks.
-const SPARE_PACE: u64 = 0;
-
 pub(in super::super) struct Upkeep {
     index: Arc<Index>,
     options: IndexOptions,
@@ -34,6 +30,8 @@ pub(in super::super) struct Upkeep {
     work: Work,
     /// How many entries may be merged for what was appended.
     credit: u64,
+    /// Whether maplets were put together last.
+    joined: bool,
     /// Appends wait for every task, so that a seed brings back the same writes.
     in_step: bool,
 }
@@ -56,7 +54,8 @@ impl Upkeep {
         in_step: bool,
     ) -> std::io::Result<Self> {
         let builder = Builder::start(connection)?;
-        let mut upkeep = Self { index, options, manifest, builder, work: Work::Idle, credit: 0, in_step };
+        let mut upkeep =
+            Self { index, options, manifest, builder, work: Work::Idle, credit: 0, joined: false, in_step };
         upkeep.plan();
         Ok(upkeep)
     }
@@ -140,37 +139,41 @@ impl Upkeep {
 
     /// Lets merges go on, now that so many events were appended.
     ///
-    /// An entry is written again at every level. Merges that went faster than that asks for would take the processor
-    /// from appends for a while, and then rest.
+    /// An entry is merged once for each level but the last, and one more than that is earned. Merges that went faster
+    /// would take the processor from appends for a while, and then rest.
     fn earn(&mut self, appended: u64) {
         let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
-        let earned = appended * (levels + SPARE_PACE);
+        let earned = appended * levels;
         // One append writes what comes of it: it is no more than fits in between, or than large appends need.
         let most = u64::from(self.options.section).max(earned) * MAX_PIECES;
         self.credit = (self.credit + earned).min(most);
     }
 
-    /// Gives the builder its next task, if it is time for one.
+    /// Gives the builder its next task, if it is time for one: a flush, or else by turns what is to be put together and what
+    /// is to be merged.
     fn plan(&mut self) {
-        let section = u64::from(self.options.section);
         let held = self.index.held();
-        if held.frozen.is_none() && !self.is_crowded() {
+        let urgent = held.frozen.is_some() || self.is_crowded();
+        let merge = self.credit >= u64::from(self.options.section);
+        if !urgent && !(self.joined && merge) {
             let join = join::next(&held.runs, &self.manifest, self.options.fan_out.into());
+            self.joined = join.is_some();
             if let Some(join) = join {
                 self.builder.send(Task::Join(join));
                 self.work = Work::Building;
                 return;
             }
-            if self.credit < section {
-                return;
-            }
+        }
+        if !urgent && !merge {
+            return;
         }
         let Some(task) = next_task(&held, &self.manifest, self.options, self.credit) else { return };
-        if let Task::Merge { run, sections, .. } = &task {
+        if let Write::Merge { run, sections, .. } = &task {
             let merged = (run.entries >> run.bits) * sections.len() as u64;
             self.credit = self.credit.saturating_sub(merged);
+            self.joined = false;
         }
-        self.builder.send(task);
+        self.builder.send(Task::Write(task));
         self.work = Work::Building;
     }
 }
@@ -189,13 +192,13 @@ pub(super) fn next_task(
     manifest: &Manifest,
     options: IndexOptions,
     entries: u64,
-) -> Option<Task> {
+) -> Option<Write> {
     if let Some((frozen, through)) = &held.frozen
         && crowded_level(manifest, options).is_none()
     {
         let run = new_run(manifest, options, 0, frozen.len() as u64);
         let run = RunEntry { written: run.sections(), ..run };
-        return Some(Task::Flush { run, through: *through, frozen: Arc::clone(frozen) });
+        return Some(Write::Flush { run, through: *through, frozen: Arc::clone(frozen) });
     }
     let levels = manifest.runs.iter().map(|run| run.level).max()?;
     let run = (0..=levels).find_map(|level| merge(manifest, options, level))?;
@@ -204,7 +207,7 @@ pub(super) fn next_task(
     let sections = run.written..u32::try_from(end).expect("there are at most 2^24 sections");
     let inputs = held.runs.runs.iter().filter(|held| run.inputs.contains(&held.id));
     let inputs = Input::of(inputs, &span(run.bits, &sections));
-    Some(Task::Merge { run, sections, inputs })
+    Some(Write::Merge { run, sections, inputs })
 }
 
 /// The merge of runs of this level that is going on, or that it is time for.
