@@ -155,7 +155,8 @@ impl Upkeep {
         let held = self.index.held();
         let urgent = held.frozen.is_some() || self.is_crowded();
         let merge = self.credit >= u64::from(self.options.section);
-        if !urgent && !(self.joined && merge) {
+        let merge_first = urgent || self.joined && merge;
+        if !merge_first {
             let join = join::next(&held.runs, &self.manifest, self.options.fan_out.into());
             self.joined = join.is_some();
             if let Some(join) = join {
