@@ -64,6 +64,28 @@ fn a_look_ahead_that_is_out_of_date_hides_no_repeat() {
     assert_eq!(store.verify().unwrap().faults, Vec::<String>::new());
 }
 
+/// Whichever run it is in, and whatever is being merged or put together.
+#[test]
+fn a_look_ahead_hides_no_repeat_of_any_age() {
+    for fan_out in [3, 8] {
+        let directory = tempfile::tempdir().unwrap();
+        let index = IndexOptions { recent: 20, section: 10, fan_out };
+        let options = SqliteOptions { index, ..SqliteOptions::default() };
+        let store = SqliteStore::open_with(directory.path().join("s.db"), options).unwrap();
+        let append_ahead = |numbers: &mut dyn Iterator<Item = u32>| {
+            let mut batch = batch("t", numbers);
+            store.prepare(&mut batch);
+            append(&store, &batch)
+        };
+        for first in (0..3_000).step_by(30) {
+            assert_all(&append_ahead(&mut (first..first + 30)), Outcome::Stored);
+            let stride = first as usize / 40 + 1;
+            assert_all(&append_ahead(&mut (0..first + 30).step_by(stride)), Outcome::Duplicate);
+        }
+        assert_eq!(store.verify().unwrap().faults, Vec::<String>::new());
+    }
+}
+
 /// Events of a topic that was created in between, and of one that was known, keep their order.
 #[test]
 fn a_topic_that_appears_in_between_is_one_topic() {
