@@ -149,32 +149,25 @@ impl Upkeep {
         self.credit = (self.credit + earned).min(most);
     }
 
-    /// Gives the builder its next task, if it is time for one: a flush, or else by turns what is to be put together and what
-    /// is to be merged.
+    /// Gives the builder its next task, if it is time for one: a flush, or else what is to be put together and what is to be
+    /// merged, by turns as long as there is both.
     fn plan(&mut self) {
         let held = self.index.held();
-        let urgent = held.frozen.is_some() || self.is_crowded();
-        let merge = self.credit >= u64::from(self.options.section);
-        let merge_first = urgent || self.joined && merge;
-        if !merge_first {
-            let join = join::next(&held.runs, &self.manifest, self.options.fan_out.into());
-            self.joined = join.is_some();
-            if let Some(join) = join {
-                self.builder.send(Task::Join(join));
-                self.work = Work::Building;
-                return;
-            }
-        }
-        if !urgent && !merge {
-            return;
-        }
-        let Some(task) = next_task(&held, &self.manifest, self.options, self.credit) else { return };
-        if let Write::Merge { run, sections, .. } = &task {
+        let is_urgent = held.frozen.is_some() || self.is_crowded();
+        let is_due = is_urgent || self.credit >= u64::from(self.options.section);
+        let write = || {
+            let write = is_due.then(|| next_task(&held, &self.manifest, self.options, self.credit));
+            write.flatten().map(Task::Write)
+        };
+        let join = || join::next(&held.runs, &self.manifest, self.options.fan_out.into()).map(Task::Join);
+        let task = if is_urgent || self.joined { write().or_else(join) } else { join().or_else(write) };
+        let Some(task) = task else { return };
+        self.joined = matches!(task, Task::Join(_));
+        if let Task::Write(Write::Merge { run, sections, .. }) = &task {
             let merged = (run.entries >> run.bits) * sections.len() as u64;
             self.credit = self.credit.saturating_sub(merged);
-            self.joined = false;
         }
-        self.builder.send(Task::Write(task));
+        self.builder.send(task);
         self.work = Work::Building;
     }
 }
@@ -293,5 +286,42 @@ impl Held {
         self.covered = manifest.covered;
         // Last: should anything above panic, no reader takes what is left for the state it belongs to.
         self.generation = manifest.generation;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use crate::store::IndexOptions;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
+    use crate::{DedupStoreExt, Event};
+
+    /// Also as long as there is nothing to merge, and more may be merged than there will be for long.
+    #[test]
+    fn runs_are_put_together_as_they_come() {
+        let directory = TempDir::new().unwrap();
+        let index = IndexOptions { recent: 20, section: 5, fan_out: 8 };
+        let test_hooks = TestHooks { index_in_step: true, ..TestHooks::default() };
+        let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
+        let store = SqliteStore::open_with(directory.path().join("s.db"), options).unwrap();
+        let members = || -> Vec<usize> {
+            let held = store.index.held();
+            held.runs.units.iter().map(|unit| unit.members.len()).collect()
+        };
+        let mut seen = Vec::new();
+        for batch in 0..40 {
+            let events: Vec<_> =
+                (0..5).map(|n| Event::new("t", format!("{}", 5 * batch + n)).unwrap()).collect();
+            store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+            // An append takes what was put together before it.
+            let now = members();
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+        }
+        for together in [&[2][..], &[2, 1], &[4], &[4, 1], &[4, 2], &[4, 2, 1]] {
+            assert!(seen.iter().any(|units| units == together), "never {together:?}: {seen:?}");
+        }
     }
 }
