@@ -16,8 +16,8 @@
 //!   cut into 2^bits **sections** by the fingerprint's first bits. A section has **chunks** of entries,
 //!   each a row that fits a page, and a **head**: a maplet and the chunks' first fingerprints. Heads stay
 //!   in memory, chunks do not ([`section`], [`chunk`], [`run`]).
-//! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is asked
-//!   of the maplets first; those of a level's runs are put together, so that a new identity costs a look or two a level
+//! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is
+//!   asked of the maplets first; those of a level's runs are put together, so that seven of them take three looks
 //!   ([`maplet`], [`unit`], [`join`]).
 //! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
 //!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
@@ -197,8 +197,8 @@ impl Index {
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
-        // Should a slice's change have panicked half-way, its generation does not fit the file, and nobody uses it. What is put
-        // together is there twice at most at any time.
+        // Should a slice's change have panicked half-way, its generation does not fit the file, and nobody uses it.
+        // What is being put together is there at any time, at most twice.
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 

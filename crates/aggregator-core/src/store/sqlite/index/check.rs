@@ -10,9 +10,9 @@ use super::Entry;
 use super::fingerprint::{BITS, Fingerprints};
 use super::lookup::Chunks;
 use super::manifest::Manifest;
-use super::recover::{Rows, head};
+use super::recover::{Rows, load};
 use super::run::{self, Run};
-use super::unit::{Runs, Unit};
+use super::unit::Unit;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::known::Tail;
 
@@ -34,7 +34,10 @@ pub(in super::super) fn check(
         fault("the dedup index covers more than there is".into());
         return Ok(());
     }
-    let runs = load(connection, &manifest, fault)?;
+    let runs = load(connection, &manifest, &mut |error| {
+        fault(tell(error));
+        Ok(())
+    })?;
     let mut rows =
         Rows { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
     let mut of_rows = Sum::default();
@@ -81,29 +84,6 @@ pub(in super::super) fn check(
         fault("the dedup index leads to other rows than those that are there".into());
     }
     Ok(())
-}
-
-fn load(
-    connection: &Connection,
-    manifest: &Manifest,
-    fault: &mut dyn FnMut(String),
-) -> rusqlite::Result<Runs> {
-    let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
-    let mut runs = Runs::default();
-    for entry in &manifest.runs {
-        let live = manifest.live(entry);
-        let mut sections = vec![None; live.start as usize];
-        let mut maplets = vec![None; live.start as usize];
-        for number in live {
-            let head = head(&mut select, run::section_key(entry.id, number)).map_err(tell);
-            let (section, maplet) = head.map_err(&mut *fault).ok().unzip();
-            sections.push(section);
-            maplets.push(maplet);
-        }
-        let run = Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections };
-        runs.push(run, maplets);
-    }
-    Ok(runs)
 }
 
 /// Checks that the index can be made anew: that every row there has to be is there and whole.

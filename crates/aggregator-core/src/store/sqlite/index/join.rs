@@ -170,7 +170,8 @@ mod tests {
         assert!(runs.units.iter().flat_map(|unit| &unit.maplets).all(Option::is_some));
     }
 
-    /// Whatever of it is done when a merge takes the runs apart: what the front has passed is forgotten, the rest is found.
+    /// Whatever of it is done when a merge takes the runs apart: what the front has passed is forgotten, the rest is
+    /// found.
     #[test]
     fn a_merge_may_begin_at_any_time() {
         for steps in 0..=20 {

@@ -1,11 +1,11 @@
 //! "Which of these runs may have this fingerprint?": a filter that says whose fingerprint it is, of a section of one
 //! run, or of half a section of two, or a quarter of four.
 //!
-//! It is a quotient filter, of which a lookup reads one place in memory, however many runs it is of. A fingerprint,
-//! as a fraction of the section, comes to a **cell** of a grid that all runs of about the same size share; of such a
-//! fingerprint that a run does not have, one in 300 comes to a cell that it has marked. Cell and **tag**, the run's number,
-//! make a **position**. All positions are kept, in order: their first bits choose a line, six more a slot in it, and the
-//! last eight are written down.
+//! It is a quotient filter, of which a lookup reads one line, however many runs it is of. A fingerprint, as a fraction
+//! of the section, comes to a **cell** of a grid that all runs of about the same size share; of the fingerprints that a
+//! run does not have, one in 300 comes to a cell that it has marked. Cell and **tag**, the run's number, make a
+//! **position**. All positions are kept, in order: their first bits choose a line, six more a slot in it, and the last
+//! eight are written down.
 //!
 //! ```text
 //!  head of a line: where it starts 4 │ slots that have marks, a bit each 8
@@ -44,8 +44,8 @@ const HEAD: usize = 12;
 /// Of a position, in a line: a slot and a mark.
 const LINE_BITS: u32 = 14;
 
-/// Of as many runs, at most. Eight would be asked a little less, and half of the work would be for a merge that begins at
-/// once to take them apart.
+/// Of as many runs, at most. Eight would be asked a little less, and half of the work would be for a merge that begins
+/// at once to take them apart.
 pub(super) const MAX_RUNS: u32 = 4;
 
 impl Maplet {
@@ -284,8 +284,8 @@ mod tests {
         Maplet::of(fractions.iter().copied(), usual)
     }
 
-    /// Each run's fingerprints are found to be its own, in whatever order and number runs were put together, and next to no
-    /// others are.
+    /// Each run's fingerprints are found to be its own, however many runs were put together, and next to no others
+    /// are.
     #[test]
     fn it_tells_the_runs_of_a_fingerprint() {
         for (count, runs) in [

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::builder::build;
 use super::fingerprint::Fingerprints;
-use super::manifest::{Manifest, RunEntry, damaged};
+use super::manifest::{Manifest, damaged};
 use super::maplet::Maplet;
 use super::run::{self, Run};
 use super::section::Section;
@@ -28,11 +28,7 @@ pub(in super::super) fn recover(
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
-    let mut runs = Runs::default();
-    for entry in &manifest.runs {
-        let (run, maplets) = load(connection, &manifest, entry)?;
-        runs.push(run, maplets);
-    }
+    let runs = load(connection, &manifest, &mut Err)?;
     let last_offset = Tail::read(connection)?.last_offset;
     if manifest.covered > last_offset {
         return Err(damaged("it covers more than there is"));
@@ -66,28 +62,34 @@ pub(in super::super) fn recover(
     Ok((Index::new(fingerprints, held), manifest))
 }
 
-fn load(
+/// Reads the heads of all sections. `missing` is told of each that cannot be read, and says whether to go on.
+pub(super) fn load(
     connection: &Connection,
     manifest: &Manifest,
-    entry: &RunEntry,
-) -> rusqlite::Result<(Run, Vec<Option<Maplet>>)> {
-    let live = manifest.live(entry);
+    missing: &mut dyn FnMut(rusqlite::Error) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Runs> {
     let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
-    let mut sections = vec![None; live.start as usize];
-    let mut maplets = vec![None; live.start as usize];
-    for number in live {
-        let (section, maplet) = head(&mut select, run::section_key(entry.id, number))?;
-        sections.push(Some(section));
-        maplets.push(Some(maplet));
+    let mut runs = Runs::default();
+    for entry in &manifest.runs {
+        let live = manifest.live(entry);
+        let mut sections = vec![None; live.start as usize];
+        let mut maplets = vec![None; live.start as usize];
+        for number in live {
+            let head = match head(&mut select, run::section_key(entry.id, number)) {
+                Ok(head) => Some(head),
+                Err(error) => missing(error).map(|()| None)?,
+            };
+            let (section, maplet) = head.unzip();
+            sections.push(section);
+            maplets.push(maplet);
+        }
+        runs.push(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections }, maplets);
     }
-    Ok((Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections }, maplets))
+    Ok(runs)
 }
 
 /// Reads the head of a section.
-pub(super) fn head(
-    select: &mut rusqlite::CachedStatement<'_>,
-    key: i64,
-) -> rusqlite::Result<(Section, Maplet)> {
+fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<(Section, Maplet)> {
     let found = select.query_row([key], |row| {
         Section::decode(key, row.get_ref(0)?.as_blob()?)
             .ok_or_else(|| damaged(format!("the head of section {key} does not match its checksum")))

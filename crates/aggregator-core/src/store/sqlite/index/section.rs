@@ -49,8 +49,8 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest level has few entries in many runs: they may take more memory, and name a chunk in vain a quarter as
-        // often.
+        // The lowest level has few entries in many runs: they may take more memory, and name a chunk in vain a
+        // quarter as often.
         let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };

@@ -8,8 +8,8 @@ use super::section::Section;
 #[derive(Clone, Default)]
 pub(super) struct Runs {
     pub(super) runs: Vec<Run>,
-    /// What a run has of a part of the range is in one of them. Those of a level are in the order of its runs, but for what
-    /// is being put together: that comes last.
+    /// What a run has of a part of the range is in one of them. Those of a level are in the order of its runs, but for
+    /// what is being put together: that comes last.
     pub(super) units: Vec<Unit>,
 }
 
