@@ -111,9 +111,10 @@ impl IndexOptions {
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        // The most entries that a map of 2^18 buckets takes. Measured: half of it costs a tenth of the
-        // throughput, for more is merged; twice of it takes a start a second and a half.
-        Self { recent: (1 << 18) / 8 * 7, section: 1 << 16, fan_out: 8 }
+        // A map of 2^18 buckets takes seven for eight of them; what the last append brings is to fit, too, or it would be
+        // made anew. Measured: half of it costs a tenth of the throughput, for more is merged; twice of it takes a
+        // start a second and a half.
+        Self { recent: (1 << 18) / 16 * 13, section: 1 << 16, fan_out: 8 }
     }
 }
 
@@ -148,6 +149,9 @@ struct Held {
     recent: Recent,
     /// What is being written as a run, and the offset it goes up to.
     frozen: Option<(Arc<Recent>, u64)>,
+    /// What became the newest run, as long as there is room for it, and the offset that it begins behind. The writer
+    /// finds repeats of late in it that would cost a chunk.
+    flushed: Option<(Recent, u64)>,
     /// Shared with whoever looks ahead.
     runs: Arc<Runs>,
     /// The rows up to this offset are in the runs.
@@ -255,17 +259,20 @@ impl Held {
     fn probe(&self, sought: &[Sought], put_off: bool) -> Vec<Hit> {
         let mut hits = Vec::new();
         let mut unknown = Vec::with_capacity(sought.len());
-        for (position, sought) in sought.iter().enumerate() {
+        let flushed = self.flushed.as_ref().filter(|_| put_off);
+        for (position, &Sought { fingerprint, absent_through }) in sought.iter().enumerate() {
             let before = hits.len();
-            let rows = self.in_maps(sought.fingerprint).map(Place::Row);
-            hits.extend(rows.map(|place| Hit { position, place }));
+            let row = |offset| Hit { position, place: Place::Row(offset) };
+            hits.extend(self.in_maps(fingerprint).map(row));
             // What was flushed since then is in a run, too, and nothing is known of it.
-            if sought.absent_through < self.covered {
-                if put_off && hits.len() > before {
-                    hits.push(Hit { position, place: Place::Runs });
-                } else {
-                    unknown.push((position, sought.fingerprint));
-                }
+            if absent_through >= self.covered {
+                continue;
+            }
+            hits.extend(flushed.into_iter().flat_map(|(map, _)| map.offsets(fingerprint)).map(row));
+            if put_off && hits.len() > before {
+                hits.push(Hit { position, place: Place::Runs });
+            } else if flushed.is_none_or(|&(_, behind)| absent_through < behind) {
+                unknown.push((position, fingerprint));
             }
         }
         self.ask_runs(&unknown, &mut |position, place| hits.push(Hit { position, place }));

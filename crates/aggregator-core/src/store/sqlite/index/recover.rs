@@ -38,6 +38,7 @@ pub(in super::super) fn recover(
         last_offset: manifest.covered,
         recent: Recent::with_capacity(options.recent as usize),
         frozen: None,
+        flushed: None,
         runs: Arc::new(runs),
         covered: manifest.covered,
     };

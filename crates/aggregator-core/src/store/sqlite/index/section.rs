@@ -49,9 +49,9 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest level has few entries in many runs: they may take more memory, and name a chunk in vain a
-        // quarter as often.
-        let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
+        // The lowest levels have few entries, in many runs: 15 million at most, however many there are in all. They may
+        // take more memory, and name a chunk in vain a quarter as often.
+        let usual = (run.entries >> run.bits) << if run.level <= 1 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
         let head = section.encode(run::section_key(run.id, number), &maplet);
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn a_head_takes_little_memory() {
         // What the default layout makes of a full map, and of merges.
-        for size in [57_344, 65_536, 45_000] {
-            for (level, most) in [(0, 2.2), (1, 1.41), (2, 1.41)] {
+        for size in [53_248, 65_536, 45_000] {
+            for (level, most) in [(0, 2.2), (1, 2.2), (2, 1.41), (3, 1.41)] {
                 let head = of_level(level, &entries(size)).head;
                 assert!(head.len() as f64 <= most * size as f64, "{} bytes for {size} entries", head.len());
             }

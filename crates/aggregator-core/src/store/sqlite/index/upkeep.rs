@@ -265,7 +265,9 @@ impl Held {
     /// Sets what has gathered aside to be flushed, if it is time for it and nothing is set aside yet.
     pub(super) fn freeze(&mut self, at: usize) {
         if self.frozen.is_none() && self.recent.len() >= at {
-            let recent = std::mem::replace(&mut self.recent, Recent::with_capacity(at));
+            let room = self.flushed.take().map(|(flushed, _)| flushed.emptied());
+            let recent = room.unwrap_or_else(|| Recent::with_capacity(at));
+            let recent = std::mem::replace(&mut self.recent, recent);
             self.frozen = Some((Arc::new(recent), self.last_offset));
         }
     }
@@ -273,7 +275,8 @@ impl Held {
     /// Takes over what was committed.
     pub(super) fn apply(&mut self, slice: &Slice, manifest: &Manifest) {
         if slice.through.is_some() {
-            self.frozen = None;
+            let frozen = self.frozen.take().and_then(|(frozen, _)| Arc::into_inner(frozen));
+            self.flushed = frozen.map(|frozen| (frozen, self.covered));
         }
         let id = slice.run.id;
         let runs = Arc::make_mut(&mut self.runs);
@@ -294,26 +297,55 @@ mod tests {
     use tempfile::TempDir;
 
     use crate::store::IndexOptions;
+    use crate::store::sqlite::index::{Key, Place};
     use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
     use crate::{DedupStoreExt, Event};
+
+    /// A store in `directory` that takes every step at once.
+    fn open(directory: &TempDir) -> SqliteStore {
+        let index = IndexOptions { recent: 20, section: 5, fan_out: 8 };
+        let test_hooks = TestHooks { index_in_step: true, ..TestHooks::default() };
+        let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
+        SqliteStore::open_with(directory.path().join("s.db"), options).unwrap()
+    }
+
+    fn append(store: &SqliteStore, numbers: std::ops::Range<u64>) {
+        let events: Vec<_> = numbers.map(|n| Event::new("t", n.to_string()).unwrap()).collect();
+        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    }
+
+    /// As many as a map takes: before they are flushed, and after.
+    #[test]
+    fn the_newest_are_found_without_a_chunk() {
+        let directory = TempDir::new().unwrap();
+        let store = open(&directory);
+        let first_place = |n: u64| {
+            let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
+            store.index.probe(&[store.index.fingerprint(key).into()])[0].place
+        };
+        for end in (5..300).step_by(5) {
+            append(&store, end - 5..end);
+            for n in end.saturating_sub(20)..end {
+                // Each number got the next offset.
+                let place = first_place(n);
+                assert!(matches!(place, Place::Row(offset) if offset == n + 1), "{n} of {end}: {place:?}");
+            }
+        }
+        assert!(matches!(first_place(0), Place::Chunks { .. }));
+    }
 
     /// Also as long as there is nothing to merge, and more may be merged than there will be for long.
     #[test]
     fn runs_are_put_together_as_they_come() {
         let directory = TempDir::new().unwrap();
-        let index = IndexOptions { recent: 20, section: 5, fan_out: 8 };
-        let test_hooks = TestHooks { index_in_step: true, ..TestHooks::default() };
-        let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
-        let store = SqliteStore::open_with(directory.path().join("s.db"), options).unwrap();
+        let store = open(&directory);
         let members = || -> Vec<usize> {
             let held = store.index.held();
             held.runs.units.iter().map(|unit| unit.members.len()).collect()
         };
         let mut seen = Vec::new();
         for batch in 0..40 {
-            let events: Vec<_> =
-                (0..5).map(|n| Event::new("t", format!("{}", 5 * batch + n)).unwrap()).collect();
-            store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+            append(&store, 5 * batch..5 * batch + 5);
             // An append takes what was put together before it.
             let now = members();
             if seen.last() != Some(&now) {
