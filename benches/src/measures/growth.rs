@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Scratch, Spread};
+use super::{Scratch, Spread, order, settle};
 use crate::append;
 use crate::load::{Load, Progress, Sample, Watched, as_fast_as_possible};
 use crate::options::Options;
@@ -18,6 +18,8 @@ use crate::workload::{RECENT, Workload};
 const BATCH: u32 = 500;
 const POINTS: u64 = 100;
 const TENTHS: usize = 10;
+/// In turn with an empty store.
+const ROUNDS: u32 = 5;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Growth {
@@ -30,6 +32,8 @@ pub(crate) struct Growth {
     /// The processor time per delivery of the first tenth over that of the last: what the store itself makes
     /// of it, whatever else the machine does.
     pub(crate) cpu_first_to_last: f64,
+    /// The same once more, with first and last in turn. None if it failed.
+    pub(crate) in_turn: Option<InTurn>,
     pub(crate) refused: u64,
     /// Resident at the end.
     pub(crate) resident_bytes: u64,
@@ -54,6 +58,19 @@ pub(crate) struct Point {
     pub(crate) resident_bytes: u64,
     pub(crate) peak_bytes: u64,
     pub(crate) disk_bytes: u64,
+}
+
+/// The store that has grown, and an empty one, take as many deliveries in turn, so that both meet the same machine.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct InTurn {
+    /// Of a round, to each of them.
+    pub(crate) deliveries: u64,
+    pub(crate) rounds: u32,
+    /// Deliveries per second.
+    pub(crate) empty: Spread,
+    pub(crate) grown: Spread,
+    /// The second over the first, of the same round.
+    pub(crate) grown_to_empty: Spread,
 }
 
 /// From the start of the program to the first 200 of `/readyz`, after kill -9.
@@ -102,6 +119,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         identities,
         last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
         cpu_first_to_last: tenths[0].cpu_seconds / tenths[tenths.len() - 1].cpu_seconds,
+        in_turn: None,
         tenths,
         points: points(before, samples.into_iter()),
         refused: done.refused,
@@ -111,8 +129,47 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         append_bytes_per_row,
         restart: None,
     });
-    measured.restart = Some(restart(options, server, load, done.deliveries).context("the restart")?);
+    let mut made = done.deliveries;
+    let in_turn = in_turn(options, &server, load, &mut made).context("in turn with an empty store")?;
+    measured.in_turn = Some(in_turn);
+    measured.restart = Some(restart(options, server, load, made).context("the restart")?);
     Ok(())
+}
+
+/// Goes on with the deliveries of `server`, of which so many are made.
+fn in_turn(options: &Options, server: &Server, load: Load, made: &mut u64) -> anyhow::Result<InTurn> {
+    /// An empty store is faster the less it is given. Not more than the first tenth of 20 million.
+    const MOST: u64 = 2_000_000;
+    let deliveries = (*made / TENTHS as u64).min(MOST) / u64::from(BATCH) * u64::from(BATCH);
+    let rate = |server: &Server, from| {
+        settle()?;
+        let load = Load { address: server.address, ..load };
+        let (done, _) = as_fast_as_possible(load, from..from + deliveries, None)?;
+        done.check(&load.workload, from)?;
+        anyhow::Ok(done.rate())
+    };
+    let mut rates = Vec::new();
+    for round in 0..ROUNDS {
+        let directory = Scratch::new(options, "empty")?;
+        let empty = Server::start(&options.server, Store::Sqlite, directory.path())?;
+        let mut of = [0.0; 2];
+        for place in order(2, round) {
+            of[place] = if place == 0 { rate(&empty, 0)? } else { rate(server, *made)? };
+        }
+        *made += deliveries;
+        rates.push(of);
+    }
+    server.check_stats(&load.workload, *made)?;
+    let spread = |figure: fn(&[f64; 2]) -> f64| Spread::of(rates.iter().map(figure));
+    let grown_to_empty = spread(|[empty, grown]| grown / empty);
+    eprintln!("growth: {:.2} of an empty store, in turn", grown_to_empty.median);
+    Ok(InTurn {
+        deliveries,
+        rounds: ROUNDS,
+        empty: spread(|[empty, _]| *empty),
+        grown: spread(|[_, grown]| *grown),
+        grown_to_empty,
+    })
 }
 
 fn state(server: &Server) -> anyhow::Result<Sample> {

@@ -138,6 +138,16 @@ fn growth(growth: &Growth) -> String {
         let server = format!("{:.2} µs", point.cpu_seconds * 1e6);
         row(&mut text, &[count(wide(point.deliveries)), count(point.rate), server], &sizes);
     }
+    let in_turn = growth.in_turn.as_ref().map_or_else(String::new, |turns| {
+        format!(
+            "| then in turn, {} rounds of {} deliveries each: this store over an empty one | {:.2} ({:.2}–{:.2}) |\n",
+            turns.rounds,
+            count(wide(turns.deliveries)),
+            turns.grown_to_empty.median,
+            turns.grown_to_empty.min,
+            turns.grown_to_empty.max,
+        )
+    });
     let restart = growth.restart.as_ref().map_or_else(String::new, |restart| {
         format!(
             "| ready after kill -9 with {} identities, median of {} (page cache warm) | {:.3} s ({:.3}–{:.3}) |\n",
@@ -153,6 +163,7 @@ fn growth(growth: &Growth) -> String {
         "\n| | |\n|---|--:|\n\
          | last tenth over first | {:.2} |\n\
          | the same by the server's processor time per delivery | {:.2} |\n\
+         {}\
          | resident memory per identity, after the first tenth has filled the caches | {:.2} bytes |\n\
          | disk per identity | {:.1} bytes |\n\
          | the same row in a file of rows alone | {:.1} bytes |\n\
@@ -162,6 +173,7 @@ fn growth(growth: &Growth) -> String {
          ![throughput]({})\n![memory]({})\n![disk]({})\n",
         growth.last_to_first,
         growth.cpu_first_to_last,
+        in_turn,
         growth.resident_bytes_per_identity,
         growth.disk_bytes_per_identity,
         growth.append_bytes_per_row,
