@@ -29,10 +29,10 @@ pub(crate) struct Growth {
     pub(crate) points: Vec<Point>,
     /// The rate of the last tenth over that of the first.
     pub(crate) last_to_first: f64,
-    /// The processor time per delivery of the first tenth over that of the last: what the store itself makes
-    /// of it, whatever else the machine does.
+    /// The processor time per delivery of the first tenth over that of the last. Neighbours that share caches and memory
+    /// make their mark on it as well.
     pub(crate) cpu_first_to_last: f64,
-    /// The same once more, with first and last in turn. None if it failed.
+    /// How the rates compare when both meet the same machine. None if it failed.
     pub(crate) in_turn: Option<InTurn>,
     pub(crate) refused: u64,
     /// Resident at the end.

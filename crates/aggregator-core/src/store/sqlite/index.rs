@@ -149,8 +149,8 @@ struct Held {
     recent: Recent,
     /// What is being written as a run, and the offset it goes up to.
     frozen: Option<(Arc<Recent>, u64)>,
-    /// What became the newest run, as long as there is room for it, and the offset that it begins behind. The writer
-    /// finds repeats of late in it that would cost a chunk.
+    /// What became the newest run, until the next is frozen, and the offset that it begins behind. The writer finds
+    /// repeats of late in it that would cost a chunk.
     flushed: Option<(Recent, u64)>,
     /// Shared with whoever looks ahead.
     runs: Arc<Runs>,
@@ -271,6 +271,7 @@ impl Held {
             hits.extend(flushed.into_iter().flat_map(|(map, _)| map.offsets(fingerprint)).map(row));
             if put_off && hits.len() > before {
                 hits.push(Hit { position, place: Place::Runs });
+            // The newest run has just been asked: nobody else is, where the others are known not to have it.
             } else if flushed.is_none_or(|&(_, behind)| absent_through < behind) {
                 unknown.push((position, fingerprint));
             }

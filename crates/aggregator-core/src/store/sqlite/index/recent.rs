@@ -60,12 +60,6 @@ impl Recent {
         }
     }
 
-    /// Nothing, in the same memory.
-    pub(super) fn emptied(mut self) -> Self {
-        self.clear();
-        self
-    }
-
     pub(in super::super) fn clear(&mut self) {
         self.first.clear();
         self.others.clear();

@@ -49,8 +49,8 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest levels have few entries, in many runs: 15 million at most, however many there are in all. They may
-        // take more memory, and name a chunk in vain a quarter as often.
+        // The lowest levels have few entries, in many runs: about 15 million with the default layout, however many there
+        // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
         let usual = (run.entries >> run.bits) << if run.level <= 1 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };

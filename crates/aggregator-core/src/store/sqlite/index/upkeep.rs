@@ -265,9 +265,11 @@ impl Held {
     /// Sets what has gathered aside to be flushed, if it is time for it and nothing is set aside yet.
     pub(super) fn freeze(&mut self, at: usize) {
         if self.frozen.is_none() && self.recent.len() >= at {
-            let room = self.flushed.take().map(|(flushed, _)| flushed.emptied());
-            let recent = room.unwrap_or_else(|| Recent::with_capacity(at));
-            let recent = std::mem::replace(&mut self.recent, recent);
+            // In the memory of what was flushed before, where there is some.
+            let flushed = self.flushed.take().map(|(flushed, _)| flushed);
+            let mut next = flushed.unwrap_or_else(|| Recent::with_capacity(at));
+            next.clear();
+            let recent = std::mem::replace(&mut self.recent, next);
             self.frozen = Some((Arc::new(recent), self.last_offset));
         }
     }
