@@ -102,20 +102,17 @@ impl Maplet {
     /// Where the line starts, or where the one before it ends.
     #[inline]
     fn start(&self, line: usize) -> usize {
-        let start = self.bytes[HEAD * line..].first_chunk().expect("there are heads of all lines");
-        u32::from_le_bytes(*start) as usize
+        start(self.head(line))
     }
 
-    /// The line's slots that have marks.
     #[inline]
-    fn taken(&self, line: usize) -> u64 {
-        let taken = self.bytes[HEAD * line + 4..].first_chunk().expect("there are heads of all lines");
-        u64::from_le_bytes(*taken)
+    fn head(&self, line: usize) -> &[u8; HEAD] {
+        self.bytes[HEAD * line..].first_chunk().expect("there are heads of all lines")
     }
 
     /// What a line holds, in order, if tags had a bit more, and this one.
     fn positions(&self, line: usize, tag: u16, to: &mut Vec<u16>) {
-        let mut taken = self.taken(line);
+        let mut taken = taken(self.head(line));
         let (firsts, marks) = parts(self.line(line));
         let of_tag = !(!0 << self.tag_bits);
         let tag = tag << self.tag_bits;
@@ -147,7 +144,7 @@ impl Maplet {
         let heads = rest.get(..usize::try_from(lines).ok()?.checked_add(1)?.checked_mul(HEAD)?)?;
         let mut end = heads.len();
         for (n, head) in heads.as_chunks::<HEAD>().0.iter().enumerate() {
-            let start = u32::from_le_bytes(*head.first_chunk()?) as usize;
+            let start = start(head);
             if start < end || n == 0 && start > end {
                 return None;
             }
@@ -164,6 +161,20 @@ const PIECE: usize = 2048;
 fn in_pieces(mut bytes: Vec<u8>) -> Arc<[u8]> {
     bytes.resize(bytes.len().next_multiple_of(PIECE), 0);
     bytes.into()
+}
+
+/// Where a line starts, by its head.
+#[inline]
+fn start(head: &[u8; HEAD]) -> usize {
+    let [start @ .., _, _, _, _, _, _, _, _] = *head;
+    u32::from_le_bytes(start) as usize
+}
+
+/// The slots of a line that have marks, by its head.
+#[inline]
+fn taken(head: &[u8; HEAD]) -> u64 {
+    let [_, _, _, _, taken @ ..] = *head;
+    u64::from_le_bytes(taken)
 }
 
 /// How many lines a section of about so many fingerprints has: of a sixteenth more or less, the same.

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::{LINE_BITS, Maplet, cell};
+use super::{HEAD, LINE_BITS, Maplet, cell, taken};
 
 /// How many are looked for at a time.
 pub(in super::super) const TOGETHER: usize = 64;
@@ -12,6 +12,8 @@ pub(in super::super) const TOGETHER: usize = 64;
 pub(in super::super) struct Spot<'m> {
     maplet: &'m Maplet,
     line: usize,
+    /// Of the line.
+    head: &'m [u8; HEAD],
     slot: u32,
     /// But for the tag.
     mark: u8,
@@ -23,9 +25,11 @@ impl Maplet {
     #[inline]
     pub(in super::super) fn spot(&self, fraction: u64) -> Spot<'_> {
         let position = cell(fraction, self.lines, self.tag_bits) << self.tag_bits;
+        let line = (position >> LINE_BITS) as usize;
         Spot {
             maplet: self,
-            line: (position >> LINE_BITS) as usize,
+            line,
+            head: self.head(line),
             slot: (position >> 8 & 63) as u32,
             mark: (position & 0xff) as u8,
         }
@@ -34,27 +38,30 @@ impl Maplet {
 
 impl<'m> Spot<'m> {
     /// Tells `found` which of the runs may have the fingerprints, a bit for each, where any may.
+    ///
+    /// What is far away is read by loops that do nothing else: of so few instructions, a processor has more than twenty
+    /// reads under way at a time, and nothing decides yet what comes next.
     #[inline]
     pub(in super::super) fn look<T: Copy>(spots: &[(T, Self)], mut found: impl FnMut(T, u32)) {
         debug_assert!(spots.len() <= TOGETHER);
-        // Step by step for all of them, and what is read decides nothing yet, so that the misses do not wait for each
-        // other.
-        let heads = spots.iter().fold(0, |all, (_, spot)| all ^ spot.maplet.taken(spot.line));
-        black_box(heads);
+        black_box(spots.iter().fold(0, |all, (_, spot)| all ^ taken(spot.head)));
         let mut taken = [0_u8; TOGETHER];
         let mut count = 0;
         for (n, (_, spot)) in (0..).zip(spots) {
             taken[count] = n;
             count += usize::from(spot.is_taken());
         }
-        let taken = taken[..count].iter().map(|&n| spots[usize::from(n)]);
-        let lines = taken.clone().fold(0, |all, (_, spot)| {
-            let line = spot.maplet.line(spot.line);
-            all ^ line.first().unwrap_or(&0) ^ line.last().unwrap_or(&0)
-        });
-        black_box(lines);
-        for (of, spot) in taken {
-            let runs = spot.runs();
+        let mut lines = [(&[][..], [&0, &0]); TOGETHER];
+        for (&n, line) in taken[..count].iter().zip(&mut lines) {
+            let (_, Self { maplet, line: number, .. }) = spots[usize::from(n)];
+            let bytes = maplet.line(number);
+            *line = (bytes, [bytes.first().unwrap_or(&0), bytes.last().unwrap_or(&0)]);
+        }
+        let lines = &lines[..count];
+        black_box(lines.iter().fold(0, |all, (_, [first, last])| all ^ **first ^ **last));
+        for (&n, (line, _)) in taken.iter().zip(lines) {
+            let (of, spot) = spots[usize::from(n)];
+            let runs = spot.runs(line);
             if runs != 0 {
                 found(of, runs);
             }
@@ -63,15 +70,14 @@ impl<'m> Spot<'m> {
 
     #[inline]
     fn is_taken(self) -> bool {
-        self.maplet.taken(self.line) >> self.slot & 1 == 1
+        taken(self.head) >> self.slot & 1 == 1
     }
 
     /// Which of the runs may have the fingerprint, whose slot is taken: a bit for each.
     #[inline]
-    fn runs(self) -> u32 {
-        let taken = self.maplet.taken(self.line);
-        let (firsts, marks) = parts(self.maplet.line(self.line));
-        let slots_before = (taken & !(!0 << self.slot)).count_ones();
+    fn runs(self, line: &[u8]) -> u32 {
+        let (firsts, marks) = parts(line);
+        let slots_before = (taken(self.head) & !(!0 << self.slot)).count_ones();
         if self.has_none(marks.len(), slots_before) { 0 } else { self.runs_of(firsts, marks, slots_before) }
     }
 
@@ -143,6 +149,6 @@ pub(super) fn parts(line: &[u8]) -> (&[u8], &[u8]) {
 impl Maplet {
     pub(in super::super) fn runs(&self, fraction: u64) -> u32 {
         let spot = self.spot(fraction);
-        if spot.is_taken() { spot.runs() } else { 0 }
+        if spot.is_taken() { spot.runs(self.line(spot.line)) } else { 0 }
     }
 }
