@@ -49,7 +49,7 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest levels have few entries, in many runs: about 15 million with the default layout, however many there
+        // The lowest levels have few entries, in many runs: about 30 million with the default layout, however many there
         // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
         let usual = (run.entries >> run.bits) << if run.level <= 1 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
