@@ -32,6 +32,7 @@
 //! Every row of the index has a checksum, and what is missing is noticed, since the manifest and the heads
 //! say what has to be there. Nothing that cannot be read is ever taken for "not seen".
 
+mod bloom;
 mod builder;
 mod check;
 mod chunk;
@@ -51,6 +52,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use self::bloom::Filling;
 pub(super) use self::check::{check, check_log};
 pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
@@ -155,6 +157,7 @@ struct Held {
     flushed: Option<(Recent, u64)>,
     /// Shared with whoever looks ahead.
     runs: Arc<Runs>,
+    filling: Filling,
     /// The rows up to this offset are in the runs.
     covered: u64,
 }
@@ -220,16 +223,20 @@ impl Index {
         let (runs, covered) = (Arc::clone(&held.runs), held.covered);
         drop(held);
         let mut absent = vec![covered; fingerprints.len()];
-        let mut asked: Vec<Asked> = fingerprints.iter().copied().enumerate().collect();
-        for unit in runs.units() {
-            let mut any = false;
-            runs.ask(unit, &asked, |(position, _), _| {
-                absent[position] = 0;
-                any = true;
-            });
-            if any {
-                asked.retain(|&(position, _)| absent[position] > 0);
+        let mut unknown: Vec<Asked> = fingerprints.iter().copied().enumerate().collect();
+        for group in runs.groups() {
+            let mut asked = group.admitted(&unknown);
+            for unit in group.units() {
+                let mut any = false;
+                runs.ask(unit, &asked, |(position, _), _| {
+                    absent[position] = 0;
+                    any = true;
+                });
+                if any {
+                    asked.retain(|&(position, _)| absent[position] > 0);
+                }
             }
+            unknown.retain(|&(position, _)| absent[position] > 0);
         }
         absent
     }
@@ -291,12 +298,15 @@ impl Held {
 
     /// Where in the runs the fingerprints may be, by their positions.
     fn ask_runs(&self, asked: &[Asked], found: &mut dyn FnMut(usize, Place)) {
-        for unit in self.runs.units() {
-            self.runs.ask(unit, asked, |(position, fingerprint), run| {
-                if let Some(place) = run.chunks(fingerprint) {
-                    found(position, place);
-                }
-            });
+        for group in self.runs.groups() {
+            let asked = group.admitted(asked);
+            for unit in group.units() {
+                self.runs.ask(unit, &asked, |(position, fingerprint), run| {
+                    if let Some(place) = run.chunks(fingerprint) {
+                        found(position, place);
+                    }
+                });
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::bloom::{Bloom, Next};
 use super::join::{Join, Joined};
 use super::lookup::Chunks;
 use super::manifest::RunEntry;
@@ -24,9 +25,9 @@ pub(super) enum Task {
 /// What comes to sections that have to be written.
 pub(super) enum Write {
     /// All of a new run.
-    Flush { run: RunEntry, through: u64, frozen: Arc<Recent> },
+    Flush { run: RunEntry, through: u64, frozen: Arc<Recent>, bloom: Next },
     /// The next sections of a merge.
-    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input> },
+    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input>, bloom: Option<Arc<Bloom>> },
 }
 
 /// What a task came to.
@@ -60,6 +61,8 @@ pub(super) struct Slice {
     pub(super) sections: Vec<NewSection>,
     /// Of a flush: the offset up to which the runs cover the log then.
     pub(super) through: Option<u64>,
+    /// The Bloom filter that all of the run is in.
+    pub(super) bloom: Option<Arc<Bloom>>,
 }
 
 /// Does a task.
@@ -73,13 +76,15 @@ fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
 /// Makes what is to be written.
 pub(super) fn build(connection: &Connection, write: Write) -> rusqlite::Result<Slice> {
     match write {
-        Write::Flush { run, through, frozen } => {
+        Write::Flush { run, through, frozen, bloom } => {
             let mut entries: Vec<Entry> = frozen.entries().collect();
             entries.sort_unstable();
+            let bloom = bloom.get();
+            bloom.add(&entries);
             let sections = sections(&run, 0..run.sections(), &entries);
-            Ok(Slice { run, sections, through: Some(through) })
+            Ok(Slice { run, sections, through: Some(through), bloom: Some(bloom) })
         }
-        Write::Merge { mut run, sections: numbers, inputs } => {
+        Write::Merge { mut run, sections: numbers, inputs, bloom } => {
             let range = span(run.bits, &numbers);
             // One state of the file, and a short look at it.
             let snapshot = connection.unchecked_transaction()?;
@@ -106,7 +111,7 @@ pub(super) fn build(connection: &Connection, write: Write) -> rusqlite::Result<S
             let entries = merge(&sorted, &range);
             run.written = numbers.end;
             let sections = sections(&run, numbers, &entries);
-            Ok(Slice { run, sections, through: None })
+            Ok(Slice { run, sections, through: None, bloom })
         }
     }
 }

@@ -76,7 +76,8 @@ impl Runs {
         let new = at(&self.units, &together).unwrap_or_else(|| {
             // As many of them, and of each two.
             let bits = self.units[first].bits + 1;
-            self.units.push(Unit { members: together, bits, maplets: Vec::new() });
+            let bloom = self.bloom_of(&together);
+            self.units.push(Unit { members: together, bits, maplets: Vec::new(), bloom });
             self.units.len() - 1
         });
         let done = self.units[new].maplets.len() / 2;
@@ -95,10 +96,13 @@ impl Runs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Entry;
+    use std::sync::Arc;
+
+    use super::super::bloom::Bloom;
     use super::super::fingerprint::BITS;
     use super::super::run::{self, Run};
     use super::super::section::NewSection;
+    use super::super::{Entry, IndexOptions};
     use super::*;
 
     const BITS_OF_RUN: u32 = 2;
@@ -127,7 +131,7 @@ mod tests {
                     NewSection::of(&run, number, &own.collect::<Vec<_>>());
                 (section, maplet)
             });
-            runs.push(Run { id, bits: BITS_OF_RUN, from: 0, sections: Vec::new() }, Vec::new());
+            runs.push(Run { id, bits: BITS_OF_RUN, from: 0, sections: Vec::new() }, Vec::new(), None);
             runs.extend(id, sections);
             manifest.runs.push(run);
         }
@@ -144,7 +148,7 @@ mod tests {
             let from = runs.get(id).map(|run| run.from);
             let asked: Vec<_> = entries(id).iter().map(|entry| entry.fingerprint).enumerate().collect();
             let mut found = vec![0; asked.len()];
-            for unit in runs.units() {
+            for unit in runs.groups().flat_map(|group| group.units()) {
                 runs.ask(unit, &asked, |(position, _), run| found[position] += u32::from(run.id == id));
             }
             for (position, fingerprint) in asked {
@@ -168,6 +172,32 @@ mod tests {
         // Three pairs of four sections, and a pair of pairs with eight maplets.
         assert_eq!(steps, 3 * 4 + 8);
         assert!(runs.units.iter().flat_map(|unit| &unit.maplets).all(Option::is_some));
+    }
+
+    /// Or it would not be asked for what it has and the filter does not.
+    #[test]
+    fn what_is_put_together_is_in_a_bloom_filter_if_all_of_it_is_in_the_same() {
+        let [a, b] = [(); 2].map(|()| Arc::new(Bloom::new(IndexOptions::default())));
+        for (blooms, together) in [
+            ([Some(&a), Some(&a)], Some(&a)),
+            ([Some(&a), Some(&b)], None),
+            ([Some(&a), None], None),
+            ([None, Some(&a)], None),
+            ([None, None], None),
+        ] {
+            let (mut runs, manifest) = at_rest(1..=2);
+            for (unit, bloom) in runs.units.iter_mut().zip(blooms) {
+                unit.bloom = bloom.cloned();
+            }
+            let is_together =
+                |bloom: Option<Arc<Bloom>>| bloom.as_ref().map(Arc::as_ptr) == together.map(Arc::as_ptr);
+            assert!(is_together(runs.bloom_of(&[1, 2])));
+            while let Some(join) = next(&runs, &manifest, 8) {
+                runs.take(join.run());
+            }
+            assert_eq!(members(&runs), [[1, 2]]);
+            assert!(is_together(runs.units[0].bloom.clone()));
+        }
     }
 
     /// Whatever of it is done when a merge takes the runs apart: what the front has passed is forgotten, the rest is

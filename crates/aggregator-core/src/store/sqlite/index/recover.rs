@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
+use super::bloom::Filling;
 use super::builder::build;
 use super::fingerprint::Fingerprints;
 use super::manifest::{Manifest, damaged};
@@ -40,6 +41,7 @@ pub(in super::super) fn recover(
         frozen: None,
         flushed: None,
         runs: Arc::new(runs),
+        filling: Filling::new(options, &manifest),
         covered: manifest.covered,
     };
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
@@ -84,7 +86,11 @@ pub(super) fn load(
             sections.push(section);
             maplets.push(maplet);
         }
-        runs.push(Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections }, maplets);
+        runs.push(
+            Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections },
+            maplets,
+            None,
+        );
     }
     Ok(runs)
 }

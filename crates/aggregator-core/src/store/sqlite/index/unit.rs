@@ -1,5 +1,8 @@
 //! What is asked at once: the maplets of a run, or of several runs of a level.
 
+use std::sync::Arc;
+
+use super::bloom::Bloom;
 use super::maplet::{Maplet, Spot, TOGETHER};
 use super::run::{self, Run};
 use super::section::Section;
@@ -21,7 +24,12 @@ pub(super) struct Unit {
     pub(super) bits: u32,
     /// As many as there are yet. None where nobody is to ask, since another unit has what was there.
     pub(super) maplets: Vec<Option<Maplet>>,
+    /// All that its runs have is in this one, too.
+    pub(super) bloom: Option<Arc<Bloom>>,
 }
+
+/// Units that are in the same Bloom filter, or in none.
+pub(super) struct Group<'r>(&'r [Unit]);
 
 /// A fingerprint and what it is the position of.
 pub(super) type Asked = (usize, u64);
@@ -32,14 +40,22 @@ impl Runs {
     }
 
     /// Adds a run, as much as there is of it.
-    pub(super) fn push(&mut self, run: Run, maplets: Vec<Option<Maplet>>) {
-        self.units.push(Unit { members: vec![run.id], bits: run.bits, maplets });
+    pub(super) fn push(&mut self, run: Run, maplets: Vec<Option<Maplet>>, bloom: Option<Arc<Bloom>>) {
+        self.units.push(Unit { members: vec![run.id], bits: run.bits, maplets, bloom });
         self.runs.push(run);
     }
 
-    /// The newest first, which has what repeats lately.
-    pub(super) fn units(&self) -> impl Iterator<Item = &Unit> {
-        self.units.iter().rev()
+    /// The newest first, which has what repeats lately; together what is in the same Bloom filter.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.units.chunk_by(|a, b| same(a.bloom.as_ref(), b.bloom.as_ref())).rev().map(Group)
+    }
+
+    /// The Bloom filter that all of these runs are in.
+    pub(super) fn bloom_of(&self, ids: &[u32]) -> Option<Arc<Bloom>> {
+        let of_ids = |unit: &&Unit| unit.members.iter().any(|id| ids.contains(id));
+        let mut blooms = self.units.iter().filter(of_ids).map(|unit| unit.bloom.as_ref());
+        let first = blooms.next()?;
+        blooms.all(|bloom| same(first, bloom)).then(|| first.cloned())?
     }
 
     /// Tells `found` which of the fingerprints a run of the unit may have, and which run; of those that it answers for.
@@ -93,6 +109,24 @@ impl Runs {
             }
         });
     }
+}
+
+impl<'r> Group<'r> {
+    /// The newest first.
+    pub(super) fn units(&self) -> impl Iterator<Item = &'r Unit> + use<'r> {
+        self.0.iter().rev()
+    }
+
+    /// Which of the fingerprints it is of use to ask them for.
+    pub(super) fn admitted(&self, asked: &[Asked]) -> Vec<Asked> {
+        let bloom = self.0.first().and_then(|unit| unit.bloom.as_ref());
+        bloom.map_or_else(|| asked.to_vec(), |bloom| bloom.admitted(asked))
+    }
+}
+
+/// Whether both are the same one, or none.
+fn same(a: Option<&Arc<Bloom>>, b: Option<&Arc<Bloom>>) -> bool {
+    a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
 }
 
 impl Unit {

@@ -3,10 +3,14 @@
 //! At any time there is at most one task with the [`builder`](super::builder), or one slice that waits
 //! to be written. What was written changes what is in memory only once its commit has returned.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use rusqlite::Connection;
 
+use super::bloom;
 use super::builder::{Builder, Built, Input, Missing, Slice, Task, Write, span};
 use super::join;
 use super::manifest::{Manifest, RunEntry, damaged};
@@ -192,7 +196,8 @@ pub(super) fn next_task(
     {
         let run = new_run(manifest, options, 0, frozen.len() as u64);
         let run = RunEntry { written: run.sections(), ..run };
-        return Some(Write::Flush { run, through: *through, frozen: Arc::clone(frozen) });
+        let bloom = held.filling.next();
+        return Some(Write::Flush { run, through: *through, frozen: Arc::clone(frozen), bloom });
     }
     let levels = manifest.runs.iter().map(|run| run.level).max()?;
     let run = (0..=levels).find_map(|level| merge(manifest, options, level))?;
@@ -201,7 +206,8 @@ pub(super) fn next_task(
     let sections = run.written..u32::try_from(end).expect("there are at most 2^24 sections");
     let inputs = held.runs.runs.iter().filter(|held| run.inputs.contains(&held.id));
     let inputs = Input::of(inputs, &span(run.bits, &sections));
-    Some(Write::Merge { run, sections, inputs })
+    let bloom = held.runs.bloom_of(&run.inputs).filter(|_| run.level <= bloom::HIGHEST_LEVEL);
+    Some(Write::Merge { run, sections, inputs, bloom })
 }
 
 /// The merge of runs of this level that is going on, or that it is time for.
@@ -279,11 +285,16 @@ impl Held {
         if slice.through.is_some() {
             let frozen = self.frozen.take().and_then(|(frozen, _)| Arc::into_inner(frozen));
             self.flushed = frozen.map(|frozen| (frozen, self.covered));
+            self.filling.flushed(slice.bloom.clone());
         }
         let id = slice.run.id;
         let runs = Arc::make_mut(&mut self.runs);
         if runs.get(id).is_none() {
-            runs.push(Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() }, Vec::new());
+            runs.push(
+                Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() },
+                Vec::new(),
+                slice.bloom.clone(),
+            );
         }
         let sections = slice.sections.iter().map(|new| (new.section.clone(), new.maplet.clone()));
         runs.extend(id, sections);
@@ -291,71 +302,5 @@ impl Held {
         self.covered = manifest.covered;
         // Last: should anything above panic, no reader takes what is left for the state it belongs to.
         self.generation = manifest.generation;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use crate::store::IndexOptions;
-    use crate::store::sqlite::index::{Key, Place};
-    use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
-    use crate::{DedupStoreExt, Event};
-
-    /// A store in `directory` that takes every step at once.
-    fn open(directory: &TempDir) -> SqliteStore {
-        let index = IndexOptions { recent: 20, section: 5, fan_out: 8 };
-        let test_hooks = TestHooks { index_in_step: true, ..TestHooks::default() };
-        let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
-        SqliteStore::open_with(directory.path().join("s.db"), options).unwrap()
-    }
-
-    fn append(store: &SqliteStore, numbers: std::ops::Range<u64>) {
-        let events: Vec<_> = numbers.map(|n| Event::new("t", n.to_string()).unwrap()).collect();
-        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
-    }
-
-    /// As many as a map takes: before they are flushed, and after.
-    #[test]
-    fn the_newest_are_found_without_a_chunk() {
-        let directory = TempDir::new().unwrap();
-        let store = open(&directory);
-        let first_place = |n: u64| {
-            let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
-            store.index.probe(&[store.index.fingerprint(key).into()])[0].place
-        };
-        for end in (5..300).step_by(5) {
-            append(&store, end - 5..end);
-            for n in end.saturating_sub(20)..end {
-                // Each number got the next offset.
-                let place = first_place(n);
-                assert!(matches!(place, Place::Row(offset) if offset == n + 1), "{n} of {end}: {place:?}");
-            }
-        }
-        assert!(matches!(first_place(0), Place::Chunks { .. }));
-    }
-
-    /// Also as long as there is nothing to merge, and more may be merged than there will be for long.
-    #[test]
-    fn runs_are_put_together_as_they_come() {
-        let directory = TempDir::new().unwrap();
-        let store = open(&directory);
-        let members = || -> Vec<usize> {
-            let held = store.index.held();
-            held.runs.units.iter().map(|unit| unit.members.len()).collect()
-        };
-        let mut seen = Vec::new();
-        for batch in 0..40 {
-            append(&store, 5 * batch..5 * batch + 5);
-            // An append takes what was put together before it.
-            let now = members();
-            if seen.last() != Some(&now) {
-                seen.push(now);
-            }
-        }
-        for together in [&[2][..], &[2, 1], &[4], &[4, 1], &[4, 2], &[4, 2, 1]] {
-            assert!(seen.iter().any(|units| units == together), "never {together:?}: {seen:?}");
-        }
     }
 }

@@ -1,0 +1,161 @@
+//! "Has any of these runs this fingerprint?": a Bloom filter of the runs of the lowest levels, of which there are many.
+//!
+//! A fingerprint sets one bit of it, so that to ask it is one read, and for most of what is new that is all. What it
+//! admits is asked of the maplets. The first bits of a fingerprint say which word the bit is in, since a flush adds its
+//! entries in order; the last say which bit it is, and maplets do not look at those: what one takes for another, the
+//! other does not.
+//!
+//! Nothing can be taken out of it. So the next one is begun with the runs of another merge to a level that none is of
+//! ([`Filling`]), and this one goes when its runs do. It is in memory alone: runs that were there at start are in none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fingerprint::BITS;
+use super::manifest::{Manifest, RunEntry};
+use super::unit::Asked;
+use super::{Entry, IndexOptions};
+
+/// Runs of a level above have none.
+pub(super) const HIGHEST_LEVEL: u8 = 1;
+
+/// How many bits there are for an entry, at least.
+const BITS_PER_ENTRY: u64 = 4;
+
+/// 16 MiB of words. Layouts with more entries than the default has admit more.
+const MOST_WORDS: u64 = 1 << 21;
+
+pub(super) struct Bloom(Box<[AtomicU64]>);
+
+impl Bloom {
+    /// For the flushes that come to one.
+    pub(super) fn new(options: IndexOptions) -> Self {
+        let entries = u64::from(options.recent) * u64::from(flushes(options));
+        let words = (entries * BITS_PER_ENTRY / 64).next_power_of_two().min(MOST_WORDS);
+        Self((0..words).map(|_| AtomicU64::default()).collect())
+    }
+
+    pub(super) fn add(&self, entries: &[Entry]) {
+        for entry in entries {
+            let (word, bit) = self.place(entry.fingerprint);
+            // Whoever asks for what is in a run has been handed the run, by a lock, after this.
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Which of the fingerprints may be there.
+    pub(super) fn admitted(&self, asked: &[Asked]) -> Vec<Asked> {
+        let mut admitted = vec![(0, 0); asked.len()];
+        let mut count = 0;
+        for &asked in asked {
+            let (word, bit) = self.place(asked.1);
+            // Without a branch, so that the reads do not wait for each other.
+            admitted[count] = asked;
+            count += usize::from(word.load(Ordering::Relaxed) & bit != 0);
+        }
+        admitted.truncate(count);
+        admitted
+    }
+
+    #[inline]
+    fn place(&self, fingerprint: u64) -> (&AtomicU64, u64) {
+        let word = fingerprint >> (BITS - self.0.len().trailing_zeros());
+        let word = usize::try_from(word).expect("there are at most 2^21 words");
+        (&self.0[word], 1 << (fingerprint & 63))
+    }
+}
+
+/// Which one the flushes are added to.
+pub(super) struct Filling {
+    options: IndexOptions,
+    /// None where the next flush begins one.
+    bloom: Option<Arc<Bloom>>,
+    /// How many flushes it has had.
+    flushed: u32,
+}
+
+impl Filling {
+    /// To go on with these runs: the next merge to a level that none is of is to take all of one.
+    pub(super) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
+        let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
+        let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
+        let flushed = whole.map(flushes_of).fold(0, u32::wrapping_add);
+        Self { options, bloom: None, flushed: flushed % flushes(options) }
+    }
+
+    pub(super) fn next(&self) -> Next {
+        Next { options: self.options, bloom: self.bloom.clone() }
+    }
+
+    /// Another flush is in this one.
+    pub(super) fn flushed(&mut self, bloom: Option<Arc<Bloom>>) {
+        self.flushed = (self.flushed + 1) % flushes(self.options);
+        self.bloom = bloom.filter(|_| self.flushed > 0);
+    }
+}
+
+/// What the next flush is added to.
+pub(super) struct Next {
+    options: IndexOptions,
+    bloom: Option<Arc<Bloom>>,
+}
+
+impl Next {
+    /// Makes it, if there is none yet.
+    pub(super) fn get(self) -> Arc<Bloom> {
+        self.bloom.unwrap_or_else(|| Arc::new(Bloom::new(self.options)))
+    }
+}
+
+/// How many flushes come to one: as many as a merge to a level that none is of takes.
+fn flushes(options: IndexOptions) -> u32 {
+    u32::from(options.fan_out).pow(u32::from(HIGHEST_LEVEL) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a keyed hash spreads them, in order.
+    fn entries(seed: u64, count: u64) -> Vec<Entry> {
+        let hash = |n: u64| xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), seed) >> (64 - BITS);
+        let mut entries: Vec<_> = (0..count).map(|n| Entry { fingerprint: hash(n), offset: n + 1 }).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    fn admitted(bloom: &Bloom, entries: &[Entry]) -> usize {
+        let asked: Vec<Asked> = entries.iter().map(|entry| entry.fingerprint).enumerate().collect();
+        let admitted = bloom.admitted(&asked);
+        assert!(admitted.is_sorted() && admitted.iter().all(|asked_of| asked[asked_of.0] == *asked_of));
+        admitted.len()
+    }
+
+    /// All of it is admitted, however many flushes it came in, and of the rest one in five at most when all are there.
+    #[test]
+    fn it_admits_what_was_added_and_little_else() {
+        for (recent, fan_out) in [(1, 2), (20, 8), (3_000, 4)] {
+            let bloom = Bloom::new(IndexOptions { recent, section: 100, fan_out });
+            let (flushes, size) = (u64::from(fan_out).pow(2), u64::from(recent));
+            assert_eq!(admitted(&bloom, &entries(99, 1_000)), 0);
+            for flush in 0..flushes {
+                bloom.add(&entries(flush, size));
+            }
+            for flush in 0..flushes {
+                assert_eq!(admitted(&bloom, &entries(flush, size)) as u64, size, "flush {flush} of {recent}");
+            }
+            let others = admitted(&bloom, &entries(99, 10_000));
+            assert!((1..=2_200).contains(&others), "{others} of 10000 others, {recent} and {fan_out}");
+        }
+    }
+
+    #[test]
+    fn it_takes_no_more_memory_however_much_is_to_come() {
+        let default = Bloom::new(IndexOptions::default());
+        let most = Bloom::new(IndexOptions { recent: 1 << 24, section: 1 << 20, fan_out: 16 });
+        assert_eq!([default.0.len(), most.0.len()], [1 << 21; 2]);
+        assert_eq!(admitted(&most, &entries(1, 1_000)), 0);
+        most.add(&entries(1, 1_000));
+        assert_eq!(admitted(&most, &entries(1, 1_000)), 1_000);
+    }
+}
