@@ -19,6 +19,8 @@
 //! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is
 //!   asked of the maplets first; those of a level's runs are put together, so that seven of them take three looks
 //!   ([`maplet`], [`unit`], [`join`]).
+//! * In front of the two lowest levels, which have many runs, is a **Bloom filter**, where most lookups of what is new end
+//!   ([`bloom`]).
 //! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
 //!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
 //!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.
