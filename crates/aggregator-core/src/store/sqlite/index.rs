@@ -17,10 +17,9 @@
 //!   each a row that fits a page, and a **head**: a maplet and the chunks' first fingerprints. Heads stay
 //!   in memory, chunks do not ([`section`], [`chunk`], [`run`]).
 //! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is
-//!   asked of the maplets first; those of a level's runs are put together, so that seven of them take three looks
-//!   ([`maplet`], [`unit`], [`join`]).
-//! * In front of the two lowest levels, which have many runs, is a **Bloom filter**, where most lookups of what is new end
-//!   ([`bloom`]).
+//!   asked of maplets first ([`maplet`], [`unit`]).
+//! * In front of those of the two lowest levels, which have many runs, is a **Bloom filter**: most of what is new is asked
+//!   of none of them ([`bloom`]). Other maplets of a level are put together, so that seven take three looks ([`join`]).
 //! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
 //!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
 //!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.
@@ -89,8 +88,9 @@ CREATE TABLE index_chunks (
 /// How the dedup index is laid out. A file may be opened with other values than it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexOptions {
-    /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds twice as
-    /// many at most, and what one append brings; so many rows are read at start.
+    /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds three times
+    /// as many at most, and what one append brings, and a byte or two for each of `recent * fan_out^2` (64 MiB at most, unless
+    /// merges fall behind); twice as many rows are read at start.
     pub recent: u32,
     /// About how many identities a section holds; 1 to 2^20. One or a few of them are merged at a time, beside
     /// an append.

@@ -5,8 +5,10 @@
 //! entries in order; the last say which bit it is, and maplets do not look at those: what one takes for another, the
 //! other does not.
 //!
-//! Nothing can be taken out of it. So the next one is begun with the runs of another merge to a level that none is of
-//! ([`Filling`]), and this one goes when its runs do. It is in memory alone: runs that were there at start are in none.
+//! Nothing can be taken out of it. So the next one is begun with the runs of another merge to a level above
+//! [`HIGHEST_LEVEL`] ([`Filling`]), and this one goes when its runs do. As a rule there are two, of 32 MiB at most; where
+//! merges fall behind so far that appends are about to wait for them, up to nine. They are in memory alone: what was there
+//! at start, and what is merged from some of that, is in none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,19 +22,22 @@ use super::{Entry, IndexOptions};
 pub(super) const HIGHEST_LEVEL: u8 = 1;
 
 /// How many bits there are for an entry, at least: of what is new, one in eight is admitted when all flushes are there.
+/// With the most words, half of it.
 const BITS_PER_ENTRY: u64 = 8;
 
-/// 32 MiB. Layouts with more entries than the default has admit more.
+/// 32 MiB.
 const MOST_WORDS: u64 = 1 << 22;
 
 pub(super) struct Bloom(Box<[AtomicU64]>);
 
 impl Bloom {
-    /// For the flushes that come to one.
-    pub(super) fn new(options: IndexOptions) -> Self {
+    /// For the flushes that come to one. None for those of a layout so large that it would admit too much.
+    pub(super) fn new(options: IndexOptions) -> Option<Self> {
         let entries = u64::from(options.recent) * u64::from(flushes(options));
-        let words = (entries * BITS_PER_ENTRY / 64).next_power_of_two().min(MOST_WORDS);
-        Self((0..words).map(|_| AtomicU64::default()).collect())
+        let words = entries * BITS_PER_ENTRY / 64;
+        let fits = words <= 2 * MOST_WORDS;
+        let words = words.next_power_of_two().min(MOST_WORDS);
+        fits.then(|| Self((0..words).map(|_| AtomicU64::default()).collect()))
     }
 
     pub(super) fn add(&self, entries: &[Entry]) {
@@ -75,11 +80,11 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// To go on with these runs: the next merge to a level that none is of is to take all of one.
+    /// To go on with these runs: the next merge to a level above [`HIGHEST_LEVEL`] is to take all of one.
     pub(super) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
         let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
         let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
-        let flushed = whole.map(flushes_of).fold(0, u32::wrapping_add);
+        let flushed: u32 = whole.map(flushes_of).sum();
         Self { options, bloom: None, flushed: flushed % flushes(options) }
     }
 
@@ -101,13 +106,13 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// Makes it, if there is none yet.
-    pub(super) fn get(self) -> Arc<Bloom> {
-        self.bloom.unwrap_or_else(|| Arc::new(Bloom::new(self.options)))
+    /// Makes it, if there is none yet and there is to be one.
+    pub(super) fn get_or_make(self) -> Option<Arc<Bloom>> {
+        self.bloom.or_else(|| Bloom::new(self.options).map(Arc::new))
     }
 }
 
-/// How many flushes come to one: as many as a merge to a level that none is of takes.
+/// How many flushes come to one: as many as a merge to the level above [`HIGHEST_LEVEL`] takes.
 fn flushes(options: IndexOptions) -> u32 {
     u32::from(options.fan_out).pow(u32::from(HIGHEST_LEVEL) + 1)
 }
@@ -135,7 +140,7 @@ mod tests {
     #[test]
     fn it_admits_what_was_added_and_little_else() {
         for (recent, fan_out) in [(1, 2), (20, 8), (3_000, 4)] {
-            let bloom = Bloom::new(IndexOptions { recent, section: 100, fan_out });
+            let bloom = Bloom::new(IndexOptions { recent, section: 100, fan_out }).unwrap();
             let (flushes, size) = (u64::from(fan_out).pow(2), u64::from(recent));
             assert_eq!(admitted(&bloom, &entries(99, 1_000)), 0);
             for flush in 0..flushes {
@@ -151,11 +156,13 @@ mod tests {
 
     #[test]
     fn it_takes_no_more_memory_however_much_is_to_come() {
-        let default = Bloom::new(IndexOptions::default());
-        let most = Bloom::new(IndexOptions { recent: 1 << 24, section: 1 << 20, fan_out: 16 });
-        assert_eq!([default.0.len(), most.0.len()], [1 << 22; 2]);
-        assert_eq!(admitted(&most, &entries(1, 1_000)), 0);
-        most.add(&entries(1, 1_000));
-        assert_eq!(admitted(&most, &entries(1, 1_000)), 1_000);
+        let words = |recent, fan_out| {
+            Bloom::new(IndexOptions { recent, section: 1 << 16, fan_out }).map(|bloom| bloom.0.len())
+        };
+        let IndexOptions { recent, fan_out, .. } = IndexOptions::default();
+        assert_eq!(words(recent, fan_out), Some(1 << 22));
+        assert_eq!(words(1 << 20, 8), Some(1 << 22));
+        assert_eq!(words((1 << 20) + 1, 8), None);
+        assert_eq!(words(1 << 24, 16), None);
     }
 }

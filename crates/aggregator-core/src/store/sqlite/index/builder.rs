@@ -79,10 +79,10 @@ pub(super) fn build(connection: &Connection, write: Write) -> rusqlite::Result<S
         Write::Flush { run, through, frozen, bloom } => {
             let mut entries: Vec<Entry> = frozen.entries().collect();
             entries.sort_unstable();
-            let bloom = bloom.get();
-            bloom.add(&entries);
+            let bloom = bloom.get_or_make();
+            bloom.iter().for_each(|bloom| bloom.add(&entries));
             let sections = sections(&run, 0..run.sections(), &entries);
-            Ok(Slice { run, sections, through: Some(through), bloom: Some(bloom) })
+            Ok(Slice { run, sections, through: Some(through), bloom })
         }
         Write::Merge { mut run, sections: numbers, inputs, bloom } => {
             let range = span(run.bits, &numbers);

@@ -76,6 +76,7 @@ impl Runs {
         let together = [&ours[..], &theirs].concat();
         let at = |units: &[Unit], members: &[u32]| units.iter().position(|unit| unit.members == members);
         let (Some(first), Some(second)) = (at(&self.units, &ours), at(&self.units, &theirs)) else { return };
+        debug_assert!([first, second].iter().all(|&unit| self.units[unit].bloom.is_none()));
         let new = at(&self.units, &together).unwrap_or_else(|| {
             // As many of them, and of each two.
             let bits = self.units[first].bits + 1;
@@ -179,7 +180,8 @@ mod tests {
     /// What is merged from several filters is in none: it would not be asked for what they do not have in common.
     #[test]
     fn runs_are_in_one_bloom_filter_if_all_of_them_are() {
-        let [a, b] = [(); 2].map(|()| Arc::new(Bloom::new(IndexOptions::default())));
+        let layout = IndexOptions { recent: 1, section: 1, fan_out: 2 };
+        let [a, b] = [(); 2].map(|()| Arc::new(Bloom::new(layout).unwrap()));
         for (blooms, of_both) in [
             ([Some(&a), Some(&a)], Some(&a)),
             ([Some(&a), Some(&b)], None),

@@ -24,7 +24,7 @@ pub(super) struct Unit {
     pub(super) bits: u32,
     /// As many as there are yet. None where nobody is to ask, since another unit has what was there.
     pub(super) maplets: Vec<Option<Maplet>>,
-    /// All that its runs have is in this one, too.
+    /// All that its runs have is in this one, too, and all that is still to come to them.
     pub(super) bloom: Option<Arc<Bloom>>,
 }
 
@@ -45,7 +45,7 @@ impl Runs {
         self.runs.push(run);
     }
 
-    /// The newest first, which has what repeats lately; together what is in the same Bloom filter.
+    /// The newest first, which has what repeats lately; neighbours together that are in the same Bloom filter.
     pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
         self.units.chunk_by(|a, b| same(a.bloom.as_ref(), b.bloom.as_ref())).rev().map(Group)
     }
@@ -53,14 +53,19 @@ impl Runs {
     /// The Bloom filter that all of these runs are in.
     pub(super) fn bloom_of(&self, ids: &[u32]) -> Option<Arc<Bloom>> {
         let of_ids = |unit: &&Unit| unit.members.iter().any(|id| ids.contains(id));
-        let mut blooms = self.units.iter().filter(of_ids).map(|unit| unit.bloom.as_ref());
-        let first = blooms.next()?;
-        blooms.all(|bloom| same(first, bloom)).then(|| first.cloned())?
+        let units: Vec<&Unit> = self.units.iter().filter(of_ids).collect();
+        let first = units.first()?.bloom.as_ref()?;
+        let all_are_there = ids.iter().all(|id| units.iter().any(|unit| unit.members.contains(id)));
+        let in_one = units.iter().all(|unit| same(Some(first), unit.bloom.as_ref()));
+        (all_are_there && in_one).then(|| Arc::clone(first))
     }
 
     /// Tells `found` which of the fingerprints a run of the unit may have, and which run; of those that it answers for.
     #[inline]
     pub(super) fn ask(&self, unit: &Unit, asked: &[Asked], mut found: impl FnMut(Asked, &Run)) {
+        if asked.is_empty() {
+            return;
+        }
         let mut spots = Vec::with_capacity(TOGETHER);
         for asked in asked.chunks(TOGETHER) {
             spots.clear();

@@ -51,6 +51,9 @@ impl<'m> Spot<'m> {
             taken[count] = n;
             count += usize::from(spot.is_taken());
         }
+        if count == 0 {
+            return;
+        }
         let mut lines = [(&[][..], [&0, &0]); TOGETHER];
         for (&n, line) in taken[..count].iter().zip(&mut lines) {
             let (_, Self { maplet, line: number, .. }) = spots[usize::from(n)];
