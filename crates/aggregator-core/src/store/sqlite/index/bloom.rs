@@ -76,7 +76,7 @@ pub(super) struct Filling {
     /// None where the next flush begins one.
     bloom: Option<Arc<Bloom>>,
     /// How many flushes it has had.
-    flushed: u32,
+    count: u32,
 }
 
 impl Filling {
@@ -84,8 +84,8 @@ impl Filling {
     pub(super) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
         let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
         let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
-        let flushed: u32 = whole.map(flushes_of).sum();
-        Self { options, bloom: None, flushed: flushed % flushes(options) }
+        let count: u32 = whole.map(flushes_of).sum();
+        Self { options, bloom: None, count: count % flushes(options) }
     }
 
     pub(super) fn next(&self) -> Next {
@@ -94,8 +94,8 @@ impl Filling {
 
     /// Another flush is in this one.
     pub(super) fn flushed(&mut self, bloom: Option<Arc<Bloom>>) {
-        self.flushed = (self.flushed + 1) % flushes(self.options);
-        self.bloom = bloom.filter(|_| self.flushed > 0);
+        self.count = (self.count + 1) % flushes(self.options);
+        self.bloom = bloom.filter(|_| self.count > 0);
     }
 }
 
@@ -164,5 +164,39 @@ mod tests {
         assert_eq!(words(1 << 20, 8), Some(1 << 22));
         assert_eq!(words((1 << 20) + 1, 8), None);
         assert_eq!(words(1 << 24, 16), None);
+    }
+
+    /// What a start finds counts: whole runs, and those that one is being made of, but not that one.
+    #[test]
+    fn after_a_start_one_ends_with_the_runs_of_a_merge() {
+        let run = |id, level, inputs: &[u32]| RunEntry {
+            id,
+            level,
+            bits: 0,
+            written: u32::from(inputs.is_empty()),
+            entries: 1,
+            inputs: inputs.to_vec(),
+        };
+        let options = IndexOptions { recent: 1, section: 1, fan_out: 2 };
+        for (runs, left) in [
+            (vec![], 4),
+            (vec![run(1, 0, &[])], 3),
+            (vec![run(1, 1, &[]), run(2, 0, &[])], 1),
+            (vec![run(1, 1, &[]), run(2, 1, &[])], 4),
+            (vec![run(1, 2, &[]), run(2, 1, &[])], 2),
+            (vec![run(1, 0, &[]), run(2, 0, &[]), run(3, 1, &[1, 2])], 2),
+        ] {
+            let manifest = Manifest { generation: 1, key: (1, 2), covered: 0, next_run: 9, runs };
+            let mut filling = Filling::new(options, &manifest);
+            let mut flushes = 0;
+            loop {
+                flushes += 1;
+                filling.flushed(filling.next().get_or_make());
+                if filling.next().bloom.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(flushes, left, "{:?}", manifest.runs);
+        }
     }
 }

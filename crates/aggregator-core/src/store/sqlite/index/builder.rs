@@ -80,7 +80,9 @@ pub(super) fn build(connection: &Connection, write: Write) -> rusqlite::Result<S
             let mut entries: Vec<Entry> = frozen.entries().collect();
             entries.sort_unstable();
             let bloom = bloom.get_or_make();
-            bloom.iter().for_each(|bloom| bloom.add(&entries));
+            if let Some(bloom) = &bloom {
+                bloom.add(&entries);
+            }
             let sections = sections(&run, 0..run.sections(), &entries);
             Ok(Slice { run, sections, through: Some(through), bloom })
         }
