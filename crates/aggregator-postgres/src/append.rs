@@ -11,7 +11,6 @@ use aggregator_core::store::backend::too_many_topics;
 use aggregator_core::{
     AttemptId, EventRef, Fault, Outcome, Partition, Receipt, Scope, StoreError, Timestamp,
 };
-use futures_util::future::{try_join, try_join3, try_join4};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -20,6 +19,7 @@ use crate::PostgresOptions;
 use crate::details::{digest_of, sequence};
 use crate::fault::{Failure, Result, get, get_u64, signed, unavailable};
 use crate::group::{Kept, Known, Original, Plan, TopicRow, Topics, in_order, scope, topic_names};
+use crate::pipeline::{pipelined, pipelined4};
 use crate::session::Session;
 use crate::topics::TopicIds;
 
@@ -116,13 +116,11 @@ impl<'a, 'e> Append<'a, 'e> {
         let names = topic_names(&self.sorted);
         let guesses = self.topic_ids.of(&names);
         let asked = Asked::new(&self.sorted, guesses.iter().copied());
-        let ((), (tail, topics, mut originals)) = try_join(
+        let ((), tail, topics, mut originals) = pipelined4(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            try_join3(
-                session.query(&statements.lock, &[partition]),
-                session.query(&statements.topics, &[partition, attempt, &names]),
-                self.originals(session, &asked),
-            ),
+            session.query(&statements.lock, &[partition]),
+            session.query(&statements.topics, &[partition, attempt, &names]),
+            self.originals(session, &asked),
         )
         .await?;
         let replayed = replayed(&topics)?;
@@ -213,7 +211,7 @@ impl<'a, 'e> Append<'a, 'e> {
             &plan.duplicates,
             &plan.conflicts,
         ];
-        let written = try_join4(
+        let written = pipelined4(
             self.insert_topics(session, &plan.new_topics),
             session.execute(&session.statements.append().write, &columns),
             self.prune_attempts(session, clock),
@@ -255,7 +253,7 @@ impl<'a, 'e> Append<'a, 'e> {
         let (attempt, clock) = (self.attempt.as_slice(), clock.as_micros());
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.partition, &attempt, &clock];
         let touch = session.execute(&session.statements.append().touch_append, &parameters);
-        try_join(touch, session.run("COMMIT")).await.map(drop)
+        pipelined(touch, session.run("COMMIT")).await.map(drop)
     }
 
     fn oldest_kept(&self, clock: i64) -> i64 {

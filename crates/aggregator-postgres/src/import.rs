@@ -11,15 +11,15 @@ use aggregator_core::event::{digest, slot};
 use aggregator_core::store::transfer::{Found, TopicState};
 use aggregator_core::store::{Import, Imported};
 use aggregator_core::{Kept, Partition, Timestamp};
-use futures_util::future::{try_join, try_join3};
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 
 use crate::PostgresOptions;
 use crate::append::{Tail, check_topics, unique_is_corrupt};
 use crate::details::{details, digest_of, sequence};
 use crate::fault::{Result, get, get_u64, signed};
 use crate::group::{scope, scope_number};
+use crate::pipeline::{pipelined3, pipelined4};
 use crate::session::Session;
 use plan::{Known, Plan, Topic, TopicRow};
 
@@ -71,16 +71,12 @@ impl<'a> Importing<'a> {
         let event_ids: Vec<_> = rows.iter().map(|row| row.event_id.as_str()).collect();
         let sources: Vec<_> = rows.iter().map(|row| row.source()).collect();
         let lengths: Vec<_> = rows.iter().map(|row| signed(row.payload_bytes() as u64)).collect();
-        let ((), (tail, topics, originals)) = try_join(
+        let ((), tail, topics, originals) = pipelined4(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            try_join3(
-                session.query(&statements.lock, &[partition]),
-                session.query(&statements.import_topics, &[partition, &self.names]),
-                session.query(
-                    &statements.import_originals,
-                    &[partition, &topics, &event_ids, &sources, &lengths],
-                ),
-            ),
+            session.query(&statements.lock, &[partition]),
+            session.query(&statements.import_topics, &[partition, &self.names]),
+            session
+                .query(&statements.import_originals, &[partition, &topics, &event_ids, &sources, &lengths]),
         )
         .await?;
         // Its clock is of no use: rows have their times.
@@ -160,16 +156,20 @@ impl<'a> Importing<'a> {
         let new_topics = signed(plan.topics.iter().filter(|topic| topic.is_new()).count() as u64);
         let (last_offset, newest) = (signed(plan.last_offset), plan.newest.as_micros());
         let [stored, duplicates, conflicts] = [plan.stored, plan.duplicates, plan.conflicts].map(signed);
-        let written = try_join(
-            try_join3(
-                self.write_rows(session, known, plan),
-                self.write_topics(session, plan),
+        let statements = session.statements.append();
+        let (new, old) =
+            (plan.topics.iter().filter(|it| it.is_new()), plan.topics.iter().filter(|it| it.is_changed()));
+        let written = pipelined3(
+            self.write_rows(session, known, plan),
+            self.write_topics(session, &statements.import_new_topics, new.collect()),
+            pipelined3(
+                self.write_topics(session, &statements.import_old_topics, old.collect()),
                 session.execute(
-                    &session.statements.append().update_partition,
+                    &statements.update_partition,
                     &[&self.partition, &last_offset, &newest, &new_topics, &stored, &duplicates, &conflicts],
                 ),
+                session.run("COMMIT"),
             ),
-            session.run("COMMIT"),
         )
         .await;
         written.map(drop).map_err(unique_is_corrupt)
@@ -201,34 +201,32 @@ impl<'a> Importing<'a> {
         Ok(())
     }
 
-    async fn write_topics(&self, session: &Session, plan: &Plan<'_>) -> Result<()> {
-        let statements = session.statements.append();
-        let write = async |statement, topics: Vec<&Topic<'_>>| {
-            if topics.is_empty() {
-                return Ok(0);
-            }
-            let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
-            let slots: Vec<_> = names.iter().map(|name| i32::from(slot(name))).collect();
-            let scopes: Vec<_> = topics.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
-            let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&topics);
-            let parameters: [&(dyn ToSql + Sync); 10] = [
-                &self.partition,
-                &ids,
-                &names,
-                &slots,
-                &scopes,
-                &last_seqs,
-                &purged_seqs,
-                &purged_offsets,
-                &duplicates,
-                &conflicts,
-            ];
-            session.execute(statement, &parameters).await
-        };
-        let new = plan.topics.iter().filter(|topic| topic.is_new()).collect();
-        let old = plan.topics.iter().filter(|topic| topic.is_changed()).collect();
-        let insert = write(&statements.import_new_topics, new);
-        try_join(insert, write(&statements.import_old_topics, old)).await.map(drop)
+    async fn write_topics(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        topics: Vec<&Topic<'_>>,
+    ) -> Result<()> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
+        let slots: Vec<_> = names.iter().map(|name| i32::from(slot(name))).collect();
+        let scopes: Vec<_> = topics.iter().map(|topic| scope_number(topic.row.state.scope)).collect();
+        let [ids, last_seqs, purged_seqs, purged_offsets, duplicates, conflicts] = columns(&topics);
+        let parameters: [&(dyn ToSql + Sync); 10] = [
+            &self.partition,
+            &ids,
+            &names,
+            &slots,
+            &scopes,
+            &last_seqs,
+            &purged_seqs,
+            &purged_offsets,
+            &duplicates,
+            &conflicts,
+        ];
+        session.execute(statement, &parameters).await.map(drop)
     }
 }
 

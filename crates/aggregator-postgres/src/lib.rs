@@ -26,6 +26,7 @@ mod herald;
 mod import;
 mod migrate;
 mod options;
+mod pipeline;
 mod pool;
 mod purge;
 mod read;

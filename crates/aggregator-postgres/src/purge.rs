@@ -1,10 +1,10 @@
 //! Removing payloads.
 
 use aggregator_core::event::digest;
-use futures_util::future::try_join3;
 use tokio_postgres::Row;
 
 use crate::fault::{Failure, Result, get, get_u64, signed};
+use crate::pipeline::pipelined3;
 use crate::session::Session;
 
 /// The most events of one transaction, so that appends get their turn.
@@ -23,7 +23,7 @@ pub(crate) async fn purge_slice(
     let statements = session.statements.append();
     let partition = &i32::from(partition);
     session.heed_warnings();
-    let ((), _, topics) = try_join3(
+    let ((), _, topics) = pipelined3(
         session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
         session.query(&statements.lock, &[partition]),
         session.query(&statements.purgeable, &[partition, &topic]),
@@ -49,7 +49,7 @@ pub(crate) async fn purge_slice(
     let digests: Vec<&[u8]> = digests.iter().map(<[u8; 16]>::as_slice).collect();
     let purged = offsets.len() as u64;
     let (seq, last) = (signed(purged_seq + purged), offsets.last());
-    let (changed, _, ()) = try_join3(
+    let (changed, _, ()) = pipelined3(
         session.execute(&statements.purge_events, &[partition, &at, &digests]),
         session.execute(&statements.purge_topic, &[partition, &id, &seq, &last]),
         session.run("COMMIT"),

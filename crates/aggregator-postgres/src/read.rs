@@ -11,13 +11,13 @@ use aggregator_core::store::{StoreInfo, StoreStats, TopicInfo};
 use aggregator_core::{
     Identity, Order, Page, Partition, Query, Seen, Source, StoredEvent, Timestamp, Topic, TopicSelector,
 };
-use futures_util::future::{try_join, try_join_all, try_join4};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::details::sequence;
 use crate::fault::{Failure, Result, get, get_u64, signed};
 use crate::group::scope;
+use crate::pipeline::{pipelined, pipelined_all, pipelined4};
 use crate::session::Session;
 
 /// One statement sees one state.
@@ -34,8 +34,8 @@ pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> 
         ))
     })?;
     let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
-    let merged = merge_entries(query, info, try_join_all(scans).await?);
-    let (events, ()) = try_join(bodies(session, &merged), session.run("COMMIT")).await?;
+    let merged = merge_entries(query, info, pipelined_all(scans).await?);
+    let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
     Ok(Page { events, next: merged.next, caught_up: merged.caught_up })
 }
 
@@ -59,7 +59,7 @@ async fn begin(session: &Session, info: &StoreInfo, query: &Query) -> Result<(Al
             |row: &Row| Ok::<_, Failure>(ExactTopic { id: get(row, 0)?, purged_offset: get_u64(row, 1)? });
         rows.first().map(topic).transpose()
     };
-    let ((), last_offsets, purged, topic) = try_join4(
+    let ((), last_offsets, purged, topic) = pipelined4(
         session.run(SNAPSHOT),
         session.query(&statements.ends, &[]),
         session.query(&statements.purged, &[&low, &high]),
@@ -205,7 +205,7 @@ async fn bodies(session: &Session, page: &Merged<Place>) -> Result<Vec<StoredEve
         let rows = session.query(statement, &[&i32::from(partition.0), &offsets]).await?;
         rows.iter().map(|row| event(row, partition)).collect::<Result<Vec<_>>>()
     });
-    let fetched = try_join_all(fetch).await?.into_iter().flatten();
+    let fetched = pipelined_all(fetch).await?.into_iter().flatten();
     let mut events: HashMap<_, _> = fetched.map(|event| ((event.partition, event.offset), event)).collect();
     let at = |place: &Place| {
         let event = events.remove(&(place.partition, place.offset));
@@ -264,7 +264,7 @@ pub(crate) async fn lookup(
         rows.iter().map(seen).collect::<Result<Vec<_>>>()
     });
     let mut answers = vec![None; ids.len()];
-    for (position, seen) in try_join_all(ask).await?.into_iter().flatten() {
+    for (position, seen) in pipelined_all(ask).await?.into_iter().flatten() {
         answers[position] = Some(seen);
     }
     Ok(answers)

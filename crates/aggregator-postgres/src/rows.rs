@@ -2,12 +2,12 @@
 
 use aggregator_core::store::RowLimit;
 use aggregator_core::{Kept, KeptEvent, Partition, Record, Scope, Timestamp};
-use futures_util::future::try_join;
 use tokio_postgres::Row;
 
 use crate::details::{details, digest_of, sequence};
 use crate::fault::{Failure, Result, get, get_u64, signed};
 use crate::group::scope;
+use crate::pipeline::pipelined;
 use crate::session::Session;
 
 /// The rows behind `after`. There has to be one at each offset.
@@ -22,7 +22,7 @@ pub(crate) async fn rows(
     let until = after.saturating_add(limit.rows.max(1) as u64);
     let bytes = signed(limit.payload_bytes.max(1) as u64);
     // In this order: rows only ever come behind the end, and are never taken away.
-    let (end, rows) = try_join(
+    let (end, rows) = pipelined(
         session.query(&statements.end, &[&number]),
         session.query(&statements.rows, &[&number, &signed(after), &signed(until), &bytes]),
     )

@@ -1,0 +1,142 @@
+//! Statements that are sent without waiting for each other's answers.
+//!
+//! What follows a statement that failed inside a transaction is refused for that alone (25P02), and the answer of
+//! the one may be looked at before the answer of the other. So the failure told is the first one in the order of
+//! sending, not of seeing: it alone says what went wrong, and whether to try again.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesOrdered;
+
+use crate::fault::Result;
+
+/// Both answers, or the first failure. `then` is begun right after `first`, but not once `first` has failed: a
+/// `COMMIT` is not sent behind a statement that could not be.
+pub(crate) async fn pipelined<A, B>(
+    first: impl Future<Output = Result<A>>,
+    then: impl Future<Output = Result<B>>,
+) -> Result<(A, B)> {
+    let (mut first, mut then) = (pin!(first), pin!(then));
+    let (mut a, mut b) = (None, None);
+    poll_fn(|cx| {
+        if a.is_none()
+            && let Poll::Ready(answer) = first.as_mut().poll(cx)?
+        {
+            a = Some(answer);
+        }
+        if b.is_none()
+            && let Poll::Ready(answer) = then.as_mut().poll(cx)
+        {
+            b = Some(answer);
+        }
+        match (a.take(), b.take()) {
+            (Some(a), Some(b)) => Poll::Ready(b.map(|b| (a, b))),
+            unfinished => {
+                (a, b) = unfinished;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// [`pipelined`], of three.
+pub(crate) async fn pipelined3<A, B, C>(
+    first: impl Future<Output = Result<A>>,
+    second: impl Future<Output = Result<B>>,
+    third: impl Future<Output = Result<C>>,
+) -> Result<(A, B, C)> {
+    // Nested at the end only: so a failure in the middle keeps all that follows from being begun.
+    pipelined(first, pipelined(second, third)).await.map(|(a, (b, c))| (a, b, c))
+}
+
+/// [`pipelined`], of four.
+pub(crate) async fn pipelined4<A, B, C, D>(
+    first: impl Future<Output = Result<A>>,
+    second: impl Future<Output = Result<B>>,
+    third: impl Future<Output = Result<C>>,
+    fourth: impl Future<Output = Result<D>>,
+) -> Result<(A, B, C, D)> {
+    pipelined(first, pipelined3(second, third, fourth)).await.map(|(a, (b, c, d))| (a, b, c, d))
+}
+
+/// All answers, or the first failure in this order. All are begun, whichever fail: this is for reading.
+pub(crate) async fn pipelined_all<A>(
+    statements: impl IntoIterator<Item = impl Future<Output = Result<A>>>,
+) -> Result<Vec<A>> {
+    statements.into_iter().collect::<FuturesOrdered<_>>().try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{pending, ready};
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::fault::Failure;
+
+    fn failure(name: &str) -> Result<()> {
+        Err(Failure::corrupt(name))
+    }
+
+    fn told<T>(result: Result<T>) -> String {
+        result.map(drop).unwrap_err().told("testing").to_string()
+    }
+
+    fn assert_pending<T>(waiting: Pin<&mut impl Future<Output = T>>) {
+        assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+
+    /// What is told where of four statements `later` fails while the others have no answer, and then those before
+    /// `earlier` are done and it fails, too.
+    fn fail(earlier: usize, later: usize, all: bool) -> String {
+        let (mut tell, seen): (Vec<_>, Vec<_>) = (0..4).map(|_| oneshot::channel()).unzip();
+        let mut statements = seen.into_iter().map(async |answer: oneshot::Receiver<_>| answer.await.unwrap());
+        let mut next = || statements.next().unwrap();
+        let (a, b, c, d) = (next(), next(), next(), next());
+        let mut whole = pin!(async {
+            match all {
+                true => told(pipelined_all([a, b, c, d]).await),
+                false => told(pipelined4(a, b, c, d).await),
+            }
+        });
+        tell.remove(later).send(failure("later")).unwrap();
+        assert_pending(whole.as_mut());
+        for (at, tell) in tell.into_iter().take(earlier + 1).enumerate() {
+            tell.send(if at == earlier { failure("earlier") } else { Ok(()) }).unwrap();
+        }
+        pollster::block_on(whole)
+    }
+
+    #[test]
+    fn the_first_failure_in_the_order_of_sending_is_told_whichever_is_seen_first() {
+        for (earlier, later) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+            for all in [false, true] {
+                let told = fail(earlier, later, all);
+                assert!(told.contains("earlier"), "{earlier} before {later}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_what_could_not_be() {
+        let sent = Cell::new(false);
+        let commit = || async {
+            sent.set(true);
+            Ok(())
+        };
+        let (waiting, unsent) = (pending::<Result<()>>, || ready(failure("unsent")));
+        assert!(told(pollster::block_on(pipelined(unsent(), commit()))).contains("unsent"));
+        assert_pending(pin!(pipelined3(waiting(), unsent(), commit())));
+        assert_pending(pin!(pipelined4(waiting(), unsent(), ready(Ok(())), commit())));
+        assert_pending(pin!(pipelined4(waiting(), ready(Ok(())), unsent(), commit())));
+        assert!(!sent.get());
+    }
+}
