@@ -19,7 +19,8 @@
 //! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is
 //!   asked of maplets first ([`maplet`], [`unit`]).
 //! * In front of those of the two lowest levels, which have many runs, is a **Bloom filter**: most of what is new is asked
-//!   of none of them ([`bloom`]). Other maplets of a level are put together, so that seven take three looks ([`join`]).
+//!   of none of them ([`bloom`], and [`cover`] after a start). Other maplets of a level are put together, so that fifteen
+//!   take five looks ([`join`]).
 //! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
 //!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
 //!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.
@@ -37,6 +38,7 @@ mod bloom;
 mod builder;
 mod check;
 mod chunk;
+mod cover;
 mod fingerprint;
 mod join;
 mod lookup;
@@ -89,8 +91,9 @@ CREATE TABLE index_chunks (
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexOptions {
     /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds twice as
-    /// many at most, and what one append brings; so many rows are read at start. Bloom filters take a byte or two for each of
-    /// `recent * fan_out^2`, 64 MiB at most unless merges fall behind.
+    /// many at most, and what one append brings; so many rows are read at start. A Bloom filter takes half a byte to a byte for
+    /// each of `recent * fan_out^2`, 64 MiB at most; as a rule there are one or two. With more than 2^27 there is none, and
+    /// what is new is asked of each run.
     pub recent: u32,
     /// About how many identities a section holds; 1 to 2^20. One or a few of them are merged at a time, beside
     /// an append.
@@ -119,7 +122,10 @@ impl Default for IndexOptions {
         // made anew. Measured: with half of it, a store of 16 million identities takes 0.80 of what an empty one does and
         // not 0.86, for more is merged and there are more runs to ask. Twice of it brings no more, and to a start, which reads
         // two full maps at worst, one of this size takes 0.42 s.
-        Self { recent: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 8 }
+        //
+        // With 16 runs to a merge, each entry is merged once until there are 109 million, and then a second time; Bloom
+        // filters keep what is new from asking them all.
+        Self { recent: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 16 }
     }
 }
 

@@ -1,14 +1,14 @@
 //! "Has any of these runs this fingerprint?": a Bloom filter of the runs of the lowest levels, of which there are many.
 //!
-//! A fingerprint sets one bit of it, so that to ask it is one read, and for most of what is new that is all. What it
-//! admits is asked of the maplets. The first bits of a fingerprint say which word the bit is in, since a flush adds its
-//! entries in order; the last say which bit it is, and maplets do not look at those: what one takes for another, the
-//! other does not.
+//! A fingerprint sets two bits of one word of it, so that to ask it is one read, and for most of what is new that is all.
+//! What it admits is asked of the maplets. The first bits of a fingerprint say which word it is, since a flush adds its
+//! entries in order; the last say which bits, and maplets do not look at those: what one takes for another, the other
+//! does not.
 //!
 //! Nothing can be taken out of it. So the next one is begun with the runs of another merge to a level above
-//! [`HIGHEST_LEVEL`] ([`Filling`]), and this one goes when its runs do. As a rule there are two, of 32 MiB at most; where
-//! merges fall behind so far that appends are about to wait for them, up to nine. They are in memory alone: what was there
-//! at start, and what is merged from some of that, is in none.
+//! [`HIGHEST_LEVEL`] ([`Filling`]), and this one goes when its runs do. As a rule there are one or two, of 64 MiB at most;
+//! where merges fall behind so far that appends are about to wait for them, up to six. They are in memory alone: what was
+//! there at start comes to one little by little ([`cover`](super::cover)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +21,12 @@ use super::{Entry, IndexOptions};
 /// Runs of a level above have none.
 pub(super) const HIGHEST_LEVEL: u8 = 1;
 
-/// How many bits there are for an entry, at least: of what is new, one in eight is admitted when all flushes are there.
-/// With the most words, half of it.
-const BITS_PER_ENTRY: u64 = 8;
+/// How many bits there are for an entry, at least: of what is new, one in six is admitted when all flushes are there, and
+/// one in twenty when half of them are. With the default layout it is 4.9, and one in nine.
+const BITS_PER_ENTRY: u64 = 4;
 
-/// 32 MiB.
-const MOST_WORDS: u64 = 1 << 22;
+/// 64 MiB.
+const MOST_WORDS: u64 = 1 << 23;
 
 pub(super) struct Bloom(Box<[AtomicU64]>);
 
@@ -34,17 +34,15 @@ impl Bloom {
     /// For the flushes that come to one. None for those of a layout so large that it would admit too much.
     pub(super) fn new(options: IndexOptions) -> Option<Self> {
         let entries = u64::from(options.recent) * u64::from(flushes(options));
-        let words = entries * BITS_PER_ENTRY / 64;
-        let fits = words <= 2 * MOST_WORDS;
-        let words = words.next_power_of_two().min(MOST_WORDS);
-        fits.then(|| Self((0..words).map(|_| AtomicU64::default()).collect()))
+        let words = (entries * BITS_PER_ENTRY / 64).next_power_of_two();
+        (words <= MOST_WORDS).then(|| Self((0..words).map(|_| AtomicU64::default()).collect()))
     }
 
     pub(super) fn add(&self, entries: &[Entry]) {
         for entry in entries {
-            let (word, bit) = self.place(entry.fingerprint);
+            let (word, bits) = self.place(entry.fingerprint);
             // Whoever asks for what is in a run has been handed the run, by a lock, after this.
-            word.fetch_or(bit, Ordering::Relaxed);
+            word.fetch_or(bits, Ordering::Relaxed);
         }
     }
 
@@ -53,10 +51,10 @@ impl Bloom {
         let mut admitted = vec![(0, 0); asked.len()];
         let mut count = 0;
         for &asked in asked {
-            let (word, bit) = self.place(asked.1);
+            let (word, bits) = self.place(asked.1);
             // Without a branch, so that the reads do not wait for each other.
             admitted[count] = asked;
-            count += usize::from(word.load(Ordering::Relaxed) & bit != 0);
+            count += usize::from(word.load(Ordering::Relaxed) & bits == bits);
         }
         admitted.truncate(count);
         admitted
@@ -65,8 +63,8 @@ impl Bloom {
     #[inline]
     fn place(&self, fingerprint: u64) -> (&AtomicU64, u64) {
         let word = fingerprint >> (BITS - self.0.len().trailing_zeros());
-        let word = usize::try_from(word).expect("there are at most 2^22 words");
-        (&self.0[word], 1 << (fingerprint & 63))
+        let word = usize::try_from(word).expect("there are at most 2^23 words");
+        (&self.0[word], 1 << (fingerprint & 63) | 1 << (fingerprint >> 6 & 63))
     }
 }
 
@@ -84,8 +82,14 @@ impl Filling {
     pub(super) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
         let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
         let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
-        let count: u32 = whole.map(flushes_of).sum();
-        Self { options, bloom: None, count: count % flushes(options) }
+        let count = whole.map(flushes_of).sum::<u32>() % flushes(options);
+        let bloom = if count > 0 { Bloom::new(options).map(Arc::new) } else { None };
+        Self { options, bloom, count }
+    }
+
+    /// The one that the runs of its merge are in, or are to be.
+    pub(super) fn bloom(&self) -> Option<&Arc<Bloom>> {
+        self.bloom.as_ref()
     }
 
     pub(super) fn next(&self) -> Next {
@@ -136,7 +140,7 @@ mod tests {
         admitted.len()
     }
 
-    /// All of it is admitted, however many flushes it came in, and of the rest one in eight at most when all are there.
+    /// All of it is admitted, however many flushes it came in, and of the rest one in six at most when all are there.
     #[test]
     fn it_admits_what_was_added_and_little_else() {
         for (recent, fan_out) in [(1, 2), (20, 8), (3_000, 4)] {
@@ -150,7 +154,7 @@ mod tests {
                 assert_eq!(admitted(&bloom, &entries(flush, size)) as u64, size, "flush {flush} of {recent}");
             }
             let others = admitted(&bloom, &entries(99, 10_000));
-            assert!((1..=1_300).contains(&others), "{others} of 10000 others, {recent} and {fan_out}");
+            assert!((1..=1_750).contains(&others), "{others} of 10000 others, {recent} and {fan_out}");
         }
     }
 
@@ -160,9 +164,9 @@ mod tests {
             Bloom::new(IndexOptions { recent, section: 1 << 16, fan_out }).map(|bloom| bloom.0.len())
         };
         let IndexOptions { recent, fan_out, .. } = IndexOptions::default();
-        assert_eq!(words(recent, fan_out), Some(1 << 22));
-        assert_eq!(words(1 << 20, 8), Some(1 << 22));
-        assert_eq!(words((1 << 20) + 1, 8), None);
+        assert_eq!(words(recent, fan_out), Some(1 << 23));
+        assert_eq!(words(1 << 19, 16), Some(1 << 23));
+        assert_eq!(words((1 << 19) + 1, 16), None);
         assert_eq!(words(1 << 24, 16), None);
     }
 

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 
 use super::bloom::{Bloom, Next};
+use super::cover::{Cover, Covered};
 use super::join::{Join, Joined};
 use super::lookup::Chunks;
 use super::manifest::RunEntry;
@@ -20,6 +21,7 @@ use super::{Entry, Recent};
 pub(super) enum Task {
     Write(Write),
     Join(Join),
+    Cover(Cover),
 }
 
 /// What comes to sections that have to be written.
@@ -34,6 +36,7 @@ pub(super) enum Write {
 pub(super) enum Built {
     Slice(Slice),
     Joined(Joined),
+    Covered(Covered),
 }
 
 /// Sections that a new one takes its entries from.
@@ -70,6 +73,7 @@ fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
     match task {
         Task::Write(write) => build(connection, write).map(Built::Slice),
         Task::Join(join) => Ok(Built::Joined(join.run())),
+        Task::Cover(cover) => cover.run(connection).map(Built::Covered),
     }
 }
 

@@ -49,9 +49,9 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest levels have few entries, in many runs: about 30 million with the default layout, however many there
+        // The lowest level has few entries, in many runs: about 14 million with the default layout, however many there
         // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
-        let usual = (run.entries >> run.bits) << if run.level <= 1 { 2 } else { 0 };
+        let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
         let head = section.encode(run::section_key(run.id, number), &maplet);

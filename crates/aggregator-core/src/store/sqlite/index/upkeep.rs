@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use super::bloom;
 use super::builder::{Builder, Built, Input, Missing, Slice, Task, Write, span};
+use super::cover::{self, Covered};
 use super::join;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::{self, Run};
@@ -34,8 +35,10 @@ pub(in super::super) struct Upkeep {
     work: Work,
     /// How many entries may be merged for what was appended.
     credit: u64,
-    /// Whether maplets were put together last.
-    joined: bool,
+    /// What came to a Bloom filter last.
+    covered: Option<Covered>,
+    /// Whether the last task was one for memory alone.
+    tidied: bool,
     /// Appends wait for every task, so that a seed brings back the same writes.
     in_step: bool,
 }
@@ -58,8 +61,17 @@ impl Upkeep {
         in_step: bool,
     ) -> std::io::Result<Self> {
         let builder = Builder::start(connection)?;
-        let mut upkeep =
-            Self { index, options, manifest, builder, work: Work::Idle, credit: 0, joined: false, in_step };
+        let mut upkeep = Self {
+            index,
+            options,
+            manifest,
+            builder,
+            work: Work::Idle,
+            credit: 0,
+            covered: None,
+            tidied: false,
+            in_step,
+        };
         upkeep.plan();
         Ok(upkeep)
     }
@@ -73,11 +85,15 @@ impl Upkeep {
         while matches!(self.work, Work::Building) {
             match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
                 Ok(Built::Slice(slice)) => self.work = Work::Ready(Box::new(slice)),
+                // In memory alone: there is nothing to commit.
                 Ok(Built::Joined(joined)) => {
-                    // In memory alone: there is nothing to commit.
                     Arc::make_mut(&mut self.index.held_mut().runs).take(joined);
-                    self.work = Work::Idle;
-                    self.plan();
+                    self.rest();
+                }
+                Ok(Built::Covered(covered)) => {
+                    Arc::make_mut(&mut self.index.held_mut().runs).cover(&covered);
+                    self.covered = Some(covered);
+                    self.rest();
                 }
                 Err(missing) => return self.missing(missing),
             }
@@ -94,8 +110,7 @@ impl Upkeep {
             }
             Missing::Failed(error) => {
                 // The same once more, unless it was final.
-                self.work = Work::Idle;
-                self.plan();
+                self.rest();
                 Err(Failure::Sqlite(error))
             }
         }
@@ -153,8 +168,14 @@ impl Upkeep {
         self.credit = (self.credit + earned).min(most);
     }
 
-    /// Gives the builder its next task, if it is time for one: a flush, or else what is to be put together and what is to be
-    /// merged, by turns as long as there is both.
+    /// After a task that leaves nothing to write.
+    fn rest(&mut self) {
+        self.work = Work::Idle;
+        self.plan();
+    }
+
+    /// Gives the builder its next task, if it is time for one: a flush, or else what is to be done in memory alone and what
+    /// is to be merged, by turns as long as there is both.
     fn plan(&mut self) {
         let held = self.index.held();
         let is_urgent = held.frozen.is_some() || self.is_crowded();
@@ -163,10 +184,14 @@ impl Upkeep {
             let write = is_due.then(|| next_task(&held, &self.manifest, self.options, self.credit));
             write.flatten().map(Task::Write)
         };
-        let join = || join::next(&held.runs, &self.manifest, self.options.fan_out.into()).map(Task::Join);
-        let task = if is_urgent || self.joined { write().or_else(join) } else { join().or_else(write) };
+        let tidy = || {
+            let fan_out = self.options.fan_out.into();
+            let cover = cover::next(&held, &self.manifest, fan_out, self.covered.as_ref()).map(Task::Cover);
+            cover.or_else(|| join::next(&held.runs, &self.manifest, fan_out).map(Task::Join))
+        };
+        let task = if is_urgent || self.tidied { write().or_else(tidy) } else { tidy().or_else(write) };
         let Some(task) = task else { return };
-        self.joined = matches!(task, Task::Join(_));
+        self.tidied = !matches!(task, Task::Write(_));
         if let Task::Write(Write::Merge { run, sections, .. }) = &task {
             let merged = (run.entries >> run.bits) * sections.len() as u64;
             self.credit = self.credit.saturating_sub(merged);

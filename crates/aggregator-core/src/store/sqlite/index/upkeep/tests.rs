@@ -6,8 +6,11 @@ use tempfile::TempDir;
 
 use crate::store::IndexOptions;
 use crate::store::sqlite::index::bloom::Bloom;
+use crate::store::sqlite::index::cover;
+use crate::store::sqlite::index::fingerprint::BITS;
+use crate::store::sqlite::index::manifest::RunEntry;
 use crate::store::sqlite::index::unit::{Runs, Unit};
-use crate::store::sqlite::index::{Chunks, Entry, Key, Manifest, Place, run};
+use crate::store::sqlite::index::{Chunks, Entry, Key, Manifest, Place, recover, run};
 use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
 use crate::{DedupStoreExt, Event};
 
@@ -45,31 +48,24 @@ fn the_newest_are_found_without_a_chunk() {
     assert!(matches!(first_place(0), Place::Chunks { .. }));
 }
 
-/// Those that are in no Bloom filter, for they were there at start; also as long as there is nothing to merge.
+/// Those of the levels without one; also as long as there is nothing to merge.
 #[test]
 fn runs_in_no_bloom_filter_are_put_together() {
     let directory = TempDir::new().unwrap();
-    // Of seven appends that fill a map, a start finds six in the file; the last one it flushes. An eighth begins a merge.
-    for flushes in 0..7 {
-        append(&open(&directory, LAYOUT), 20 * flushes..20 * flushes + 20);
-    }
-    let store = open(&directory, LAYOUT);
-    let members = || -> Vec<usize> {
+    let store = open(&directory, IndexOptions { recent: 20, section: 5, fan_out: 4 });
+    let mut seen = Vec::new();
+    // A run of level 2 is made of 16 flushes, each of which comes of four appends.
+    for batch in 0..4 * (4 * 16 - 1) {
+        append(&store, 5 * batch..5 * batch + 5);
         let held = store.index.held();
         let (others, there) = held.runs.units.iter().partition::<Vec<_>, _>(|unit| unit.bloom.is_some());
         assert!(others.iter().all(|unit| unit.members.len() == 1));
-        there.iter().map(|unit| unit.members.len()).collect()
-    };
-    let mut seen = Vec::new();
-    for batch in 28..34 {
-        append(&store, 5 * batch..5 * batch + 5);
-        // An append takes what was put together before it.
-        let now = members();
+        let now: Vec<_> = there.iter().map(|unit| unit.members.len()).collect();
         if seen.last() != Some(&now) {
             seen.push(now);
         }
     }
-    assert!(seen.contains(&vec![4, 2]), "{seen:?}");
+    assert!(seen.ends_with(&[vec![2, 1]]), "{seen:?}");
 }
 
 /// The Bloom filter of a unit, if it has one, admits all that the file has of its runs.
@@ -92,41 +88,82 @@ fn assert_admits_all(connection: &Connection, runs: &Runs, unit: &Unit) {
     }
 }
 
-/// Runs of the two lowest levels that were made since the start are in a Bloom filter each, others in none; and those that
-/// one merge takes to the level above are in the same one, so that it goes with them.
+/// A run is behind its Bloom filter once all of its sections are there, and not before.
+#[test]
+fn what_was_there_at_start_comes_to_a_bloom_filter() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, LAYOUT);
+    (0..16).for_each(|batch| append(&store, 5 * batch..5 * batch + 5));
+    drop(store);
+    let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
+    let (index, manifest) = recover(&mut connection, LAYOUT, BITS).unwrap();
+    let run_of = |manifest: &Manifest, fan_out| {
+        let cover = cover::next(&index.held(), manifest, fan_out, None)?;
+        Some(cover.run(&connection).unwrap().run)
+    };
+    let [a, b, c] = [0, 1, 2].map(|n| manifest.runs[n].id);
+    assert_eq!((manifest.runs.len(), run_of(&manifest, 8)), (3, Some(a)));
+
+    // What goes to a level without a filter soon, or is merged already, is not read.
+    let mut due = manifest.clone();
+    due.runs[..2].iter_mut().for_each(|run| run.level = 1);
+    assert_eq!((run_of(&due, 2), run_of(&due, 3)), (Some(c), Some(a)));
+    let mut merging = manifest.clone();
+    let of_both = RunEntry { id: c + 1, inputs: vec![a, b], written: 1, ..manifest.runs[0].clone() };
+    merging.runs.push(of_both);
+    assert_eq!(run_of(&merging, 8), Some(c));
+
+    let mut last = None;
+    let mut steps = 0;
+    loop {
+        let next = cover::next(&index.held(), &manifest, 8, last.as_ref());
+        let Some(cover) = next else { break };
+        let covered = cover.run(&connection).unwrap();
+        Arc::make_mut(&mut index.held_mut().runs).cover(&covered);
+        last = Some(covered);
+        steps += 1;
+        let held = index.held();
+        assert_eq!(held.runs.units.iter().filter(|unit| unit.bloom.is_some()).count(), steps / 4);
+        held.runs.units.iter().for_each(|unit| assert_admits_all(&connection, &held.runs, unit));
+    }
+    assert_eq!(steps, 3 * 4);
+}
+
+/// Each run of the two lowest levels is in a Bloom filter: what is flushed from the first, what was there at start after a
+/// while, unless a merge is about to take it away. And those that one merge takes to the level above are in the same one,
+/// so that it goes with them.
 #[test]
 fn a_bloom_filter_is_of_the_runs_of_one_merge() {
+    const FAN_OUT: u8 = 2;
     let directory = TempDir::new().unwrap();
-    let (mut next, mut filters) = (0, 0);
+    let (mut next, mut filters, mut waited) = (0, 0, 0);
     // At first merges take several appends, and some starts find one half done.
     for start in 0..30 {
-        let store = open(&directory, IndexOptions { recent: 20, section: 5, fan_out: 2 });
-        // What was there at start, and what was made of it.
-        let mut old: Vec<u32> = store.index.held().runs.runs.iter().map(|run| run.id).collect();
-        let mut before = old.clone();
+        let store = open(&directory, IndexOptions { recent: 20, section: 5, fan_out: FAN_OUT });
+        let old: Vec<u32> = store.index.held().runs.runs.iter().map(|run| run.id).collect();
         let mut seen: Vec<Weak<Bloom>> = Vec::new();
+        let mut are_covered = false;
         // Flushes that are no multiple of what a merge takes.
-        for _ in 0..24 + start {
+        for _ in 0..70 + start {
             append(&store, next..next + 3);
             next += 3;
             let held = store.index.held();
             let connection = Connection::open(directory.path().join("s.db")).unwrap();
             let manifest = Manifest::read(&connection).unwrap();
-            // At most one is begun at a time; a merge may be done at once.
-            let begun = manifest.runs.iter().find(|run| !before.contains(&run.id));
-            let takes =
-                |id: &u32| manifest.run(*id).is_none() || begun.is_some_and(|run| run.inputs.contains(id));
-            if let Some(begun) = begun
-                && before.iter().any(|id| old.contains(id) && takes(id))
-            {
-                old.push(begun.id);
-            }
-            before = manifest.runs.iter().map(|run| run.id).collect();
+            are_covered = true;
+            let highest = || manifest.runs.iter().filter(|run| run.level == 1);
+            let due: Vec<u32> = highest().map(|run| run.id).take(highest().count() / 2 * 2).collect();
             for unit in &held.runs.units {
                 assert_admits_all(&connection, &held.runs, unit);
-                let mut runs = unit.members.iter().map(|&id| manifest.run(id).unwrap());
-                let is_in_one = runs.all(|run| run.level <= 1 && !old.contains(&run.id));
-                assert_eq!(unit.bloom.is_some(), is_in_one, "{:?}", unit.members);
+                let &[id] = unit.members.as_slice() else { continue };
+                let run = manifest.run(id).unwrap();
+                let stays = run.inputs.is_empty() && manifest.target(id).is_none() && !due.contains(&id);
+                if run.level > 1 || (run.level == 0 && !old.contains(&id)) {
+                    assert_eq!(unit.bloom.is_some(), run.level == 0, "{run:?}");
+                } else if unit.bloom.is_none() && stays {
+                    are_covered = false;
+                    waited += 1;
+                }
                 if let Some(bloom) = &unit.bloom
                     && !seen.iter().any(|seen| seen.as_ptr() == Arc::as_ptr(bloom))
                 {
@@ -142,7 +179,9 @@ fn a_bloom_filter_is_of_the_runs_of_one_merge() {
             }
             assert!(seen.iter().filter(|bloom| bloom.strong_count() > 0).count() <= 3);
         }
+        assert!(are_covered, "after start {start}");
         filters += seen.len();
     }
     assert!(filters > 40, "only {filters}");
+    assert!(waited > 20, "only {waited}");
 }

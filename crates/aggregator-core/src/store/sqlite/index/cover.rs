@@ -1,0 +1,91 @@
+//! Adds what was there at start to the Bloom filter that new runs come to.
+//!
+//! A start does not wait for it: a section's chunks are read at a time, beside appends, and a run is asked behind the filter
+//! once all of it is in there. In memory alone, as the filter is.
+
+use std::ops::ControlFlow::Continue;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::bloom::{Bloom, HIGHEST_LEVEL};
+use super::lookup::Chunks;
+use super::manifest::{Manifest, RunEntry};
+use super::section::Section;
+use super::unit::Runs;
+use super::{Held, run};
+
+/// A section that is to be added.
+pub(super) struct Cover {
+    run: u32,
+    number: u32,
+    section: Section,
+    bloom: Arc<Bloom>,
+}
+
+/// So many sections of a run are in the filter.
+pub(super) struct Covered {
+    pub(super) run: u32,
+    sections: u32,
+    bloom: Arc<Bloom>,
+}
+
+impl Cover {
+    pub(super) fn run(self, connection: &Connection) -> rusqlite::Result<Covered> {
+        let Self { run, number, section, bloom } = self;
+        let snapshot = connection.unchecked_transaction()?;
+        let mut chunks = Chunks::new(&snapshot)?;
+        let mut entries = Vec::with_capacity(section.entries as usize);
+        for chunk in 0..section.chunk_count() {
+            chunks.read(run::chunk_key(run, number, chunk), |entry| {
+                entries.push(entry);
+                Continue(())
+            })?;
+        }
+        bloom.add(&entries);
+        Ok(Covered { run, sections: number + 1, bloom })
+    }
+}
+
+/// What to add next, behind what was done last. Nothing of runs that a merge takes apart, or is about to take to a level
+/// where they need no filter.
+pub(super) fn next(
+    held: &Held,
+    manifest: &Manifest,
+    fan_out: usize,
+    last: Option<&Covered>,
+) -> Option<Cover> {
+    let bloom = held.filling.bloom()?;
+    let is_due = |run: &RunEntry| {
+        let highest = manifest.runs.iter().filter(|run| run.level == HIGHEST_LEVEL);
+        let due = highest.clone().count() / fan_out * fan_out;
+        highest.take(due).any(|due| due.id == run.id)
+    };
+    let run = held.runs.in_no_bloom().filter_map(|id| manifest.run(id)).find(|run| {
+        run.level <= HIGHEST_LEVEL
+            && run.inputs.is_empty()
+            && manifest.target(run.id).is_none()
+            && !is_due(run)
+    })?;
+    let last = last.filter(|last| last.run == run.id && Arc::ptr_eq(&last.bloom, bloom));
+    let number = last.map_or(0, |last| last.sections);
+    let section = held.runs.get(run.id)?.sections.get(number as usize)?.clone()?;
+    Some(Cover { run: run.id, number, section, bloom: Arc::clone(bloom) })
+}
+
+impl Runs {
+    /// Those that are asked by themselves, and behind no Bloom filter.
+    fn in_no_bloom(&self) -> impl Iterator<Item = u32> {
+        let units = self.units.iter().filter(|unit| unit.bloom.is_none());
+        units.filter_map(|unit| if let &[id] = unit.members.as_slice() { Some(id) } else { None })
+    }
+
+    /// Asks the run behind the filter from now on, if all of it is there.
+    pub(super) fn cover(&mut self, covered: &Covered) {
+        let whole = self.get(covered.run).is_some_and(|run| run.sections.len() == covered.sections as usize);
+        let unit = self.units.iter_mut().find(|unit| unit.members == [covered.run]);
+        if let Some(unit) = unit.filter(|_| whole) {
+            unit.bloom = Some(Arc::clone(&covered.bloom));
+        }
+    }
+}
