@@ -22,7 +22,7 @@ use super::{Entry, IndexOptions};
 pub(super) const HIGHEST_LEVEL: u8 = 1;
 
 /// How many bits there are for an entry, at least: of what is new, one in six is admitted when all flushes are there, and
-/// one in twenty when half of them are. With the default layout it is 4.9, and one in nine.
+/// one in eighteen when half of them are. With the default layout it is 4.9, one in eight, and one in 25.
 const BITS_PER_ENTRY: u64 = 4;
 
 /// 64 MiB.
