@@ -158,11 +158,11 @@ impl Upkeep {
 
     /// Lets merges go on, now that so many events were appended.
     ///
-    /// An entry is merged once for each level but the last, and a quarter more than that is earned, so that a merge is done
-    /// when the next is due. Those that went faster would take the processor from appends for a while, and then rest.
+    /// An entry is merged once for each level but the last, and one more than that is earned. Merges that went faster
+    /// would take the processor from appends for a while, and then rest.
     fn earn(&mut self, appended: u64) {
-        let highest = self.manifest.runs.iter().map(|run| u64::from(run.level)).max().unwrap_or(0);
-        let earned = (appended * highest.max(1) * 5).div_ceil(4);
+        let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
+        let earned = appended * levels;
         // One append writes what comes of it: it is no more than fits in between, or than large appends need.
         let most = u64::from(self.options.section).max(earned) * MAX_PIECES;
         self.credit = (self.credit + earned).min(most);
