@@ -68,6 +68,11 @@ impl Failure {
         matches!(self.code(), Some("40001" | "40P01"))
     }
 
+    /// Whether it says no more than that another statement of the transaction failed before.
+    pub(crate) fn is_sequel(&self) -> bool {
+        self.code() == Some("25P02")
+    }
+
     /// What the caller is told.
     pub(crate) fn told(self, doing: &str) -> StoreError {
         let error = match self {

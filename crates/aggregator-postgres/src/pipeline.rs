@@ -8,10 +8,9 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use futures_util::TryStreamExt;
-use futures_util::stream::FuturesOrdered;
+use futures_util::future::join_all;
 
-use crate::fault::Result;
+use crate::fault::{Failure, Result};
 
 /// Both answers, or the first failure. `then` is begun right after `first`, but not once `first` has failed: a
 /// `COMMIT` is not sent behind a statement that could not be.
@@ -63,11 +62,21 @@ pub(crate) async fn pipelined4<A, B, C, D>(
     pipelined(first, pipelined3(second, third, fourth)).await.map(|(a, (b, c, d))| (a, b, c, d))
 }
 
-/// All answers, or the first failure in this order. All are begun, whichever fail: this is for reading.
+/// All answers, or the first failure in this order that is none of what follows a failure: each may be several statements,
+/// one behind the other. All are begun, whichever fail: this is for reading.
 pub(crate) async fn pipelined_all<A>(
     statements: impl IntoIterator<Item = impl Future<Output = Result<A>>>,
 ) -> Result<Vec<A>> {
-    statements.into_iter().collect::<FuturesOrdered<_>>().try_collect().await
+    let mut answers = Vec::new();
+    let mut failure: Option<Failure> = None;
+    for answer in join_all(statements).await {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(next) if failure.as_ref().is_none_or(Failure::is_sequel) => failure = Some(next),
+            Err(_) => {}
+        }
+    }
+    failure.map_or(Ok(answers), Err)
 }
 
 #[cfg(test)]
@@ -78,9 +87,10 @@ mod tests {
     use std::task::{Context, Waker};
 
     use tokio::sync::oneshot;
+    use tokio_postgres::NoTls;
 
     use super::*;
-    use crate::fault::Failure;
+    use crate::test_server::TestServer;
 
     fn failure(name: &str) -> Result<()> {
         Err(Failure::corrupt(name))
@@ -98,7 +108,9 @@ mod tests {
     /// `earlier` are done and it fails, too.
     fn fail(earlier: usize, later: usize, all: bool) -> String {
         let (mut tell, seen): (Vec<_>, Vec<_>) = (0..4).map(|_| oneshot::channel()).unzip();
-        let mut statements = seen.into_iter().map(async |answer: oneshot::Receiver<_>| answer.await.unwrap());
+        let mut statements = seen
+            .into_iter()
+            .map(async |answer: oneshot::Receiver<_>| answer.await.unwrap_or_else(|_| failure("unanswered")));
         let mut next = || statements.next().unwrap();
         let (a, b, c, d) = (next(), next(), next(), next());
         let mut whole = pin!(async {
@@ -123,6 +135,29 @@ mod tests {
                 assert!(told.contains("earlier"), "{earlier} before {later}: {told}");
             }
         }
+    }
+
+    /// A statement of a later step may have been sent behind one that is further on in the list.
+    #[test]
+    fn of_all_that_fail_none_is_told_for_following_another() {
+        let Some(server) = TestServer::shared() else { return };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let run = async |sql: &str| client.batch_execute(sql).await.map_err(Failure::from);
+            for turned in [false, true] {
+                run("BEGIN").await.unwrap();
+                let mut answers = [run("SELECT 1 / 0").await, run("SELECT 1").await];
+                run("ROLLBACK").await.unwrap();
+                assert!(answers.iter().all(Result::is_err));
+                if turned {
+                    answers.reverse();
+                }
+                let told = told(pipelined_all(answers.map(ready)).await);
+                assert!(told.contains("division by zero"), "{told}");
+            }
+        });
     }
 
     #[test]
