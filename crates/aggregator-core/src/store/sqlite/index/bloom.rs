@@ -80,9 +80,7 @@ pub(super) struct Filling {
 impl Filling {
     /// To go on with these runs: the next merge to a level above [`HIGHEST_LEVEL`] is to take all of one.
     pub(super) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
-        let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
-        let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
-        let count = whole.map(flushes_of).sum::<u32>() % flushes(options);
+        let count = flushed(options, manifest) % flushes(options);
         let bloom = if count > 0 { Bloom::new(options).map(Arc::new) } else { None };
         Self { options, bloom, count }
     }
@@ -116,8 +114,15 @@ impl Next {
     }
 }
 
+/// How many flushes the runs up to [`HIGHEST_LEVEL`] are of.
+pub(super) fn flushed(options: IndexOptions, manifest: &Manifest) -> u32 {
+    let whole = manifest.runs.iter().filter(|run| run.inputs.is_empty() && run.level <= HIGHEST_LEVEL);
+    let flushes_of = |run: &RunEntry| u32::from(options.fan_out).pow(run.level.into());
+    whole.map(flushes_of).sum()
+}
+
 /// How many flushes come to one: as many as a merge to the level above [`HIGHEST_LEVEL`] takes.
-fn flushes(options: IndexOptions) -> u32 {
+pub(super) fn flushes(options: IndexOptions) -> u32 {
     u32::from(options.fan_out).pow(u32::from(HIGHEST_LEVEL) + 1)
 }
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::bloom::{Bloom, HIGHEST_LEVEL};
+use super::bloom::{self, Bloom, HIGHEST_LEVEL};
 use super::lookup::Chunks;
 use super::manifest::{Manifest, RunEntry};
 use super::section::Section;
 use super::unit::Runs;
-use super::{Held, run};
+use super::{Held, IndexOptions, run};
 
 /// A section that is to be added.
 pub(super) struct Cover {
@@ -47,19 +47,19 @@ impl Cover {
     }
 }
 
-/// What to add next, behind what was done last. Nothing of runs that a merge takes apart, or is about to take to a level
-/// where they need no filter.
+/// What to add next, behind what was done last. Nothing of runs that a merge takes apart, nor of those that came to an
+/// earlier filter than new ones do: a merge is about to take them to a level where they need none.
 pub(super) fn next(
     held: &Held,
     manifest: &Manifest,
-    fan_out: usize,
+    options: IndexOptions,
     last: Option<&Covered>,
 ) -> Option<Cover> {
     let bloom = held.filling.bloom()?;
+    let earlier = bloom::flushed(options, manifest) / bloom::flushes(options) * u32::from(options.fan_out);
     let is_due = |run: &RunEntry| {
         let highest = manifest.runs.iter().filter(|run| run.level == HIGHEST_LEVEL);
-        let due = highest.clone().count() / fan_out * fan_out;
-        highest.take(due).any(|due| due.id == run.id)
+        highest.take(earlier as usize).any(|due| due.id == run.id)
     };
     let run = held.runs.in_no_bloom().filter_map(|id| manifest.run(id)).find(|run| {
         run.level <= HIGHEST_LEVEL
@@ -80,12 +80,13 @@ impl Runs {
         units.filter_map(|unit| if let &[id] = unit.members.as_slice() { Some(id) } else { None })
     }
 
-    /// Asks the run behind the filter from now on, if all of it is there.
-    pub(super) fn cover(&mut self, covered: &Covered) {
+    /// Asks the run behind the filter from now on, if all of it is there; says whether it is.
+    pub(super) fn cover(&mut self, covered: &Covered) -> bool {
         let whole = self.get(covered.run).is_some_and(|run| run.sections.len() == covered.sections as usize);
         let unit = self.units.iter_mut().find(|unit| unit.members == [covered.run]);
         if let Some(unit) = unit.filter(|_| whole) {
             unit.bloom = Some(Arc::clone(&covered.bloom));
         }
+        whole
     }
 }

@@ -49,9 +49,8 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| run::fraction(run.bits, entry.fingerprint));
-        // The lowest level has few entries, in many runs: with the default layout 14 million at most and as many being
-        // merged, however many there are in all, as long as merges keep up. They may take more memory, and name a chunk in
-        // vain a quarter as often.
+        // The lowest level has few entries, in many runs: 14 million at most with the default layout, however many there
+        // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
         let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
         let maplet = Maplet::of(fractions, usual);
         let section = Section { entries: count(entries.len()), fences: fences.into() };

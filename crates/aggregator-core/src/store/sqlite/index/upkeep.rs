@@ -35,7 +35,7 @@ pub(in super::super) struct Upkeep {
     work: Work,
     /// How many entries may be merged for what was appended.
     credit: u64,
-    /// What came to a Bloom filter last.
+    /// What came to a Bloom filter last, of a run that is not all there yet.
     covered: Option<Covered>,
     /// Whether the last task was one for memory alone.
     tidied: bool,
@@ -91,8 +91,8 @@ impl Upkeep {
                     self.rest();
                 }
                 Ok(Built::Covered(covered)) => {
-                    Arc::make_mut(&mut self.index.held_mut().runs).cover(&covered);
-                    self.covered = Some(covered);
+                    let whole = Arc::make_mut(&mut self.index.held_mut().runs).cover(&covered);
+                    self.covered = (!whole).then_some(covered);
                     self.rest();
                 }
                 Err(missing) => return self.missing(missing),
@@ -185,9 +185,9 @@ impl Upkeep {
             write.flatten().map(Task::Write)
         };
         let tidy = || {
-            let fan_out = self.options.fan_out.into();
-            let cover = cover::next(&held, &self.manifest, fan_out, self.covered.as_ref()).map(Task::Cover);
-            cover.or_else(|| join::next(&held.runs, &self.manifest, fan_out).map(Task::Join))
+            let cover = cover::next(&held, &self.manifest, self.options, self.covered.as_ref());
+            let join = || join::next(&held.runs, &self.manifest, self.options.fan_out.into());
+            cover.map(Task::Cover).or_else(|| join().map(Task::Join))
         };
         let task = if is_urgent || self.tidied { write().or_else(tidy) } else { tidy().or_else(write) };
         let Some(task) = task else { return };

@@ -98,7 +98,7 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
     let (index, manifest) = recover(&mut connection, LAYOUT, BITS).unwrap();
     let run_of = |manifest: &Manifest, fan_out| {
-        let cover = cover::next(&index.held(), manifest, fan_out, None)?;
+        let cover = cover::next(&index.held(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
         Some(cover.run(&connection).unwrap().run)
     };
     let [a, b, c] = [0, 1, 2].map(|n| manifest.runs[n].id);
@@ -116,12 +116,13 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let mut last = None;
     let mut steps = 0;
     loop {
-        let next = cover::next(&index.held(), &manifest, 8, last.as_ref());
+        let next = cover::next(&index.held(), &manifest, LAYOUT, last.as_ref());
         let Some(cover) = next else { break };
         let covered = cover.run(&connection).unwrap();
-        Arc::make_mut(&mut index.held_mut().runs).cover(&covered);
-        last = Some(covered);
         steps += 1;
+        let whole = Arc::make_mut(&mut index.held_mut().runs).cover(&covered);
+        assert_eq!(whole, steps % 4 == 0);
+        last = (!whole).then_some(covered);
         let held = index.held();
         assert_eq!(held.runs.units.iter().filter(|unit| unit.bloom.is_some()).count(), steps / 4);
         held.runs.units.iter().for_each(|unit| assert_admits_all(&connection, &held.runs, unit));
@@ -151,8 +152,10 @@ fn a_bloom_filter_is_of_the_runs_of_one_merge() {
             let connection = Connection::open(directory.path().join("s.db")).unwrap();
             let manifest = Manifest::read(&connection).unwrap();
             are_covered = true;
-            let highest = || manifest.runs.iter().filter(|run| run.level == 1);
-            let due: Vec<u32> = highest().map(|run| run.id).take(highest().count() / 2 * 2).collect();
+            let whole = manifest.runs.iter().filter(|run| run.level <= 1 && run.inputs.is_empty());
+            let flushed: usize = whole.clone().map(|run| 1 << run.level).sum();
+            let highest = manifest.runs.iter().filter(|run| run.level == 1);
+            let due: Vec<u32> = highest.map(|run| run.id).take(flushed / 4 * 2).collect();
             for unit in &held.runs.units {
                 assert_admits_all(&connection, &held.runs, unit);
                 let &[id] = unit.members.as_slice() else { continue };
