@@ -61,7 +61,7 @@ pub(crate) struct Options {
     rival_seconds: Option<u32>,
 
     /// Connections that send batches of 500; those of 50 have four times as many, single events 64
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) connections: u32,
 
     /// How many topics the events are spread over
