@@ -41,7 +41,8 @@ const OPTIONS: &str = "--events 1600 --rate 1300 --dup 0.3 --batch 20 --topics 5
 #[test]
 fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order() {
     let (rounds, seed) = (from_environment("CLUSTER_ROUNDS", 5), from_environment("CLUSTER_SEED", 1));
-    let Some(mut site) = Site::start() else { return };
+    // Spread over all of them, so that the nodes race for every partition.
+    let Some(mut site) = Site::start([1, 2, 3], &[("PUBLISH_BALANCE", "roundrobin")]) else { return };
     let began = Instant::now();
     // Pages of another size end at other places.
     let readers = ["limit=1000", "topic=cluster.*&limit=37"];
@@ -78,6 +79,45 @@ fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order(
         assert!(tally.is_complete(), "not every kind of round was tried: {tally}");
         assert!(*retried > 0, "no request was hit by anything: nothing is proved");
     }
+}
+
+/// Sent by so many connections at once, and acknowledged.
+fn publish_once(site: &Site, seed: u64) {
+    const OPTIONS: &str = "--events 600 --dup 0.3 --batch 20 --topics 5 --concurrency 8";
+    let output = Publisher::start(&site.url(), &format!("{OPTIONS} --seed {seed}")).finish();
+    assert!(output.status.success(), "{output:?}\n{}", site.last_words());
+}
+
+/// What each node has taken of what was published.
+fn shares(site: &Site) -> [u64; 3] {
+    site.stats_of_all().map(|stats| stats.node.received)
+}
+
+#[test]
+fn what_is_published_goes_to_one_node_and_to_the_next_when_that_one_is_gone() {
+    let Some(mut site) = Site::start([4, 5, 6], &[]) else { return };
+    publish_once(&site, 1);
+    assert_eq!(shares(&site), [600, 0, 0]);
+    site.nodes[0].kill();
+    publish_once(&site, 2);
+    site.nodes[0].start();
+    // More, if an answer was lost as the balancer noticed.
+    assert!(matches!(shares(&site), [0, taken, 0] if taken >= 600), "{:?}", shares(&site));
+    // And back to the first.
+    site.await_that("the balancer has seen the node again", || {
+        let before = shares(&site)[0];
+        publish_once(&site, 3);
+        shares(&site)[0] >= before + 600
+    });
+}
+
+#[test]
+fn what_is_more_than_a_node_may_have_under_way_goes_to_the_others() {
+    let Some(site) = Site::start([7, 8, 9], &[("PUBLISH_MAXCONN", "1")]) else { return };
+    site.await_that("the balancer has seen all nodes", || {
+        publish_once(&site, 1);
+        shares(&site).iter().all(|&share| share > 0)
+    });
 }
 
 fn assert_kept(ledger: &Ledger, site: &Site) {

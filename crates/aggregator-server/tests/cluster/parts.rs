@@ -90,7 +90,7 @@ impl Node {
     }
 }
 
-/// HAProxy, with the configuration that is shipped.
+/// HAProxy, with the configuration that is shipped, but for the environment's part in it.
 pub(crate) struct Balancer {
     address: SocketAddr,
     _running: Running,
@@ -112,12 +112,17 @@ impl Balancer {
         found
     }
 
-    pub(crate) fn start(program: &Path, nodes: &[Node; 3], directory: &Path) -> Self {
+    pub(crate) fn start(
+        program: &Path,
+        nodes: &[Node; 3],
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
         const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker/haproxy.cfg");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut command = tied(program);
-        command.args(["-db", "-f", CONFIGURATION]);
+        command.args(["-db", "-f", CONFIGURATION]).envs(environment.iter().copied());
         for (number, node) in (1..).zip(nodes) {
             command.env(format!("NODE_{number}"), node.address().to_string());
         }

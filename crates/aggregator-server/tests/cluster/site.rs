@@ -41,14 +41,15 @@ pub(crate) struct Share {
 }
 
 impl Site {
-    /// `None` where PostgreSQL or HAProxy is not installed.
-    pub(crate) fn start() -> Option<Self> {
+    /// With a number for each node that no other site has. The environment is the balancer's. `None` where PostgreSQL
+    /// or HAProxy is not installed.
+    pub(crate) fn start(numbers: [u8; 3], environment: &[(&str, &str)]) -> Option<Self> {
         let haproxy = Balancer::program()?;
         let postgres = TestServer::start(&[])?;
         let directory = TempDir::new().unwrap();
-        let mut nodes = [1, 2, 3].map(|number| Node::new(number, &postgres.url(), directory.path()));
+        let mut nodes = numbers.map(|number| Node::new(number, &postgres.url(), directory.path()));
         nodes.iter_mut().for_each(Node::start);
-        let balancer = Balancer::start(&haproxy, &nodes, directory.path());
+        let balancer = Balancer::start(&haproxy, &nodes, directory.path(), environment);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
