@@ -3,17 +3,23 @@
 //! As in [`super::ingest`], a round makes each run once, on a database of its own, and ratios are those of one
 //! round.
 
+mod balancer;
 mod database;
 mod groups;
 mod raw;
+mod runs;
+
+use std::net::SocketAddr;
 
 use aggregator_core::{AttemptId, DedupStore as _, EventRef, Partitions};
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
+use self::balancer::Balancer;
 use self::database::{Cluster, SETTINGS};
-use super::{SINGLE_CONNECTIONS, Scratch, Spread, order, settle};
+use self::runs::{APPENDERS, Kind, Run, connections, runs};
+use super::{Scratch, Spread, order, settle};
 use crate::load::{Load, as_fast_as_possible_over};
 use crate::options::Options;
 use crate::process::cpu_seconds;
@@ -27,6 +33,8 @@ pub(crate) use self::database::Cost;
 pub(crate) struct Scale {
     /// Why there are no figures.
     pub(crate) skipped: Option<String>,
+    /// Why there are no lines behind a balancer.
+    pub(crate) without: Option<String>,
     pub(crate) version: String,
     pub(crate) settings: Vec<String>,
     /// Events of a transaction where there is no HTTP.
@@ -54,22 +62,6 @@ pub(crate) struct Line {
     pub(crate) cost: Cost,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Raw { partitions: u16 },
-    Direct { partitions: u16 },
-    Http { partitions: u16, nodes: u32, batch: u32, connections: u32 },
-}
-
-struct Run {
-    name: String,
-    kind: Kind,
-    deliveries: u64,
-    /// The runs it is held against.
-    raw: Option<Kind>,
-    least: Option<Kind>,
-}
-
 struct Figures {
     rate: f64,
     p99_ms: Option<f64>,
@@ -79,20 +71,14 @@ struct Figures {
 
 type Round = Vec<Option<Figures>>;
 
-/// Connections to the database that append: a server's default number of workers.
-const APPENDERS: usize = 4;
 /// So many that each of 16 partitions has some.
 const LEAST_TOPICS: u16 = 64;
-
-/// Connections that send batches: each partition is to have a group worth its commit.
-fn connections(options: &Options, batch: u32) -> u32 {
-    if batch == 1 { SINGLE_CONNECTIONS } else { options.connections * 4 }
-}
 
 /// What was measured before a failure is in `scale`.
 pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::Result<()> {
     let mut measured = Scale {
         skipped: None,
+        without: None,
         version: String::new(),
         settings: SETTINGS.map(str::to_owned).to_vec(),
         group: groups::GROUP,
@@ -106,7 +92,11 @@ pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::R
         return Ok(());
     };
     measured.version = cluster.version();
-    let runs = runs(options);
+    let mut runs = runs(options);
+    if Balancer::program().is_none() {
+        measured.without = Some("HAProxy is not installed (apt-get install haproxy)".to_owned());
+        runs.retain(|run| !matches!(run.kind, Kind::Http { balanced: true, .. }));
+    }
     let mut rounds = Vec::new();
     let outcome = measure_rounds(options, &cluster, &runs, &mut rounds);
     measured.lines = runs.iter().filter_map(|run| line(run, &runs, &rounds)).collect();
@@ -134,73 +124,6 @@ fn measure_rounds(
     Ok(())
 }
 
-fn runs(options: &Options) -> Vec<Run> {
-    let all = options.run_events() / 10;
-    let mut runs = Vec::new();
-    for partitions in [1, 4, 16] {
-        let kind = Kind::Raw { partitions };
-        runs.push(run(format!("raw insert, partitions: {partitions}, {}", in_flight(partitions)), all, kind));
-    }
-    for partitions in [1, 4, 16] {
-        let name = format!("store, partitions: {partitions}, {}", in_flight(partitions));
-        runs.push(Run {
-            raw: Some(Kind::Raw { partitions }),
-            least: (partitions > 1).then_some(Kind::Direct { partitions: 1 }),
-            ..run(name, all, Kind::Direct { partitions })
-        });
-    }
-    let mut http = |partitions, nodes, batch, load: LoadOf| {
-        let kind = |partitions, nodes| {
-            let shares = if load == LoadOf::Each { nodes } else { 1 };
-            let connections = connections(options, batch) * shares;
-            Kind::Http { partitions, nodes, batch, connections }
-        };
-        let this = kind(partitions, nodes);
-        // Of batches there is a line with one partition.
-        let least = match (nodes, batch) {
-            (1, 1) => kind(4, 1),
-            (1, _) => kind(1, 1),
-            _ => kind(partitions, 1),
-        };
-        let what = if batch == 1 { "single events".to_owned() } else { format!("batches of {batch}") };
-        let more = if load == LoadOf::Each { " with a load each" } else { "" };
-        let name = format!("HTTP, {what}, partitions: {partitions}, nodes: {nodes}{more}");
-        runs.push(Run {
-            raw: (batch > 1).then_some(Kind::Raw { partitions }),
-            least: (this != least).then_some(least),
-            ..run(name, if batch == 1 { all / 10 } else { all }, this)
-        });
-    };
-    for (partitions, nodes) in [(1, 1), (4, 1), (4, 2), (4, 3), (16, 1), (16, 2), (16, 3)] {
-        http(partitions, nodes, 500, LoadOf::All);
-    }
-    for (partitions, nodes) in [(4, 1), (4, 3), (16, 1), (16, 3)] {
-        http(partitions, nodes, 1, LoadOf::All);
-    }
-    for (partitions, batch) in [(4, 500), (16, 500), (4, 1), (16, 1)] {
-        http(partitions, 3, batch, LoadOf::Each);
-    }
-    runs.retain(|run| options.has_line(&run.name));
-    runs
-}
-
-/// Whose the connections are that send.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LoadOf {
-    /// The same number of them, whatever the number of nodes.
-    All,
-    /// So many to each node.
-    Each,
-}
-
-fn run(name: String, deliveries: u64, kind: Kind) -> Run {
-    Run { name, kind, deliveries, raw: None, least: None }
-}
-
-fn in_flight(partitions: u16) -> String {
-    format!("connections: {}", APPENDERS.min(partitions.into()))
-}
-
 fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figures> {
     let url = cluster.create();
     let workload = Workload::new(options.seed, RECENT, options.topics.max(LEAST_TOPICS));
@@ -208,16 +131,18 @@ fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figure
     match run.kind {
         Kind::Raw { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, true),
         Kind::Direct { partitions } => appended(cluster, &url, &workload, run.deliveries, partitions, false),
-        Kind::Http { partitions, nodes, batch, connections } => {
+        Kind::Http { partitions, nodes, batch, connections, balanced } => {
             let nodes = start(options, &url, partitions, nodes)?;
-            let load = Load {
-                address: nodes[0].address,
-                workload,
-                batch,
-                connections,
-                results: if batch == 1 { Results::PerEvent } else { Results::Counts },
-            };
-            over_http(cluster, &nodes, load, run.deliveries)
+            let results = if batch == 1 { Results::PerEvent } else { Results::Counts };
+            let load = Load { address: nodes[0].address, workload, batch, connections, results };
+            let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+            if balanced {
+                let program = Balancer::program().context("HAProxy is not installed any more")?;
+                let balancer = Balancer::start(&program, &addresses)?;
+                over_http(cluster, &nodes, &[balancer.address], load, run.deliveries)
+            } else {
+                over_http(cluster, &nodes, &addresses, load, run.deliveries)
+            }
         }
     }
 }
@@ -304,13 +229,18 @@ impl std::ops::Deref for Started {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
-fn over_http(cluster: &Cluster, nodes: &[Started], load: Load, deliveries: u64) -> anyhow::Result<Figures> {
+fn over_http(
+    cluster: &Cluster,
+    nodes: &[Started],
+    addresses: &[SocketAddr],
+    load: Load,
+    deliveries: u64,
+) -> anyhow::Result<Figures> {
     let cpu = || nodes.iter().map(|node| cpu_seconds(node.pid())).sum::<anyhow::Result<f64>>();
-    let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
     let first = first(deliveries, load.batch);
-    as_fast_as_possible_over(&addresses, load, 0..first, None)?;
+    as_fast_as_possible_over(addresses, load, 0..first, None)?;
     let before = (cluster.spent()?, cpu()?);
-    let (done, _) = as_fast_as_possible_over(&addresses, load, first..first + deliveries, None)?;
+    let (done, _) = as_fast_as_possible_over(addresses, load, first..first + deliveries, None)?;
     let after = (cluster.spent()?, cpu()?);
     done.check(&load.workload, first)?;
     let total = first + done.deliveries;

@@ -16,7 +16,8 @@ pub(super) fn render(scale: &Scale) -> String {
          included, into the same table with the same indexes: a prepared statement of {group} rows is a transaction, and\n\
          nothing is looked up, locked, counted or told. *store* appends the same groups from as many connections, without\n\
          HTTP. The servers have default options; {connections} connections send batches, 64 single events: all nodes together\n\
-         share them, but for *a load each*, where every node has so many. A fifth of the deliveries come before the clock\n\
+         share them, but for *a load each*, where every node has so many. *Behind HAProxy* is `docker/haproxy.cfg`, which\n\
+         fills a node before it goes on to the next, and needs a processor, too. A fifth of the deliveries come before the clock\n\
          runs: connections are made, and statements planned, by those who first need them. What lines are held against\n\
          had as many partitions in the same round; *of the least* compares with the fewest partitions, or with one node\n\
          that has one load. *Per transaction* are deliveries, where notifications count as transactions, too. Times\n\
@@ -45,6 +46,9 @@ pub(super) fn render(scale: &Scale) -> String {
         let cost = &line.cost;
         let bytes = [cost.wal_bytes, cost.table_bytes, cost.index_bytes].map(|bytes| format!("{bytes:.0} B"));
         row(&mut text, &figures, &[&[format!("{:.1} µs", cost.database_us)][..], &bytes].concat());
+    }
+    if let Some(reason) = &scale.without {
+        text.push_str(&format!("\nWithout lines behind it: {reason}.\n"));
     }
     text
 }

@@ -1,0 +1,44 @@
+//! HAProxy in front of the nodes, as it is shipped.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::Process;
+use crate::server::get;
+
+const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/haproxy.cfg");
+
+pub(super) struct Balancer {
+    pub(super) address: SocketAddr,
+    _process: Process,
+}
+
+impl Balancer {
+    /// Where HAProxy is, if it is installed.
+    pub(super) fn program() -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        // Where Debian has it, which is on the path of root alone.
+        let places = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(Into::into));
+        places.map(|place| place.join("haproxy")).find(|program| program.exists())
+    }
+
+    /// In front of up to three nodes.
+    pub(super) fn start(program: &Path, nodes: &[SocketAddr]) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let mut command = Command::new(program);
+        command.args(["-db", "-f", CONFIGURATION]).stdout(Stdio::null()).stderr(Stdio::null());
+        // It is given its listener and not a port, which could be taken by then.
+        command.env("BALANCER_BIND", "fd@0").stdin(OwnedFd::from(listener));
+        for place in 0..3 {
+            // Nobody listens at the port of those that are not there.
+            let node = nodes.get(place).map_or("127.0.0.1:1".to_owned(), SocketAddr::to_string);
+            command.env(format!("NODE_{}", place + 1), node);
+        }
+        let mut process = Process::start("haproxy", &mut command)?;
+        process.await_ready(|| get(address, "/readyz").is_ok_and(|reply| reply.status() == 200))?;
+        Ok(Self { address, _process: process })
+    }
+}
