@@ -9,7 +9,7 @@ use aggregator_core::StoreError;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -205,7 +205,13 @@ async fn drive<S, T>(
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
                 if matches!(notice.parsed_severity(), Some(Severity::Warning)) {
-                    warn!(code = notice.code().code(), message = notice.message(), "the server warns");
+                    let (code, message) = (notice.code().code(), notice.message());
+                    // What a failed transaction comes to: the COMMIT that was sent with it has ended it already.
+                    if notice.code() == &SqlState::NO_ACTIVE_SQL_TRANSACTION {
+                        debug!(code, message, "the server warns");
+                    } else {
+                        warn!(code, message, "the server warns");
+                    }
                     warned.store(true, Ordering::SeqCst);
                 }
             }
