@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::stalls::{Stalled, Watch};
 use super::{SINGLE_CONNECTIONS, Scratch};
 use crate::load::{Load, as_fast_as_possible, steady};
 use crate::options::Options;
@@ -25,6 +26,8 @@ pub(crate) struct Steady {
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
     pub(crate) max_ms: f64,
+    /// What the machine did meanwhile.
+    pub(crate) machine: Stalled,
     /// (quantile, milliseconds), for the plot.
     pub(crate) curve: Vec<(f64, f64)>,
 }
@@ -42,7 +45,9 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
         let (flat_out, _) = as_fast_as_possible(load, 0..deliveries, None)?;
         flat_out.check(&workload, 0)?;
         let duration = Duration::from_secs(options.seconds().into());
+        let watch = Watch::start()?;
         let done = steady(load, flat_out.deliveries, flat_out.rate() / 2.0, duration)?;
+        let machine = watch.finish()?;
         done.check(&workload, flat_out.deliveries)?;
         server.check_stats(&workload, flat_out.deliveries + done.deliveries)?;
         let ms = |quantile| milliseconds(done.latency.value_at_quantile(quantile));
@@ -58,6 +63,7 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
             max_ms: milliseconds(done.latency.max()),
+            machine,
             curve: curve(&done.latency),
         });
     }

@@ -201,12 +201,22 @@ fn read(report: &Report) -> String {
 fn latency(report: &Report) -> String {
     let mut text = String::from(
         "## Latency\n\nDurable, at a steady half of what the server took just before, over 64 connections. Requests \
-         are due by a\nschedule that does not wait, and latency counts from when they were due.\n\n\
-         | what | capacity | deliveries/s | for | requests | p50 | p90 | p99 | p99.9 | max |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         are due by a\nschedule that does not wait, and latency counts from when they were due. *Late* is by how much a thread that \
+         only\nsleeps, a millisecond at a time, was woken too late at most; *stolen* the share of the processors that the \
+         host gave to\nothers. A latency of that size is the machine's.\n\n\
+         | what | capacity | deliveries/s | for | requests | p50 | p90 | p99 | p99.9 | max | late | stolen |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for steady in &report.latency {
-        let quantiles = [steady.p50_ms, steady.p90_ms, steady.p99_ms, steady.p999_ms, steady.max_ms];
+        let times = [
+            steady.p50_ms,
+            steady.p90_ms,
+            steady.p99_ms,
+            steady.p999_ms,
+            steady.max_ms,
+            steady.machine.latest_ms,
+        ];
+        let stolen = format!("{:.1} %", steady.machine.stolen * 100.0);
         row(
             &mut text,
             &[
@@ -216,7 +226,7 @@ fn latency(report: &Report) -> String {
                 format!("{:.0} s", steady.seconds),
                 count(wide(steady.requests)),
             ],
-            &quantiles.map(|ms| format!("{ms:.2} ms")),
+            &[&times.map(|ms| format!("{ms:.2} ms"))[..], &[stolen]].concat(),
         );
     }
     let _ = write!(text, "\n![latency]({})\n", plots::LATENCY);

@@ -200,13 +200,13 @@ impl Worker {
         }
     }
 
-    /// All that waits, up to the limits of a group; what came back comes first. Blocks until there is
-    /// something, or the stop: it is empty only if nothing is left, of what came back either.
+    /// All that waits, up to the limits of a group, but one job at least; what came back comes first. Blocks until there
+    /// is something, or the stop: it is empty only if nothing is left, of what came back either.
     fn gather(&mut self, stopping: &mut bool) -> Vec<Job> {
         self.wait(stopping);
         let mut group = Vec::new();
         let (mut events, mut bytes) = (0, 0);
-        while events < self.group_events && bytes < self.group_bytes {
+        while group.is_empty() || (events < self.group_events && bytes < self.group_bytes) {
             let job = match self.next.pop_front() {
                 Some(job) => job,
                 None => match self.jobs.try_recv() {

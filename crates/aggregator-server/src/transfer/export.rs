@@ -9,7 +9,7 @@ use aggregator_core::{DedupStore, StoreError};
 
 use super::checkpoint::{self, ExportFile};
 use super::format::{self, Checkpoint, Counts, Header};
-use super::progress::Progress;
+use super::progress::{Progress, Whole};
 use super::{Place, TransferError};
 
 /// How many bytes gather before they are written.
@@ -48,7 +48,7 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
             (Sink::File(file), checkpoint)
         }
     };
-    let purged = totals(store, |_| Ok(()))?.purged;
+    let Totals { purged, seqs, .. } = totals(store, |_| Ok(()))?;
     if begun.as_ref().is_some_and(|begun| begun.written.rows() > 0 && begun.purged != purged) {
         return Err(TransferError::Refused(
             "events were purged since the export began, and those before the interruption are in it: remove \
@@ -59,7 +59,7 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let new = begun.is_none();
     let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
     let begun = begun.unwrap_or_else(nothing);
-    let progress = Progress::new("export", None);
+    let progress = Progress::new("export", Whole::Rows(seqs));
     let mut export = Export { sink, buffer: Vec::new(), bytes: 0, written: begun.written, purged, progress };
     if new {
         export.buffer = line;

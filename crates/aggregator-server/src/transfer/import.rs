@@ -13,7 +13,7 @@ use aggregator_core::{
 };
 
 use super::format::{self, Counts, Header, Line};
-use super::progress::Progress;
+use super::progress::{Progress, Whole};
 use super::{Place, TransferError};
 use crate::config::ByteSize;
 
@@ -72,7 +72,8 @@ pub fn import(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let reader = thread.spawn(move || reader.run()).map_err(TransferError::io("starting a thread"))?;
     let times = if options.raise_times { Times::Raise } else { Times::Keep };
     // If this fails, the reader is not waited for: it may be waiting itself, for a line that never comes.
-    let (imported, progress) = commit(store, &batches, times, Progress::new("import", bytes))?;
+    let (imported, progress) =
+        commit(store, &batches, times, Progress::new("import", bytes.map_or(Whole::Unknown, Whole::Bytes)))?;
     let read = reader.join();
     read.unwrap_or_else(|_| Err(TransferError::Refused("the thread that reads panicked".into())))?;
     let Imported { added, present } = imported;

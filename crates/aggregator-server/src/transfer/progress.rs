@@ -5,11 +5,19 @@ use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How much there will be.
+#[derive(Clone, Copy)]
+pub(super) enum Whole {
+    Unknown,
+    Bytes(u64),
+    /// Or more: identities alone are counted by nobody.
+    Rows(u64),
+}
+
 /// Tells of one export or import. A terminal gets one line that changes, anything else a line each time.
 pub(super) struct Progress {
     doing: &'static str,
-    /// The bytes there will be, where that is known.
-    whole: Option<u64>,
+    whole: Whole,
     terminal: bool,
     began: Instant,
     told: Instant,
@@ -18,7 +26,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(doing: &'static str, whole: Option<u64>) -> Self {
+    pub(super) fn new(doing: &'static str, whole: Whole) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
         Self { doing, whole, terminal, began: now, told: now, line_is_open: false }
@@ -62,14 +70,24 @@ impl Drop for Progress {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn describe(doing: &str, rows: u64, bytes: u64, whole: Option<u64>, elapsed: Duration) -> String {
+fn describe(doing: &str, rows: u64, bytes: u64, whole: Whole, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
     let rate = rows as f64 / seconds;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let mut text = format!("{doing}: {rows} rows, {rate:.0} rows/s, {:.1} MiB", mib(bytes));
-    if let Some(whole) = whole.filter(|&whole| whole > 0) {
-        let percent = 100.0 * bytes as f64 / whole as f64;
-        text.push_str(&format!(" of {:.1} MiB, {percent:.0} %", mib(whole)));
+    let percent = |done: u64, whole: u64| 100.0 * done as f64 / whole as f64;
+    let mut text = format!("{doing}: {rows} rows");
+    match whole {
+        Whole::Rows(whole) if (1..=whole).contains(&rows) => {
+            text.push_str(&format!(" of {whole}, {:.0} %", percent(rows, whole)));
+        }
+        _ => {}
+    }
+    text.push_str(&format!(", {rate:.0} rows/s, {:.1} MiB", mib(bytes)));
+    match whole {
+        Whole::Bytes(whole) if whole > 0 => {
+            text.push_str(&format!(" of {:.1} MiB, {:.0} %", mib(whole), percent(bytes, whole)));
+        }
+        _ => {}
     }
     text
 }
@@ -79,10 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_rows_speed_bytes_and_how_much_of_a_file() {
-        let second = Duration::from_secs(2);
-        assert_eq!(describe("import", 10, 1 << 20, None, second), "import: 10 rows, 5 rows/s, 1.0 MiB");
-        let of = describe("import", 10, 1 << 20, Some(4 << 20), second);
-        assert_eq!(of, "import: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %");
+    fn a_line_says_rows_speed_bytes_and_how_much_of_the_whole() {
+        let line = |rows, whole| describe("export", rows, 1 << 20, whole, Duration::from_secs(2));
+        assert_eq!(line(10, Whole::Unknown), "export: 10 rows, 5 rows/s, 1.0 MiB");
+        assert_eq!(line(10, Whole::Bytes(4 << 20)), "export: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %");
+        assert_eq!(line(10, Whole::Rows(40)), "export: 10 rows of 40, 25 %, 5 rows/s, 1.0 MiB");
+        // Identities alone came in between.
+        assert_eq!(line(10, Whole::Rows(9)), "export: 10 rows, 5 rows/s, 1.0 MiB");
+        assert_eq!(line(0, Whole::Rows(0)), "export: 0 rows, 0 rows/s, 1.0 MiB");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{DedupStore, MemoryStore};
 use aggregator_server::Config;
+use aggregator_server::config::ByteSize;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -232,5 +233,17 @@ async fn a_publisher_does_not_wait_for_ever() {
     faulty.release();
     let again = server.publish(&event("t", 1)).await;
     assert_eq!(again.outcomes(), ["duplicate"], "it was committed after all, and that is told");
+    server.stop().await.unwrap();
+}
+
+/// Not by an option, but by whoever starts the server from code.
+#[tokio::test]
+async fn groups_without_room_are_of_one_request_each() {
+    let config = Config { group_bytes: ByteSize(0), ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    for id in 0..3 {
+        server.publish(&event("t", id)).await;
+    }
+    assert_eq!(server.stats().await["unique_processed"], 3);
     server.stop().await.unwrap();
 }
