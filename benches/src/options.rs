@@ -60,7 +60,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
     rival_seconds: Option<u32>,
 
-    /// Connections that send batches of 500; those of 50 have four times as many, single events 64
+    /// Connections that send batches of 500; those of 50 and those over PostgreSQL have four times
+    /// as many, single events 64
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) connections: u32,
 

@@ -20,15 +20,16 @@ pub(crate) struct Stalled {
     pub(crate) stolen: f64,
 }
 
-/// A thread that does nothing but sleep and look at the time.
+/// A thread that does nothing but sleep and look at the time, until this is dropped.
 pub(crate) struct Watch {
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<Duration>,
+    thread: Option<JoinHandle<Duration>>,
     before: Times,
 }
 
 impl Watch {
     pub(crate) fn start() -> anyhow::Result<Self> {
+        let before = Times::now()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let thread = thread::Builder::new().name("watch".into()).spawn(move || {
@@ -40,16 +41,23 @@ impl Watch {
             }
             latest
         })?;
-        Ok(Self { is_over, thread, before: Times::now()? })
+        Ok(Self { is_over, thread: Some(thread), before })
     }
 
-    pub(crate) fn finish(self) -> anyhow::Result<Stalled> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<Stalled> {
         self.is_over.store(true, Ordering::Relaxed);
-        let latest = self.thread.join().map_err(|_| anyhow!("the watch panicked"))?;
+        let thread = self.thread.take().context("it is finished once")?;
+        let latest = thread.join().map_err(|_| anyhow!("the watch panicked"))?;
         let after = Times::now()?;
         let all = after.all - self.before.all;
         let stolen = if all > 0.0 { (after.stolen - self.before.stolen) / all } else { 0.0 };
         Ok(Stalled { latest_ms: latest.as_secs_f64() * 1000.0, stolen })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

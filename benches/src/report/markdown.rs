@@ -203,7 +203,7 @@ fn latency(report: &Report) -> String {
         "## Latency\n\nDurable, at a steady half of what the server took just before, over 64 connections. Requests \
          are due by a\nschedule that does not wait, and latency counts from when they were due. *Late* is by how much a thread that \
          only\nsleeps, a millisecond at a time, was woken too late at most; *stolen* the share of the processors that the \
-         host gave to\nothers. A latency of that size is the machine's.\n\n\
+         host gave to\nothers. A latency of that size may be the machine's.\n\n\
          | what | capacity | deliveries/s | for | requests | p50 | p90 | p99 | p99.9 | max | late | stolen |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );

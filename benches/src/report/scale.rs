@@ -17,7 +17,8 @@ pub(super) fn render(scale: &Scale) -> String {
          nothing is looked up, locked, counted or told. *store* appends the same groups from as many connections, without\n\
          HTTP. The servers have default options; {connections} connections send batches, 64 single events: all nodes together\n\
          share them, but for *a load each*, where every node has so many. *Behind HAProxy* is `docker/haproxy.cfg`, which\n\
-         fills a node before it goes on to the next, and needs a processor, too. A fifth of the deliveries come before the clock\n\
+         fills a node with its limit of requests before it goes on to the next, so that the first may have them all; what\n\
+         processor time it takes is in no column. A fifth of the deliveries come before the clock\n\
          runs: connections are made, and statements planned, by those who first need them. What lines are held against\n\
          had as many partitions in the same round; *of the least* compares with the fewest partitions, or with one node\n\
          that has one load. *Per transaction* are deliveries, where notifications count as transactions, too. Times\n\
@@ -48,7 +49,7 @@ pub(super) fn render(scale: &Scale) -> String {
         row(&mut text, &figures, &[&[format!("{:.1} µs", cost.database_us)][..], &bytes].concat());
     }
     if let Some(reason) = &scale.without {
-        text.push_str(&format!("\nWithout lines behind it: {reason}.\n"));
+        text.push_str(&format!("\nNo lines behind HAProxy: {reason}.\n"));
     }
     text
 }

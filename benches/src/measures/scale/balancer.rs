@@ -30,6 +30,10 @@ impl Balancer {
         let address = listener.local_addr()?;
         let mut command = Command::new(program);
         command.args(["-db", "-f", CONFIGURATION]).stdout(Stdio::null()).stderr(Stdio::null());
+        // What is shipped is measured, whatever the caller's environment says.
+        for name in ["PUBLISH_BALANCE", "PUBLISH_MAXCONN", "CHECK_INTERVAL"] {
+            command.env_remove(name);
+        }
         // It is given its listener and not a port, which could be taken by then.
         command.env("BALANCER_BIND", "fd@0").stdin(OwnedFd::from(listener));
         for place in 0..3 {

@@ -59,7 +59,7 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let new = begun.is_none();
     let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
     let begun = begun.unwrap_or_else(nothing);
-    let progress = Progress::new("export", Whole::Rows(seqs));
+    let progress = Progress::new("export", Whole::Rows(seqs), begun.written.rows());
     let mut export = Export { sink, buffer: Vec::new(), bytes: 0, written: begun.written, purged, progress };
     if new {
         export.buffer = line;

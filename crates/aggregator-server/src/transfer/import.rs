@@ -72,8 +72,12 @@ pub fn import(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let reader = thread.spawn(move || reader.run()).map_err(TransferError::io("starting a thread"))?;
     let times = if options.raise_times { Times::Raise } else { Times::Keep };
     // If this fails, the reader is not waited for: it may be waiting itself, for a line that never comes.
-    let (imported, progress) =
-        commit(store, &batches, times, Progress::new("import", bytes.map_or(Whole::Unknown, Whole::Bytes)))?;
+    let (imported, progress) = commit(
+        store,
+        &batches,
+        times,
+        Progress::new("import", bytes.map_or(Whole::Unknown, Whole::Bytes), 0),
+    )?;
     let read = reader.join();
     read.unwrap_or_else(|_| Err(TransferError::Refused("the thread that reads panicked".into())))?;
     let Imported { added, present } = imported;

@@ -18,6 +18,8 @@ pub(super) enum Whole {
 pub(super) struct Progress {
     doing: &'static str,
     whole: Whole,
+    /// The rows that were there before it began.
+    before: u64,
     terminal: bool,
     began: Instant,
     told: Instant,
@@ -26,19 +28,21 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(doing: &'static str, whole: Whole) -> Self {
+    pub(super) fn new(doing: &'static str, whole: Whole, before: u64) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { doing, whole, terminal, began: now, told: now, line_is_open: false }
+        Self { doing, whole, before, terminal, began: now, told: now, line_is_open: false }
     }
 
-    /// So much is done; this is told if it is time for it.
+    /// So much is done in all; this is told if it is time for it.
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub(super) fn at(&mut self, rows: u64, bytes: u64) {
         if self.told.elapsed() < EVERY {
             return;
         }
         self.told = Instant::now();
-        let text = describe(self.doing, rows, bytes, self.whole, self.began.elapsed());
+        let speed = rows.saturating_sub(self.before) as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let text = describe(self.doing, rows, bytes, self.whole, speed);
         // Nobody may be reading; that is no reason to stop.
         let mut stderr = std::io::stderr().lock();
         let _ = if self.terminal {
@@ -70,9 +74,7 @@ impl Drop for Progress {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn describe(doing: &str, rows: u64, bytes: u64, whole: Whole, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64().max(0.001);
-    let rate = rows as f64 / seconds;
+fn describe(doing: &str, rows: u64, bytes: u64, whole: Whole, speed: f64) -> String {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let percent = |done: u64, whole: u64| 100.0 * done as f64 / whole as f64;
     let mut text = format!("{doing}: {rows} rows");
@@ -82,7 +84,7 @@ fn describe(doing: &str, rows: u64, bytes: u64, whole: Whole, elapsed: Duration)
         }
         _ => {}
     }
-    text.push_str(&format!(", {rate:.0} rows/s, {:.1} MiB", mib(bytes)));
+    text.push_str(&format!(", {speed:.0} rows/s, {:.1} MiB", mib(bytes)));
     match whole {
         Whole::Bytes(whole) if whole > 0 => {
             text.push_str(&format!(" of {:.1} MiB, {:.0} %", mib(whole), percent(bytes, whole)));
@@ -98,12 +100,12 @@ mod tests {
 
     #[test]
     fn a_line_says_rows_speed_bytes_and_how_much_of_the_whole() {
-        let line = |rows, whole| describe("export", rows, 1 << 20, whole, Duration::from_secs(2));
+        let line = |rows, whole| describe("export", rows, 1 << 20, whole, 5.0);
         assert_eq!(line(10, Whole::Unknown), "export: 10 rows, 5 rows/s, 1.0 MiB");
         assert_eq!(line(10, Whole::Bytes(4 << 20)), "export: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %");
         assert_eq!(line(10, Whole::Rows(40)), "export: 10 rows of 40, 25 %, 5 rows/s, 1.0 MiB");
         // Identities alone came in between.
         assert_eq!(line(10, Whole::Rows(9)), "export: 10 rows, 5 rows/s, 1.0 MiB");
-        assert_eq!(line(0, Whole::Rows(0)), "export: 0 rows, 0 rows/s, 1.0 MiB");
+        assert_eq!(line(0, Whole::Rows(0)), "export: 0 rows, 5 rows/s, 1.0 MiB");
     }
 }

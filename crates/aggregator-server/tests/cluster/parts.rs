@@ -122,7 +122,11 @@ impl Balancer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut command = tied(program);
-        command.args(["-db", "-f", CONFIGURATION]).envs(environment.iter().copied());
+        command.args(["-db", "-f", CONFIGURATION]);
+        for name in ["PUBLISH_BALANCE", "PUBLISH_MAXCONN"] {
+            command.env_remove(name);
+        }
+        command.envs(environment.iter().copied());
         for (number, node) in (1..).zip(nodes) {
             command.env(format!("NODE_{number}"), node.address().to_string());
         }

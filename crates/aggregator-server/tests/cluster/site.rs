@@ -40,6 +40,11 @@ pub(crate) struct Share {
     pub(crate) stored: u64,
 }
 
+/// As which a node is known to the database.
+fn role(number: u8) -> String {
+    format!("node_{number}")
+}
+
 impl Site {
     /// With a number for each node that no other site has. The environment is the balancer's. `None` where PostgreSQL
     /// or HAProxy is not installed.
@@ -47,7 +52,11 @@ impl Site {
         let haproxy = Balancer::program()?;
         let postgres = TestServer::start(&[])?;
         let directory = TempDir::new().unwrap();
-        let mut nodes = numbers.map(|number| Node::new(number, &postgres.url(), directory.path()));
+        let mut nodes = numbers.map(|number| {
+            let role = role(number);
+            postgres.sql(&format!("CREATE ROLE {role} LOGIN SUPERUSER"));
+            Node::new(number, &postgres.url_of(&role), directory.path())
+        });
         nodes.iter_mut().for_each(Node::start);
         let balancer = Balancer::start(&haproxy, &nodes, directory.path(), environment);
         let runtime =
@@ -67,6 +76,23 @@ impl Site {
         self.runtime.block_on(async {
             let answer = self.client.get(format!("{url}/stats")).send().await.ok()?;
             answer.error_for_status().ok()?.json().await.ok()
+        })
+    }
+
+    /// The node with this number has lost the database, and others have not.
+    pub(crate) fn cut_off(&self, number: u8) {
+        let role = role(number);
+        self.postgres.sql(&format!("ALTER ROLE {role} NOLOGIN"));
+        let end =
+            format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{role}'");
+        assert_ne!(self.postgres.sql(&end), "0");
+    }
+
+    /// What each node has taken of what was published, as far as it can say.
+    pub(crate) fn shares(&self) -> [Option<u64>; 3] {
+        self.nodes.each_ref().map(|node| {
+            let stats = self.stats(&format!("http://{}", node.address()))?;
+            Some(stats.node.received)
         })
     }
 
