@@ -93,9 +93,10 @@ pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::R
     };
     measured.version = cluster.version();
     let mut runs = runs(options);
-    if Balancer::program().is_none() {
+    let is_balanced = |run: &Run| matches!(run.kind, Kind::Http { balanced: true, .. });
+    if runs.iter().any(is_balanced) && !Balancer::is_installed() {
         measured.without = Some("HAProxy is not installed (apt-get install haproxy)".to_owned());
-        runs.retain(|run| !matches!(run.kind, Kind::Http { balanced: true, .. }));
+        runs.retain(|run| !is_balanced(run));
     }
     let mut rounds = Vec::new();
     let outcome = measure_rounds(options, &cluster, &runs, &mut rounds);
@@ -137,8 +138,7 @@ fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figure
             let load = Load { address: nodes[0].address, workload, batch, connections, results };
             let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
             if balanced {
-                let program = Balancer::program().context("HAProxy is not installed any more")?;
-                let balancer = Balancer::start(&program, &addresses)?;
+                let balancer = Balancer::start(&addresses)?;
                 over_http(cluster, &nodes, &[balancer.address], load, run.deliveries)
             } else {
                 over_http(cluster, &nodes, &addresses, load, run.deliveries)

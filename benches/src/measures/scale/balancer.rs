@@ -2,8 +2,10 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
 
 use crate::process::Process;
 use crate::server::get;
@@ -16,8 +18,12 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Where HAProxy is, if it is installed.
-    pub(super) fn program() -> Option<PathBuf> {
+    pub(super) fn is_installed() -> bool {
+        Self::program().is_some()
+    }
+
+    /// Where HAProxy is.
+    fn program() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         // Where Debian has it, which is on the path of root alone.
         let places = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(Into::into));
@@ -25,7 +31,8 @@ impl Balancer {
     }
 
     /// In front of up to three nodes.
-    pub(super) fn start(program: &Path, nodes: &[SocketAddr]) -> anyhow::Result<Self> {
+    pub(super) fn start(nodes: &[SocketAddr]) -> anyhow::Result<Self> {
+        let program = Self::program().context("HAProxy is not installed")?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let mut command = Command::new(program);

@@ -19,7 +19,7 @@ mod site;
 use std::time::{Duration, Instant};
 
 use crate::ledger::Ledger;
-use crate::parts::Publisher;
+use crate::parts::{Node, Publisher};
 use crate::proof::from_environment;
 use crate::reader::Reader;
 use crate::round::{Round, Rounds, Tally};
@@ -84,13 +84,12 @@ fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order(
 /// Publishes until all nodes have taken, of what was sent last, what is asked for. Repeats are taken, too.
 fn await_shares(site: &Site, what: &str, is_so: impl Fn([u64; 3]) -> bool) {
     const OPTIONS: &str = "--events 600 --dup 0.3 --batch 20 --topics 5 --concurrency 8";
-    let shares = || site.shares().map(Option::unwrap_or_default);
-    let (mut before, mut seed) = (shares(), 0);
+    let (mut before, mut seed) = (site.shares(), 0);
     site.await_that(what, || {
         seed += 1;
         let output = Publisher::start(&site.url(), &format!("{OPTIONS} --seed {seed}")).finish();
         assert!(output.status.success(), "{output:?}\n{}", site.last_words());
-        let after = shares();
+        let after = site.shares();
         let taken = [0, 1, 2].map(|node| after[node].saturating_sub(before[node]));
         before = after;
         is_so(taken)
@@ -115,6 +114,20 @@ fn what_is_published_goes_to_one_node_and_to_the_next_when_that_one_is_gone() {
 fn what_is_more_than_a_node_may_have_under_way_goes_to_the_others() {
     let Some(site) = Site::start([7, 8, 9], &[("PUBLISH_MAXCONN", "2")]) else { return };
     await_shares(&site, "each node gets some", |taken| taken.iter().all(|&taken| taken > 0));
+}
+
+#[test]
+fn what_is_only_queued_is_spread_and_without_a_node_it_is_said_when_to_come_back() {
+    let Some(mut site) = Site::start([10, 11, 12], &[]) else { return };
+    let mut ids = 0..;
+    site.await_that("each node gets some", || {
+        assert_eq!(site.post("/publish?ack=queued", ids.next().unwrap()).status(), 202);
+        site.shares().iter().all(|&share| share > 0)
+    });
+    site.nodes.iter_mut().for_each(Node::kill);
+    let refusal = site.post("/publish", 0);
+    assert_eq!(refusal.status(), 503);
+    assert_eq!(refusal.headers()["retry-after"], "1");
 }
 
 fn assert_kept(ledger: &Ledger, site: &Site) {

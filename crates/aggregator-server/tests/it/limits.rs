@@ -238,7 +238,7 @@ async fn a_publisher_does_not_wait_for_ever() {
 
 /// Not by an option, but by whoever starts the server from code.
 #[tokio::test]
-async fn groups_without_room_are_of_one_request_each() {
+async fn what_waits_is_taken_by_groups_without_room_too() {
     let config = Config { group_bytes: ByteSize(0), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     for id in 0..3 {
