@@ -39,8 +39,8 @@ use crate::{
 /// * **Order.** Within a topic, seqs are 1, 2, 3, … in the order of the batches and, inside a batch,
 ///   of its events. A reader never sees a seq before the one below it. Duplicates and conflicts take
 ///   no seq. Across topics there is no order.
-/// * **Time.** `processed_at` is one value per append and never goes back within a partition, whatever
-///   the clock does.
+/// * **Time.** `processed_at` is one value per append and partition, and never goes back within a
+///   partition, whatever the clock does.
 /// * **Errors.** `Err` from [`append`](Self::append) promises nothing (the commit may have happened
 ///   and its reply been lost), so the caller retries with the same identities and learns from the
 ///   receipts what became of them. The backends here are all or nothing per batch.
@@ -69,6 +69,20 @@ pub trait DedupStore: Send + Sync {
         attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError>;
+
+    /// [`append`](Self::append) for events of any partitions, in one commit: many small appends in many
+    /// partitions cost less so. Whoever calls it holds all these partitions at once.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), for all events at once; [`StoreError::Unsupported`] unless
+    /// [`StoreInfo::commits_across`].
+    fn append_across(
+        &self,
+        _attempt: AttemptId,
+        _events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        Err(StoreError::Unsupported { kind: self.info().kind, operation: "append across partitions" })
+    }
 
     /// Does what can be done of an append before its turn comes, on the calling thread, and notes it in
     /// `batch`. It never waits for an append and changes nothing that is stored; whoever leaves it out has
@@ -166,12 +180,16 @@ pub trait DedupStore: Send + Sync {
 
 /// What follows from [`DedupStore`].
 pub trait DedupStoreExt: DedupStore {
-    /// [`DedupStore::append`] for events of any partitions: one append, and so one commit, for each
-    /// partition met. If one fails, others may have been stored; retry all of them.
+    /// [`DedupStore::append`] for events of any partitions: one commit where the store
+    /// [`commits_across`](StoreInfo::commits_across) partitions, and otherwise one for each partition met. If
+    /// one fails, others may have been stored; retry all of them.
     ///
     /// # Errors
     /// The first one met, with the indices of `events`.
     fn append_all(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        if self.info().commits_across {
+            return self.append_across(AttemptId::new(), events);
+        }
         let mut receipts = vec![None; events.len()];
         for partition in self.partitions().iter() {
             let indices: Vec<usize> =

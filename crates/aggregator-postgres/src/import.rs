@@ -15,12 +15,13 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
 use crate::PostgresOptions;
-use crate::append::{Tail, check_topics, unique_is_corrupt};
+use crate::append::{check_topics, unique_is_corrupt};
 use crate::details::{details, digest_of, sequence};
 use crate::fault::{Result, get, get_u64, signed};
 use crate::group::{scope, scope_number};
 use crate::pipeline::{pipelined3, pipelined4};
 use crate::session::Session;
+use crate::tail::Tail;
 use plan::{Known, Plan, Topic, TopicRow};
 
 /// Payloads are fetched for their digests this many bytes at a time.
@@ -80,7 +81,7 @@ impl<'a> Importing<'a> {
         )
         .await?;
         // Its clock is of no use: rows have their times.
-        let Tail { last_offset, newest, topic_count, .. } = Tail::new(self.partition, &tail, self.options)?;
+        let Tail { last_offset, newest, topic_count, .. } = Tail::one(self.partition, &tail, self.options)?;
         Ok(Known {
             last_offset,
             newest,

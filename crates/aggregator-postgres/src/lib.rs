@@ -35,6 +35,7 @@ mod rows;
 mod schema;
 mod session;
 mod statements;
+mod tail;
 #[cfg(feature = "test-util")]
 pub mod test_server;
 mod tls;
@@ -56,6 +57,7 @@ use tokio::runtime::Runtime;
 pub use crate::options::PostgresOptions;
 pub use crate::url::PostgresUrl;
 
+use crate::append::Append;
 use crate::herald::{Announcer, Herald};
 use crate::pool::Pool;
 use crate::session::{Connector, Role};
@@ -129,6 +131,7 @@ impl PostgresStore {
             id: opened.id,
             durability,
             partitions: opened.partitions,
+            commits_across: opened.commits_across,
             ancestors: Vec::new(),
         };
         let announcer = Arc::new(Announcer::new(opened.last_offsets));
@@ -156,6 +159,22 @@ impl PostgresStore {
 
     fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
         block_on(self.runtime.as_ref().expect("it is there until the store is dropped"), call)
+    }
+
+    /// Appends events that belong where they are appended to.
+    fn append_sound(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let append = Append::new(&self.options, &self.topics, self.info.partitions, attempt, events);
+        let appended =
+            self.block_on(retry::writing(&self.appenders, &self.options, "appending", async |session| {
+                append.transact(session).await
+            }))?;
+        for (partition, last_offset) in appended.stored {
+            self.announcer.committed(partition, last_offset);
+        }
+        Ok(appended.receipts)
     }
 
     fn check_writable(&self, operation: &'static str) -> Result<(), StoreError> {
@@ -195,18 +214,15 @@ impl DedupStore for PostgresStore {
     ) -> Result<Vec<Receipt>, StoreError> {
         self.check_writable("append")?;
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        if events.is_empty() {
-            return Ok(Vec::new());
+        self.append_sound(attempt, events)
+    }
+
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.check_writable("append")?;
+        if !self.info.commits_across {
+            return Err(StoreError::Unsupported { kind: KIND, operation: "append across partitions here" });
         }
-        let append = append::Append::new(&self.options, &self.topics, partition, attempt, events);
-        let appended =
-            self.block_on(retry::writing(&self.appenders, &self.options, "appending", async |session| {
-                append.transact(session).await
-            }))?;
-        if let Some(last_offset) = appended.last_offset {
-            self.announcer.committed(partition, last_offset);
-        }
-        Ok(appended.receipts)
+        self.append_sound(attempt, events)
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {

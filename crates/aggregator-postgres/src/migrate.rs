@@ -23,6 +23,8 @@ const DEFAULT_PARTITIONS: u16 = 4;
 pub(crate) struct Opened {
     pub(crate) id: StoreId,
     pub(crate) partitions: Partitions,
+    /// Whether one commit over several partitions costs no more than one over one.
+    pub(crate) commits_across: bool,
     /// Per partition.
     pub(crate) last_offsets: Vec<u64>,
     /// What could not be made sure of.
@@ -58,7 +60,8 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
             check_standby(&session).await?;
         }
     }
-    Ok(Opened { id, partitions, last_offsets, warnings })
+    let commits_across = is_one_server(&session).await?;
+    Ok(Opened { id, partitions, commits_across, last_offsets, warnings })
 }
 
 /// Refuses a database that keeps text in another encoding: not all that is sent can be kept there, and what can has
@@ -73,6 +76,19 @@ async fn check_encoding(session: &Session) -> Result<()> {
         // Or it does not say: other engines know no other.
         _ => Ok(()),
     }
+}
+
+/// Whether it is PostgreSQL itself, with all partitions in one place. An engine that spreads them would commit in two
+/// phases, and cannot lock rows of several of them at once, or not in an order.
+async fn is_one_server(session: &Session) -> Result<bool> {
+    let row = session.client.query_one("SELECT version()", &[]).await?;
+    let version: &str = get(&row, 0)?;
+    // YugabyteDB says `PostgreSQL 15.2-YB-…`; CockroachDB says its own name.
+    if !version.starts_with("PostgreSQL ") || version.contains("-YB-") {
+        return Ok(false);
+    }
+    let citus = session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await?;
+    Ok(citus.is_empty())
 }
 
 type Meta = HashMap<String, String>;

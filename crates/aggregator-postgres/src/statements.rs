@@ -26,10 +26,12 @@ macro_rules! statements {
 /// table is small or was never analyzed, and a plan made then can last for long: it would read a whole topic, or a
 /// whole partition, for each identity. Only the index of identities gives this order without a sort.
 macro_rules! identity {
-    ($topic_id:literal, $source_key:literal) => {
+    ($partition:literal, $topic_id:literal, $source_key:literal) => {
         concat!(
             "SELECT i.* FROM events i
-             WHERE i.partition = $1 AND i.topic_id = ",
+             WHERE i.partition = ",
+            $partition,
+            " AND i.topic_id = ",
             $topic_id,
             " AND i.event_id >= k.event_id AND i.event_id <= k.event_id AND i.source_key = ",
             $source_key,
@@ -40,9 +42,44 @@ macro_rules! identity {
 
 /// The topic of a name: of the indexes, only those that have the name give this order.
 macro_rules! topic_named {
-    () => {
-        "SELECT o.* FROM topics o WHERE o.partition = $1 AND o.name >= k.topic AND o.name <= k.topic
-         ORDER BY o.name LIMIT 1"
+    ($partition:literal) => {
+        concat!(
+            "SELECT o.* FROM topics o WHERE o.partition = ",
+            $partition,
+            " AND o.name >= k.topic AND o.name <= k.topic ORDER BY o.name LIMIT 1"
+        )
+    };
+}
+
+/// The partition's rows with their locks, and what time it is, asked outside so that it is read once the locks
+/// are there.
+macro_rules! locked {
+    ($which:literal) => {
+        concat!(
+            "SELECT p.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                    coalesce(current_setting('synchronous_standby_names', true), '')
+             FROM (SELECT partition, last_offset, last_processed_at, topics FROM partitions WHERE ",
+            $which,
+            " FOR UPDATE) AS p"
+        )
+    };
+}
+
+/// What is stored under identities. A payload comes back only if it can be the same: no more bytes than were sent.
+macro_rules! originals {
+    ($partition:literal, $array:literal, $column:literal) => {
+        concat!(
+            "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
+                    CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
+             FROM unnest(",
+            $array,
+            "$2::bigint[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY AS k(",
+            $column,
+            "topic_id, event_id, source_key, payload_bytes, at)
+             CROSS JOIN LATERAL (",
+            identity!($partition, "k.topic_id", "k.source_key"),
+            ") AS e"
+        )
     };
 }
 
@@ -99,62 +136,75 @@ impl Statements {
 statements! {
     /// Those of an append, a purge and an import.
     Append {
-        // And what time it is, asked outside so that it is read once the lock is there.
-        lock: "SELECT p.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                      coalesce(current_setting('synchronous_standby_names', true), '')
-               FROM (SELECT last_offset, last_processed_at, topics FROM partitions
-                     WHERE partition = $1 FOR UPDATE) AS p",
+        // Of one partition, in a form that engines with shards can send to the one that has it.
+        lock: locked!("partition = $1"),
         // What became of the attempt, if it was made before, and the topics: a row at least.
-        topics: "SELECT a.first_offset, a.last_offset, t.name, t.topic_id, t.scope, t.last_seq
+        topics: "SELECT a.partition, a.first_offset, a.last_offset, t.name, t.topic_id, t.scope, t.last_seq
                  FROM (VALUES (1)) AS one
                  LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2
                  LEFT JOIN topics t ON t.partition = $1 AND t.name = ANY($3)",
-        // A payload comes back only if it can be the same: no more bytes than were sent.
-        originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
-                           CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
-                    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
-                        AS k(topic_id, event_id, source_key, payload_bytes, at)
-                    CROSS JOIN LATERAL (", identity!("k.topic_id", "k.source_key"), ") AS e"),
+        originals: originals!("$1", "", ""),
+        // The same of several. All that lock more than one do it in this order, so none waits for one that waits for it.
+        lock_several: locked!("partition = ANY($1) ORDER BY partition"),
+        topics_several: concat!("SELECT partition, first_offset, last_offset, NULL, NULL, NULL, NULL
+                 FROM appends WHERE partition = ANY($1) AND attempt_id = $2
+                 UNION ALL
+                 SELECT NULL, NULL, NULL, t.name, t.topic_id, t.scope, t.last_seq
+                 FROM unnest($3::integer[], $4::text[]) AS k(partition, topic)
+                 CROSS JOIN LATERAL (", topic_named!("k.partition"), ") AS t"),
+        originals_several: originals!("k.partition", "$1::integer[], ", "partition, "),
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
-                        SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
-                        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::bigint[],
-                                    $7::bigint[], $8::bigint[])
-                            AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
+                        SELECT n.partition, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates,
+                               n.conflicts
+                        FROM unnest($1::integer[], $2::bigint[], $3::text[], $4::integer[], $5::integer[],
+                                    $6::bigint[], $7::bigint[], $8::bigint[])
+                            AS n(partition, topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
         // The new events; their topics, but for those that are new, too; what the attempt stored; the counters. One
-        // statement, for each costs as much as some events. The topics are there: it is no UPDATE … FROM, which the
-        // planner may make a scan of all topics.
-        write: "WITH new_events AS (
+        // statement, for each costs as much as some events. Topics and partitions are there: it is no UPDATE … FROM,
+        // which the planner may make a scan of all of them.
+        write: "WITH parts AS (
+                    SELECT * FROM unnest($22::integer[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
+                                         $27::bigint[], $28::bigint[], $29::bigint[])
+                        AS n(partition, first_offset, last_offset, processed_at, topics, stored, duplicates,
+                             conflicts)),
+                new_events AS (
                     INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                         timestamp, payload, sequence, content_type, attributes, processed_at)
-                    SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                    SELECT n.partition, n.\"offset\", n.topic_id, n.seq, n.event_id, n.source,
                            CASE WHEN n.by_source THEN n.source ELSE '' END,
-                           n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, $3
-                    FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
-                                $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[])
-                        WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp,
-                                             payload, sequence, content_type, attributes, at)),
+                           n.timestamp, n.payload, n.sequence, n.content_type, n.attributes, n.processed_at
+                    FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+                                $7::boolean[], $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[],
+                                $13::bigint[])
+                        AS n(partition, \"offset\", topic_id, seq, event_id, source, by_source, timestamp,
+                             payload, sequence, content_type, attributes, processed_at)),
                 old_topics AS (
                     INSERT INTO topics AS t (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                         purged_offset, duplicates, conflicts)
-                    SELECT $1, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates, n.conflicts
-                    FROM unnest($14::bigint[], $15::text[], $16::integer[], $17::integer[], $18::bigint[],
-                                $19::bigint[], $20::bigint[])
-                        AS n(topic_id, name, slot, scope, last_seq, duplicates, conflicts)
+                    SELECT n.partition, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates,
+                           n.conflicts
+                    FROM unnest($14::integer[], $15::bigint[], $16::text[], $17::integer[], $18::integer[],
+                                $19::bigint[], $20::bigint[], $21::bigint[])
+                        AS n(partition, topic_id, name, slot, scope, last_seq, duplicates, conflicts)
                     ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
                         duplicates = t.duplicates + excluded.duplicates,
                         conflicts = t.conflicts + excluded.conflicts),
                 attempt AS (
                     INSERT INTO appends (partition, attempt_id, first_offset, last_offset, at)
-                    VALUES ($1, $21, $2 + 1, $22, $23))
-                UPDATE partitions SET last_offset = $22, last_processed_at = $3, topics = topics + $24,
-                    stored = stored + $25, duplicates = duplicates + $26, conflicts = conflicts + $27
-                WHERE partition = $1",
+                    SELECT partition, $30, first_offset, last_offset, $31 FROM parts)
+                INSERT INTO partitions AS p (partition, last_offset, last_processed_at, topics, stored, duplicates,
+                    conflicts)
+                SELECT partition, last_offset, processed_at, topics, stored, duplicates, conflicts FROM parts
+                ON CONFLICT (partition) DO UPDATE SET last_offset = excluded.last_offset,
+                    last_processed_at = excluded.last_processed_at, topics = p.topics + excluded.topics,
+                    stored = p.stored + excluded.stored, duplicates = p.duplicates + excluded.duplicates,
+                    conflicts = p.conflicts + excluded.conflicts",
         // A write, so that the commit waits for the disk and the standbys as the first one should have.
-        touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = $1 AND attempt_id = $2",
+        touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = ANY($1) AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
-                            SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT 200))",
+                            SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT $3))",
         purgeable: "SELECT topic_id, last_seq, purged_seq, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         oldest: "SELECT \"offset\", seq, octet_length(payload) FROM events
                  WHERE partition = $1 AND topic_id + 0 = $2 AND \"offset\" > $3 AND seq IS NOT NULL
@@ -181,9 +231,9 @@ statements! {
                                   e.source, e.timestamp, e.sequence, e.content_type, e.attributes
                            FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
                                AS k(topic, event_id, source, payload_bytes, at)
-                           CROSS JOIN LATERAL (", topic_named!(), ") AS t
+                           CROSS JOIN LATERAL (", topic_named!("$1"), ") AS t
                            CROSS JOIN LATERAL (",
-                           identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
+                           identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                           timestamp, payload, digest, sequence, content_type, attributes, processed_at)
                       SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
@@ -241,7 +291,7 @@ statements! {
                FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
                JOIN topics t ON t.partition = $1 AND t.name = k.topic
                CROSS JOIN LATERAL (",
-               identity!("t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
+               identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
                  WHERE name > $1 ORDER BY name LIMIT $2",
         end: "SELECT last_offset FROM partitions WHERE partition = $1",

@@ -28,7 +28,7 @@ pub enum Failure {
     Panic,
 }
 
-/// Wraps a store; everything but [`DedupStore::append`] goes straight to it.
+/// Wraps a store; everything but [`DedupStore::append`] and [`DedupStore::append_across`] goes straight to it.
 pub struct FaultyStore {
     inner: Arc<dyn DedupStore>,
     plan: Mutex<Plan>,
@@ -85,6 +85,34 @@ impl FaultyStore {
         let at = plan.failures.iter().position(|(at, _)| *at == number)?;
         Some(plan.failures.swap_remove(at).1)
     }
+
+    fn append_or_fail(
+        &self,
+        append: impl FnOnce() -> Result<Vec<Receipt>, StoreError>,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let reason = || "as planned".to_owned();
+        match self.begin() {
+            None => append(),
+            Some(Failure::Unavailable) => Err(StoreError::Unavailable { reason: reason(), source: None }),
+            Some(Failure::NoSpace) => Err(StoreError::NoSpace { reason: reason(), source: None }),
+            Some(Failure::Corrupt) => Err(StoreError::Corrupt { what: reason(), source: None }),
+            Some(Failure::LostReply) => {
+                append()?;
+                Err(StoreError::Unavailable { reason: reason(), source: None })
+            }
+            Some(Failure::MissingReceipt) => {
+                let mut receipts = append()?;
+                receipts.pop();
+                Ok(receipts)
+            }
+            Some(Failure::SurplusReceipt) => {
+                let mut receipts = append()?;
+                receipts.extend(receipts.last().copied());
+                Ok(receipts)
+            }
+            Some(Failure::Panic) => panic!("as planned"),
+        }
+    }
 }
 
 impl DedupStore for FaultyStore {
@@ -98,28 +126,11 @@ impl DedupStore for FaultyStore {
         attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
-        let reason = || "as planned".to_owned();
-        match self.begin() {
-            None => self.inner.append(partition, attempt, events),
-            Some(Failure::Unavailable) => Err(StoreError::Unavailable { reason: reason(), source: None }),
-            Some(Failure::NoSpace) => Err(StoreError::NoSpace { reason: reason(), source: None }),
-            Some(Failure::Corrupt) => Err(StoreError::Corrupt { what: reason(), source: None }),
-            Some(Failure::LostReply) => {
-                self.inner.append(partition, attempt, events)?;
-                Err(StoreError::Unavailable { reason: reason(), source: None })
-            }
-            Some(Failure::MissingReceipt) => {
-                let mut receipts = self.inner.append(partition, attempt, events)?;
-                receipts.pop();
-                Ok(receipts)
-            }
-            Some(Failure::SurplusReceipt) => {
-                let mut receipts = self.inner.append(partition, attempt, events)?;
-                receipts.extend(receipts.last().copied());
-                Ok(receipts)
-            }
-            Some(Failure::Panic) => panic!("as planned"),
-        }
+        self.append_or_fail(|| self.inner.append(partition, attempt, events))
+    }
+
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.append_or_fail(|| self.inner.append_across(attempt, events))
     }
 
     fn prepare(&self, batch: &mut Batch) {

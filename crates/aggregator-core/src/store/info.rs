@@ -67,6 +67,9 @@ pub struct StoreInfo {
     pub durability: Durability,
     /// How many append orders it has.
     pub partitions: Partitions,
+    /// Whether it takes events of several partitions in one commit:
+    /// [`DedupStore::append_across`](super::DedupStore::append_across).
+    pub commits_across: bool,
     /// The stores it is a copy of, from the first to the last.
     pub ancestors: Vec<Ancestor>,
 }

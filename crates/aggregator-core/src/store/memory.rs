@@ -18,7 +18,7 @@ use crate::store::{
     check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Timestamp, Topic};
+use crate::{EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Topic};
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
 /// what durability costs. It grows with everything it ever stored.
@@ -43,6 +43,7 @@ impl MemoryStore {
                 id: StoreId::new(),
                 durability: Durability::Volatile,
                 partitions,
+                commits_across: true,
                 ancestors: Vec::new(),
             },
             clock: system_clock(),
@@ -97,20 +98,35 @@ impl DedupStore for MemoryStore {
     fn append(
         &self,
         partition: Partition,
-        _attempt: AttemptId,
+        attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        let (receipts, last_offset) = {
+        self.append_across(attempt, events)
+    }
+
+    fn append_across(
+        &self,
+        _attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let mut receipts = Vec::with_capacity(events.len());
+        let mut last_offsets = BTreeMap::new();
+        {
             let mut state = self.state()?;
             state.check_topics(events.iter().map(EventRef::topic), self.max_topics)?;
-            let rows = &mut state.partitions[usize::from(partition.0)];
-            let now = rows.last_processed_at.unwrap_or(Timestamp::MIN).max((self.clock)());
-            rows.last_processed_at = Some(now);
-            let receipts: Vec<_> = events.iter().map(|event| state.append(partition, now, event)).collect();
-            (receipts, state.partitions[usize::from(partition.0)].rows.len() as u64)
-        };
-        if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
+            let clock = (self.clock)();
+            for event in events {
+                let partition = self.info.partitions.of(event.topic());
+                let receipt = state.append(partition, clock, event);
+                if receipt.outcome == Outcome::Stored {
+                    let rows = &state.partitions[usize::from(partition.0)].rows;
+                    last_offsets.insert(partition, rows.len() as u64);
+                }
+                receipts.push(receipt);
+            }
+        }
+        for (partition, last_offset) in last_offsets {
             announce(&self.callbacks, partition, last_offset);
         }
         Ok(receipts)

@@ -136,6 +136,7 @@ impl SqliteStore {
             id: opened.id,
             durability: Durability::Fsync,
             partitions: Partitions::ONE,
+            commits_across: false,
             ancestors: opened.ancestors,
         };
         let manager = connector

@@ -1,6 +1,7 @@
 //! The PostgreSQL store against the contract, and against what happens to databases.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod across;
 mod attempts;
 mod conformance;
 mod edges;

@@ -1,6 +1,7 @@
 //! What a node remembers of topics, and how identities are looked up.
 
-use aggregator_core::{DedupStore as _, Outcome};
+use aggregator_core::{DedupStore as _, Outcome, Partitions};
+use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 
 use crate::support::{append, await_that, events, open, options, stored};
@@ -32,14 +33,22 @@ fn topics_that_are_not_what_a_node_remembers_are_asked_for_again() {
 
 #[test]
 fn identities_are_looked_up_by_their_own_index_in_a_table_that_was_never_analyzed() {
+    look_up_repeats(1);
+    // Eight at a time, in one commit.
+    look_up_repeats(8);
+}
+
+fn look_up_repeats(partitions: u16) {
     const EVENTS: u32 = 2_000;
     let Some(server) = TestServer::shared() else { return };
-    let options = options();
+    let options = PostgresOptions { partitions: Partitions::new(partitions), ..options() };
     let store = open(&server.url(), &options);
     server.sql(&format!("ALTER TABLE {}.events SET (autovacuum_enabled = off)", options.schema));
     for repeats in [false, true] {
         for first in (0..EVENTS).step_by(50) {
-            let new = stored(&append(&store, &events("t", first..first + 50)));
+            let topic = |id| format!("topic-{}", id % 20);
+            let batch: Vec<_> = (first..first + 50).flat_map(|id| events(&topic(id), [id])).collect();
+            let new = stored(&append(&store, &batch));
             assert_eq!(new == 0, repeats);
         }
     }

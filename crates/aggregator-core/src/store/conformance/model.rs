@@ -18,7 +18,7 @@ use self::operation::{Draft, Name, Operation, TOPICS};
 use self::reference::Reference;
 use self::walk::Walk;
 use super::{Backend, Case, Options, cases, query};
-use crate::{AttemptId, DedupStore, Event, Partition, Query, StoreStats, Timestamp, Topic};
+use crate::{AttemptId, DedupStore, Event, Partition, Query, Receipt, StoreStats, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
 
@@ -136,17 +136,50 @@ impl<'b> Run<'b> {
         for draft in drafts {
             parts.entry(partitions.of(draft.topic)).or_default().push(draft);
         }
-        let now = self.clock.load(Ordering::SeqCst);
+        // Both ways, where there are two.
+        if self.store().info().commits_across && drafts.len().is_multiple_of(2) {
+            return self.append_across(drafts, &parts);
+        }
         for (partition, drafts) in parts {
             let events: Vec<_> = drafts.iter().map(|draft| draft.event()).collect();
             let views: Vec<_> = events.iter().map(Event::view).collect();
             let answer = self.store().append(partition, AttemptId::new(), &views);
-            self.reference.append(partition, now, &drafts, answer)?;
-            let everything = Query { limit: Query::MAX_LIMIT, ..query("*") };
-            let read = self.store().read(&everything).unwrap().events;
-            self.reference.learn_offsets(&read)?;
+            if let Some(receipts) = self.reference.judge(&drafts, answer)? {
+                self.take(partition, &drafts, &receipts)?;
+                self.learn_offsets()?;
+            }
         }
         Ok(())
+    }
+
+    fn append_across(
+        &mut self,
+        drafts: &[Draft],
+        parts: &BTreeMap<Partition, Vec<&Draft>>,
+    ) -> TestCaseResult {
+        let events: Vec<_> = drafts.iter().map(Draft::event).collect();
+        let views: Vec<_> = events.iter().map(Event::view).collect();
+        let answer = self.store().append_across(AttemptId::new(), &views);
+        let all: Vec<_> = drafts.iter().collect();
+        let Some(receipts) = self.reference.judge(&all, answer)? else { return Ok(()) };
+        let partitions = self.store().partitions();
+        for (&partition, part) in parts {
+            let of_part =
+                all.iter().zip(&receipts).filter(|(draft, _)| partitions.of(draft.topic) == partition);
+            let receipts: Vec<_> = of_part.map(|(_, receipt)| *receipt).collect();
+            self.take(partition, part, &receipts)?;
+        }
+        self.learn_offsets()
+    }
+
+    fn take(&mut self, partition: Partition, drafts: &[&Draft], receipts: &[Receipt]) -> TestCaseResult {
+        self.reference.take(partition, self.clock.load(Ordering::SeqCst), drafts, receipts)
+    }
+
+    fn learn_offsets(&mut self) -> TestCaseResult {
+        let everything = Query { limit: Query::MAX_LIMIT, ..query("*") };
+        let read = self.store().read(&everything).unwrap().events;
+        self.reference.learn_offsets(&read)
     }
 
     fn read_on(&mut self, walk: usize, limit: usize, pages: usize) -> TestCaseResult {

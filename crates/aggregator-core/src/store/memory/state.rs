@@ -102,8 +102,11 @@ impl State {
         if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
     }
 
-    pub(super) fn append(&mut self, partition: Partition, now: Timestamp, event: &EventRef<'_>) -> Receipt {
+    /// At this time, unless the partition's is later.
+    pub(super) fn append(&mut self, partition: Partition, clock: Timestamp, event: &EventRef<'_>) -> Receipt {
         let rows = &mut self.partitions[usize::from(partition.0)];
+        let now = rows.last_processed_at.map_or(clock, |last| last.max(clock));
+        rows.last_processed_at = Some(now);
         let name = Topic::new(event.topic()).expect("an event's topic was checked");
         let topic = self.topics.entry(name).or_insert_with(|| TopicState::new(event.scope()));
         let key = (

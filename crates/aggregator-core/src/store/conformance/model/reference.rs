@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
-use proptest::test_runner::TestCaseResult;
+use proptest::test_runner::{TestCaseError, TestCaseResult};
 use proptest::{prop_assert, prop_assert_eq};
 
 use super::MAX_TOPICS;
@@ -55,29 +55,37 @@ impl Reference {
         Self { partitions, topics: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
-    /// Judges the answer to an append to one partition, and takes its events in.
-    pub(super) fn append(
-        &mut self,
-        partition: Partition,
-        now: i64,
+    /// Judges whether an append had to be refused, or what receipts it came to.
+    pub(super) fn judge(
+        &self,
         drafts: &[&Draft],
         answer: Result<Vec<Receipt>, StoreError>,
-    ) -> TestCaseResult {
+    ) -> Result<Option<Vec<Receipt>>, TestCaseError> {
         let new: HashSet<_> = drafts.iter().map(|draft| draft.topic).collect();
         let new: HashSet<_> = new.into_iter().filter(|topic| !self.topics.contains_key(topic)).collect();
         if self.topics.len() + new.len() > MAX_TOPICS {
             let Err(StoreError::Invalid(faults)) = &answer else {
                 prop_assert!(false, "a topic too many was not refused: {answer:?}");
-                return Ok(());
+                return Ok(None);
             };
             let refused = |fault: &crate::Fault| fault.index.is_some_and(|i| new.contains(drafts[i].topic));
             prop_assert!(!faults.is_empty() && faults.iter().all(refused), "{faults:?}");
-            return Ok(());
+            return Ok(None);
         }
         prop_assert!(answer.is_ok(), "an append failed: {answer:?}");
         let receipts = answer.unwrap_or_default();
         prop_assert_eq!(receipts.len(), drafts.len());
+        Ok(Some(receipts))
+    }
 
+    /// Takes in the events that were appended to one partition, and judges their receipts.
+    pub(super) fn take(
+        &mut self,
+        partition: Partition,
+        now: i64,
+        drafts: &[&Draft],
+        receipts: &[Receipt],
+    ) -> TestCaseResult {
         let before = self.taken.get(&partition).copied().unwrap_or(NOTHING_TAKEN);
         let stored = receipts.iter().find(|receipt| receipt.outcome == Outcome::Stored);
         let at = stored.map_or(Timestamp::MIN, |receipt| receipt.processed_at);

@@ -1,0 +1,175 @@
+//! The first round trip of an append: takes the partitions' locks and learns all that is known of the events.
+
+use std::collections::HashMap;
+
+use aggregator_core::{EventRef, Scope, Timestamp};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::Append;
+use crate::details::{digest_of, sequence};
+use crate::fault::{Failure, Result, get, get_u64, signed};
+use crate::group::{Group, Kept, Known, KnownPart, Original, TopicRow, column, scope};
+use crate::pipeline::pipelined4;
+use crate::session::Session;
+use crate::tail::Tail;
+
+/// Identities to be asked for, column by column.
+#[derive(Default)]
+struct Asked<'e> {
+    /// In the group.
+    positions: Vec<usize>,
+    partitions: Vec<i32>,
+    topic_ids: Vec<i64>,
+    event_ids: Vec<&'e str>,
+    source_keys: Vec<&'e str>,
+    lengths: Vec<i64>,
+}
+
+impl<'e> Asked<'e> {
+    /// Those of the topics that have an id here; there is an item for each topic of the group.
+    fn new(group: &Group<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
+        let mut asked = Self::default();
+        for (run, topic) in group.topics.iter().zip(topics) {
+            let Some((id, scope)) = topic else { continue };
+            let events = &group.sorted[run.events.clone()];
+            asked.positions.extend(run.events.clone());
+            asked.partitions.extend(events.iter().map(|_| column(run.partition)));
+            asked.topic_ids.extend(events.iter().map(|_| id));
+            asked.event_ids.extend(events.iter().map(EventRef::event_id));
+            asked.source_keys.extend(events.iter().map(|event| scope.key(event.source())));
+            asked.lengths.extend(events.iter().map(|event| signed(event.payload().len() as u64)));
+        }
+        asked
+    }
+}
+
+impl Append<'_, '_> {
+    pub(super) async fn begin(&self, session: &Session) -> Result<Known> {
+        let names: Vec<_> = self.group.topics.iter().map(|topic| topic.name).collect();
+        let guesses = self.topic_ids.of(&names);
+        let asked = Asked::new(&self.group, guesses.iter().copied());
+        let ((), tails, topics, mut originals) = pipelined4(
+            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            self.lock(session),
+            self.topics(session, &names),
+            self.originals(session, &asked),
+        )
+        .await?;
+        let tails = Tail::all(&self.partitions, &tails, self.options)?;
+        let clock = tails.iter().map(|tail| tail.clock).max().unwrap_or(Timestamp::MIN);
+        let parts = self.parts(&tails, clock, &topics)?;
+        let topics = topics.iter().filter_map(|row| topic(row).transpose()).collect::<Result<_>>()?;
+        self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
+        Ok(Known { clock, parts, topics, originals })
+    }
+
+    async fn lock(&self, session: &Session) -> Result<Vec<Row>> {
+        let statements = session.statements.append();
+        match self.partitions.as_slice() {
+            [one] => session.query(&statements.lock, &[one]).await,
+            several => session.query(&statements.lock_several, &[&several]).await,
+        }
+    }
+
+    /// The attempt, if it was made before, and the topics that are known.
+    async fn topics(&self, session: &Session, names: &[&str]) -> Result<Vec<Row>> {
+        let statements = session.statements.append();
+        let attempt = &self.attempt.as_slice();
+        match self.partitions.as_slice() {
+            [one] => session.query(&statements.topics, &[one, attempt, &names]).await,
+            several => {
+                let partitions: Vec<_> =
+                    self.group.topics.iter().map(|topic| column(topic.partition)).collect();
+                let parameters: [&(dyn ToSql + Sync); 4] = [&several, attempt, &partitions, &names];
+                session.query(&statements.topics_several, &parameters).await
+            }
+        }
+    }
+
+    /// What is stored under these identities, by position in the group.
+    async fn originals(&self, session: &Session, asked: &Asked<'_>) -> Result<HashMap<usize, Original>> {
+        if asked.positions.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let statements = session.statements.append();
+        let (statement, partition): (_, &(dyn ToSql + Sync)) = match self.partitions.as_slice() {
+            [one] => (&statements.originals, one),
+            _ => (&statements.originals_several, &asked.partitions),
+        };
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [partition, &asked.topic_ids, &asked.event_ids, &asked.source_keys, &asked.lengths];
+        let rows = session.query(statement, &parameters).await?;
+        rows.iter().map(|row| original(row, &asked.positions)).collect()
+    }
+
+    /// Asks for the identities of topics that were not known, or are not what they were thought to be.
+    async fn ask_again(
+        &self,
+        session: &Session,
+        names: &[&str],
+        guesses: &[Option<(i64, Scope)>],
+        topics: &HashMap<String, TopicRow>,
+        originals: &mut HashMap<usize, Original>,
+    ) -> Result<()> {
+        let truth = names.iter().map(|&name| topics.get(name).map(|topic| (topic.id, topic.scope)));
+        let asked = Asked::new(
+            &self.group,
+            truth.clone().zip(guesses).map(|(truth, &guess)| truth.filter(|_| truth != guess)),
+        );
+        for ((topic, truth), &guess) in self.group.topics.iter().zip(truth).zip(guesses) {
+            if truth == guess {
+                continue;
+            }
+            if guess.is_some() {
+                originals.retain(|position, _| !topic.events.contains(position));
+            }
+            if let Some(truth) = truth {
+                self.topic_ids.learn(topic.name, truth);
+            }
+        }
+        originals.extend(self.originals(session, &asked).await?);
+        Ok(())
+    }
+
+    /// What is known of the partitions. They have one time, but for those that are ahead of it.
+    fn parts(&self, tails: &[Tail], clock: Timestamp, rows: &[Row]) -> Result<Vec<KnownPart>> {
+        let mut attempts = HashMap::new();
+        for row in rows {
+            if let Some(partition) = get::<Option<i32>>(row, 0)? {
+                attempts.insert(partition, get_u64(row, 1)?..=get_u64(row, 2)?);
+            }
+        }
+        let parts = self.group.partitions.iter().zip(tails).map(|(&partition, tail)| KnownPart {
+            partition,
+            last_offset: tail.last_offset,
+            topic_count: tail.topic_count,
+            now: clock.max(tail.newest),
+            replayed: attempts.remove(&column(partition)),
+        });
+        Ok(parts.collect())
+    }
+}
+
+/// None in a row that is there for the attempt.
+fn topic(row: &Row) -> Result<Option<(String, TopicRow)>> {
+    let Some(name) = get(row, 3)? else { return Ok(None) };
+    let topic = TopicRow { id: get(row, 4)?, scope: scope(get(row, 5)?)?, last_seq: get_u64(row, 6)? };
+    Ok(Some((name, topic)))
+}
+
+/// `positions` are those of the identities that were asked for.
+fn original(row: &Row, positions: &[usize]) -> Result<(usize, Original)> {
+    // Ordinals begin at 1.
+    let at = usize::try_from(get_u64(row, 0)?).ok().and_then(|at| positions.get(at.checked_sub(1)?));
+    let &position = at.ok_or_else(|| Failure::corrupt("an identity was found that was not asked for"))?;
+    let purged: bool = get(row, 4)?;
+    let kept = if purged { Kept::Digest(digest_of(row, 5)?) } else { Kept::Payload(get(row, 6)?) };
+    let original = Original {
+        offset: get_u64(row, 1)?,
+        seq: sequence(row, 2)?,
+        processed_at: Timestamp::from_micros(get(row, 3)?),
+        kept,
+    };
+    Ok((position, original))
+}
