@@ -1,5 +1,6 @@
 //! How much may wait to be committed: events and bytes, over all partitions together.
 
+use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::{Arc, PoisonError};
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,26 @@ pub(crate) struct Weight {
 impl Weight {
     fn fits(self, capacity: Self) -> bool {
         self.events <= capacity.events && self.bytes <= capacity.bytes
+    }
+}
+
+impl Add for Weight {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { events: self.events + other.events, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl AddAssign for Weight {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Weight {
+    fn sub_assign(&mut self, other: Self) {
+        *self = Self { events: self.events - other.events, bytes: self.bytes - other.bytes };
     }
 }
 
@@ -54,15 +75,12 @@ impl Admission {
 
     /// Reserves all of `parts`, one reservation each, or nothing.
     pub(crate) fn reserve(self: &Arc<Self>, parts: &[Weight]) -> Result<Vec<Reservation>, Refused> {
-        let total = parts.iter().fold(Weight::default(), |total, part| Weight {
-            events: total.events + part.events,
-            bytes: total.bytes + part.bytes,
-        });
+        let total = parts.iter().fold(Weight::default(), |total, &part| total + part);
         if !total.fits(self.capacity) {
             return Err(Refused::TooLarge);
         }
         let mut used = self.lock();
-        let after = Weight { events: used.events + total.events, bytes: used.bytes + total.bytes };
+        let after = *used + total;
         if !after.fits(self.capacity) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::Full);
@@ -88,9 +106,7 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut used = self.admission.lock();
-        used.events -= self.weight.events;
-        used.bytes -= self.weight.bytes;
+        *self.admission.lock() -= self.weight;
     }
 }
 

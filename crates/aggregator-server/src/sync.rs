@@ -5,12 +5,23 @@
 mod explored;
 
 #[cfg(shuttle)]
-pub(crate) use explored::{Instant, mpsc, thread};
+pub(crate) use explored::{Instant, thread, wait_for};
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
+pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic, mpsc};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(shuttle))]
 pub(crate) use std::thread;
 #[cfg(not(shuttle))]
 pub(crate) use std::time::Instant;
+
+/// Waits until it is notified, or for so long. `mutex` is that of the guard.
+#[cfg(not(shuttle))]
+pub(crate) fn wait_for<'a, T>(
+    changed: &Condvar,
+    _mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    limit: std::time::Duration,
+) -> MutexGuard<'a, T> {
+    changed.wait_timeout(guard, limit).unwrap_or_else(std::sync::PoisonError::into_inner).0
+}

@@ -1,28 +1,26 @@
-//! The threads that append: each owns the queues of some partitions, takes all that waits, appends it
-//! as one group, and hands the receipts back.
+//! The threads that append: each takes all that waits in some partitions, appends it as one group, and hands the
+//! receipts back.
 
 mod decided;
 mod group;
+mod queue;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 
-use std::collections::VecDeque;
 use std::ops::{Deref, Range};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aggregator_core::{Batch, DedupStore, Partition, Receipt, StoreError};
 use tokio::sync::oneshot;
 use tracing::error;
 
 use crate::Config;
-use crate::admission::Reservation;
+use crate::admission::{Reservation, Weight};
 use crate::health::Health;
-use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Instant, Mutex};
 
 use self::decided::Decided;
+use self::queue::{Queue, Rules};
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
 pub(crate) type Appended = Result<Receipts, Arc<StoreError>>;
@@ -69,6 +67,10 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    fn weight(&self) -> Weight {
+        Weight { events: self.indices.len(), bytes: self.bytes }
+    }
+
     fn answer(self, appended: Appended) {
         // The room is given back first: whoever has the reply may look at the queue.
         drop(self.reservation);
@@ -79,14 +81,9 @@ impl Job {
     }
 }
 
-enum Message {
-    Job(Job),
-    /// Finish what came before, then end.
-    Stop,
-}
-
 pub(crate) struct Workers {
-    queues: Vec<Sender<Message>>,
+    queue: Arc<Queue>,
+    count: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
     decided: Arc<Decided>,
 }
@@ -98,33 +95,42 @@ impl Workers {
         config: &Config,
         health: &Arc<Health>,
     ) -> std::io::Result<Self> {
-        let count = config.workers.get().min(usize::from(store.partitions().count()));
-        let decided = Arc::new(Decided::default());
-        let mut workers =
-            Self { queues: Vec::new(), threads: Mutex::default(), decided: Arc::clone(&decided) };
+        let partitions = store.partitions().count();
+        let count = config.workers.get().min(usize::from(partitions));
+        let rules = Rules {
+            across: store.info().commits_across,
+            group: Weight { events: config.group_events.get(), bytes: config.group_bytes.0 },
+        };
+        let mut workers = Self {
+            queue: Arc::new(Queue::new(partitions, count, rules)),
+            count,
+            threads: Mutex::default(),
+            decided: Arc::default(),
+        };
         for number in 0..count {
-            let (queue, jobs) = channel();
             let worker = Worker {
                 store: Arc::clone(store),
                 health: Arc::clone(health),
-                decided: Arc::clone(&decided),
-                jobs,
-                group_events: config.group_events.get(),
-                group_bytes: config.group_bytes.0,
-                next: VecDeque::new(),
-                kept: 0,
-                rest_until: None,
-                pause: FIRST_PAUSE,
+                decided: Arc::clone(&workers.decided),
+                kept: Vec::new(),
             };
-            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(|| worker.run())?;
-            workers.queues.push(queue);
-            workers.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+            let queue = Arc::clone(&workers.queue);
+            let name = format!("worker-{number}");
+            match thread::Builder::new().name(name).spawn(move || worker.run(&queue)) {
+                Ok(thread) => {
+                    workers.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+                }
+                Err(error) => {
+                    workers.queue.stop();
+                    return Err(error);
+                }
+            }
         }
         Ok(workers)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.queues.len()
+        self.count
     }
 
     /// What they have decided since the start.
@@ -132,11 +138,10 @@ impl Workers {
         self.decided.totals()
     }
 
-    /// Queues a job. If its worker has ended, the job's reply is dropped, and that is the answer.
-    pub(crate) fn send(&self, job: Job) {
-        let queue = &self.queues[usize::from(job.partition.0) % self.queues.len()];
-        if queue.send(Message::Job(job)).is_err() {
-            error!("a job came after its worker had ended");
+    /// Queues the jobs of a request. If all workers have ended, their replies are dropped, and that is the answer.
+    pub(crate) fn send(&self, jobs: Vec<Job>) {
+        if self.queue.send(jobs).is_err() {
+            error!("jobs came after the workers had ended");
         }
     }
 
@@ -149,101 +154,34 @@ impl Workers {
 
     /// Tells the workers to finish what is queued, and who they are.
     fn dismiss(&self) -> Vec<JoinHandle<()>> {
-        for queue in &self.queues {
-            // A worker that has ended already needs no word.
-            let _ = queue.send(Message::Stop);
-        }
+        self.queue.stop();
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+impl Drop for Workers {
+    /// Whoever does not stop them has no use for them either.
+    fn drop(&mut self) {
+        self.queue.stop();
+    }
+}
 
 struct Worker {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     decided: Arc<Decided>,
-    jobs: Receiver<Message>,
-    group_events: usize,
-    group_bytes: usize,
-    /// Jobs that come next. Those that were acknowledged as queued and met a store that could not take
-    /// them come back here until it can.
-    next: VecDeque<Job>,
-    /// How many of them, at the head, came back from the group at hand.
-    kept: usize,
-    /// Until when the store is left alone after such a failure.
-    rest_until: Option<Instant>,
-    /// How long it is left alone the next time.
-    pause: Duration,
+    /// What was acknowledged as queued and met a store that could not take it in this turn: it is tried again.
+    kept: Vec<Job>,
 }
 
 impl Worker {
-    fn run(mut self) {
-        let mut stopping = false;
-        loop {
-            let mut group = self.gather(&mut stopping);
-            if group.is_empty() {
-                if stopping {
-                    return;
-                }
-                continue;
-            }
-            self.kept = 0;
-            // Stable: what came first within a partition stays first.
-            group.sort_by_key(|job| job.partition);
-            while let Some(first) = group.first() {
-                let partition = first.partition;
-                let others = group.split_off(group.partition_point(|job| job.partition == partition));
-                self.append(partition, std::mem::replace(&mut group, others));
-            }
-        }
-    }
-
-    /// All that waits, up to the limits of a group, but one job at least; what came back comes first. Blocks until there
-    /// is something, or the stop: it is empty only if nothing is left, of what came back either.
-    fn gather(&mut self, stopping: &mut bool) -> Vec<Job> {
-        self.wait(stopping);
-        let mut group = Vec::new();
-        let (mut events, mut bytes) = (0, 0);
-        while group.is_empty() || (events < self.group_events && bytes < self.group_bytes) {
-            let job = match self.next.pop_front() {
-                Some(job) => job,
-                None => match self.jobs.try_recv() {
-                    Ok(Message::Job(job)) => job,
-                    Ok(Message::Stop) | Err(TryRecvError::Disconnected) => {
-                        *stopping = true;
-                        break;
-                    }
-                    Err(TryRecvError::Empty) => break,
-                },
-            };
-            events += job.indices.len();
-            bytes += job.bytes;
-            group.push(job);
-        }
-        group
-    }
-
-    /// Until there is a job to begin with, and the store has had its rest.
-    fn wait(&mut self, stopping: &mut bool) {
-        while let Some(rest) = self.rest_until.map(|until| until.saturating_duration_since(Instant::now())) {
-            if rest.is_zero() {
-                self.rest_until = None;
-                break;
-            }
-            match self.jobs.recv_timeout(rest) {
-                Ok(Message::Job(job)) => self.next.push_back(job),
-                Ok(Message::Stop) => *stopping = true,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(rest),
-            }
-        }
-        if self.next.is_empty() && !*stopping {
-            match self.jobs.recv() {
-                Ok(Message::Job(job)) => self.next.push_back(job),
-                Ok(Message::Stop) | Err(_) => *stopping = true,
-            }
+    fn run(mut self, queue: &Queue) {
+        let _present = queue.enter();
+        let mut before = None;
+        while let Some(mut turn) = queue.next(before) {
+            self.append(std::mem::take(&mut turn.jobs));
+            turn.kept = std::mem::take(&mut self.kept);
+            before = Some(turn);
         }
     }
 }

@@ -183,21 +183,22 @@ fn send(
         ),
     })?;
     let mut replies = Vec::new();
-    for (part, reservation) in parts.iter().zip(reservations) {
+    let jobs = parts.iter().zip(reservations).map(|(part, reservation)| {
         let reply = wait.then(|| {
             let (reply, receiver) = oneshot::channel();
             replies.push(receiver);
             reply
         });
-        app.workers.send(Job {
+        Job {
             partition: part.partition,
             batch: Arc::clone(batch),
             indices: part.indices.clone(),
             bytes: share(part),
             reservation,
             reply,
-        });
-    }
+        }
+    });
+    app.workers.send(jobs.collect());
     Ok(replies)
 }
 

@@ -1,8 +1,11 @@
-//! What shuttle lacks: time, and channels that drop what nobody will receive.
+//! What shuttle lacks: time.
 
 use std::cell::Cell;
 use std::ops::Add;
+use std::sync::PoisonError;
 use std::time::Duration;
+
+use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
 std::thread_local! {
     /// Shuttle's threads are tasks of one real one.
@@ -32,59 +35,17 @@ impl Add<Duration> for Instant {
 }
 
 pub(crate) mod thread {
-    use std::time::Duration;
-
-    pub(crate) use shuttle::thread::{Builder, JoinHandle, yield_now};
-
-    use super::NOW;
-
-    pub(crate) fn sleep(duration: Duration) {
-        yield_now();
-        NOW.set(NOW.get() + duration);
-    }
+    pub(crate) use shuttle::thread::{Builder, JoinHandle};
 }
 
-pub(crate) mod mpsc {
-    use std::time::Duration;
-
-    use shuttle::sync::mpsc;
-    pub(crate) use shuttle::sync::mpsc::{RecvError, RecvTimeoutError, Sender, TryRecvError};
-
-    use super::thread;
-
-    pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
-        let (sender, receiver) = mpsc::channel();
-        (sender, Receiver(receiver))
-    }
-
-    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
-
-    impl<T> Receiver<T> {
-        pub(crate) fn recv(&self) -> Result<T, RecvError> {
-            self.0.recv()
-        }
-
-        pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
-            self.0.try_recv()
-        }
-
-        /// How much the others do before it is over is the schedule's choice.
-        pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-            thread::yield_now();
-            self.0.try_recv().map_err(|error| match error {
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-                TryRecvError::Empty => {
-                    thread::sleep(timeout);
-                    RecvTimeoutError::Timeout
-                }
-            })
-        }
-    }
-
-    impl<T> Drop for Receiver<T> {
-        /// The standard library's receiver drops what was sent to it, shuttle's does not.
-        fn drop(&mut self) {
-            while !std::thread::panicking() && self.0.try_recv().is_ok() {}
-        }
-    }
+/// How much the others do before it is over is the schedule's choice; a notification does not shorten it.
+pub(crate) fn wait_for<'a, T>(
+    _changed: &Condvar,
+    mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+) -> MutexGuard<'a, T> {
+    drop(guard);
+    NOW.set(NOW.get() + limit);
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

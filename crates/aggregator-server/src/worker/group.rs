@@ -6,18 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aggregator_core::fail_point::{self, FailPoint};
-use aggregator_core::{AttemptId, DedupStore, Fault, Partition, Receipt, StoreError};
+use aggregator_core::{AttemptId, DedupStore, Fault, Receipt, StoreError};
 use tracing::{debug, error, warn};
 
-use super::{FIRST_PAUSE, Job, LONGEST_PAUSE, Receipts, Worker};
+use super::{Job, Receipts, Worker};
 use crate::health;
 use crate::mutation;
-use crate::sync::Instant;
 
 impl Worker {
-    /// Appends jobs of one partition. Together they are a group, or a part of one that follows what was
-    /// appended of it before.
-    pub(super) fn append(&mut self, partition: Partition, mut jobs: Vec<Job>) {
+    /// Appends jobs that go into one commit, sorted by partition. Together they are a group, or a part of one
+    /// that follows what was appended of it before.
+    pub(super) fn append(&mut self, mut jobs: Vec<Job>) {
         if jobs.is_empty() {
             return;
         }
@@ -25,21 +24,24 @@ impl Worker {
             let reason = reason.to_owned();
             return self.refuse(jobs, StoreError::Poisoned { reason });
         }
-        if self.next.iter().take(self.kept).any(|job| job.partition == partition) {
+        let kept: HashSet<_> = self.kept.iter().map(|job| job.partition).collect();
+        if jobs.iter().any(|job| kept.contains(&job.partition)) {
+            let (behind, free) = jobs.into_iter().partition(|job| kept.contains(&job.partition));
             let reason = "it has not taken what came before".to_owned();
-            return self.refuse(jobs, StoreError::Unavailable { reason, source: None });
+            self.refuse(behind, StoreError::Unavailable { reason, source: None });
+            return self.append(free);
         }
         fail_point::acknowledge_early(|| mutation::answer_all(&mut jobs));
         // The jobs stay out of the store's reach: whatever happens there, they are answered.
-        let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, partition, &jobs)));
+        let result = catch_unwind(AssertUnwindSafe(|| append_group(&*self.store, &jobs)));
         let result = result.unwrap_or_else(|panic| {
             Err(StoreError::Poisoned { reason: format!("a worker panicked: {}", panic_message(&*panic)) })
         });
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
-            Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(partition, jobs, &faults),
+            Err(StoreError::Invalid(faults)) if jobs.len() > 1 => self.append_apart(jobs, &faults),
             Err(StoreError::Invalid(faults)) if jobs[0].reply.is_none() => {
-                jobs.into_iter().for_each(|job| self.append_rest(partition, job, &faults));
+                jobs.into_iter().for_each(|job| self.append_rest(job, &faults));
             }
             Err(error) => self.refuse(jobs, error),
         }
@@ -48,7 +50,7 @@ impl Worker {
     /// One request's fault must not be its neighbours': those without one stay together, each of the
     /// others is tried by itself. One that was answered when it was queued keeps its place, since its
     /// publisher counts on the order; one that is waited for has none yet, and comes last.
-    fn append_apart(&mut self, partition: Partition, jobs: Vec<Job>, faults: &[Fault]) {
+    fn append_apart(&mut self, jobs: Vec<Job>, faults: &[Fault]) {
         let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
         let mut end = 0;
         let (mut sound, mut last) = (Vec::new(), Vec::new());
@@ -61,19 +63,19 @@ impl Worker {
             } else if job.reply.is_some() {
                 last.push(job);
             } else {
-                self.append(partition, std::mem::take(&mut sound));
-                self.append(partition, vec![job]);
+                self.append(std::mem::take(&mut sound));
+                self.append(vec![job]);
             }
         }
-        self.append(partition, sound);
+        self.append(sound);
         for job in last {
-            self.append(partition, vec![job]);
+            self.append(vec![job]);
         }
     }
 
     /// A request that was answered when it was queued cannot be asked to mend itself: it loses the
     /// events the store refuses, and no others.
-    fn append_rest(&mut self, partition: Partition, mut job: Job, faults: &[Fault]) {
+    fn append_rest(&mut self, mut job: Job, faults: &[Fault]) {
         let bad: HashSet<usize> = faults.iter().filter_map(|fault| fault.index).collect();
         let before = job.indices.len();
         let mut at = 0..;
@@ -81,13 +83,12 @@ impl Worker {
         let lost = if bad.is_empty() { before } else { before - job.indices.len() };
         error!(events = lost, fault = %faults[0], "events that were acknowledged as queued are refused");
         if !bad.is_empty() && !job.indices.is_empty() {
-            self.append(partition, vec![job]);
+            self.append(vec![job]);
         }
     }
 
     fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
         FailPoint::BeforeReplies.reach();
-        self.pause = FIRST_PAUSE;
         let stored = self.decided.add(&receipts);
         debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
         let mut receipts = Receipts::of_group(receipts);
@@ -117,41 +118,30 @@ impl Worker {
             }
             (error, _) => Arc::new(error),
         };
-        let mut kept = Vec::new();
         for job in jobs {
             if job.reply.is_some() {
                 job.answer(Err(Arc::clone(&error)));
             } else if retryable {
-                kept.push(job);
+                self.kept.push(job);
             } else {
                 error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
-            }
-        }
-        if !kept.is_empty() {
-            // Behind what came before them and before what came after them: the order stays.
-            let later = self.next.split_off(self.kept);
-            self.kept += kept.len();
-            self.next.extend(kept);
-            self.next.extend(later);
-            if self.rest_until.is_none() {
-                self.rest_until = Some(Instant::now() + self.pause);
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
 }
 
 /// The receipts of all events of the jobs, one for each: jobs are answered by counting them out.
-fn append_group(
-    store: &dyn DedupStore,
-    partition: Partition,
-    jobs: &[Job],
-) -> Result<Vec<Receipt>, StoreError> {
+fn append_group(store: &dyn DedupStore, jobs: &[Job]) -> Result<Vec<Receipt>, StoreError> {
     let mut events = Vec::with_capacity(jobs.iter().map(|job| job.indices.len()).sum());
     for job in jobs {
         events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
     }
-    let receipts = store.append(partition, AttemptId::new(), &events)?;
+    let attempt = AttemptId::new();
+    let receipts = match jobs {
+        [first, .., last] if first.partition != last.partition => store.append_across(attempt, &events)?,
+        [first, ..] => store.append(first.partition, attempt, &events)?,
+        [] => Vec::new(),
+    };
     if receipts.len() != events.len() {
         let reason = format!("it answered with {} receipts for {} events", receipts.len(), events.len());
         return Err(StoreError::Poisoned { reason });

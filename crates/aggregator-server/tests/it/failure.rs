@@ -105,22 +105,32 @@ async fn what_was_acknowledged_as_queued_stays_until_the_store_takes_it() {
 
 #[tokio::test]
 async fn a_passing_failure_does_not_change_the_order_of_what_was_queued() {
-    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    for partitions in [1, 4] {
+        queue_through_failures(Partitions::new(partitions).unwrap()).await;
+    }
+}
+
+async fn queue_through_failures(partitions: Partitions) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(partitions))));
     let config = Config { group_events: std::num::NonZeroUsize::new(10).unwrap(), ..Config::default() };
     let server = Server::start(Arc::clone(&faulty) as _, config).await;
     faulty.hold();
     for nth in [1, 3, 4, 6] {
         faulty.fail_nth(nth, Failure::Unavailable);
     }
-    for id in 0..35 {
-        assert_eq!(server.post("/publish?ack=queued", event("t", id).to_string()).await.status, 202);
+    let topics = ["a", "b", "c", "d", "e"];
+    for id in 0..175 {
+        let event = event(topics[id % 5], id / 5);
+        assert_eq!(server.post("/publish?ack=queued", event.to_string()).await.status, 202);
     }
     faulty.release();
-    server.until("everything is stored", |stats| stats["unique_processed"] == 35).await;
-    let page = server.get("/events?topic=t").await.json;
-    let ids: Vec<_> =
-        page["events"].as_array().unwrap().iter().map(|event| event["event_id"].clone()).collect();
-    assert_eq!(ids, (0..35).map(|id| json!(id.to_string())).collect::<Vec<_>>());
+    server.until("everything is stored", |stats| stats["unique_processed"] == 175).await;
+    for topic in topics {
+        let page = server.get(&format!("/events?topic={topic}")).await.json;
+        let ids: Vec<_> =
+            page["events"].as_array().unwrap().iter().map(|event| event["event_id"].clone()).collect();
+        assert_eq!(ids, (0..35).map(|id| json!(id.to_string())).collect::<Vec<_>>(), "{topic}");
+    }
     server.stop().await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::store::faulty::FaultyStore;
-use aggregator_core::{DedupStore, MemoryStore};
+use aggregator_core::{DedupStore, MemoryStore, Partition, Partitions};
 use aggregator_server::Config;
 use aggregator_server::config::ByteSize;
 use serde_json::json;
@@ -63,6 +63,31 @@ async fn requests_that_wait_are_committed_as_one_group() {
         assert_eq!(other.await.unwrap(), 202);
     }
     assert_eq!(faulty.appends(), 2, "twenty-one requests, two commits");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn small_commits_come_one_after_the_other_with_all_partitions_and_large_ones_do_not_wait() {
+    let partitions = Partitions::new(4).unwrap();
+    let topic = |partition| (0..).map(|n| format!("t{n}")).find(|t| partitions.of(t) == Partition(partition));
+    let topics: Vec<_> = (0..4).map(|partition| topic(partition).unwrap()).collect();
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(partitions))));
+    faulty.hold();
+    let server = Server::start(Arc::clone(&faulty) as _, Config::default()).await;
+    let mut requests = vec![server.publish_later("/publish", &event(&topics[0], 0))];
+    server.until("the first is appended", |_| faulty.appends() == 1).await;
+    for topic in &topics {
+        requests.push(server.publish_later("/publish", &event(topic, 1)));
+    }
+    server.until("five wait", |stats| stats["queue"]["events"] == 5).await;
+    // With what waits in three partitions it is one more than enough.
+    requests.push(server.publish_later("/publish", &events(&topics[1], 2..1_000)));
+    server.until("another one is appended", |_| faulty.appends() == 2).await;
+    faulty.release();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 202);
+    }
+    assert_eq!(faulty.appends(), 3, "the first, what was enough, and what waited for the first");
     server.stop().await.unwrap();
 }
 
