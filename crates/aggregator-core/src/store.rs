@@ -46,7 +46,7 @@ use crate::{
 ///   receipts what became of them. The backends here are all or nothing per batch.
 ///
 /// Calls come from any thread. Appends to one partition wait for each other; the intended use is one
-/// thread per partition that appends whatever has gathered, as one batch.
+/// thread at a time per partition that appends whatever has gathered, as one batch.
 pub trait DedupStore: Send + Sync {
     /// What kind of store this is. Constant for a store.
     fn info(&self) -> &StoreInfo;

@@ -16,7 +16,7 @@ use crate::session::{Connector, Role, Session};
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
 /// How many partitions a store gets unless it is told otherwise: as many as a node has workers by default, and enough
-/// for one server. With more, the same events make more and smaller transactions.
+/// for one server.
 const DEFAULT_PARTITIONS: u16 = 4;
 
 /// What a database holds.
@@ -83,12 +83,18 @@ async fn check_encoding(session: &Session) -> Result<()> {
 async fn is_one_server(session: &Session) -> Result<bool> {
     let row = session.client.query_one("SELECT version()", &[]).await?;
     let version: &str = get(&row, 0)?;
-    // YugabyteDB says `PostgreSQL 15.2-YB-…`; CockroachDB says its own name.
-    if !version.starts_with("PostgreSQL ") || version.contains("-YB-") {
+    // YugabyteDB says `PostgreSQL 15.2-YB-…`, Greenplum `PostgreSQL 12.12 (Greenplum Database …`, and CockroachDB its
+    // own name.
+    if !version.starts_with("PostgreSQL ") || ["-YB-", "Greenplum"].iter().any(|name| version.contains(name))
+    {
         return Ok(false);
     }
-    let citus = session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await?;
-    Ok(citus.is_empty())
+    match session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await {
+        Ok(citus) => Ok(citus.is_empty()),
+        // Without extensions it is something else.
+        Err(error) if error.as_db_error().is_some() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 type Meta = HashMap<String, String>;

@@ -30,10 +30,10 @@ pub struct PostgresOptions {
     pub deadline: Duration,
     /// How long the server works on one statement. 15 s.
     pub statement_timeout: Duration,
-    /// How long an append waits for another one to let go of its partition. 5 s.
+    /// How long an append waits for another one to let go of a partition. 5 s.
     pub lock_timeout: Duration,
-    /// After how long without a word the server ends a transaction: a node that is gone holds its partition
-    /// no longer than that. 5 s.
+    /// After how long without a word the server ends a transaction: a node that is gone holds its
+    /// partitions no longer than that. 5 s.
     pub idle_in_transaction_timeout: Duration,
     /// After how long without an answer the network takes the other side for dead. 20 s.
     pub dead_peer_timeout: Duration,

@@ -9,6 +9,7 @@ mod shuttle_tests;
 
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::panicking;
 
 use aggregator_core::{Batch, DedupStore, Partition, Receipt, StoreError};
 use tokio::sync::oneshot;
@@ -113,6 +114,7 @@ impl Workers {
                 health: Arc::clone(health),
                 decided: Arc::clone(&workers.decided),
                 kept: Vec::new(),
+                failed: false,
             };
             let queue = Arc::clone(&workers.queue);
             let name = format!("worker-{number}");
@@ -172,6 +174,8 @@ struct Worker {
     decided: Arc<Decided>,
     /// What was acknowledged as queued and met a store that could not take it in this turn: it is tried again.
     kept: Vec<Job>,
+    /// Whether the store could not take something of this turn now.
+    failed: bool,
 }
 
 impl Worker {
@@ -181,7 +185,17 @@ impl Worker {
         while let Some(mut turn) = queue.next(before) {
             self.append(std::mem::take(&mut turn.jobs));
             turn.kept = std::mem::take(&mut self.kept);
+            turn.failed = std::mem::take(&mut self.failed);
             before = Some(turn);
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Nobody knows what a worker that panicked has left undone, even if others go on.
+    fn drop(&mut self) {
+        if panicking() {
+            self.health.fail("a worker panicked".to_owned());
         }
     }
 }

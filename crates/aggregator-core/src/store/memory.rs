@@ -67,6 +67,37 @@ impl MemoryStore {
         self
     }
 
+    /// As a store that has no commit across partitions: what is around a store can be tried with both kinds.
+    #[must_use]
+    pub fn with_a_commit_per_partition(mut self) -> Self {
+        self.info.commits_across = false;
+        self
+    }
+
+    /// Appends events that belong where they are appended to.
+    fn append_sound(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        let mut receipts = Vec::with_capacity(events.len());
+        let mut last_offsets = BTreeMap::new();
+        {
+            let mut state = self.state()?;
+            state.check_topics(events.iter().map(EventRef::topic), self.max_topics)?;
+            let clock = (self.clock)();
+            for event in events {
+                let partition = self.info.partitions.of(event.topic());
+                let receipt = state.append(partition, clock, event);
+                if receipt.outcome == Outcome::Stored {
+                    let rows = &state.partitions[usize::from(partition.0)].rows;
+                    last_offsets.insert(partition, rows.len() as u64);
+                }
+                receipts.push(receipt);
+            }
+        }
+        for (partition, last_offset) in last_offsets {
+            announce(&self.callbacks, partition, last_offset);
+        }
+        Ok(receipts)
+    }
+
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         self.state
             .lock()
@@ -98,38 +129,21 @@ impl DedupStore for MemoryStore {
     fn append(
         &self,
         partition: Partition,
-        attempt: AttemptId,
+        _: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        self.append_across(attempt, events)
+        self.append_sound(events)
     }
 
-    fn append_across(
-        &self,
-        _attempt: AttemptId,
-        events: &[EventRef<'_>],
-    ) -> Result<Vec<Receipt>, StoreError> {
-        let mut receipts = Vec::with_capacity(events.len());
-        let mut last_offsets = BTreeMap::new();
-        {
-            let mut state = self.state()?;
-            state.check_topics(events.iter().map(EventRef::topic), self.max_topics)?;
-            let clock = (self.clock)();
-            for event in events {
-                let partition = self.info.partitions.of(event.topic());
-                let receipt = state.append(partition, clock, event);
-                if receipt.outcome == Outcome::Stored {
-                    let rows = &state.partitions[usize::from(partition.0)].rows;
-                    last_offsets.insert(partition, rows.len() as u64);
-                }
-                receipts.push(receipt);
-            }
+    fn append_across(&self, _: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        if !self.info.commits_across {
+            return Err(StoreError::Unsupported {
+                kind: self.info.kind,
+                operation: "append across partitions",
+            });
         }
-        for (partition, last_offset) in last_offsets {
-            announce(&self.callbacks, partition, last_offset);
-        }
-        Ok(receipts)
+        self.append_sound(events)
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {

@@ -10,12 +10,16 @@ use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
 use tempfile::TempDir;
 
+fn memory(partitions: u16, options: Options) -> MemoryStore {
+    let store = MemoryStore::new(Partitions::new(partitions).unwrap());
+    store.with_clock(options.clock).with_max_topics(options.max_topics)
+}
+
 struct Memory(u16);
 
 impl Backend for Memory {
     fn open(&self, options: Options) -> Arc<dyn DedupStore> {
-        let store = MemoryStore::new(Partitions::new(self.0).unwrap());
-        Arc::new(store.with_clock(options.clock).with_max_topics(options.max_topics))
+        Arc::new(memory(self.0, options))
     }
 
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
@@ -23,12 +27,12 @@ impl Backend for Memory {
     }
 }
 
-/// What fails on purpose is a store like others as long as no failure is planned.
+/// What fails on purpose is a store like others as long as no failure is planned; this one commits by partition.
 struct Faulty;
 
 impl Backend for Faulty {
     fn open(&self, options: Options) -> Arc<dyn DedupStore> {
-        Arc::new(FaultyStore::new(Memory(4).open(options)))
+        Arc::new(FaultyStore::new(Arc::new(memory(4, options).with_a_commit_per_partition())))
     }
 
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {

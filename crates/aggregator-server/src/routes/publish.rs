@@ -164,7 +164,7 @@ fn parts(app: &App, batch: &Batch) -> Vec<Part> {
     parts
 }
 
-/// Hands the parts over to their workers, all or none; with a receiver for each if it is waited for.
+/// Hands the parts over to the workers, all or none; with a receiver for each if it is waited for.
 fn send(
     app: &App,
     batch: &Arc<Batch>,

@@ -17,19 +17,19 @@ impl Worker {
     /// Appends jobs that go into one commit, sorted by partition. Together they are a group, or a part of one
     /// that follows what was appended of it before.
     pub(super) fn append(&mut self, mut jobs: Vec<Job>) {
-        if jobs.is_empty() {
-            return;
-        }
         if let health::State::Failed(reason) = self.health.state() {
             let reason = reason.to_owned();
             return self.refuse(jobs, StoreError::Poisoned { reason });
         }
-        let kept: HashSet<_> = self.kept.iter().map(|job| job.partition).collect();
-        if jobs.iter().any(|job| kept.contains(&job.partition)) {
+        if !self.kept.is_empty() {
+            let kept: HashSet<_> = self.kept.iter().map(|job| job.partition).collect();
             let (behind, free) = jobs.into_iter().partition(|job| kept.contains(&job.partition));
             let reason = "it has not taken what came before".to_owned();
             self.refuse(behind, StoreError::Unavailable { reason, source: None });
-            return self.append(free);
+            jobs = free;
+        }
+        if jobs.is_empty() {
+            return;
         }
         fail_point::acknowledge_early(|| mutation::answer_all(&mut jobs));
         // The jobs stay out of the store's reach: whatever happens there, they are answered.
@@ -100,6 +100,9 @@ impl Worker {
 
     /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
     fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
+        if jobs.is_empty() {
+            return;
+        }
         if matches!(self.health.state(), health::State::Failed(_)) {
             // Said already.
         } else if error.is_fatal() {
@@ -108,6 +111,7 @@ impl Worker {
             warn!(error = %error, requests = jobs.len(), "a group was not stored");
         }
         let retryable = error.is_retryable();
+        self.failed |= retryable;
         let error = match (error, jobs.as_slice()) {
             // From the events of the job to those of its request.
             (StoreError::Invalid(mut faults), [job]) => {

@@ -18,6 +18,9 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard, wait_for};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long every partition has its turns alone after one of several partitions has failed: one that somebody else
+/// holds then holds up no other.
+const APART: Duration = Duration::from_secs(10);
 /// With so many events the price of a commit is paid, and it takes no further partition in, which it would hold for
 /// as long.
 const ENOUGH_EVENTS: usize = 1_000;
@@ -47,6 +50,8 @@ struct State {
     turns: usize,
     /// Whether one of them has less than enough.
     small_turn: bool,
+    /// Until when no turn has several partitions.
+    apart_until: Option<Instant>,
     /// Workers that wait, and how many of them were called and are on their way.
     waiting: usize,
     called: usize,
@@ -85,6 +90,8 @@ pub(super) struct Turn<'q> {
     pub(super) jobs: Vec<Job>,
     /// Jobs that are to come first in the next turn.
     pub(super) kept: Vec<Job>,
+    /// Whether the store could not take something of it now.
+    pub(super) failed: bool,
     /// Empty once it has ended.
     partitions: Vec<Partition>,
     small: bool,
@@ -111,6 +118,7 @@ impl Queue {
             weight: Weight::default(),
             turns: 0,
             small_turn: false,
+            apart_until: None,
             waiting: 0,
             called: 0,
             workers,
@@ -172,9 +180,9 @@ impl Queue {
         Present(self)
     }
 
-    /// Calls a worker if there is something for it to take.
+    /// Calls a worker if there may be something for it to take.
     fn call(&self, mut state: MutexGuard<'_, State>) {
-        let free = self.rules.is_enough(state.weight) || !state.small_turn;
+        let free = !state.small_turn || state.apart_until.is_some() || self.rules.is_enough(state.weight);
         if free && !state.ready.is_empty() && state.called < state.waiting {
             state.called += 1;
             drop(state);
@@ -212,8 +220,9 @@ impl State {
         lane.jobs.push_back(job);
     }
 
-    fn next(&self, rules: &Rules) -> Next {
+    fn next(&mut self, rules: &Rules) -> Next {
         let now = Instant::now();
+        self.apart_until = self.apart_until.filter(|until| !until.saturating_duration_since(now).is_zero());
         let (mut partitions, mut weight, mut rest) = (Vec::new(), Weight::default(), None::<Duration>);
         for &partition in &self.ready {
             let lane = &self.lanes[usize::from(partition.0)];
@@ -224,7 +233,7 @@ impl State {
             }
             partitions.push(partition);
             weight += lane.weight;
-            if rules.is_enough(weight) {
+            if self.apart_until.is_some() || rules.is_enough(weight) {
                 return Next::Take { partitions, small: false };
             }
         }
@@ -239,8 +248,7 @@ impl State {
         }
     }
 
-    fn begin<'q>(&mut self, queue: &'q Queue, mut chosen: Vec<Partition>, small: bool) -> Turn<'q> {
-        chosen.sort_unstable();
+    fn begin<'q>(&mut self, queue: &'q Queue, chosen: Vec<Partition>, small: bool) -> Turn<'q> {
         let (mut jobs, mut partitions, mut taken) = (Vec::new(), Vec::new(), Weight::default());
         for partition in chosen {
             if !jobs.is_empty() && queue.rules.is_full(taken) {
@@ -255,30 +263,32 @@ impl State {
         self.ready.retain(|partition| !self.lanes[usize::from(partition.0)].held);
         self.turns += 1;
         self.small_turn |= small;
-        Turn { queue, jobs, kept: Vec::new(), partitions, small }
+        // Stable: what came first within a partition stays first.
+        jobs.sort_by_key(|job| job.partition);
+        Turn { queue, jobs, kept: Vec::new(), failed: false, partitions, small }
     }
 
     fn end(&mut self, turn: &mut Turn<'_>) {
         self.turns -= 1;
         self.small_turn &= !turn.small;
         let (partitions, kept) = (std::mem::take(&mut turn.partitions), std::mem::take(&mut turn.kept));
+        let now = Instant::now();
+        if turn.failed && partitions.len() > 1 {
+            self.apart_until = Some(now + APART);
+        }
         for &partition in &partitions {
-            let lane = &mut self.lanes[usize::from(partition.0)];
-            if kept.iter().any(|job| job.partition == partition) {
-                lane.rest_until = Some(Instant::now() + lane.pause);
-                lane.pause = (lane.pause * 2).min(LONGEST_PAUSE);
-            } else {
-                lane.rest_until = None;
-                lane.pause = FIRST_PAUSE;
-            }
+            self.lanes[usize::from(partition.0)].rest_until = None;
         }
         for job in kept.into_iter().rev() {
             let lane = &mut self.lanes[usize::from(job.partition.0)];
+            lane.rest_until = Some(now + lane.pause);
             lane.weight += job.weight();
             lane.jobs.push_front(job);
         }
         for partition in partitions {
             let lane = &mut self.lanes[usize::from(partition.0)];
+            lane.pause =
+                if lane.rest_until.is_some() { (lane.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
             lane.held = false;
             if !lane.jobs.is_empty() {
                 self.weight += lane.weight;

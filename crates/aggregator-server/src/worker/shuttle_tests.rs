@@ -161,15 +161,28 @@ fn in_threads(bodies: Vec<Box<dyn FnOnce() + Send>>) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
+/// A store of two partitions, and so with two workers, that has a commit for both or one for each; and a topic that is
+/// not in the partition of the topic `a`.
+fn two_partitions(across: bool) -> (MemoryStore, &'static str) {
+    let partitions = Partitions::new(2).unwrap();
+    let far = ["b", "c", "d", "e"].into_iter().find(|topic| partitions.of(topic) != partitions.of("a"));
+    let store = MemoryStore::new(partitions);
+    let store = if across { store } else { store.with_a_commit_per_partition() };
+    (store, far.expect("not all of them hash alike"))
+}
+
 #[test]
 fn every_request_is_answered_with_its_own_receipts_and_has_given_its_room_back() {
+    for across in [true, false] {
+        answer_requests(across);
+    }
+}
+
+fn answer_requests(across: bool) {
     let config = config(2);
     explore(move || {
-        // One topic in each of the two partitions, and so a worker for each.
-        let partitions = Partitions::new(2).unwrap();
-        let far = ["b", "c", "d", "e"].into_iter().find(|topic| partitions.of(topic) != partitions.of("a"));
-        let far = far.expect("not all of them hash alike");
-        let service = Service::start(Arc::new(MemoryStore::new(partitions)), &config, 8);
+        let (store, far) = two_partitions(across);
+        let service = Service::start(Arc::new(store), &config, 8);
         let publisher = |name: &'static str| {
             let service = Arc::clone(&service);
             let body = move || {
@@ -189,6 +202,39 @@ fn every_request_is_answered_with_its_own_receipts_and_has_given_its_room_back()
         service.drain();
         assert_eq!(service.stored("*").len(), 12);
     });
+}
+
+#[test]
+fn two_workers_store_what_was_queued_in_its_order_through_failures_and_a_stop() {
+    for (across, failures) in [(true, 1), (true, 3), (false, 1), (false, 3)] {
+        let config = config(4);
+        explore(move || {
+            let (inner, far) = two_partitions(across);
+            let store = Arc::new(FaultyStore::new(Arc::new(inner)));
+            (1..=failures).for_each(|nth| store.fail_nth(nth, Failure::Unavailable));
+            let service = Service::start(store, &config, 8);
+            let queues = {
+                let service = Arc::clone(&service);
+                move || {
+                    for (a, b) in [("1", "2"), ("3", "4"), ("5", "6")] {
+                        service.publish(&[("a", a), (far, b)], false).unwrap();
+                    }
+                }
+            };
+            let waits = {
+                let service = Arc::clone(&service);
+                move || service.publish_until_stored(&[(far, "x")])
+            };
+            in_threads(vec![Box::new(queues), Box::new(waits)]);
+            service.drain();
+            for (topic, ids) in [("a", ["1", "3", "5"]), (far, ["2", "4", "6"])] {
+                let mut stored: Vec<_> =
+                    service.stored(topic).into_iter().map(|event| event.event_id).collect();
+                stored.retain(|id| id != "x");
+                assert_eq!(stored, ids);
+            }
+        });
+    }
 }
 
 #[test]

@@ -105,13 +105,14 @@ async fn what_was_acknowledged_as_queued_stays_until_the_store_takes_it() {
 
 #[tokio::test]
 async fn a_passing_failure_does_not_change_the_order_of_what_was_queued() {
-    for partitions in [1, 4] {
-        queue_through_failures(Partitions::new(partitions).unwrap()).await;
+    let four = || MemoryStore::new(Partitions::new(4).unwrap());
+    for store in [MemoryStore::default(), four(), four().with_a_commit_per_partition()] {
+        queue_through_failures(store).await;
     }
 }
 
-async fn queue_through_failures(partitions: Partitions) {
-    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(partitions))));
+async fn queue_through_failures(store: MemoryStore) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(store)));
     let config = Config { group_events: std::num::NonZeroUsize::new(10).unwrap(), ..Config::default() };
     let server = Server::start(Arc::clone(&faulty) as _, config).await;
     faulty.hold();

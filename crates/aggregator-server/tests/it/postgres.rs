@@ -1,11 +1,17 @@
 //! Several servers over one PostgreSQL.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::{DedupStore as _, Partition, Partitions};
 use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::{PostgresOptions, PostgresStore};
+use aggregator_server::Config;
 use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::stats::share;
-use crate::support::{Process, events};
+use crate::support::{Process, Server, event, events};
 
 async fn publish(server: &Process, body: &Value) -> Value {
     let request = Client::new().post(format!("{}/publish", server.url)).json(body);
@@ -62,4 +68,40 @@ async fn every_node_gives_the_totals_of_all_and_its_own_share() {
         shares.push(share(&stats));
     }
     assert_eq!(shares, [[100, 100, 0, 0, 0], [200, 100, 100, 0, 0], [300, 100, 200, 0, 0]]);
+}
+
+/// For as long as it is held, the events of that partition alone are refused: once it was found out.
+#[tokio::test]
+async fn a_partition_that_somebody_holds_soon_holds_up_no_other() {
+    let Some(postgres) = TestServer::start(&[]) else { return };
+    let options = PostgresOptions {
+        partitions: Partitions::new(4),
+        lock_timeout: Duration::from_millis(500),
+        ..PostgresOptions::default()
+    };
+    let store = PostgresStore::open_with(&postgres.url().parse().unwrap(), options).unwrap();
+    let partitions = store.partitions();
+    let topic = |partition| (0..).map(|n| format!("t{n}")).find(|t| partitions.of(t) == Partition(partition));
+    let topics: Vec<_> = (0..4).map(|partition| topic(partition).unwrap()).collect();
+    let server = Server::start(Arc::new(store), Config::default()).await;
+    server.publish(&json!(topics.iter().map(|topic| event(topic, 0)).collect::<Vec<_>>())).await;
+
+    let (client, connection) = tokio_postgres::connect(&postgres.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute("BEGIN; SELECT FROM aggregator.partitions WHERE partition = 2 FOR UPDATE")
+        .await
+        .unwrap();
+    let all = json!(topics.iter().map(|topic| event(topic, 1)).collect::<Vec<_>>());
+    server.publish(&all).await.problem(503, "store-unavailable");
+    // One keeps it busy, and the others are stored meanwhile.
+    let held = server.publish_later("/publish", &event(&topics[2], 2));
+    for topic in [&topics[0], &topics[1], &topics[3]] {
+        assert_eq!(server.publish(&event(topic, 2)).await.outcomes(), ["stored"]);
+    }
+    assert_eq!(held.await.unwrap(), 503);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(server.publish(&all).await.status, 202);
+    assert_eq!(server.stats().await["unique_processed"], 4 + 4 + 3);
+    server.stop().await.unwrap();
 }
