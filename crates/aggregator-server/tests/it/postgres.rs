@@ -76,7 +76,7 @@ async fn a_partition_that_somebody_holds_soon_holds_up_no_other() {
     let Some(postgres) = TestServer::start(&[]) else { return };
     let options = PostgresOptions {
         partitions: Partitions::new(4),
-        lock_timeout: Duration::from_millis(500),
+        lock_timeout: Duration::from_secs(3),
         ..PostgresOptions::default()
     };
     let store = PostgresStore::open_with(&postgres.url().parse().unwrap(), options).unwrap();
@@ -96,9 +96,14 @@ async fn a_partition_that_somebody_holds_soon_holds_up_no_other() {
     server.publish(&all).await.problem(503, "store-unavailable");
     // One keeps it busy, and the others are stored meanwhile.
     let held = server.publish_later("/publish", &event(&topics[2], 2));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     for topic in [&topics[0], &topics[1], &topics[3]] {
         assert_eq!(server.publish(&event(topic, 2)).await.outcomes(), ["stored"]);
     }
+    assert!(!held.is_finished(), "it has not waited long enough to tell");
     assert_eq!(held.await.unwrap(), 503);
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(server.publish(&all).await.status, 202);

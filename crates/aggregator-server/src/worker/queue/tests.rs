@@ -41,7 +41,7 @@ fn taken(turn: &Turn<'_>) -> Vec<(u16, usize)> {
 /// The turn that is due.
 fn now(queue: &Queue) -> Turn<'_> {
     assert!(may_take(queue), "there is none");
-    queue.next(None).unwrap()
+    queue.next(None).expect("it is due")
 }
 
 fn may_take(queue: &Queue) -> bool {
