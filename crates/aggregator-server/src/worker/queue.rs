@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const APART: Duration = Duration::from_secs(10);
 /// With so many events the price of a commit is paid, and it takes no further partition in, which it would hold for
 /// as long.
-const ENOUGH_EVENTS: usize = 1_000;
+const ENOUGH_EVENTS: usize = 300;
 
 pub(super) struct Queue {
     state: Mutex<State>,

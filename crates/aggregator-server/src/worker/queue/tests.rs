@@ -76,11 +76,11 @@ fn what_is_too_little_waits_for_the_turn_that_is_too_little_and_what_is_enough_d
     let queue = queue(true, 10_000);
     send(&queue, &[(0, 1)]);
     let small = now(&queue);
-    send(&queue, &[(1, 600), (2, 300)]);
+    send(&queue, &[(1, 200), (2, 90)]);
     assert!(!may_take(&queue));
-    send(&queue, &[(3, 100)]);
+    send(&queue, &[(3, 10)]);
     let large = now(&queue);
-    assert_eq!(taken(&large), [(1, 600), (2, 300), (3, 100)]);
+    assert_eq!(taken(&large), [(1, 200), (2, 90), (3, 10)]);
     send(&queue, &[(0, 1), (1, 1), (2, 1)]);
     assert!(!may_take(&queue), "what waits in partitions that are held is not counted");
     drop(large);
