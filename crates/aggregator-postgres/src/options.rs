@@ -38,7 +38,7 @@ pub struct PostgresOptions {
     /// After how long without an answer the network takes the other side for dead. 20 s.
     pub dead_peer_timeout: Duration,
     /// How long it is remembered which events an append stored, so that a repeat of the same attempt is told
-    /// `stored` and not `duplicate`; at least twice the deadline. 1 h.
+    /// `stored` and not `duplicate`; at least twice the deadline. 10 min.
     pub attempts_kept: Duration,
     /// The least time between two notifications of other nodes. 20 ms.
     pub notify_interval: Duration,
@@ -70,7 +70,7 @@ impl Default for PostgresOptions {
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(5),
             dead_peer_timeout: Duration::from_secs(20),
-            attempts_kept: Duration::from_secs(60 * 60),
+            attempts_kept: Duration::from_secs(10 * 60),
             notify_interval: Duration::from_millis(20),
             listen: true,
             poll_interval: Duration::from_millis(250),

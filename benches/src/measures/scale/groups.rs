@@ -1,4 +1,4 @@
-//! The deliveries as the server hands them to a store: groups of one partition each, and who appends which.
+//! The deliveries in groups of one partition each, and who appends which.
 
 use std::ops::Range;
 use std::thread;
