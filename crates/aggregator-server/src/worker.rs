@@ -199,3 +199,29 @@ impl Drop for Worker {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use aggregator_core::MemoryStore;
+
+    use super::*;
+    use crate::health::State;
+
+    #[test]
+    fn a_worker_that_panics_anywhere_stops_acknowledgements() {
+        let health = Arc::<Health>::default();
+        let worker = Worker {
+            store: Arc::new(MemoryStore::default()),
+            health: Arc::clone(&health),
+            decided: Arc::default(),
+            kept: Vec::new(),
+            failed: false,
+        };
+        let thread = thread::spawn(|| {
+            let _worker = worker;
+            panic!("as planned");
+        });
+        assert!(thread.join().is_err());
+        assert!(matches!(health.state(), State::Failed(_)));
+    }
+}

@@ -83,7 +83,7 @@ enum Next {
     End,
 }
 
-/// Jobs to be appended now. Its partitions are in no other turn until it is dropped.
+/// Jobs to be appended now. Its partitions are in no other turn until it has ended.
 pub(super) struct Turn<'q> {
     queue: &'q Queue,
     /// By partition, and in it in their order.
@@ -149,9 +149,11 @@ impl Queue {
         loop {
             match state.next(&self.rules) {
                 Next::Take { partitions, small } => {
-                    let turn = state.begin(self, partitions, small);
+                    let mut turn = state.begin(self, partitions, small);
                     // There may be enough for another one.
                     self.call(state);
+                    // Stable: what came first within a partition stays first.
+                    turn.jobs.sort_by_key(|job| job.partition);
                     return Some(turn);
                 }
                 Next::Wait(limit) => {
@@ -263,8 +265,6 @@ impl State {
         self.ready.retain(|partition| !self.lanes[usize::from(partition.0)].held);
         self.turns += 1;
         self.small_turn |= small;
-        // Stable: what came first within a partition stays first.
-        jobs.sort_by_key(|job| job.partition);
         Turn { queue, jobs, kept: Vec::new(), failed: false, partitions, small }
     }
 
@@ -330,7 +330,7 @@ impl Lane {
 }
 
 impl Drop for Turn<'_> {
-    /// Only if its worker has panicked.
+    /// Ends it if nobody did, because its worker has panicked.
     fn drop(&mut self) {
         if !self.partitions.is_empty() {
             self.queue.lock().end(self);
