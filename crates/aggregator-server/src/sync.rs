@@ -5,9 +5,11 @@
 mod explored;
 
 #[cfg(shuttle)]
-pub(crate) use explored::{Instant, thread, wait_for};
+pub(crate) use explored::{Instant, wait_for};
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread;
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(shuttle))]

@@ -34,10 +34,6 @@ impl Add<Duration> for Instant {
     }
 }
 
-pub(crate) mod thread {
-    pub(crate) use shuttle::thread::{Builder, JoinHandle};
-}
-
 /// How much the others do before it is over is the schedule's choice; a notification does not shorten it.
 pub(crate) fn wait_for<'a, T>(
     _changed: &Condvar,
