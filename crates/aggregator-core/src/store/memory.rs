@@ -68,6 +68,7 @@ impl MemoryStore {
     }
 
     /// As a store that has no commit across partitions: what is around a store can be tried with both kinds.
+    #[cfg(feature = "test-util")]
     #[must_use]
     pub fn with_a_commit_per_partition(mut self) -> Self {
         self.info.commits_across = false;
