@@ -1,14 +1,12 @@
 //! Appends that go to several partitions in one commit.
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
-use aggregator_core::{
-    AttemptId, DedupStore, DedupStoreExt, Event, Outcome, Partitions, Receipt, StoreError,
-};
+use aggregator_core::{AttemptId, DedupStore, DedupStoreExt, Event, Partitions, Receipt, StoreError};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{OtherSession, await_that, events, open, options};
+use crate::support::{OtherSession, await_that, events, open, options, outcomes, stored};
 
 const PARTITIONS: u16 = 8;
 
@@ -32,10 +30,6 @@ fn in_turns(topics: &[String], ids: &[u32]) -> Vec<Event> {
 
 fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec<Receipt>, StoreError> {
     store.append_across(id, &events.iter().map(Event::view).collect::<Vec<_>>())
-}
-
-fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
-    receipts.iter().map(|receipt| receipt.outcome).collect()
 }
 
 #[test]
@@ -132,12 +126,12 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
     let options = with_partitions();
     let nodes = [open(&url, &options), open(&url, &options)];
     let topics = topics(&nodes[0]);
-    let stored: usize = std::thread::scope(|scope| {
+    let told: usize = std::thread::scope(|scope| {
         let publishers: Vec<_> = (0..4_usize)
             .map(|publisher| {
                 let (node, topics) = (&nodes[publisher % 2], &topics);
                 scope.spawn(move || {
-                    let mut stored = 0;
+                    let mut told = 0;
                     for id in 0..EVENTS {
                         // Each with other partitions at a time, in other orders, and one alone now and then.
                         let mut some = topics.clone();
@@ -146,15 +140,15 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
                             some.reverse();
                         }
                         let batch = in_turns(&some[..1 + (publisher + id as usize) % 8], &[id / 3, id]);
-                        stored += crate::support::stored(&attempt(node, AttemptId::new(), &batch).unwrap());
+                        told += stored(&attempt(node, AttemptId::new(), &batch).unwrap());
                     }
-                    stored
+                    told
                 })
             })
             .collect();
         publishers.into_iter().map(|publisher| publisher.join().unwrap()).sum()
     });
-    assert_eq!(stored as u64, nodes[0].stats().unwrap().stored, "told `stored`");
+    assert_eq!(told as u64, nodes[0].stats().unwrap().stored, "told `stored`");
     assert_eq!(nodes[1].verify().unwrap().faults, [""; 0]);
     // Those who wait in a circle are parted by the server, and try again: that must not hide it. Sessions tell of it when
     // they end.

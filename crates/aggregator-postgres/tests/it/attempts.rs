@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
-use aggregator_core::{AttemptId, DedupStore, Event, Outcome, Partition, Receipt, StoreError};
+use aggregator_core::{AttemptId, DedupStore, Event, Partition, Receipt, StoreError};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{append, assert_complete, events, open, options, publish_all, stored};
+use crate::support::{append, assert_complete, events, open, options, outcomes, publish_all, stored};
 
 fn views(events: &[Event]) -> Vec<aggregator_core::EventRef<'_>> {
     events.iter().map(Event::view).collect()
@@ -16,10 +16,6 @@ fn views(events: &[Event]) -> Vec<aggregator_core::EventRef<'_>> {
 
 fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec<Receipt>, StoreError> {
     store.append(Partition(0), id, &views(events))
-}
-
-fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
-    receipts.iter().map(|receipt| receipt.outcome).collect()
 }
 
 #[test]

@@ -66,6 +66,10 @@ pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRecord {
     record.check().unwrap()
 }
 
+pub(crate) fn outcomes(receipts: &[Receipt]) -> Vec<Outcome> {
+    receipts.iter().map(|receipt| receipt.outcome).collect()
+}
+
 pub(crate) fn stored(receipts: &[Receipt]) -> usize {
     receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count()
 }
