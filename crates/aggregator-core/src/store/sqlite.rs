@@ -11,6 +11,7 @@ mod checksum;
 mod connector;
 mod fault;
 mod group;
+mod helper;
 mod import;
 mod index;
 mod insert;

@@ -1,10 +1,8 @@
-//! The thread that prepares what the writer writes: it sorts, merges and makes maplets.
+//! What the index's helper does: it prepares what the writer writes, sorts, merges and makes maplets.
 
 use std::ops::ControlFlow::Continue;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
@@ -69,7 +67,7 @@ pub(super) struct Slice {
 }
 
 /// Does a task.
-fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
+pub(super) fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
     match task {
         Task::Write(write) => build(connection, write).map(Built::Slice),
         Task::Join(join) => Ok(Built::Joined(join.run())),
@@ -160,67 +158,6 @@ fn sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<N
         NewSection::of(run, number, of_section)
     };
     numbers.map(section).collect()
-}
-
-/// The thread.
-pub(super) struct Builder {
-    tasks: Option<Sender<Task>>,
-    results: Receiver<rusqlite::Result<Built>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Why there is nothing.
-pub(super) enum Missing {
-    NotYet,
-    Failed(rusqlite::Error),
-    /// The thread panicked.
-    Gone,
-}
-
-impl Builder {
-    pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
-        let (tasks, queue) = channel::<Task>();
-        let (ready, results) = channel();
-        let thread = std::thread::Builder::new().name("dedup-index".into()).spawn(move || {
-            for task in queue {
-                if ready.send(run(&connection, task)).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Self { tasks: Some(tasks), results, thread: Some(thread) })
-    }
-
-    /// Hands a task over; if the thread is gone, [`Self::take`] says so.
-    pub(super) fn send(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            let _ = tasks.send(task);
-        }
-    }
-
-    /// What the last task came to.
-    pub(super) fn take(&self, wait: bool) -> Result<Built, Missing> {
-        let result = if wait {
-            self.results.recv().map_err(|_| Missing::Gone)?
-        } else {
-            self.results.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => Missing::NotYet,
-                TryRecvError::Disconnected => Missing::Gone,
-            })?
-        };
-        result.map_err(Missing::Failed)
-    }
-}
-
-impl Drop for Builder {
-    /// Its connection is closed when this returns.
-    fn drop(&mut self) {
-        self.tasks = None;
-        if let Some(thread) = self.thread.take() {
-            // If it panicked, the writer was told, or has nothing left to tell.
-            let _ = thread.join();
-        }
-    }
 }
 
 #[cfg(test)]

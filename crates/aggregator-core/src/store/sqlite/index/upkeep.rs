@@ -1,6 +1,6 @@
 //! The writer's side of the index: what is done about it beside an append.
 //!
-//! At any time there is at most one task with the [`builder`](super::builder), or one slice that waits
+//! At any time there is at most one task with the helper ([`builder`]), or one slice that waits
 //! to be written. What was written changes what is in memory only once its commit has returned.
 
 #[cfg(test)]
@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 use rusqlite::Connection;
 
 use super::bloom;
-use super::builder::{Builder, Built, Input, Missing, Slice, Task, Write, span};
+use super::builder::{self, Built, Input, Slice, Task, Write, span};
 use super::cover::{self, Covered};
 use super::join;
 use super::manifest::{Manifest, RunEntry, damaged};
@@ -19,6 +19,7 @@ use super::run::{self, Run};
 use super::{Held, Index, IndexOptions, Recent};
 use crate::StoreError;
 use crate::store::sqlite::group::Failure;
+use crate::store::sqlite::helper::{Helper, Missing};
 
 /// From how many times the fan-out on a level's runs are too many: appends wait for merges then.
 const CROWDED: usize = 4;
@@ -31,7 +32,7 @@ pub(in super::super) struct Upkeep {
     options: IndexOptions,
     /// As of the last commit.
     manifest: Manifest,
-    builder: Builder,
+    builder: Helper<Task, rusqlite::Result<Built>>,
     work: Work,
     /// How many entries may be merged for what was appended.
     credit: u64,
@@ -60,7 +61,7 @@ impl Upkeep {
         connection: Connection,
         in_step: bool,
     ) -> std::io::Result<Self> {
-        let builder = Builder::start(connection)?;
+        let builder = Helper::start("dedup-index", connection, builder::run)?;
         let mut upkeep = Self {
             index,
             options,
@@ -84,36 +85,30 @@ impl Upkeep {
     pub(in super::super) fn collect(&mut self) -> Result<(), Failure> {
         while matches!(self.work, Work::Building) {
             match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
-                Ok(Built::Slice(slice)) => self.work = Work::Ready(Box::new(slice)),
+                Ok(Ok(Built::Slice(slice))) => self.work = Work::Ready(Box::new(slice)),
                 // In memory alone: there is nothing to commit.
-                Ok(Built::Joined(joined)) => {
+                Ok(Ok(Built::Joined(joined))) => {
                     Arc::make_mut(&mut self.index.held_mut().runs).take(joined);
                     self.rest();
                 }
-                Ok(Built::Covered(covered)) => {
+                Ok(Ok(Built::Covered(covered))) => {
                     let whole = Arc::make_mut(&mut self.index.held_mut().runs).cover(&covered);
                     self.covered = (!whole).then_some(covered);
                     self.rest();
                 }
-                Err(missing) => return self.missing(missing),
+                Ok(Err(error)) => {
+                    // The same once more, unless it was final.
+                    self.rest();
+                    return Err(Failure::Sqlite(error));
+                }
+                Err(Missing::NotYet) => return Ok(()),
+                Err(Missing::Gone) => {
+                    let reason = "the thread that builds the dedup index panicked".into();
+                    return Err(Failure::Store(StoreError::Poisoned { reason }));
+                }
             }
         }
         Ok(())
-    }
-
-    fn missing(&mut self, missing: Missing) -> Result<(), Failure> {
-        match missing {
-            Missing::NotYet => Ok(()),
-            Missing::Gone => {
-                let reason = "the thread that builds the dedup index panicked".into();
-                Err(Failure::Store(StoreError::Poisoned { reason }))
-            }
-            Missing::Failed(error) => {
-                // The same once more, unless it was final.
-                self.rest();
-                Err(Failure::Sqlite(error))
-            }
-        }
     }
 
     /// Whether memory holds all it is to hold.

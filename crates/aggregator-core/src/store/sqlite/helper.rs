@@ -1,0 +1,68 @@
+//! A thread that works beside the writer, over a connection of its own.
+
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+/// Does tasks one after the other. Its connection is closed when it is dropped.
+pub(super) struct Helper<T, R> {
+    tasks: Option<Sender<T>>,
+    results: Receiver<R>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why there is no result.
+pub(super) enum Missing {
+    NotYet,
+    /// The thread panicked.
+    Gone,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
+    /// A thread of this name that makes results of tasks with `work`.
+    pub(super) fn start(
+        name: &str,
+        connection: Connection,
+        work: impl Fn(&Connection, T) -> R + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (tasks, queue) = channel();
+        let (done, results) = channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            for task in queue {
+                if done.send(work(&connection, task)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { tasks: Some(tasks), results, thread: Some(thread) })
+    }
+
+    /// Hands a task over; if the thread is gone, [`Self::take`] says so.
+    pub(super) fn send(&self, task: T) {
+        if let Some(tasks) = &self.tasks {
+            let _ = tasks.send(task);
+        }
+    }
+
+    /// What the task handed over first of those not yet taken came to.
+    pub(super) fn take(&self, wait: bool) -> Result<R, Missing> {
+        if wait {
+            return self.results.recv().map_err(|_| Missing::Gone);
+        }
+        self.results.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => Missing::NotYet,
+            TryRecvError::Disconnected => Missing::Gone,
+        })
+    }
+}
+
+impl<T, R> Drop for Helper<T, R> {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, the writer was told, or has nothing left to tell.
+            let _ = thread.join();
+        }
+    }
+}
