@@ -25,7 +25,8 @@ pub enum FileKind {
 /// What happens instead of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A sync fails with EIO; what it did not write is lost for good, though it can still be read.
+    /// A sync fails with EIO; what it did not write is lost for good, though it can still be read. Whoever else has
+    /// the file open is told by their next sync.
     SyncFails,
     /// A write fails with EIO and changes nothing.
     WriteFails,
@@ -98,6 +99,8 @@ pub(crate) struct Handle {
     pub(crate) kind: FileKind,
     /// Whether the next sync takes the directory along, as the system's VFS does for new logs and journals.
     sync_directory: Cell<bool>,
+    /// How many failed syncs of the file its syncs have told of, or were there when it was opened.
+    told: Cell<u64>,
     generation: u64,
 }
 
@@ -230,14 +233,25 @@ impl State {
         self.files.image(handle.image).change(change);
     }
 
-    fn sync(&mut self, handle: &Handle) {
+    /// Whether nothing is lost that was written before.
+    fn sync(&mut self, handle: &Handle) -> bool {
         if self.ignore_syncs {
-            return;
+            return true;
         }
-        self.files.image(handle.image).sync();
+        let image = self.files.image(handle.image);
+        image.sync();
+        let failures = image.failures();
         if handle.sync_directory.replace(false) {
             self.files.sync_directory(&handle.path);
         }
+        handle.told.replace(failures) == failures
+    }
+
+    fn fail_sync(&mut self, handle: &Handle) {
+        let Self { files, random, .. } = self;
+        let image = files.image(handle.image);
+        image.fail_sync(random);
+        handle.told.set(image.failures());
     }
 
     /// The fault that befalls the next operation on a file of this kind, if it is one of these.

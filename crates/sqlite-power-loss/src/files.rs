@@ -55,7 +55,7 @@ impl Files {
     /// The file at `path` was synced by other means. Files that SQLite never opened are none of ours.
     pub(crate) fn synced(&mut self, path: &Path) -> io::Result<()> {
         if let Some(Name { live: Some(image), .. }) = self.names.get(path) {
-            self.images[*image] = Image::durable(fs::read(path)?);
+            self.images[*image].replace(fs::read(path)?);
         }
         Ok(())
     }

@@ -56,12 +56,20 @@ fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 pub(crate) struct Image {
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// How many syncs have failed.
+    failures: u64,
 }
 
 impl Image {
     /// A file that lay on the disk before anybody looked.
     pub(crate) fn durable(bytes: Vec<u8>) -> Self {
-        Self { durable: bytes, unsynced: Vec::new() }
+        Self { durable: bytes, ..Self::default() }
+    }
+
+    /// These bytes are on the disk now, and nothing else.
+    pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
+        self.durable = bytes;
+        self.unsynced.clear();
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -79,6 +87,12 @@ impl Image {
     pub(crate) fn fail_sync(&mut self, random: &mut Random) {
         self.durable = self.after_cut(random);
         self.unsynced.clear();
+        self.failures += 1;
+    }
+
+    /// How many syncs of it have failed so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// What is found after a power loss.

@@ -13,7 +13,8 @@
 //! lost change harms no byte outside its own range ([power-safe overwrite]); the entry of a new or deleted
 //! file is kept by a sync of its directory, which the system's VFS makes at the first sync of a new log or
 //! journal. A failed sync keeps some of the changes and *loses the others for good*, although they can
-//! still be read: Linux marks the pages clean, and the next sync reports success.
+//! still be read: Linux marks the pages clean. Each handle that was open then has one sync that tells so, as on Linux since
+//! 4.13; later ones report success.
 //!
 //! What it does not see: renames and deletions that the program does without SQLite count as durable at
 //! once; `-shm` is shared memory and no durable state.

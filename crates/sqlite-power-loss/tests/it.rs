@@ -169,6 +169,22 @@ fn faults_come_once_where_they_were_asked_for() {
 }
 
 #[test]
+fn whoever_has_a_file_open_is_told_of_a_failed_sync_once() {
+    let bench = Bench::new("told");
+    let [mut one, mut other] = [0; 2].map(|_| bench.open("WAL", "FULL").unwrap());
+    for _ in 0..3 {
+        bench.disk.fail_nth(1, FileKind::Log, Fault::SyncFails);
+        assert!(insert(&one).is_err());
+        assert!(insert(&other).is_err());
+        insert(&other).unwrap();
+        insert(&one).unwrap();
+        let later = bench.open("WAL", "FULL").unwrap();
+        insert(&later).unwrap();
+        (one, other) = (other, later);
+    }
+}
+
+#[test]
 fn operations_are_counted() {
     let bench = Bench::new("counters");
     let connection = bench.open("WAL", "FULL").unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::ffi;
 
-use super::{Fault, FileKind, Handle, PowerLoss, State};
+use super::{Fault, FileKind, Handle, PowerLoss};
 use crate::image::Change;
 
 /// `real` does the operation to the real file.
@@ -16,8 +16,10 @@ impl PowerLoss {
         if state.off {
             return Err(io::ErrorKind::NotConnected.into());
         }
+        let image = state.files.open(path)?;
         Ok(Handle {
-            image: state.files.open(path)?,
+            image,
+            told: state.files.image(image).failures().into(),
             path: path.to_owned(),
             kind,
             sync_directory: (creates && kind != FileKind::Database).into(),
@@ -110,12 +112,10 @@ impl PowerLoss {
             return ffi::SQLITE_IOERR_FSYNC;
         }
         if state.due(handle.kind, &[Fault::SyncFails]).is_some() {
-            let State { files, random, .. } = &mut *state;
-            files.image(handle.image).fail_sync(random);
+            state.fail_sync(handle);
             return ffi::SQLITE_IOERR_FSYNC;
         }
-        state.sync(handle);
-        ffi::SQLITE_OK
+        if state.sync(handle) { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_FSYNC }
     }
 
     pub(crate) fn delete(&self, path: &Path, sync_directory: bool, real: impl Fn() -> c_int) -> c_int {
