@@ -7,6 +7,7 @@
 mod ahead;
 mod backup;
 mod by_topic;
+mod checkpoints;
 mod checksum;
 mod connector;
 mod fault;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
+use self::checkpoints::Checkpoints;
 use self::connector::Connector;
 #[cfg(feature = "test-util")]
 pub use self::connector::{OnSync, TestHooks};
@@ -162,20 +164,30 @@ impl SqliteStore {
             opened.manifest,
             options.index,
             opened.index_reader,
-            connector.index_in_step(),
+            connector.in_step(),
         );
         let upkeep = upkeep.map_err(|error| StoreError::Unavailable {
             reason: "the thread that builds the dedup index cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
+        let checkpoints = Checkpoints::start(
+            opened.copier,
+            options.checkpoint_bytes / schema::PAGE_BYTES,
+            connector.in_step(),
+        );
+        let checkpoints = checkpoints.map_err(|error| StoreError::Unavailable {
+            reason: "the thread that copies the log cannot be started".into(),
+            source: Some(Box::new(error)),
+        })?;
         let names = Arc::<Names>::default();
+        let writer = Writer::new(opened.connection, options, upkeep, checkpoints, Arc::clone(&names));
         Ok(Self {
             info,
             path: opened.path,
             connector,
             readers,
             index,
-            writer: Mutex::new(Writer::new(opened.connection, options, upkeep, Arc::clone(&names))),
+            writer: Mutex::new(writer),
             names,
             callbacks: Mutex::default(),
             _lock: opened.lock,

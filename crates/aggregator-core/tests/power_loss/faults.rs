@@ -98,6 +98,35 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
     }
 }
 
+/// Here it may also be told too late, of the last copy, or of none.
+#[test]
+fn a_failed_sync_beside_appends_loses_nothing_that_was_acknowledged() {
+    let lab = Lab::new("failed-syncs-out-of-step").out_of_step();
+    let batches = batches(7);
+    for on in [FileKind::Log, FileKind::Database] {
+        let mut failed = 0;
+        for nth in 1..=60 {
+            let when = format!("sync {nth} of the {on:?} fails");
+            let (_directory, path) = lab.empty_store();
+            let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+            let mut ledger = Ledger::default();
+            lab.disk.fail_nth(nth, on, Fault::SyncFails);
+            if let Some((at, error)) = append_until_failure(&store, &batches, &mut ledger) {
+                assert!(matches!(error, StoreError::Poisoned { .. }), "{when}: {error:?}");
+                failed += 1;
+                let error = append(&store, &batches[at]).unwrap_err();
+                assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
+            }
+            lab.disk.cut(nth);
+            drop(store);
+            lab.disk.clear_faults();
+            lab.disk.restore_power();
+            reopen_and_check(&lab, &path, &ledger, &when);
+        }
+        assert!(failed > 5, "{failed} syncs of the {on:?} failed an append");
+    }
+}
+
 /// What a failed sync did not write can be read until the cache forgets it, so the next start finds a commit
 /// in the log that is not on the disk.
 #[test]

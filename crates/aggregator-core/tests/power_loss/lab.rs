@@ -21,6 +21,8 @@ pub(crate) struct Lab {
     pub(crate) disk: Arc<PowerLoss>,
     /// Breaks the store on purpose.
     synchronous_normal: bool,
+    /// See [`TestHooks::in_step`].
+    in_step: bool,
     empty: TempDir,
 }
 
@@ -66,12 +68,18 @@ impl Lab {
     pub(crate) fn new(name: &str) -> Self {
         let empty = directory();
         drop(SqliteStore::open(empty.path().join("events.db")).unwrap());
-        Self { disk: PowerLoss::register(name).unwrap(), synchronous_normal: false, empty }
+        Self { disk: PowerLoss::register(name).unwrap(), synchronous_normal: false, in_step: true, empty }
     }
 
     /// With commits that are not synced.
     pub(crate) fn with_synchronous_normal(self) -> Self {
         Self { synchronous_normal: true, ..self }
+    }
+
+    /// With everything that a store does beside appends really beside them: a seed does not bring back the same order
+    /// of writes, and a cut comes at whichever is on then.
+    pub(crate) fn out_of_step(self) -> Self {
+        Self { in_step: false, ..self }
     }
 
     /// A directory with the empty store in it, and the store's path.
@@ -95,7 +103,7 @@ impl Lab {
             test_hooks: TestHooks {
                 vfs: Some(self.disk.name().to_owned()),
                 synchronous_normal: self.synchronous_normal,
-                index_in_step: true,
+                in_step: self.in_step,
                 fingerprint_bits: 0,
                 on_sync: Some(Arc::new(move |path| disk.synced(path))),
             },

@@ -42,6 +42,13 @@ fn an_acknowledged_event_survives_a_power_loss_at_any_operation() {
     assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
 }
 
+#[test]
+fn an_acknowledged_event_survives_a_power_loss_while_the_log_is_copied_beside_appends() {
+    let lab = Lab::new("power-loss-out-of-step").out_of_step();
+    let summary = run("power loss out of step", &lab, number("POWER_SEED", 1), cuts());
+    assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
+}
+
 /// A test that cannot fail proves nothing: two ways to break durability, and it has to notice both.
 #[test]
 fn the_experiment_notices_commits_that_are_not_synced() {

@@ -21,8 +21,8 @@ pub struct TestHooks {
     pub vfs: Option<String>,
     /// Breaks durability: commits are not synced. For the proof that a test of durability notices.
     pub synchronous_normal: bool,
-    /// Appends wait for what the dedup index needs, so that a seed brings back the same writes.
-    pub index_in_step: bool,
+    /// Appends wait for what is done beside them (the dedup index, checkpoints), so that a seed brings back the same writes.
+    pub in_step: bool,
     /// How many bits the fingerprints of the dedup index have; 48 if it is 0. With a few, they collide.
     pub fingerprint_bits: u32,
     /// Told of each file that was synced past SQLite, and so past its VFS.
@@ -82,9 +82,9 @@ impl Connector {
     }
 
     /// See [`TestHooks`].
-    pub(super) fn index_in_step(&self) -> bool {
+    pub(super) fn in_step(&self) -> bool {
         #[cfg(feature = "test-util")]
-        return self.hooks.index_in_step;
+        return self.hooks.in_step;
         #[cfg(not(feature = "test-util"))]
         false
     }

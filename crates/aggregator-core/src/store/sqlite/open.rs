@@ -15,6 +15,11 @@ use crate::event::SLOTS;
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 
+/// How connections that write are opened: one thread at a time uses each.
+const WRITES: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
+
 pub(super) struct Opened {
     pub(super) path: PathBuf,
     pub(super) id: StoreId,
@@ -24,6 +29,8 @@ pub(super) struct Opened {
     pub(super) manifest: Manifest,
     /// For the thread that builds the index.
     pub(super) index_reader: Connection,
+    /// For the thread that copies the log.
+    pub(super) copier: Connection,
     pub(super) lock: File,
 }
 
@@ -45,7 +52,8 @@ pub(super) fn open(
     let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;
     let index_reader = index_reader(&path, connector).map_err(failed)?;
-    Ok(Opened { path, id, ancestors, connection, index, manifest, index_reader, lock })
+    let copier = copier(&path, connector).map_err(failed)??;
+    Ok(Opened { path, id, ancestors, connection, index, manifest, index_reader, copier, lock })
 }
 
 fn recover_index(
@@ -66,6 +74,32 @@ fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connecti
         connector.open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch(schema::READER_PRAGMAS)?;
     Ok(connection)
+}
+
+fn copier(path: &Path, connector: &Connector) -> rusqlite::Result<Result<Connection, StoreError>> {
+    let connection = connector.open(path, WRITES)?;
+    connection.execute_batch(schema::COPIER_PRAGMAS)?;
+    Ok(make_durable(&connection, path, connector)?.map(|()| connection))
+}
+
+/// Switches to a log that is synced at each commit, and reads both back.
+fn make_durable(
+    connection: &Connection,
+    path: &Path,
+    connector: &Connector,
+) -> rusqlite::Result<Result<(), StoreError>> {
+    // FULL first: the switch to WAL is a write, too.
+    let (level, read_back) = connector.synchronous();
+    connection.pragma_update(None, "synchronous", level)?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let synchronous: u32 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if mode == "wal" && synchronous == read_back {
+        return Ok(Ok(()));
+    }
+    Ok(Err(StoreError::unavailable(format!(
+        "{} cannot be written durably: journal_mode is {mode} and synchronous {synchronous}, not wal and {read_back}",
+        path.display()
+    ))))
 }
 
 /// A connection to the store at `path`, of which nothing was read yet, and the lock that keeps others away. The store
@@ -189,13 +223,7 @@ fn remove_drafts(path: &Path) -> std::io::Result<()> {
 }
 
 pub(super) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
-    let mut connection = connector.open(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_EXRESCODE,
-    )?;
+    let mut connection = connector.open(path, WRITES | OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
     connection.pragma_update(None, "synchronous", "EXTRA")?;
     let transaction = connection.transaction()?;
@@ -263,12 +291,7 @@ fn connect(
     connector: &Connector,
     oldest: u32,
 ) -> rusqlite::Result<Connected> {
-    let connection = connector.open(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_EXRESCODE,
-    )?;
+    let connection = connector.open(path, WRITES)?;
     let application: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != schema::APPLICATION_ID {
         let reason =
@@ -286,16 +309,8 @@ fn connect(
         let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
         return Ok(Err(StoreError::invalid("store", reason)));
     }
-    // FULL first: the switch to WAL is a write, too.
-    let (level, read_back) = connector.synchronous();
-    connection.pragma_update(None, "synchronous", level)?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    let synchronous: u32 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    if mode != "wal" || synchronous != read_back {
-        return Ok(Err(StoreError::unavailable(format!(
-            "{} cannot be written durably: journal_mode is {mode} and synchronous {synchronous}, not wal and {read_back}",
-            path.display()
-        ))));
+    if let Err(error) = make_durable(&connection, path, connector)? {
+        return Ok(Err(error));
     }
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;

@@ -107,3 +107,10 @@ PRAGMA mmap_size = 0;
 PRAGMA trusted_schema = OFF;
 PRAGMA cache_size = -4096;
 ";
+
+/// Of the connection that copies the log when it is told to, and does nothing else.
+pub(super) const COPIER_PRAGMAS: &str = "
+PRAGMA wal_autocheckpoint = 0;
+PRAGMA mmap_size = 0;
+PRAGMA trusted_schema = OFF;
+";

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::by_topic::ByTopic;
+use super::checkpoints::{Checkpoints, checkpoint};
 use super::fault::{is_io_failure, store_error};
 use super::group::{Failure, Group, check_topics};
 use super::import::Importing;
 use super::index::{Index, Recent, Upkeep};
 use super::known::{Known, Names};
 use super::latest::Latest;
-use super::schema::PAGE_BYTES;
 use super::{SqliteOptions, purge};
 use crate::fail_point::{self, FailPoint};
 use crate::store::{Import, Imported, Receipt};
 use crate::{EventRef, StoreError, Timestamp};
 
 pub(super) struct Writer {
+    /// Before the connection, so that it is let go first: SQLite copies the log when the last connection that may
+    /// write closes.
+    checkpoints: Checkpoints,
     connection: Connection,
     options: SqliteOptions,
     /// What the file says, as of the last commit; `None` where that has to be read first.
@@ -29,8 +32,6 @@ pub(super) struct Writer {
     names: Arc<Names>,
     /// Why no further write is taken.
     poisoned: Option<String>,
-    /// While readers pin the log, the length in pages at which to wait for them next.
-    restart_at_pages: u64,
 }
 
 fn told(doing: &str, error: rusqlite::Error) -> StoreError {
@@ -44,9 +45,9 @@ impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
     fn drop(&mut self) {
-        if self.poisoned.is_none() {
-            // If it fails, the log still holds everything.
-            let _ = self.wal_checkpoint("TRUNCATE");
+        // If either fails, the log still holds everything.
+        if self.checkpoints.settle().is_ok() && self.poisoned.is_none() {
+            let _ = checkpoint(&self.connection, "TRUNCATE");
         }
     }
 }
@@ -56,6 +57,7 @@ impl Writer {
         connection: Connection,
         options: SqliteOptions,
         upkeep: Upkeep,
+        checkpoints: Checkpoints,
         names: Arc<Names>,
     ) -> Self {
         Self {
@@ -67,7 +69,7 @@ impl Writer {
             upkeep,
             added: Recent::default(),
             poisoned: None,
-            restart_at_pages: 0,
+            checkpoints,
         }
     }
 
@@ -91,7 +93,7 @@ impl Writer {
             let manifest = self.upkeep.write(&transaction)?;
             transaction.commit()?;
             self.upkeep.committed(&mut Recent::default(), manifest);
-            self.try_checkpoint()?;
+            self.checkpoints.between_commits(&self.connection)?;
         }
         Ok(())
     }
@@ -190,49 +192,18 @@ impl Writer {
         error
     }
 
-    /// Copies the log back into the file once enough has gathered. On this connection only: two
-    /// overlapping checkpoints are what SQLite's worst bug in this place needed.
+    /// Copies the log back into the file once enough has gathered.
     ///
-    /// A failed fsync here is the append's failure, although its commit stands: nothing may be
-    /// acknowledged after one. A full disk is not: the log still holds everything.
+    /// A failed fsync there is the append's failure, although its commit stands: nothing may be acknowledged
+    /// after one. A full disk is not: the log still holds everything.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        match self.try_checkpoint() {
-            Ok(()) => Ok(()),
-            Err(error) => match told("checkpointing", error) {
-                fatal if fatal.is_fatal() => Err(self.fail("checkpointing", Failure::Store(fatal))),
-                _ => Ok(()),
-            },
+        let Err(failure) = self.checkpoints.between_commits(&self.connection) else { return Ok(()) };
+        let known = self.known.take();
+        let error = self.fail("checkpointing", failure);
+        if error.is_fatal() {
+            return Err(error);
         }
-    }
-
-    fn try_checkpoint(&mut self) -> rusqlite::Result<()> {
-        /// The log is written over from its start once it is copied and no reader is in it. Readers
-        /// that overlap without end keep that from happening: from this many times the usual length
-        /// on they are waited for, up to the busy timeout.
-        const PINNED: u64 = 16;
-        let step = u64::from(self.options.checkpoint_bytes / PAGE_BYTES).max(1);
-        let (log, copied) = self.wal_checkpoint("NOOP")?;
-        if log.saturating_sub(copied) >= step {
-            FailPoint::Checkpoint.reach();
-            self.wal_checkpoint("PASSIVE")?;
-            FailPoint::Checkpointed.reach();
-        }
-        if log < PINNED * step {
-            self.restart_at_pages = 0;
-        } else if log >= self.restart_at_pages {
-            // The longer the log, the rarer the wait: it costs commits their time.
-            self.restart_at_pages = log + step.max(log / 4);
-            self.wal_checkpoint("RESTART")?;
-        }
+        self.known = known;
         Ok(())
-    }
-
-    /// Pages in the log, and how many of them are in the file, too.
-    fn wal_checkpoint(&self, mode: &str) -> rusqlite::Result<(u64, u64)> {
-        let mut checkpoint = self.connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
-        checkpoint.query_row([], |row| {
-            let pages = |i| row.get::<_, i64>(i).map(|pages| u64::try_from(pages).unwrap_or(0));
-            Ok((pages(1)?, pages(2)?))
-        })
     }
 }

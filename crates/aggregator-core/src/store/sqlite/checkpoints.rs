@@ -1,0 +1,142 @@
+//! Copying the log back into the file.
+//!
+//! SQLite writes over the log from its start once a transaction begins and all of it is copied. A helper copies while
+//! appends go on, so it hardly ever has all: what was committed meanwhile is left. Once that is little, the writer copies
+//! it, between two commits.
+//!
+//! One of them copies at a time. Two at once are what SQLite's worst bug in this place needed (mended in 3.51.3).
+
+use rusqlite::Connection;
+
+use super::group::Failure;
+use super::helper::{Helper, Missing};
+use crate::StoreError;
+use crate::fail_point::FailPoint;
+
+/// What the writer may copy itself: a step divided by this.
+const LITTLE: u64 = 4;
+
+/// How often the helper tries to leave no more than that.
+const PASSES: u32 = 3;
+
+/// Readers that overlap without end keep SQLite from writing over the log. From this many steps on they are waited for, up
+/// to the busy timeout.
+const PINNED: u64 = 16;
+
+/// Lengths are in pages.
+pub(super) struct Checkpoints {
+    copier: Helper<(), rusqlite::Result<()>>,
+    /// How often the helper has begun since the log became long enough; 0 while it rests.
+    passes: u32,
+    copying: bool,
+    /// How long the log was when it was last looked at, and how much of it was in the file.
+    log: u64,
+    copied: u64,
+    /// How much is worth copying.
+    step: u64,
+    /// From which length of the log on to begin.
+    next: u64,
+    /// From which length on to wait for readers.
+    restart: u64,
+    /// Appends wait for the helper, so that a seed brings back the same writes.
+    in_step: bool,
+}
+
+impl Checkpoints {
+    /// For a log of the file that `connection` is to.
+    pub(super) fn start(connection: Connection, step: u32, in_step: bool) -> std::io::Result<Self> {
+        let copier = Helper::start("checkpoint", connection, |connection, ()| copy(connection))?;
+        let step = u64::from(step.max(1));
+        Ok(Self {
+            copier,
+            passes: 0,
+            copying: false,
+            log: 0,
+            copied: 0,
+            step,
+            next: step,
+            restart: PINNED * step,
+            in_step,
+        })
+    }
+
+    /// To be called between the commits of `writer`.
+    pub(super) fn between_commits(&mut self, writer: &Connection) -> Result<(), Failure> {
+        self.collect(self.log >= self.restart)?;
+        self.look(writer)?;
+        while !self.copying && (self.passes > 0 || self.log >= self.next) {
+            let left = self.log - self.copied;
+            if self.passes == PASSES || (self.passes > 0 && left <= self.step / LITTLE) {
+                self.passes = 0;
+                self.next = self.log + self.step;
+                if left > 0 {
+                    copy(writer)?;
+                }
+            } else {
+                self.passes += 1;
+                self.copying = true;
+                self.copier.send(());
+                self.collect(self.in_step)?;
+                self.look(writer)?;
+            }
+        }
+        if !self.copying && self.log >= self.restart {
+            // The longer the log, the rarer the wait: it costs commits their time.
+            self.restart = self.log + self.step.max(self.log / 4);
+            checkpoint(writer, "RESTART")?;
+        }
+        Ok(())
+    }
+
+    /// Learns how long the log is.
+    fn look(&mut self, writer: &Connection) -> rusqlite::Result<()> {
+        let (log, copied) = checkpoint(writer, "NOOP")?;
+        if copied < self.copied {
+            // It is written over.
+            self.next = self.step;
+            self.restart = PINNED * self.step;
+        }
+        (self.log, self.copied) = (log, copied.min(log));
+        Ok(())
+    }
+
+    /// Waits until nothing is being copied.
+    pub(super) fn settle(&mut self) -> Result<(), Failure> {
+        self.collect(true)
+    }
+
+    /// Learns what the helper came to, if it has come to an end.
+    fn collect(&mut self, wait: bool) -> Result<(), Failure> {
+        if !self.copying {
+            return Ok(());
+        }
+        match self.copier.take(wait) {
+            Ok(copied) => {
+                self.copying = false;
+                copied.map_err(Failure::Sqlite)
+            }
+            Err(Missing::NotYet) => Ok(()),
+            Err(Missing::Gone) => {
+                let reason = "the thread that copies the log panicked".into();
+                Err(Failure::Store(StoreError::Poisoned { reason }))
+            }
+        }
+    }
+}
+
+/// Copies what no reader is before.
+fn copy(connection: &Connection) -> rusqlite::Result<()> {
+    FailPoint::Checkpoint.reach();
+    checkpoint(connection, "PASSIVE")?;
+    FailPoint::Checkpointed.reach();
+    Ok(())
+}
+
+/// Pages in the log, and how many of them are in the file, too.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(u64, u64)> {
+    let mut checkpoint = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
+    checkpoint.query_row([], |row| {
+        let pages = |i| row.get::<_, i64>(i).map(|pages| u64::try_from(pages).unwrap_or(0));
+        Ok((pages(1)?, pages(2)?))
+    })
+}
