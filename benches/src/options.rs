@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
-    /// Of the group `scale`, only the lines with one of these in their names
+    /// Of the groups `ingest` and `scale`, only the lines with one of these in their names
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     lines: Vec<String>,
 
@@ -100,7 +100,7 @@ impl Options {
         }
     }
 
-    /// Whether a line of the group `scale` was asked for.
+    /// Whether a line of the groups `ingest` and `scale` was asked for.
     pub(crate) fn has_line(&self, name: &str) -> bool {
         self.lines.is_empty() || self.lines.iter().any(|text| name.contains(text))
     }

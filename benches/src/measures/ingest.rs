@@ -98,6 +98,9 @@ fn measure_rounds(options: &Options, runs: &[Run], rounds: &mut Vec<Round>) -> a
         rounds.push(runs.iter().map(|_| None).collect());
         for place in order(runs.len(), number) {
             let run = &runs[place];
+            if !options.has_line(&run.name) {
+                continue;
+            }
             settle()?;
             let got = one(options, run).with_context(|| format!("round {number}: {}", run.name))?;
             eprintln!("ingest, round {number}: {}: {:.0} deliveries/s", run.name, got.rate);
