@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aggregator_core::{Batch, Partition, Timestamp};
+use aggregator_core::{Batch, Partition, Partitions, Timestamp};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -153,8 +153,12 @@ struct Part {
 
 fn parts(app: &App, batch: &Batch) -> Vec<Part> {
     let partitions = app.store.partitions();
+    let indices = 0..u32::try_from(batch.len()).expect("a body of at most 1 GiB has fewer events than that");
+    if partitions == Partitions::ONE && !batch.is_empty() {
+        return vec![Part { partition: Partition(0), indices: indices.collect() }];
+    }
     let mut parts: Vec<Part> = Vec::new();
-    for index in 0..u32::try_from(batch.len()).expect("a body of at most 1 GiB has fewer events than that") {
+    for index in indices {
         let partition = partitions.of(batch.topic(index as usize));
         match parts.iter_mut().find(|part| part.partition == partition) {
             Some(part) => part.indices.push(index),
