@@ -68,7 +68,7 @@ static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
     };
     let rows: Vec<_> = (2..).step_by(PARAMETERS).map(row).take(MANY).collect();
     format!(
-        "INSERT INTO events (processed_at, topic_id, seq, event_id, timestamp, source, payload, checksum)
+        "INSERT OR FAIL INTO events (processed_at, topic_id, seq, event_id, timestamp, source, payload, checksum)
          VALUES {}",
         rows.join(", ")
     )

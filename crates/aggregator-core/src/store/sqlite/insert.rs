@@ -145,8 +145,10 @@ static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
         format!("(?1, ?3 + {n}, ?{at}, ?{}, ?{}, ?{}, ?2, ?{})", at + 1, at + 2, at + 3, at + 4)
     };
     let rows: Vec<_> = (0..MANY).map(row).collect();
+    // A statement that fails ends the transaction. By default SQLite would be ready to take back this one alone, and keep a
+    // copy of each page as it was before it.
     format!(
-        "INSERT INTO events (topic_id, seq, event_id, timestamp, source, payload, processed_at, checksum)
+        "INSERT OR FAIL INTO events (topic_id, seq, event_id, timestamp, source, payload, processed_at, checksum)
          VALUES {}",
         rows.join(", ")
     )
