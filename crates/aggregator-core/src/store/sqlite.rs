@@ -11,6 +11,7 @@ mod checkpoints;
 mod checksum;
 mod connector;
 mod fault;
+mod fetch;
 mod group;
 mod helper;
 mod import;

@@ -72,6 +72,9 @@ pub(super) fn check_topics<'t>(
     if faults.is_empty() { Ok(()) } else { Err(Failure::Refused(faults)) }
 }
 
+/// How many of the newest rows are fetched together, to be compared.
+const TOGETHER: usize = 64;
+
 /// An event of the append at hand.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'e> {
@@ -130,6 +133,7 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
         events: &[EventRef<'e>],
         ByTopic { topics: parts, order, .. }: ByTopic<'e>,
     ) -> Result<(Vec<Receipt>, Vec<Stored<'e>>), Failure> {
+        self.stored.reserve(events.len());
         let mut topics = Vec::with_capacity(parts.len());
         let mut keys = Vec::with_capacity(events.len());
         let mut sought = Vec::with_capacity(events.len());
@@ -151,10 +155,16 @@ impl<'c, 'k, 'e> Group<'c, 'k, 'e> {
 
         let mut receipts = vec![None; events.len()];
         let mut position = 0;
+        let mut fetched = 0;
         for (name, mut topic, count) in topics {
             let before = self.known.tail.last_offset;
             for position in position..position + count {
                 let of_event = hits.iter().take_while(|hit| hit.position == position).count();
+                if of_event > fetched {
+                    fetched = hits.len().min(TOGETHER);
+                    self.latest.fetch(hits[..fetched].iter().filter_map(|hit| hit.place.row()));
+                }
+                fetched = fetched.saturating_sub(of_event);
                 let (of_event, after) = hits.split_at(of_event);
                 hits = after;
                 let (key, event) = (keys[position], &events[order[position]]);

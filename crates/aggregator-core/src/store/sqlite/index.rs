@@ -196,6 +196,13 @@ pub(super) enum Place {
     Runs,
 }
 
+impl Place {
+    /// The row, if it is one.
+    pub(super) fn row(self) -> Option<u64> {
+        if let Self::Row(offset) = self { Some(offset) } else { None }
+    }
+}
+
 impl Index {
     fn new(fingerprints: Fingerprints, held: Held) -> Self {
         static OPENED: AtomicU64 = AtomicU64::new(1);
@@ -273,23 +280,26 @@ impl Index {
 impl Held {
     /// Where a map has the fingerprint, the runs are put off if they may be.
     fn probe(&self, sought: &[Sought], put_off: bool) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        let mut unknown = Vec::with_capacity(sought.len());
+        let mut hits = Vec::with_capacity(sought.len());
+        // What was flushed since somebody looked ahead is in a run, too, and nothing is known of it.
+        let is_known = |sought: &Sought| sought.absent_through >= self.covered;
         let flushed = self.flushed.as_ref().filter(|_| put_off);
-        for (position, &Sought { fingerprint, absent_through }) in sought.iter().enumerate() {
-            let before = hits.len();
-            let row = |offset| Hit { position, place: Place::Row(offset) };
-            hits.extend(self.in_maps(fingerprint).map(row));
-            // What was flushed since then is in a run, too, and nothing is known of it.
-            if absent_through >= self.covered {
-                continue;
-            }
-            hits.extend(flushed.into_iter().flat_map(|(map, _)| map.offsets(fingerprint)).map(row));
-            if put_off && hits.len() > before {
+        // One map after the other: while a lookup waits for memory, those behind it are under way.
+        for map in self.maps() {
+            ask_map(map, sought, |_| true, &mut hits);
+        }
+        if let Some((map, _)) = flushed {
+            ask_map(map, sought, |sought| !is_known(sought), &mut hits);
+        }
+        let mut is_found = vec![false; sought.len()];
+        hits.iter().for_each(|hit| is_found[hit.position] = true);
+        let mut unknown = Vec::with_capacity(sought.len());
+        for (position, sought) in sought.iter().enumerate().filter(|(_, sought)| !is_known(sought)) {
+            if put_off && is_found[position] {
                 hits.push(Hit { position, place: Place::Runs });
             // The newest run has just been asked: nobody else is, where the others are known not to have it.
-            } else if flushed.is_none_or(|&(_, behind)| absent_through < behind) {
-                unknown.push((position, fingerprint));
+            } else if flushed.is_none_or(|&(_, behind)| sought.absent_through < behind) {
+                unknown.push((position, sought.fingerprint));
             }
         }
         self.ask_runs(&unknown, &mut |position, place| hits.push(Hit { position, place }));
@@ -297,11 +307,10 @@ impl Held {
         hits
     }
 
-    /// The rows of the fingerprint that no run has yet.
-    fn in_maps(&self, fingerprint: u64) -> impl Iterator<Item = u64> {
+    /// The maps of the rows that no run has yet.
+    fn maps(&self) -> impl Iterator<Item = &Recent> {
         let frozen = self.frozen.as_ref().map(|(frozen, _)| &**frozen);
-        let maps = [Some(&self.recent), frozen].into_iter().flatten().filter(|map| !map.is_empty());
-        maps.flat_map(move |map| map.offsets(fingerprint))
+        [Some(&self.recent), frozen].into_iter().flatten().filter(|map| !map.is_empty())
     }
 
     /// Where in the runs the fingerprints may be, by their positions.
@@ -316,6 +325,15 @@ impl Held {
                 });
             }
         }
+    }
+}
+
+/// Adds the rows that the map has of those `asked`.
+fn ask_map(map: &Recent, sought: &[Sought], asked: impl Fn(&Sought) -> bool, hits: &mut Vec<Hit>) {
+    for (position, sought) in sought.iter().enumerate().filter(|(_, sought)| asked(sought)) {
+        hits.extend(
+            map.offsets(sought.fingerprint).map(|offset| Hit { position, place: Place::Row(offset) }),
+        );
     }
 }
 

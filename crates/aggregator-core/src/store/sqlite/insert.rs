@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use rusqlite::{CachedStatement, Connection, Result};
 
 use super::checksum::{Corruption, EventRow, StubRow};
+use super::fetch::fetch;
 
 /// How many rows a statement of many takes: measured, more take no less time.
 const MANY: usize = 20;
@@ -90,6 +91,8 @@ impl<'c, 'e> Inserts<'c, 'e> {
     }
 
     fn write_many(&mut self) -> Result<()> {
+        // Another thread has decoded them.
+        fetch(self.waiting.iter().flat_map(|row| [row.event_id, row.payload].map(str::as_bytes)));
         let (first, last) = (&self.waiting[0], &self.waiting[MANY - 1]);
         self.many.raw_bind_parameter(1, first.topic_id)?;
         self.many.raw_bind_parameter(2, first.processed_at)?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::fetch::fetch;
 use super::group::Stored;
 use super::index::Key;
 
@@ -66,11 +67,23 @@ impl Latest {
 
     /// The event at `offset`, if it is here.
     pub(super) fn get(&self, offset: u64) -> Option<Found<'_>> {
-        let row = self.rows.get(usize::try_from(offset.checked_sub(self.first)?).ok()?)?;
+        let row = self.row(offset)?;
         let (event_id, rest) = self.text[row.start..row.end()].split_at(row.event_id);
         let (source, payload) = rest.split_at(row.source);
         let (seq, processed_at) = (row.seq, row.processed_at);
         Some(Found { topic_id: row.topic_id, event_id, source, payload, seq, processed_at })
+    }
+
+    fn row(&self, offset: u64) -> Option<&Row> {
+        self.rows.get(usize::try_from(offset.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Fetches these events, to be compared next.
+    pub(super) fn fetch(&self, offsets: impl Iterator<Item = u64>) {
+        // All rows first: where a text is depends on its row.
+        let places: Vec<_> =
+            offsets.filter_map(|offset| self.row(offset).map(|row| row.start..row.end())).collect();
+        fetch(places.into_iter().map(|place| &self.text[place]));
     }
 
     /// Takes what was committed at `offset`, in place of the oldest.
