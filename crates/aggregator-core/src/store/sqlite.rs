@@ -111,6 +111,8 @@ pub struct SqliteStore {
     names: Arc<Names>,
     writer: Mutex<Writer>,
     callbacks: Mutex<Vec<CommitCallback>>,
+    /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
+    _file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
     _lock: File,
 }
@@ -173,6 +175,7 @@ impl SqliteStore {
         })?;
         let checkpoints = Checkpoints::start(
             opened.copier,
+            Arc::clone(&opened.file),
             options.checkpoint_bytes / schema::PAGE_BYTES,
             connector.in_step(),
         );
@@ -191,6 +194,7 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             names,
             callbacks: Mutex::default(),
+            _file: opened.file,
             _lock: opened.lock,
         })
     }

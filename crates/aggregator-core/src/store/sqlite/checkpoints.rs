@@ -4,9 +4,16 @@
 //! appends go on, so it hardly ever has all: what was committed meanwhile is left. Once that is little, the writer copies
 //! it, between two commits.
 //!
+//! SQLite syncs the file only once all is copied, which would leave all of the sync to the writer. So the helper syncs what
+//! it has copied, too.
+//!
 //! One of them copies at a time. Two at once are what SQLite's worst bug in this place needed (mended in 3.51.3).
 
-use rusqlite::Connection;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use rusqlite::{Connection, ffi};
 
 use super::group::Failure;
 use super::helper::{Helper, Missing};
@@ -43,9 +50,17 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// For a log of the file that `connection` is to.
-    pub(super) fn start(connection: Connection, step: u32, in_step: bool) -> std::io::Result<Self> {
-        let copier = Helper::start("checkpoint", connection, |connection, ()| copy(connection))?;
+    /// For a log of `file`, to which `connection` is one of its own.
+    pub(super) fn start(
+        connection: Connection,
+        file: Arc<File>,
+        step: u32,
+        in_step: bool,
+    ) -> io::Result<Self> {
+        let copier = Helper::start("checkpoint", connection, move |connection, ()| {
+            copy(connection)?;
+            file.sync_data().map_err(|error| unsynced(&error))
+        })?;
         let step = u64::from(step.max(1));
         Ok(Self {
             copier,
@@ -71,6 +86,7 @@ impl Checkpoints {
                 self.next = self.log + self.step;
                 if left > 0 {
                     copy(writer)?;
+                    self.look(writer)?;
                 }
             } else {
                 self.passes += 1;
@@ -91,8 +107,9 @@ impl Checkpoints {
     /// Learns how long the log is.
     fn look(&mut self, writer: &Connection) -> rusqlite::Result<()> {
         let (log, copied) = checkpoint(writer, "NOOP")?;
-        if copied < self.copied {
+        if copied < self.copied || log < self.log {
             // It is written over.
+            self.passes = 0;
             self.next = self.step;
             self.restart = PINNED * self.step;
         }
@@ -130,6 +147,11 @@ fn copy(connection: &Connection) -> rusqlite::Result<()> {
     checkpoint(connection, "PASSIVE")?;
     FailPoint::Checkpointed.reach();
     Ok(())
+}
+
+/// As SQLite tells of a sync that failed.
+fn unsynced(error: &io::Error) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
 }
 
 /// Pages in the log, and how many of them are in the file, too.

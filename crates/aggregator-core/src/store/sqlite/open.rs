@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::connector::Connector;
@@ -31,6 +33,8 @@ pub(super) struct Opened {
     pub(super) index_reader: Connection,
     /// For the thread that copies the log.
     pub(super) copier: Connection,
+    /// To sync it. Behind the connections, so that it is closed last: SQLite's locks on the file go with any handle.
+    pub(super) file: Arc<File>,
     pub(super) lock: File,
 }
 
@@ -53,7 +57,19 @@ pub(super) fn open(
     let (index, manifest) = recovered.map_err(failed)?;
     let index_reader = index_reader(&path, connector).map_err(failed)?;
     let copier = copier(&path, connector).map_err(failed)??;
-    Ok(Opened { path, id, ancestors, connection, index, manifest, index_reader, copier, lock })
+    let file = File::open(&path).map_err(|error| unusable(&path, error))?;
+    Ok(Opened {
+        path,
+        id,
+        ancestors,
+        connection,
+        index,
+        manifest,
+        index_reader,
+        copier,
+        file: Arc::new(file),
+        lock,
+    })
 }
 
 fn recover_index(
@@ -79,6 +95,7 @@ fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connecti
 fn copier(path: &Path, connector: &Connector) -> rusqlite::Result<Result<Connection, StoreError>> {
     let connection = connector.open(path, WRITES)?;
     connection.execute_batch(schema::COPIER_PRAGMAS)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(make_durable(&connection, path, connector)?.map(|()| connection))
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::by_topic::ByTopic;
@@ -45,9 +46,12 @@ impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
     fn drop(&mut self) {
-        // If either fails, the log still holds everything.
         if self.checkpoints.settle().is_ok() && self.poisoned.is_none() {
+            // If it fails, the log still holds everything.
             let _ = checkpoint(&self.connection, "TRUNCATE");
+        } else {
+            // The log holds what a failed sync may have lost: nobody deletes it before it is written anew.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 }
