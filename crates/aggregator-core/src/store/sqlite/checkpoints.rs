@@ -162,3 +162,43 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
         Ok((pages(1)?, pages(2)?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn what_is_committed_while_the_helper_copies_is_copied_by_the_writer_and_the_log_begins_anew() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("test.db");
+        let open = || {
+            let connection = Connection::open(&path).unwrap();
+            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0").unwrap();
+            connection
+        };
+        let writer = open();
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        let insert = |bytes: u32| writer.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
+        let reader = open();
+        let file = Arc::new(File::open(&path).unwrap());
+        let step = 8;
+        let mut checkpoints = Checkpoints::start(open(), file, step, false).unwrap();
+        for _ in 0..3 {
+            insert(100_000);
+            // As long as somebody reads there, the log is not written over.
+            reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+            assert!(checkpoints.settle().is_ok());
+            insert(10);
+            reader.execute_batch("ROLLBACK").unwrap();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+            let (log, copied) = checkpoint(&writer, "NOOP").unwrap();
+            assert!(log > u64::from(step) && copied == log, "{copied} of {log}");
+            insert(10);
+            let (log, _) = checkpoint(&writer, "NOOP").unwrap();
+            assert!(log < u64::from(step), "{log}");
+        }
+    }
+}
