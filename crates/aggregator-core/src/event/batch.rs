@@ -201,6 +201,9 @@ impl BatchBuilder {
     /// One entry per bad field.
     pub fn push(&mut self, raw: &RawEvent<'_>) -> Result<(), Vec<InvalidField>> {
         let payload = self.checked_payload(raw)?;
+        if self.batch.items.is_empty() {
+            self.batch.items.reserve(self.expected(raw));
+        }
         let item = Item {
             topic: self.span(raw.topic),
             event_id: self.span(raw.event_id),
@@ -215,6 +218,18 @@ impl BatchBuilder {
         };
         self.batch.items.push(item);
         Ok(())
+    }
+
+    /// How many events the body has if all are as long as this one, its first; of very many, what to begin with.
+    fn expected(&self, first: &RawEvent<'_>) -> usize {
+        /// What the names of the fields take, at least.
+        const NAMES: usize = 25;
+        const MOST: usize = 1024;
+        let payload = first.payload.map_or(0, |json| json.get().len());
+        let timestamp = first.timestamp.map_or(0, str::len);
+        let source = first.source.map_or(0, str::len);
+        let length = NAMES + first.topic.len() + first.event_id.len() + timestamp + source + payload;
+        (self.batch.body.len() / length).min(MOST)
     }
 
     /// Checks an event and compacts its payload on the way.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::InvalidField;
@@ -17,6 +18,18 @@ pub fn digest(payload: &str) -> [u8; 16] {
     xxh3_128(payload.as_bytes()).to_be_bytes()
 }
 
+/// What a byte outside of strings means: for most, nothing.
+const MATTERS: [bool; 256] = {
+    let mut matters = [false; 256];
+    let bytes = b"\"{}[] \t\n\r";
+    let mut at = 0;
+    while at < bytes.len() {
+        matters[bytes[at] as usize] = true;
+        at += 1;
+    }
+    matters
+};
+
 /// Takes the insignificant white space out of `json`, which must be JSON already. Key order and the
 /// spelling of numbers and strings stay. Borrows where there is nothing to take out.
 pub(super) fn compact(json: &str, max_depth: usize) -> Result<Cow<'_, str>, InvalidField> {
@@ -24,6 +37,10 @@ pub(super) fn compact(json: &str, max_depth: usize) -> Result<Cow<'_, str>, Inva
     let mut compacted: Option<String> = None;
     let (mut depth, mut copied, mut at) = (0_usize, 0, 0);
     while at < bytes.len() {
+        if !MATTERS[usize::from(bytes[at])] {
+            at += 1;
+            continue;
+        }
         match bytes[at] {
             b'"' => {
                 at = string_end(bytes, at);
@@ -61,12 +78,12 @@ pub(super) fn compact(json: &str, max_depth: usize) -> Result<Cow<'_, str>, Inva
 /// The position after the string literal that opens at `open`.
 fn string_end(bytes: &[u8], open: usize) -> usize {
     let mut at = open + 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
         }
+        at += 2;
     }
     bytes.len()
 }

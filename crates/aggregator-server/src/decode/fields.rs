@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{Deserializer, Visitor};
 use serde_json::value::RawValue;
 
@@ -77,7 +78,7 @@ pub(super) fn string<'de>(
         faults.push((name.into(), format!("must be a string, not {}", kind(text))));
         return None;
     };
-    if !inner.contains('\\') {
+    if memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
     }
     match serde_json::from_str::<String>(text) {
