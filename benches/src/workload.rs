@@ -155,31 +155,47 @@ fn mix(n: u64) -> u64 {
 
 /// A random UUID, version 4: 122 bits of a hash of (seed, identity).
 fn write_id(seed: u64, identity: u64, text: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let high = mix(seed ^ mix(identity));
     let low = mix(high ^ identity);
-    let high = (high & !0xf000) | 0x4000;
-    let low = (low & !(0b11 << 62)) | (0b10 << 62);
-    let mut at = 0;
-    for (word, groups) in [(high, &[8, 4, 4][..]), (low, &[4, 12][..])] {
-        let mut shift = 64;
-        for &digits in groups {
-            for _ in 0..digits {
-                shift -= 4;
-                text[at] = DIGITS[(word >> shift & 15) as usize];
-                at += 1;
-            }
-            // Over the hyphen that stands there, or the end of the id.
-            at += 1;
-        }
+    let high = hex((high & !0xf000) | 0x4000);
+    let low = hex((low & !(0b11 << 62)) | (0b10 << 62));
+    // The hyphens stand there.
+    text[..8].copy_from_slice(&high[..8]);
+    text[9..13].copy_from_slice(&high[8..12]);
+    text[14..18].copy_from_slice(&high[12..]);
+    text[19..23].copy_from_slice(&low[..4]);
+    text[24..].copy_from_slice(&low[4..]);
+}
+
+/// What generating the load takes is taken from the server, so these go two digits at a time.
+fn hex(word: u64) -> [u8; 16] {
+    const PAIRS: [[u8; 2]; 256] = pairs(16);
+    let mut text = [0; 16];
+    for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(word.to_be_bytes()) {
+        *pair = PAIRS[usize::from(byte)];
+    }
+    text
+}
+
+/// Of an even number of digits.
+fn write_digits(mut number: u64, text: &mut [u8]) {
+    const PAIRS: [[u8; 2]; 100] = pairs(10);
+    for pair in text.as_chunks_mut().0.iter_mut().rev() {
+        *pair = PAIRS[(number % 100) as usize];
+        number /= 100;
     }
 }
 
-fn write_digits(mut number: u64, text: &mut [u8]) {
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).expect("a digit");
-        number /= 10;
+/// The numbers of two digits in this base.
+const fn pairs<const COUNT: usize>(base: usize) -> [[u8; 2]; COUNT] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; COUNT];
+    let mut number = 0;
+    while number < COUNT {
+        pairs[number] = [DIGITS[number / base], DIGITS[number % base]];
+        number += 1;
     }
+    pairs
 }
 
 #[cfg(test)]
