@@ -1,5 +1,6 @@
 //! What is measured, a file for each group of figures.
 
+pub(crate) mod full_cache;
 pub(crate) mod growth;
 pub(crate) mod ingest;
 pub(crate) mod latency;

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
-    /// Of the groups `ingest` and `scale`, only the lines with one of these in their names
+    /// Of the groups `ingest`, `scale` and `rivals`, only the lines with one of these in their names
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     lines: Vec<String>,
 
@@ -39,6 +39,10 @@ pub(crate) struct Options {
     /// Deliveries of the growth curve [default: 10000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=10_000_000_000))]
     events: Option<u64>,
+
+    /// Have the page cache full of another file while the curve is taken, as large as the free memory
+    #[arg(long)]
+    pub(crate) full_cache: bool,
 
     /// Deliveries of a run in batches of 500; other runs have their share of it [default: 2000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50_000..=1_000_000_000))]
@@ -100,7 +104,7 @@ impl Options {
         }
     }
 
-    /// Whether a line of the groups `ingest` and `scale` was asked for.
+    /// Whether a line of the groups that have lines was asked for.
     pub(crate) fn has_line(&self, name: &str) -> bool {
         self.lines.is_empty() || self.lines.iter().any(|text| name.contains(text))
     }

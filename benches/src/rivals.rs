@@ -12,7 +12,7 @@ mod python;
 mod redis;
 mod sqlite;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Context as _;
 
@@ -58,7 +58,7 @@ pub(crate) fn measure(options: &Options, lines: &mut Vec<RivalLine>) -> Vec<anyh
     let mut failures = Vec::new();
     let workload = Workload::new(options.seed, RECENT, options.topics);
     let mut trials: Vec<(Rival, Trials)> =
-        rivals().into_iter().map(|rival| (rival, Trials::default())).collect();
+        asked_for(options).into_iter().map(|rival| (rival, Trials::default())).collect();
     for round in 1..=options.rounds() {
         for place in order(trials.len(), round) {
             let (rival, Trials { runs, over }) = &mut trials[place];
@@ -146,6 +146,17 @@ fn rivals() -> Vec<Rival> {
         rival(nats::SYNCED, nats::SYNCED_HOW, nats::SYNCED_DURABILITY, nats::synced),
         Rival { beside: OURS_50, ..rival(python::NAME, python::HOW, python::DURABILITY, python::measure) },
     ]
+}
+
+/// Those whose lines were asked for, and what they are compared with.
+fn asked_for(options: &Options) -> Vec<Rival> {
+    let mut all = rivals();
+    let names: HashSet<_> =
+        all.iter().filter(|rival| options.has_line(rival.name)).map(|rival| rival.name).collect();
+    let beside: HashSet<_> =
+        all.iter().filter(|rival| names.contains(rival.name)).map(|rival| rival.beside).collect();
+    all.retain(|rival| names.contains(rival.name) || beside.contains(rival.name));
+    all
 }
 
 fn ours(options: &Options, workload: &Workload, batch: u32) -> anyhow::Result<Tried> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::full_cache::{Filled, FullCache};
 use super::{Scratch, Spread, order, settle};
 use crate::append;
 use crate::load::{Load, Progress, Sample, Watched, as_fast_as_possible};
@@ -25,6 +26,8 @@ const ROUNDS: u32 = 5;
 pub(crate) struct Growth {
     pub(crate) deliveries: u64,
     pub(crate) identities: u64,
+    /// What the page cache was full of, where that was asked for.
+    pub(crate) full_cache: Option<Filled>,
     pub(crate) tenths: Vec<Point>,
     pub(crate) points: Vec<Point>,
     /// The rate of the last tenth over that of the first.
@@ -90,6 +93,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
     let append_bytes_per_row = append::bytes_per_row(&row_file, &workload, options.events() / 2)?;
     fs::remove_file(&row_file)?;
 
+    let full_cache = options.full_cache.then(|| FullCache::fill(options)).transpose()?;
     let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
     let before = state(&server)?;
     let load = Load {
@@ -117,6 +121,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
     let measured = growth.insert(Growth {
         deliveries: done.deliveries,
         identities,
+        full_cache: full_cache.as_ref().map(|full| full.filled),
         last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
         cpu_first_to_last: tenths[0].cpu_seconds / tenths[tenths.len() - 1].cpu_seconds,
         in_turn: None,

@@ -29,20 +29,28 @@ impl Machine {
         let (write_bytes_per_second, fsync_ms) =
             probe_disk(&options.work.join("probe")).context("the disk cannot be measured")?;
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        let kib = field(&text("/proc/meminfo"), "MemTotal").unwrap_or_default();
         Ok(Self {
             processor: field(&text("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024,
+            memory_bytes: memory("MemTotal"),
             write_bytes_per_second,
             fsync_ms,
             load_average: text("/proc/loadavg").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0),
         })
     }
+}
+
+/// The first line of `text` with this name, without it.
+fn field(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Bytes of memory by their name in `/proc/meminfo`; 0 if it cannot be read.
+pub(super) fn memory(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = field(&text, name).unwrap_or_default();
+    kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
 /// Bytes per second in a row, and the median milliseconds of a small synced write.

@@ -128,10 +128,22 @@ fn ingest(report: &Report, ingest: &Ingest) -> String {
 
 fn growth(growth: &Growth) -> String {
     let mut text = format!(
-        "## Growth\n\n{} deliveries in batches of 500, {} identities, one store.\n\n\
-         | after deliveries | deliveries/s in this tenth | server | resident | peak | on disk |\n|--:|--:|--:|--:|--:|--:|\n",
+        "## Growth\n\n{} deliveries in batches of 500, {} identities, one store.\n\n",
         count(wide(growth.deliveries)),
         count(wide(growth.identities)),
+    );
+    if let Some(filled) = growth.full_cache {
+        let _ = write!(
+            text,
+            "The page cache was full from the start: of a file of {}, of which a GiB took {:.1} to {:.1} s of processor time to \
+             write.\n\n",
+            bytes(wide(filled.bytes)),
+            filled.cheapest,
+            filled.dearest,
+        );
+    }
+    text.push_str(
+        "| after deliveries | deliveries/s in this tenth | server | resident | peak | on disk |\n|--:|--:|--:|--:|--:|--:|\n",
     );
     for point in &growth.tenths {
         let sizes = [point.resident_bytes, point.peak_bytes, point.disk_bytes].map(|size| bytes(wide(size)));

@@ -1,0 +1,68 @@
+//! A page cache that is full from the start, as on a machine that has been up for a while.
+//!
+//! What a store writes takes the place of other pages then. Without it, a virtual machine gives the first stores memory
+//! that it has already, and later ones what its host has to find first: of each page, that can be several times the cost of
+//! writing it, and a curve shows the host and not the store.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::machine::memory;
+use crate::options::Options;
+use crate::process::cpu_seconds;
+
+const MIB: usize = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A file as large as the memory that was available, removed when it is let go.
+pub(crate) struct FullCache {
+    path: PathBuf,
+    pub(crate) filled: Filled,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Filled {
+    pub(crate) bytes: u64,
+    /// Processor time, in seconds, that writing one of its GiB took: of the cheapest one and of the dearest.
+    pub(crate) cheapest: f64,
+    pub(crate) dearest: f64,
+}
+
+impl FullCache {
+    pub(crate) fn fill(options: &Options) -> anyhow::Result<Self> {
+        let bytes = memory("MemAvailable") / GIB * GIB;
+        let path = options.work.join("full-cache");
+        let mut full = Self { path, filled: Filled { bytes, cheapest: f64::INFINITY, dearest: 0.0 } };
+        full.write().with_context(|| format!("a file of {bytes} bytes, as large as the free memory"))?;
+        eprintln!("growth: the page cache is full of {bytes} bytes of another file");
+        Ok(full)
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        let mut file = File::create(&self.path)?;
+        let block = vec![0x5a; MIB];
+        for _ in 0..self.filled.bytes / GIB {
+            let before = cpu_seconds(process::id())?;
+            for _ in 0..GIB / MIB as u64 {
+                file.write_all(&block)?;
+            }
+            let took = cpu_seconds(process::id())? - before;
+            self.filled.cheapest = self.filled.cheapest.min(took);
+            self.filled.dearest = self.filled.dearest.max(took);
+            // Only what is on the disk already makes way at once.
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FullCache {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
