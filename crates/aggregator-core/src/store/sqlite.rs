@@ -173,9 +173,10 @@ impl SqliteStore {
             reason: "the thread that builds the dedup index cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
+        let file = Arc::clone(&opened.file);
         let checkpoints = Checkpoints::start(
             opened.copier,
-            Arc::clone(&opened.file),
+            move || file.sync_data(),
             options.checkpoint_bytes / schema::PAGE_BYTES,
             connector.in_step(),
         );

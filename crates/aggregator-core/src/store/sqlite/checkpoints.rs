@@ -9,9 +9,7 @@
 //!
 //! One of them copies at a time. Two at once are what SQLite's worst bug in this place needed (mended in 3.51.3).
 
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
@@ -50,16 +48,16 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// For a log of `file`, to which `connection` is one of its own.
+    /// For the log of a file, to which `connection` is one of its own, and which `sync` syncs.
     pub(super) fn start(
         connection: Connection,
-        file: Arc<File>,
+        sync: impl Fn() -> io::Result<()> + Send + 'static,
         step: u32,
         in_step: bool,
     ) -> io::Result<Self> {
         let copier = Helper::start("checkpoint", connection, move |connection, ()| {
             copy(connection)?;
-            file.sync_data().map_err(|error| unsynced(&error))
+            sync().map_err(|error| unsynced(&error))
         })?;
         let step = u64::from(step.max(1));
         Ok(Self {
@@ -168,23 +166,37 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::sqlite::fault::is_io_failure;
+
+    fn connection(directory: &TempDir) -> Connection {
+        let connection = Connection::open(directory.path().join("test.db")).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0").unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_the_helper_could_not_sync_fails_what_is_committed_next() {
+        let directory = TempDir::new().unwrap();
+        let writer = connection(&directory);
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        let fails = || Err(io::Error::from(io::ErrorKind::Other));
+        let mut checkpoints = Checkpoints::start(connection(&directory), fails, 1, true).unwrap();
+        let Err(Failure::Sqlite(error)) = checkpoints.between_commits(&writer) else {
+            panic!("it is a failure of SQLite's kind");
+        };
+        assert!(is_io_failure(&error), "{error}");
+    }
 
     #[test]
     fn what_is_committed_while_the_helper_copies_is_copied_by_the_writer_and_the_log_begins_anew() {
         let directory = TempDir::new().unwrap();
-        let path = directory.path().join("test.db");
-        let open = || {
-            let connection = Connection::open(&path).unwrap();
-            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0").unwrap();
-            connection
-        };
+        let open = || connection(&directory);
         let writer = open();
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let insert = |bytes: u32| writer.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         let reader = open();
-        let file = Arc::new(File::open(&path).unwrap());
         let step = 8;
-        let mut checkpoints = Checkpoints::start(open(), file, step, false).unwrap();
+        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false).unwrap();
         for _ in 0..3 {
             insert(100_000);
             // As long as somebody reads there, the log is not written over.
