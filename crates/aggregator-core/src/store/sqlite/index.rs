@@ -240,17 +240,7 @@ impl Index {
         let mut absent = vec![covered; fingerprints.len()];
         let mut unknown: Vec<Asked> = fingerprints.iter().copied().enumerate().collect();
         for group in runs.groups() {
-            let mut asked = group.admitted(&unknown);
-            for unit in group.units() {
-                let mut any = false;
-                runs.ask(unit, &asked, |(position, _), _| {
-                    absent[position] = 0;
-                    any = true;
-                });
-                if any {
-                    asked.retain(|&(position, _)| absent[position] > 0);
-                }
-            }
+            runs.ask(group.units(), &group.admitted(&unknown), |(position, _), _| absent[position] = 0);
             unknown.retain(|&(position, _)| absent[position] > 0);
         }
         absent
@@ -316,14 +306,11 @@ impl Held {
     /// Where in the runs the fingerprints may be, by their positions.
     fn ask_runs(&self, asked: &[Asked], found: &mut dyn FnMut(usize, Place)) {
         for group in self.runs.groups() {
-            let asked = group.admitted(asked);
-            for unit in group.units() {
-                self.runs.ask(unit, &asked, |(position, fingerprint), run| {
-                    if let Some(place) = run.chunks(fingerprint) {
-                        found(position, place);
-                    }
-                });
-            }
+            self.runs.ask(group.units(), &group.admitted(asked), |(position, fingerprint), run| {
+                if let Some(place) = run.chunks(fingerprint) {
+                    found(position, place);
+                }
+            });
         }
     }
 }

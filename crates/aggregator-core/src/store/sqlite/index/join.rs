@@ -152,7 +152,9 @@ mod tests {
             let asked: Vec<_> = entries(id).iter().map(|entry| entry.fingerprint).enumerate().collect();
             let mut found = vec![0; asked.len()];
             for unit in runs.groups().flat_map(|group| group.units()) {
-                runs.ask(unit, &asked, |(position, _), run| found[position] += u32::from(run.id == id));
+                runs.ask(std::iter::once(unit), &asked, |(position, _), run| {
+                    found[position] += u32::from(run.id == id);
+                });
             }
             for (position, fingerprint) in asked {
                 let answers = from.is_some_and(|from| fingerprint >= from);

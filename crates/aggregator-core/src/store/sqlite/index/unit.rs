@@ -60,26 +60,45 @@ impl Runs {
         (all_are_there && in_one).then(|| Arc::clone(first))
     }
 
-    /// Tells `found` which of the fingerprints a run of the unit may have, and which run; of those that it answers for.
+    /// Tells `found` which of the fingerprints a run of these units may have, and which run; of those that it answers for.
+    ///
+    /// All units at once: where few are asked for, one unit's alone would not keep the memory busy.
     #[inline]
-    pub(super) fn ask(&self, unit: &Unit, asked: &[Asked], mut found: impl FnMut(Asked, &Run)) {
+    pub(super) fn ask<'r>(
+        &'r self,
+        units: impl Iterator<Item = &'r Unit>,
+        asked: &[Asked],
+        mut found: impl FnMut(Asked, &Run),
+    ) {
         if asked.is_empty() {
             return;
         }
-        let mut spots = Vec::with_capacity(TOGETHER);
-        for asked in asked.chunks(TOGETHER) {
+        let mut look = |spots: &mut Vec<((Asked, &Unit), Spot<'_>)>| {
+            Spot::look(spots, |(asked, unit), tags| self.tell(unit, asked, tags, &mut found));
             spots.clear();
-            spots.extend(asked.iter().filter_map(|&asked| Some((asked, unit.spot(asked.1)?))));
-            Spot::look(&spots, |asked, tags| {
-                for (tag, &id) in unit.members.iter().enumerate() {
-                    if tags >> tag & 1 == 1
-                        && let Some(run) = self.get(id)
-                        && asked.1 >= run.from
-                    {
-                        found(asked, run);
-                    }
+        };
+        let mut spots = Vec::with_capacity(TOGETHER);
+        for unit in units {
+            for &asked in asked {
+                let Some(spot) = unit.spot(asked.1) else { continue };
+                spots.push(((asked, unit), spot));
+                if spots.len() == TOGETHER {
+                    look(&mut spots);
                 }
-            });
+            }
+        }
+        look(&mut spots);
+    }
+
+    /// Tells `found` of the unit's runs with these tags, of those that answer for the fingerprint.
+    fn tell(&self, unit: &Unit, asked: Asked, tags: u32, found: &mut impl FnMut(Asked, &Run)) {
+        for (tag, &id) in unit.members.iter().enumerate() {
+            if tags >> tag & 1 == 1
+                && let Some(run) = self.get(id)
+                && asked.1 >= run.from
+            {
+                found(asked, run);
+            }
         }
     }
 
