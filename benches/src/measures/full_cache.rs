@@ -35,7 +35,7 @@ pub(crate) struct Filled {
 
 impl FullCache {
     pub(crate) fn fill(options: &Options) -> anyhow::Result<Self> {
-        let bytes = memory("MemAvailable") / GIB * GIB;
+        let bytes = (memory("MemAvailable") / GIB).max(1) * GIB;
         let path = options.work.join("full-cache");
         let mut full = Self { path, filled: Filled { bytes, cheapest: f64::INFINITY, dearest: 0.0 } };
         full.write().with_context(|| format!("a file of {bytes} bytes, as large as the free memory"))?;
