@@ -4,14 +4,15 @@
 //! that it has already, and later ones what its host has to find first: of each page, that can be several times the cost of
 //! writing it, and a curve shows the host and not the store.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::Scratch;
 use super::machine::memory;
 use crate::options::Options;
 use crate::process::cpu_seconds;
@@ -21,8 +22,8 @@ const GIB: u64 = 1 << 30;
 
 /// A file as large as the memory that was available, removed when it is let go.
 pub(crate) struct FullCache {
-    path: PathBuf,
     pub(crate) filled: Filled,
+    _directory: Scratch,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -35,34 +36,29 @@ pub(crate) struct Filled {
 
 impl FullCache {
     pub(crate) fn fill(options: &Options) -> anyhow::Result<Self> {
-        let bytes = (memory("MemAvailable") / GIB).max(1) * GIB;
-        let path = options.work.join("full-cache");
-        let mut full = Self { path, filled: Filled { bytes, cheapest: f64::INFINITY, dearest: 0.0 } };
-        full.write().with_context(|| format!("a file of {bytes} bytes, as large as the free memory"))?;
-        eprintln!("growth: the page cache is full of {bytes} bytes of another file");
-        Ok(full)
-    }
-
-    fn write(&mut self) -> anyhow::Result<()> {
-        let mut file = File::create(&self.path)?;
-        let block = vec![0x5a; MIB];
-        for _ in 0..self.filled.bytes / GIB {
-            let before = cpu_seconds(process::id())?;
-            for _ in 0..GIB / MIB as u64 {
-                file.write_all(&block)?;
-            }
-            let took = cpu_seconds(process::id())? - before;
-            self.filled.cheapest = self.filled.cheapest.min(took);
-            self.filled.dearest = self.filled.dearest.max(took);
-            // Only what is on the disk already makes way at once.
-            file.sync_data()?;
-        }
-        Ok(())
+        let gib = (memory("MemAvailable") / GIB).max(1);
+        let directory = Scratch::new(options, "full-cache")?;
+        let filled = write(&directory.path().join("file"), gib);
+        let filled = filled.with_context(|| format!("a file of {gib} GiB, as large as the free memory"))?;
+        eprintln!("growth: the page cache is full of {gib} GiB of another file");
+        Ok(Self { filled, _directory: directory })
     }
 }
 
-impl Drop for FullCache {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+fn write(path: &Path, gib: u64) -> anyhow::Result<Filled> {
+    let mut filled = Filled { bytes: gib * GIB, cheapest: f64::INFINITY, dearest: 0.0 };
+    let mut file = File::create(path)?;
+    let block = vec![0x5a; MIB];
+    for _ in 0..gib {
+        let before = cpu_seconds(process::id())?;
+        for _ in 0..GIB / MIB as u64 {
+            file.write_all(&block)?;
+        }
+        let took = cpu_seconds(process::id())? - before;
+        filled.cheapest = filled.cheapest.min(took);
+        filled.dearest = filled.dearest.max(took);
+        // Only what is on the disk already makes way at once.
+        file.sync_data()?;
     }
+    Ok(filled)
 }
