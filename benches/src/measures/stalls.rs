@@ -1,58 +1,77 @@
 //! Whether the machine itself stood still: what no program on it can help.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fs, mem};
 
 use anyhow::{Context as _, anyhow};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
-/// How long the watch sleeps at a time.
+/// How long a watch sleeps at a time.
 const NAP: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Stalled {
-    /// By how much the watch was woken too late, at most.
+    /// By how much a watch was woken too late, at most.
     pub(crate) latest_ms: f64,
     /// The share of the processors' time that the host gave to others.
     pub(crate) stolen: f64,
 }
 
-/// A thread that does nothing but sleep and look at the time, until this is dropped.
+/// A thread on each processor that does nothing but sleep and look at the time, until this is dropped: a host
+/// that halts a virtual processor does not always count that as stolen, and one thread would see it on its own only.
 pub(crate) struct Watch {
     is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Duration>>,
+    threads: Vec<JoinHandle<anyhow::Result<Duration>>>,
     before: Times,
 }
 
 impl Watch {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let before = Times::now()?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let thread = thread::Builder::new().name("watch".into()).spawn(move || {
-            let mut latest = Duration::ZERO;
-            while !over.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                thread::sleep(NAP);
-                latest = latest.max(began.elapsed().saturating_sub(NAP));
-            }
-            latest
-        })?;
-        Ok(Self { is_over, thread: Some(thread), before })
+        let mut watch = Self { is_over: Arc::new(AtomicBool::new(false)), threads: Vec::new(), before };
+        for processor in processors()? {
+            let over = Arc::clone(&watch.is_over);
+            let body = move || latest_on(processor, &over);
+            watch.threads.push(thread::Builder::new().name("watch".into()).spawn(body)?);
+        }
+        Ok(watch)
     }
 
     pub(crate) fn finish(mut self) -> anyhow::Result<Stalled> {
         self.is_over.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it is finished once")?;
-        let latest = thread.join().map_err(|_| anyhow!("the watch panicked"))?;
+        let mut latest = Duration::ZERO;
+        for thread in mem::take(&mut self.threads) {
+            latest = latest.max(thread.join().map_err(|_| anyhow!("a watch panicked"))??);
+        }
         let after = Times::now()?;
         let all = after.all - self.before.all;
         let stolen = if all > 0.0 { (after.stolen - self.before.stolen) / all } else { 0.0 };
         Ok(Stalled { latest_ms: latest.as_secs_f64() * 1000.0, stolen })
     }
+}
+
+/// Those that this process may run on.
+fn processors() -> anyhow::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None).context("asking which processors there are")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect())
+}
+
+/// By how much a sleep on this processor was too long, at most, until it is over.
+fn latest_on(processor: usize, is_over: &AtomicBool) -> anyhow::Result<Duration> {
+    let mut here = CpuSet::new();
+    here.set(processor);
+    sched_setaffinity(None, &here).with_context(|| format!("staying on processor {processor}"))?;
+    let mut latest = Duration::ZERO;
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        thread::sleep(NAP);
+        latest = latest.max(began.elapsed().saturating_sub(NAP));
+    }
+    Ok(latest)
 }
 
 impl Drop for Watch {

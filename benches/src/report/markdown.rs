@@ -214,8 +214,8 @@ fn latency(report: &Report) -> String {
     let mut text = String::from(
         "## Latency\n\nDurable, at a steady half of what the server took just before, over 64 connections. Requests \
          are due by a\nschedule that does not wait, and latency counts from when they were due. *Late* is by how much a thread that \
-         only\nsleeps, a millisecond at a time, was woken too late at most; *stolen* the share of the processors that the \
-         host gave to\nothers. A latency of that size may be the machine's.\n\n\
+         only\nsleeps, a millisecond at a time, was woken too late at most, on the worst of the processors; *stolen* the \
+         share of the\nprocessors' time that the host gave to others. A latency of that size may be the machine's.\n\n\
          | what | capacity | deliveries/s | for | requests | p50 | p90 | p99 | p99.9 | max | late | stolen |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
