@@ -1,13 +1,19 @@
-//! Latency under a steady load of half of what the server takes.
+//! Latency under a steady load of half of what the server takes, and of the disk alone.
 
-use std::time::Duration;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::stalls::{Stalled, Watch};
 use super::{SINGLE_CONNECTIONS, Scratch};
-use crate::load::{Load, as_fast_as_possible, steady};
+use crate::load::{Load, as_fast_as_possible, histogram, steady};
 use crate::options::Options;
 use crate::server::{Server, Store};
 use crate::wire::Results;
@@ -16,7 +22,7 @@ use crate::workload::{RECENT, Workload};
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Steady {
     pub(crate) name: String,
-    /// Deliveries per second: as fast as possible, and in the steady load.
+    /// Deliveries per second, or writes where it is the disk: as fast as possible, and in the steady load.
     pub(crate) capacity: f64,
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
@@ -50,24 +56,95 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
         let machine = watch.finish()?;
         done.check(&workload, flat_out.deliveries)?;
         server.check_stats(&workload, flat_out.deliveries + done.deliveries)?;
-        let ms = |quantile| milliseconds(done.latency.value_at_quantile(quantile));
-        eprintln!("latency: {name} at {:.0}/s: p50 {} ms, p99 {} ms", done.rate(), ms(0.5), ms(0.99));
-        measured.push(Steady {
+        let capacity = flat_out.rate();
+        measured.push(Steady::new(name, capacity, done.rate(), done.seconds, &done.latency, machine));
+    }
+    measured.push(disk(options)?);
+    Ok(())
+}
+
+impl Steady {
+    fn new(
+        name: &str,
+        capacity: f64,
+        rate: f64,
+        seconds: f64,
+        latency: &Histogram<u64>,
+        machine: Stalled,
+    ) -> Self {
+        let ms = |quantile| milliseconds(latency.value_at_quantile(quantile));
+        eprintln!(
+            "latency: {name} at {rate:.0}/s: p50 {} ms, p99 {} ms, p99.9 {} ms",
+            ms(0.5),
+            ms(0.99),
+            ms(0.999)
+        );
+        Self {
             name: name.to_owned(),
-            capacity: flat_out.rate(),
-            rate: done.rate(),
-            seconds: done.seconds,
-            requests: done.latency.len(),
+            capacity,
+            rate,
+            seconds,
+            requests: latency.len(),
             p50_ms: ms(0.5),
             p90_ms: ms(0.9),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
-            max_ms: milliseconds(done.latency.max()),
+            max_ms: milliseconds(latency.max()),
             machine,
-            curve: curve(&done.latency),
-        });
+            curve: curve(latency),
+        }
     }
-    Ok(())
+}
+
+/// What is written at a time where the disk is alone, and into how large a file, over and over: as a log is.
+const WRITTEN: usize = 64 << 10;
+const FILE: u64 = 64 << 20;
+/// How many of them a second, about what a server writes that takes some 250,000 deliveries.
+const WRITES: u32 = 1000;
+
+/// The same with no server: a file is written and synced by the same kind of schedule, and latency counts from when a
+/// write was due. What a disk does to that, no server on it can undo.
+fn disk(options: &Options) -> anyhow::Result<Steady> {
+    let directory = Scratch::new(options, "latency-disk")?;
+    let log = Log::create(&directory.path().join("log")).context("a file of the disk's latency")?;
+    let began = Instant::now();
+    for n in 0..u64::from(WRITES) {
+        log.write(n)?;
+    }
+    let capacity = f64::from(WRITES) / began.elapsed().as_secs_f64();
+    let watch = Watch::start()?;
+    let (mut latency, start) = (histogram(), Instant::now());
+    for n in 0..u64::from(WRITES) * u64::from(options.seconds()) {
+        let due = start + Duration::from_secs(1) / WRITES * u32::try_from(n)?;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        log.write(n)?;
+        latency.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let name = "the disk alone, 64 KB a write";
+    Ok(Steady::new(name, capacity, f64::from(WRITES), seconds, &latency, watch.finish()?))
+}
+
+struct Log {
+    file: File,
+    block: Vec<u8>,
+}
+
+impl Log {
+    /// All of it is written once, so that no later write makes the file longer.
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let log = Self { file: File::create(path)?, block: vec![0x5a; WRITTEN] };
+        for place in (0..FILE).step_by(WRITTEN) {
+            log.file.write_all_at(&log.block, place)?;
+        }
+        log.file.sync_all()?;
+        Ok(log)
+    }
+
+    fn write(&self, n: u64) -> anyhow::Result<()> {
+        self.file.write_all_at(&self.block, n * WRITTEN as u64 % FILE)?;
+        self.file.sync_data().context("a sync")
+    }
 }
 
 /// The quantiles up to where one request is left beyond.
