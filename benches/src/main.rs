@@ -13,7 +13,7 @@ mod server;
 mod wire;
 mod workload;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
@@ -67,6 +67,13 @@ fn measure(options: &Options, report: &mut Report) {
             measure_rivals(options, &mut report.rivals).into_iter().map(|error| error.context("rivals")),
         );
     }
+    let unknown = options.lines_not_found();
+    if !unknown.is_empty() {
+        failures.push(anyhow!(
+            "--lines {}: no line of what was measured has that in its name",
+            unknown.join(" ")
+        ));
+    }
     for failure in &failures {
         report.fail(options, failure);
     }
@@ -80,7 +87,5 @@ fn measure_rivals(options: &Options, lines: &mut Vec<report::RivalLine>) -> Vec<
 
 #[cfg(not(feature = "rivals"))]
 fn measure_rivals(_options: &Options, _lines: &mut Vec<report::RivalLine>) -> Vec<anyhow::Error> {
-    vec![anyhow::anyhow!(
-        "this program was built without the feature `rivals`: scripts/bench --rivals builds it"
-    )]
+    vec![anyhow!("this program was built without the feature `rivals`: scripts/bench --rivals builds it")]
 }

@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Parser, ValueEnum};
 
@@ -24,9 +26,13 @@ pub(crate) struct Options {
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
-    /// Of the groups `ingest`, `scale` and `rivals`, only the lines with one of these in their names
+    /// Of the groups `ingest`, `latency`, `scale` and `rivals`, only the lines with one of these in their names
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     lines: Vec<String>,
+
+    /// Which of `lines` are in the name of a line.
+    #[arg(skip)]
+    found: Arc<Mutex<BTreeSet<String>>>,
 
     /// Measure the rivals, too
     #[arg(long)]
@@ -106,7 +112,16 @@ impl Options {
 
     /// Whether a line of the groups that have lines was asked for.
     pub(crate) fn has_line(&self, name: &str) -> bool {
-        self.lines.is_empty() || self.lines.iter().any(|text| name.contains(text))
+        let is_asked: Vec<_> = self.lines.iter().filter(|text| name.contains(text.as_str())).collect();
+        let has = self.lines.is_empty() || !is_asked.is_empty();
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(is_asked.into_iter().cloned());
+        has
+    }
+
+    /// What no line that there was had in its name: a word that is misspelt, or the name of another group's.
+    pub(crate) fn lines_not_found(&self) -> Vec<&str> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lines.iter().filter(|text| !found.contains(*text)).map(String::as_str).collect()
     }
 
     pub(crate) fn events(&self) -> u64 {
@@ -155,5 +170,14 @@ mod tests {
         );
         let only = given(&["--only", "read", "latency", "--rivals"]);
         assert!(only.measures(Measure::Read) && !only.measures(Measure::Growth));
+    }
+
+    #[test]
+    fn a_line_that_there_is_none_of_is_told() {
+        let options = Options::parse_from(
+            "aggregator-bench --server s --work w --out o --lines single Pyhton".split(' '),
+        );
+        assert!(options.has_line("single events") && !options.has_line("Python"));
+        assert_eq!(options.lines_not_found(), ["Pyhton"]);
     }
 }

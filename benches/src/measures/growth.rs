@@ -35,6 +35,8 @@ pub(crate) struct Growth {
     /// The processor time per delivery of the first tenth over that of the last. Neighbours that share caches and memory
     /// make their mark on it as well.
     pub(crate) cpu_first_to_last: f64,
+    /// The median rate of the last five tenths over that of the first five, which one bad tenth does not decide.
+    pub(crate) later_to_earlier_half: f64,
     /// How the rates compare when both meet the same machine. None if it failed.
     pub(crate) in_turn: Option<InTurn>,
     pub(crate) refused: u64,
@@ -124,6 +126,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         full_cache: full_cache.as_ref().map(|full| full.filled),
         last_to_first: tenths[tenths.len() - 1].rate / tenths[0].rate,
         cpu_first_to_last: tenths[0].cpu_seconds / tenths[tenths.len() - 1].cpu_seconds,
+        later_to_earlier_half: later_to_earlier_half(&tenths),
         in_turn: None,
         tenths,
         points: points(before, samples.into_iter()),
@@ -181,6 +184,12 @@ fn state(server: &Server) -> anyhow::Result<Sample> {
     let disk_bytes = disk_bytes(&server.directory)?;
     let (cpu_seconds, memory) = (cpu_seconds(server.pid())?, Memory::of(server.pid())?);
     Ok(Sample { deliveries: 0, seconds: 0.0, cpu_seconds, memory, disk_bytes })
+}
+
+fn later_to_earlier_half(tenths: &[Point]) -> f64 {
+    let (earlier, later) = tenths.split_at(tenths.len() / 2);
+    let rate = |half: &[Point]| Spread::of(half.iter().map(|tenth| tenth.rate)).median;
+    rate(later) / rate(earlier)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]

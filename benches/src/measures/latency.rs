@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::stalls::{Stalled, Watch};
-use super::{SINGLE_CONNECTIONS, Scratch};
+use super::{SINGLE_CONNECTIONS, Scratch, settle};
 use crate::load::{Load, as_fast_as_possible, histogram, steady};
 use crate::options::Options;
 use crate::server::{Server, Store};
@@ -43,6 +43,10 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
     let kinds =
         [("batches of 50", 50, all / 2, Results::Counts), ("single events", 1, all / 10, Results::PerEvent)];
     for (name, batch, deliveries, results) in kinds {
+        if !options.has_line(name) {
+            continue;
+        }
+        settle()?;
         let directory = Scratch::new(options, "latency")?;
         let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
         let workload = Workload::new(options.seed, RECENT, options.topics);
@@ -59,7 +63,9 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
         let capacity = flat_out.rate();
         measured.push(Steady::new(name, capacity, done.rate(), done.seconds, &done.latency, machine));
     }
-    measured.push(disk(options)?);
+    if options.has_line(DISK) {
+        measured.push(disk(options)?);
+    }
     Ok(())
 }
 
@@ -96,6 +102,7 @@ impl Steady {
     }
 }
 
+const DISK: &str = "the disk alone, 64 KB a write";
 /// What is written at a time where the disk is alone, and into how large a file, over and over: as a log is.
 const WRITTEN: usize = 64 << 10;
 const FILE: u64 = 64 << 20;
@@ -105,6 +112,7 @@ const WRITES: u32 = 1000;
 /// The same with no server: a file is written and synced by the same kind of schedule, and latency counts from when a
 /// write was due. What a disk does to that, no server on it can undo.
 fn disk(options: &Options) -> anyhow::Result<Steady> {
+    settle()?;
     let directory = Scratch::new(options, "latency-disk")?;
     let log = Log::create(&directory.path().join("log")).context("a file of the disk's latency")?;
     let began = Instant::now();
@@ -121,8 +129,7 @@ fn disk(options: &Options) -> anyhow::Result<Steady> {
         latency.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
     let seconds = start.elapsed().as_secs_f64();
-    let name = "the disk alone, 64 KB a write";
-    Ok(Steady::new(name, capacity, f64::from(WRITES), seconds, &latency, watch.finish()?))
+    Ok(Steady::new(DISK, capacity, f64::from(WRITES), seconds, &latency, watch.finish()?))
 }
 
 struct Log {

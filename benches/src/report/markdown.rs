@@ -175,6 +175,7 @@ fn growth(growth: &Growth) -> String {
         "\n| | |\n|---|--:|\n\
          | last tenth over first | {:.2} |\n\
          | the same by the server's processor time per delivery | {:.2} |\n\
+         | last five tenths over the first five, by their medians | {:.2} |\n\
          {}\
          | resident memory per identity, after the first tenth has filled the caches | {:.2} bytes |\n\
          | disk per identity | {:.1} bytes |\n\
@@ -185,6 +186,7 @@ fn growth(growth: &Growth) -> String {
          ![throughput]({})\n![memory]({})\n![disk]({})\n",
         growth.last_to_first,
         growth.cpu_first_to_last,
+        growth.later_to_earlier_half,
         in_turn,
         growth.resident_bytes_per_identity,
         growth.disk_bytes_per_identity,
