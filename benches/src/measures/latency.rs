@@ -129,7 +129,8 @@ fn disk(options: &Options) -> anyhow::Result<Steady> {
         latency.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Steady::new(DISK, capacity, f64::from(WRITES), seconds, &latency, watch.finish()?))
+    let rate = f64::from(WRITES) * f64::from(options.seconds()) / seconds;
+    Ok(Steady::new(DISK, capacity, rate, seconds, &latency, watch.finish()?))
 }
 
 struct Log {

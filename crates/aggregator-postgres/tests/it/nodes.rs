@@ -164,7 +164,7 @@ fn a_node_that_stops_itself() {
     let counted = Arc::clone(&attempts);
     let clock = move || {
         if counted.fetch_add(1, Ordering::SeqCst) == 1 {
-            signal("STOP", std::process::id());
+            stop_itself();
         }
         Timestamp::now()
     };
@@ -180,6 +180,18 @@ fn a_node_that_stops_itself() {
     assert_eq!(append(&store, &events("t", 1..3))[1].outcome, aggregator_core::Outcome::Stored);
     // Or it was not in a transaction when it stopped, and held nothing.
     assert!(attempts.load(Ordering::SeqCst) >= 3, "its transaction was not ended while it was stopped");
+}
+
+/// Comes back once it has been stopped and continued. The signal may go to another thread, and this one runs on until
+/// that thread has taken it; from then on this one is stopped on its way out of the next system call.
+fn stop_itself() {
+    const SIGSTOP: u64 = 1 << 18;
+    signal("STOP", std::process::id());
+    await_that("the signal has been taken", || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        u64::from_str_radix(pending.trim(), 16).unwrap() & SIGSTOP == 0
+    });
 }
 
 fn signal(signal: &str, process: u32) {
