@@ -110,7 +110,7 @@ impl Options {
         }
     }
 
-    /// Whether a line of the groups that have lines was asked for.
+    /// Whether a line of the groups that have lines was asked for. What asked for it is noted as found.
     pub(crate) fn has_line(&self, name: &str) -> bool {
         let is_asked: Vec<_> = self.lines.iter().filter(|text| name.contains(text.as_str())).collect();
         let has = self.lines.is_empty() || !is_asked.is_empty();

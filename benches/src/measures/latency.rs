@@ -1,19 +1,15 @@
 //! Latency under a steady load of half of what the server takes, and of the disk alone.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+mod disk;
 
-use anyhow::Context as _;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::stalls::{Stalled, Watch};
 use super::{SINGLE_CONNECTIONS, Scratch, settle};
-use crate::load::{Load, as_fast_as_possible, histogram, steady};
+use crate::load::{Load, as_fast_as_possible, steady};
 use crate::options::Options;
 use crate::server::{Server, Store};
 use crate::wire::Results;
@@ -63,8 +59,8 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
         let capacity = flat_out.rate();
         measured.push(Steady::new(name, capacity, done.rate(), done.seconds, &done.latency, machine));
     }
-    if options.has_line(DISK) {
-        measured.push(disk(options)?);
+    if options.has_line(disk::NAME) {
+        measured.push(disk::measure(options)?);
     }
     Ok(())
 }
@@ -99,59 +95,6 @@ impl Steady {
             machine,
             curve: curve(latency),
         }
-    }
-}
-
-const DISK: &str = "the disk alone, 64 KB a write";
-/// What is written at a time where the disk is alone, and into how large a file, over and over: as a log is.
-const WRITTEN: usize = 64 << 10;
-const FILE: u64 = 64 << 20;
-/// How many of them a second, about what a server writes that takes some 250,000 deliveries.
-const WRITES: u32 = 1000;
-
-/// The same with no server: a file is written and synced by the same kind of schedule, and latency counts from when a
-/// write was due. What a disk does to that, no server on it can undo.
-fn disk(options: &Options) -> anyhow::Result<Steady> {
-    settle()?;
-    let directory = Scratch::new(options, "latency-disk")?;
-    let log = Log::create(&directory.path().join("log")).context("a file of the disk's latency")?;
-    let began = Instant::now();
-    for n in 0..u64::from(WRITES) {
-        log.write(n)?;
-    }
-    let capacity = f64::from(WRITES) / began.elapsed().as_secs_f64();
-    let watch = Watch::start()?;
-    let (mut latency, start) = (histogram(), Instant::now());
-    for n in 0..u64::from(WRITES) * u64::from(options.seconds()) {
-        let due = start + Duration::from_secs(1) / WRITES * u32::try_from(n)?;
-        thread::sleep(due.saturating_duration_since(Instant::now()));
-        log.write(n)?;
-        latency.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let rate = f64::from(WRITES) * f64::from(options.seconds()) / seconds;
-    Ok(Steady::new(DISK, capacity, rate, seconds, &latency, watch.finish()?))
-}
-
-struct Log {
-    file: File,
-    block: Vec<u8>,
-}
-
-impl Log {
-    /// All of it is written once, so that no later write makes the file longer.
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let log = Self { file: File::create(path)?, block: vec![0x5a; WRITTEN] };
-        for place in (0..FILE).step_by(WRITTEN) {
-            log.file.write_all_at(&log.block, place)?;
-        }
-        log.file.sync_all()?;
-        Ok(log)
-    }
-
-    fn write(&self, n: u64) -> anyhow::Result<()> {
-        self.file.write_all_at(&self.block, n * WRITTEN as u64 % FILE)?;
-        self.file.sync_data().context("a sync")
     }
 }
 
