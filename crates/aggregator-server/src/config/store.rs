@@ -179,8 +179,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
 
     #[test]
@@ -196,6 +194,8 @@ mod tests {
     #[cfg(feature = "postgres")]
     #[test]
     fn a_password_is_shown_nowhere() {
+        use clap::Parser as _;
+
         let store: StoreLocation = "postgres://me:s3cret@a,b:2/db?sslmode=require".parse().unwrap();
         assert_eq!(store.to_string(), "postgres://me@a:5432,b:2/db");
         let config = Config { store, ..Config::default() };
