@@ -129,6 +129,27 @@ fn read_all(store: &dyn DedupStore, mut query: Query) -> Vec<StoredEvent> {
     }
 }
 
+/// Every way to ask for `event`: by its exact topic, by patterns, by id, by source, by time, in both orders.
+/// Asserts that each way gives back the whole event.
+fn assert_every_read_gives(store: &dyn DedupStore, event: &StoredEvent) {
+    let topic = crate::Topic::new(&*event.topic).expect("a stored event has a good topic");
+    let (above, _) = event.topic.rsplit_once('.').expect("the case names a topic below another one");
+    let exact = Query::topic(topic);
+    let filtered = Query {
+        event_id: Some(crate::EventId::new(&*event.event_id).expect("a stored event has a good id")),
+        source: Some(crate::Source::new(&*event.source).expect("a stored event has a good source")),
+        since: Some(event.processed_at),
+        ..exact.clone()
+    };
+    for by in [exact, query("*"), query(&format!("{above}.*")), filtered] {
+        for order in [crate::Order::Ascending, crate::Order::Descending] {
+            let found = read_all(store, Query { order, limit: 2, ..by.clone() });
+            let found = found.into_iter().find(|found| found.event_id == event.event_id);
+            assert_eq!(found.as_ref(), Some(event), "{by:?} {order:?}");
+        }
+    }
+}
+
 fn ids(events: &[StoredEvent]) -> Vec<&str> {
     events.iter().map(|event| event.event_id.as_str()).collect()
 }

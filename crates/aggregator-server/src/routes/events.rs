@@ -56,6 +56,10 @@ struct EventBody<'a> {
     payload: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<&'a RawValue>,
     seq: u64,
     processed_at: String,
 }
@@ -75,16 +79,23 @@ fn render(topic: &str, page: &Page) -> Response {
 
 fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
     // Checked once more: what came from a disk may not be what was put there.
-    let payload = serde_json::from_str(&event.payload).map_err(|_| {
-        Problem::internal(format!("the payload of {} seq {} is corrupt in the store", event.topic, event.seq))
-    })?;
+    let json = |field, text| {
+        serde_json::from_str::<&RawValue>(text).map_err(|_| {
+            Problem::internal(format!(
+                "the {field} of {} seq {} is corrupt in the store",
+                event.topic, event.seq
+            ))
+        })
+    };
     Ok(EventBody {
         topic: &event.topic,
         event_id: &event.event_id,
         timestamp: &event.timestamp,
         source: &event.source,
-        payload,
+        payload: json("payload", &event.payload)?,
         sequence: event.sequence,
+        content_type: event.content_type.as_deref(),
+        attributes: event.attributes.as_deref().map(|text| json("attributes", text)).transpose()?,
         seq: event.seq,
         processed_at: event.processed_at.to_string(),
     })

@@ -1,5 +1,11 @@
 //! Reading: pages, lookups, topics, statistics, health.
 
+use std::sync::Arc;
+
+use aggregator_core::{
+    DedupStore, Import, Kept, KeptEvent, MemoryStore, Partition, Record, SqliteStore, Timestamp,
+};
+use aggregator_server::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -49,6 +55,48 @@ async fn filters_and_orders_are_parameters() {
     let second = read("?topic=a.y").await["events"][0]["processed_at"].as_str().unwrap().to_owned();
     assert_eq!(ids(&read(&format!("?topic=a.*&since={second}&order=asc")).await)[0], "2");
     assert!(!ids(&read(&format!("?until={second}")).await).contains(&"2"));
+}
+
+/// An event as only an import can bring it; the second one has neither a content type nor attributes.
+fn imported(seq: u64, content_type: Option<&str>, attributes: Option<&str>) -> Record {
+    Record {
+        topic: "cloud.eu".into(),
+        scope: None,
+        event_id: seq.to_string(),
+        source: Some("s".into()),
+        processed_at: Timestamp::from_micros(1),
+        kept: Kept::Event(KeptEvent {
+            seq,
+            timestamp: "2026-01-01T00:00:00Z".into(),
+            payload: "1.50".into(),
+            sequence: None,
+            content_type: content_type.map(str::to_owned),
+            attributes: attributes.map(str::to_owned),
+        }),
+    }
+}
+
+#[tokio::test]
+async fn every_page_has_the_content_type_and_the_attributes_that_an_import_brought() {
+    let directory = TempDir::new().unwrap();
+    let sqlite = SqliteStore::open(directory.path().join("events.db")).unwrap();
+    let stores: [Arc<dyn DedupStore>; 2] = [Arc::new(MemoryStore::default()), Arc::new(sqlite)];
+    for store in stores {
+        let rows = [imported(1, Some("text/plain"), Some(r#"{"a":1.50,"b":null}"#)), imported(2, None, None)];
+        let rows = rows.map(|row| row.check().unwrap());
+        store.import(Partition(0), Import::rows(&rows)).unwrap();
+        let server = Server::start(store, Config::default()).await;
+        for query in ["", "?topic=cloud.eu", "?topic=cloud.*", "?topic=cloud.eu&event_id=1", "?order=desc"] {
+            let text = server.client.get(format!("{}/events{query}", server.url)).send().await.unwrap();
+            let text = text.text().await.unwrap();
+            let expected =
+                r#""payload":1.50,"content_type":"text/plain","attributes":{"a":1.50,"b":null},"seq":1"#;
+            assert!(text.contains(expected), "{query}: {text}");
+            assert_eq!(text.matches("content_type").count(), 1, "only where there is one: {text}");
+            assert_eq!(text.matches("attributes").count(), 1, "only where there are some: {text}");
+        }
+        server.stop().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ pub(super) mod random;
 pub(super) mod refusal;
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_sound, cases, event, identity, ids, outcomes, query,
-    read_all, with_payload,
+    Backend, Case, Options, append, append_one, assert_every_read_gives, assert_sound, cases, event,
+    identity, ids, outcomes, query, read_all, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::digest;
@@ -25,6 +25,7 @@ pub(super) const CASES: &[Case] = cases![
     identities_alone_are_between_events_and_in_no_page,
     identities_alone_are_between_many_events_of_one_time,
     rows_are_read_in_bounds,
+    every_field_that_was_imported_comes_back_by_every_read,
     an_import_is_announced,
 ];
 
@@ -341,6 +342,41 @@ fn rows_are_read_in_bounds(backend: &dyn Backend) {
     assert_eq!(read(u64::MAX, 100, 100), [0; 0]);
     let beyond = Partition(store.partitions().count());
     assert!(store.rows(beyond, 0, RowLimit::default()).is_err());
+}
+
+fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let (plain, kept) = event_of("cloud.eu", "c-1", 1, r#"{"n":1.50}"#);
+    let full = KeptEvent {
+        sequence: Some(7),
+        content_type: Some("application/cloudevents+json".into()),
+        attributes: Some(r#"{"subject":"s","time":null}"#.into()),
+        seq: 2,
+        ..kept
+    };
+    let full = Record { event_id: "c-2".into(), kept: Kept::Event(full), ..plain.clone() };
+    import(&*store, &[plain.clone(), full.clone()]).unwrap();
+    let stored = |record: &Record| {
+        let Kept::Event(event) = record.kept.clone() else { panic!("it is an event") };
+        StoredEvent {
+            topic: record.topic.clone(),
+            event_id: record.event_id.clone(),
+            timestamp: event.timestamp,
+            source: record.source().to_owned(),
+            payload: event.payload,
+            sequence: event.sequence,
+            content_type: event.content_type,
+            attributes: event.attributes,
+            seq: event.seq,
+            processed_at: record.processed_at,
+            partition: store.partitions().of(&record.topic),
+            offset: event.seq,
+        }
+    };
+    let expected = [stored(&plain), stored(&full)];
+    expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
+    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
 }
 
 fn an_import_is_announced(backend: &dyn Backend) {
