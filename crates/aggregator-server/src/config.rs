@@ -6,6 +6,7 @@ mod store;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
+use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use humantime::Duration;
@@ -29,7 +30,7 @@ pub struct Config {
         long,
         global = true,
         env = "AGGREGATOR_LISTEN",
-        default_value = "127.0.0.1:8080",
+        default_value_t = Self::default().listen,
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
@@ -41,7 +42,7 @@ pub struct Config {
         global = true,
         env = "AGGREGATOR_STORE",
         hide_env_values = true, // there may be a password in it
-        default_value = "sqlite:data/aggregator.db",
+        default_value_t = Self::default().store,
         value_name = "STORE",
         value_parser = StoreParser
     )]
@@ -63,85 +64,103 @@ pub struct Config {
     pub allow_anonymous: bool,
 
     /// Worker threads; at most one per partition of the store is used
-    #[arg(long, env = "AGGREGATOR_WORKERS", default_value = "4", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Self::default().workers, value_name = "N")]
     pub workers: NonZeroUsize,
 
     /// Events that may wait to be committed; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_QUEUE_EVENTS", default_value = "65536", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_QUEUE_EVENTS", default_value_t = Self::default().queue_events,
+          value_name = "N")]
     pub queue_events: usize,
 
     /// Bytes that may wait to be committed; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value = "64MiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value_t = Self::default().queue_bytes,
+          value_name = "BYTES")]
     pub queue_bytes: ByteSize,
 
     /// A worker commits what has gathered once it holds this many events
-    #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value = "10000", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value_t = Self::default().group_events,
+          value_name = "N")]
     pub group_events: NonZeroUsize,
 
     /// A worker commits what has gathered once it holds this many bytes
-    #[arg(long, env = "AGGREGATOR_GROUP_BYTES", default_value = "8MiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_GROUP_BYTES", default_value_t = Self::default().group_bytes,
+          value_name = "BYTES")]
     pub group_bytes: ByteSize,
 
     /// Events in one request
-    #[arg(long, env = "AGGREGATOR_MAX_BATCH_EVENTS", default_value = "10000", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_MAX_BATCH_EVENTS", default_value_t = Self::default().max_batch_events,
+          value_name = "N")]
     pub max_batch_events: NonZeroUsize,
 
     /// Bytes of one request's body
-    #[arg(long, env = "AGGREGATOR_MAX_BODY_BYTES", default_value = "16MiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_MAX_BODY_BYTES", default_value_t = Self::default().max_body_bytes,
+          value_name = "BYTES")]
     pub max_body_bytes: ByteSize,
 
     /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
-    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value = "127", value_name = "LEVELS",
+    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value_t = Self::default().max_json_depth,
+          value_name = "LEVELS",
           value_parser = clap::value_parser!(u16).range(4..=1024))]
     pub max_json_depth: u16,
 
     /// Topics in the store; an event of a further one is refused
-    #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value = "100000", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value_t = Self::default().max_topics,
+          value_name = "N")]
     pub max_topics: u64,
 
     /// Connections at a time; further ones are answered 503 and closed
-    #[arg(long, env = "AGGREGATOR_MAX_CONNECTIONS", default_value = "1000", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_MAX_CONNECTIONS", default_value_t = Self::default().max_connections,
+          value_name = "N")]
     pub max_connections: NonZeroUsize,
 
     /// Bytes of request bodies in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_REQUEST_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_REQUEST_BYTES", default_value_t = Self::default().request_bytes,
+          value_name = "BYTES")]
     pub request_bytes: ByteSize,
 
     /// Bytes of large responses in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_RESPONSE_BYTES", default_value = "256MiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_RESPONSE_BYTES", default_value_t = Self::default().response_bytes,
+          value_name = "BYTES")]
     pub response_bytes: ByteSize,
 
     /// Bytes of a request's head
-    #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value = "64KiB", value_name = "BYTES")]
+    #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value_t = Self::default().max_head_bytes,
+          value_name = "BYTES")]
     pub max_head_bytes: ByteSize,
 
     /// Reads at a time
-    #[arg(long, env = "AGGREGATOR_READERS", default_value = "4", value_name = "N",
+    #[arg(long, env = "AGGREGATOR_READERS", default_value_t = Self::default().readers, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=256))]
     pub readers: u32,
 
     /// Reads that may wait for their turn; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_READ_QUEUE", default_value = "256", value_name = "N")]
+    #[arg(long, env = "AGGREGATOR_READ_QUEUE", default_value_t = Self::default().read_queue,
+          value_name = "N")]
     pub read_queue: usize,
 
     /// How long a connection may take to send a request's head, idle time included
-    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value = "60s", value_name = "TIME")]
+    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value_t = Self::default().header_timeout,
+          value_name = "TIME")]
     pub header_timeout: Duration,
 
     /// How long a request's body may take to arrive
-    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value_t = Self::default().body_timeout,
+          value_name = "TIME")]
     pub body_timeout: Duration,
 
     /// How long a response may wait for a client that does not take it
-    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value_t = Self::default().write_timeout,
+          value_name = "TIME")]
     pub write_timeout: Duration,
 
     /// How long a publisher waits for its commit before it is told to try again
-    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value_t = Self::default().commit_timeout,
+          value_name = "TIME")]
     pub commit_timeout: Duration,
 
     /// How long a shutdown may take to finish requests and commit the queue
-    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME")]
+    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value_t = Self::default().drain_timeout,
+          value_name = "TIME")]
     pub drain_timeout: Duration,
 
     /// End with exit code 3 after a failure that stops acknowledgements; otherwise stay, for reading, with
@@ -150,11 +169,12 @@ pub struct Config {
     pub exit_on_failure: bool,
 
     /// How logs are written to standard error; auto: human on a terminal, else json
-    #[arg(long, env = "AGGREGATOR_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
+    #[arg(long, value_enum, env = "AGGREGATOR_LOG_FORMAT", default_value_t = Self::default().log_format,
+          value_name = "FORMAT")]
     pub log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, or a tracing filter
-    #[arg(long, env = "AGGREGATOR_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "AGGREGATOR_LOG", default_value_t = Self::default().log, value_name = "FILTER")]
     pub log: String,
 }
 
@@ -187,11 +207,51 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where each default is stated: the command line takes them from here.
 impl Default for Config {
-    /// The defaults, as far as the environment does not say otherwise.
     fn default() -> Self {
-        Self::parse_from(["aggregator-server"])
+        Self {
+            command: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            store: StoreLocation::Sqlite("data/aggregator.db".into()),
+            #[cfg(feature = "postgres")]
+            partitions: None,
+            #[cfg(feature = "postgres")]
+            require_sync_standby: false,
+            allow_anonymous: false,
+            workers: at_least_one(4),
+            queue_events: 65_536,
+            queue_bytes: ByteSize(64 << 20),
+            group_events: at_least_one(10_000),
+            group_bytes: ByteSize(8 << 20),
+            max_batch_events: at_least_one(10_000),
+            max_body_bytes: ByteSize(16 << 20),
+            max_json_depth: 127,
+            max_topics: DEFAULT_MAX_TOPICS,
+            max_connections: at_least_one(1_000),
+            request_bytes: ByteSize(256 << 20),
+            response_bytes: ByteSize(256 << 20),
+            max_head_bytes: ByteSize(64 << 10),
+            readers: 4,
+            read_queue: 256,
+            header_timeout: seconds(60),
+            body_timeout: seconds(30),
+            write_timeout: seconds(30),
+            commit_timeout: seconds(30),
+            drain_timeout: seconds(10),
+            exit_on_failure: false,
+            log_format: LogFormat::Auto,
+            log: "info".to_owned(),
+        }
     }
+}
+
+const fn at_least_one(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("a default that cannot be zero is not")
+}
+
+fn seconds(seconds: u64) -> Duration {
+    std::time::Duration::from_secs(seconds).into()
 }
 
 impl Config {
