@@ -45,8 +45,8 @@ pub use event::{
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
-    Ancestor, AttemptId, CommitCallback, DedupStore, DedupStoreExt, Durability, Import, Imported,
-    MemoryStore, Outcome, Receipt, RowLimit, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo,
+    Ancestor, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability, Import,
+    Imported, MemoryStore, Outcome, Receipt, RowLimit, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo,
     StoreStats, Times, TopicInfo, VerifyReport,
 };
 pub use time::{Clock, Timestamp, system_clock};

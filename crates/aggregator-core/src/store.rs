@@ -1,6 +1,7 @@
 //! The contract of a deduplicating store, and the stores that keep it.
 
 pub mod backend;
+mod commit_notifier;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 #[cfg(feature = "test-util")]
@@ -12,10 +13,10 @@ mod sqlite;
 pub mod transfer;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use ulid::Ulid;
 
+pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier};
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use memory::MemoryStore;
 pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
@@ -114,9 +115,17 @@ pub trait DedupStore: Send + Sync {
     /// Whatever the backend meets.
     fn stats(&self) -> Result<StoreStats, StoreError>;
 
-    /// Calls `callback` after every commit that stored something, with its partition and its last
-    /// offset. It runs on the appending thread and must not block.
-    fn on_commit(&self, callback: CommitCallback);
+    /// Calls `callback` after commits that stored something, with the partition and its last offset, until the
+    /// listener is dropped.
+    ///
+    /// * The offsets of a partition only rise. Where commits race, a call with the newest offset stands for all.
+    /// * Whoever listens first and reads then misses nothing: what the read does not find is announced.
+    /// * The callback may use the store, listen and drop listeners, for the store holds no lock meanwhile. It must
+    ///   not block: an append waits for it, though not always the one it is told of, and no other append does.
+    /// * A commit that comes after the listener was dropped is not told to it. A call that has begun on another
+    ///   thread may still be running.
+    /// * One that panics is called for the next commit again. Neither the append nor other listeners notice.
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener;
 
     /// Removes the payloads of `topic`'s events up to and including `through_seq`, keeps their
     /// identities (as stubs, so that repeats and conflicts are still told), and says how many events
@@ -276,18 +285,8 @@ impl AttemptId {
     }
 }
 
-/// See [`DedupStore::on_commit`].
-pub type CommitCallback = Box<dyn Fn(Partition, u64) + Send + Sync>;
-
 /// The number of topics a store takes unless it is told otherwise.
 pub const DEFAULT_MAX_TOPICS: u64 = 100_000;
-
-/// Tells the callbacks of a commit. One that panicked once is no reason to leave out the others: the
-/// list itself is whole.
-pub fn announce(callbacks: &Mutex<Vec<CommitCallback>>, partition: Partition, last_offset: u64) {
-    let callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
-    callbacks.iter().for_each(|callback| callback(partition, last_offset));
-}
 
 /// Refuses items whose topic belongs to another partition.
 ///

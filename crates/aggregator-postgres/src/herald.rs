@@ -2,27 +2,24 @@
 //! `NOTIFY`, a few times a second at most, for it takes a lock that all of the server's databases share.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aggregator_core::store::backend::announce;
-use aggregator_core::{CommitCallback, Partition};
+use aggregator_core::store::backend::CommitNotifier;
+use aggregator_core::{CommitCallback, CommitListener, Partition};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::debug;
 
 use crate::PostgresOptions;
 use crate::fault::{Result, get, get_u64};
 use crate::session::{Connector, Role, Session};
 
-/// Who is told of commits, and of which ones they were told.
+/// Who is told of commits: the listeners here, and other nodes.
 pub(crate) struct Announcer {
-    callbacks: Mutex<Vec<CommitCallback>>,
-    /// Per partition. Held while it is told, so that nobody is told an older offset after a newer one.
-    told: Vec<Mutex<u64>>,
+    listeners: CommitNotifier,
     /// What other nodes have to be told.
     news: Mutex<BTreeMap<u16, u64>>,
     has_news: Notify,
@@ -30,22 +27,17 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     pub(crate) fn new(last_offsets: Vec<u64>) -> Self {
-        Self {
-            callbacks: Mutex::default(),
-            told: last_offsets.into_iter().map(Mutex::new).collect(),
-            news: Mutex::default(),
-            has_news: Notify::new(),
-        }
+        Self { listeners: CommitNotifier::new(last_offsets), news: Mutex::default(), has_news: Notify::new() }
     }
 
-    pub(crate) fn register(&self, callback: CommitCallback) {
-        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
+    pub(crate) fn listen(&self, callback: CommitCallback) -> CommitListener {
+        self.listeners.listen(callback)
     }
 
     /// A commit of this node's.
     pub(crate) fn committed(&self, partition: Partition, last_offset: u64) {
         self.add_news(partition.0, last_offset);
-        self.tell(partition, last_offset);
+        self.listeners.announce(partition, last_offset);
     }
 
     fn add_news(&self, partition: u16, last_offset: u64) {
@@ -60,21 +52,12 @@ impl Announcer {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the callbacks, if it is news to them.
-    fn tell(&self, partition: Partition, last_offset: u64) {
-        let Some(told) = self.told.get(usize::from(partition.0)) else { return };
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if last_offset > *told {
-            *told = last_offset;
-            announce(&self.callbacks, partition, last_offset);
-        }
-    }
-
-    /// A commit of another node's; a callback that panics is not to end the herald.
+    /// A commit of another node's, or of this one's that was told of already.
     fn heard(&self, partition: u16, last_offset: u64) {
-        let told = catch_unwind(AssertUnwindSafe(|| self.tell(Partition(partition), last_offset)));
-        if told.is_err() {
-            error!("a callback panicked");
+        let partition = Partition(partition);
+        if self.listeners.is_news(partition, last_offset) {
+            // A callback may use the store, and so wait for tasks of this runtime: they go on elsewhere meanwhile.
+            tokio::task::block_in_place(|| self.listeners.announce(partition, last_offset));
         }
     }
 }
@@ -91,7 +74,7 @@ pub(crate) struct Herald {
 
 /// How much of a notification is used; PostgreSQL takes 8000 bytes.
 const MAX_NOTIFICATION_BYTES: usize = 7_900;
-/// Notifications that wait for the callbacks.
+/// Notifications that wait for the listeners.
 const MAX_WAITING: usize = 1_024;
 /// With notifications, offsets are read so many times less often; for whatever may be lost.
 const POLL_LESS: u32 = 20;

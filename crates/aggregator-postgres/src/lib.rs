@@ -49,8 +49,8 @@ use std::sync::Arc;
 use aggregator_core::store::backend::check_partition;
 use aggregator_core::store::{Import, Imported, RowLimit, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 use aggregator_core::{
-    AttemptId, CommitCallback, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt,
-    Record, Seen, StoreError, Topic,
+    AttemptId, CommitCallback, CommitListener, DedupStore, Durability, EventRef, Identity, Page, Partition,
+    Query, Receipt, Record, Seen, StoreError, Topic,
 };
 use tokio::runtime::Runtime;
 
@@ -252,8 +252,8 @@ impl DedupStore for PostgresStore {
         }))
     }
 
-    fn on_commit(&self, callback: CommitCallback) {
-        self.announcer.register(callback);
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.announcer.listen(callback)
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {

@@ -8,5 +8,5 @@
 
 pub use super::memory::too_many_topics;
 pub use super::page::{Ends, Entry, Merged, Scan, Scanner, check_positions, merge, merge_entries};
-pub use super::{DEFAULT_MAX_TOPICS, announce, check_partition};
+pub use super::{CommitNotifier, DEFAULT_MAX_TOPICS, check_partition};
 pub use crate::cursor::Position;

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod append;
+mod commits;
 mod model;
 mod purge;
 mod read;
@@ -13,6 +14,8 @@ mod transfer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -60,7 +63,7 @@ use cases;
 
 fn all_cases() -> Vec<Case> {
     let moves = [transfer::CASES, transfer::refusal::CASES, transfer::random::CASES].concat();
-    [append::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES, &moves].concat()
+    [append::CASES, commits::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES, &moves].concat()
 }
 
 /// Runs every case against `backend`.
@@ -147,6 +150,17 @@ fn assert_every_read_gives(store: &dyn DedupStore, event: &StoredEvent) {
             let found = found.into_iter().find(|found| found.event_id == event.event_id);
             assert_eq!(found.as_ref(), Some(event), "{by:?} {order:?}");
         }
+    }
+}
+
+/// What a test waits for takes nearly no time; what takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn await_that(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        thread::yield_now();
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AttemptId, CommitCallback, DedupStore, Import, Imported, Receipt, RowLimit, Seen, StoreInfo, StoreStats,
-    TopicInfo, VerifyReport,
+    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Receipt, RowLimit, Seen,
+    StoreInfo, StoreStats, TopicInfo, VerifyReport,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Query, Record, StoreError, Topic};
 
@@ -153,8 +153,8 @@ impl DedupStore for FaultyStore {
         self.inner.stats()
     }
 
-    fn on_commit(&self, callback: CommitCallback) {
-        self.inner.on_commit(callback);
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.inner.on_commit(callback)
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {

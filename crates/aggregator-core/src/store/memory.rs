@@ -6,16 +6,16 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use self::state::{Left, Row, Rows, State};
 use crate::event::{digest, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{
-    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Outcome,
-    Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport, announce,
-    check_partition,
+    AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
+    Import, Imported, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo,
+    VerifyReport, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Topic};
@@ -27,7 +27,7 @@ pub struct MemoryStore {
     clock: Clock,
     max_topics: u64,
     state: Mutex<State>,
-    callbacks: Mutex<Vec<CommitCallback>>,
+    commits: CommitNotifier,
 }
 
 impl MemoryStore {
@@ -49,7 +49,7 @@ impl MemoryStore {
             clock: system_clock(),
             max_topics: DEFAULT_MAX_TOPICS,
             state: Mutex::new(state),
-            callbacks: Mutex::default(),
+            commits: CommitNotifier::new(partitions.iter().map(|_| 0)),
         }
     }
 
@@ -94,7 +94,7 @@ impl MemoryStore {
             }
         }
         for (partition, last_offset) in last_offsets {
-            announce(&self.callbacks, partition, last_offset);
+            self.commits.announce(partition, last_offset);
         }
         Ok(receipts)
     }
@@ -202,8 +202,8 @@ impl DedupStore for MemoryStore {
         Ok(stats)
     }
 
-    fn on_commit(&self, callback: CommitCallback) {
-        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.commits.listen(callback)
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
@@ -261,7 +261,7 @@ impl DedupStore for MemoryStore {
             (imported, state.partitions[usize::from(partition.0)].rows.len() as u64)
         };
         if imported.added > 0 {
-            announce(&self.callbacks, partition, last_offset);
+            self.commits.announce(partition, last_offset);
         }
         Ok(imported)
     }

@@ -32,7 +32,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -47,8 +47,9 @@ use self::index::{Index, Upkeep};
 use self::known::Names;
 use self::writer::Writer;
 use crate::store::{
-    AttemptId, CommitCallback, DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Outcome,
-    Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport, announce, check_partition,
+    AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
+    Import, Imported, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport,
+    check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic};
@@ -110,7 +111,7 @@ pub struct SqliteStore {
     index: Arc<Index>,
     names: Arc<Names>,
     writer: Mutex<Writer>,
-    callbacks: Mutex<Vec<CommitCallback>>,
+    commits: CommitNotifier,
     /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
     _file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
@@ -194,7 +195,7 @@ impl SqliteStore {
             index,
             writer: Mutex::new(writer),
             names,
-            callbacks: Mutex::default(),
+            commits: CommitNotifier::new([0]),
             _file: opened.file,
             _lock: opened.lock,
         })
@@ -256,7 +257,7 @@ impl DedupStore for SqliteStore {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
         let (receipts, last_offset) = self.writer()?.append(events)?;
         if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
-            announce(&self.callbacks, partition, last_offset);
+            self.commits.announce(partition, last_offset);
         }
         Ok(receipts)
     }
@@ -283,8 +284,8 @@ impl DedupStore for SqliteStore {
         reader::stats(&*self.reader()?, &self.path)
     }
 
-    fn on_commit(&self, callback: CommitCallback) {
-        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback);
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.commits.listen(callback)
     }
 
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
@@ -316,7 +317,7 @@ impl DedupStore for SqliteStore {
         check_partition(self.info.partitions, partition, import.topic_names())?;
         let (imported, last_offset) = self.writer()?.import(import)?;
         if imported.added > 0 {
-            announce(&self.callbacks, partition, last_offset);
+            self.commits.announce(partition, last_offset);
         }
         Ok(imported)
     }

@@ -244,7 +244,7 @@ fn an_import_is_told_to_other_nodes() {
     let options = PostgresOptions { poll_interval: Duration::from_secs(3_600), ..options() };
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let (send, heard) = std::sync::mpsc::channel();
-    other.on_commit(Box::new(move |_, offset| send.send(offset).unwrap()));
+    let _listener = other.on_commit(Box::new(move |_, offset| send.send(offset).unwrap()));
     let mut last = 0;
     let mut await_offset = |offset| {
         await_that("the other node hears of it", || {

@@ -4,32 +4,35 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aggregator_core::{DedupStore, Partition, Partitions, Timestamp};
+use aggregator_core::{CommitListener, DedupStore, Event, Partition, Partitions, Timestamp};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use crate::support::{append, assert_complete, await_that, events, open, options, publish_all};
 
 /// The offsets a store told.
-struct Heard(Arc<Mutex<Vec<u64>>>);
+struct Heard {
+    told: Arc<Mutex<Vec<(Partition, u64)>>>,
+    _listener: CommitListener,
+}
 
 impl Heard {
     /// The last one; 0 if there was none. None was ever told after a newer one.
     fn last(&self) -> u64 {
-        let told = self.0.lock().unwrap();
+        let told = self.told.lock().unwrap();
+        assert!(told.iter().all(|&(partition, _)| partition == Partition(0)), "{told:?}");
         assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
-        told.last().copied().unwrap_or(0)
+        told.last().map_or(0, |&(_, offset)| offset)
     }
 }
 
 fn listen(store: &PostgresStore) -> Heard {
     let told = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&told);
-    store.on_commit(Box::new(move |partition, offset| {
-        assert_eq!(partition, Partition(0));
-        heard.lock().unwrap().push(offset);
+    let listener = store.on_commit(Box::new(move |partition, offset| {
+        heard.lock().unwrap().push((partition, offset));
     }));
-    Heard(told)
+    Heard { told, _listener: listener }
 }
 
 /// Stops the others also when its own thread panics, which would wait for them.
@@ -140,7 +143,7 @@ fn commits_are_told_with_their_partitions() {
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let told = Arc::new(Mutex::new(std::collections::BTreeMap::new()));
     let heard = Arc::clone(&told);
-    other.on_commit(Box::new(move |partition, offset| {
+    let _listener = other.on_commit(Box::new(move |partition, offset| {
         heard.lock().unwrap().insert(partition, offset);
     }));
     let mut expected = std::collections::BTreeMap::<_, u64>::new();
@@ -150,6 +153,30 @@ fn commits_are_told_with_their_partitions() {
         *expected.entry(one.partitions().of(&topic)).or_default() += 3;
     }
     await_that("all are heard of", || *told.lock().unwrap() == expected);
+}
+
+#[test]
+fn a_callback_that_is_told_of_another_nodes_commit_may_use_the_store() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = options();
+    let (one, other) = (open(&server.url(), &options), Arc::new(open(&server.url(), &options)));
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let _listener = {
+        let (weak, read) = (Arc::downgrade(&other), Arc::clone(&read));
+        other.on_commit(Box::new(move |_, offset| {
+            let Some(store) = weak.upgrade() else { return };
+            let stored = store.stats().unwrap().stored;
+            read.lock().unwrap().push((offset, stored));
+            if offset < 5 {
+                append(&store, &[Event::new("echo", offset.to_string()).unwrap()]);
+            }
+        }))
+    };
+    append(&one, &events("t", 0..1));
+    // Its own commits are told to it, too: an echo is followed by another one.
+    await_that("the last echo is told of", || read.lock().unwrap().len() == 5);
+    let read = read.lock().unwrap();
+    assert!(read.iter().copied().eq((1..=5).map(|offset| (offset, offset))), "{read:?}");
 }
 
 const STOPPING: &str = "AGGREGATOR_TEST_STOPPING_NODE";

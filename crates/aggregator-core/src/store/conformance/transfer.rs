@@ -4,8 +4,8 @@ pub(super) mod random;
 pub(super) mod refusal;
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_every_read_gives, assert_sound, cases, event,
-    identity, ids, outcomes, query, read_all, with_payload,
+    Backend, Case, Options, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
+    event, identity, ids, outcomes, query, read_all, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::digest;
@@ -382,10 +382,12 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
 fn an_import_is_announced(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let (send, announced) = std::sync::mpsc::channel();
-    store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap()));
+    let _listener =
+        store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap()));
     let rows = [record("t", "1", 1), record("t", "2", 2)];
     import(&*store, &rows).unwrap();
     import(&*store, &rows).unwrap();
-    let announced: Vec<_> = announced.try_iter().collect();
-    assert_eq!(announced, [(store.partitions().of("t"), 2)]);
+    let first = announced.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(first, (store.partitions().of("t"), 2));
+    assert_eq!(announced.try_recv().ok(), None, "rows that are there already are no news");
 }
