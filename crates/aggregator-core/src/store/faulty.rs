@@ -1,5 +1,6 @@
 //! A store that fails when it is told to, around one that works.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +8,9 @@ use crate::store::{
     AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Receipt, RowLimit, Seen,
     StoreInfo, StoreStats, TopicInfo, VerifyReport,
 };
-use crate::{Batch, EventRef, Identity, Page, Partition, Query, Record, StoreError, Topic};
+use crate::{
+    Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, Record, StoreError, Topic,
+};
 
 /// What a [`FaultyStore`] does instead of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,15 @@ pub enum Failure {
     Panic,
 }
 
+/// How a [`FaultyStore`] names the events that it refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// The first one of a batch, and none of the others.
+    First,
+    /// None: the fault is one of the batch.
+    Nobody,
+}
+
 /// Wraps a store; everything but [`DedupStore::append`] and [`DedupStore::append_across`] goes straight to it.
 pub struct FaultyStore {
     inner: Arc<dyn DedupStore>,
@@ -38,7 +50,9 @@ pub struct FaultyStore {
 #[derive(Default)]
 struct Plan {
     appends: u64,
+    events: usize,
     failures: Vec<(u64, Failure)>,
+    refused: Option<(HashSet<String>, Naming)>,
     held: bool,
 }
 
@@ -53,6 +67,11 @@ impl FaultyStore {
         let mut plan = self.plan();
         let at = plan.appends + nth;
         plan.failures.push((at, failure));
+    }
+
+    /// From now on, batches with an event of one of these ids are [`StoreError::Invalid`], by their payload.
+    pub fn refuse(&self, event_ids: impl IntoIterator<Item = String>, naming: Naming) {
+        self.plan().refused = Some((event_ids.into_iter().collect(), naming));
     }
 
     /// From now on, appends wait until [`Self::release`].
@@ -71,14 +90,20 @@ impl FaultyStore {
         self.plan().appends
     }
 
+    /// How many events all these appends had.
+    pub fn events(&self) -> usize {
+        self.plan().events
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts the append, waits if it is held, and says how it has to fail.
-    fn begin(&self) -> Option<Failure> {
+    fn begin(&self, events: usize) -> Option<Failure> {
         let mut plan = self.plan();
         plan.appends += 1;
+        plan.events += events;
         let number = plan.appends;
         let mut plan =
             self.changed.wait_while(plan, |plan| plan.held).unwrap_or_else(PoisonError::into_inner);
@@ -86,13 +111,24 @@ impl FaultyStore {
         Some(plan.failures.swap_remove(at).1)
     }
 
+    fn check(&self, events: &[EventRef<'_>]) -> Result<(), StoreError> {
+        let plan = self.plan();
+        let Some((ids, naming)) = &plan.refused else { return Ok(()) };
+        let Some(first) = events.iter().position(|event| ids.contains(event.event_id())) else {
+            return Ok(());
+        };
+        let index = (*naming == Naming::First).then_some(first);
+        Err(StoreError::Invalid(vec![Fault { index, error: InvalidField::new("payload", "as planned") }]))
+    }
+
     fn append_or_fail(
         &self,
+        events: &[EventRef<'_>],
         append: impl FnOnce() -> Result<Vec<Receipt>, StoreError>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let reason = || "as planned".to_owned();
-        match self.begin() {
-            None => append(),
+        match self.begin(events.len()) {
+            None => self.check(events).and_then(|()| append()),
             Some(Failure::Unavailable) => Err(StoreError::Unavailable { reason: reason(), source: None }),
             Some(Failure::NoSpace) => Err(StoreError::NoSpace { reason: reason(), source: None }),
             Some(Failure::Corrupt) => Err(StoreError::Corrupt { what: reason(), source: None }),
@@ -126,11 +162,11 @@ impl DedupStore for FaultyStore {
         attempt: AttemptId,
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
-        self.append_or_fail(|| self.inner.append(partition, attempt, events))
+        self.append_or_fail(events, || self.inner.append(partition, attempt, events))
     }
 
     fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        self.append_or_fail(|| self.inner.append_across(attempt, events))
+        self.append_or_fail(events, || self.inner.append_across(attempt, events))
     }
 
     fn prepare(&self, batch: &mut Batch) {

@@ -21,7 +21,7 @@ use crate::App;
 use crate::admission::{Refused, Weight};
 use crate::decode::{Bounds, Decoded, decode};
 use crate::health;
-use crate::problem::{Problem, item_errors};
+use crate::problem::{ItemError, Problem, item_errors};
 use crate::worker::{Appended, Job};
 
 /// What the request asks for beside its events.
@@ -206,44 +206,82 @@ fn send(
     Ok(replies)
 }
 
+/// What the store refuses is sent again without the events that it named, so many times. After that, and at once where
+/// the store names none, each event is sent as a part of its own, and is refused alone.
+const ROUNDS_BY_NAME: u32 = 4;
+
 /// Commits the batch and fills in the fates. With `skip_invalid`, what the store refuses is rejected
-/// and the rest is sent again: each round has fewer events than the one before.
+/// and the rest is sent again.
 async fn commit(app: &App, batch: &Arc<Batch>, fates: &mut Fates, skip_invalid: bool) -> Result<(), Problem> {
+    let deadline = tokio::time::Instant::now() + Duration::from(app.config.commit_timeout);
     let mut left = parts(app, batch);
+    let mut round = 0;
     while !left.is_empty() {
-        let replies = send(app, batch, &left, true)?;
-        let deadline = tokio::time::Instant::now() + Duration::from(app.config.commit_timeout);
-        let mut refused = Vec::new();
-        let mut problem = None;
-        // Every part is heard before anything is said: one that may succeed when it is tried again
-        // counts more than one that will not, or the publisher would give up what can still be stored.
-        for (mut part, reply) in left.into_iter().zip(replies) {
-            match tokio::time::timeout_at(deadline, reply).await {
-                Ok(Ok(Ok(receipts))) => fates.decided(&part.indices, &receipts),
-                Ok(Ok(Err(error))) => {
-                    let errors = item_errors(&error);
-                    if errors.is_empty() {
-                        problem = Some(Problem::from_store(&error));
-                        continue;
-                    }
-                    let bad: HashSet<_> = errors.iter().filter_map(|error| error.index).collect();
-                    part.indices.retain(|&index| !bad.contains(&(index as usize)));
-                    fates.refused(errors);
-                    refused.push(part);
-                }
-                // The worker is gone, and says why, or the server is about to end.
-                Ok(Err(_)) => problem = Some(check_health(app).err().unwrap_or_else(Problem::draining)),
-                Err(_) => problem = Some(Problem::commit_timeout()),
-            }
-        }
-        if let Some(problem) = problem {
-            return Err(problem);
-        }
+        let refused = commit_parts(app, batch, fates, left, deadline).await?;
         if !refused.is_empty() && !skip_invalid {
+            app.count_rejected(refused.iter().map(|(part, _)| part.indices.len()).sum());
+            refused.into_iter().for_each(|(_, errors)| fates.refused(errors));
             return Err(Problem::invalid(fates.take_errors(), "event"));
         }
-        refused.retain(|part| !part.indices.is_empty());
-        left = refused;
+        round += 1;
+        let by_name = round <= ROUNDS_BY_NAME;
+        left = refused
+            .into_iter()
+            .flat_map(|(part, errors)| without_refused(part, errors, by_name, fates))
+            .collect();
     }
     Ok(())
+}
+
+/// Commits the parts; those that the store refused, with what is wrong with them.
+async fn commit_parts(
+    app: &App,
+    batch: &Arc<Batch>,
+    fates: &mut Fates,
+    parts: Vec<Part>,
+    deadline: tokio::time::Instant,
+) -> Result<Vec<(Part, Vec<ItemError>)>, Problem> {
+    let replies = send(app, batch, &parts, true)?;
+    let mut refused = Vec::new();
+    let mut problem = None;
+    // Every part is heard before anything is said: one that may succeed when it is tried again
+    // counts more than one that will not, or the publisher would give up what can still be stored.
+    for (part, reply) in parts.into_iter().zip(replies) {
+        match tokio::time::timeout_at(deadline, reply).await {
+            Ok(Ok(Ok(receipts))) => fates.decided(&part.indices, &receipts),
+            Ok(Ok(Err(error))) => match item_errors(&error) {
+                errors if errors.is_empty() => problem = Some(Problem::from_store(&error)),
+                errors => refused.push((part, errors)),
+            },
+            // The worker is gone, and says why, or the server is about to end.
+            Ok(Err(_)) => problem = Some(check_health(app).err().unwrap_or_else(Problem::draining)),
+            Err(_) => problem = Some(Problem::commit_timeout()),
+        }
+    }
+    problem.map_or(Ok(refused), Err)
+}
+
+/// What to send again of a part that the store refused: without the events that it named, or event by event.
+fn without_refused(
+    mut part: Part,
+    mut errors: Vec<ItemError>,
+    by_name: bool,
+    fates: &mut Fates,
+) -> Vec<Part> {
+    if let [index] = part.indices[..] {
+        // Whatever is wrong is wrong with this one.
+        errors.iter_mut().for_each(|error| error.index = Some(index as usize));
+    }
+    let bad: HashSet<_> = errors.iter().filter_map(|error| error.index).collect();
+    part.indices.retain(|&index| !bad.contains(&(index as usize)));
+    errors.retain(|error| error.index.is_some());
+    fates.refused(errors);
+    if part.indices.is_empty() {
+        Vec::new()
+    } else if by_name && !bad.is_empty() {
+        vec![part]
+    } else {
+        let alone = |index| Part { partition: part.partition, indices: vec![index] };
+        part.indices.into_iter().map(alone).collect()
+    }
 }

@@ -58,6 +58,9 @@ struct Queue {
     capacity_bytes: usize,
     /// Requests that found it full, since the start of the process.
     refused: u64,
+    /// Events that were acknowledged as queued and never stored, since the start of the process: the store refused
+    /// them (those are in `rejected`, too), or failed.
+    lost: u64,
 }
 
 #[derive(Serialize)]
@@ -94,6 +97,7 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             bytes: used.bytes,
             capacity_bytes: capacity.bytes,
             refused: app.admission.refused(),
+            lost: app.workers.decided().lost,
         },
         workers: app.workers.count(),
         store: Store {
@@ -107,7 +111,8 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
 }
 
 fn node(app: &App) -> Node {
-    let (decided, rejected) = (app.workers.decided(), app.rejected.load(Ordering::Relaxed));
+    let decided = app.workers.decided();
+    let rejected = app.rejected.load(Ordering::Relaxed) + decided.refused;
     Node {
         received: decided.stored + decided.duplicates + decided.conflicts + rejected,
         stored: decided.stored,

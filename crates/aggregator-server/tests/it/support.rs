@@ -20,6 +20,11 @@ use crate::signal;
 /// Nothing here takes nearly as long; what does is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What `doing` comes to.
+pub(crate) async fn in_time<T>(what: &str, doing: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, doing).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
 /// A server in this process, on a free port.
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -79,7 +84,7 @@ impl Server {
     /// Asks for the statistics until they are as they should be.
     pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) {
         let asking = async { while !condition(&self.stats().await) {} };
-        assert!(timeout(PATIENCE, asking).await.is_ok(), "waited in vain: {what}");
+        in_time(what, asking).await;
     }
 
     /// Asks the server to end, without waiting for it.

@@ -23,12 +23,18 @@ pub(super) struct Fates {
     items: Vec<Fate>,
     /// The place in the request of each event of the batch.
     places: Vec<usize>,
+    /// What is wrong with the request as a whole: the store named no item.
+    of_all: Vec<ItemError>,
 }
 
 impl Fates {
     /// Of `received` items, of which those with `errors` did not get into the batch.
     pub(super) fn new(received: usize, errors: Vec<ItemError>) -> Self {
-        let mut fates = Self { items: Vec::with_capacity(received), places: Vec::with_capacity(received) };
+        let mut fates = Self {
+            items: Vec::with_capacity(received),
+            places: Vec::with_capacity(received),
+            of_all: Vec::new(),
+        };
         let mut errors = errors.into_iter().peekable();
         for place in 0..received {
             let mut own = Vec::new();
@@ -53,10 +59,13 @@ impl Fates {
         }
     }
 
-    /// The store refused these events of the batch.
+    /// The store refused these events of the batch, or the batch where no event is named.
     pub(super) fn refused(&mut self, errors: Vec<ItemError>) {
         for mut error in errors {
-            let Some(index) = error.index else { continue };
+            let Some(index) = error.index else {
+                self.of_all.push(error);
+                continue;
+            };
             let place = self.places[index];
             error.index = Some(place);
             match &mut self.items[place] {
@@ -66,13 +75,14 @@ impl Fates {
         }
     }
 
-    /// Everything that is wrong with the request's items, by their places.
+    /// Everything that is wrong with the request: first what names no item, then the items by their places.
     pub(super) fn take_errors(&mut self) -> Vec<ItemError> {
         let errors = |fate| match fate {
             Fate::Rejected(errors) => errors,
             Fate::Accepted(..) => Vec::new(),
         };
-        std::mem::take(&mut self.items).into_iter().flat_map(errors).collect()
+        let of_items = std::mem::take(&mut self.items).into_iter().flat_map(errors);
+        std::mem::take(&mut self.of_all).into_iter().chain(of_items).collect()
     }
 
     pub(super) fn rejected(&self) -> usize {
