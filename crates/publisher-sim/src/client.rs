@@ -99,16 +99,16 @@ pub enum ProbeError {
     },
 }
 
-/// The server's own counters (`GET /stats`). Conflicts are counted among the duplicates.
+/// The server's own counters (`GET /stats`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Stats {
     /// Deliveries received.
     pub received: u64,
     /// Events stored.
     pub unique_processed: u64,
-    /// Repeats recognised.
+    /// Repeats with the same payload.
     pub duplicate_dropped: u64,
-    /// Repeats whose payload was another one.
+    /// Repeats with another payload.
     #[serde(default)]
     pub conflicts: u64,
 }

@@ -137,7 +137,7 @@ pub struct ServerReport {
     pub received: u64,
     /// Events stored.
     pub unique_processed: u64,
-    /// Repeats recognised, conflicts among them.
+    /// Repeats with the same payload.
     pub duplicate_dropped: u64,
     /// Repeats with another payload.
     pub conflicts: u64,
@@ -220,7 +220,7 @@ mod tests {
             server: Some(ServerReport {
                 received: 5_550,
                 unique_processed: 4_000,
-                duplicate_dropped: 1_550,
+                duplicate_dropped: 1_490,
                 conflicts: 60,
             }),
             verified: Some(VerifyReport {

@@ -18,13 +18,13 @@ const MAX_TOPICS: usize = 100;
 
 #[derive(Serialize)]
 struct Stats {
-    /// `unique_processed`, `duplicate_dropped` and `queue.events` together.
+    /// `unique_processed`, `duplicate_dropped`, `conflicts` and `queue.events` together.
     received: u64,
     unique_processed: u64,
-    /// Conflicts included.
+    /// Repeats with the payload of the first one. As everywhere, no outcome is counted inside another one.
     duplicate_dropped: u64,
     conflicts: u64,
-    /// Of what was decided: 0 to 1.
+    /// `duplicate_dropped`, of what was decided: 0 to 1.
     duplicate_rate: f64,
     /// Items refused since the start of the process; never stored, so not part of `received`.
     rejected: u64,
@@ -39,7 +39,7 @@ struct Stats {
 }
 
 /// What this process has done since its start, in the words of an answer to a publish request: `received` is the
-/// sum of the four below, and no outcome is counted inside another one.
+/// sum of the four below.
 #[derive(Serialize)]
 struct Node {
     received: u64,
@@ -79,13 +79,15 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
         app.reads.run(|store| Ok((store.stats()?, store.topics(None, MAX_TOPICS)?))).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
     let decided = totals.stored + totals.duplicates;
+    // A store counts conflicts among the repeats.
+    let duplicates = totals.duplicates.saturating_sub(totals.conflicts);
     let node = node(&app);
     Ok(json(&Stats {
         received: decided + used.events as u64,
         unique_processed: totals.stored,
-        duplicate_dropped: totals.duplicates,
+        duplicate_dropped: duplicates,
         conflicts: totals.conflicts,
-        duplicate_rate: if decided == 0 { 0.0 } else { totals.duplicates as f64 / decided as f64 },
+        duplicate_rate: if decided == 0 { 0.0 } else { duplicates as f64 / decided as f64 },
         rejected: node.rejected,
         topics: topics.into_iter().map(|topic| topic.topic.to_string()).collect(),
         topics_total: totals.topics,

@@ -48,7 +48,8 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
             topic: info.topic.to_string(),
             last_seq: info.last_seq,
             purged_seq: info.purged_seq,
-            duplicates: info.duplicates,
+            // A store counts conflicts among the repeats.
+            duplicates: info.duplicates.saturating_sub(info.conflicts),
             conflicts: info.conflicts,
             scope: match info.scope {
                 Scope::Topic => "topic",

@@ -88,7 +88,7 @@ impl Ledger {
         for stats in nodes {
             self.equal("events in the statistics of a node", stats.unique_processed, self.unique);
             self.equal("topics in the statistics of a node", stats.topics_total, topics);
-            let sum = stats.unique_processed + stats.duplicate_dropped;
+            let sum = stats.unique_processed + stats.duplicate_dropped + stats.conflicts;
             self.equal("received in the statistics of a node", stats.received, sum);
             self.at_most("deliveries acknowledged, of those received", self.acknowledged, stats.received);
             self.at_most("deliveries received, of those sent", stats.received, self.most_received);

@@ -27,9 +27,12 @@ async fn the_share_of_a_process_counts_each_outcome_apart() {
     let stats = server.stats().await;
     // 2 + 1 of the two requests in which one item is bad.
     assert_eq!(share(&stats), [21, 13, 4, 1, 3]);
-    // The store's totals have conflicts among the duplicates, and know nothing of what was refused.
+    // So do the store's totals, which know nothing of what was refused.
     let totals = ["received", "unique_processed", "duplicate_dropped", "conflicts"];
-    assert_eq!(totals.map(|name| stats[name].as_u64().unwrap()), [18, 13, 5, 1]);
+    assert_eq!(totals.map(|name| stats[name].as_u64().unwrap()), [18, 13, 4, 1]);
+    assert_eq!(stats["duplicate_rate"], json!(4.0 / 18.0));
+    let topic = &server.get("/topics").await.json["topics"][0];
+    assert_eq!((&topic["duplicates"], &topic["conflicts"]), (&json!(4), &json!(1)));
     assert_eq!((&stats["rejected"], &stats["uptime"]), (&json!(3), &stats["node"]["uptime"]));
     server.stop().await.unwrap();
 }

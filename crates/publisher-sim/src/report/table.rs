@@ -60,7 +60,7 @@ impl fmt::Display for Report {
         match &self.server {
             Some(server) => writeln!(
                 f,
-                "{:<NAME$}received {}, unique {}, duplicates {} (conflicts among them {})",
+                "{:<NAME$}received {}, unique {}, duplicates {}, conflicts {}",
                 "server",
                 n(server.received),
                 n(server.unique_processed),
@@ -201,7 +201,7 @@ faults              on purpose  --drop-replies 0.05 --bursts 0.03
 elapsed                0.500 s
 throughput               10600  events/s
 latency          p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms
-server           received 5,550, unique 4,000, duplicates 1,550 (conflicts among them 60)
+server           received 5,550, unique 4,000, duplicates 1,490, conflicts 60
 verified         4,000 events acknowledged; 4,010 read back in 0.250 s, 10 of them of other runs
 ground truth     delivered 5,300, acknowledged 5,300, stored 4,000, lost 0, doubled 0, out of order 0, mismatched 0
 ";

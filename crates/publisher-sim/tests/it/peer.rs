@@ -291,7 +291,7 @@ impl Shared {
         json_reply(
             StatusCode::OK,
             &json!({"received": stored + duplicates, "unique_processed": stored,
-                    "duplicate_dropped": duplicates, "conflicts": conflicts}),
+                    "duplicate_dropped": duplicates - conflicts, "conflicts": conflicts}),
         )
     }
 }
