@@ -185,6 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn those_who_are_told_the_same_retry_after_do_not_return_together() {
+        let policy = Backoff::new(SECOND, SECOND, 2, 100 * SECOND).unwrap();
+        let waits = |after: Duration| {
+            (0..1000).map(move |seed| {
+                policy.start(SimRng::seed_from_u64(seed)).next_wait(Duration::ZERO, Some(after)).unwrap()
+                    - after
+            })
+        };
+        assert!(waits(3 * SECOND).all(|above| above <= SECOND));
+        assert!(waits(3 * SECOND).any(|above| above < SECOND / 20));
+        assert!(waits(3 * SECOND).any(|above| above > SECOND * 19 / 20));
+        // And within what is left of the deadline.
+        assert!(waits(99 * SECOND + SECOND / 2).all(|above| above <= SECOND / 2));
+        assert!(waits(99 * SECOND + SECOND / 2).any(|above| above > SECOND * 9 / 20));
+    }
+
+    #[test]
     fn jitter_is_full() {
         let policy = Backoff::new(SECOND, SECOND, 2, 100 * SECOND).unwrap();
         let waits: Vec<_> = (0..1000)

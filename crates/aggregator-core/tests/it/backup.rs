@@ -77,6 +77,59 @@ fn cursors_outlive_a_restore_as_far_as_they_mean_the_same() {
     assert!(read(late).is_err());
 }
 
+/// Of a copy with a name of its own, and of the store itself put back to an older state.
+#[test]
+fn cursors_are_good_up_to_the_last_event_of_a_copy_and_not_one_further() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let append = |store: &SqliteStore, ids: std::ops::RangeInclusive<u32>| {
+        ids.for_each(|id| {
+            assert_eq!(store.append_one(&event(&id.to_string())).unwrap().seq, Some(id.into()))
+        });
+    };
+    let up = Query::topic(Topic::new("t").unwrap());
+    let down = Query { order: Order::Descending, ..up.clone() };
+    let none = Query { order: Order::Descending, ..Query::topic(Topic::new("none").unwrap()) };
+    let cursor = |store: &SqliteStore, query: &Query, limit| {
+        (store.read(&Query { limit, ..query.clone() }).unwrap().next, query.clone())
+    };
+    let store = SqliteStore::open(path("events.db")).unwrap();
+    append(&store, 1..=5);
+    drop(store);
+    fs::copy(path("events.db"), path("older.db")).unwrap();
+    let store = SqliteStore::open(path("events.db")).unwrap();
+    store.backup(&path("backup.db")).unwrap();
+
+    // What comes after each of them is in a copy of the first five: all of it, or not.
+    let mut good = vec![cursor(&store, &up, 4), cursor(&store, &up, 5), cursor(&store, &none, 1)];
+    append(&store, 6..=6);
+    // It has read 6, and goes on with 5.
+    good.push(cursor(&store, &down, 1));
+    let mut bad = vec![cursor(&store, &up, 6), cursor(&store, &none, 1)];
+    append(&store, 7..=7);
+    bad.push(cursor(&store, &down, 1));
+    drop(store);
+
+    let older = SqliteStore::open(path("older.db")).unwrap();
+    let backup = SqliteStore::open(path("backup.db")).unwrap();
+    append(&backup, 6..=9);
+    for (store, why) in [(older, "put back to an older state"), (backup, "after the copy was made")] {
+        let read = |(after, query): &(Cursor, Query)| {
+            let page = store.read(&Query { after: Some(after.clone()), ..query.clone() })?;
+            Ok::<_, StoreError>(page.events.iter().map(|event| event.seq).collect::<Vec<_>>())
+        };
+        let last = store.stats().unwrap().stored;
+        assert!(read(&good[0]).unwrap().into_iter().eq(5..=last));
+        assert!(read(&good[1]).unwrap().into_iter().eq(6..=last));
+        assert_eq!(read(&good[2]).unwrap(), [0; 0]);
+        assert_eq!(read(&good[3]).unwrap(), [5, 4, 3, 2, 1]);
+        for bad in &bad {
+            let error = read(bad).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}: {bad:?}");
+        }
+    }
+}
+
 /// Whatever lies beside it under a name that somebody could think of is somebody's.
 #[test]
 fn neither_a_backup_nor_a_start_touches_a_store_under_another_name() {

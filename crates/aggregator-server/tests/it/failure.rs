@@ -8,6 +8,8 @@ use aggregator_core::{DedupStore, MemoryStore, Partitions};
 use aggregator_server::{Config, RunError};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::{Server, event, events};
 
@@ -56,6 +58,45 @@ async fn a_corrupt_store_stops_acknowledgements_for_good() {
     assert_eq!(server.get("/events?topic=t").await.json["count"], 1, "reading goes on");
     let error = server.stop().await.unwrap_err();
     assert!(matches!(error, RunError::Failed { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_queued_once_the_store_has_failed_while_the_body_came() {
+    for failure in [Failure::Corrupt, Failure::Panic] {
+        let (faulty, server) = server().await;
+        let body = event("t", 1).to_string();
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let head = format!(
+            "POST /publish?ack=queued HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             connection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Sent when the body is asked for: the server was well then.
+        let mut goes_on = [0; 25];
+        stream.read_exact(&mut goes_on).await.unwrap();
+        assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        faulty.fail_nth(1, failure);
+        server.publish(&event("t", 2)).await.problem(503, "failed");
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("problem:failed"), "{answer}");
+        let stats = server.stats().await;
+        assert_eq!((&stats["queue"]["events"], &stats["queue"]["lost"]), (&json!(0), &json!(0)));
+        assert!(server.stop().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn events_that_were_queued_when_the_store_failed_are_counted_as_lost() {
+    let (faulty, server) = server().await;
+    faulty.fail_nth(1, Failure::Corrupt);
+    assert_eq!(server.post("/publish?ack=queued", events("t", 0..3).to_string()).await.status, 202);
+    server.until("they are lost", |stats| stats["queue"]["lost"] == 3).await;
+    let stats = server.stats().await;
+    assert_eq!((&stats["rejected"], &stats["queue"]["events"]), (&json!(0), &json!(0)));
+    assert!(server.stop().await.is_err());
 }
 
 #[tokio::test]

@@ -144,6 +144,34 @@ fn the_partition_that_has_waited_longest_comes_first() {
 }
 
 #[test]
+fn a_partition_whose_turn_has_ended_comes_behind_those_that_wait() {
+    let queue = queue(true, 10);
+    send(&queue, &[(0, 6), (0, 5), (0, 7)]);
+    let turn = now(&queue);
+    assert_eq!(taken(&turn), [(0, 6), (0, 5)]);
+    send(&queue, &[(1, 9), (2, 9), (0, 8)]);
+    drop(turn);
+    // Each is full with the job that comes next.
+    let turns: Vec<_> = (0..2).map(|_| taken(&now(&queue))).collect();
+    assert_eq!(turns, [vec![(1, 9), (2, 9)], vec![(0, 7), (0, 8)]]);
+}
+
+#[test]
+fn partitions_that_always_have_something_to_do_take_turns() {
+    let queue = queue(false, 10);
+    for partition in 0..4 {
+        send(&queue, &[(partition, 10); 4]);
+    }
+    let (mut order, mut before) = (Vec::new(), None);
+    for _ in 0..12 {
+        let turn = queue.next(before).expect("there is something to do");
+        order.push(turn.jobs[0].partition.0);
+        before = Some(turn);
+    }
+    assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+}
+
+#[test]
 fn after_a_turn_of_several_partitions_has_failed_none_waits_for_another() {
     let queue = queue(true, 10_000);
     send(&queue, &[(0, 1), (1, 1)]);

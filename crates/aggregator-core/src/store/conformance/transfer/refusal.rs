@@ -14,6 +14,7 @@ pub(in super::super) const CASES: &[Case] = cases![
     a_store_with_events_of_its_own_in_the_topic_is_refused,
     a_row_may_be_purged_on_either_side,
     times_are_kept_or_raised,
+    a_time_is_raised_to_that_of_the_newest_row_and_no_further,
     totals_without_their_rows_are_refused,
     too_many_topics_are_refused_in_an_import,
 ];
@@ -119,6 +120,35 @@ fn times_are_kept_or_raised(backend: &dyn Backend) {
     let future = Record { processed_at: Timestamp::from_micros(i64::MAX), ..alone("own", "3") };
     import(&*store, &[future]).unwrap();
     assert!(append_one(&*store, &event("own", "4")).processed_at < Timestamp::from_micros(i64::MAX));
+    assert_sound(&*store);
+}
+
+fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let at = |seq: u64, micros| Record {
+        processed_at: Timestamp::from_micros(micros),
+        ..record("t", &seq.to_string(), seq)
+    };
+    let origin = [at(1, 10), at(2, 5), at(3, 20)];
+    assert_eq!(import_as(&*store, &origin, Times::Raise).unwrap().added, 3);
+    let stored = [at(1, 10), at(2, 10), at(3, 20)];
+    let times = |rows: &[Record]| rows.iter().map(|row| row.processed_at.as_micros()).collect::<Vec<_>>();
+    assert_eq!(times(&rows(&*store)), times(&stored));
+    // The same import again, and a copy of what it made.
+    for again in [&origin, &stored] {
+        assert_eq!(import_as(&*store, again, Times::Raise).unwrap().present, 3);
+    }
+    assert_eq!(import(&*store, &stored).unwrap().present, 3);
+    // No import of these rows would have stored what is there: times are never lowered, and not raised where they are kept.
+    for (row, raise_helps) in [(at(1, 11), false), (at(2, 11), false), (at(3, 21), false), (at(2, 9), true)] {
+        let row = std::slice::from_ref(&row);
+        assert_eq!(refused(import(&*store, row)).1, "processed_at");
+        match import_as(&*store, row, Times::Raise) {
+            Ok(imported) => assert!(raise_helps && imported.present == 1, "{row:?}"),
+            refusal => assert!(!raise_helps && refused(refusal).1 == "processed_at", "{row:?}"),
+        }
+    }
+    assert_eq!(times(&rows(&*store)), times(&stored));
     assert_sound(&*store);
 }
 
