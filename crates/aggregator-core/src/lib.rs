@@ -30,6 +30,7 @@
 //! The crate knows nothing of HTTP or of async runtimes: every call blocks until it is done.
 
 pub mod cursor;
+mod deadline;
 mod error;
 pub mod event;
 pub mod fail_point;
@@ -38,6 +39,7 @@ pub mod store;
 mod time;
 
 pub use cursor::Cursor;
+pub use deadline::Deadline;
 pub use error::{Fault, InvalidField, StoreError};
 pub use event::{
     Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, Partition,

@@ -21,7 +21,7 @@ pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, 
 pub use memory::MemoryStore;
 pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 #[cfg(feature = "test-util")]
-pub use sqlite::{OnSync, TestHooks};
+pub use sqlite::{OnReadSteps, OnSync, TestHooks};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::{
@@ -42,6 +42,10 @@ use crate::{
 ///   no seq. Across topics there is no order.
 /// * **Time.** `processed_at` is one value per append and partition, and never goes back within a
 ///   partition, whatever the clock does.
+/// * **Deadlines.** [`read`](Self::read), [`lookup`](Self::lookup), [`topics`](Self::topics) and
+///   [`stats`](Self::stats) end soon after the [`Deadline`](crate::Deadline) of their caller, if it has one,
+///   with [`StoreError::Unavailable`], and leave nothing behind that a later call would notice. A call that begins
+///   after its deadline does nothing. Appends have no deadline.
 /// * **Errors.** `Err` from [`append`](Self::append) promises nothing (the commit may have happened
 ///   and its reply been lost), so the caller retries with the same identities and learns from the
 ///   receipts what became of them. The backends here are all or nothing per batch.

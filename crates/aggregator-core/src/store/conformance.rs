@@ -6,6 +6,7 @@
 
 mod append;
 mod commits;
+mod deadline;
 mod model;
 mod purge;
 mod read;
@@ -63,7 +64,8 @@ use cases;
 
 fn all_cases() -> Vec<Case> {
     let moves = [transfer::CASES, transfer::refusal::CASES, transfer::random::CASES].concat();
-    [append::CASES, commits::CASES, read::CASES, purge::CASES, restart::CASES, model::CASES, &moves].concat()
+    let reads = [read::CASES, deadline::CASES].concat();
+    [append::CASES, commits::CASES, &reads, purge::CASES, restart::CASES, model::CASES, &moves].concat()
 }
 
 /// Runs every case against `backend`.

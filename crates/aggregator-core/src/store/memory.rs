@@ -18,7 +18,7 @@ use crate::store::{
     VerifyReport, check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Topic};
+use crate::{Deadline, EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Topic};
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
 /// what durability costs. It grows with everything it ever stored.
@@ -99,6 +99,14 @@ impl MemoryStore {
         Ok(receipts)
     }
 
+    /// For a caller that waits no longer than its deadline.
+    fn state_to_read(&self, doing: &str) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state()?;
+        // Also after the wait for the lock.
+        Deadline::check(doing)?;
+        Ok(state)
+    }
+
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         self.state
             .lock()
@@ -149,7 +157,7 @@ impl DedupStore for MemoryStore {
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut positions = query.positions(&self.info)?;
-        let state = self.state()?;
+        let state = self.state_to_read("reading events")?;
         check_positions(query, &self.info, &mut positions, |partition| {
             let purged = state.topics.iter().filter(|(topic, _)| {
                 query.topics.matches(topic.as_str()) && self.info.partitions.of(topic.as_str()) == partition
@@ -158,22 +166,27 @@ impl DedupStore for MemoryStore {
             let last_offset = state.partitions[usize::from(partition.0)].rows.len() as u64;
             Ok(Ends { purged_offset, last_offset })
         })?;
-        let scans = positions.into_iter().map(|from| state.scan(query, from)).collect();
+        let scans = positions.into_iter().map(|from| state.scan(query, from)).collect::<Result<_, _>>()?;
         Ok(merge(query, &self.info, scans))
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        let state = self.state()?;
+        const DOING: &str = "looking identities up";
+        let state = self.state_to_read(DOING)?;
         let seen = |row: &Row| Seen {
             seq: row.seq(),
             processed_at: row.event.processed_at,
             purged: row.left != Left::Payload,
         };
-        Ok(ids.iter().map(|id| state.find(self.info.partitions, id).map(seen)).collect())
+        let look_up = |id| {
+            Deadline::check(DOING)?;
+            Ok(state.find(self.info.partitions, id).map(seen))
+        };
+        ids.iter().map(look_up).collect()
     }
 
     fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        let state = self.state()?;
+        let state = self.state_to_read("listing topics")?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let topics = state.topics.range::<Topic, _>((from, Bound::Unbounded)).take(limit);
         Ok(topics
@@ -190,7 +203,7 @@ impl DedupStore for MemoryStore {
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        let state = self.state()?;
+        let state = self.state_to_read("counting")?;
         let mut stats = StoreStats { topics: state.topics.len() as u64, ..StoreStats::default() };
         for topic in state.topics.values() {
             stats.stored += topic.last_seq;

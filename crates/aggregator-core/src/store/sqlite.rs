@@ -41,7 +41,8 @@ use rusqlite::OpenFlags;
 use self::checkpoints::Checkpoints;
 use self::connector::Connector;
 #[cfg(feature = "test-util")]
-pub use self::connector::{OnSync, TestHooks};
+pub use self::connector::{OnReadSteps, OnSync, TestHooks};
+use self::fault::store_error;
 pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
 use self::known::Names;
@@ -52,7 +53,9 @@ use crate::store::{
     check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic};
+use crate::{
+    Batch, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic,
+};
 
 /// How to open a [`SqliteStore`]. The defaults are good.
 #[derive(Clone)]
@@ -235,11 +238,18 @@ impl SqliteStore {
             .map_err(|_| StoreError::Poisoned { reason: "a thread panicked during a write".into() })
     }
 
-    fn reader(&self) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, StoreError> {
-        self.readers.get().map_err(|error| StoreError::Unavailable {
-            reason: format!("all {} readers are busy", self.readers.max_size()),
+    /// A connection to read with, until the deadline of the caller.
+    fn reader(&self, doing: &str) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, StoreError> {
+        Deadline::check(doing)?;
+        let deadline = Deadline::current();
+        let wait = self.readers.connection_timeout();
+        let wait = deadline.map_or(wait, |deadline| wait.min(deadline.remaining()));
+        let reader = self.readers.get_timeout(wait).map_err(|error| StoreError::Unavailable {
+            reason: format!("{doing}: all {} readers are busy", self.readers.max_size()),
             source: Some(Box::new(error)),
-        })
+        })?;
+        self.connector.limit(&reader, deadline).map_err(|error| store_error(doing, error))?;
+        Ok(reader)
     }
 }
 
@@ -269,19 +279,19 @@ impl DedupStore for SqliteStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        reader::read(&mut *self.reader()?, &self.index, &self.info, query)
+        reader::read(&mut *self.reader("reading events")?, &self.index, &self.info, query)
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        reader::lookup(&mut *self.reader()?, &self.index, ids)
+        reader::lookup(&mut *self.reader("looking identities up")?, &self.index, ids)
     }
 
     fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        reader::topics(&*self.reader()?, after, limit)
+        reader::topics(&*self.reader("listing topics")?, after, limit)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        reader::stats(&*self.reader()?, &self.path)
+        reader::stats(&*self.reader("counting")?, &self.path)
     }
 
     fn on_commit(&self, callback: CommitCallback) -> CommitListener {
@@ -300,7 +310,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
-        verify::verify(&mut *self.reader()?, self.connector.fingerprint_bits())
+        verify::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
     }
 
     fn rows(
@@ -310,7 +320,7 @@ impl DedupStore for SqliteStore {
         limit: RowLimit,
     ) -> Result<Vec<(u64, Record)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
-        rows::rows(&mut *self.reader()?, after, limit)
+        rows::rows(&mut *self.reader("reading rows")?, after, limit)
     }
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {

@@ -7,4 +7,5 @@ mod bit_rot;
 mod conformance;
 mod index;
 mod limits;
+mod reads;
 mod sqlite;

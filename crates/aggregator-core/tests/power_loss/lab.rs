@@ -104,8 +104,8 @@ impl Lab {
                 vfs: Some(self.disk.name().to_owned()),
                 synchronous_normal: self.synchronous_normal,
                 in_step: self.in_step,
-                fingerprint_bits: 0,
                 on_sync: Some(Arc::new(move |path| disk.synced(path))),
+                ..TestHooks::default()
             },
             ..SqliteOptions::default()
         };

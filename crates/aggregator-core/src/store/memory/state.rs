@@ -9,7 +9,9 @@ use crate::event::{DEFAULT_SOURCE, digest};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
 use crate::store::{Outcome, Receipt};
-use crate::{EventRef, Fault, Identity, Partition, Partitions, Scope, Source, StoreError, Timestamp, Topic};
+use crate::{
+    Deadline, EventRef, Fault, Identity, Partition, Partitions, Scope, Source, StoreError, Timestamp, Topic,
+};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -150,7 +152,9 @@ impl State {
         }
     }
 
-    pub(super) fn scan(&self, query: &Query, from: Position) -> Scan {
+    pub(super) fn scan(&self, query: &Query, from: Position) -> Result<Scan, StoreError> {
+        // Rows of other topics are not counted by the scanner, and there can be any number of them.
+        const CHECK_EVERY: usize = 1_000;
         let rows = &self.partitions[usize::from(from.partition.0)].rows;
         let mut scanner = Scanner::new(query, from);
         // An offset beyond what there is cannot be read yet; it is not an error.
@@ -159,7 +163,10 @@ impl State {
             Order::Ascending => Box::new(rows[at.min(rows.len())..].iter()),
             Order::Descending => Box::new(rows[..at.saturating_sub(1).min(rows.len())].iter().rev()),
         };
-        for row in range {
+        for (looked_at, row) in range.enumerate() {
+            if looked_at.is_multiple_of(CHECK_EVERY) {
+                Deadline::check("reading events")?;
+            }
             let event = &row.event;
             if row.left != Left::Payload || !query.topics.matches(&event.topic) {
                 continue;
@@ -170,7 +177,7 @@ impl State {
             let passes = query.admits(&event.event_id, &event.source, event.processed_at);
             scanner.looked_at(event.offset, passes.then(|| event.clone()));
         }
-        scanner.finish()
+        Ok(scanner.finish())
     }
 
     pub(super) fn find(&self, partitions: Partitions, id: &Identity) -> Option<&Row> {

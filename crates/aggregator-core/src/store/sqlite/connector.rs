@@ -12,6 +12,11 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
 use super::index::FINGERPRINT_BITS;
+use crate::Deadline;
+
+/// How many steps SQLite does for a reader between two looks at the deadline: some 5 µs of work, and a look takes
+/// 0.03.
+const READ_STEPS: i32 = 200;
 
 /// What a test puts below the store. Nobody else wants any of it.
 #[cfg(feature = "test-util")]
@@ -27,11 +32,18 @@ pub struct TestHooks {
     pub fingerprint_bits: u32,
     /// Told of each file that was synced past SQLite, and so past its VFS.
     pub on_sync: Option<OnSync>,
+    /// Called by every reader each time that SQLite has done some 200 further steps for it: to count the work of a
+    /// read, or to make it slow. Finding one row takes some ten steps.
+    pub on_read_steps: Option<OnReadSteps>,
 }
 
 /// See [`TestHooks::on_sync`].
 #[cfg(feature = "test-util")]
 pub type OnSync = Arc<dyn Fn(&Path) + Send + Sync>;
+
+/// See [`TestHooks::on_read_steps`].
+#[cfg(feature = "test-util")]
+pub type OnReadSteps = Arc<dyn Fn() + Send + Sync>;
 
 /// Makes connections as the options say.
 #[derive(Clone)]
@@ -70,6 +82,22 @@ impl Connector {
                 .with_flags(flags | OpenFlags::SQLITE_OPEN_URI);
         }
         SqliteConnectionManager::file(path).with_flags(flags)
+    }
+
+    /// Sees to it that what `reader` does next ends at the deadline, also in the middle of a statement. Without a
+    /// deadline, that of an earlier read is taken off.
+    ///
+    /// It is a progress handler and not a thread that interrupts: that could come too late, and hit the next read
+    /// of the same connection.
+    pub(super) fn limit(&self, reader: &Connection, deadline: Option<Deadline>) -> rusqlite::Result<()> {
+        #[cfg(feature = "test-util")]
+        let on_read_steps = self.hooks.on_read_steps.clone();
+        let is_over = move || {
+            #[cfg(feature = "test-util")]
+            on_read_steps.iter().for_each(|on_read_steps| on_read_steps());
+            deadline.is_some_and(Deadline::has_passed)
+        };
+        reader.progress_handler(READ_STEPS, Some(is_over))
     }
 
     /// The `PRAGMA synchronous` of the writer, and how it reads back.

@@ -1,9 +1,9 @@
 //! From SQLite's errors to what the caller has to do about them.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, Result, ffi};
 
 use super::checksum::Corruption;
-use crate::StoreError;
+use crate::{Deadline, StoreError};
 
 /// The store's word for `error`, met while `doing` something.
 pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
@@ -15,6 +15,8 @@ pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
     let reason = format!("{doing}: {error}");
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {
+            // Nothing else interrupts a statement.
+            ErrorCode::OperationInterrupted => Deadline::missed(doing),
             ErrorCode::DiskFull => StoreError::NoSpace { reason, source: Some(Box::new(error)) },
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 StoreError::Corrupt { what: reason, source: Some(Box::new(error)) }
@@ -28,6 +30,16 @@ pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
         | Error::QueryReturnedNoRows
         | Error::Utf8Error(..) => StoreError::Corrupt { what: reason, source: Some(Box::new(error)) },
         _ => StoreError::Unavailable { reason, source: Some(Box::new(error)) },
+    }
+}
+
+/// For the work between statements: once the deadline has passed, fails as a statement does then.
+pub(super) fn check_deadline() -> Result<()> {
+    match Deadline::current() {
+        Some(deadline) if deadline.has_passed() => {
+            Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
-use super::fault::store_error;
+use super::fault::{check_deadline, store_error};
 use super::index::{self, Index, Key};
 use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
 use super::original::{Original, Originals};
@@ -17,7 +17,7 @@ use crate::event::{DEFAULT_SOURCE, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
-use crate::{Identity, Scope, Source, StoreError, Timestamp, Topic, TopicSelector};
+use crate::{Deadline, Identity, Scope, Source, StoreError, Timestamp, Topic, TopicSelector};
 
 pub(super) fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
     match row.get(column)? {
@@ -59,6 +59,7 @@ fn with_index<T>(
 ) -> Result<T, StoreError> {
     const ATTEMPTS: u32 = 200;
     for _ in 0..ATTEMPTS {
+        Deadline::check(doing)?;
         let snapshot = connection.transaction().map_err(|error| store_error(doing, error))?;
         if let Some(done) = attempt(&snapshot)? {
             return Ok(done);
@@ -118,6 +119,7 @@ fn look_up(
     let mut seen = vec![None; ids.len()];
     for ((key, position), rows) in keys.into_iter().zip(positions).zip(rows) {
         for offset in rows {
+            check_deadline()?;
             if let Some(found) = originals.find(key, offset, seen_in)? {
                 seen[position] = Some(found);
                 break;
@@ -140,7 +142,7 @@ pub(super) fn topics(
     after: Option<&Topic>,
     limit: usize,
 ) -> Result<Vec<TopicInfo>, StoreError> {
-    let failed = |error| store_error("reading topics", error);
+    let failed = |error| store_error("listing topics", error);
     let mut select = connection
         .prepare_cached(&format!(
             "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name > ?1 ORDER BY t.name LIMIT ?2"
@@ -152,6 +154,7 @@ pub(super) fn topics(
     let mut rows = select.query((after, limit)).map_err(failed)?;
     let mut topics = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
+        check_deadline().map_err(failed)?;
         let (name, topic) = TopicRow::read(row).map_err(failed)?;
         let named = Topic::new(name);
         topics.push(TopicInfo {
@@ -168,7 +171,7 @@ pub(super) fn topics(
 }
 
 pub(super) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, StoreError> {
-    let tail = Tail::read(connection).map_err(|error| store_error("reading totals", error))?;
+    let tail = Tail::read(connection).map_err(|error| store_error("counting", error))?;
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow};
+use super::fault::check_deadline;
 use super::index::{self, Index, Key};
 use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
 use super::original::{EVENT, Originals};
@@ -109,6 +110,7 @@ fn fill(
             expected.end(connection)?;
             break;
         };
+        check_deadline()?;
         let event = EventRow::read(row)?;
         let processed_at = Timestamp::from_micros(event.processed_at);
         if scanner.is_full() || scanner.is_past(processed_at) {

@@ -6,6 +6,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
 use super::{Entry, Hit, Index, Key, Place, Sought, chunk};
+use crate::store::sqlite::fault::check_deadline;
 
 /// Reads chunks, inside whatever transaction its connection has open.
 pub(in super::super) struct Chunks<'c>(CachedStatement<'c>);
@@ -70,6 +71,7 @@ pub(in super::super) fn find(
     let mut found = vec![Vec::new(); keys.len()];
     let mut chunks = Chunks::new(snapshot)?;
     for Hit { position, place } in hits {
+        check_deadline()?;
         let offsets = chunks.offsets(index, place, sought[position].fingerprint)?;
         // What was appended meanwhile is in memory already.
         found[position].extend(offsets.into_iter().filter(|&offset| offset <= last_offset));

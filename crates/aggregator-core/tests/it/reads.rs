@@ -1,0 +1,85 @@
+//! What a read may cost: it ends at its deadline, and it does no work for what it does not ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aggregator_core::store::TestHooks;
+use aggregator_core::{
+    Deadline, DedupStore, DedupStoreExt, Event, Query, Source, SqliteOptions, SqliteStore, StoreError, Topic,
+    TopicSelector,
+};
+use tempfile::TempDir;
+
+/// Counts what SQLite does for readers, and makes it slow on demand.
+#[derive(Default)]
+struct Work {
+    /// In calls of [`TestHooks::on_read_steps`].
+    done: AtomicU64,
+    slow: AtomicBool,
+}
+
+impl Work {
+    /// No call takes less while it is slow.
+    const SLOW: Duration = Duration::from_millis(1);
+
+    fn reader(self: &Arc<Self>) -> SqliteOptions {
+        let work = Arc::clone(self);
+        let on_read_steps = move || {
+            work.done.fetch_add(1, Ordering::SeqCst);
+            if work.slow.load(Ordering::SeqCst) {
+                std::thread::sleep(Self::SLOW);
+            }
+        };
+        let test_hooks = TestHooks { on_read_steps: Some(Arc::new(on_read_steps)), ..TestHooks::default() };
+        SqliteOptions { readers: 1, test_hooks, ..SqliteOptions::default() }
+    }
+
+    /// How much of it `read` takes.
+    fn of<T>(&self, read: impl FnOnce() -> T) -> (T, u64) {
+        let before = self.done.load(Ordering::SeqCst);
+        let read = read();
+        (read, self.done.load(Ordering::SeqCst) - before)
+    }
+}
+
+fn append(store: &SqliteStore, topic: &str, numbers: std::ops::Range<u32>) {
+    let events: Vec<_> = numbers.map(|n| Event::new(topic, n.to_string()).unwrap()).collect();
+    store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+}
+
+/// The second one spends all its time in one statement, which counts what was purged.
+#[test]
+fn a_read_ends_at_its_deadline_and_its_connection_serves_the_next_one() {
+    const WAIT: Duration = Duration::from_millis(20);
+    let directory = TempDir::new().unwrap();
+    let work = Arc::<Work>::default();
+    let store = SqliteStore::open_with(directory.path().join("events.db"), work.reader()).unwrap();
+    append(&store, "many", 0..9_000);
+    append(&store, "purged", 0..9_000);
+    append(&store, "last", 0..1);
+    store.purge(&Topic::new("purged").unwrap(), 9_000).unwrap();
+    let nobody =
+        Query { source: Some(Source::new("nobody").unwrap()), ..Query::topic(Topic::new("many").unwrap()) };
+    let behind = store.read(&Query { limit: 1_000, ..Query::of(TopicSelector::All) }).unwrap();
+    let mut gap = Query { limit: 1_000, after: Some(behind.next), ..Query::of(TopicSelector::All) };
+    for _ in 0..8 {
+        gap.after = Some(store.read(&gap).unwrap().next);
+    }
+    for (what, query) in [("many rows", nobody), ("one long statement", gap)] {
+        let (whole, whole_work) = work.of(|| store.read(&query).unwrap());
+        work.slow.store(true, Ordering::SeqCst);
+        let (cut, cut_work) = work.of(|| Deadline::after(WAIT).scope(|| store.read(&query)));
+        let error = cut.expect_err(what);
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{what}: {error}");
+        assert!(
+            error.to_string().contains("reading events: not done before the deadline"),
+            "{what}: {error}"
+        );
+        // By then the deadline is over, whatever else the machine does.
+        let most = (WAIT.as_millis() / Work::SLOW.as_millis()) as u64 + 1;
+        assert!(cut_work <= most && most < whole_work / 4, "{what}: {cut_work} of {whole_work}");
+        work.slow.store(false, Ordering::SeqCst);
+        assert_eq!(store.read(&query).unwrap(), whole, "{what}: without a deadline, on the same connection");
+    }
+}
