@@ -7,6 +7,7 @@
 mod ahead;
 mod backup;
 mod by_topic;
+mod catalog;
 mod checkpoints;
 mod checksum;
 mod connector;
@@ -189,7 +190,8 @@ impl SqliteStore {
             source: Some(Box::new(error)),
         })?;
         let names = Arc::<Names>::default();
-        let writer = Writer::new(opened.connection, options, upkeep, checkpoints, Arc::clone(&names));
+        let writer =
+            Writer::new(opened.connection, opened.known, options, upkeep, checkpoints, Arc::clone(&names));
         Ok(Self {
             info,
             path: opened.path,
@@ -279,11 +281,11 @@ impl DedupStore for SqliteStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        reader::read(&mut *self.reader("reading events")?, &self.index, &self.info, query)
+        reader::read(&mut *self.reader("reading events")?, &self.index, &self.names, &self.info, query)
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        reader::lookup(&mut *self.reader("looking identities up")?, &self.index, ids)
+        reader::lookup(&mut *self.reader("looking identities up")?, &self.index, &self.names, ids)
     }
 
     fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aggregator_core::store::TestHooks;
 use aggregator_core::{
-    Deadline, DedupStore, DedupStoreExt, Event, Query, Source, SqliteOptions, SqliteStore, StoreError, Topic,
-    TopicSelector,
+    Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Query, Source, SqliteOptions, SqliteStore,
+    StoreError, Topic, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -51,7 +51,8 @@ fn append(store: &SqliteStore, topic: &str, numbers: std::ops::Range<u32>) {
 /// The second one spends all its time in one statement, which counts what was purged.
 #[test]
 fn a_read_ends_at_its_deadline_and_its_connection_serves_the_next_one() {
-    const WAIT: Duration = Duration::from_millis(20);
+    /// In calls that are slow.
+    const WAIT: u32 = 20;
     let directory = TempDir::new().unwrap();
     let work = Arc::<Work>::default();
     let store = SqliteStore::open_with(directory.path().join("events.db"), work.reader()).unwrap();
@@ -69,7 +70,7 @@ fn a_read_ends_at_its_deadline_and_its_connection_serves_the_next_one() {
     for (what, query) in [("many rows", nobody), ("one long statement", gap)] {
         let (whole, whole_work) = work.of(|| store.read(&query).unwrap());
         work.slow.store(true, Ordering::SeqCst);
-        let (cut, cut_work) = work.of(|| Deadline::after(WAIT).scope(|| store.read(&query)));
+        let (cut, cut_work) = work.of(|| Deadline::after(Work::SLOW * WAIT).scope(|| store.read(&query)));
         let error = cut.expect_err(what);
         assert!(matches!(error, StoreError::Unavailable { .. }), "{what}: {error}");
         assert!(
@@ -77,9 +78,40 @@ fn a_read_ends_at_its_deadline_and_its_connection_serves_the_next_one() {
             "{what}: {error}"
         );
         // By then the deadline is over, whatever else the machine does.
-        let most = (WAIT.as_millis() / Work::SLOW.as_millis()) as u64 + 1;
+        let most = u64::from(WAIT) + 1;
         assert!(cut_work <= most && most < whole_work / 4, "{what}: {cut_work} of {whole_work}");
         work.slow.store(false, Ordering::SeqCst);
         assert_eq!(store.read(&query).unwrap(), whole, "{what}: without a deadline, on the same connection");
+    }
+}
+
+fn id(topic: &str, event_id: &str) -> Identity {
+    Identity { topic: Topic::new(topic).unwrap(), event_id: EventId::new(event_id).unwrap(), source: None }
+}
+
+/// Counted, not timed: what a read of an unknown topic costs does not depend on how many topics there are.
+#[test]
+fn what_is_not_there_costs_no_more_in_a_store_of_many_topics() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let work = Arc::<Work>::default();
+    let mut store = SqliteStore::open_with(&path, work.reader()).unwrap();
+    let topics: Vec<_> = (0..3_000).map(|n| Event::new(format!("topic-{n}"), "1").unwrap()).collect();
+    store.append_all(&topics.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    for state in ["written by this process", "opened again"] {
+        let unknown: Vec<_> = (0..500).map(|n| id(&format!("unknown-{n}"), "1")).collect();
+        let (seen, work_done) = work.of(|| store.lookup(&unknown).unwrap());
+        assert_eq!(seen, vec![None; 500]);
+        assert!(work_done <= 2, "{state}: a lookup took {work_done} times 200 steps");
+        let known: Vec<_> = (0..500).map(|n| id(&format!("topic-{n}"), "unknown")).collect();
+        let (seen, work_done) = work.of(|| store.lookup(&known).unwrap());
+        assert_eq!(seen, vec![None; 500]);
+        assert!(work_done <= 2, "{state}: a lookup in known topics took {work_done} times 200 steps");
+        let query = Query::topic(Topic::new("unknown").unwrap());
+        let (page, work_done) = work.of(|| store.read(&query).unwrap());
+        assert!(page.events.is_empty() && page.caught_up);
+        assert!(work_done <= 2, "{state}: a page took {work_done} times 200 steps");
+        drop(store);
+        store = SqliteStore::open_with(&path, work.reader()).unwrap();
     }
 }

@@ -59,7 +59,7 @@ use self::bloom::Filling;
 pub(super) use self::check::{check, check_log};
 pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
-pub(super) use self::lookup::{Chunks, find};
+pub(super) use self::lookup::{Chunks, find, is_at_one};
 pub(super) use self::manifest::{Manifest, reset};
 pub(super) use self::recent::{Recent, Spread};
 pub(super) use self::recover::recover;
@@ -257,8 +257,12 @@ impl Index {
     /// runs say is said at once.
     pub(super) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
         let held = self.held();
-        let at_one = held.generation == generation && held.last_offset >= last_offset;
-        at_one.then(|| held.probe(sought, false))
+        held.is_at(generation, last_offset).then(|| held.probe(sought, false))
+    }
+
+    /// Whether what is in memory is of this generation and knows all rows up to here.
+    pub(super) fn is_at(&self, generation: u64, last_offset: u64) -> bool {
+        self.held().is_at(generation, last_offset)
     }
 
     /// Up to which offset it knows the rows.
@@ -268,6 +272,10 @@ impl Index {
 }
 
 impl Held {
+    fn is_at(&self, generation: u64, last_offset: u64) -> bool {
+        self.generation == generation && self.last_offset >= last_offset
+    }
+
     /// Where a map has the fingerprint, the runs are put off if they may be.
     fn probe(&self, sought: &[Sought], put_off: bool) -> Vec<Hit> {
         let mut hits = Vec::with_capacity(sought.len());

@@ -22,7 +22,11 @@ pub(super) struct Known {
     created: Vec<(Box<str>, Named)>,
 }
 
-/// The topics of the file, for whoever looks ahead; some may be missing.
+/// The topics of the file, for readers and for whoever looks ahead.
+///
+/// Complete as of the last commit that memory was told of, unless the topics could not be read when the store was
+/// opened: then it is empty. As ids are 1, 2, 3, … in the order of creation, [`Self::last_id`] says which topics it
+/// has.
 #[derive(Default)]
 pub(super) struct Names(RwLock<HashMap<Box<str>, Named>>);
 
@@ -38,10 +42,19 @@ impl Names {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn get(&self, name: &str) -> Option<Named> {
+        self.read().get(name).copied()
+    }
+
+    /// It has all topics up to this id.
+    pub(super) fn last_id(&self) -> u64 {
+        self.read().len() as u64
+    }
+
     /// Takes over what was committed.
     pub(super) fn committed(&self, known: &mut Known) {
         if !known.created.is_empty() {
-            self.0.write().unwrap_or_else(PoisonError::into_inner).extend(known.created.drain(..));
+            self.0.write().unwrap_or_else(PoisonError::into_inner).extend(std::mem::take(&mut known.created));
         }
     }
 }
@@ -172,7 +185,7 @@ pub(super) const TOPIC_COLUMNS: &str = "t.name, t.topic_id, t.slot, t.scope, t.l
     t.last_span, t.purged_seq, t.purged_offset, t.duplicates, t.conflicts, t.checksum";
 
 impl TopicRow {
-    fn named(&self) -> Named {
+    pub(super) fn named(&self) -> Named {
         Named { id: self.id, scope: self.scope }
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::connector::Connector;
 use super::fault::store_error;
 use super::index::{Index, Manifest};
-use super::known::Tail;
+use super::known::{Known, Tail};
 use super::{SqliteOptions, index, schema};
 use crate::event::SLOTS;
 use crate::store::{Ancestor, StoreId};
@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) index: Index,
     pub(super) manifest: Manifest,
+    /// `None` if it cannot be read: the first who needs it is told why.
+    pub(super) known: Option<Known>,
     /// For the thread that builds the index.
     pub(super) index_reader: Connection,
     /// For the thread that copies the log.
@@ -55,6 +57,8 @@ pub(super) fn open(
     let ancestors = ancestors(&connection).map_err(failed)??;
     let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;
+    // Readers ask for it as well as the writer.
+    let known = Known::load(&connection).ok();
     let index_reader = index_reader(&path, connector).map_err(failed)?;
     let copier = copier(&path, connector).map_err(failed)??;
     let file = File::open(&path).map_err(|error| unusable(&path, error))?;
@@ -65,6 +69,7 @@ pub(super) fn open(
         connection,
         index,
         manifest,
+        known,
         index_reader,
         copier,
         file: Arc::new(file),

@@ -1,18 +1,18 @@
 //! Everything that reads. Each call is one short read transaction, so that it sees one state and does
 //! not hold the write-ahead log for long.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
+use super::catalog::Catalog;
 use super::fault::{check_deadline, store_error};
 use super::index::{self, Index, Key};
-use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
+use super::known::{Names, TOPIC_COLUMNS, Tail, TopicRow};
 use super::original::{Original, Originals};
-use super::scan::{scan, topic};
+use super::scan::scan;
 use crate::event::{DEFAULT_SOURCE, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
@@ -30,6 +30,7 @@ pub(super) fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
 pub(super) fn read(
     connection: &mut Connection,
     index: &Index,
+    names: &Names,
     info: &StoreInfo,
     query: &Query,
 ) -> Result<Page, StoreError> {
@@ -40,7 +41,7 @@ pub(super) fn read(
         check_positions(query, info, &mut positions, |_| ends(snapshot, &query.topics).map_err(failed))?;
         let mut scans = Vec::with_capacity(positions.len());
         for from in positions {
-            match scan(snapshot, index, query, from).map_err(failed)? {
+            match scan(snapshot, index, names, query, from).map_err(failed)? {
                 Some(scan) => scans.push(scan),
                 None => return Ok(None),
             }
@@ -86,35 +87,36 @@ fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<End
 pub(super) fn lookup(
     connection: &mut Connection,
     index: &Index,
+    names: &Names,
     ids: &[Identity],
 ) -> Result<Vec<Option<Seen>>, StoreError> {
     with_index(connection, "looking identities up", |snapshot| {
-        look_up(snapshot, index, ids).map_err(|error| store_error("looking identities up", error))
+        look_up(snapshot, index, names, ids).map_err(|error| store_error("looking identities up", error))
     })
 }
 
 fn look_up(
     snapshot: &Connection,
     index: &Index,
+    names: &Names,
     ids: &[Identity],
 ) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
-    let mut topics = HashMap::new();
+    let tail = Tail::read(snapshot)?;
+    if !index::is_at_one(snapshot, index, tail.last_offset)? {
+        return Ok(None);
+    }
+    let catalog = Catalog::at(snapshot, names, &tail)?;
     let mut keys = Vec::new();
     let mut positions = Vec::new();
     for (position, id) in ids.iter().enumerate() {
-        let topic = match topics.get(&id.topic) {
-            Some(topic) => topic,
-            None => topics.entry(&id.topic).or_insert(topic(snapshot, &id.topic)?),
-        };
-        if let Some(topic) = topic {
+        if let Some(topic) = catalog.get(id.topic.as_str()) {
             let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
             let source = topic.scope.key(source);
             keys.push(Key { topic_id: topic.id, event_id: id.event_id.as_str(), source });
             positions.push(position);
         }
     }
-    let last_offset = Tail::read(snapshot)?.last_offset;
-    let Some(rows) = index::find(snapshot, index, &keys, last_offset)? else { return Ok(None) };
+    let Some(rows) = index::find(snapshot, index, &keys, tail.last_offset)? else { return Ok(None) };
     let mut originals = Originals::new(snapshot)?;
     let mut seen = vec![None; ids.len()];
     for ((key, position), rows) in keys.into_iter().zip(positions).zip(rows) {
@@ -182,4 +184,105 @@ pub(super) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, 
         topics: tail.topics,
         bytes: bytes(path) + bytes(wal.as_ref()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::sqlite::known::Known;
+    use crate::{DedupStoreExt as _, Event, EventId};
+
+    fn append(store: &SqliteStore, events: &[(&str, &str)]) {
+        let events: Vec<_> = events.iter().map(|(topic, id)| Event::new(*topic, *id).unwrap()).collect();
+        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    }
+
+    fn identity(topic: &str, id: &str) -> Identity {
+        Identity { topic: Topic::new(topic).unwrap(), event_id: EventId::new(id).unwrap(), source: None }
+    }
+
+    /// Which of `t 1`, `t 2` and `new 1` a snapshot holds.
+    fn seen(store: &SqliteStore, names: &Names, snapshot: &Connection) -> rusqlite::Result<[bool; 3]> {
+        let ids = [identity("t", "1"), identity("t", "2"), identity("new", "1")];
+        let seen = look_up(snapshot, &store.index, names, &ids)?.expect("the index is as of the snapshot");
+        Ok([0, 1, 2].map(|at| seen[at].is_some()))
+    }
+
+    /// How many events of the topic a snapshot holds.
+    fn page(
+        store: &SqliteStore,
+        names: &Names,
+        snapshot: &Connection,
+        topic: &str,
+    ) -> rusqlite::Result<usize> {
+        let query = Query::topic(Topic::new(topic).unwrap());
+        let from = query.positions(&store.info).unwrap()[0];
+        let scan = scan(snapshot, &store.index, names, &query, from)?;
+        Ok(scan.expect("the index is as of the snapshot").events.len())
+    }
+
+    #[test]
+    fn a_read_that_races_an_append_tells_what_its_snapshot_holds() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
+        append(&store, &[("t", "1")]);
+        let mut reader = store.reader("reading").unwrap();
+        let snapshot = reader.transaction().unwrap();
+        // It begins with its first read.
+        Tail::read(&snapshot).unwrap();
+        append(&store, &[("t", "2"), ("new", "1")]);
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true, false, false]);
+        assert_eq!(page(&store, &store.names, &snapshot, "t").unwrap(), 1);
+        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 0);
+        drop(snapshot);
+        let snapshot = reader.transaction().unwrap();
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3]);
+        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_topic_that_memory_was_not_told_of_yet_is_found_in_the_file() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        append(&store, &[("t", "1")]);
+        let mut behind = Names::default();
+        let mut known = Known::load(&store.reader("reading").unwrap()).unwrap();
+        behind.committed(&mut known);
+        append(&store, &[("t", "2"), ("new", "1")]);
+        let mut reader = store.reader("reading").unwrap();
+        for _ in 0..2 {
+            let snapshot = reader.transaction().unwrap();
+            assert_eq!(seen(&store, &behind, &snapshot).unwrap(), [true; 3]);
+            assert_eq!(page(&store, &behind, &snapshot, "new").unwrap(), 1);
+            assert_eq!(page(&store, &behind, &snapshot, "unknown").unwrap(), 0);
+            drop(snapshot);
+            // As when nothing could be read at the start.
+            behind = Names::default();
+        }
+    }
+
+    #[test]
+    fn a_topic_that_the_file_has_lost_is_not_unknown() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        append(&store, &[("t", "1"), ("t", "2"), ("new", "1")]);
+        Connection::open(&path).unwrap().execute("DELETE FROM topics WHERE name = 't'", []).unwrap();
+        let mut reader = store.reader("reading").unwrap();
+        let snapshot = reader.transaction().unwrap();
+        let error = page(&store, &store.names, &snapshot, "t").unwrap_err();
+        assert!(error.to_string().contains("the topic t is missing"), "{error}");
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3], "the events are there");
+        // Without memory nobody can tell which one it was.
+        let nothing = Names::default();
+        for error in [
+            page(&store, &nothing, &snapshot, "t").unwrap_err(),
+            page(&store, &nothing, &snapshot, "unknown").unwrap_err(),
+            seen(&store, &nothing, &snapshot).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("topics are missing"), "{error}");
+        }
+    }
 }

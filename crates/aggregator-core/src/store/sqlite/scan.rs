@@ -6,10 +6,11 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
+use super::catalog::Catalog;
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow};
 use super::fault::check_deadline;
 use super::index::{self, Index, Key};
-use super::known::{TOPIC_COLUMNS, Tail, TopicRow};
+use super::known::{Names, TOPIC_COLUMNS, Tail, TopicRow};
 use super::original::{EVENT, Originals};
 use crate::cursor::Position;
 use crate::query::{Order, Query, StoredEvent};
@@ -20,6 +21,7 @@ use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
 pub(super) fn scan(
     connection: &Connection,
     index: &Index,
+    names: &Names,
     query: &Query,
     from: Position,
 ) -> Result<Option<Scan>> {
@@ -31,7 +33,12 @@ pub(super) fn scan(
         let all = Expected::all(query.order, from.offset, &tail);
         return fill(connection, scanner, all, &of_all(query.order), [offset]).map(Some);
     };
-    let Some(topic) = topic(connection, name)? else { return Ok(Some(scanner.finish())) };
+    let Some(topic) = topic(connection, name)? else {
+        return match Catalog::at(connection, names, &tail)?.get(name.as_str()) {
+            None => Ok(Some(scanner.finish())),
+            Some(_) => Err(Corruption::error(format!("the topic {name} is missing"))),
+        };
+    };
     // One event, unless any source will do where sources count: then the whole topic is looked through.
     if let Some(event_id) = &query.event_id
         && (topic.scope == Scope::Topic || query.source.is_some())
@@ -270,28 +277,11 @@ fn stored_event(event: &EventRow<'_>, topic: &str) -> StoredEvent {
 }
 
 /// The topic's row.
-pub(super) fn topic(connection: &Connection, name: &Topic) -> Result<Option<TopicRow>> {
-    let found = connection
+fn topic(connection: &Connection, name: &Topic) -> Result<Option<TopicRow>> {
+    connection
         .prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1"))?
         .query_row([name.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic))
-        .optional()?;
-    if found.is_none() {
-        // Not there, or not found: all are looked at, and counted.
-        let mut select =
-            connection.prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t NOT INDEXED"))?;
-        let mut rows = select.query([])?;
-        let mut topics = 0;
-        while let Some(row) = rows.next()? {
-            topics += 1;
-            if TopicRow::read(row)?.0 == name.as_str() {
-                return Err(Corruption::error(format!("the index of topics does not know {name}")));
-            }
-        }
-        if topics != Tail::read(connection)?.topics {
-            return Err(Corruption::error("topics are missing".into()));
-        }
-    }
-    Ok(found)
+        .optional()
 }
 
 fn topic_name(connection: &Connection, topic_id: i64) -> Result<String> {

@@ -59,17 +59,21 @@ impl Drop for Writer {
 impl Writer {
     pub(super) fn new(
         connection: Connection,
+        mut known: Option<Known>,
         options: SqliteOptions,
         upkeep: Upkeep,
         checkpoints: Checkpoints,
         names: Arc<Names>,
     ) -> Self {
+        if let Some(known) = &mut known {
+            names.committed(known);
+        }
         Self {
             connection,
             latest: Latest::new(options.latest_bytes as usize),
             names,
             options,
-            known: None,
+            known,
             upkeep,
             added: Recent::default(),
             poisoned: None,

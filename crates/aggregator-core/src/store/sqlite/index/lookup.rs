@@ -57,6 +57,12 @@ impl<'c> Chunks<'c> {
     }
 }
 
+/// Whether what is in memory is as of the transaction that the connection has open, and whose last offset this is. If
+/// not, [`find`] will say `None`, and nobody has to do the work that comes before it.
+pub(in super::super) fn is_at_one(snapshot: &Connection, index: &Index, last_offset: u64) -> Result<bool> {
+    Ok(index.is_at(Manifest::read_generation(snapshot)?, last_offset))
+}
+
 /// For each of the keys, the rows up to `last_offset` that may hold it, as of the transaction that the
 /// connection has open. `None` if what is in memory belongs to another commit: begin anew.
 pub(in super::super) fn find(
