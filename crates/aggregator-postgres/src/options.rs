@@ -26,9 +26,14 @@ pub struct PostgresOptions {
     pub connection_wait: Duration,
     /// How long one host may take to accept a connection and answer. 5 s.
     pub connect_timeout: Duration,
-    /// How long an append or a read may take, waits and retries included. 20 s.
+    /// How long an append may take, waits and retries included. 20 s.
     pub deadline: Duration,
-    /// How long the server works on one statement. 15 s.
+    /// How long a read may take, waits and retries included, if its caller has no [`Deadline`] of its own; and how
+    /// long the server works on one statement of a read. 20 s.
+    ///
+    /// [`Deadline`]: aggregator_core::Deadline
+    pub read_timeout: Duration,
+    /// How long the server works on one statement of an append. 15 s.
     pub statement_timeout: Duration,
     /// How long an append waits for another one to let go of a partition. 5 s.
     pub lock_timeout: Duration,
@@ -66,6 +71,7 @@ impl Default for PostgresOptions {
             connection_wait: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(20),
+            read_timeout: Duration::from_secs(20),
             statement_timeout: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(5),
@@ -103,6 +109,7 @@ impl PostgresOptions {
             ("connection_wait", self.connection_wait),
             ("connect_timeout", self.connect_timeout),
             ("deadline", self.deadline),
+            ("read_timeout", self.read_timeout),
             ("statement_timeout", self.statement_timeout),
             ("lock_timeout", self.lock_timeout),
             ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),

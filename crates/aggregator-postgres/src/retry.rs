@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use aggregator_core::StoreError;
-
+use aggregator_core::{Deadline, StoreError};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -53,14 +52,19 @@ pub(crate) async fn writing<T>(
     }
 }
 
-/// Reads; once more if the connection turned out to be gone.
+/// Reads until the deadline of the caller; once more if the connection turned out to be gone.
 pub(crate) async fn reading<T>(
     pool: &Pool,
     options: &PostgresOptions,
     doing: &str,
     read: impl AsyncFn(&Session) -> Result<T>,
 ) -> std::result::Result<T, StoreError> {
-    let deadline = Instant::now() + options.deadline;
+    Deadline::check(doing)?;
+    let callers = Deadline::current();
+    let deadline = match callers {
+        Some(deadline) => deadline.instant().into(),
+        None => Instant::now() + options.read_timeout,
+    };
     let mut tries = 2;
     loop {
         tries -= 1;
@@ -68,7 +72,10 @@ pub(crate) async fn reading<T>(
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) if tries > 0 && (failure.is_lost() || failure.is_collision()) => {}
             Ok(Err(failure)) => return Err(failure.told(doing)),
-            Err(_) => return Err(unavailable(format!("{doing}: not done within {:?}", options.deadline))),
+            Err(_) if callers.is_some() => return Err(Deadline::missed(doing)),
+            Err(_) => {
+                return Err(unavailable(format!("{doing}: not done within {:?}", options.read_timeout)));
+            }
         }
     }
 }

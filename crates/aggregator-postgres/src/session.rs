@@ -41,6 +41,8 @@ pub(crate) struct Connector {
     read_only: bool,
     schema: String,
     settings: Vec<(&'static str, String)>,
+    statement_timeout: Duration,
+    read_timeout: Duration,
 }
 
 /// A connection that is set up.
@@ -62,7 +64,6 @@ impl Connector {
             // What a session may not set it does without, but for these, which are read back.
             ("synchronous_commit", "on".into()),
             ("search_path", options.schema.clone()),
-            ("statement_timeout", millis(options.statement_timeout)),
             ("lock_timeout", millis(options.lock_timeout)),
             ("idle_in_transaction_session_timeout", millis(options.idle_in_transaction_timeout)),
             // A statement that waits for a lock notices that its client is gone.
@@ -83,6 +84,8 @@ impl Connector {
             read_only: options.read_only,
             schema: options.schema.clone(),
             settings,
+            statement_timeout: options.statement_timeout,
+            read_timeout: options.read_timeout,
         })
     }
 
@@ -134,7 +137,10 @@ impl Connector {
         ];
         let custom = [("plan_cache_mode", "force_custom_plan")];
         let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };
+        let timeout = if role == Role::Read { self.read_timeout } else { self.statement_timeout };
+        let timeout = timeout.as_millis().to_string();
         let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        let settings = settings.chain([("statement_timeout", timeout.as_str())]);
         try_join_all(settings.chain(further.iter().copied()).map(|(name, value)| async move {
             match client.simple_query(&format!("SET {name} = '{value}'")).await {
                 Ok(_) => Ok(()),

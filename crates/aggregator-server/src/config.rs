@@ -138,6 +138,11 @@ pub struct Config {
           value_name = "N")]
     pub read_queue: usize,
 
+    /// How long a read may take, the wait for its turn included; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Self::default().read_timeout,
+          value_name = "TIME")]
+    pub read_timeout: Duration,
+
     /// How long a connection may take to send a request's head, idle time included
     #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value_t = Self::default().header_timeout,
           value_name = "TIME")]
@@ -234,6 +239,7 @@ impl Default for Config {
             max_head_bytes: ByteSize(64 << 10),
             readers: 4,
             read_queue: 256,
+            read_timeout: seconds(10),
             header_timeout: seconds(60),
             body_timeout: seconds(30),
             write_timeout: seconds(30),

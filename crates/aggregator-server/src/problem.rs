@@ -182,6 +182,14 @@ impl Problem {
         )
     }
 
+    /// 503: `what` did not happen in time.
+    pub(crate) fn read_timeout(what: &str, timeout: humantime::Duration) -> Self {
+        let detail = format!(
+            "{what} within --read-timeout {timeout}: ask for less at a time, ask again later, or raise it"
+        );
+        Self::unavailable("read-timeout", "Read timeout", detail)
+    }
+
     /// 500: a defect of this program.
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aggregator_core::{DedupStore, DedupStoreExt, Event, Query, StoreError, Topic};
+use aggregator_core::{Deadline, DedupStore, DedupStoreExt, Event, Query, StoreError, Topic};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -42,6 +42,40 @@ fn a_statement_that_takes_too_long_is_ended() {
     drop(locked);
     append(&store, &events("t", 1..2));
     assert_complete(&store, 2);
+}
+
+/// Readers wait for whoever changes a table.
+#[test]
+fn a_read_ends_at_the_deadline_of_its_caller_and_the_next_one_is_served() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { read_connections: 1, ..options() };
+    let store = open(&server.url(), &options);
+    append(&store, &events("t", 0..1));
+    let read = || store.read(&Query::topic(Topic::new("t").unwrap()));
+    let mut other = OtherSession::new(server);
+    other.sql(&format!("BEGIN; LOCK TABLE {}.events IN ACCESS EXCLUSIVE MODE;", options.schema));
+    let started = Instant::now();
+    let error = Deadline::after(Duration::from_millis(200)).scope(read).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("the deadline of its caller"), "{error}");
+    assert!(started.elapsed() < options.lock_timeout, "{:?}", started.elapsed());
+    drop(other);
+    assert_eq!(Deadline::after(Duration::from_secs(60)).scope(read).unwrap().events.len(), 1);
+}
+
+#[test]
+fn the_server_ends_a_read_as_well_even_if_the_caller_has_more_time() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { read_timeout: Duration::from_millis(200), ..options() };
+    let store = open(&server.url(), &options);
+    append(&store, &events("t", 0..1));
+    let read = || store.read(&Query::topic(Topic::new("t").unwrap()));
+    let mut other = OtherSession::new(server);
+    other.sql(&format!("BEGIN; LOCK TABLE {}.events IN ACCESS EXCLUSIVE MODE;", options.schema));
+    let error = Deadline::after(Duration::from_secs(60)).scope(read).unwrap_err();
+    assert!(error.to_string().contains("57014"), "{error}");
+    let error = read().unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
 }
 
 #[test]

@@ -138,6 +138,7 @@ fn options_that_cannot_be_are_refused() {
         (PostgresOptions { schema: String::new(), ..good.clone() }, "schema"),
         (PostgresOptions { append_connections: 0, ..good.clone() }, "append_connections"),
         (PostgresOptions { statement_timeout: zero, ..good.clone() }, "statement_timeout"),
+        (PostgresOptions { read_timeout: zero, ..good.clone() }, "read_timeout"),
     ] {
         let error = refusal(url, &bad);
         let StoreError::Invalid(faults) = &error else { panic!("{error}") };

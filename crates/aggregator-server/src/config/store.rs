@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use std::time::Duration;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
@@ -14,6 +16,12 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 
 use super::Config;
+
+/// The times that a PostgreSQL store can be told.
+#[cfg(feature = "postgres")]
+const SHORTEST: Duration = Duration::from_millis(1);
+#[cfg(feature = "postgres")]
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Which store, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +103,10 @@ impl Config {
             StoreLocation::Sqlite(path) => Ok(Arc::new(SqliteStore::open_with(path, self.sqlite_options())?)),
             #[cfg(feature = "postgres")]
             StoreLocation::Postgres(url) => {
-                let store = PostgresStore::open_with(url, self.postgres_options())?;
+                // Only here: an export reads for as long as it takes, whatever the environment says.
+                let read_timeout = (*self.read_timeout).clamp(SHORTEST, LONGEST);
+                let options = PostgresOptions { read_timeout, ..self.postgres_options() };
+                let store = PostgresStore::open_with(url, options)?;
                 store.warnings().iter().for_each(|warning| tracing::warn!(warning, "the store"));
                 Ok(Arc::new(store))
             }
@@ -166,7 +177,7 @@ impl Config {
             append_connections: self.workers.get().min(1024),
             read_connections: self.readers as usize,
             // Before the publisher is told that it took too long.
-            deadline: (*self.commit_timeout * 2 / 3).max(std::time::Duration::from_millis(1)),
+            deadline: (*self.commit_timeout * 2 / 3).max(SHORTEST),
             require_sync_standby: self.require_sync_standby,
             ..PostgresOptions::default()
         }

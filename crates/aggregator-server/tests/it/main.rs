@@ -10,6 +10,7 @@ mod postgres;
 mod process;
 mod publish;
 mod read;
+mod read_limits;
 mod refusal;
 #[path = "../shared/signal.rs"]
 mod signal;
