@@ -55,6 +55,7 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Read) {
         note("read", read::measure(options, &mut report.read));
+        note("lookups", read::unknown::measure(options, &mut report.lookups));
     }
     if options.measures(Measure::Latency) {
         note("latency", latency::measure(options, &mut report.latency));

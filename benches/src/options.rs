@@ -91,7 +91,7 @@ pub(crate) enum Measure {
     Ingest,
     /// How throughput, memory and disk go as the store grows; restarts after kill -9
     Growth,
-    /// Walking all events in pages
+    /// Walking all events in pages; lookups of what is not there
     Read,
     /// Latency under a steady load
     Latency,

@@ -15,6 +15,7 @@ use crate::measures::ingest::Ingest;
 use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
 use crate::measures::read::Reading;
+use crate::measures::read::unknown::Asked;
 use crate::measures::scale::Scale;
 use crate::options::Options;
 
@@ -33,6 +34,7 @@ pub(crate) struct Report {
     pub(crate) ingest: Option<Ingest>,
     pub(crate) growth: Option<Growth>,
     pub(crate) read: Vec<Reading>,
+    pub(crate) lookups: Vec<Asked>,
     pub(crate) latency: Vec<Steady>,
     pub(crate) scale: Option<Scale>,
     pub(crate) rivals: Vec<RivalLine>,
@@ -90,6 +92,7 @@ impl Report {
             ingest: None,
             growth: None,
             read: Vec::new(),
+            lookups: Vec::new(),
             latency: Vec::new(),
             scale: None,
             rivals: Vec::new(),

@@ -1,4 +1,6 @@
-//! Walking all events in pages of a thousand, as a reader that catches up does.
+//! Walking all events in pages of a thousand, as a reader that catches up does; and lookups of what is not there.
+
+pub(crate) mod unknown;
 
 use std::net::TcpStream;
 use std::time::Instant;

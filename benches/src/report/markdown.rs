@@ -7,6 +7,7 @@ use crate::append;
 use crate::measures::Spread;
 use crate::measures::growth::Growth;
 use crate::measures::ingest::Ingest;
+use crate::measures::read::unknown::{Asked, CLIENTS, IDS, TOPICS};
 use crate::plots;
 
 pub(super) fn render(report: &Report) -> String {
@@ -17,6 +18,7 @@ pub(super) fn render(report: &Report) -> String {
         report.ingest.as_ref().map(|measured| ingest(report, measured)),
         report.growth.as_ref().map(growth),
         (!report.read.is_empty()).then(|| read(report)),
+        (!report.lookups.is_empty()).then(|| lookups(report)),
         (!report.latency.is_empty()).then(|| latency(report)),
         report.scale.as_ref().map(super::scale::render),
         (!report.rivals.is_empty()).then(|| rivals(report)),
@@ -208,6 +210,23 @@ fn read(report: &Report) -> String {
     );
     for reading in &report.read {
         row(&mut text, &[reading.name.clone(), count(wide(reading.events)), spread(reading.rate)], &[]);
+    }
+    text
+}
+
+fn lookups(report: &Report) -> String {
+    let mut text = format!(
+        "## Lookups of what is not there\n\n`POST /lookup` of {ids} ids, each in a topic of its own that does not exist, \
+         in a store of {topics} topics;\n{CLIENTS} clients send one after the other. Goals: a lookup in 100 ms, and a \
+         p99 of the others of 50 ms.\n\n| what | requests | p50 | p99 | longest |\n|---|--:|--:|--:|--:|\n",
+        ids = count(IDS.into()),
+        topics = count(TOPICS.into()),
+    );
+    for asked in &report.lookups {
+        let ms = |ms: f64| format!("{ms:.1} ms");
+        let Asked { name, requests, p50_ms, p99_ms, max_ms } = asked;
+        let cells = [name.clone(), count(wide(*requests)), ms(*p50_ms), ms(*p99_ms), ms(*max_ms)];
+        row(&mut text, &cells, &[]);
     }
     text
 }
