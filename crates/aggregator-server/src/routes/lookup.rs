@@ -56,23 +56,20 @@ pub(super) async fn lookup(
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     let received = body::json(&app, &headers, body).await?;
-    let request: Request = serde_json::from_slice(&received.bytes).map_err(|error| {
-        Problem::malformed_json(r#"the body is not {"ids":[{"topic","event_id"}]}"#, &error)
-    })?;
     let limit = app.config.max_batch_events.get();
-    if request.ids.len() > limit {
-        return Err(Problem::too_large(format!(
-            "the request has more than {limit} ids (--max-batch-events)"
-        )));
-    }
-    let ids = identities(request.ids)?;
+    // Decoded and rendered there, too: bodies can be large, and these threads are counted.
     app.reads
         .run(move |store| {
+            let ids = match identities(&received.bytes, limit) {
+                Ok(ids) => ids,
+                Err(problem) => return Ok(Err(problem)),
+            };
+            drop(received);
             let seen = store.lookup(&ids)?;
             let results: Vec<_> = ids.iter().zip(seen).map(|(id, seen)| found(id, seen)).collect();
-            Ok(json(&Reply { count: results.len(), results }))
+            Ok(Ok(json(&Reply { count: results.len(), results })))
         })
-        .await
+        .await?
 }
 
 fn found(id: &Identity, seen: Option<Seen>) -> Found {
@@ -86,10 +83,19 @@ fn found(id: &Identity, seen: Option<Seen>) -> Found {
     }
 }
 
-fn identities(requested: Vec<RequestedId>) -> Result<Vec<Identity>, Problem> {
+/// What a body asks for, `limit` identities at most.
+fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
+    let requested: Request = serde_json::from_slice(body).map_err(|error| {
+        Problem::malformed_json(r#"the body is not {"ids":[{"topic","event_id"}]}"#, &error)
+    })?;
+    if requested.ids.len() > limit {
+        return Err(Problem::too_large(format!(
+            "the request has more than {limit} ids (--max-batch-events)"
+        )));
+    }
     let mut errors = Vec::new();
-    let mut ids = Vec::with_capacity(requested.len());
-    for (index, id) in requested.into_iter().enumerate() {
+    let mut ids = Vec::with_capacity(requested.ids.len());
+    for (index, id) in requested.ids.into_iter().enumerate() {
         match identity(id) {
             Ok(id) => ids.push(id),
             Err(error) => {
