@@ -12,6 +12,7 @@ pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, digest};
 pub use record::{CheckedRecord, Details, Kept, KeptEvent, Record};
+pub(crate) use topic::last_before;
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
 
 use std::num::NonZeroU64;

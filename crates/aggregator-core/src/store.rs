@@ -24,9 +24,10 @@ pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 pub use sqlite::{OnReadSteps, OnSync, TestHooks};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
+use crate::event::last_before;
 use crate::{
     Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Timestamp,
-    Topic,
+    Topic, TopicSelector,
 };
 
 /// A durable set of events that takes each [`Identity`] once.
@@ -225,6 +226,20 @@ pub trait DedupStoreExt: DedupStore {
             }
         }
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
+    }
+
+    /// Whether the store has, or had, a topic that `topics` selects. Costs one look at the topics.
+    ///
+    /// # Errors
+    /// As [`DedupStore::topics`].
+    fn knows(&self, topics: &TopicSelector) -> Result<bool, StoreError> {
+        let after = match topics {
+            TopicSelector::All => None,
+            TopicSelector::Exact(topic) => last_before(topic.as_str()),
+            TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
+        };
+        let first = self.topics(after.as_ref(), 1)?;
+        Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
     }
 
     /// Appends one event.

@@ -99,11 +99,41 @@ impl FromStr for TopicSelector {
         if text == "*" {
             return Ok(Self::All);
         }
-        match text.strip_suffix(".*") {
-            Some(parent) => Ok(Self::Below(Topic::new(parent)?)),
-            None => Ok(Self::Exact(Topic::new(text)?)),
-        }
+        let selector = match text.strip_suffix(".*") {
+            Some(parent) => Topic::new(parent).map(Self::Below),
+            None => Topic::new(text).map(Self::Exact),
+        };
+        selector.map_err(|fault| not_a_pattern(text).unwrap_or(fault))
     }
+}
+
+/// Explains what was meant as a pattern, perhaps one of another system.
+fn not_a_pattern(text: &str) -> Option<InvalidField> {
+    let parent = text.trim_end_matches(['*', '>', '#', '.']);
+    let reason = if parent.len() < text.len() && check(parent).is_ok() {
+        format!("is neither a topic nor a pattern: did you mean {parent}.*, every topic below {parent}?")
+    } else if text.contains('*') {
+        "is no pattern: a `*` comes last and behind a dot, as in orders.*, every topic below orders"
+            .to_owned()
+    } else {
+        return None;
+    };
+    Some(InvalidField::new("topic", reason))
+}
+
+/// The bytes a topic consists of, in their order.
+const ALPHABET: &[u8] = b"-./0123456789:ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+
+/// The last of all possible topics that come before `text`, which is a topic or the beginning of some.
+pub(crate) fn last_before(text: &str) -> Option<Topic> {
+    let last = *text.as_bytes().last()?;
+    let head = &text[..text.len() - 1];
+    // Behind a lower byte, the highest topic is as long as a topic can be.
+    let below = ALPHABET.iter().rev().filter(|&&byte| byte < last).find_map(|&byte| {
+        let start = format!("{head}{}", char::from(byte));
+        Topic::new(format!("{start:z<MAX_TOPIC_BYTES$}")).ok()
+    });
+    below.or_else(|| Topic::new(head).ok()).or_else(|| last_before(head))
 }
 
 impl fmt::Display for TopicSelector {
@@ -156,6 +186,8 @@ impl Partitions {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -176,6 +208,23 @@ mod tests {
         assert!("*".parse::<TopicSelector>().unwrap().matches("anything"));
         for bad in ["", ".*", "a.*.b", "a*", "**"] {
             assert!(bad.parse::<TopicSelector>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_topic_lies_between_one_and_the_last_before_it(
+            one in "[-./09:AZ_az]{1,4}", other in "[-./09:AZ_az]{1,5}", filled in any::<bool>(),
+        ) {
+            let fill = |text: &str| if filled { format!("{text:z<MAX_TOPIC_BYTES$}") } else { text.to_owned() };
+            let (Ok(one), Ok(other)) = (Topic::new(fill(&one)), Topic::new(fill(&other))) else { return Ok(()) };
+            let before = last_before(one.as_str());
+            prop_assert!(before.as_ref().is_none_or(|before| *before < one));
+            prop_assert_eq!(before.is_some_and(|before| other <= before), other < one);
+            // The same for the beginning of everything below it.
+            let start = format!("{one}.");
+            let before = last_before(&start);
+            prop_assert_eq!(before.is_some_and(|before| other <= before), other.as_str() < start.as_str());
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{Backend, Case, Options, append, append_one, cases, event, ids, query, read_all, with_payload};
-use crate::{Cursor, DedupStore, EventId, Order, Query, Source, StoreError, Timestamp, Topic};
+use crate::{Cursor, DedupStore, DedupStoreExt, EventId, Order, Query, Source, StoreError, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] = cases![
     an_empty_store_reads_as_empty,
@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case] = cases![
     limits_are_refused_out_of_range,
     a_page_ends_at_its_byte_bound,
     a_page_looks_at_a_bounded_number_of_rows,
+    a_topic_is_known_from_its_first_event_on,
     topics_are_listed_in_pages,
 ];
 
@@ -223,6 +224,21 @@ fn a_page_looks_at_a_bounded_number_of_rows(backend: &dyn Backend) {
     let page = store.read(&needle).unwrap();
     assert!(page.events.is_empty() && !page.caught_up, "the page ends before the needle");
     assert_eq!(ids(&read_all(&*store, needle)), ["needle"]);
+}
+
+fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let knows = |topics: &str| store.knows(&topics.parse().unwrap()).unwrap();
+    assert!(!knows("*") && !knows("a") && !knows("a.*"));
+    append(&*store, &["a-b.c", "a.b", "a/b", "ab.c", "b.-"].map(|topic| event(topic, "1")));
+    for known in ["*", "a.b", "a.*", "a-b.c", "a-b.*", "a/b", "ab.*", "b.*", "b.-"] {
+        assert!(knows(known), "{known}");
+    }
+    for unknown in ["a", "b", "c", "A", "-", "a.b.*", "a.a", "a.c", "a/b.*", "ab", "a-b", "abc.*", "b.-.*"] {
+        assert!(!knows(unknown), "{unknown}");
+    }
+    store.purge(&Topic::new("a.b").unwrap(), 1).unwrap();
+    assert!(knows("a.b"), "its events are gone, the topic is not");
 }
 
 fn topics_are_listed_in_pages(backend: &dyn Backend) {
