@@ -3,6 +3,7 @@
 mod body;
 mod events;
 mod health;
+mod link;
 mod lookup;
 mod params;
 mod publish;

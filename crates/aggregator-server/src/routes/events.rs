@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use aggregator_core::{
-    Cursor, EventId, InvalidField, Order, Page, Query, Source, StoredEvent, Timestamp, TopicSelector,
+    Cursor, DedupStore, DedupStoreExt as _, EventId, InvalidField, Order, Page, Query, Source, StoreError,
+    StoredEvent, Timestamp, TopicSelector,
 };
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -12,8 +13,8 @@ use hyper::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::json;
 use super::params::Params;
+use super::{json, link};
 use crate::App;
 use crate::problem::Problem;
 
@@ -35,12 +36,29 @@ pub(super) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
     params.finish("topic, event_id, source, since, until, order, after, limit")?;
     let topic = query.topics.to_string();
     // Rendered there, too: a page can be large, and these threads are counted.
-    app.reads.run(move |store| Ok(render(&topic, &store.read(&query)?))).await
+    let read = move |store: &dyn DedupStore| {
+        let page = store.read(&query)?;
+        let known = is_known(store, &query, &page)?;
+        let mut response = render(&topic, known, &page);
+        link::to_next(&mut response, &uri, &page.next.to_string());
+        Ok(response)
+    };
+    app.reads.run(read).await
+}
+
+/// Whether there is a topic that could have had events. Only asked where nothing else can tell a misspelt name from a
+/// topic in which nothing was found.
+fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, StoreError> {
+    let begins = query.after.is_none() && query.topics != TopicSelector::All;
+    Ok(!(begins && page.events.is_empty() && page.caught_up) || store.knows(&query.topics)?)
 }
 
 #[derive(Serialize)]
 struct PageBody<'a> {
     topic: &'a str,
+    /// Missing where it is.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    known: bool,
     count: usize,
     events: Vec<EventBody<'a>>,
     next: String,
@@ -64,10 +82,11 @@ struct EventBody<'a> {
     processed_at: String,
 }
 
-fn render(topic: &str, page: &Page) -> Response {
+fn render(topic: &str, known: bool, page: &Page) -> Response {
     match page.events.iter().map(event_body).collect::<Result<Vec<_>, _>>() {
         Ok(events) => json(&PageBody {
             topic,
+            known,
             count: events.len(),
             events,
             next: page.next.to_string(),

@@ -87,7 +87,7 @@ impl Params {
 const MAX_PARAMS: usize = 16;
 
 /// `application/x-www-form-urlencoded`: a plus is a space.
-fn decode(text: &str) -> Option<String> {
+pub(super) fn decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }

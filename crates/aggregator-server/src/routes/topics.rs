@@ -8,8 +8,8 @@ use axum::response::Response;
 use hyper::Uri;
 use serde::Serialize;
 
-use super::json;
 use super::params::Params;
+use super::{json, link};
 use crate::App;
 use crate::problem::Problem;
 
@@ -58,7 +58,12 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         })
         .collect();
     let next = topics.last().filter(|_| more).map(|last| last.topic.clone());
-    Ok(json(&Topics { count: topics.len(), topics, next }))
+    let page = Topics { count: topics.len(), topics, next };
+    let mut response = json(&page);
+    if let Some(next) = &page.next {
+        link::to_next(&mut response, &uri, next);
+    }
+    Ok(response)
 }
 
 struct TopicName(Topic);

@@ -174,6 +174,28 @@ async fn the_ends_of_time_are_no_trouble() {
 }
 
 #[tokio::test]
+async fn a_pattern_that_is_none_is_told_what_was_meant() {
+    let server = Server::volatile().await;
+    for (sent, meant) in [
+        ("orders*", "orders.*"),
+        ("orders.**", "orders.*"),
+        ("orders.eu*", "orders.eu.*"),
+        ("orders.%3E", "orders.*"),
+        ("orders.%23", "orders.*"),
+        ("orders.", "orders.*"),
+    ] {
+        let answer = server.get(&format!("/events?topic={sent}")).await;
+        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
+        answer.tells(&[&format!("did you mean {meant}")]);
+    }
+    for sent in ["*.eu", "orders.*.eu", "*rders", "**", ".*"] {
+        let answer = server.get(&format!("/events?topic={sent}")).await;
+        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
+        answer.tells(&["orders.*"]);
+    }
+}
+
+#[tokio::test]
 async fn cursors_are_good_for_their_query_and_store_only() {
     let server = Server::volatile().await;
     server.publish(&events("t", 0..3)).await;

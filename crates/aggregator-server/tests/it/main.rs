@@ -4,6 +4,7 @@
 mod bad_input;
 mod config;
 mod failure;
+mod http;
 mod limits;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -100,6 +100,29 @@ async fn every_page_has_the_content_type_and_the_attributes_that_an_import_broug
 }
 
 #[tokio::test]
+async fn a_topic_that_does_not_exist_is_told_from_one_without_events() {
+    let directory = TempDir::new().unwrap();
+    let sqlite = Server::sqlite(&directory.path().join("events.db")).await;
+    for server in [sqlite, Server::volatile().await] {
+        let known =
+            async |query: &str| server.get(&format!("/events{query}")).await.json.get("known").cloned();
+        assert_eq!(known("").await, None, "all topics of an empty store are no misspelt name");
+        server.publish(&json!([event("orders.eu", 1), event("orders-x", 1), event("ordersx.eu", 1)])).await;
+        for query in ["orders", "order.*", "ordres.*", "orders.eu.*", "orders.e", "orders.eux", "orders.*/"] {
+            let query = format!("?topic={}", query.trim_end_matches('/'));
+            let expected = if query.ends_with("orders.*") { None } else { Some(json!(false)) };
+            assert_eq!(known(&query).await, expected, "{query}");
+            assert_eq!(known(&format!("{query}&order=desc")).await, expected, "{query}");
+        }
+        for query in
+            ["?topic=orders.eu", "?topic=orders.*", "?topic=orders.eu&source=nobody", "?source=nobody"]
+        {
+            assert_eq!(known(query).await, None, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn lookups_say_what_was_seen() {
     let directory = TempDir::new().unwrap();
     let server = Server::sqlite(&directory.path().join("events.db")).await;

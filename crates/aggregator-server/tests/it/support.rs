@@ -119,6 +119,15 @@ impl Answer {
         results.iter().map(|result| result["outcome"].as_str().unwrap()).collect()
     }
 
+    /// Asserts that the problem's detail has all these parts.
+    #[track_caller]
+    pub(crate) fn tells(&self, parts: &[&str]) {
+        let detail = self.json["detail"].as_str().unwrap();
+        for part in parts {
+            assert!(detail.contains(part), "{part:?} is missing in {detail:?}");
+        }
+    }
+
     /// Asserts that this is a problem of this kind, and returns the named errors as (index, field).
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, kind: &str) -> Vec<(Option<u64>, String)> {
