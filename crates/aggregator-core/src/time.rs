@@ -69,7 +69,8 @@ fn put_digits(room: &mut [u8], mut number: u32) {
 impl FromStr for Timestamp {
     type Err = InvalidField;
 
-    /// Parses RFC 3339 with any offset; digits beyond the microsecond are cut off.
+    /// Parses RFC 3339 with any offset; digits beyond the microsecond are cut off, and a leap second becomes the
+    /// last microsecond before it ends.
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let micros = parse_rfc3339(text)?.unix_timestamp_nanos().div_euclid(1_000);
         i64::try_from(micros)
@@ -85,7 +86,20 @@ pub(crate) fn check_rfc3339(text: &str) -> Result<(), InvalidField> {
     parse_rfc3339(text).map(drop)
 }
 
+/// The same for a timestamp that a store holds already: earlier versions took any byte between date and time.
+pub(crate) fn check_stored(text: &str) -> Result<(), InvalidField> {
+    parse(text).map(drop)
+}
+
 fn parse_rfc3339(text: &str) -> Result<OffsetDateTime, InvalidField> {
+    // Section 5.6: `T`, which may be in lower case, or a space where people read it. The parser takes any byte.
+    match text.as_bytes().get("2026-01-31".len()) {
+        Some(b'T' | b't' | b' ') => parse(text),
+        _ => Err(not_rfc3339()),
+    }
+}
+
+fn parse(text: &str) -> Result<OffsetDateTime, InvalidField> {
     const MAX_BYTES: usize = 64;
     if text.len() > MAX_BYTES {
         return Err(InvalidField::new(
@@ -93,12 +107,14 @@ fn parse_rfc3339(text: &str) -> Result<OffsetDateTime, InvalidField> {
             format!("has {} bytes, at most {MAX_BYTES} are allowed", text.len()),
         ));
     }
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-        InvalidField::new(
-            "timestamp",
-            "must be an RFC 3339 date and time with an offset, like 2026-01-31T12:00:00Z",
-        )
-    })
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| not_rfc3339())
+}
+
+fn not_rfc3339() -> InvalidField {
+    InvalidField::new(
+        "timestamp",
+        "must be an RFC 3339 date and time with an offset, like 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00",
+    )
 }
 
 /// Where a store reads the time from. The wall clock may jump; stores see to it that `processed_at`
@@ -133,6 +149,9 @@ mod tests {
             ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
             ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+            ("2026-01-01t00:00:00z", "2026-01-01T00:00:00.000000Z"),
+            ("2026-01-01 00:00:00Z", "2026-01-01T00:00:00.000000Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(sent.parse::<Timestamp>().unwrap().to_string(), shown);
         }
@@ -147,6 +166,10 @@ mod tests {
             "2026-01-01T00:00:00",
             "2026-13-01T00:00:00Z",
             "2026-01-01 00:00:00",
+            "2026-01-01_00:00:00Z",
+            "2026-01-01x00:00:00Z",
+            "2026-01-01+00:00:00Z",
+            "2026-01-01T00:00:60Z",
             "1735689600",
             "0000-06-01T00:00:00Z",
             "0001-01-01T00:00:00+23:00",
@@ -154,5 +177,7 @@ mod tests {
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
         }
+        assert!(check_stored("2026-01-01_00:00:00Z").is_ok(), "what was taken once can still be moved");
+        assert!(check_stored("2026-01-01_00:00:00").is_err());
     }
 }

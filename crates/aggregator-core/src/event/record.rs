@@ -170,7 +170,7 @@ impl KeptEvent {
     }
 
     fn check(&self, faults: &mut Vec<InvalidField>) {
-        faults.extend(time::check_rfc3339(&self.timestamp).err());
+        faults.extend(time::check_stored(&self.timestamp).err());
         faults.extend(check_json("payload", &self.payload).err());
         if self.sequence.is_some_and(|sequence| i64::try_from(sequence).is_err()) {
             faults.push(InvalidField::new("sequence", format!("must be at most {}", i64::MAX)));

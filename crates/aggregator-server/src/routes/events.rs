@@ -149,7 +149,15 @@ impl FromParam for TopicSelector {
 
 impl FromParam for Timestamp {
     fn from_param(text: &str) -> Result<Self, InvalidField> {
-        text.parse()
+        text.parse().map_err(|error| match text.rsplit_once(' ') {
+            Some((local, offset)) if format!("{local}+{offset}").parse::<Self>().is_ok() => {
+                let reason = format!(
+                    "has no offset, for a plus sign in a URL stands for a space: write {local}%2B{offset}"
+                );
+                InvalidField::new("timestamp", reason)
+            }
+            _ => error,
+        })
     }
 }
 

@@ -196,6 +196,32 @@ async fn a_pattern_that_is_none_is_told_what_was_meant() {
 }
 
 #[tokio::test]
+async fn a_plus_that_became_a_space_is_explained() {
+    let server = Server::volatile().await;
+    for parameter in ["since", "until"] {
+        let answer = server.get(&format!("/events?{parameter}=2026-01-01T00:00:00+01:00")).await;
+        assert_eq!(answer.problem(400, "bad-parameter"), [(None, parameter.to_owned())]);
+        answer.tells(&["%2B", "2026-01-01T00:00:00%2B01:00"]);
+        let answer = server.get(&format!("/events?{parameter}=2026-01-01T00:00:00%2B01:00")).await;
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn only_what_rfc_3339_puts_between_date_and_time_is_taken() {
+    let server = Server::volatile().await;
+    for (between, status) in
+        [("T", 200), ("t", 200), ("%20", 200), ("_", 400), ("-", 400), ("x", 400), ("", 400)]
+    {
+        let answer = server.get(&format!("/events?since=2026-01-01{between}00:00:00Z")).await;
+        assert_eq!(answer.status, status, "{between:?}");
+    }
+    let body = r#"{"topic":"t","event_id":"1","timestamp":"2026-01-01_00:00:00Z"}"#;
+    let errors = server.post("/publish", body).await.problem(422, "invalid-events");
+    assert_eq!(errors, [(Some(0), "timestamp".to_owned())]);
+}
+
+#[tokio::test]
 async fn cursors_are_good_for_their_query_and_store_only() {
     let server = Server::volatile().await;
     server.publish(&events("t", 0..3)).await;
