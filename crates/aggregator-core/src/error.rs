@@ -79,6 +79,10 @@ pub enum StoreError {
         /// Everything that is wrong, at least one.
         Vec<Fault>,
     ),
+    /// The cursor says nothing about this query of this store. Begin anew without one, or ask for what it was
+    /// made for.
+    #[error("the cursor {0}")]
+    WrongCursor(WrongCursor),
     /// The cursor stands before events that retention has removed. Go on from `oldest`, knowing that
     /// what lay between is gone.
     #[error("the cursor stands before events that retention has removed")]
@@ -125,6 +129,23 @@ impl StoreError {
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), source: None }
     }
+}
+
+/// Why a cursor cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WrongCursor {
+    /// Another store made it.
+    #[error("was made by another store")]
+    OtherStore,
+    /// The store that this one is a copy of made it after it was copied; the same offsets are other events here.
+    #[error("was made by the store that this one is a copy of, after the copy was made")]
+    OtherSinceCopy,
+    /// It stands behind everything there is: the store was put back to an older state.
+    #[error("is ahead of the store, which was put back to an older state")]
+    AheadOfStore,
+    /// Its query had other filters or another order.
+    #[error("was made for another query")]
+    OtherQuery,
 }
 
 fn list(faults: &[Fault]) -> String {

@@ -40,7 +40,7 @@ mod time;
 
 pub use cursor::Cursor;
 pub use deadline::Deadline;
-pub use error::{Fault, InvalidField, StoreError};
+pub use error::{Fault, InvalidField, StoreError, WrongCursor};
 pub use event::{
     Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, Partition,
     Partitions, Record, Scope, Source, Topic, TopicSelector,

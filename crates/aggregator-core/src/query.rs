@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::cursor::Position;
 use crate::store::StoreInfo;
-use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector};
+use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector, WrongCursor};
 
 /// In which order a page lists its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,8 +77,8 @@ impl Query {
     /// Where to go on in every partition the query is about. For backends.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a limit out of range, filters that do not go together, or a cursor of
-    /// another store or query.
+    /// [`StoreError::Invalid`] for a limit out of range or filters that do not go together,
+    /// [`StoreError::WrongCursor`] for a cursor of another store or query.
     pub fn positions(&self, store: &StoreInfo) -> Result<Vec<Position>, StoreError> {
         if !(1..=Self::MAX_LIMIT).contains(&self.limit) {
             return Err(StoreError::invalid("limit", format!("must be 1 to {}", Self::MAX_LIMIT)));
@@ -98,23 +98,17 @@ impl Query {
         };
         if after.store != store.id {
             let ancestor = store.ancestors.iter().find(|ancestor| ancestor.id == after.store);
-            let ancestor =
-                ancestor.ok_or_else(|| StoreError::invalid("after", "is a cursor of another store"))?;
+            let ancestor = ancestor.ok_or(StoreError::WrongCursor(WrongCursor::OtherStore))?;
             if after.positions.iter().any(|position| position.is_beyond(ancestor.until_offset, after.order)) {
-                return Err(StoreError::invalid(
-                    "after",
-                    "is a cursor of the store this one is a copy of, and from after the copy was made: start anew",
-                ));
+                return Err(StoreError::WrongCursor(WrongCursor::OtherSinceCopy));
             }
         }
-        if after.order != self.order || after.filter != self.filter_hash() {
-            return Err(StoreError::invalid(
-                "after",
-                "is a cursor of another query: keep the filters and the order as they were, or start anew",
-            ));
-        }
-        if !after.positions.iter().map(|position| position.partition).eq(partitions) {
-            return Err(StoreError::invalid("after", "is a cursor of other partitions"));
+        // A store's partitions are as fixed as its id, so those of the query differ only with its topics.
+        if after.order != self.order
+            || after.filter != self.filter_hash()
+            || !after.positions.iter().map(|position| position.partition).eq(partitions)
+        {
+            return Err(StoreError::WrongCursor(WrongCursor::OtherQuery));
         }
         Ok(after.positions.clone())
     }

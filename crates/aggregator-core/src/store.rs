@@ -98,8 +98,8 @@ pub trait DedupStore: Send + Sync {
     /// A page of the clean stream.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a limit out of range or a cursor of another store or query;
-    /// [`StoreError::Expired`] if a topic of the query was purged beyond its cursor.
+    /// [`StoreError::Invalid`] for a limit out of range; [`StoreError::WrongCursor`] for a cursor of another
+    /// store or query; [`StoreError::Expired`] if a topic of the query was purged beyond its cursor.
     fn read(&self, query: &Query) -> Result<Page, StoreError>;
 
     /// Which of these identities were seen: `result[i]` is about `ids[i]`.

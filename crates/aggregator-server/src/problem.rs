@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use aggregator_core::{Cursor, StoreError};
+use aggregator_core::{Cursor, StoreError, WrongCursor};
 use axum::response::{IntoResponse, Response};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
@@ -70,12 +70,35 @@ impl Problem {
 
     /// 400: a query parameter.
     pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::of_parameter("bad-parameter", "Bad query parameter", name, detail)
+    }
+
+    fn of_parameter(
+        kind: &'static str,
+        title: &'static str,
+        name: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+    ) -> Self {
         let error = ItemError { index: None, field: name.into(), detail: detail.into() };
-        let detail = format!("{}: {}", error.field, error.detail);
-        Self {
-            errors: vec![error],
-            ..Self::new("bad-parameter", "Bad query parameter", StatusCode::BAD_REQUEST, detail)
-        }
+        let detail = format!("{} {}", error.field, error.detail).trim_start().to_owned();
+        Self { errors: vec![error], ..Self::new(kind, title, StatusCode::BAD_REQUEST, detail) }
+    }
+
+    /// 400: a cursor of something else.
+    fn wrong_cursor(why: WrongCursor) -> Self {
+        let (kind, title) = match why {
+            WrongCursor::OtherQuery => ("cursor-of-another-query", "Cursor of another query"),
+            WrongCursor::OtherStore | WrongCursor::OtherSinceCopy | WrongCursor::AheadOfStore => {
+                ("cursor-of-another-store", "Cursor of another store")
+            }
+        };
+        let way_out = match why {
+            WrongCursor::OtherQuery => {
+                "keep topic, event_id, source, since, until and order as they were, or begin without `after`"
+            }
+            _ => "begin without `after`",
+        };
+        Self::of_parameter(kind, title, "after", format!("is a cursor that {why}: {way_out}"))
     }
 
     /// 400: a body that cannot be read at all.
@@ -219,6 +242,7 @@ impl Problem {
             }
             StoreError::Corrupt { .. } | StoreError::Poisoned { .. } => Self::failed(&error.to_string()),
             StoreError::Expired { oldest } => Self::expired(oldest),
+            StoreError::WrongCursor(why) => Self::wrong_cursor(*why),
             StoreError::Unsupported { .. } => {
                 Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
             }

@@ -3,7 +3,7 @@
 use crate::cursor::{Cursor, Position};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::StoreInfo;
-use crate::{Partition, StoreError, Timestamp};
+use crate::{Partition, StoreError, Timestamp, WrongCursor};
 
 /// What a page is made of: a [`StoredEvent`], or what a backend knows of one before it fetches it.
 pub trait Entry {
@@ -40,7 +40,7 @@ pub struct Ends {
 /// as the end.
 ///
 /// # Errors
-/// [`StoreError::Invalid`] and [`StoreError::Expired`], as said; otherwise what `ends` meets.
+/// [`StoreError::WrongCursor`] and [`StoreError::Expired`], as said; otherwise what `ends` meets.
 pub fn check_positions(
     query: &Query,
     store: &StoreInfo,
@@ -55,10 +55,7 @@ pub fn check_positions(
             position.offset = last_offset.saturating_add(1);
         }
         if query.after.is_some() && position.is_beyond(last_offset, query.order) {
-            return Err(StoreError::invalid(
-                "after",
-                "is ahead of the store, which was put back to an older state: start anew",
-            ));
+            return Err(StoreError::WrongCursor(WrongCursor::AheadOfStore));
         }
         expired |= query.after.is_some() && purged_offset > position.offset.max(position.horizon);
         position.horizon = position.horizon.max(purged_offset);
