@@ -10,7 +10,7 @@ mod topic;
 pub(crate) use ahead::Ahead;
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
-pub use payload::{DEFAULT_PAYLOAD_DEPTH, digest};
+pub use payload::{DEFAULT_PAYLOAD_DEPTH, LoneSurrogates, digest};
 pub use record::{CheckedRecord, Details, Kept, KeptEvent, Record};
 pub(crate) use topic::last_before;
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
@@ -52,14 +52,15 @@ impl Event {
         })
     }
 
-    /// With this payload: any JSON value, kept as text without its insignificant white space.
+    /// With this payload: any JSON value, kept as text without its insignificant white space. Half a surrogate
+    /// pair is kept as well, as [`LoneSurrogates::Keep`] has it.
     ///
     /// # Errors
     /// When it is not JSON, or nested deeper than [`DEFAULT_PAYLOAD_DEPTH`].
     pub fn with_payload(mut self, json: &str) -> Result<Self, InvalidField> {
         let raw = serde_json::from_str::<&serde_json::value::RawValue>(json)
             .map_err(|error| InvalidField::new("payload", format!("is not JSON: {error}")))?;
-        self.payload = payload::compact(raw.get(), DEFAULT_PAYLOAD_DEPTH)?.into_owned();
+        self.payload = payload::compact(raw.get(), DEFAULT_PAYLOAD_DEPTH, LoneSurrogates::Keep)?.into_owned();
         Ok(self)
     }
 

@@ -42,8 +42,8 @@ pub use cursor::Cursor;
 pub use deadline::Deadline;
 pub use error::{Fault, InvalidField, StoreError, WrongCursor};
 pub use event::{
-    Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, Partition,
-    Partitions, Record, Scope, Source, Topic, TopicSelector,
+    Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, LoneSurrogates,
+    Partition, Partitions, Record, Scope, Source, Topic, TopicSelector,
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{

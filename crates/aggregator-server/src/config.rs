@@ -103,6 +103,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u16).range(4..=1024))]
     pub max_json_depth: u16,
 
+    /// What becomes of an event whose payload has half a surrogate pair, which is no character ("\ud83d"): many
+    /// JSON parsers refuse every page it is on
+    #[arg(long, env = "AGGREGATOR_LONE_SURROGATES", default_value_t = Self::default().lone_surrogates,
+          value_enum, value_name = "RULE")]
+    pub lone_surrogates: LoneSurrogates,
+
     /// Topics in the store; an event of a further one is refused
     #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value_t = Self::default().max_topics,
           value_name = "N")]
@@ -212,6 +218,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What becomes of an event whose payload has half a surrogate pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoneSurrogates {
+    /// It is refused.
+    Refuse,
+    /// It is stored, its payload as it is spelled.
+    Keep,
+}
+
+impl From<LoneSurrogates> for aggregator_core::LoneSurrogates {
+    fn from(rule: LoneSurrogates) -> Self {
+        match rule {
+            LoneSurrogates::Refuse => Self::Refuse,
+            LoneSurrogates::Keep => Self::Keep,
+        }
+    }
+}
+
 /// Where each default is stated: the command line takes them from here.
 impl Default for Config {
     fn default() -> Self {
@@ -232,6 +256,7 @@ impl Default for Config {
             max_batch_events: at_least_one(10_000),
             max_body_bytes: ByteSize(16 << 20),
             max_json_depth: 127,
+            lone_surrogates: LoneSurrogates::Refuse,
             max_topics: DEFAULT_MAX_TOPICS,
             max_connections: at_least_one(1_000),
             request_bytes: ByteSize(256 << 20),

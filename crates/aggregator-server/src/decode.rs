@@ -8,7 +8,7 @@ mod fields;
 use std::fmt;
 
 use aggregator_core::event::RawEvent;
-use aggregator_core::{Batch, BatchBuilder, Scope, Timestamp};
+use aggregator_core::{Batch, BatchBuilder, LoneSurrogates, Scope, Timestamp};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -20,6 +20,7 @@ use crate::problem::{ItemError, Problem};
 pub(crate) struct Bounds {
     pub(crate) max_events: usize,
     pub(crate) max_payload_depth: usize,
+    pub(crate) lone_surrogates: LoneSurrogates,
 }
 
 /// What a body held.
@@ -38,8 +39,9 @@ pub(crate) struct Decoded {
 /// Reads one event, an array of events, or `{"events":[…]}`.
 pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Result<Decoded, Problem> {
     let builder = BatchBuilder::new(body.clone(), received_at)
-        .map_err(|error| Problem::malformed(error.to_string()))?
-        .with_max_payload_depth(bounds.max_payload_depth);
+        .map_err(|error| Problem::malformed(format!("the body {}", error.reason)))?
+        .with_max_payload_depth(bounds.max_payload_depth)
+        .with_lone_surrogates(bounds.lone_surrogates);
     let text = builder.body();
     let mut sink = Sink { builder, errors: Vec::new(), received: 0, bounds, too_many: false, single: false };
     let mut json = serde_json::Deserializer::from_str(&text);

@@ -7,7 +7,8 @@ use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::{
-    Ahead, DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Scope, fields, payload, topic,
+    Ahead, DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, LoneSurrogates, Scope, fields,
+    payload, topic,
 };
 use crate::{InvalidField, Timestamp, time};
 
@@ -136,6 +137,7 @@ pub struct RawEvent<'a> {
 pub struct BatchBuilder {
     batch: Batch,
     max_payload_depth: usize,
+    lone_surrogates: LoneSurrogates,
     received_at: Timestamp,
     received_at_span: Option<Span>,
 }
@@ -160,6 +162,7 @@ impl BatchBuilder {
         Ok(Self {
             batch: Batch { body, rewritten: String::new(), items: Vec::new(), ahead: Vec::new() },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
+            lone_surrogates: LoneSurrogates::default(),
             received_at,
             received_at_span: None,
         })
@@ -174,6 +177,13 @@ impl BatchBuilder {
     #[must_use]
     pub fn with_max_payload_depth(mut self, levels: usize) -> Self {
         self.max_payload_depth = levels;
+        self
+    }
+
+    /// With another rule for half a surrogate pair in a payload than the default of [`LoneSurrogates`].
+    #[must_use]
+    pub fn with_lone_surrogates(mut self, rule: LoneSurrogates) -> Self {
+        self.lone_surrogates = rule;
         self
     }
 
@@ -246,7 +256,9 @@ impl BatchBuilder {
             let reason = format!("rewrites to more than {} bytes", Self::MAX_BODY_BYTES);
             faults.push(InvalidField::new("body", reason));
         }
-        match raw.payload.map(|json| payload::compact(json.get(), self.max_payload_depth)).transpose() {
+        let compact =
+            |json: &'a RawValue| payload::compact(json.get(), self.max_payload_depth, self.lone_surrogates);
+        match raw.payload.map(compact).transpose() {
             Ok(payload) if faults.is_empty() => Ok(payload),
             Ok(_) => Err(faults),
             Err(fault) => {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use serde_json::value::RawValue;
 
-use super::payload::compact;
+use super::payload::{LoneSurrogates, compact};
 use super::{DEFAULT_SOURCE, Scope, digest, fields, topic};
 use crate::{InvalidField, Timestamp, time};
 
@@ -191,8 +191,8 @@ impl KeptEvent {
 fn check_json(field: &'static str, json: &str) -> Result<(), InvalidField> {
     let raw = serde_json::from_str::<&RawValue>(json)
         .map_err(|error| InvalidField::new(field, format!("is not JSON: {error}")))?;
-    let compacted =
-        compact(raw.get(), MAX_PAYLOAD_DEPTH).map_err(|error| InvalidField::new(field, error.reason))?;
+    let compacted = compact(raw.get(), MAX_PAYLOAD_DEPTH, LoneSurrogates::Keep)
+        .map_err(|error| InvalidField::new(field, error.reason))?;
     if matches!(compacted, Cow::Borrowed(same) if same.len() == json.len()) {
         return Ok(());
     }

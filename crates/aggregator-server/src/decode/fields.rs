@@ -84,7 +84,8 @@ pub(super) fn string<'de>(
     match serde_json::from_str::<String>(text) {
         Ok(string) => Some(Cow::Owned(string)),
         Err(_) => {
-            faults.push((name.into(), "has an escape that is no character (half a surrogate pair)".into()));
+            let detail = r"has half a surrogate pair, which is no character: send the whole pair, or \ufffd in its place";
+            faults.push((name.into(), detail.into()));
             None
         }
     }

@@ -65,6 +65,7 @@ pub(super) async fn publish(
     let bounds = Bounds {
         max_events: app.config.max_batch_events.get(),
         max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
+        lone_surrogates: app.config.lone_surrogates.into(),
     };
     let large = received.bytes.len() > LARGE_BODY_BYTES;
     let turn = if large { Some(turn(&app).await?) } else { None };

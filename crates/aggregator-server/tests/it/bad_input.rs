@@ -222,6 +222,47 @@ async fn only_what_rfc_3339_puts_between_date_and_time_is_taken() {
 }
 
 #[tokio::test]
+async fn half_a_surrogate_pair_is_refused_by_name() {
+    let server = Server::volatile().await;
+    for payload in [
+        r#""\ud800""#,
+        r#""\uDFFF""#,
+        r#"{"a":["\\\ud83d"]}"#,
+        r#"{"\ud83d":1}"#,
+        r#""\ud83d\ud83d\ude00""#,
+        r#""\ud83d\n\ude00""#,
+        r#""\ud83d \ude00""#,
+        r#""\ude00\ud83d""#,
+    ] {
+        let event = |id: u32| format!(r#"{{"topic":"t","event_id":"{id}","payload":{payload}}}"#);
+        for (body, index) in [(event(1), 0), (format!(r#"[{{"topic":"t","event_id":"0"}},{}]"#, event(1)), 1)]
+        {
+            let answer = server.post("/publish", body).await;
+            assert_eq!(
+                answer.problem(422, "invalid-events"),
+                [(Some(index), "payload".to_owned())],
+                "{payload}"
+            );
+            answer.tells(&["half a surrogate pair", "\\u"]);
+        }
+    }
+    for field in ["topic", "event_id", "source", "timestamp"] {
+        let mut body =
+            serde_json::Map::from_iter([("topic".into(), json!("t")), ("event_id".into(), json!("1"))]);
+        body.insert(field.into(), json!("HALF"));
+        let body = json!(body).to_string().replace("HALF", "\\ud83d");
+        let answer = server.post("/publish", body).await;
+        assert_eq!(answer.problem(422, "invalid-events"), [(Some(0), field.to_owned())]);
+        answer.tells(&["half a surrogate pair"]);
+    }
+    assert_nothing_stored(&server).await;
+    for whole in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#"{"\u0041\uD83D\uDE00\uffff":"\\\\ud800"}"#] {
+        let body = format!(r#"{{"topic":"t","event_id":{},"payload":{whole}}}"#, json!(whole));
+        assert_eq!(server.post("/publish", body).await.status, 202, "{whole}");
+    }
+}
+
+#[tokio::test]
 async fn cursors_are_good_for_their_query_and_store_only() {
     let server = Server::volatile().await;
     server.publish(&events("t", 0..3)).await;

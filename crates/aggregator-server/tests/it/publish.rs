@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aggregator_core::{MemoryStore, Partitions, SqliteOptions, SqliteStore};
 use aggregator_server::Config;
+use aggregator_server::config::LoneSurrogates;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -215,8 +216,7 @@ async fn racing_publishers_store_each_event_once() {
 #[tokio::test]
 async fn payloads_come_back_as_they_were_spelled() {
     let server = Server::volatile().await;
-    let payload =
-        r#"{"z":1.50,"a":123456789012345678901234567890,"e":1E+2,"s":"\u00e4\/ \ud83d","k":{"k":null}}"#;
+    let payload = r#"{"z":1.50,"a":123456789012345678901234567890,"e":1E+2,"s":"\u00e4\/ \ud83d\ude00","k":{"k":null}}"#;
     let body = format!(
         r#"{{"topic":"t","event_id":"1","timestamp":"2026-01-31T12:00:00.5+01:00","source":"s","sequence":7,"payload": {payload} }}"#
     );
@@ -225,6 +225,17 @@ async fn payloads_come_back_as_they_were_spelled() {
     let text = response.text().await.unwrap();
     assert!(text.contains(&format!(r#""payload":{payload},"sequence":7,"seq":1"#)), "{text}");
     assert!(text.contains(r#""timestamp":"2026-01-31T12:00:00.5+01:00","source":"s""#), "{text}");
+}
+
+#[tokio::test]
+async fn half_a_surrogate_pair_is_kept_on_request() {
+    let config = Config { lone_surrogates: LoneSurrogates::Keep, ..Config::default() };
+    let server = Server::start(Arc::new(MemoryStore::default()), config).await;
+    let body = r#"{"topic":"t","event_id":"1","payload":{"\ud83d":"\udfff"}}"#;
+    assert_eq!(server.post("/publish", body).await.status, 202);
+    let response = server.client.get(format!("{}/events?topic=t", server.url)).send().await.unwrap();
+    assert!(response.headers().contains_key("link"), "who cannot parse the page can still go on");
+    assert!(response.text().await.unwrap().contains(r#""payload":{"\ud83d":"\udfff"}"#));
 }
 
 #[tokio::test]
