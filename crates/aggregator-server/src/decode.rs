@@ -43,16 +43,28 @@ pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Re
         .with_max_payload_depth(bounds.max_payload_depth)
         .with_lone_surrogates(bounds.lone_surrogates);
     let text = builder.body();
+    if text.trim_ascii().is_empty() {
+        return Err(Problem::malformed(
+            r#"the body is empty: send an event, an array of events, or {"events":[…]}"#,
+        ));
+    }
     let mut sink = Sink { builder, errors: Vec::new(), received: 0, bounds, too_many: false, single: false };
     let mut json = serde_json::Deserializer::from_str(&text);
-    let result = Body(&mut sink).deserialize(&mut json).and_then(|()| json.end());
+    let result = Body(&mut sink).deserialize(&mut json);
     if sink.too_many {
         return Err(Problem::too_large(format!(
             "the request has more than {} events (--max-batch-events): send them in several",
             bounds.max_events
         )));
     }
-    result.map_err(|error| Problem::malformed_json("the body is not JSON as expected", &error))?;
+    result.map_err(|error| Problem::malformed_json("the body is JSON, but not as expected", &error))?;
+    json.end().map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Problem::malformed(format!(
+            "the body has more behind its first JSON value, at line {line} column {column}: send several events as \
+             an array"
+        ))
+    })?;
     Ok(Decoded {
         batch: sink.builder.finish(),
         errors: sink.errors,

@@ -106,10 +106,20 @@ impl Problem {
         Self::new("malformed-body", "Malformed body", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 400, with what the parser says. It may repeat what it read, so it is cut.
+    /// 400, with what the parser says; `what` is said of JSON that is not what it should be. The parser may repeat what
+    /// it read, so it is cut.
     pub(crate) fn malformed_json(what: &str, error: &serde_json::Error) -> Self {
         const SHOWN_CHARS: usize = 200;
-        let error = error.to_string();
+        let what = if error.is_data() { what } else { "the body is not JSON" };
+        // The parser has words of its own for what JSON calls an array and an object.
+        let words = [
+            ("a sequence", "an array"),
+            ("a map", "an object"),
+            ("type: sequence", "type: array"),
+            ("type: map", "type: object"),
+        ];
+        let told = |told: String, (theirs, ours): &(&str, &str)| told.replace(theirs, ours);
+        let error = words.iter().fold(error.to_string(), told);
         let shown: String = error.chars().take(SHOWN_CHARS).collect();
         if shown.len() == error.len() {
             return Self::malformed(format!("{what}: {error}"));
@@ -121,21 +131,18 @@ impl Problem {
 
     /// 422: events that break a rule.
     pub(crate) fn invalid(errors: Vec<ItemError>, what: &str) -> Self {
-        let first = errors.first().map_or_else(String::new, |error| match error.index {
-            Some(index) => format!("; the first: {what} {index}, {}: {}", error.field, error.detail),
-            None => format!("; the first: {}: {}", error.field, error.detail),
-        });
-        let fields =
-            if errors.len() == 1 { "1 field is".into() } else { format!("{} fields are", errors.len()) };
-        Self {
-            errors,
-            ..Self::new(
-                "invalid-events",
-                "Invalid input",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                format!("{fields} not as they have to be{first}"),
-            )
-        }
+        let first =
+            errors.first().map_or_else(String::new, |ItemError { index, field, detail }| match index {
+                Some(index) if field == "event" => format!("{what} {index} {detail}"),
+                Some(index) => format!("{what} {index}: {field} {detail}"),
+                None => format!("{field} {detail}"),
+            });
+        let detail = match errors.len() {
+            0 | 1 => first,
+            several => format!("{several} faults, which `errors` lists; the first: {first}"),
+        };
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self { errors, ..Self::new("invalid-events", "Invalid input", status, detail) }
     }
 
     /// 413

@@ -1,5 +1,7 @@
 //! `POST /lookup`: which identities were seen. Ids may hold any character, so they come in a body.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use aggregator_core::{EventId, Identity, InvalidField, Seen, Source, Topic};
@@ -7,6 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::{HeaderMap, Uri};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::params::Params;
@@ -17,7 +21,7 @@ use crate::problem::{ItemError, Problem};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
-    ids: Vec<RequestedId>,
+    ids: Vec<Object<RequestedId>>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +30,30 @@ struct RequestedId {
     topic: String,
     event_id: String,
     source: Option<String>,
+}
+
+/// What a body has to be, for people.
+const EXPECTED: &str = r#"{"ids":[{"topic":…,"event_id":…},…]}"#;
+
+/// What is written as an object. By itself, serde takes a list of a struct's fields, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
 }
 
 #[derive(Serialize)]
@@ -85,18 +113,21 @@ fn found(id: &Identity, seen: Option<Seen>) -> Found {
 
 /// What a body asks for, `limit` identities at most.
 fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
-    let requested: Request = serde_json::from_slice(body).map_err(|error| {
-        Problem::malformed_json(r#"the body is not {"ids":[{"topic","event_id"}]}"#, &error)
-    })?;
-    if requested.ids.len() > limit {
+    if body.trim_ascii().is_empty() {
+        return Err(Problem::malformed(format!("the body is empty: send {EXPECTED}")));
+    }
+    let requested: Object<Request> = serde_json::from_slice(body)
+        .map_err(|error| Problem::malformed_json(&format!("the body is not {EXPECTED}"), &error))?;
+    let requested = requested.0.ids;
+    if requested.len() > limit {
         return Err(Problem::too_large(format!(
             "the request has more than {limit} ids (--max-batch-events)"
         )));
     }
     let mut errors = Vec::new();
-    let mut ids = Vec::with_capacity(requested.ids.len());
-    for (index, id) in requested.ids.into_iter().enumerate() {
-        match identity(id) {
+    let mut ids = Vec::with_capacity(requested.len());
+    for (index, id) in requested.into_iter().enumerate() {
+        match identity(id.0) {
             Ok(id) => ids.push(id),
             Err(error) => {
                 errors.push(ItemError {

@@ -263,6 +263,36 @@ async fn half_a_surrogate_pair_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_said_in_whole_sentences() {
+    let server = Server::volatile().await;
+    for (body, detail) in [
+        (r#"{"topic":"t"}"#, "event 0: event_id is missing"),
+        (r#"[{"topic":"t","event_id":"1"},{"topic":"","event_id":"2"}]"#, "event 1: topic must not be empty"),
+        ("[7]", "event 0 must be an event, not a number"),
+        ("[{},7]", "3 faults, which `errors` lists; the first: event 0: topic is missing"),
+        ("", "the body is empty: send an event, an array of events, or {\"events\":[…]}"),
+        (
+            "{\"topic\":\"t\",\"event_id\":\"1\"}\n{\"topic\":\"t\",\"event_id\":\"2\"}",
+            "the body has more behind its first JSON value, at line 2 column 1: send several events as an array",
+        ),
+    ] {
+        let answer = server.post("/publish", body).await;
+        assert_eq!(answer.json["detail"], detail, "{body}");
+    }
+    let detail = async |body: &str| server.post("/publish", body.to_owned()).await.json["detail"].to_string();
+    assert!(detail("hello").await.contains("the body is not JSON: expected value at line 1 column 1"));
+    assert!(detail("7").await.contains("the body is JSON, but not as expected: invalid type: integer `7`"));
+    let lookup = async |body: &str| server.post("/lookup", body.to_owned()).await.json["detail"].to_string();
+    for body in ["", "[]", "7", r#"{"ids":7}"#, r#"{"ids":[7]}"#, r#"{"ids":[["t","1",null]]}"#, r#"[[]]"#] {
+        let detail = lookup(body).await;
+        assert!(!detail.contains("struct") && !detail.contains("sequence"), "{body}: {detail}");
+        assert!(detail.contains("the body is"), "{body}: {detail}");
+    }
+    let ids = r#"{"ids":[{"topic":"t","event_id":""}]}"#;
+    assert_eq!(server.post("/lookup", ids).await.json["detail"], "id 0: event_id must not be empty");
+}
+
+#[tokio::test]
 async fn cursors_are_good_for_their_query_and_store_only() {
     let server = Server::volatile().await;
     server.publish(&events("t", 0..3)).await;
