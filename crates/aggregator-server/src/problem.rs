@@ -84,6 +84,11 @@ impl Problem {
         Self { errors: vec![error], ..Self::new(kind, title, StatusCode::BAD_REQUEST, detail) }
     }
 
+    /// 400: a request that does not name the one host it is for.
+    pub(crate) fn bad_host(detail: impl Into<String>) -> Self {
+        Self::new("bad-host", "Bad Host header", StatusCode::BAD_REQUEST, detail)
+    }
+
     /// 400: a cursor of something else.
     fn wrong_cursor(why: WrongCursor) -> Self {
         let (kind, title) = match why {
@@ -172,8 +177,8 @@ impl Problem {
     }
 
     /// 404
-    pub(crate) fn no_route(path: &str) -> Self {
-        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
+    pub(crate) fn no_route(detail: impl Into<String>) -> Self {
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
     }
 
     /// 405

@@ -3,9 +3,11 @@
 mod body;
 mod events;
 mod health;
+mod host;
 mod link;
 mod lookup;
 mod params;
+mod paths;
 mod publish;
 mod response;
 mod stats;
@@ -19,10 +21,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service as _;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::service::TowerToHyperService;
@@ -40,17 +42,22 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn new(app: Arc<App>) -> Self {
-        let router = Router::new()
-            .route("/publish", post(publish::publish))
-            .route("/events", get(events::events))
-            .route("/lookup", post(lookup::lookup))
-            .route("/topics", get(topics::topics))
-            .route("/stats", get(stats::stats))
-            .route("/", get(health::health))
-            .route("/health", get(health::health))
-            .route("/livez", get(health::livez))
-            .route("/readyz", get(health::readyz))
-            .fallback(async |uri: Uri| Problem::no_route(uri.path()))
+        let routes: [(&'static str, MethodRouter<Arc<App>>); 9] = [
+            ("/publish", post(publish::publish)),
+            ("/events", get(events::events)),
+            ("/lookup", post(lookup::lookup)),
+            ("/topics", get(topics::topics)),
+            ("/stats", get(stats::stats)),
+            ("/", get(health::health)),
+            ("/health", get(health::health)),
+            ("/livez", get(health::livez)),
+            ("/readyz", get(health::readyz)),
+        ];
+        let paths: Vec<_> = routes.iter().map(|(path, _)| *path).filter(|path| *path != "/").collect();
+        let router =
+            routes.into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
+        let router = router
+            .fallback(async move |uri: Uri| Problem::no_route(paths::nothing_at(uri.path(), &paths)))
             .method_not_allowed_fallback(async |method: Method, uri: Uri| {
                 Problem::method(&method, uri.path())
             })
@@ -59,8 +66,15 @@ impl Routes {
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
+        if let Err(problem) = host::check(request.version(), request.headers()) {
+            return last(problem.into_response());
+        }
+        let is_held_back = body::is_held_back(request.headers());
         let answer = AssertUnwindSafe(self.dispatch(request.map(Body::new))).catch_unwind().await;
-        response::hold_room(&self.app, answer.unwrap_or_else(|panic| panicked(&*panic))).await
+        let answer = answer.unwrap_or_else(|panic| panicked(&*panic));
+        let answer = response::hold_room(&self.app, answer).await;
+        // A body that was not asked for may come all the same, where another request is expected.
+        if is_held_back && answer.status().as_u16() >= 400 { last(answer) } else { answer }
     }
 
     async fn dispatch(&self, request: Request<Body>) -> Response {
@@ -71,6 +85,12 @@ impl Routes {
         let Ok(response) = self.router.call(request).await;
         response
     }
+}
+
+/// This answer is the connection's last one.
+fn last(mut answer: Response) -> Response {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// A 200 with this as its JSON.

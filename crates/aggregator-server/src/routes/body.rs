@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::App;
@@ -22,35 +22,50 @@ pub(super) struct Received {
 
 /// Reads a JSON body.
 pub(super) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Received, Problem> {
-    let received = match check(app, headers) {
-        Ok(declared) => {
-            let read = read(app, &mut body, declared);
-            let read = tokio::time::timeout(Duration::from(app.config.body_timeout), read).await;
-            read.unwrap_or_else(|_| Err(Problem::body_timeout()))
+    let buffer = match begin(app, headers) {
+        Ok(buffer) => buffer,
+        // Reading any of it would ask for all of it.
+        Err(problem) if is_held_back(headers) => return Err(problem),
+        Err(problem) => {
+            discard(body).await;
+            return Err(problem);
         }
-        Err(problem) => Err(problem),
     };
+    let read = read(app, &mut body, buffer);
+    let read = tokio::time::timeout(Duration::from(app.config.body_timeout), read).await;
+    let received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
     if received.is_err() {
         discard(body).await;
     }
     received
 }
 
-/// What can be said before anything of the body is there; its declared length if there is one.
-fn check(app: &App, headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+/// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). hyper sends it when
+/// the body is first read.
+pub(super) fn is_held_back(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Where a body is gathered, and the room reserved for it so far.
+struct Buffer {
+    bytes: BytesMut,
+    room: OwnedSemaphorePermit,
+}
+
+/// Refuses what can be refused before anything of the body is there.
+fn begin(app: &App, headers: &HeaderMap) -> Result<Buffer, Problem> {
     check_type(headers)?;
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    match declared {
-        Some(declared) if declared > app.config.max_body_bytes.0 => Err(too_large(app)),
-        declared => Ok(declared),
+    if declared.is_some_and(|declared| declared > app.config.max_body_bytes.0) {
+        return Err(too_large(app));
     }
+    Ok(Buffer { room: reserve(app, 1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
 }
 
 /// The whole body, in a buffer of its own: the pieces that come share theirs with the connection, and
 /// would keep all of it in memory. Room is reserved as the bytes come, not as they are announced.
-async fn read(app: &App, body: &mut Body, declared: Option<usize>) -> Result<Received, Problem> {
-    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
-    let mut room = reserve(app, 1)?;
+async fn read(app: &App, body: &mut Body, buffer: Buffer) -> Result<Received, Problem> {
+    let Buffer { mut bytes, mut room } = buffer;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };

@@ -6,8 +6,6 @@ use aggregator_core::MemoryStore;
 use aggregator_server::Config;
 use aggregator_server::config::ByteSize;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::support::{Answer, Server, event, events};
 
@@ -174,28 +172,6 @@ async fn the_ends_of_time_are_no_trouble() {
 }
 
 #[tokio::test]
-async fn a_pattern_that_is_none_is_told_what_was_meant() {
-    let server = Server::volatile().await;
-    for (sent, meant) in [
-        ("orders*", "orders.*"),
-        ("orders.**", "orders.*"),
-        ("orders.eu*", "orders.eu.*"),
-        ("orders.%3E", "orders.*"),
-        ("orders.%23", "orders.*"),
-        ("orders.", "orders.*"),
-    ] {
-        let answer = server.get(&format!("/events?topic={sent}")).await;
-        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
-        answer.tells(&[&format!("did you mean {meant}")]);
-    }
-    for sent in ["*.eu", "orders.*.eu", "*rders", "**", ".*"] {
-        let answer = server.get(&format!("/events?topic={sent}")).await;
-        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
-        answer.tells(&["orders.*"]);
-    }
-}
-
-#[tokio::test]
 async fn a_plus_that_became_a_space_is_explained() {
     let server = Server::volatile().await;
     for parameter in ["since", "until"] {
@@ -293,6 +269,28 @@ async fn what_is_wrong_is_said_in_whole_sentences() {
 }
 
 #[tokio::test]
+async fn a_pattern_that_is_none_is_told_what_was_meant() {
+    let server = Server::volatile().await;
+    for (sent, meant) in [
+        ("orders*", "orders.*"),
+        ("orders.**", "orders.*"),
+        ("orders.eu*", "orders.eu.*"),
+        ("orders.%3E", "orders.*"),
+        ("orders.%23", "orders.*"),
+        ("orders.", "orders.*"),
+    ] {
+        let answer = server.get(&format!("/events?topic={sent}")).await;
+        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
+        answer.tells(&[&format!("did you mean {meant}")]);
+    }
+    for sent in ["*.eu", "orders.*.eu", "*rders", "**", ".*"] {
+        let answer = server.get(&format!("/events?topic={sent}")).await;
+        assert_eq!(answer.problem(400, "bad-parameter"), [(None, "topic".to_owned())], "{sent}");
+        answer.tells(&["orders.*"]);
+    }
+}
+
+#[tokio::test]
 async fn cursors_are_good_for_their_query_and_store_only() {
     let server = Server::volatile().await;
     server.publish(&events("t", 0..3)).await;
@@ -376,52 +374,4 @@ async fn too_much_is_refused_whole() {
     assert!(answer.json["detail"].as_str().unwrap().contains("2000 (--max-body-bytes)"));
     assert_nothing_stored(&server).await;
     assert_eq!(server.publish(&events("t", 0..5)).await.status, 202);
-}
-
-/// Sends raw bytes and returns everything that comes back until the server closes.
-async fn raw(server: &Server, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    // The server may answer and close before it has read everything.
-    let _ = stream.write_all(request).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-#[tokio::test]
-async fn a_chunked_body_is_bounded_as_it_comes() {
-    let server = Server::start(Arc::new(MemoryStore::default()), small()).await;
-    let mut request =
-        b"POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
-            .to_vec();
-    for _ in 0..3 {
-        request.extend(format!("3e8\r\n{}\r\n", " ".repeat(1_000)).bytes());
-    }
-    request.extend(b"0\r\n\r\n");
-    let answer = raw(&server, &request).await;
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("--max-body-bytes"), "{answer}");
-
-    let body = event("t", 1).to_string();
-    let (head, tail) = body.split_at(10);
-    let request = format!(
-        "POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
-        head.len(),
-        tail.len()
-    );
-    assert!(raw(&server, request.as_bytes()).await.starts_with("HTTP/1.1 202 "));
-}
-
-#[tokio::test]
-async fn a_body_that_breaks_off_stores_nothing() {
-    let server = Server::volatile().await;
-    let body = event("t", 1).to_string();
-    let request =
-        format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len() + 1);
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert_nothing_stored(&server).await;
 }

@@ -10,7 +10,8 @@ use aggregator_core::{DedupStore, MemoryStore, SqliteStore};
 use aggregator_server::{Config, RunError, run};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -65,6 +66,18 @@ impl Server {
         let request =
             self.client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
         Answer::of(request.body(body).send().await.unwrap()).await
+    }
+
+    /// Sends raw bytes; everything that comes back until the server closes.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(read.is_ok(), "the server does not close after: {answer}");
+        answer
     }
 
     pub(crate) async fn publish(&self, events: &Value) -> Answer {
