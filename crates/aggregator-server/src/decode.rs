@@ -15,6 +15,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use self::fields::{Fields, MAX_FAULTS, Name, number, required, string};
 use crate::problem::{ItemError, Problem};
 
+/// What some programs begin a text in UTF-8 with.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Bounds of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::App;
+use crate::decode::BYTE_ORDER_MARK;
 use crate::problem::Problem;
 
 /// A body and the room it takes.
@@ -20,7 +21,7 @@ pub(super) struct Received {
     pub(super) room: OwnedSemaphorePermit,
 }
 
-/// Reads a JSON body.
+/// Reads a JSON body; a byte order mark before it is skipped (RFC 8259, section 8.1).
 pub(super) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Received, Problem> {
     let buffer = match begin(app, headers) {
         Ok(buffer) => buffer,
@@ -33,9 +34,13 @@ pub(super) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Resu
     };
     let read = read(app, &mut body, buffer);
     let read = tokio::time::timeout(Duration::from(app.config.body_timeout), read).await;
-    let received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
-    if received.is_err() {
-        discard(body).await;
+    let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
+    match &mut received {
+        Ok(received) if received.bytes.starts_with(BYTE_ORDER_MARK) => {
+            received.bytes.advance(BYTE_ORDER_MARK.len());
+        }
+        Ok(_) => {}
+        Err(_) => discard(body).await,
     }
     received
 }

@@ -16,6 +16,7 @@ use super::format::{self, Counts, Header, Line};
 use super::progress::{Progress, Whole};
 use super::{Place, TransferError};
 use crate::config::ByteSize;
+use crate::decode::BYTE_ORDER_MARK;
 
 /// How many batches wait to be committed.
 const WAITING: usize = 2;
@@ -282,6 +283,9 @@ impl Reader {
         }
         self.number += 1;
         self.bytes += read as u64;
+        if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        }
         self.is_cut = self.line.last() != Some(&b'\n');
         if !self.is_cut {
             self.line.pop();

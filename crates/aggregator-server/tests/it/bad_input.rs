@@ -19,7 +19,7 @@ async fn bodies_that_are_no_json_as_expected_are_malformed() {
     let server = Server::volatile().await;
     let deep = "[".repeat(1 << 20);
     let not_utf8: &[u8] = b"{\"topic\":\"t\",\"event_id\":\"\xff\"}";
-    let bodies: [&[u8]; 10] = [
+    let bodies: [&[u8]; 11] = [
         b"",
         b"hello",
         b"{\"topic\":",
@@ -27,7 +27,8 @@ async fn bodies_that_are_no_json_as_expected_are_malformed() {
         b"\"x\"",
         b"{\"events\":7}",
         b"[] []",
-        b"\xef\xbb\xbf[]",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf\xef\xbb\xbf[]",
         not_utf8,
         b"{\"topic\":\"t\",\"event_id\":\"1\"}\n{\"topic\":\"t\",\"event_id\":\"2\"}",
     ];

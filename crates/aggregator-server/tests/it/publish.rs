@@ -228,6 +228,25 @@ async fn payloads_come_back_as_they_were_spelled() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_is_skipped() {
+    let server = Server::volatile().await;
+    let marked = |json: Value| format!("\u{feff}{json}");
+    for body in [event("t", 1), json!([event("t", 2)]), events("t", 3..5)] {
+        let answer = server.post("/publish", marked(body)).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["rejected"]), (202, &json!(0)));
+    }
+    let mut large = event("t", 5);
+    large["payload"] = json!("x".repeat(300 << 10));
+    assert_eq!(server.post("/publish", marked(large)).await.status, 202);
+    let page = server.get("/events?topic=t").await.json;
+    let ids: Vec<_> = page["events"].as_array().unwrap().iter().map(|event| &event["event_id"]).collect();
+    assert_eq!(ids, ["1", "2", "3", "4", "5"]);
+    assert_eq!(page["events"][0]["payload"], json!({"id": "1"}));
+    let answer = server.post("/lookup", marked(json!({"ids": [{"topic": "t", "event_id": "1"}]}))).await;
+    assert_eq!(answer.json["results"][0]["seen"], true);
+}
+
+#[tokio::test]
 async fn half_a_surrogate_pair_is_kept_on_request() {
     let config = Config { lone_surrogates: LoneSurrogates::Keep, ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;

@@ -36,6 +36,31 @@ fn a_store_moves_through_a_pipe() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped_at_the_start_of_a_file_only() {
+    let lab = Lab::new(100);
+    succeed(lab.export("export", &[]));
+    let mark = |name: &str| {
+        let marked = [b"\xef\xbb\xbf".as_slice(), &fs::read(lab.path(name)).unwrap()].concat();
+        fs::write(lab.path(name), marked).unwrap();
+    };
+    mark("export");
+    assert!(succeed(lab.import("export", "target.db", &[])).contains("imported 100 rows"));
+    lab.assert_moved("target.db");
+
+    fs::write(lab.path("ids"), "{\"topic\":\"t\",\"event_id\":\"1\"}\n").unwrap();
+    mark("ids");
+    assert!(succeed(lab.import("ids", "ids.db", &["--ids-only"])).contains("imported 1 identities"));
+    fs::write(lab.path("ids"), "\n\u{feff}{\"topic\":\"t\",\"event_id\":\"1\"}\n").unwrap();
+    assert!(fail(lab.import("ids", "ids.db", &["--ids-only"])).contains("line 2: "));
+    for name in ["ids", "export"] {
+        fs::write(lab.path(name), "").unwrap();
+        mark(name);
+    }
+    assert!(succeed(lab.import("ids", "ids.db", &["--ids-only"])).contains("imported 0 identities"));
+    assert!(fail(lab.import("export", "new.db", &[])).contains("is not the first line of an export"));
+}
+
+#[test]
 fn an_import_that_is_repeated_skips_what_is_there() {
     let lab = Lab::new(500);
     succeed(lab.export("export", &[]));
