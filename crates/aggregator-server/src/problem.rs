@@ -288,7 +288,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        let body = serde_json::to_vec(&self).expect("a problem has only strings and numbers");
+        let mut body = serde_json::to_vec(&self).expect("a problem has only strings and numbers");
+        body.push(b'\n');
         (self.status, headers, body).into_response()
     }
 }

@@ -105,7 +105,9 @@ fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-fn json_text(status: StatusCode, body: String) -> Response {
+/// With a newline at the end, so that a shell's prompt comes on a line of its own.
+fn json_text(status: StatusCode, mut body: String) -> Response {
+    body.push('\n');
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -207,6 +207,26 @@ async fn a_link_too_long_for_a_head_is_left_out() {
 }
 
 #[tokio::test]
+async fn every_body_ends_with_a_newline() {
+    let server = Server::volatile().await;
+    let ends = async |request: reqwest::RequestBuilder| {
+        let text = request.send().await.unwrap().text().await.unwrap();
+        assert!(text.ends_with("}\n") && !text.ends_with("\n\n"), "{text:?}");
+    };
+    for path in ["/", "/health", "/livez", "/readyz", "/stats", "/topics", "/events", "/nothing", "/events?x"]
+    {
+        ends(server.client.get(format!("{}{path}", server.url))).await;
+    }
+    let post = |path: &str| server.client.post(format!("{}{path}", server.url));
+    ends(post("/events")).await;
+    for query in ["", "?results=none", "?ack=queued"] {
+        ends(post(&format!("/publish{query}")).json(&event("t", 1))).await;
+    }
+    ends(post("/publish").body("{")).await;
+    ends(post("/lookup").json(&json!({"ids": [{"topic": "t", "event_id": "1"}]}))).await;
+}
+
+#[tokio::test]
 async fn a_chunked_body_is_bounded_as_it_comes() {
     let config = Config { max_body_bytes: "2KiB".parse().unwrap(), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;

@@ -123,6 +123,7 @@ impl Answer {
     pub(crate) async fn of(response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
+        assert!(text.is_empty() || text.ends_with("}\n"), "a body ends with a newline: {text:.2000}");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         Self { status, headers, json }
     }
