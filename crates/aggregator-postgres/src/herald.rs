@@ -1,7 +1,10 @@
 //! Commits are told to this node's readers at once, and to those of other nodes through the database:
 //! `NOTIFY`, a few times a second at most, for it takes a lock that all of the server's databases share.
 
+mod link;
+
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +13,13 @@ use aggregator_core::{CommitCallback, CommitListener, Partition};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::PostgresOptions;
-use crate::fault::{Result, get, get_u64};
+use crate::fault::{Result, get, get_u64, unavailable};
+use crate::herald::link::{LONGEST_PAUSE, Link};
+use crate::pool::Pool;
 use crate::session::{Connector, Role, Session};
 
 /// Who is told of commits: the listeners here, and other nodes.
@@ -64,12 +69,16 @@ impl Announcer {
 
 /// Carries news between this node and the others, over a connection of its own.
 pub(crate) struct Herald {
-    pub(crate) connector: Arc<Connector>,
-    pub(crate) announcer: Arc<Announcer>,
-    pub(crate) channel: String,
-    pub(crate) listen: bool,
-    pub(crate) notify_interval: Duration,
-    pub(crate) poll_interval: Duration,
+    connector: Arc<Connector>,
+    /// One of these connections polls while the herald has none.
+    readers: Arc<Pool>,
+    announcer: Arc<Announcer>,
+    channel: String,
+    listen: bool,
+    notify_interval: Duration,
+    poll_interval: Duration,
+    /// How long a poll over a reader's connection may take.
+    deadline: Duration,
 }
 
 /// How much of a notification is used; PostgreSQL takes 8000 bytes.
@@ -78,60 +87,86 @@ const MAX_NOTIFICATION_BYTES: usize = 7_900;
 const MAX_WAITING: usize = 1_024;
 /// With notifications, offsets are read so many times less often; for whatever may be lost.
 const POLL_LESS: u32 = 20;
-const LONGEST_PAUSE_MS: u64 = 2_000;
 
 impl Herald {
     pub(crate) fn new(
         connector: Arc<Connector>,
+        readers: Arc<Pool>,
         announcer: Arc<Announcer>,
         channel: String,
         options: &PostgresOptions,
     ) -> Self {
-        let (notify_interval, poll_interval) = (options.notify_interval, options.poll_interval);
-        Self { connector, announcer, channel, listen: options.listen, notify_interval, poll_interval }
+        let &PostgresOptions { listen, notify_interval, poll_interval, deadline, .. } = options;
+        Self { connector, readers, announcer, channel, listen, notify_interval, poll_interval, deadline }
     }
 
     /// Until the runtime ends. Connects anew, after a pause, as often as it has to.
     pub(crate) async fn run(self) {
-        let mut pause_ms = 50;
+        let mut link = Link::new();
         loop {
-            let (sender, mut notifications) = channel(MAX_WAITING);
-            match self.connector.connect(Role::Herald, Some(sender)).await {
-                Ok(session) => {
-                    pause_ms = 50;
-                    if let Err(failure) = self.serve(&session, &mut notifications).await {
-                        debug!(error = %failure.told("telling of commits"), "the herald connects anew");
-                    }
-                }
-                Err(failure) => {
-                    debug!(error = %failure.told("telling of commits"), "the herald has no connection");
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(rand::random_range(pause_ms / 2..=pause_ms))).await;
-            pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
+            let (session, notifications) = tokio::select! {
+                connected = self.connect(&mut link) => connected,
+                never = self.poll_without_connection() => match never {},
+            };
+            let Err(failure) = self.serve(&session, notifications, &mut link).await;
+            link.failed(&failure.told("telling of commits"));
         }
     }
 
-    async fn serve(&self, session: &Session, notifications: &mut Receiver<String>) -> Result<()> {
+    async fn connect(&self, link: &mut Link) -> (Session, Receiver<String>) {
+        loop {
+            tokio::time::sleep(link.pause()).await;
+            let (sender, notifications) = channel(MAX_WAITING);
+            match self.connector.connect(Role::Herald, Some(sender)).await {
+                Ok(session) => return (session, notifications),
+                Err(failure) => link.failed(&failure.told("telling of commits")),
+            }
+        }
+    }
+
+    /// Reads the offsets over a reader's connection while there is none of the herald's own: the server may refuse
+    /// further connections and keep those that are there.
+    async fn poll_without_connection(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(self.poll_interval).await;
+            let Some(lease) = self.readers.idle() else { continue };
+            // What fails or takes longer is closed.
+            if let Ok(Ok(())) = timeout(self.deadline, self.read_offsets(lease.session())).await {
+                lease.release();
+            }
+        }
+    }
+
+    /// Until the connection fails.
+    async fn serve(
+        &self,
+        session: &Session,
+        mut notifications: Receiver<String>,
+        link: &mut Link,
+    ) -> Result<Infallible> {
         let listens = self.listen && self.try_sql(session, &format!("LISTEN {}", self.channel)).await?;
         let interval = if listens { self.poll_interval * POLL_LESS } else { self.poll_interval };
         let mut polls = tokio::time::interval(interval);
         polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut notifies = self.listen;
         let mut next_notification = Instant::now();
+        let (holds_at, mut has_held) = (Instant::now() + LONGEST_PAUSE, false);
         loop {
             tokio::select! {
                 // The first one comes at once: something may have happened without a connection.
                 _ = polls.tick() => self.read_offsets(session).await?,
                 text = notifications.recv() => match text {
                     Some(text) => self.hear(&text),
-                    // The connection has ended.
-                    None => return Ok(()),
+                    None => return Err(unavailable("the connection has ended").into()),
                 },
                 () = self.announcer.has_news.notified(), if notifies => {
                     tokio::time::sleep_until(next_notification).await;
                     notifies = self.notify(session).await?;
                     next_notification = Instant::now() + self.notify_interval;
+                }
+                () = tokio::time::sleep_until(holds_at), if !has_held => {
+                    link.held();
+                    has_held = true;
                 }
             }
         }

@@ -19,6 +19,7 @@
 //! without waiting for each other; every call blocks until it is done, as [`DedupStore`] has it.
 
 mod append;
+mod backoff;
 mod details;
 mod fault;
 mod group;
@@ -76,7 +77,7 @@ pub struct PostgresStore {
     options: PostgresOptions,
     warnings: Vec<String>,
     appenders: Pool,
-    readers: Pool,
+    readers: Arc<Pool>,
     announcer: Arc<Announcer>,
     topics: TopicIds,
     /// `None` only while it is dropped.
@@ -136,12 +137,13 @@ impl PostgresStore {
         };
         let announcer = Arc::new(Announcer::new(opened.last_offsets));
         let channel = format!("aggregator_{}", info.id.to_string().to_lowercase());
-        let herald = Herald::new(Arc::clone(&connector), Arc::clone(&announcer), channel, &options);
-        runtime.spawn(herald.run());
         let pool = |role, size| Pool::new(Arc::clone(&connector), role, size, options.connection_wait);
+        let readers = Arc::new(pool(Role::Read, options.read_connections));
+        let (herald_readers, told) = (Arc::clone(&readers), Arc::clone(&announcer));
+        runtime.spawn(Herald::new(Arc::clone(&connector), herald_readers, told, channel, &options).run());
         Ok(Self {
             appenders: pool(Role::Append, options.append_connections),
-            readers: pool(Role::Read, options.read_connections),
+            readers,
             info,
             warnings: opened.warnings,
             announcer,

@@ -49,6 +49,13 @@ impl Pool {
         Ok(Lease { pool: self, session: Some(session), _permit: permit })
     }
 
+    /// A session that nobody uses, if there is one. Makes none.
+    pub(crate) fn idle(&self) -> Option<Lease<'_>> {
+        let permit = self.permits.try_acquire().ok()?;
+        let session = self.kept()?;
+        Some(Lease { pool: self, session: Some(session), _permit: permit })
+    }
+
     fn kept(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         std::iter::from_fn(|| idle.pop()).find(|session| !session.is_closed())

@@ -7,12 +7,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::PostgresOptions;
+use crate::backoff::Backoff;
 use crate::fault::{Failure, Result, unavailable};
 use crate::pool::{Lease, Pool};
 use crate::session::Session;
 
-const FIRST_PAUSE_MS: u64 = 5;
-const LONGEST_PAUSE_MS: u64 = 500;
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a transaction until it is known what became of it, or the deadline is over. `transaction` has to be one
 /// that can be run again after it was committed.
@@ -24,7 +25,7 @@ pub(crate) async fn writing<T>(
 ) -> std::result::Result<T, StoreError> {
     let deadline = Instant::now() + options.deadline;
     let late = || unavailable(format!("{doing}: not done within {:?}", options.deadline));
-    let mut pause_ms = FIRST_PAUSE_MS;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut was_lost = false;
     loop {
         let failure = match timeout_at(deadline, once(pool, &transaction)).await {
@@ -42,13 +43,12 @@ pub(crate) async fn writing<T>(
         if !again || error.is_fatal() {
             return Err(error);
         }
-        let pause = Duration::from_millis(rand::random_range(pause_ms / 2..=pause_ms));
+        let pause = backoff.pause();
         if Instant::now() + pause >= deadline {
             return Err(error);
         }
         debug!(%error, doing, "tried again");
         tokio::time::sleep(pause).await;
-        pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
     }
 }
 

@@ -7,6 +7,7 @@ mod conformance;
 mod edges;
 mod injected;
 mod limits;
+mod listener;
 mod moving;
 mod nodes;
 mod opening;

@@ -35,6 +35,8 @@ struct State {
     /// How many commits are still to be cut.
     left: AtomicU32,
     cuts: AtomicU32,
+    /// How many times somebody has connected, whether or not the server was there.
+    connections: AtomicU32,
 }
 
 /// A simple query of this text, as it is sent.
@@ -52,6 +54,7 @@ impl Proxy {
             cut: Mutex::new(None),
             left: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
         });
         // They end with the process.
         let of_thread = Arc::clone(&state);
@@ -63,8 +66,13 @@ impl Proxy {
 
     /// By a Unix socket.
     pub(crate) fn url(&self) -> String {
+        self.url_of("aggregator")
+    }
+
+    /// By a Unix socket, as this role.
+    pub(crate) fn url_of(&self, role: &str) -> String {
         let directory = self.directory.path().to_str().unwrap().replace('/', "%2F");
-        format!("postgres://aggregator@{directory}/postgres")
+        format!("postgres://{role}@{directory}/postgres")
     }
 
     /// By TCP.
@@ -81,6 +89,11 @@ impl Proxy {
     /// How many were cut.
     pub(crate) fn cuts(&self) -> u32 {
         self.state.cuts.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were opened to the proxy. One to a server that is away counts too.
+    pub(crate) fn connections(&self) -> u32 {
+        self.state.connections.load(Ordering::SeqCst)
     }
 }
 
@@ -121,6 +134,7 @@ impl Client for TcpStream {
 }
 
 fn carry(state: &Arc<State>, client: impl Client) {
+    state.connections.fetch_add(1, Ordering::SeqCst);
     let Ok(server) = UnixStream::connect(&state.server) else { return };
     let swallow = Arc::new(AtomicBool::new(false));
     let (state, swallow_here) = (Arc::clone(state), Arc::clone(&swallow));

@@ -1,0 +1,75 @@
+//! Whether the herald has its connection, and what the log says of it.
+
+use std::time::Duration;
+
+use aggregator_core::StoreError;
+use tracing::{debug, info, warn};
+
+use crate::backoff::Backoff;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What became of the herald's connections.
+pub(super) struct Link {
+    backoff: Backoff,
+    /// Failures since a connection has held.
+    failures: u32,
+}
+
+impl Link {
+    pub(super) const fn new() -> Self {
+        Self { backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), failures: 0 }
+    }
+
+    /// There was no connection to be had, or it has ended. A connection that ended and is replaced at once is no
+    /// outage: a warning comes with the second failure in a row, and then none until a connection has held.
+    pub(super) fn failed(&mut self, error: &StoreError) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == 2 {
+            warn!(
+                %error,
+                "the connection that tells of other nodes' commits is lost: until it is back, they are noticed by polling"
+            );
+        } else {
+            debug!(%error, failures = self.failures, "no connection that tells of other nodes' commits");
+        }
+    }
+
+    /// How long to wait before the next connection.
+    pub(super) fn pause(&mut self) -> Duration {
+        if self.failures == 0 { Duration::ZERO } else { self.backoff.pause() }
+    }
+
+    /// A connection has worked for [`LONGEST_PAUSE`]. One that was made and failed before that does not count: it
+    /// would be made anew without end, after the shortest pause.
+    pub(super) fn held(&mut self) {
+        if self.failures >= 2 {
+            info!(failures = self.failures, "the connection that tells of other nodes' commits is back");
+        }
+        self.failures = 0;
+        self.backoff.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::unavailable;
+
+    #[test]
+    fn only_a_connection_that_held_makes_the_pauses_short_again() {
+        let mut link = Link::new();
+        assert_eq!(link.pause(), Duration::ZERO, "the first connection is made at once");
+        for _ in 0..20 {
+            link.failed(&unavailable("gone"));
+            link.pause();
+        }
+        link.failed(&unavailable("gone"));
+        assert!(link.pause() >= LONGEST_PAUSE / 2);
+        link.held();
+        assert_eq!(link.pause(), Duration::ZERO);
+        link.failed(&unavailable("gone"));
+        assert!(link.pause() <= FIRST_PAUSE);
+    }
+}
