@@ -59,7 +59,7 @@ impl<'a, 'e> Append<'a, 'e> {
 
     /// The whole transaction. After an error the session may be inside of it.
     pub(crate) async fn transact(&self, session: &Session) -> Result<Appended> {
-        session.heed_warnings();
+        session.forget_warnings();
         let mut known = self.begin(session).await?;
         let names = || self.given.iter().map(EventRef::topic);
         let is_known = |name: &str| known.topics.contains_key(name);

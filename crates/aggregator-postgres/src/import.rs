@@ -54,7 +54,7 @@ impl<'a> Importing<'a> {
     /// The whole transaction: what became of the rows, and the partition's last offset. After an error the
     /// session may be inside of it.
     pub(crate) async fn transact(&self, session: &Session) -> Result<(Imported, u64)> {
-        session.heed_warnings();
+        session.forget_warnings();
         let known = self.begin(session).await?;
         let is_known = |name: &str| known.topics.contains_key(name);
         check_topics(session, self.options.max_topics, || self.import.topic_names(), is_known).await?;

@@ -22,7 +22,7 @@ pub(crate) async fn purge_slice(
 ) -> Result<u64> {
     let statements = session.statements.append();
     let partition = &i32::from(partition);
-    session.heed_warnings();
+    session.forget_warnings();
     let ((), _, topics) = pipelined3(
         session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
         session.query(&statements.lock, &[partition]),

@@ -261,8 +261,8 @@ impl Session {
         Ok(self.client.batch_execute(sql).await?)
     }
 
-    /// Forgets earlier warnings.
-    pub(crate) fn heed_warnings(&self) {
+    /// Forgets what the server warned of until now, so that [`Self::check_warnings`] judges the next commit alone.
+    pub(crate) fn forget_warnings(&self) {
         self.warned.store(false, Ordering::SeqCst);
     }
 

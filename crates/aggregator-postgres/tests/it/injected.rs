@@ -1,9 +1,11 @@
 //! Errors that a healthy server does not have on demand: a trigger of the test's schema raises them.
 
 use aggregator_core::Outcome::{Duplicate, Stored};
-use aggregator_core::{AttemptId, DedupStore, Import, Partition, StoreError};
+use aggregator_core::{AttemptId, DedupStore, DedupStoreExt, Import, Partition, StoreError};
+use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 
+use crate::proxy::Proxy;
 use crate::support::{append, assert_complete, events, open, options, stored};
 
 /// Raises `code` at the first `times` changes of a table; sequences count what is undone, too. `when` is empty, or
@@ -79,4 +81,19 @@ fn what_cannot_be_helped_is_told_and_over_when_its_cause_is() {
             assert_complete(&store, 5);
         }
     }
+}
+
+#[test]
+fn a_warning_of_an_earlier_call_casts_no_doubt_on_a_commit() {
+    let Some(server) = TestServer::shared() else { return };
+    let (proxy, options) = (Proxy::new(server), PostgresOptions { append_connections: 1, ..options() });
+    let store = open(&proxy.url(), &options);
+    append(&store, &events("t", 0..1));
+    // The commit fails and ends its transaction. The ROLLBACK that follows is warned of: there is none.
+    raise(server, &options.schema, "53100", 1, "DEFERRABLE INITIALLY DEFERRED");
+    assert!(matches!(store.append_one(&events("t", 1..2)[0]), Err(StoreError::NoSpace { .. })));
+    let before = proxy.commits();
+    append(&store, &events("t", 1..2));
+    assert_eq!(proxy.commits() - before, 1, "a commit that was doubted is made again");
+    assert_complete(&store, 2);
 }

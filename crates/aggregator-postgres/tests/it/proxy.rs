@@ -37,6 +37,7 @@ struct State {
     cuts: AtomicU32,
     /// How many times somebody has connected, whether or not the server was there.
     connections: AtomicU32,
+    commits: AtomicU32,
 }
 
 /// A simple query of this text, as it is sent.
@@ -55,6 +56,7 @@ impl Proxy {
             left: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            commits: AtomicU32::new(0),
         });
         // They end with the process.
         let of_thread = Arc::clone(&state);
@@ -94,6 +96,11 @@ impl Proxy {
     /// How many connections were opened to the proxy. One to a server that is away counts too.
     pub(crate) fn connections(&self) -> u32 {
         self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many commits were sent.
+    pub(crate) fn commits(&self) -> u32 {
+        self.state.commits.load(Ordering::SeqCst)
     }
 }
 
@@ -154,6 +161,9 @@ fn requests(state: &State, swallow: &AtomicBool, mut client: impl Client, mut se
     while let Ok(length @ 1..) = client.read(&mut buffer) {
         pending.extend_from_slice(&buffer[..length]);
         let commit = pending.windows(COMMIT.len()).position(|window| window == COMMIT);
+        if commit.is_some() {
+            state.commits.fetch_add(1, Ordering::SeqCst);
+        }
         let cut = commit.and_then(|at| state.next().map(|cut| (at, cut)));
         if let Some((at, cut)) = cut {
             let end = if matches!(cut, Cut::BeforeCommit | Cut::Silence) { at } else { at + COMMIT.len() };
