@@ -2,9 +2,10 @@
 
 use aggregator_core::event::digest;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::fault::{Failure, Result, get, get_u64, signed};
-use crate::pipeline::pipelined3;
+use crate::pipeline::{pipelined, pipelined3};
 use crate::session::Session;
 
 /// The most events of one transaction, so that appends get their turn.
@@ -29,14 +30,23 @@ pub(crate) async fn purge_slice(
         session.query(&statements.purgeable, &[partition, &topic]),
     )
     .await?;
-    let Some(topic) = topics.first() else { return nothing(session).await };
+    let Some(topic) = topics.first() else {
+        session.run("ROLLBACK").await?;
+        return Ok(0);
+    };
     let (id, last_seq, purged_seq) = (get::<i64>(topic, 0)?, get_u64(topic, 1)?, get_u64(topic, 2)?);
     // Seqs are dense, so the bound says how many rows there are to find.
     let count = through_seq.min(last_seq).saturating_sub(purged_seq).min(SLICE);
-    if count == 0 {
-        return nothing(session).await;
-    }
     let after = get::<i64>(topic, 3)?;
+    if count == 0 {
+        // An earlier try may have purged the last slice and lost its answer. A commit that writes waits for the disk
+        // and the standbys, as that one should have.
+        let parameters: [&(dyn ToSql + Sync); 4] = [partition, &id, &signed(purged_seq), &after];
+        let written = session.execute(&statements.purge_topic, &parameters);
+        pipelined(written, session.run("COMMIT")).await?;
+        session.check_warnings()?;
+        return Ok(0);
+    }
     let oldest = session.query(&statements.oldest, &[partition, &id, &after, &signed(count)]).await?;
     let offsets = slice(&oldest, purged_seq, count)?;
     let payloads = session.query(&statements.payloads, &[partition, &offsets]).await?;
@@ -58,11 +68,6 @@ pub(crate) async fn purge_slice(
     session.check_warnings()?;
     debug_assert_eq!(changed, purged);
     Ok(purged)
-}
-
-async fn nothing(session: &Session) -> Result<u64> {
-    session.run("ROLLBACK").await?;
-    Ok(0)
 }
 
 /// The offsets of the first of these events, as many as fit.

@@ -201,7 +201,8 @@ statements! {
                     last_processed_at = excluded.last_processed_at, topics = p.topics + excluded.topics,
                     stored = p.stored + excluded.stored, duplicates = p.duplicates + excluded.duplicates,
                     conflicts = p.conflicts + excluded.conflicts",
-        // A write, so that the commit waits for the disk and the standbys as the first one should have.
+        // A write, so that the commit waits for the disk and the standbys as the first one should have. On PostgreSQL
+        // the lock of the partition's row is one already; other engines keep locks out of their logs.
         touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = ANY($1) AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
                             SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT $3))",

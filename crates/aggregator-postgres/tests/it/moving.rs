@@ -1,13 +1,15 @@
 //! Imports under what happens to databases, and what they leave for the other calls.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
 use aggregator_core::event::digest;
 use aggregator_core::{
-    AttemptId, CheckedRecord, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported, Kept,
-    KeptEvent, MemoryStore, Partition, Partitions, Query, Record, RowLimit, Scope, StoreError, Timestamp,
-    Topic,
+    AttemptId, CheckedRecord, Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported,
+    Kept, KeptEvent, MemoryStore, Partition, Partitions, Query, Record, RowLimit, Scope, StoreError,
+    Timestamp, Topic,
 };
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -208,6 +210,36 @@ fn the_time_of_imported_rows_does_not_forget_attempts() {
     import(&store, &[ahead.check().unwrap()]).unwrap();
     assert_eq!(append(&store, &events("t", 3..4))[0].processed_at, far, "times do not go back");
     assert_eq!(store.append(Partition(0), id, &views).unwrap(), first);
+}
+
+/// Their age is that of the server's clock. By the partition's time, which the import took a century ahead, they would
+/// be kept for a century.
+#[test]
+fn attempts_after_an_import_from_the_future_are_forgotten_as_others_are() {
+    let Some(server) = TestServer::shared() else { return };
+    const HOUR: i64 = 3_600_000_000;
+    let now = Arc::new(AtomicI64::new(1_800_000_000_000_000));
+    let told = Arc::clone(&now);
+    let clock: Clock = Arc::new(move || Timestamp::from_micros(told.load(Ordering::SeqCst)));
+    let options = PostgresOptions { clock: Some(clock), ..options() };
+    let store = open(&server.url(), &options);
+    let far = Timestamp::from_micros(now.load(Ordering::SeqCst) + 100 * 365 * 24 * HOUR);
+    let ahead = Record { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
+    import(&store, &[ahead.check().unwrap()]).unwrap();
+    // One append in 16 forgets what is old, by its attempt's id.
+    let lazy = || std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 != 0).unwrap();
+    let forgetting = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 == 0).unwrap();
+    let append = |attempt, id| {
+        let batch = events("t", id..=id);
+        store.append(Partition(0), attempt, &batch.iter().map(Event::view).collect::<Vec<_>>()).unwrap()
+    };
+    for id in 0..3 {
+        append(lazy(), id);
+    }
+    now.fetch_add(HOUR, Ordering::SeqCst);
+    assert_eq!(append(forgetting, 3)[0].processed_at, far, "the partition's time is still ahead");
+    let kept = server.sql(&format!("SELECT count(*) FROM {}.appends", options.schema));
+    assert_eq!(kept, "1", "that of the last append alone");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Synchronous standbys, and what a fail-over keeps.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use aggregator_core::{DedupStore, DedupStoreExt, Durability, StoreError};
+use aggregator_core::{Clock, DedupStore, DedupStoreExt, Durability, StoreError, Timestamp, Topic};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -103,4 +105,73 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
         matches!(error, StoreError::Unavailable { .. }) && error.to_string().contains("standby"),
         "{error}"
     );
+}
+
+/// Runs a call that writes while the standby is frozen. Its wait for the standby is cut short: the transaction is
+/// committed then, but on the primary alone, and the call has to try again. The standby goes on once that waits, too.
+fn with_a_wait_cut_short<T: Send>(
+    primary: &TestServer,
+    standby: &mut TestServer,
+    call: impl FnOnce() -> T + Send,
+) -> T {
+    standby.freeze();
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(call);
+        let waiting = || primary.sql("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+        await_that("the call waits for the standby", || !waiting().is_empty());
+        let first = waiting();
+        primary.sql(&format!("SELECT pg_cancel_backend({first})"));
+        await_that("it waits again", || calling.is_finished() || !["", &first].contains(&waiting().as_str()));
+        assert!(!calling.is_finished(), "it was acknowledged without the standby");
+        standby.thaw();
+        calling.join().unwrap()
+    })
+}
+
+/// With nothing but the standby to end a wait.
+fn patient() -> PostgresOptions {
+    let long = Duration::from_secs(60);
+    PostgresOptions {
+        require_sync_standby: true,
+        deadline: long,
+        statement_timeout: long,
+        lock_timeout: long,
+        ..options()
+    }
+}
+
+#[test]
+fn a_repeat_of_an_attempt_writes_and_waits_for_the_standby_itself() {
+    let Some(primary) = TestServer::start(&[]) else { return };
+    let mut standby = primary.standby(&[]);
+    synchronous(&primary, "*");
+    let options = PostgresOptions { clock: Some(ticking_clock()), ..patient() };
+    let store = open(&primary.url(), &options);
+    append(&store, &events("t", 0..1));
+    let receipts = with_a_wait_cut_short(&primary, &mut standby, || append(&store, &events("t", 1..3)));
+    assert_eq!(stored(&receipts), 2);
+    // The row of the attempt is what the repeat writes: the attempt is kept for longer.
+    let newest = primary.sql(&format!("SELECT max(at) FROM {}.appends", options.schema));
+    let newest: i64 = newest.parse().unwrap();
+    assert!(newest > receipts[0].processed_at.as_micros(), "the repeat wrote nothing");
+    assert_complete(&store, 3);
+}
+
+#[test]
+fn a_purge_that_finds_its_work_done_waits_for_the_standby_itself() {
+    let Some(primary) = TestServer::start(&[]) else { return };
+    let mut standby = primary.standby(&[]);
+    synchronous(&primary, "*");
+    let store = open(&primary.url(), &patient());
+    append(&store, &events("t", 0..5));
+    let topic = Topic::new("t").unwrap();
+    with_a_wait_cut_short(&primary, &mut standby, || store.purge(&topic, 3).unwrap());
+    assert_eq!(store.topics(None, 1).unwrap()[0].purged_seq, 3);
+    assert_eq!(store.purge(&Topic::new("unknown").unwrap(), 3).unwrap(), 0);
+}
+
+/// A second passes each time it is asked.
+fn ticking_clock() -> Clock {
+    let seconds = AtomicI64::new(1_800_000_000);
+    Arc::new(move || Timestamp::from_micros(seconds.fetch_add(1, Ordering::SeqCst) * 1_000_000))
 }
