@@ -44,8 +44,10 @@ impl TestServer {
     /// # Panics
     /// If it cannot be started.
     pub fn shared() -> Option<&'static Self> {
-        static SHARED: OnceLock<Option<TestServer>> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&[])).as_ref()
+        static SHARED: OnceLock<TestServer> = OnceLock::new();
+        // Asked by every test, so that each one that is skipped says so.
+        let programs = programs_or_skip()?;
+        Some(SHARED.get_or_init(|| Self::start_with(programs, &[])))
     }
 
     /// A server of one's own with these settings besides; `None` as for [`Self::shared`].
@@ -53,13 +55,17 @@ impl TestServer {
     /// # Panics
     /// If it cannot be started.
     pub fn start(settings: &[&str]) -> Option<Self> {
-        let mut server = Self::prepare(settings)?;
+        Some(Self::start_with(programs_or_skip()?, settings))
+    }
+
+    fn start_with(programs: PathBuf, settings: &[&str]) -> Self {
+        let mut server = Self::prepare(programs, settings);
         let data = server.directory.join("data");
         let mut initdb = server.program("initdb");
         initdb.arg("-D").arg(&data).args(["-U", "aggregator", "-A", "trust", "-E", "UTF8"]);
         run(initdb.args(["--locale", "C", "--no-sync"]));
         server.launch();
-        Some(server)
+        server
     }
 
     /// A standby of `self` with these settings besides.
@@ -67,7 +73,7 @@ impl TestServer {
     /// # Panics
     /// If it cannot be started.
     pub fn standby(&self, settings: &[&str]) -> Self {
-        let mut standby = Self::prepare(settings).unwrap();
+        let mut standby = Self::prepare(self.programs.clone(), settings);
         let mut copy = standby.program("pg_basebackup");
         copy.arg("-D").arg(standby.directory.join("data")).arg("-h").arg(&self.directory);
         run(copy.args(["-U", "aggregator", "-X", "stream", "-c", "fast", "-R", "--no-sync"]));
@@ -75,14 +81,7 @@ impl TestServer {
         standby
     }
 
-    fn prepare(settings: &[&str]) -> Option<Self> {
-        let Some(programs) = programs() else {
-            let required = std::env::var("AGGREGATOR_REQUIRE_POSTGRES").is_ok_and(|value| value == "1");
-            assert!(!required, "no PostgreSQL is installed, and AGGREGATOR_REQUIRE_POSTGRES is 1");
-            // Past the capture of tests that pass.
-            let _ = writeln!(std::io::stderr(), "skipped: no PostgreSQL is installed");
-            return None;
-        };
+    fn prepare(programs: PathBuf, settings: &[&str]) -> Self {
         let owned = tempfile::Builder::new().prefix("pg-").tempdir().unwrap();
         let directory = owned.path().to_owned();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
@@ -90,7 +89,7 @@ impl TestServer {
             chown(&directory, Some(NOBODY.2), Some(NOBODY.2)).unwrap();
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Some(Self { programs, directory, settings, running: None, frozen: false, _owned: Some(owned) })
+        Self { programs, directory, settings, running: None, frozen: false, _owned: Some(owned) }
     }
 
     /// The directory of its socket.
@@ -284,6 +283,15 @@ fn children(parent: u32) -> Vec<u32> {
 
 /// Names the directory with a directory per version, where it is not the usual one.
 const VERSIONS: &str = "AGGREGATOR_POSTGRES_VERSIONS";
+
+/// Where PostgreSQL's programs are. Where there are none, the test is skipped.
+fn programs_or_skip() -> Option<PathBuf> {
+    let programs = programs();
+    if programs.is_none() {
+        test_skip::skip("no PostgreSQL is installed", "AGGREGATOR_REQUIRE_POSTGRES");
+    }
+    programs
+}
 
 /// Where PostgreSQL's programs are: those of the newest version.
 fn programs() -> Option<PathBuf> {

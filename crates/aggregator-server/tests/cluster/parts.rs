@@ -1,7 +1,7 @@
 //! The programs a cluster is made of: each a process that ends with this one, however this one ends.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -104,10 +104,7 @@ impl Balancer {
         let places = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(Into::into));
         let found = places.map(|place| place.join("haproxy")).find(|program| program.exists());
         if found.is_none() {
-            let required = std::env::var("AGGREGATOR_REQUIRE_HAPROXY").is_ok_and(|value| value == "1");
-            assert!(!required, "no HAProxy is installed, and AGGREGATOR_REQUIRE_HAPROXY is 1");
-            // Past the capture of tests that pass.
-            let _ = writeln!(std::io::stderr(), "skipped: no HAProxy is installed");
+            test_skip::skip("no HAProxy is installed", "AGGREGATOR_REQUIRE_HAPROXY");
         }
         found
     }
