@@ -5,6 +5,7 @@ mod ahead;
 mod backup;
 mod bit_rot;
 mod conformance;
+mod golden;
 mod index;
 mod limits;
 mod reads;

@@ -15,8 +15,12 @@ use crate::support::{append, await_that, events, open, options};
 fn last_heard(store: &PostgresStore) -> impl Fn() -> u64 {
     let last = Arc::new(AtomicU64::new(0));
     let heard = Arc::clone(&last);
-    let _listener = store.on_commit(Box::new(move |_, offset| heard.store(offset, Ordering::SeqCst)));
-    move || last.load(Ordering::SeqCst)
+    let listener = store.on_commit(Box::new(move |_, offset| heard.store(offset, Ordering::SeqCst)));
+    move || {
+        // It is heard of as long as somebody asks.
+        let _listener = &listener;
+        last.load(Ordering::SeqCst)
+    }
 }
 
 /// A role that owns the schema of these options and nothing else.

@@ -5,6 +5,7 @@ mod across;
 mod attempts;
 mod conformance;
 mod edges;
+mod golden;
 mod injected;
 mod limits;
 mod listener;

@@ -1,5 +1,6 @@
 //! `export` and `import` as programs: pipes, files, kills in the middle, damaged lines.
 
+mod golden;
 mod lab;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -7,10 +8,11 @@ mod postgres;
 use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use aggregator_core::{DedupStore as _, Event, Identity, Outcome, SqliteStore, Topic};
 
-use self::lab::{Lab, append, count, event, fail, of_file, run, succeed};
+use self::lab::{Lab, append, count, event, fail, of_file, run, succeed, told};
 use crate::support::Process;
 
 #[test]
@@ -23,7 +25,7 @@ fn a_store_moves_through_a_pipe() {
     let mut import = Process::command(&["import", "--store", &target, "--in", "-", "--batch-rows", "70"]);
     let imported = import.stdin(export.stdout.take().unwrap()).output().unwrap();
     assert!(imported.status.success() && export.wait().unwrap().success());
-    let message = String::from_utf8(imported.stderr).unwrap();
+    let message = told(imported.stderr);
     // Behind lines about its progress, if it took long.
     assert!(message.contains("imported 3000 rows, 0 were there already"), "{message}");
     lab.assert_moved("target.db");
@@ -126,7 +128,9 @@ fn an_export_that_is_killed_goes_on_behind_its_last_checkpoint() {
         let mut export =
             lab.export("export", &["--checkpoint-rows", "100"]).stderr(Stdio::null()).spawn().unwrap();
         let grown = || fs::metadata(&path).map_or(0, |file| file.len()) > before + 50_000;
-        while !grown() && export.try_wait().unwrap().is_none() {}
+        while !grown() && export.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         export.kill().unwrap();
         if export.wait().unwrap().success() {
             fs::remove_file(&path).unwrap();

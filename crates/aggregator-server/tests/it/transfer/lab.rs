@@ -107,7 +107,15 @@ pub(super) fn count(path: &Path) -> usize {
 pub(super) fn run(mut command: Command) -> (i32, String) {
     let Output { status, stderr, .. } = command.stdin(Stdio::null()).output().unwrap();
     // What a signal ended has no code.
-    (status.code().unwrap_or(-1), String::from_utf8(stderr).unwrap())
+    (status.code().unwrap_or(-1), told(stderr))
+}
+
+/// What a program said on standard error, but for how far it was: that is said once a second, and so by a slow machine
+/// only.
+pub(super) fn told(stderr: Vec<u8>) -> String {
+    let text = String::from_utf8(stderr).unwrap();
+    let is_progress = |line: &str| ["import: ", "export: "].iter().any(|doing| line.starts_with(doing));
+    text.split_inclusive('\n').filter(|line| !is_progress(line)).collect()
 }
 
 pub(super) fn succeed(command: Command) -> String {

@@ -1,0 +1,78 @@
+//! The tables of every version there has been, as `tests/golden/README.md` says. They hold what the golden stores of
+//! the core hold.
+
+#[path = "../../../aggregator-core/tests/golden/contents.rs"]
+mod contents;
+
+use aggregator_core::store::Rows;
+use aggregator_core::{
+    DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, Record, StoreStats, TopicInfo,
+};
+use aggregator_postgres::PostgresOptions;
+use aggregator_postgres::test_server::TestServer;
+
+use crate::support::open;
+
+/// All that a store keeps and counts, but for its size. The order between topics is each backend's own.
+fn contents_of(store: &dyn DedupStore) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
+    let mut rows = Rows::of(store);
+    let mut rows: Vec<_> = std::iter::from_fn(|| rows.next().unwrap()).collect();
+    rows.sort_by(|a, b| a.topic.cmp(&b.topic));
+    (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
+}
+
+/// As the dumps have it.
+fn in_schema(schema: &str) -> PostgresOptions {
+    PostgresOptions { schema: schema.to_owned(), ..PostgresOptions::default() }
+}
+
+#[test]
+fn tables_of_version_1_are_opened_with_all_they_held() {
+    let Some(server) = TestServer::shared() else { return };
+    server.sql(include_str!("../golden/version-1.sql"));
+    let store = open(&server.url(), &in_schema("version_1"));
+    let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
+    contents::fill(&expected);
+    assert_eq!(contents_of(&store), contents_of(&expected));
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+
+    let outcomes = |events: &[Event]| -> Vec<_> {
+        let receipts = store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        receipts.iter().map(|receipt| receipt.outcome).collect()
+    };
+    let events = contents::events();
+    assert_eq!(outcomes(&events), vec![Outcome::Duplicate; events.len()]);
+    let conflicts: Vec<_> = events.iter().map(contents::conflicting).collect();
+    assert_eq!(outcomes(&conflicts), vec![Outcome::Conflict; events.len()]);
+    assert_eq!(outcomes(&[Event::new("legacy", "old-3").unwrap()]), [Outcome::Duplicate]);
+    assert_eq!(outcomes(&[Event::new("legacy", "new").unwrap()]), [Outcome::Stored]);
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
+/// Not a test: it dumps the golden tables of the version this program has to the path in `GOLDEN_TABLES`.
+#[test]
+#[ignore = "writes golden tables; tests/golden/README.md says when"]
+fn make_golden_tables() {
+    let server = TestServer::shared().unwrap();
+    let schema = std::env::var("GOLDEN_SCHEMA").unwrap();
+    let clock = Some(contents::clock());
+    let options = PostgresOptions { partitions: Some(Partitions::ONE), clock, ..in_schema(&schema) };
+    contents::fill(&open(&server.url(), &options));
+    let mut dump = std::process::Command::new("pg_dump");
+    dump.args([
+        "--inserts",
+        "--no-owner",
+        "--no-privileges",
+        "--username",
+        "aggregator",
+        "--schema",
+        &schema,
+    ]);
+    let dump = dump.arg("--host").arg(server.directory()).arg("postgres").output().unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    let dump = String::from_utf8(dump.stdout).unwrap();
+    // Without comments, and without commands of psql, which the tests do not send.
+    let is_sql = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
+    let dump: Vec<_> = dump.lines().filter(is_sql).collect();
+    std::fs::write(std::env::var("GOLDEN_TABLES").unwrap(), dump.join("\n") + "\n").unwrap();
+}
