@@ -1,14 +1,18 @@
 //! Receipts stay true when a commit's answer is lost.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
-use aggregator_core::{AttemptId, DedupStore, Event, Partition, Receipt, StoreError};
+use aggregator_core::{AttemptId, Clock, DedupStore, Event, Partition, Receipt, StoreError, Timestamp};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use crate::proxy::{Cut, Proxy};
-use crate::support::{append, assert_complete, events, open, options, outcomes, publish_all, stored};
+use crate::support::{
+    append, assert_complete, await_some, await_that, events, open, options, outcomes, publish_all, stored,
+};
 
 fn views(events: &[Event]) -> Vec<aggregator_core::EventRef<'_>> {
     events.iter().map(Event::view).collect()
@@ -58,19 +62,28 @@ fn a_commit_that_is_cut_off_again_and_again_is_told_as_stored_in_the_end() {
 fn a_commit_whose_outcome_cannot_be_learned_in_time_is_unavailable() {
     let Some(server) = TestServer::shared() else { return };
     let proxy = Proxy::new(server);
-    let options = PostgresOptions { deadline: Duration::from_millis(400), ..options() };
-    let store = open(&proxy.url(), &options);
-    append(&store, &events("t", 0..1));
-    proxy.cut(Cut::BeforeAnswer, 1_000);
-    let started = Instant::now();
+    let options = options();
+    let patient = open(&server.url(), &options);
+    append(&patient, &events("t", 0..1));
+    let hasty = PostgresOptions { deadline: Duration::from_millis(400), ..options };
+    let url = proxy.url().parse().unwrap();
+    let store = await_some("opened in time", || PostgresStore::open_with(&url, hasty.clone()).ok());
     let one = events("t", 1..2);
-    let error = attempt(&store, AttemptId::new(), &one).unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // On a slow machine the deadline may be over before anything was committed.
+    await_that("a commit is cut off", || {
+        let before = proxy.cuts();
+        proxy.cut(Cut::BeforeAnswer, 1_000);
+        let error = attempt(&store, AttemptId::new(), &one).unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        let cuts = proxy.cuts() - before;
+        // Within the deadline there is time for eight pauses. Without it there would be as many as there are cuts.
+        assert!(cuts < 20, "{cuts} tries within {:?}", hasty.deadline);
+        cuts > 0
+    });
     proxy.cut(Cut::BeforeAnswer, 0);
     // A new attempt is told the truth as far as it can be: somebody stored it.
-    assert_eq!(append(&store, &one)[0].outcome, Duplicate);
-    assert_complete(&store, 2);
+    assert_eq!(append(&patient, &one)[0].outcome, Duplicate);
+    assert_complete(&patient, 2);
 }
 
 #[test]
@@ -135,14 +148,20 @@ fn attempts_are_forgotten_after_a_while() {
 #[test]
 fn an_attempt_is_kept_for_as_long_as_it_may_be_tried() {
     let Some(server) = TestServer::shared() else { return };
-    let options = PostgresOptions { attempts_kept: Duration::ZERO, ..options() };
+    let seconds = Arc::new(AtomicI64::new(1_800_000_000));
+    let told = Arc::clone(&seconds);
+    let clock: Clock = Arc::new(move || Timestamp::from_micros(told.load(Ordering::SeqCst) * 1_000_000));
+    let deadline = Duration::from_secs(20);
+    let options =
+        PostgresOptions { attempts_kept: Duration::ZERO, deadline, clock: Some(clock), ..options() };
     let store = open(&server.url(), &options);
     let (id, batch) = (AttemptId::new(), events("t", 0..2));
     let first = attempt(&store, id, &batch).unwrap();
-    std::thread::sleep(Duration::from_millis(20));
-    for n in 2..100 {
-        append(&store, &events("t", n..=n));
-    }
+    // For twice the deadline.
+    seconds.fetch_add(39, Ordering::SeqCst);
+    // By one append in 16.
+    let forgetting = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 == 0).unwrap();
+    attempt(&store, forgetting, &events("t", 2..3)).unwrap();
     assert_eq!(attempt(&store, id, &batch).unwrap(), first);
 }
 
@@ -164,6 +183,8 @@ fn every_event_is_told_stored_once_while_commits_are_cut_off() {
     let options = options();
     let stores = [open(&proxy.url(), &options), open(&proxy.url(), &options)];
     let mut cuts = [Cut::BeforeAnswer, Cut::BeforeCommit, Cut::WithCommit].into_iter().cycle();
-    publish_all(&[&stores[0], &stores[1]], || proxy.cut(cuts.next().unwrap(), 1));
-    assert!(proxy.cuts() > 3, "{} cuts", proxy.cuts());
+    publish_all(&[&stores[0], &stores[1]], || {
+        proxy.cut(cuts.next().unwrap(), 1);
+        proxy.cuts() > 3
+    });
 }

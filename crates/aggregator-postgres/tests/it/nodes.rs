@@ -67,7 +67,7 @@ fn nodes_on_one_topic_store_everything_once_and_in_order() {
             }
         });
         let _stop = StopAtEnd(&stop);
-        publish_all(&[&nodes[0], &nodes[1], &nodes[2]], || {});
+        publish_all(&[&nodes[0], &nodes[1], &nodes[2]], || true);
     });
     for last in &heard {
         await_that("every node hears of the last commit", || last.last() == 600);
@@ -240,7 +240,10 @@ impl Drop for Node {
 #[test]
 fn a_node_that_is_stopped_lets_go_of_its_partition() {
     let Some(server) = TestServer::shared() else { return };
-    let options = options();
+    // Nothing but the end of the node's transaction ends the wait for the partition.
+    let long = Duration::from_secs(120);
+    let options =
+        PostgresOptions { lock_timeout: long, statement_timeout: long, deadline: long, ..options() };
     let store = open(&server.url(), &options);
     let mut node = std::process::Command::new(std::env::current_exe().unwrap());
     // Should it fail, its report is among what this test writes.
@@ -253,9 +256,7 @@ fn a_node_that_is_stopped_lets_go_of_its_partition() {
         assert_eq!(node.0.try_wait().unwrap(), None, "it ended before it was stopped");
         std::fs::read_to_string(&stat).unwrap().contains(") T ")
     });
-    let started = std::time::Instant::now();
     append(&store, &events("t", 3..4));
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     // It goes on where it was, is told that its transaction is gone, and tries again.
     signal("CONT", node.0.id());
     assert!(node.0.wait().unwrap().success());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aggregator_core::store::conformance::Options;
@@ -76,29 +76,45 @@ pub(crate) fn stored(receipts: &[Receipt]) -> usize {
 
 /// Waits until `done`, for a while.
 pub(crate) fn await_that(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < until, "{what}: not within 30 s");
+    await_some(what, || done().then_some(()));
+}
+
+/// Waits until there is something, for a while.
+pub(crate) fn await_some<T>(what: &str, mut something: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(something) = something() {
+            return something;
+        }
+        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Nothing here takes nearly as long; what does is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many events publishers send in [`publish_all`].
 pub(crate) const PUBLISHED: u32 = 600;
 
 /// Publishers, one per store given, that all send the same events in batches, and send a batch again when they are
-/// told to try later. Every event has to be told `stored` exactly once, to whomever.
-pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() + Send) {
+/// told to try later. Every event has to be told `stored` exactly once, to whomever. `disturb` is called all the while;
+/// it says whether it has disturbed enough, and until then publishers repeat what they have sent.
+pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() -> bool + Send) {
     const BATCH: u32 = 10;
+    let (mut was_enough, enough) = (false, AtomicBool::new(false));
     let told = Mutex::new(Vec::new());
     let left = AtomicU32::new(u32::try_from(stores.len()).unwrap());
     std::thread::scope(|scope| {
         for (publisher, store) in (0..).zip(stores) {
-            let (told, left) = (&told, &left);
+            let (told, left, enough) = (&told, &left, &enough);
             scope.spawn(move || {
                 let _done = Countdown(left);
-                for batch in 0..PUBLISHED / BATCH {
-                    let first = batch * BATCH + publisher * PUBLISHED / 3;
+                for batch in 0.. {
+                    if batch >= PUBLISHED / BATCH && enough.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let first = batch % (PUBLISHED / BATCH) * BATCH + publisher * PUBLISHED / 3;
                     let events = events("t", (first..first + BATCH).map(|id| id % PUBLISHED));
                     let views: Vec<_> = events.iter().map(Event::view).collect();
                     // Long enough that something gets in between.
@@ -115,12 +131,15 @@ pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() +
                 }
             });
         }
+        let until = Instant::now() + PATIENCE;
         while left.load(Ordering::SeqCst) > 0 {
-            disturb();
+            was_enough |= disturb();
+            enough.store(was_enough || Instant::now() > until, Ordering::SeqCst);
             // Long enough that something gets through.
             std::thread::sleep(Duration::from_millis(150));
         }
     });
+    assert!(was_enough, "not disturbed enough within {PATIENCE:?}");
     let told = told.into_inner().unwrap();
     assert_eq!(told.len(), PUBLISHED as usize, "events told `stored`");
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), PUBLISHED as usize, "of which different");

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Server, event, events};
+use crate::support::{Server, event, events, until};
 
 async fn server() -> (Arc<FaultyStore>, Server) {
     let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
@@ -245,9 +245,11 @@ async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
     let (client, url) = (server.client.clone(), server.url.clone());
     let stopping = server.begin_stop();
     // The port is closed, and connections that were idle end.
-    while client.get(format!("{url}/readyz")).send().await.is_ok_and(|response| response.status() == 200) {
-        tokio::task::yield_now().await;
-    }
+    until("it takes no more", async || {
+        let answer = client.get(format!("{url}/readyz")).send().await;
+        !answer.is_ok_and(|response| response.status() == 200)
+    })
+    .await;
     faulty.release();
     assert_eq!(waiting.await.unwrap(), 202);
     stopping.await.unwrap().unwrap();

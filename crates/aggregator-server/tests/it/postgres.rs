@@ -1,5 +1,6 @@
 //! Several servers over one PostgreSQL.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::stats::share;
-use crate::support::{Process, Server, event, events};
+use crate::support::{Process, Server, event, events, until};
 
 async fn publish(server: &Process, body: &Value) -> Value {
     let request = Client::new().post(format!("{}/publish", server.url)).json(body);
@@ -76,7 +77,8 @@ async fn a_partition_that_somebody_holds_soon_holds_up_no_other() {
     let Some(postgres) = TestServer::start(&[]) else { return };
     let options = PostgresOptions {
         partitions: Partitions::new(4),
-        lock_timeout: Duration::from_secs(3),
+        // Long enough for the others to be stored meanwhile, on any machine.
+        lock_timeout: Duration::from_secs(8),
         ..PostgresOptions::default()
     };
     let store = PostgresStore::open_with(&postgres.url().parse().unwrap(), options).unwrap();
@@ -97,16 +99,60 @@ async fn a_partition_that_somebody_holds_soon_holds_up_no_other() {
     // One keeps it busy, and the others are stored meanwhile.
     let held = server.publish_later("/publish", &event(&topics[2], 2));
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-    while client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("it waits for the partition", async || {
+        client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
     for topic in [&topics[0], &topics[1], &topics[3]] {
         assert_eq!(server.publish(&event(topic, 2)).await.outcomes(), ["stored"]);
     }
     assert!(!held.is_finished(), "it has not waited long enough to tell");
-    assert_eq!(held.await.unwrap(), 503);
     client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(held.await.unwrap(), 202);
     assert_eq!(server.publish(&all).await.status, 202);
-    assert_eq!(server.stats().await["unique_processed"], 4 + 4 + 3);
+    assert_eq!(server.stats().await["unique_processed"], 4 + 4 + 4);
     server.stop().await.unwrap();
+}
+
+/// The lines a node has logged.
+fn logged(log: &Path) -> Vec<String> {
+    std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// How many lines of the log have this text.
+fn lines_with(log: &Path, text: &str) -> usize {
+    logged(log).iter().filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_back() {
+    let Some(mut postgres) = TestServer::start(&[]) else { return };
+    let directory = tempfile::TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    let store = postgres.url();
+    let mut command = Process::command(&["--listen", "127.0.0.1:0", "--store", &store]);
+    command.args(["--log-format", "json", "--log", "info,aggregator_postgres=debug"]);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let node = Process::spawn(command);
+    assert_eq!(publish(&node, &events("t", 0..10)).await["stored"], 10);
+
+    for outage in 1..=2 {
+        // Each failed try is a line at debug, but for the second one, which is the warning.
+        let tries = || lines_with(&log, "no connection that tells of other nodes' commits");
+        let before = tries();
+        postgres.stop("INT");
+        until("it tries again and again", async || tries() >= before + 4).await;
+        postgres.launch();
+        let back = "the connection that tells of other nodes' commits is back";
+        until("it says that it is back", async || lines_with(&log, back) == outage).await;
+        let lines = logged(&log);
+        let of = |level: &str, text: &str| {
+            let level = format!("\"{level}\"");
+            lines.iter().filter(|line| line.contains(&level) && line.contains(text)).count()
+        };
+        let connection = "tells of other nodes' commits";
+        assert_eq!(of("WARN", connection), outage, "{lines:#?}");
+        assert_eq!(of("WARN", "noticed by polling"), outage, "{lines:#?}");
+        assert_eq!(of("INFO", connection), outage, "{lines:#?}");
+    }
 }

@@ -14,12 +14,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::signal;
 
 /// Nothing here takes nearly as long; what does is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What `doing` comes to.
 pub(crate) async fn in_time<T>(what: &str, doing: impl Future<Output = T>) -> T {
@@ -96,8 +98,7 @@ impl Server {
 
     /// Asks for the statistics until they are as they should be.
     pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) {
-        let asking = async { while !condition(&self.stats().await) {} };
-        in_time(what, asking).await;
+        until(what, async || condition(&self.stats().await)).await;
     }
 
     /// Asks the server to end, without waiting for it.
@@ -109,6 +110,16 @@ impl Server {
     pub(crate) async fn stop(self) -> Result<(), RunError> {
         self.begin_stop().await.unwrap()
     }
+}
+
+/// Waits for a condition. It is looked at now and then, so that looking does not keep the server from its work.
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            sleep(PAUSE).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "waited in vain: {what}");
 }
 
 /// A response with its JSON body.
@@ -188,7 +199,13 @@ impl Process {
     /// The same with any kind of store.
     pub(crate) fn start_with(store: &str, args: &[&str]) -> Self {
         let mut command = Self::command(&["--listen", "127.0.0.1:0", "--store", store]);
-        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.args(args).stderr(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts what `command` says and waits for its first line.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
         let address = first_line.split([' ', ',']).find(|word| word.starts_with("http://"));

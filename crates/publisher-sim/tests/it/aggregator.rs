@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteStore};
@@ -78,6 +79,8 @@ async fn a_full_queue_refuses_and_every_event_gets_through_all_the_same() {
         if answer["queue"]["refused"].as_u64().unwrap() >= 2 {
             break;
         }
+        assert!(!run.is_finished(), "the publisher ended before it was refused");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     faulty.release();
     let report = run.await.unwrap();
