@@ -194,6 +194,11 @@ impl PowerLoss {
         self.state().planned.push(Planned { fault, on, nth });
     }
 
+    /// Whether a planned fault has not come yet.
+    pub fn has_faults(&self) -> bool {
+        !self.state().planned.is_empty()
+    }
+
     /// Forgets the faults that have not come yet; says whether there were any.
     pub fn clear_faults(&self) -> bool {
         !std::mem::take(&mut self.state().planned).is_empty()

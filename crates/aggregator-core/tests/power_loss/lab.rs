@@ -1,5 +1,6 @@
 //! One experiment: a store, a workload, outages, and what is found after them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use sqlite_power_loss::{PowerLoss, Random};
 use tempfile::TempDir;
 
 use crate::ledger::{Ledger, Violation};
-use crate::workload::{Row, Step, Workload};
+use crate::workload::{Append, Row, Step, Workload};
 
 /// A disk, and an empty store to begin each experiment with.
 pub(crate) struct Lab {
@@ -220,9 +221,22 @@ impl Lab {
         ledger: &mut Ledger,
     ) -> Result<(), Stop> {
         let mut store = self.open(path, workload.checkpoint_bytes)?;
-        for step in &workload.steps[*at..] {
+        let mut looked_at = BTreeMap::new();
+        let first = *at;
+        for (number, step) in workload.steps.iter().enumerate().skip(first) {
+            for (of, mut batch) in workload.looked_at(number, first) {
+                store.prepare(&mut batch);
+                looked_at.insert(of, batch);
+            }
             match step {
-                Step::Append(batch) => append(&store, batch, ledger)?,
+                Step::Append(Append { events, .. }) => {
+                    let views: Vec<EventRef<'_>> = match looked_at.get(&number) {
+                        Some(batch) => batch.iter().collect(),
+                        None => events.iter().map(Event::view).collect(),
+                    };
+                    append(&store, events, &views, ledger)?;
+                }
+                Step::FullDisk(events) => self.append_to_a_full_disk(&store, events)?,
                 Step::Import(rows) => {
                     let records: Vec<_> = rows.iter().map(Row::record).collect();
                     let imported = store.import(Partition(0), Import::rows(&records));
@@ -250,6 +264,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Of which the ledger is told nothing, for there is nothing to tell.
+    fn append_to_a_full_disk(&self, store: &SqliteStore, events: &[Event]) -> Result<(), Stop> {
+        self.disk.set_full(true);
+        let result = store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>());
+        self.disk.set_full(false);
+        match result {
+            Err(StoreError::NoSpace { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(receipts) => Err(Stop::Broken(format!("a full disk took {receipts:?}"))),
+        }
+    }
+
     /// A copy is whole or not there.
     fn back_up(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Stop> {
         let directory = store.path().parent().unwrap();
@@ -269,7 +295,8 @@ impl Lab {
         let store = store.map_err(|error| format!("cannot be opened at the end: {error}"))?;
         let stored = ledger.acknowledged();
         let all: Vec<Event> = workload.events().into_iter().cloned().collect();
-        append(&store, &all, ledger).map_err(|stop| match stop {
+        let views: Vec<_> = all.iter().map(Event::view).collect();
+        append(&store, &all, &views, ledger).map_err(|stop| match stop {
             Stop::Broken(violation) => violation,
             Stop::Failed(error) => format!("the events cannot be sent again: {error}"),
         })?;
@@ -297,8 +324,12 @@ impl From<StoreError> for Stop {
     }
 }
 
-fn append(store: &SqliteStore, batch: &[Event], ledger: &mut Ledger) -> Result<(), Stop> {
-    let views: Vec<EventRef<'_>> = batch.iter().map(Event::view).collect();
-    let receipts = store.append_all(&views).inspect_err(|_| ledger.doubt(batch))?;
-    ledger.note(batch, &receipts).map_err(Stop::Broken)
+fn append(
+    store: &SqliteStore,
+    events: &[Event],
+    views: &[EventRef<'_>],
+    ledger: &mut Ledger,
+) -> Result<(), Stop> {
+    let receipts = store.append_all(views).inspect_err(|_| ledger.doubt(events))?;
+    ledger.note(events, &receipts).map_err(Stop::Broken)
 }

@@ -1,6 +1,9 @@
 //! What the store is asked to do while the power fails: steps that a seed brings back.
 
-use aggregator_core::{CheckedRecord, Event, Identity, Kept, KeptEvent, Record, Timestamp, Topic};
+use aggregator_core::event::RawEvent;
+use aggregator_core::{
+    Batch, BatchBuilder, CheckedRecord, Event, Identity, Kept, KeptEvent, Record, Timestamp, Topic,
+};
 use sqlite_power_loss::Random;
 
 pub(crate) const TOPICS: [&str; 3] = ["orders.created", "orders.paid", "stock"];
@@ -11,7 +14,9 @@ const IMPORTED: &str = "imported";
 const IDS: u64 = 80;
 
 pub(crate) enum Step {
-    Append(Vec<Event>),
+    Append(Append),
+    /// An append that has to fail, since the disk is full, and leaves nothing behind.
+    FullDisk(Vec<Event>),
     /// The next rows of a topic that gets no others.
     Import(Vec<Row>),
     /// Of half of what the topic holds by then.
@@ -19,6 +24,20 @@ pub(crate) enum Step {
     /// A clean restart.
     Reopen,
     Backup,
+}
+
+pub(crate) struct Append {
+    pub(crate) events: Vec<Event>,
+    /// How many steps before its turn the store looks at the batch ([`aggregator_core::DedupStore::prepare`]), if it does.
+    ahead: Option<usize>,
+}
+
+impl Append {
+    /// As many events as the store looks at ahead, and more, are looked at some steps ahead or not at all.
+    fn new(events: Vec<Event>, random: &mut Random) -> Self {
+        let ahead = usize::try_from(random.below(6)).unwrap();
+        Self { events, ahead: ahead.checked_sub(1) }
+    }
 }
 
 /// A row of another store.
@@ -80,9 +99,14 @@ impl Workload {
                     last_seq += 1 + random.below(8);
                     Step::Import((first..=last_seq).map(|seq| Row::new(seq, &mut random)).collect())
                 }
-                _ => Step::Append(batch(&mut random)),
+                _ => {
+                    let events = batch(&TOPICS, &mut random);
+                    Step::Append(Append::new(events, &mut random))
+                }
             })
             .collect();
+        let at = usize::try_from(random.below(steps.len() as u64)).unwrap();
+        steps.splice(at..at, failed_creation(&mut random));
         // Costs as many writes as all the rest, so one is enough, and not in every workload.
         if random.once_in(3) {
             steps.insert(12, Step::Backup);
@@ -93,26 +117,84 @@ impl Workload {
     /// Everything that is ever sent.
     pub(crate) fn events(&self) -> Vec<&Event> {
         let batches = self.steps.iter().map(|step| match step {
-            Step::Append(batch) => batch.iter().collect(),
+            Step::Append(append) => append.events.iter().collect(),
             Step::Import(rows) => rows.iter().map(|row| &row.event).collect(),
             _ => Vec::new(),
         });
         batches.flatten().collect()
     }
+
+    /// The batches that the store looks at just before this step, where `first` is the first one of its life, and the
+    /// steps that append them.
+    pub(crate) fn looked_at(&self, step: usize, first: usize) -> impl Iterator<Item = (usize, Batch)> {
+        self.steps.iter().enumerate().skip(step).filter_map(move |(of, append)| {
+            let Step::Append(Append { events, ahead: Some(ahead) }) = append else { return None };
+            (of.saturating_sub(*ahead).max(first) == step).then(|| (of, in_a_batch(events)))
+        })
+    }
 }
 
-fn batch(random: &mut Random) -> Vec<Event> {
+/// A disk that is full when two topics are created. Then one of them is created and takes the number that the
+/// other one would have had, while batches of both wait that were looked at before and in between.
+fn failed_creation(random: &mut Random) -> Vec<Step> {
+    let mut of = |topics: &[&str]| {
+        // One more than a batch must have to be looked at.
+        let mut events = batch(topics, random);
+        while events.len() <= 16 {
+            events.extend(batch(topics, random));
+        }
+        events
+    };
+    let (first, second, both) = (of(&["late.a"]), of(&["late.b"]), of(&["late.a", "late.b"]));
+    let append = |events, ahead| Step::Append(Append { events, ahead });
+    let ahead = usize::try_from(random.below(3)).unwrap();
+    let mut steps = vec![
+        Step::FullDisk(both.clone()),
+        append(second, None),
+        append(first, Some(ahead)),
+        append(both, Some(ahead)),
+    ];
+    if random.once_in(2) {
+        steps.swap(1, 2);
+    }
+    steps
+}
+
+/// As the body of a request brings them.
+pub(crate) fn in_a_batch(events: &[Event]) -> Batch {
+    let mut batch = BatchBuilder::new("".into(), Timestamp::from_micros(0)).unwrap();
+    for event in events.iter().map(Event::view) {
+        let raw = RawEvent {
+            topic: event.topic(),
+            event_id: event.event_id(),
+            timestamp: Some(event.timestamp()),
+            source: Some(event.source()),
+            payload: Some(serde_json::from_str(event.payload()).unwrap()),
+            sequence: event.sequence(),
+            scope: event.scope(),
+        };
+        batch.push(&raw).unwrap();
+    }
+    batch.finish()
+}
+
+fn batch(topics: &[&str], random: &mut Random) -> Vec<Event> {
     let mut batch: Vec<Event> = Vec::new();
-    for _ in 0..=random.below(12) {
-        let event =
-            if !batch.is_empty() && random.once_in(6) { pick(&batch, random).clone() } else { event(random) };
+    // One in four is as large as those that the store looks at ahead.
+    let most = if random.once_in(4) { 30 } else { 12 };
+    for _ in 0..=random.below(most) {
+        let event = if !batch.is_empty() && random.once_in(6) {
+            pick(&batch, random).clone()
+        } else {
+            event(topics, random)
+        };
         batch.push(event);
     }
     batch
 }
 
-fn event(random: &mut Random) -> Event {
-    let topic = *pick(&TOPICS, random);
+fn event(topics: &[&str], random: &mut Random) -> Event {
+    let topic = *pick(topics, random);
     let id = random.below(IDS);
     // One in eight comes with another payload than the others of its identity.
     let version = u64::from(random.once_in(8));
