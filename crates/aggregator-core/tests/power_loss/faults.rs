@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use aggregator_core::{DedupStore, DedupStoreExt, Event, EventRef, Receipt, SqliteStore, StoreError, Topic};
-use sqlite_power_loss::{Fault, FileKind};
+use aggregator_core::store::IndexOptions;
+use aggregator_core::{
+    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore,
+    StoreError, Topic,
+};
+use sqlite_power_loss::{Fault, FileKind, Random};
 
 use crate::lab::Lab;
 use crate::ledger::Ledger;
-use crate::workload::{Step, Workload, in_a_batch};
+use crate::workload::{IMPORTED, Row, Step, Workload, in_a_batch};
 
 /// Checkpoints after nearly every commit.
 const CHECKPOINT_BYTES: u32 = 32 << 10;
@@ -31,9 +35,22 @@ fn append_until_failure(
     batches: &[Vec<Event>],
     ledger: &mut Ledger,
 ) -> Option<(usize, StoreError)> {
+    append_while(store, batches, ledger, |_| {})
+}
+
+/// As [`append_until_failure`], with a look at each append that was acknowledged.
+fn append_while(
+    store: &SqliteStore,
+    batches: &[Vec<Event>],
+    ledger: &mut Ledger,
+    acknowledged: impl Fn(usize),
+) -> Option<(usize, StoreError)> {
     for (at, batch) in batches.iter().enumerate() {
         match append(store, batch) {
-            Ok(receipts) => ledger.note(batch, &receipts).unwrap(),
+            Ok(receipts) => {
+                acknowledged(at);
+                ledger.note(batch, &receipts).unwrap();
+            }
             Err(error) => {
                 ledger.doubt(batch);
                 return Some((at, error));
@@ -58,7 +75,9 @@ fn fail_each_sync(lab: &Lab, on: FileKind, then: impl Fn(&Path, &Ledger, &str)) 
         let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
         let mut ledger = Ledger::default();
         lab.disk.fail_nth(nth, on, Fault::SyncFails);
-        let failure = append_until_failure(&store, &batches, &mut ledger);
+        let failure = append_while(&store, &batches, &mut ledger, |at| {
+            assert!(lab.disk.has_faults(), "{when}, and append {at}, which it was for, is acknowledged");
+        });
         if let Some((at, error)) = failure {
             assert!(matches!(error, StoreError::Poisoned { .. }), "{when}: {error:?}");
             poisoned += 1;
@@ -96,6 +115,68 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
         });
         assert!(poisoned > 5, "{poisoned} syncs of the {on:?} failed an append");
     }
+}
+
+/// Whoever asks `store` for it: a sync that fails meanwhile fails it. `open` makes a store to ask on a fresh file.
+fn assert_no_failed_sync_is_kept_quiet(
+    lab: &Lab,
+    what: &str,
+    open: impl Fn(&Path) -> SqliteStore,
+    ask: impl Fn(&SqliteStore) -> Result<(), StoreError>,
+) {
+    for on in [FileKind::Log, FileKind::Database] {
+        let mut failed = 0;
+        for nth in 1.. {
+            let (_directory, path) = lab.empty_store();
+            let store = open(&path);
+            lab.disk.fail_nth(nth, on, Fault::SyncFails);
+            let done = ask(&store);
+            if lab.disk.clear_faults() {
+                done.unwrap_or_else(|error| panic!("{what}: {error}"));
+                break;
+            }
+            let error = done.expect_err(&format!("{what} was done, and sync {nth} of the {on:?} failed"));
+            assert!(matches!(error, StoreError::Poisoned { .. }), "{what}: {error:?}");
+            failed += 1;
+        }
+        assert!(failed > 0, "{what} syncs no {on:?}");
+    }
+}
+
+#[test]
+fn no_import_purge_or_merge_is_done_whose_sync_failed() {
+    let lab = Lab::new("failed-syncs-of-others");
+    let open = |path: &Path| lab.open(path, 1 << 10).unwrap();
+    let rows: Vec<_> = (1..=20).map(|seq| Row::new(seq, &mut Random::new(seq)).record()).collect();
+    assert_no_failed_sync_is_kept_quiet(&lab, "an import", open, |store| {
+        store.import(Partition(0), Import::rows(&rows)).map(drop)
+    });
+    let filled = |path: &Path| {
+        let store = open(path);
+        store.import(Partition(0), Import::rows(&rows)).unwrap();
+        store
+    };
+    assert_no_failed_sync_is_kept_quiet(&lab, "a purge", filled, |store| {
+        store.purge(&Topic::new(IMPORTED).unwrap(), 15).map(drop)
+    });
+
+    // More runs than this layout wants: the next append merges some of them first, in transactions of their own.
+    let crowded = |path: &Path| {
+        let fan_out = |fan_out| {
+            let options = lab.options(1 << 10);
+            let index = IndexOptions { fan_out, ..options.index };
+            SqliteStore::open_with(path, SqliteOptions { index, ..options }).unwrap()
+        };
+        let store = fan_out(16);
+        for n in 0..5 * 15 {
+            append(&store, &[Event::new("t", n.to_string()).unwrap()]).unwrap();
+        }
+        drop(store);
+        fan_out(2)
+    };
+    assert_no_failed_sync_is_kept_quiet(&lab, "an append behind merges", crowded, |store| {
+        append(store, &[Event::new("t", "the next").unwrap()]).map(drop)
+    });
 }
 
 /// Here it may also be told too late, of the last copy, or of none.
@@ -234,7 +315,11 @@ fn a_write_that_fails_loses_nothing_whichever_it_is() {
             let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
             let mut ledger = Ledger::default();
             lab.disk.fail_nth(nth, on, fault);
-            if let Some((at, error)) = append_until_failure(&store, batches, &mut ledger) {
+            let failure = append_while(&store, batches, &mut ledger, |at| {
+                let may_go_on = fault == Fault::ShortWrite && on == FileKind::Database;
+                assert!(may_go_on || lab.disk.has_faults(), "{when}, and append {at} is acknowledged");
+            });
+            if let Some((at, error)) = failure {
                 // A disk may have room again, but one that fails is not written to any more.
                 let full = matches!(error, StoreError::NoSpace { .. }) && fault == Fault::ShortWrite;
                 let failed = matches!(error, StoreError::Poisoned { .. }) && fault == Fault::WriteFails;

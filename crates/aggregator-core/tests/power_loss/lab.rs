@@ -93,9 +93,14 @@ impl Lab {
     }
 
     pub(crate) fn open(&self, path: &Path, checkpoint_bytes: u32) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open_with(path, self.options(checkpoint_bytes))
+    }
+
+    /// Of a store on the lab's disk.
+    pub(crate) fn options(&self, checkpoint_bytes: u32) -> SqliteOptions {
         let disk = Arc::clone(&self.disk);
         let now = AtomicI64::new(1_767_225_600_000_000);
-        let options = SqliteOptions {
+        SqliteOptions {
             readers: 1,
             checkpoint_bytes,
             // Flushed every few appends, and merged in several slices.
@@ -109,8 +114,7 @@ impl Lab {
                 ..TestHooks::default()
             },
             ..SqliteOptions::default()
-        };
-        SqliteStore::open_with(path, options)
+        }
     }
 
     /// Tries `cuts` cuts. Enough of them cover every operation of several workloads; fewer are spread

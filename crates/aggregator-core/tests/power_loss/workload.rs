@@ -8,7 +8,7 @@ use sqlite_power_loss::Random;
 
 pub(crate) const TOPICS: [&str; 3] = ["orders.created", "orders.paid", "stock"];
 
-const IMPORTED: &str = "imported";
+pub(crate) const IMPORTED: &str = "imported";
 
 /// Few enough that most batches repeat something.
 const IDS: u64 = 80;
@@ -48,7 +48,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(seq: u64, random: &mut Random) -> Self {
+    pub(crate) fn new(seq: u64, random: &mut Random) -> Self {
         let filler = "x".repeat(usize::try_from(random.below(300)).unwrap());
         let event = Event::new(IMPORTED, format!("row-{seq}")).unwrap();
         // Later than anything the store's own clock says, and than the row before.
