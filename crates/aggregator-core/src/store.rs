@@ -19,9 +19,9 @@ use ulid::Ulid;
 pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier};
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use memory::MemoryStore;
-pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 #[cfg(feature = "test-util")]
-pub use sqlite::{OnReadSteps, OnSync, TestHooks};
+pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
+pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::event::last_before;

@@ -42,7 +42,7 @@ use rusqlite::OpenFlags;
 use self::checkpoints::Checkpoints;
 use self::connector::Connector;
 #[cfg(feature = "test-util")]
-pub use self::connector::{OnReadSteps, OnSync, TestHooks};
+pub use self::connector::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 use self::fault::store_error;
 pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
@@ -173,6 +173,7 @@ impl SqliteStore {
             options.index,
             opened.index_reader,
             connector.in_step(),
+            connector.watch(),
         );
         let upkeep = upkeep.map_err(|error| StoreError::Unavailable {
             reason: "the thread that builds the dedup index cannot be started".into(),
@@ -184,6 +185,7 @@ impl SqliteStore {
             move || file.sync_data(),
             options.checkpoint_bytes / schema::PAGE_BYTES,
             connector.in_step(),
+            connector.watch(),
         );
         let checkpoints = checkpoints.map_err(|error| StoreError::Unavailable {
             reason: "the thread that copies the log cannot be started".into(),

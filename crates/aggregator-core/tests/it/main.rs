@@ -6,6 +6,7 @@ mod backup;
 mod bit_rot;
 mod conformance;
 mod golden;
+mod held;
 mod index;
 mod limits;
 mod reads;

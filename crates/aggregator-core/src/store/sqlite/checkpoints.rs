@@ -14,7 +14,7 @@ use std::io;
 use rusqlite::{Connection, ffi};
 
 use super::group::Failure;
-use super::helper::{Helper, Missing};
+use super::helper::{Helper, Missing, Watch};
 use crate::StoreError;
 use crate::fail_point::FailPoint;
 
@@ -54,8 +54,9 @@ impl Checkpoints {
         sync: impl Fn() -> io::Result<()> + Send + 'static,
         step: u32,
         in_step: bool,
+        watch: Watch,
     ) -> io::Result<Self> {
-        let copier = Helper::start("checkpoint", connection, move |connection, ()| {
+        let copier = Helper::start("checkpoint", connection, watch, move |connection, ()| {
             copy(connection)?;
             sync().map_err(|error| unsynced(&error))
         })?;
@@ -180,7 +181,8 @@ mod tests {
         let writer = connection(&directory);
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let fails = || Err(io::Error::from(io::ErrorKind::Other));
-        let mut checkpoints = Checkpoints::start(connection(&directory), fails, 1, true).unwrap();
+        let mut checkpoints =
+            Checkpoints::start(connection(&directory), fails, 1, true, Watch::default()).unwrap();
         let Err(Failure::Sqlite(error)) = checkpoints.between_commits(&writer) else {
             panic!("it is a failure of SQLite's kind");
         };
@@ -196,7 +198,7 @@ mod tests {
         let insert = |bytes: u32| writer.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         let reader = open();
         let step = 8;
-        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false).unwrap();
+        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, Watch::default()).unwrap();
         for _ in 0..3 {
             insert(100_000);
             // As long as somebody reads there, the log is not written over.

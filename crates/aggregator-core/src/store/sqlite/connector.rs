@@ -11,6 +11,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
+use super::helper::Watch;
 use super::index::FINGERPRINT_BITS;
 use crate::Deadline;
 
@@ -35,6 +36,9 @@ pub struct TestHooks {
     /// Called by every reader each time that SQLite has done some 200 further steps for it: to count the work of a
     /// read, or to make it slow. Finding one row takes some ten steps.
     pub on_read_steps: Option<OnReadSteps>,
+    /// Told what the threads beside the writer are about to do, on the thread that does it: whoever does not return
+    /// holds it there.
+    pub on_helper: Option<OnHelper>,
 }
 
 /// See [`TestHooks::on_sync`].
@@ -44,6 +48,21 @@ pub type OnSync = Arc<dyn Fn(&Path) + Send + Sync>;
 /// See [`TestHooks::on_read_steps`].
 #[cfg(feature = "test-util")]
 pub type OnReadSteps = Arc<dyn Fn() + Send + Sync>;
+
+/// See [`TestHooks::on_helper`].
+#[cfg(feature = "test-util")]
+pub type OnHelper = Arc<dyn Fn(HelperStep<'_>) + Send + Sync>;
+
+/// What is about to be done by a thread beside the writer, or for want of it. They are called `dedup-index` and
+/// `checkpoint`.
+#[cfg(feature = "test-util")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HelperStep<'a> {
+    /// The thread of this name begins a task.
+    Begin(&'a str),
+    /// The writer waits for the thread of this name, and nothing is appended meanwhile.
+    Wait(&'a str),
+}
 
 /// Makes connections as the options say.
 #[derive(Clone)]
@@ -115,6 +134,14 @@ impl Connector {
         return self.hooks.in_step;
         #[cfg(not(feature = "test-util"))]
         false
+    }
+
+    /// How the threads beside the writer are watched.
+    pub(super) fn watch(&self) -> Watch {
+        Watch {
+            #[cfg(feature = "test-util")]
+            on_step: self.hooks.on_helper.clone(),
+        }
     }
 
     /// How many bits of a fingerprint are used.

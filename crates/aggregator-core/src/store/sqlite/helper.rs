@@ -5,8 +5,33 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+/// Tells a test what helpers do; nobody else is told anything.
+#[derive(Clone, Default)]
+pub(super) struct Watch {
+    #[cfg(feature = "test-util")]
+    pub(super) on_step: Option<super::OnHelper>,
+}
+
+impl Watch {
+    fn begin(&self, _name: &str) {
+        #[cfg(feature = "test-util")]
+        if let Some(on_step) = &self.on_step {
+            on_step(super::HelperStep::Begin(_name));
+        }
+    }
+
+    fn wait(&self, _name: &str) {
+        #[cfg(feature = "test-util")]
+        if let Some(on_step) = &self.on_step {
+            on_step(super::HelperStep::Wait(_name));
+        }
+    }
+}
+
 /// Does tasks one after the other. Its connection is closed when it is dropped.
 pub(super) struct Helper<T, R> {
+    name: &'static str,
+    watch: Watch,
     tasks: Option<Sender<T>>,
     results: Receiver<R>,
     thread: Option<JoinHandle<()>>,
@@ -22,20 +47,23 @@ pub(super) enum Missing {
 impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
     /// A thread of this name that makes results of tasks with `work`.
     pub(super) fn start(
-        name: &str,
+        name: &'static str,
         connection: Connection,
+        watch: Watch,
         work: impl Fn(&Connection, T) -> R + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, queue) = channel();
         let (done, results) = channel();
+        let watched = watch.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             for task in queue {
+                watched.begin(name);
                 if done.send(work(&connection, task)).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Self { tasks: Some(tasks), results, thread: Some(thread) })
+        Ok(Self { name, watch, tasks: Some(tasks), results, thread: Some(thread) })
     }
 
     /// Hands a task over; if the thread is gone, [`Self::take`] says so.
@@ -48,6 +76,7 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
     /// What the task handed over first of those not yet taken came to.
     pub(super) fn take(&self, wait: bool) -> Result<R, Missing> {
         if wait {
+            self.watch.wait(self.name);
             return self.results.recv().map_err(|_| Missing::Gone);
         }
         self.results.try_recv().map_err(|error| match error {

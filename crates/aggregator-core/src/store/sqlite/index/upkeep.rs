@@ -19,7 +19,7 @@ use super::run::{self, Run};
 use super::{Held, Index, IndexOptions, Recent};
 use crate::StoreError;
 use crate::store::sqlite::group::Failure;
-use crate::store::sqlite::helper::{Helper, Missing};
+use crate::store::sqlite::helper::{Helper, Missing, Watch};
 
 /// From how many times the fan-out on a level's runs are too many: appends wait for merges then.
 const CROWDED: usize = 4;
@@ -60,8 +60,9 @@ impl Upkeep {
         options: IndexOptions,
         connection: Connection,
         in_step: bool,
+        watch: Watch,
     ) -> std::io::Result<Self> {
-        let builder = Helper::start("dedup-index", connection, builder::run)?;
+        let builder = Helper::start("dedup-index", connection, watch, builder::run)?;
         let mut upkeep = Self {
             index,
             options,
