@@ -164,9 +164,12 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::HelperStep;
     use crate::store::sqlite::fault::is_io_failure;
 
     fn connection(directory: &TempDir) -> Connection {
@@ -189,6 +192,17 @@ mod tests {
         assert!(is_io_failure(&error), "{error}");
     }
 
+    /// Of a helper that begins once it is waited for.
+    fn slow() -> Watch {
+        let (release, released) = mpsc::channel();
+        let released = Mutex::new(released);
+        let on_step = move |step: HelperStep<'_>| match step {
+            HelperStep::Begin(_) => released.lock().unwrap().recv().unwrap(),
+            HelperStep::Wait(_) => release.send(()).unwrap(),
+        };
+        Watch { on_step: Some(Arc::new(on_step)) }
+    }
+
     #[test]
     fn what_is_committed_while_the_helper_copies_is_copied_by_the_writer_and_the_log_begins_anew() {
         let directory = TempDir::new().unwrap();
@@ -198,7 +212,7 @@ mod tests {
         let insert = |bytes: u32| writer.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         let reader = open();
         let step = 8;
-        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, Watch::default()).unwrap();
+        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, slow()).unwrap();
         for _ in 0..3 {
             insert(100_000);
             // As long as somebody reads there, the log is not written over.
