@@ -4,6 +4,7 @@
 mod ahead;
 mod backup;
 mod bit_rot;
+mod checksums;
 mod conformance;
 mod golden;
 mod held;

@@ -94,6 +94,10 @@ impl<'a> StubRow<'a> {
             processed_at: row.get(6)?,
         };
         check("stub", stub.offset, stub.checksum(), row.get(7)?)?;
+        // To the checksum it is none.
+        if stub.seq == Some(0) {
+            return Err(mismatch("stub", stub.offset));
+        }
         Ok(stub)
     }
 
@@ -101,6 +105,7 @@ impl<'a> StubRow<'a> {
         let mut sum = Checksum::default();
         sum.number(self.offset);
         sum.number(self.topic_id.cast_unsigned());
+        // No seq is 0.
         sum.number(self.seq.unwrap_or(0));
         sum.text(Some(self.event_id));
         sum.text(Some(self.source));
@@ -159,7 +164,11 @@ fn check(kind: &str, offset: u64, computed: i64, stored: i64) -> Result<()> {
     if computed == stored {
         return Ok(());
     }
-    Err(Corruption::error(format!("the {kind} at offset {offset} does not match its checksum")))
+    Err(mismatch(kind, offset))
+}
+
+fn mismatch(kind: &str, offset: u64) -> Error {
+    Corruption::error(format!("the {kind} at offset {offset} does not match its checksum"))
 }
 
 /// A text column, borrowed.

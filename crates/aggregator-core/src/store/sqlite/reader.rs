@@ -145,12 +145,13 @@ pub(super) fn topics(
     limit: usize,
 ) -> Result<Vec<TopicInfo>, StoreError> {
     let failed = |error| store_error("listing topics", error);
+    // All names, to begin with: one that is damaged may be empty.
+    let follows = if after.is_some() { ">" } else { ">=" };
     let mut select = connection
         .prepare_cached(&format!(
-            "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name > ?1 ORDER BY t.name LIMIT ?2"
+            "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name {follows} ?1 ORDER BY t.name LIMIT ?2"
         ))
         .map_err(failed)?;
-    // No topic is empty, so the empty name comes before all.
     let after = after.map_or("", Topic::as_str);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = select.query((after, limit)).map_err(failed)?;
