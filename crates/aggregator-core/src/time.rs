@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
@@ -22,10 +23,14 @@ impl Timestamp {
     /// The earliest instant there is.
     pub const MIN: Self = Self(Self::MIN_MICROS);
 
-    /// The wall clock's present.
+    /// The wall clock's present; the nearest timestamp there is if the clock is beyond all of them.
     pub fn now() -> Self {
-        let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000;
-        Self::from_micros(i64::try_from(micros).unwrap_or(Self::MAX_MICROS))
+        SystemTime::now().into()
+    }
+
+    /// `None` for [`Self::MIN`], the time of a store that has none yet.
+    pub fn after_the_first(self) -> Option<Self> {
+        (self > Self::MIN).then_some(self)
     }
 
     /// From microseconds since 1970, clamped to the years 1 to 9999.
@@ -36,6 +41,17 @@ impl Timestamp {
     /// Microseconds since 1970.
     pub fn as_micros(self) -> i64 {
         self.0
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Clamped to the years 1 to 9999, and cut off at the microsecond.
+    fn from(time: SystemTime) -> Self {
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => micros(after),
+            Err(before) => -micros(before.duration()),
+        })
     }
 }
 
@@ -154,6 +170,20 @@ mod tests {
             ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(sent.parse::<Timestamp>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_clock_beyond_all_timestamps_gives_the_nearest_one() {
+        const YEAR: Duration = Duration::from_secs(31_556_952);
+        for (clock, shown) in [
+            (UNIX_EPOCH - Duration::from_nanos(1), "1970-01-01T00:00:00.000000Z"),
+            (UNIX_EPOCH - Duration::from_micros(1), "1969-12-31T23:59:59.999999Z"),
+            (UNIX_EPOCH - 5_000 * YEAR, "0001-01-01T00:00:00.000000Z"),
+            (UNIX_EPOCH + 10_000 * YEAR, "9999-12-31T23:59:59.999999Z"),
+            (UNIX_EPOCH + 1_000_000_000 * YEAR, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(Timestamp::from(clock).to_string(), shown);
         }
     }
 

@@ -310,5 +310,8 @@ pub(crate) async fn stats(session: &Session, schema: &str) -> Result<StoreStats>
         conflicts: get_u64(row, 2)?,
         topics: get_u64(row, 3)?,
         bytes,
+        newest_processed_at: get::<Option<i64>>(row, 4)?
+            .map(Timestamp::from_micros)
+            .and_then(Timestamp::after_the_first),
     })
 }

@@ -153,7 +153,8 @@ statements! {
                  FROM unnest($3::integer[], $4::text[]) AS k(partition, topic)
                  CROSS JOIN LATERAL (", topic_named!("k.partition"), ") AS t"),
         originals_several: originals!("k.partition", "$1::integer[], ", "partition, "),
-        count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
+        count_topics: "SELECT coalesce(sum(topics), 0)::bigint, max(last_processed_at)
+                 FROM partitions",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
                         SELECT n.partition, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates,
@@ -305,6 +306,7 @@ statements! {
                LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
                WHERE e.before < $4 ORDER BY e.\"offset\"",
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
-                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint FROM partitions",
+                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
+                 FROM partitions",
     }
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod append;
+mod clock;
 mod commits;
 mod deadline;
 mod model;
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use crate::time::{Clock, system_clock};
 use crate::{
-    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoredEvent, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent,
+    TopicSelector,
 };
 
 /// How the suite gets at a backend.
@@ -65,7 +67,8 @@ use cases;
 fn all_cases() -> Vec<Case> {
     let moves = [transfer::CASES, transfer::refusal::CASES, transfer::random::CASES].concat();
     let reads = [read::CASES, deadline::CASES].concat();
-    [append::CASES, commits::CASES, &reads, purge::CASES, restart::CASES, model::CASES, &moves].concat()
+    let appends = [append::CASES, clock::CASES, commits::CASES].concat();
+    [&appends, &reads, purge::CASES, restart::CASES, model::CASES, &*moves].concat()
 }
 
 /// Runs every case against `backend`.
@@ -168,6 +171,15 @@ fn await_that(what: &str, condition: impl Fn() -> bool) {
 
 fn ids(events: &[StoredEvent]) -> Vec<&str> {
     events.iter().map(|event| event.event_id.as_str()).collect()
+}
+
+/// What every store counts alike: neither its size nor the times of appends that stored nothing.
+fn totals(store: &dyn DedupStore) -> StoreStats {
+    StoreStats {
+        bytes: 0,
+        newest_processed_at: None,
+        ..store.stats().expect("a healthy store has statistics")
+    }
 }
 
 /// Nothing in the store contradicts anything else in it.

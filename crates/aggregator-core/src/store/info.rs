@@ -4,7 +4,7 @@ use std::fmt;
 
 use ulid::Ulid;
 
-use crate::{Partitions, Scope, Topic};
+use crate::{Partitions, Scope, Timestamp, Topic};
 
 /// Names a store for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +97,9 @@ pub struct StoreStats {
     pub topics: u64,
     /// Bytes on disk, or an estimate of the bytes in memory.
     pub bytes: u64,
+    /// The latest time that an append or an imported row had; `None` before the first one. No event gets an earlier
+    /// `processed_at` in the partition that has it, whatever the clock says by then.
+    pub newest_processed_at: Option<Timestamp>,
 }
 
 /// A topic and its totals.

@@ -18,7 +18,9 @@ use crate::store::{
     VerifyReport, check_partition,
 };
 use crate::time::{Clock, system_clock};
-use crate::{Deadline, EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Topic};
+use crate::{
+    Deadline, EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Timestamp, Topic,
+};
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
 /// what durability costs. It grows with everything it ever stored.
@@ -204,7 +206,12 @@ impl DedupStore for MemoryStore {
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
         let state = self.state_to_read("counting")?;
-        let mut stats = StoreStats { topics: state.topics.len() as u64, ..StoreStats::default() };
+        let times = state.partitions.iter().filter_map(|rows| rows.last_processed_at);
+        let mut stats = StoreStats {
+            topics: state.topics.len() as u64,
+            newest_processed_at: times.max().and_then(Timestamp::after_the_first),
+            ..StoreStats::default()
+        };
         for topic in state.topics.values() {
             stats.stored += topic.last_seq;
             stats.duplicates += topic.duplicates;

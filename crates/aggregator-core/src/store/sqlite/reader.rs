@@ -184,6 +184,7 @@ pub(super) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, 
         conflicts: tail.conflicts,
         topics: tail.topics,
         bytes: bytes(path) + bytes(wal.as_ref()),
+        newest_processed_at: Timestamp::from_micros(tail.last_processed_at).after_the_first(),
     })
 }
 

@@ -94,8 +94,10 @@ CREATE INDEX stubs_topic ON stubs (topic_id);
 
 CREATE VIEW processed_events AS
 SELECT t.name AS topic, e.event_id, e.timestamp, e.source, e.payload, e.seq,
-       strftime('%Y-%m-%dT%H:%M:%S', e.processed_at / 1000000, 'unixepoch')
-           || printf('.%06dZ', e.processed_at % 1000000) AS processed_at
+       -- Rounded down before 1970, too.
+       strftime('%Y-%m-%dT%H:%M:%S', (e.processed_at - (e.processed_at % 1000000 + 1000000) % 1000000) / 1000000,
+                'unixepoch')
+           || printf('.%06dZ', (e.processed_at % 1000000 + 1000000) % 1000000) AS processed_at
 FROM events e JOIN topics t ON t.topic_id = e.topic_id
 ORDER BY e.offset;
 ";

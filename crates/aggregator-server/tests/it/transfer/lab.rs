@@ -93,7 +93,12 @@ pub(super) fn append(store: &dyn DedupStore, events: &[Event]) -> Vec<Receipt> {
 pub(super) fn contents(store: &dyn DedupStore) -> Contents {
     let mut rows = Rows::of(store);
     let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
-    (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
+    (rows, store.topics(None, 100).unwrap(), totals(store))
+}
+
+/// Without what is the store's own matter: its size, and the times of appends that stored nothing.
+fn totals(store: &dyn DedupStore) -> StoreStats {
+    StoreStats { bytes: 0, newest_processed_at: None, ..store.stats().unwrap() }
 }
 
 pub(super) fn of_file(path: &Path) -> Contents {

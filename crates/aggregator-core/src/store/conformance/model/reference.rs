@@ -217,8 +217,17 @@ impl Reference {
             duplicates: self.topics.values().map(|topic| topic.duplicates).sum(),
             conflicts: self.topics.values().map(|topic| topic.conflicts).sum(),
             topics: self.topics.len() as u64,
-            bytes: 0,
+            ..StoreStats::default()
         }
+    }
+
+    /// Judges the newest `processed_at` that a store tells. It may also count appends that stored nothing.
+    pub(super) fn judge_newest(&self, newest: Option<Timestamp>) -> TestCaseResult {
+        let latest = |time: fn(&Taken) -> i64| self.taken.values().map(time).max().unwrap_or(i64::MIN);
+        let times = latest(|taken| taken.stored_at)..=latest(|taken| taken.appended_at);
+        let told = newest.map_or(i64::MIN, Timestamp::as_micros);
+        prop_assert!(times.contains(&told), "the newest is {newest:?}, not within {times:?}");
+        Ok(())
     }
 
     pub(super) fn verified(&self) -> VerifyReport {

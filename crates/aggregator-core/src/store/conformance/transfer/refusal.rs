@@ -3,10 +3,12 @@
 use super::{
     Backend, Case, Options, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
     event_of, identity, ids, import, import_as, import_totals, memory, outcomes, query, read_all, record,
-    rows, stats, stub, topics,
+    rows, stub, topics, totals,
 };
 use crate::Outcome::Stored;
-use crate::{Import, Imported, Kept, Partition, Record, Scope, StoreError, Times, Timestamp, Topic};
+use crate::{
+    DedupStore, Import, Imported, Kept, Partition, Record, Scope, StoreError, Times, Timestamp, Topic,
+};
 
 pub(in super::super) const CASES: &[Case] = cases![
     a_refused_row_stores_nothing_of_its_import,
@@ -25,10 +27,14 @@ fn refused(answer: Result<Imported, StoreError>) -> (Option<usize>, &'static str
     (faults[0].index, faults[0].error.field, faults[0].error.reason.clone())
 }
 
+fn newest(store: &dyn DedupStore) -> Option<Timestamp> {
+    store.stats().unwrap().newest_processed_at
+}
+
 fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     import(&*store, &[record("t", "1", 1)]).unwrap();
-    let before = (topics(&*store), stats(&*store), rows(&*store));
+    let before = (topics(&*store), totals(&*store), newest(&*store), rows(&*store));
     let many: Vec<_> = (2..100).map(|seq| record("t", &seq.to_string(), seq)).collect();
     let bad = [&many[..], &[alone("t", "x"), record("t", "gap", 200)]].concat();
     let (index, field, reason) = refused(import(&*store, &bad));
@@ -36,7 +42,7 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     for part in ["topic t", "seq 200", "\"gap\"", "next seq here is 100"] {
         assert!(reason.contains(part), "{reason}");
     }
-    assert_eq!((topics(&*store), stats(&*store), rows(&*store)), before);
+    assert_eq!((topics(&*store), totals(&*store), newest(&*store), rows(&*store)), before);
     assert_eq!(store.lookup(&[identity("t", "2"), identity("t", "x")]).unwrap(), [None, None]);
     assert_sound(&*store);
     // Nor does memory hold on to it.
@@ -160,7 +166,7 @@ fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
     import(&*store, &rows(&origin)[..1]).unwrap();
     let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
     assert_eq!((faults[0].index, faults[0].error.field), (Some(0), "last_seq"));
-    assert_eq!(stats(&*store).duplicates, 0);
+    assert_eq!(totals(&*store).duplicates, 0);
     copy(&origin, &*store, 1);
     assert_same(&origin, &*store);
 }
