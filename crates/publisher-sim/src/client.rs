@@ -82,7 +82,10 @@ impl fmt::Display for RetryCause {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ProbeError {
     /// Nothing listens, or nothing answers.
-    #[error("no server at {url} ({reason}); start one with: cargo run --release --bin aggregator-server")]
+    #[error(
+        "no aggregator answers at {url} ({reason}): start one with `cargo run --release --bin aggregator-server`, or \
+         name another one with --url"
+    )]
     NoServer {
         /// Where it was looked for.
         url: String,
@@ -90,7 +93,7 @@ pub enum ProbeError {
         reason: String,
     },
     /// Something answers, but not as an aggregator does.
-    #[error("{url} is not an aggregator: GET /livez said {status}")]
+    #[error("{url} is not an aggregator, GET /livez said {status}: name the URL of one with --url")]
     SomethingElse {
         /// Where it was looked for.
         url: String,

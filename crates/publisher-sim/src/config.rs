@@ -4,14 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser};
+use program_support::values::{at_least, flag, within};
 use reqwest::Url;
 use thiserror::Error;
 
 use crate::backoff::{Backoff, BackoffError};
 use crate::ids::IdScheme;
 use crate::workload::MIN_PAYLOAD_BYTES;
+
+/// What the environment variable of every option begins with.
+pub const VARIABLE_PREFIX: &str = "PUBLISHER_";
 
 /// Delivers events at least once, as publishers do, and proves what became of every one of them.
 ///
@@ -22,13 +25,13 @@ use crate::workload::MIN_PAYLOAD_BYTES;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "publisher-sim", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Config {
-    /// The aggregator
+    /// Where the aggregator listens: http://HOST:PORT, and a path if it is behind one
     #[arg(long, env = "PUBLISHER_URL", default_value = "http://127.0.0.1:8080")]
     pub url: ServerUrl,
 
     /// How many deliveries to make, repeats included
     #[arg(long, short = 'n', env = "PUBLISHER_EVENTS", default_value_t = 5000, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+          value_parser = within::<u32>(1..=1_000_000_000))]
     pub events: u32,
 
     /// Share of the deliveries that repeat an earlier one, 0 to below 1
@@ -37,21 +40,22 @@ pub struct Config {
 
     /// Events per request; 1 sends single events
     #[arg(long, env = "PUBLISHER_BATCH", default_value_t = 50, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+          value_parser = within::<u32>(1..=10_000))]
     pub batch: u32,
 
     /// Connections that send at the same time
     #[arg(long, env = "PUBLISHER_CONCURRENCY", default_value_t = 8, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1024))]
+          value_parser = within::<u32>(1..=1024))]
     pub concurrency: u32,
 
     /// Deliveries per second; 0 is as fast as possible
-    #[arg(long, env = "PUBLISHER_RATE", default_value_t = 0, value_name = "N")]
+    #[arg(long, env = "PUBLISHER_RATE", default_value_t = 0, value_name = "N",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub rate: u32,
 
     /// How many topics to spread the events over
     #[arg(long, env = "PUBLISHER_TOPICS", default_value_t = 4, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+          value_parser = within::<u32>(1..=10_000))]
     pub topics: u32,
 
     /// Topics are named PREFIX.topic-0, PREFIX.topic-1 and so on
@@ -64,21 +68,21 @@ pub struct Config {
 
     /// Size of every payload
     #[arg(long, env = "PUBLISHER_PAYLOAD_BYTES", default_value_t = 100, value_name = "BYTES",
-          value_parser = clap::value_parser!(u32).range(i64::from(MIN_PAYLOAD_BYTES)..=1_048_576))]
+          value_parser = within::<u32>(MIN_PAYLOAD_BYTES.into()..=1_048_576))]
     pub payload_bytes: u32,
 
     /// Decides ids, payloads, order and faults; random and printed unless given
-    #[arg(long, env = "PUBLISHER_SEED")]
+    #[arg(long, env = "PUBLISHER_SEED", value_name = "N", value_parser = at_least::<u64>(0))]
     pub seed: Option<u64>,
 
     /// Read everything back and prove: nothing lost, doubled, out of order or changed
     #[arg(long, env = "PUBLISHER_VERIFY", action = ArgAction::SetTrue,
-          value_parser = BoolishValueParser::new())]
+          value_parser = flag)]
     pub verify: bool,
 
     /// Print the report as one JSON object
     #[arg(long, env = "PUBLISHER_JSON", action = ArgAction::SetTrue,
-          value_parser = BoolishValueParser::new())]
+          value_parser = flag)]
     pub json: bool,
 
     /// Timeouts and retries.
@@ -99,28 +103,32 @@ Exit codes: 0 done, and verified where asked; 1 a promise was broken, or deliver
 pub struct RetryArgs {
     /// Give up a connection attempt after this long
     #[arg(long, env = "PUBLISHER_CONNECT_TIMEOUT_MS", default_value_t = 2_000, value_name = "MS",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = within::<u32>(1..=u32::MAX.into()))]
     pub connect_timeout_ms: u32,
 
     /// Give up a request after this long
     #[arg(long, env = "PUBLISHER_REQUEST_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = within::<u32>(1..=u32::MAX.into()))]
     pub request_timeout_ms: u32,
 
     /// The first wait is random up to this; it doubles with every further attempt
-    #[arg(long, env = "PUBLISHER_RETRY_BASE_MS", default_value_t = 50, value_name = "MS")]
+    #[arg(long, env = "PUBLISHER_RETRY_BASE_MS", default_value_t = 50, value_name = "MS",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub retry_base_ms: u32,
 
     /// No random wait is longer than this
-    #[arg(long, env = "PUBLISHER_RETRY_CAP_MS", default_value_t = 5_000, value_name = "MS")]
+    #[arg(long, env = "PUBLISHER_RETRY_CAP_MS", default_value_t = 5_000, value_name = "MS",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub retry_cap_ms: u32,
 
     /// Attempts per request, the first one included
-    #[arg(long, env = "PUBLISHER_RETRY_ATTEMPTS", default_value_t = 20, value_name = "N")]
+    #[arg(long, env = "PUBLISHER_RETRY_ATTEMPTS", default_value_t = 20, value_name = "N",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub retry_attempts: u32,
 
     /// All attempts of a request together end after this; a longer Retry-After is not waited for
-    #[arg(long, env = "PUBLISHER_RETRY_DEADLINE_MS", default_value_t = 60_000, value_name = "MS")]
+    #[arg(long, env = "PUBLISHER_RETRY_DEADLINE_MS", default_value_t = 60_000, value_name = "MS",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub retry_deadline_ms: u32,
 }
 
@@ -152,12 +160,13 @@ pub struct FaultArgs {
     pub drop_replies: Option<Ratio>,
 
     /// Wait a random time up to this before each batch
-    #[arg(long = "delay", env = "PUBLISHER_DELAY", value_name = "MS")]
+    #[arg(long = "delay", env = "PUBLISHER_DELAY", value_name = "MS",
+          value_parser = within::<u32>(0..=u32::MAX.into()))]
     pub delay_ms: Option<u32>,
 
     /// Shuffle the deliveries within windows of N, so that repeats overtake their originals
     #[arg(long, env = "PUBLISHER_REORDER", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+          value_parser = within::<u32>(0..=10_000_000))]
     pub reorder: Option<u32>,
 
     /// Share of the batches that are sent three times at once; the copies are extra deliveries
@@ -173,7 +182,7 @@ pub struct FaultArgs {
     /// A mix of all faults: --drop-replies 0.05 --delay 5 --reorder 200 --bursts 0.03 --conflicts 0.05;
     /// those given by name keep their value
     #[arg(long, env = "PUBLISHER_CHAOS", action = ArgAction::SetTrue,
-          value_parser = BoolishValueParser::new())]
+          value_parser = flag)]
     pub chaos: bool,
 }
 
@@ -183,7 +192,7 @@ pub struct Ratio(f64);
 
 /// Not a share.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("expected a share between 0 and 1, such as 0.2")]
+#[error("must be a share between 0 and 1, such as 0.2")]
 pub struct NotARatio;
 
 impl Ratio {
@@ -232,7 +241,9 @@ pub struct TopicPrefix(String);
 
 /// Not the start of a topic name.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("expected at most {MAX_PREFIX_BYTES} bytes of dot-separated segments of letters, digits and _ : / -")]
+#[error(
+    "must be segments of letters, digits and _ : / -, separated by dots, of at most {MAX_PREFIX_BYTES} bytes"
+)]
 pub struct NotATopicPrefix;
 
 const MAX_PREFIX_BYTES: usize = 200;
@@ -262,18 +273,21 @@ pub struct ServerUrl(Url);
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ServerUrlError {
     /// No URL at all.
-    #[error("expected an address such as http://127.0.0.1:8080")]
+    #[error("must be a URL, such as http://127.0.0.1:8080")]
     NotAUrl,
+    /// A host and a port alone.
+    #[error("must begin with http://: did you mean http://{0}?")]
+    NoScheme(String),
     /// TLS is left to a proxy.
     #[error(
-        "https is not supported: this program is built without TLS; use http://, or a proxy that adds TLS"
+        "must begin with http://: this program is built without TLS, so https needs a proxy that adds it"
     )]
     Https,
     /// Some other protocol.
-    #[error("expected an address that begins with http://")]
+    #[error("must begin with http://")]
     OtherScheme,
     /// Parts that would be dropped in silence, or printed where they should not be.
-    #[error("expected an address without user, password, ?query or #fragment")]
+    #[error("must have no user, password, ?query or #fragment")]
     ExtraParts,
 }
 
@@ -291,6 +305,10 @@ impl FromStr for ServerUrl {
     type Err = ServerUrlError;
 
     fn from_str(s: &str) -> Result<Self, ServerUrlError> {
+        // `localhost:8080` would be a URL, too, of the scheme `localhost`.
+        if !s.contains("://") && !s.contains('@') && Url::parse(&format!("http://{s}")).is_ok() {
+            return Err(ServerUrlError::NoScheme(s.to_owned()));
+        }
         let url = Url::parse(s).map_err(|_| ServerUrlError::NotAUrl)?;
         match url.scheme() {
             "http" => {}
@@ -343,6 +361,8 @@ mod tests {
             ["--url", "ftp://example.org"],
             ["--url", "http://user:secret@example.org"],
             ["--url", "127.0.0.1:8080"],
+            ["--url", "localhost:8080"],
+            ["--url", ""],
         ] {
             let refused = Config::try_parse_from([&["publisher-sim"][..], &args].concat());
             assert_eq!(refused.unwrap_err().exit_code(), 2, "{args:?}");

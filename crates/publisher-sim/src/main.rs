@@ -3,9 +3,10 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use program_support::environment;
+use program_support::signals::StopSignals;
 use publisher_sim::Simulation;
-use publisher_sim::config::Config;
+use publisher_sim::config::{Config, VARIABLE_PREFIX};
 use publisher_sim::report::{Report, Verdict};
 use publisher_sim::stop::{StopSwitch, stop_switch};
 
@@ -14,10 +15,14 @@ const EXIT_UNUSABLE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let environment::Parsed { options: config, warnings } = environment::parse::<Config>(VARIABLE_PREFIX);
+    for warning in warnings {
+        // Nobody may be reading; that is no reason not to run.
+        let _ = writeln!(io::stderr(), "publisher-sim: {warning}");
+    }
     let (json, seed_is_new) = (config.json, config.seed.is_none());
     let (switch, stop) = stop_switch();
-    tokio::spawn(stop_on_ctrl_c(switch));
+    tokio::spawn(stop_when_signalled(switch));
 
     let simulation = match Simulation::new(config) {
         Ok(simulation) => simulation,
@@ -55,13 +60,13 @@ fn print(report: &Report, json: bool) -> io::Result<()> {
     }
 }
 
-/// The first Ctrl-C ends the run with a report, the second ends it now.
-async fn stop_on_ctrl_c(switch: StopSwitch) {
-    // Without a handler the first one ends the program as it would any other.
-    if tokio::signal::ctrl_c().await.is_ok() {
+/// The first signal ends the run with a report, the second ends it now.
+async fn stop_when_signalled(switch: StopSwitch) {
+    // Without handlers the first one ends the program as it would any other.
+    if let Ok(mut signals) = StopSignals::new() {
+        signals.next().await;
         switch.stop();
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(Verdict::Interrupted.exit_code().into());
-        }
+        signals.next().await;
+        std::process::exit(Verdict::Interrupted.exit_code().into());
     }
 }

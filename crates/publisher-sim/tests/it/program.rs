@@ -11,12 +11,21 @@ use crate::peer::{Lie, Peer, Trouble};
 fn program(url: &str, options: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_publisher-sim"));
     command.args(["--url", url]).args(options.split_whitespace());
+    // Options of whoever runs the tests.
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PUBLISHER_"))
+    {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 async fn output(url: &str, options: &str) -> Output {
-    let mut command = program(url, options);
+    output_of(program(url, options)).await
+}
+
+async fn output_of(mut command: Command) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -38,6 +47,7 @@ async fn without_a_server_one_line_says_how_to_start_one() {
         stderr.contains(&url) && stderr.contains("cargo run --release --bin aggregator-server"),
         "{stderr}"
     );
+    assert!(stderr.contains("--url") && stderr.contains("Connection refused"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
@@ -46,7 +56,9 @@ async fn a_server_that_is_no_aggregator_is_not_published_to() {
     let peer = Peer::honest().await;
     let output = output(&format!("{}/elsewhere", peer.url()), "--events 10").await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("is not an aggregator"), "{}", text(&output.stderr));
+    for expected in ["is not an aggregator", "--url", "/elsewhere"] {
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
     assert!(peer.bodies().is_empty());
 }
 
@@ -59,6 +71,10 @@ async fn wrong_usage_exits_with_2_and_a_reason() {
         ("--retry-base-ms 9 --retry-cap-ms 3", "retry cap"),
         ("--retry-attempts 0", "attempt"),
         ("--unknown", "--unknown"),
+        ("--events 0", "--events <N>': must be a whole number from 1 to 1000000000"),
+        ("--batch many", "--batch <N>': must be a whole number from 1 to 10000"),
+        ("--request-timeout-ms 0", "--request-timeout-ms <MS>': must be a whole number from 1 to 4294967295"),
+        ("--seed=-1", "--seed <N>': must be a whole number from 0 up"),
     ] {
         let output = output(url, options).await;
         assert_eq!(output.status.code(), Some(2), "{options}");
@@ -67,6 +83,12 @@ async fn wrong_usage_exits_with_2_and_a_reason() {
     let https = output("https://127.0.0.1:1", "").await;
     assert_eq!(https.status.code(), Some(2));
     assert!(text(&https.stderr).contains("without TLS"), "{}", text(&https.stderr));
+    for bare in ["127.0.0.1:8080", "localhost:8080"] {
+        let refused = output_of(program(bare, "")).await;
+        assert_eq!(refused.status.code(), Some(2));
+        let stderr = text(&refused.stderr);
+        assert!(stderr.contains(&format!("did you mean http://{bare}?")), "{stderr}");
+    }
 }
 
 #[tokio::test]
@@ -113,17 +135,76 @@ async fn options_can_come_from_the_environment() {
     assert_eq!(report["sent"]["stored"], 20);
 }
 
-#[cfg(unix)]
+/// Every variable that `--help` names, but that of `--url`.
+async fn variables() -> Vec<String> {
+    let help = output("http://127.0.0.1:1", "--help").await.stdout;
+    let names = text(&help).split("[env: ").skip(1).map(|rest| rest.split('=').next().unwrap().to_owned());
+    names.filter(|name| name != "PUBLISHER_URL").collect()
+}
+
 #[tokio::test]
-async fn ctrl_c_stops_sending_and_prints_the_report_so_far() {
+async fn a_variable_that_is_empty_counts_as_unset() {
+    let names = variables().await;
+    assert!(names.len() > 15, "{names:?}");
     let peer = Peer::honest().await;
-    let child = program(&peer.url(), "--events 1000 --batch 1 --rate 1 --verify").spawn().unwrap();
-    peer.published(1).await;
-    // The shell's own `kill`: a machine need not have it as a program.
-    let id = child.id().to_string();
-    let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &id]).status().unwrap();
-    assert!(sent.success());
-    let output = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    assert_eq!(output.status.code(), Some(130));
-    assert!(text(&output.stdout).contains("INTERRUPTED"), "{}", text(&output.stdout));
+    let mut command = program(&peer.url(), "");
+    command.envs(names.iter().map(|name| (name, "")));
+    let output = output_of(command).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("5,000"), "{}", text(&output.stdout));
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_refused_and_a_strange_one_warned_of() {
+    let peer = Peer::honest().await;
+    let mut command = program(&peer.url(), "--events 10 --json");
+    command.env("PUBLISHER_CONCURENCY", "2");
+    let refused = output_of(command).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("did you mean PUBLISHER_CONCURRENCY?"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(peer.bodies().is_empty());
+    let mut command = program(&peer.url(), "--events 10 --seed 1 --json");
+    command.env("PUBLISHER_ID", "2");
+    let warned = output_of(command).await;
+    assert_eq!(warned.status.code(), Some(0));
+    let stderr = text(&warned.stderr);
+    assert!(stderr.contains("PUBLISHER_ID ") && stderr.lines().count() == 1, "{stderr}");
+}
+
+#[tokio::test]
+async fn a_bad_value_from_the_environment_names_its_variable() {
+    let mut command = program("http://127.0.0.1:1", "");
+    command.env("PUBLISHER_EVENTS", "many");
+    let output = output_of(command).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("PUBLISHER_EVENTS"), "{}", text(&output.stderr));
+    let mut command = program("http://127.0.0.1:1", "-n many");
+    command.env("PUBLISHER_EVENTS", "5");
+    let output = output_of(command).await;
+    assert!(!text(&output.stderr).contains("PUBLISHER_EVENTS"), "it did not come from there");
+}
+
+#[tokio::test]
+async fn every_signal_to_end_stops_sending_and_prints_the_report_so_far() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let peer = Peer::honest().await;
+        let simulator = program(&peer.url(), "--events 1000 --batch 1 --rate 1 --verify");
+        // Whatever the tests were started with: `nohup` has it ignored.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP").arg(simulator.get_program()).args(simulator.get_args());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        peer.published(1).await;
+        // The shell's own `kill`: a machine need not have it as a program.
+        let id = child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -$0 \"$1\"", signal, &id]).status().unwrap();
+        assert!(sent.success());
+        let output = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        assert_eq!(output.status.code(), Some(130), "{signal}");
+        assert!(text(&output.stdout).contains("INTERRUPTED"), "{signal}: {}", text(&output.stdout));
+    }
 }
