@@ -4,13 +4,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use aggregator_core::store::VerifyReport;
-use aggregator_server::config::Command;
+use aggregator_server::config::{Command, VARIABLE_PREFIX, listen};
 use aggregator_server::transfer::{export, import};
 use aggregator_server::{Config, RunError, healthcheck, log, run};
 use anyhow::{Context as _, bail};
-use clap::Parser as _;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use program_support::environment;
+use program_support::signals::StopSignals;
 
 /// Something went wrong on the way.
 const FAILED: u8 = 1;
@@ -19,8 +18,11 @@ const USAGE: u8 = 2;
 /// The store, or what holds it, failed while it was in use.
 const STORE_FAILED: u8 = 3;
 
+/// How many connections may wait to be accepted; the kernel has a limit of its own.
+const BACKLOG: u32 = 1024;
+
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let environment::Parsed { options: config, warnings } = environment::parse::<Config>(VARIABLE_PREFIX);
     let serves = config.command.is_none();
     let checked = if serves { config.check() } else { Ok(()) };
     if let Err(error) = checked.and_then(|()| log::init(config.log_format, &config.log)) {
@@ -28,18 +30,28 @@ fn main() -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let done = match config.command.clone() {
-        None => serve_until_signalled(config),
+        None => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            serve_until_signalled(config)
+        }
         Some(Command::Check { rebuild_index }) => check(&config, rebuild_index),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
-        Some(Command::Healthcheck) => healthcheck::ask(config.listen).context("not ready"),
+        Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("aggregator-server: {}", with_causes(&error));
             let store_failed = matches!(error.downcast_ref(), Some(RunError::Failed { .. }));
-            ExitCode::from(if store_failed { STORE_FAILED } else { FAILED })
+            let usage = error.is::<WrongUsage>();
+            ExitCode::from(if store_failed {
+                STORE_FAILED
+            } else if usage {
+                USAGE
+            } else {
+                FAILED
+            })
         }
     }
 }
@@ -80,8 +92,10 @@ fn export(config: &Config, options: &export::Options) -> anyhow::Result<()> {
 }
 
 fn import(config: &Config, options: &import::Options) -> anyhow::Result<()> {
+    // Before the store: an input that is not there must not leave one behind.
+    let input = import::Input::open(&options.input)?;
     let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
-    Ok(import::import(&*store, options)?)
+    Ok(import::import(&*store, input, options)?)
 }
 
 /// Serves on a runtime that is not waited for at the end: a store that does not answer would hold it for
@@ -93,15 +107,25 @@ fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
     served
 }
 
+/// The options cannot be right together with what they name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("signals cannot be handled")?;
+    let mut signals = StopSignals::new().context("signals cannot be handled")?;
+    let listen_on = || format!("--listen {}", config.listen);
+    let addresses = config.listen.resolve().with_context(listen_on)?;
+    config.check_reach(&addresses).map_err(WrongUsage)?;
+    // Before the store: a start that finds its port taken must not leave one behind.
+    let socket = listen::bind(&addresses).with_context(listen_on)?;
     let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("--listen {}", config.listen))?;
+    let listener = socket.listen(BACKLOG).with_context(listen_on)?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
     // The one line on standard output: scripts read the address from it.
-    let line = format!("listening on http://{address}, store {}, durability {durability}", config.store);
+    let line =
+        format!("listening on http://{address}, store {}, durability {durability}", config.store.resolved());
     // Nobody may be reading; that is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{line}");
 
@@ -114,23 +138,4 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         });
     };
     Ok(run(listener, store, config, shutdown).await?)
-}
-
-/// SIGTERM and Ctrl-C.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -1,97 +1,24 @@
-//! Which store is meant, and how it is opened with the options that are for it.
+//! Opening the store with the options that are for it.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::path::Path;
 use std::sync::Arc;
 #[cfg(feature = "postgres")]
 use std::time::Duration;
 
-use aggregator_core::store::VerifyReport;
-use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreError};
 #[cfg(feature = "postgres")]
-use aggregator_postgres::{PostgresOptions, PostgresStore, PostgresUrl};
-use clap::builder::TypedValueParser;
-use clap::error::ErrorKind;
+use aggregator_core::Partitions;
+use aggregator_core::store::VerifyReport;
+use aggregator_core::{DedupStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
+#[cfg(feature = "postgres")]
+use aggregator_postgres::{PostgresOptions, PostgresStore};
 
-use super::Config;
+use super::{Config, StoreLocation};
 
 /// The times that a PostgreSQL store can be told.
 #[cfg(feature = "postgres")]
 const SHORTEST: Duration = Duration::from_millis(1);
 #[cfg(feature = "postgres")]
 const LONGEST: Duration = Duration::from_secs(86_400);
-
-/// Which store, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreLocation {
-    /// `sqlite:PATH`
-    Sqlite(PathBuf),
-    /// `postgres://…`, or `postgresql://…`; shown without its password
-    #[cfg(feature = "postgres")]
-    Postgres(PostgresUrl),
-    /// `memory:`, or `memory:N` with that many partitions
-    Memory(Partitions),
-}
-
-impl FromStr for StoreLocation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            if path.is_empty() {
-                return Err("names no file: say sqlite:PATH".into());
-            }
-            return Ok(Self::Sqlite(path.into()));
-        }
-        if let Some(partitions) = text.strip_prefix("memory:") {
-            if partitions.is_empty() {
-                return Ok(Self::Memory(Partitions::ONE));
-            }
-            let partitions = partitions.parse().ok().and_then(Partitions::new);
-            return partitions.map(Self::Memory).ok_or_else(|| "takes 1 to 1024 partitions: memory:4".into());
-        }
-        #[cfg(feature = "postgres")]
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return text.parse().map(Self::Postgres);
-        }
-        Err("is not a store: say sqlite:PATH, postgres://… or memory:".into())
-    }
-}
-
-impl fmt::Display for StoreLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            #[cfg(feature = "postgres")]
-            Self::Postgres(url) => url.fmt(f),
-            Self::Memory(Partitions::ONE) => f.write_str("memory:"),
-            Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
-        }
-    }
-}
-
-/// Reads a [`StoreLocation`], and does not repeat what it cannot read: there may be a password in it.
-#[derive(Clone)]
-pub(super) struct StoreParser;
-
-impl TypedValueParser for StoreParser {
-    type Value = StoreLocation;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<StoreLocation, clap::Error> {
-        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned()).and_then(str::parse);
-        parsed.map_err(|reason| {
-            clap::Error::raw(ErrorKind::ValueValidation, format!("what --store names {reason}\n"))
-                .with_cmd(command)
-        })
-    }
-}
 
 impl Config {
     /// Opens the store.
@@ -122,13 +49,13 @@ impl Config {
     /// As [`Self::open_store`], and when it would be a new one.
     pub fn open_existing_store(&self) -> Result<Arc<dyn DedupStore>, StoreError> {
         match &self.store {
-            StoreLocation::Sqlite(path) if !path.exists() => {
-                Err(StoreError::invalid("store", "does not exist: name the file of a store"))
-            }
             StoreLocation::Memory(_) => {
                 Err(StoreError::invalid("store", "would be a new one: name one that holds something"))
             }
-            StoreLocation::Sqlite(_) => self.open_store(),
+            StoreLocation::Sqlite(path) => {
+                check_exists(path)?;
+                self.open_store()
+            }
             #[cfg(feature = "postgres")]
             StoreLocation::Postgres(url) => {
                 // Beside nodes that append; and nothing is made where there is nothing.
@@ -144,7 +71,10 @@ impl Config {
     /// As [`Self::open_store`]; what is found to be wrong is no error, it is in the report.
     pub fn verify_store(&self) -> Result<VerifyReport, StoreError> {
         match &self.store {
-            StoreLocation::Sqlite(path) => SqliteStore::verify_file(path, &self.sqlite_options()),
+            StoreLocation::Sqlite(path) => {
+                check_exists(path)?;
+                SqliteStore::verify_file(path, &self.sqlite_options())
+            }
             #[cfg(feature = "postgres")]
             StoreLocation::Postgres(_) => self.open_existing_store()?.verify(),
             StoreLocation::Memory(_) => self.open_store()?.verify(),
@@ -157,7 +87,10 @@ impl Config {
     /// As [`Self::open_store`], and when the store has no index apart from its events.
     pub fn rebuild_index(&self) -> Result<(), StoreError> {
         match &self.store {
-            StoreLocation::Sqlite(path) => SqliteStore::rebuild_index(path, self.sqlite_options()).map(drop),
+            StoreLocation::Sqlite(path) => {
+                check_exists(path)?;
+                SqliteStore::rebuild_index(path, self.sqlite_options()).map(drop)
+            }
             #[cfg(feature = "postgres")]
             StoreLocation::Postgres(_) => {
                 Err(StoreError::Unsupported { kind: "postgres", operation: "rebuild an index: use REINDEX" })
@@ -188,25 +121,23 @@ impl Config {
     }
 }
 
-#[cfg(test)]
+/// Refuses to make a store where one has to be. Shows the whole path: it may be the directory that is another one.
+fn check_exists(path: &Path) -> Result<(), StoreError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Err(StoreError::invalid("store", format!("{} does not exist: name the file of a store", whole.display())))
+}
+
+#[cfg(all(test, feature = "postgres"))]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
-    fn stores_are_read_and_shown() {
-        for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "memory:", "memory:4"] {
-            assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
-        }
-        for text in ["", "data.db", "sqlite:", "memory:0", "memory:1025", "memory:x", "postgres://"] {
-            assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
-        }
-    }
-
-    #[cfg(feature = "postgres")]
-    #[test]
     fn a_password_is_shown_nowhere() {
-        use clap::Parser as _;
-
         let store: StoreLocation = "postgres://me:s3cret@a,b:2/db?sslmode=require".parse().unwrap();
         assert_eq!(store.to_string(), "postgres://me@a:5432,b:2/db");
         let config = Config { store, ..Config::default() };

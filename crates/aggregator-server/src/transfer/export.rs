@@ -7,6 +7,8 @@ use std::num::NonZeroU64;
 use aggregator_core::store::Rows;
 use aggregator_core::{DedupStore, StoreError};
 
+use program_support::values::at_least;
+
 use super::checkpoint::{self, ExportFile};
 use super::format::{self, Checkpoint, Counts, Header};
 use super::progress::{Progress, Whole};
@@ -23,7 +25,7 @@ pub struct Options {
     pub out: Place,
 
     /// Rows between two places from which an interrupted export can go on
-    #[arg(long, default_value = "100000", value_name = "N")]
+    #[arg(long, default_value = "100000", value_name = "N", value_parser = at_least::<NonZeroU64>(1))]
     pub checkpoint_rows: NonZeroU64,
 }
 

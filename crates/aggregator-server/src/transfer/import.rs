@@ -12,6 +12,8 @@ use aggregator_core::{
     DedupStore, Import, Imported, Partition, Partitions, StoreError, Times, Timestamp, TopicInfo,
 };
 
+use program_support::values::at_least;
+
 use super::format::{self, Counts, Header, Line};
 use super::progress::{Progress, Whole};
 use super::{Place, TransferError};
@@ -38,7 +40,7 @@ pub struct Options {
     pub raise_times: bool,
 
     /// Rows in one commit
-    #[arg(long, default_value = "10000", value_name = "N")]
+    #[arg(long, default_value = "10000", value_name = "N", value_parser = at_least::<NonZeroUsize>(1))]
     pub batch_rows: NonZeroUsize,
 
     /// Bytes of lines in one commit; the line that reaches it is the last one
@@ -50,21 +52,37 @@ pub struct Options {
     pub max_line_bytes: ByteSize,
 }
 
-/// Imports what `options` names into `store`. What is there already is skipped.
+/// Where lines are read from.
+pub struct Input {
+    lines: Box<dyn BufRead + Send>,
+    /// The length, of a file that has one.
+    bytes: Option<u64>,
+}
+
+impl Input {
+    /// Opens it. A pipe is waited for until somebody writes to it.
+    ///
+    /// # Errors
+    /// Names the file and why it cannot be opened.
+    pub fn open(place: &Place) -> Result<Self, TransferError> {
+        const BUFFER_BYTES: usize = 1 << 20;
+        let Place::File(path) = place else {
+            let lines = Box::new(BufReader::with_capacity(BUFFER_BYTES, std::io::stdin()));
+            return Ok(Self { lines, bytes: None });
+        };
+        let file = File::open(path).map_err(TransferError::io(path.display().to_string()))?;
+        // The length of what is no file, a pipe for example, says nothing.
+        let bytes = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+        Ok(Self { lines: Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), bytes })
+    }
+}
+
+/// Imports `input` into `store`, as `options` say. What is there already is skipped.
 ///
 /// # Errors
 /// See [`TransferError`]. What was imported until then stays, and is skipped the next time.
-pub fn import(store: &dyn DedupStore, options: &Options) -> Result<(), TransferError> {
-    let (input, bytes): (Box<dyn BufRead + Send>, _) = match &options.input {
-        Place::Standard => (Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())), None),
-        Place::File(path) => {
-            let failed = |error| TransferError::io(path.display().to_string())(error);
-            let file = File::open(path).map_err(failed)?;
-            // The length of what is no file, a pipe for example, says nothing.
-            let bytes = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
-            (Box::new(BufReader::with_capacity(1 << 20, file)), bytes)
-        }
-    };
+pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result<(), TransferError> {
+    let Input { lines: input, bytes } = input;
     let (send, batches) = sync_channel(WAITING);
     let partitions = store.partitions();
     let ids_only = options.ids_only;

@@ -15,6 +15,7 @@ mod read_limits;
 mod refusal;
 #[path = "../shared/signal.rs"]
 mod signal;
+mod start;
 mod stats;
 mod support;
 mod transfer;

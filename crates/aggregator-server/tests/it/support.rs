@@ -1,6 +1,6 @@
 //! A server for a test, in this process or in one of its own.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -188,7 +188,27 @@ impl Process {
     pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator-server"));
         command.args(args);
+        // Options of whoever runs the tests.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AGGREGATOR_"))
+        {
+            command.env_remove(name);
+        }
         command
+    }
+
+    /// Runs a command that ends by itself; its exit code, and what it wrote to standard error.
+    pub(crate) fn run(mut command: Command) -> (i32, String) {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first_line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+        if first_line.starts_with("listening") {
+            child.kill().unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(!first_line.starts_with("listening"), "{command:?} serves");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
     /// Starts it on a free port and waits for its first line.
@@ -203,7 +223,7 @@ impl Process {
         Self::spawn(command)
     }
 
-    /// Starts what `command` says and waits for its first line.
+    /// Starts a command that serves, and waits for its first line.
     pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut first_line = String::new();
@@ -226,6 +246,22 @@ impl Process {
 
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// The first line that it writes to standard error, which its command piped.
+    pub(crate) fn first_line_of_stderr(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Ends it in order; what it wrote to standard error, which its command piped.
+    pub(crate) fn stop_and_read_stderr(mut self) -> String {
+        self.signal("-TERM");
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{text}");
+        text
     }
 
     pub(crate) fn kill(mut self) {

@@ -1,0 +1,207 @@
+//! Which store is meant.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use aggregator_core::Partitions;
+#[cfg(feature = "postgres")]
+use aggregator_postgres::PostgresUrl;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+
+/// Which store, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `postgres://…`, or `postgresql://…`; shown without its password
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresUrl),
+    /// `memory:`, or `memory:N` with that many partitions
+    Memory(Partitions),
+}
+
+const EXAMPLE: &str = "sqlite:data/aggregator.db";
+#[cfg(feature = "postgres")]
+const OTHERS: &str = "postgres://USER@HOST/DATABASE or memory:";
+#[cfg(not(feature = "postgres"))]
+const OTHERS: &str = "or memory: (this program was built without the feature `postgres`)";
+
+impl StoreLocation {
+    /// The same, and a file with its whole path.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        match self {
+            Self::Sqlite(path) => Self::Sqlite(path.canonicalize().unwrap_or_else(|_| path.clone())),
+            other => other.clone(),
+        }
+    }
+}
+
+impl FromStr for StoreLocation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return mistake(path).map_or_else(|| Ok(Self::Sqlite(path.into())), Err);
+        }
+        if let Some(partitions) = text.strip_prefix("memory:") {
+            if partitions.is_empty() {
+                return Ok(Self::Memory(Partitions::ONE));
+            }
+            let partitions = partitions.parse().ok().and_then(Partitions::new);
+            return partitions
+                .map(Self::Memory)
+                .ok_or_else(|| "must have 1 to 1024 partitions, such as memory:4".into());
+        }
+        #[cfg(feature = "postgres")]
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return text.parse().map(Self::Postgres);
+        }
+        Err(no_kind(text))
+    }
+}
+
+/// What is wrong with a path that looks like something else, and what to write. Most of these would be legal names of
+/// files; nobody means them.
+fn mistake(path: &str) -> Option<String> {
+    // The URIs of SQLite.
+    let file = path.strip_prefix("file:").unwrap_or(path);
+    let file = file.split_once('?').filter(|(_, rest)| rest.contains('=')).map_or(file, |(file, _)| file);
+    let relative = file.trim_start_matches('/');
+    let slashes = file.len() - relative.len();
+    let first = file.split('/').next().unwrap_or_default();
+    if relative.is_empty() {
+        return Some(format!("names no file: write sqlite:PATH, such as {EXAMPLE}"));
+    }
+    if relative == ":memory:" {
+        return Some("asks SQLite for a store in memory: write memory:".into());
+    }
+    if slashes == 2 {
+        return Some(format!("has the form of a URL, and a file has no host: write sqlite:{relative}"));
+    }
+    if slashes == 3 {
+        return Some(format!(
+            "has three slashes, which mean an absolute path to some programs and a relative one to others: \
+             write sqlite:/{relative} or sqlite:{relative}"
+        ));
+    }
+    if slashes > 3 {
+        return Some(format!("has the form of a URL: write sqlite:/{relative}"));
+    }
+    if file != path {
+        return Some(format!("has the form of a URI, and only a path is taken: write sqlite:{file}"));
+    }
+    if first.starts_with('~') && first != file {
+        let rest = file.strip_prefix("~/").map(|rest| format!("sqlite:$HOME/{rest} in a shell, or "));
+        return Some(format!(
+            "begins with a ~ that no shell has replaced: write {}the whole path",
+            rest.unwrap_or_default()
+        ));
+    }
+    if first.starts_with('$') {
+        return Some("begins with a variable that no shell has replaced: write the whole path".into());
+    }
+    if file.ends_with('/') {
+        return Some(format!("names a directory: name a file in it, such as sqlite:{file}aggregator.db"));
+    }
+    None
+}
+
+/// What may have been meant by something that does not begin as a store does.
+fn no_kind(text: &str) -> String {
+    let after = |kind: &str| {
+        text.get(..kind.len()).filter(|start| start.eq_ignore_ascii_case(kind)).map(|_| &text[kind.len()..])
+    };
+    let sqlite = |path: &str| {
+        mistake(path)
+            .unwrap_or_else(|| format!("does not say what kind of store it is: did you mean sqlite:{path}?"))
+    };
+    if [":memory:", "memory"].contains(&text.to_ascii_lowercase().as_str()) {
+        return "does not say what kind of store it is: did you mean memory:?".into();
+    }
+    #[cfg(feature = "postgres")]
+    if after("postgres:").or_else(|| after("postgresql:")).is_some() {
+        return "is not the URL of a PostgreSQL database: write postgres://USER@HOST/DATABASE".into();
+    }
+    if let Some(path) = after("sqlite:").or_else(|| after("sqlite3:")).or_else(|| after("file:")) {
+        return sqlite(path);
+    }
+    if !text.is_empty() && may_be_repeated(text) && !text.contains(':') {
+        return sqlite(text);
+    }
+    format!("is no kind of store that there is: write sqlite:PATH, such as {EXAMPLE}, {OTHERS}")
+}
+
+/// Whether there is certainly no password in it.
+fn may_be_repeated(text: &str) -> bool {
+    ["sqlite:", "sqlite3:", "file:"].iter().any(|kind| text.to_ascii_lowercase().starts_with(kind))
+        || !text.contains(['@', '=']) && !text.contains("://")
+}
+
+impl fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => url.fmt(f),
+            Self::Memory(Partitions::ONE) => f.write_str("memory:"),
+            Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
+        }
+    }
+}
+
+/// Reads a [`StoreLocation`], and does not repeat what may hold a password.
+#[derive(Clone)]
+pub(super) struct StoreParser;
+
+impl TypedValueParser for StoreParser {
+    type Value = StoreLocation;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<StoreLocation, clap::Error> {
+        self.parse_ref_(command, option, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<StoreLocation, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned()).and_then(str::parse);
+        parsed.map_err(|reason| {
+            let shown =
+                value.to_str().filter(|value| may_be_repeated(value)).map(|value| format!("--store {value}"));
+            let shown = shown.unwrap_or_else(|| "the value of --store".to_owned());
+            let origin = if source == ValueSource::EnvVariable { " (from AGGREGATOR_STORE)" } else { "" };
+            let text = format!("{shown}{origin} {reason}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_read_and_shown() {
+        for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "sqlite:a?b~.db", "memory:", "memory:4"] {
+            assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "data.db", "sqlite:", "sqlite://", "memory:0", "memory:1025", "memory:x", "postgres://"]
+        {
+            assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
+        }
+    }
+}
