@@ -1,8 +1,9 @@
 //! Writing all that a store keeps.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZeroU64;
+use std::path::Path;
 
 use aggregator_core::store::Rows;
 use aggregator_core::{DedupStore, StoreError};
@@ -20,7 +21,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// What to export, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// The file to write, or - for standard output; a file that an interruption left behind is gone on with
+    /// The file to write, or - for standard output. If an interrupted export left the file behind, this one continues
+    /// it; a pipe or a device is written from the beginning
     #[arg(long, value_name = "FILE")]
     pub out: Place,
 
@@ -45,6 +47,10 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     header.write(&mut line).map_err(not_json)?;
     let (sink, begun) = match &options.out {
         Place::Standard => (Sink::Standard(std::io::stdout()), None),
+        Place::File(path) if is_stream(path) => {
+            let opened = File::options().write(true).open(path);
+            (Sink::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
+        }
         Place::File(path) => {
             let ExportFile { file, checkpoint } = checkpoint::open(path, &header, &line)?;
             (Sink::File(file), checkpoint)
@@ -70,9 +76,16 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     export.run(store, &begun.offsets, options.checkpoint_rows)
 }
 
+/// Whether there is something at `path` that takes bytes and never gives them back: a pipe, a terminal, a device.
+fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
 /// Where the lines go.
 enum Sink {
     Standard(std::io::Stdout),
+    /// Neither read nor synced: no export can be continued there.
+    Stream(File),
     File(File),
 }
 
@@ -127,7 +140,7 @@ impl Export {
 
     /// Everything before a checkpoint is on the disk when it is written.
     fn checkpoint(&mut self, offsets: Vec<u64>) -> Result<(), TransferError> {
-        if matches!(self.sink, Sink::Standard(_)) {
+        if !matches!(self.sink, Sink::File(_)) {
             return Ok(());
         }
         self.flush()?;
@@ -140,7 +153,7 @@ impl Export {
     fn flush(&mut self) -> Result<(), TransferError> {
         let written = match &mut self.sink {
             Sink::Standard(out) => out.write_all(&self.buffer).and_then(|()| out.flush()),
-            Sink::File(file) => file.write_all(&self.buffer),
+            Sink::Stream(file) | Sink::File(file) => file.write_all(&self.buffer),
         };
         written.map_err(TransferError::io("writing the export"))?;
         self.bytes += self.buffer.len() as u64;
@@ -151,7 +164,7 @@ impl Export {
 
     fn sync(&self) -> Result<(), TransferError> {
         match &self.sink {
-            Sink::Standard(_) => Ok(()),
+            Sink::Standard(_) | Sink::Stream(_) => Ok(()),
             Sink::File(file) => file.sync_all().map_err(TransferError::io("syncing the export")),
         }
     }

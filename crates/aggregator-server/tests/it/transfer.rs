@@ -4,6 +4,7 @@ mod golden;
 mod lab;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod streams;
 
 use std::fs;
 use std::io::Write as _;
