@@ -12,6 +12,7 @@
 //! takes the listener, the store and the signal to stop from outside.
 
 mod admission;
+pub mod clock;
 pub mod config;
 mod decode;
 mod health;
@@ -118,6 +119,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown => {}
             _ = app.health.failed(), if exit_on_failure => {}
+            () = clock::watch(&app.reads) => {}
         }
         app.health.drain();
         info!("draining: no more requests are taken");

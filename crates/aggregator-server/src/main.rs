@@ -2,11 +2,12 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_server::config::{Command, VARIABLE_PREFIX, listen};
 use aggregator_server::transfer::{export, import};
-use aggregator_server::{Config, RunError, healthcheck, log, run};
+use aggregator_server::{Config, RunError, clock, healthcheck, log, run};
 use anyhow::{Context as _, bail};
 use program_support::environment;
 use program_support::signals::StopSignals;
@@ -113,6 +114,7 @@ fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
 struct WrongUsage(String);
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    clock::check(SystemTime::now()).map_err(anyhow::Error::msg)?;
     let mut signals = StopSignals::new().context("signals cannot be handled")?;
     let listen_on = || format!("--listen {}", config.listen);
     let addresses = config.listen.resolve().with_context(listen_on)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use aggregator_core::Timestamp;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::Uri;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use super::json;
 use super::params::Params;
 use crate::App;
+use crate::clock::ahead;
 use crate::problem::Problem;
 
 /// The most topics that are named.
@@ -36,6 +38,7 @@ struct Stats {
     queue: Queue,
     workers: usize,
     store: Store,
+    clock: Clock,
 }
 
 /// What this process has done since its start, in the words of an answer to a publish request: `received` is the
@@ -70,6 +73,16 @@ struct Store {
     durability: &'static str,
     partitions: u16,
     bytes: u64,
+}
+
+/// Whether the store is ahead of this machine's clock: then new events get its newest `processed_at` until the clock has
+/// passed it.
+#[derive(Serialize)]
+struct Clock {
+    now: String,
+    newest_processed_at: Option<String>,
+    /// Whole ones; 0 if it is not ahead.
+    ahead_seconds: u64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
@@ -109,7 +122,16 @@ pub(super) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             partitions: info.partitions.count(),
             bytes: totals.bytes,
         },
+        clock: clock(totals.newest_processed_at, Timestamp::now()),
     }))
+}
+
+fn clock(newest: Option<Timestamp>, now: Timestamp) -> Clock {
+    Clock {
+        now: now.to_string(),
+        newest_processed_at: newest.map(|newest| newest.to_string()),
+        ahead_seconds: ahead(newest, now).as_secs(),
+    }
 }
 
 fn node(app: &App) -> Node {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod bad_input;
+mod clock;
 mod config;
 mod failure;
 mod http;
