@@ -132,6 +132,15 @@ pub trait DedupStore: Send + Sync {
     /// * One that panics is called for the next commit again. Neither the append nor other listeners notice.
     fn on_commit(&self, callback: CommitCallback) -> CommitListener;
 
+    /// Whether the store can still keep what it promises, as far as a moment's look tells: cheap enough for every second,
+    /// beside appends, for nobody else would notice while nothing is appended. The default has nothing to look at.
+    ///
+    /// # Errors
+    /// What stands in the way. After a [fatal](StoreError::is_fatal) error no append succeeds any more either.
+    fn check_health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes the payloads of `topic`'s events up to and including `through_seq`, keeps their
     /// identities (as stubs, so that repeats and conflicts are still told), and says how many events
     /// went. A prefix goes, never a middle.

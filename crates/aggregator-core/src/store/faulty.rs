@@ -193,6 +193,10 @@ impl DedupStore for FaultyStore {
         self.inner.on_commit(callback)
     }
 
+    fn check_health(&self) -> Result<(), StoreError> {
+        self.inner.check_health()
+    }
+
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         self.inner.purge(topic, through_seq)
     }

@@ -10,9 +10,11 @@ mod by_topic;
 mod catalog;
 mod checkpoints;
 mod checksum;
+mod claim;
 mod connector;
 mod fault;
 mod fetch;
+mod files;
 mod group;
 mod helper;
 mod import;
@@ -32,7 +34,7 @@ mod verify;
 mod writer;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -40,10 +42,12 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
 use self::checkpoints::Checkpoints;
+use self::claim::Claim;
 use self::connector::Connector;
 #[cfg(feature = "test-util")]
 pub use self::connector::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 use self::fault::store_error;
+use self::files::Files;
 pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
 use self::known::Names;
@@ -109,17 +113,17 @@ impl Default for SqliteOptions {
 /// on a local file system. `sqlite3 FILE 'select * from processed_events'` reads it meanwhile.
 pub struct SqliteStore {
     info: StoreInfo,
-    path: PathBuf,
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
     index: Arc<Index>,
     names: Arc<Names>,
     writer: Mutex<Writer>,
     commits: CommitNotifier,
+    files: Arc<Files>,
     /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
     _file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
-    _lock: File,
+    claim: Claim,
 }
 
 impl SqliteStore {
@@ -137,11 +141,12 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if another process has it open or the path cannot be used,
     /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
-    /// [`StoreError::Corrupt`] if it is one but is damaged.
+    /// [`StoreError::Corrupt`] if it is one but is damaged. Whatever the opening made is removed then.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         options.index.check()?;
         let connector = Connector::new(&options);
-        let opened = open::open(path.as_ref(), &options, &connector)?;
+        let mut opened = open::open(path.as_ref(), &options, &connector)?;
+        let files = Arc::new(opened.files);
         let info = StoreInfo {
             kind: "sqlite",
             id: opened.id,
@@ -150,9 +155,16 @@ impl SqliteStore {
             commits_across: false,
             ancestors: opened.ancestors,
         };
+        let watched = Arc::clone(&files);
         let manager = connector
-            .manager(&opened.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(|connection| connection.execute_batch(schema::READER_PRAGMAS));
+            .manager(opened.claim.path(), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_init(move |connection| {
+                // It was opened by its name, which may be another file's by now.
+                watched
+                    .check_names()
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+                connection.execute_batch(schema::READER_PRAGMAS)
+            });
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
             .min_idle(Some(0))
@@ -192,19 +204,27 @@ impl SqliteStore {
             source: Some(Box::new(error)),
         })?;
         let names = Arc::<Names>::default();
-        let writer =
-            Writer::new(opened.connection, opened.known, options, upkeep, checkpoints, Arc::clone(&names));
+        let writer = Writer::new(
+            opened.connection,
+            opened.known,
+            options,
+            upkeep,
+            checkpoints,
+            Arc::clone(&names),
+            Arc::clone(&files),
+        );
+        opened.claim.keep();
         Ok(Self {
             info,
-            path: opened.path,
             connector,
             readers,
             index,
             writer: Mutex::new(writer),
             names,
             commits: CommitNotifier::new([0]),
+            files,
             _file: opened.file,
-            _lock: opened.lock,
+            claim: opened.claim,
         })
     }
 
@@ -226,14 +246,14 @@ impl SqliteStore {
     /// As [`Self::open_with`]. What is found to be wrong is no error, it is in the report.
     pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
         let connector = Connector::new(options);
-        let (_, mut connection, _lock) =
+        let (_claim, mut connection) =
             open::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
         verify::verify(&mut connection, connector.fingerprint_bits())
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.claim.path()
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
@@ -248,9 +268,12 @@ impl SqliteStore {
         let deadline = Deadline::current();
         let wait = self.readers.connection_timeout();
         let wait = deadline.map_or(wait, |deadline| wait.min(deadline.remaining()));
-        let reader = self.readers.get_timeout(wait).map_err(|error| StoreError::Unavailable {
-            reason: format!("{doing}: all {} readers are busy", self.readers.max_size()),
-            source: Some(Box::new(error)),
+        let reader = self.readers.get_timeout(wait).map_err(|error| match self.files.check_names() {
+            Err(gone) => gone,
+            Ok(()) => StoreError::Unavailable {
+                reason: format!("{doing}: all {} readers are busy", self.readers.max_size()),
+                source: Some(Box::new(error)),
+            },
         })?;
         self.connector.limit(&reader, deadline).map_err(|error| store_error(doing, error))?;
         Ok(reader)
@@ -295,7 +318,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        reader::stats(&*self.reader("counting")?, &self.path)
+        reader::stats(&*self.reader("counting")?, self.path())
     }
 
     fn on_commit(&self, callback: CommitCallback) -> CommitListener {
@@ -337,6 +360,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        backup::backup(&self.connector, &self.path, path)
+        backup::backup(&self.connector, self.path(), path)
+    }
+
+    fn check_health(&self) -> Result<(), StoreError> {
+        self.files.check()
     }
 }

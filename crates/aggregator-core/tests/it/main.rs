@@ -6,6 +6,7 @@ mod backup;
 mod bit_rot;
 mod checksums;
 mod conformance;
+mod files;
 mod golden;
 mod held;
 mod index;

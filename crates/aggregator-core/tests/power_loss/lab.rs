@@ -110,6 +110,7 @@ impl Lab {
                 vfs: Some(self.disk.name().to_owned()),
                 synchronous_normal: self.synchronous_normal,
                 in_step: self.in_step,
+                dies_when_opening_fails: true,
                 on_sync: Some(Arc::new(move |path| disk.synced(path))),
                 ..TestHooks::default()
             },

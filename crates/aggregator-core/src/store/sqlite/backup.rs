@@ -7,7 +7,7 @@ use rusqlite::OpenFlags;
 
 use super::connector::Connector;
 use super::fault::store_error;
-use super::open::{draft, sync_directory, unusable};
+use super::files::{create_empty, discard, draft, sync_directory, unusable};
 use crate::StoreError;
 use crate::store::StoreId;
 
@@ -23,12 +23,12 @@ pub(super) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<()
     let Some(new_text) = new.to_str() else {
         return Err(StoreError::invalid("path", format!("{} is not UTF-8", to.display())));
     };
+    create_empty(&new).map_err(|error| unusable(&to, error))?;
     let copied = copy(connector, from, new_text);
     let copied = copied.map_err(|error| store_error(&format!("backing up to {}", to.display()), error));
     let renamed = copied.and_then(|()| fs::rename(&new, &to).map_err(|error| unusable(&to, error)));
     if renamed.is_err() {
-        // What is there is of no use; that it cannot be removed is not what the caller has to know first.
-        let _ = fs::remove_file(&new);
+        discard(&new);
     }
     renamed?;
     let directory = to.parent().unwrap_or(Path::new("/"));

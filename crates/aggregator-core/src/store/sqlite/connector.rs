@@ -11,9 +11,10 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
+use super::claim::Claim;
 use super::helper::Watch;
 use super::index::FINGERPRINT_BITS;
-use crate::Deadline;
+use crate::{Deadline, StoreError};
 
 /// How many steps SQLite does for a reader between two looks at the deadline: some 5 µs of work, and a look takes
 /// 0.03.
@@ -31,6 +32,8 @@ pub struct TestHooks {
     pub in_step: bool,
     /// How many bits the fingerprints of the dedup index have; 48 if it is 0. With a few, they collide.
     pub fingerprint_bits: u32,
+    /// A failed opening leaves behind what it made, as one does whose process died.
+    pub dies_when_opening_fails: bool,
     /// Told of each file that was synced past SQLite, and so past its VFS.
     pub on_sync: Option<OnSync>,
     /// Called by every reader each time that SQLite has done some 200 further steps for it: to count the work of a
@@ -88,6 +91,19 @@ impl Connector {
             return Connection::open_with_flags_and_vfs(path, flags, vfs.as_str());
         }
         Connection::open_with_flags(path, flags)
+    }
+
+    /// Claims the store at `path`, which may not be there yet.
+    pub(super) fn claim(&self, path: &Path) -> Result<Claim, StoreError> {
+        let claim = Claim::new(path);
+        #[cfg(feature = "test-util")]
+        if self.hooks.dies_when_opening_fails {
+            return claim.map(|mut claim| {
+                claim.keep();
+                claim
+            });
+        }
+        claim
     }
 
     /// Makes the connections of a pool.

@@ -1,15 +1,17 @@
 //! Opening the file, or refusing it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
 use super::fault::store_error;
+use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
 use super::index::{Index, Manifest};
 use super::known::{Known, Tail};
 use super::{SqliteOptions, index, schema};
@@ -23,7 +25,6 @@ const WRITES: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
 pub(super) struct Opened {
-    pub(super) path: PathBuf,
     pub(super) id: StoreId,
     pub(super) ancestors: Vec<Ancestor>,
     pub(super) connection: Connection,
@@ -35,9 +36,11 @@ pub(super) struct Opened {
     pub(super) index_reader: Connection,
     /// For the thread that copies the log.
     pub(super) copier: Connection,
+    pub(super) files: Files,
     /// To sync it. Behind the connections, so that it is closed last: SQLite's locks on the file go with any handle.
     pub(super) file: Arc<File>,
-    pub(super) lock: File,
+    /// Last: what a failed opening made is cleared away once nobody has it open.
+    pub(super) claim: Claim,
 }
 
 pub(super) fn open(
@@ -45,10 +48,14 @@ pub(super) fn open(
     options: &SqliteOptions,
     connector: &Connector,
 ) -> Result<Opened, StoreError> {
-    let path = resolve(path)?;
-    let lock = lock(&path)?;
+    let given = path;
+    let mut claim = connector.claim(path)?;
+    let path = claim.path().to_owned();
     match fs::metadata(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => create(&path, connector)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create(&path, connector)?;
+            claim.made_store();
+        }
         Err(error) => return Err(unusable(&path, error)),
         Ok(_) => check_header(&path)?,
     }
@@ -62,8 +69,8 @@ pub(super) fn open(
     let index_reader = index_reader(&path, connector).map_err(failed)?;
     let copier = copier(&path, connector).map_err(failed)??;
     let file = File::open(&path).map_err(|error| unusable(&path, error))?;
+    let files = Files::watch(given, &path, &file, claim.lock_file())?;
     Ok(Opened {
-        path,
         id,
         ancestors,
         connection,
@@ -72,8 +79,9 @@ pub(super) fn open(
         known,
         index_reader,
         copier,
+        files,
         file: Arc::new(file),
-        lock,
+        claim,
     })
 }
 
@@ -124,108 +132,38 @@ fn make_durable(
     ))))
 }
 
-/// A connection to the store at `path`, of which nothing was read yet, and the lock that keeps others away. The store
-/// may be of this format or a later one that this program knows.
+/// A connection to the store at `path`, of which nothing was read yet, and the claim that keeps others away, to be dropped
+/// last. The store may be of this format or a later one that this program knows.
 pub(super) fn connect_alone(
     path: &Path,
     options: &SqliteOptions,
     connector: &Connector,
     oldest: u32,
-) -> Result<(PathBuf, Connection, File), StoreError> {
-    let path = resolve(path)?;
-    let lock = lock(&path)?;
-    check_header(&path)?;
-    let connected = connect(&path, options, connector, oldest);
+) -> Result<(Claim, Connection), StoreError> {
+    let claim = Claim::of_existing(path)?;
+    check_header(claim.path())?;
+    let connected = connect(claim.path(), options, connector, oldest);
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
-    Ok((path, connection, lock))
-}
-
-/// The absolute path without links, its directory made if need be: two names of one file must meet at
-/// one lock.
-fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
-    let failed = |error| unusable(path, error);
-    let absolute = std::path::absolute(path).map_err(failed)?;
-    if let Ok(resolved) = fs::canonicalize(&absolute) {
-        return Ok(resolved);
-    }
-    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return Err(StoreError::invalid("store", format!("{} is not the path of a file", path.display())));
-    };
-    create_directories(directory).map_err(failed)?;
-    Ok(fs::canonicalize(directory).map_err(failed)?.join(name))
-}
-
-/// Makes the directory and its parents. SQLite syncs the directory of its files but not the ones above,
-/// so an acknowledged event could go with a directory entry.
-fn create_directories(directory: &Path) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = directory.parent() else { return Ok(()) };
-    create_directories(parent)?;
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    sync_directory(parent)
-}
-
-pub(super) fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Taken before the file itself is touched. The lock is on a file of its own, since closing any handle
-/// of the database file would drop the locks SQLite has on it.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let lock_path = beside(path, "-lock");
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(|error| unusable(&lock_path, error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::unavailable(format!(
-            "{} is open in another process, or a second time in this one",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(unusable(&lock_path, error)),
-    }
+    Ok((claim, connection))
 }
 
 /// Makes the store under another name first, so that a crash meanwhile leaves no half-made file in
 /// its place: whatever is empty or cut short there was damaged by something else.
 fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
-    let wal = beside(path, "-wal");
-    if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-        return Err(StoreError::corrupt(format!(
-            "{} is missing, but its write-ahead log {} is there and may hold acknowledged events: \
-             put the file back, or move the log away to start anew",
-            path.display(),
-            wal.display()
-        )));
-    }
+    refuse_orphaned_log(path)?;
     remove_drafts(path).map_err(|error| unusable(path, error))?;
     let new = draft(path, "new");
-    write_schema(&new, connector)
-        .map_err(|error| store_error(&format!("creating {}", path.display()), error))?;
-    fs::rename(&new, path).map_err(|error| unusable(path, error))?;
+    create_empty(&new).map_err(|error| unusable(path, error))?;
+    let written = write_schema(&new, connector)
+        .map_err(|error| store_error(&format!("creating {}", path.display()), error));
+    let renamed = written.and_then(|()| fs::rename(&new, path).map_err(|error| unusable(path, error)));
+    if renamed.is_err() {
+        discard(&new);
+    }
+    renamed?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     sync_directory(directory).map_err(|error| unusable(directory, error))
-}
-
-/// A name beside `path` that nobody else has.
-pub(super) fn draft(path: &Path, kind: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.{kind}", ulid::Ulid::generate()))
 }
 
 /// Removes what earlier attempts to make this store left, whoever holds its lock having come to an end.
@@ -244,8 +182,9 @@ fn remove_drafts(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Writes an empty store into the empty file at `path`.
 pub(super) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
-    let mut connection = connector.open(path, WRITES | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mut connection = connector.open(path, WRITES)?;
     connection.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
     connection.pragma_update(None, "synchronous", "EXTRA")?;
     let transaction = connection.transaction()?;
@@ -275,10 +214,7 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     let file = File::open(path).map_err(|error| unusable(path, error))?;
     file.take(100).read_to_end(&mut header).map_err(|error| unusable(path, error))?;
     if header.is_empty() {
-        return Err(StoreError::corrupt(format!(
-            "{} is empty: restore it, or move it away (and what lies beside it) to start anew",
-            path.display()
-        )));
+        return Err(refuse_empty(path));
     }
     let ours = header.len() == 100
         && header.starts_with(MAGIC)
@@ -294,6 +230,25 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
         "not an SQLite database"
     };
     Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
+}
+
+/// A new store takes its name only once it is complete, so an empty file was never one, or was emptied by something else.
+fn refuse_empty(path: &Path) -> StoreError {
+    let (file, log) = (path.display(), beside(path, "-wal"));
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return StoreError::corrupt(format!(
+            "{file} is empty, but its write-ahead log {} is there and may hold acknowledged events: restore the file, \
+             or move both away to start anew",
+            log.display()
+        ));
+    }
+    StoreError::invalid(
+        "store",
+        format!(
+            "{file} is empty, and so none of our files: name another one, or remove it to start a new store there (if \
+             it was a store, restore a copy)"
+        ),
+    )
 }
 
 /// Whether a log of a database with our pages lies beside the file (<https://sqlite.org/walformat.html>).
@@ -379,12 +334,4 @@ fn ancestors(connection: &Connection) -> rusqlite::Result<Result<Vec<Ancestor>, 
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let ancestor = |(id, until_offset): (String, u64)| Ok(Ancestor { id: store_id(&id)?, until_offset });
     Ok(rows.into_iter().map(ancestor).collect())
-}
-
-pub(super) fn unusable(path: &Path, error: std::io::Error) -> StoreError {
-    let reason = format!("{} cannot be used: {error}", path.display());
-    if error.kind() == ErrorKind::StorageFull {
-        return StoreError::NoSpace { reason, source: Some(Box::new(error)) };
-    }
-    StoreError::Unavailable { reason, source: Some(Box::new(error)) }
 }

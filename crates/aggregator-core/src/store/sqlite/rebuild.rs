@@ -7,7 +7,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::connector::Connector;
 use super::fault::store_error;
-use super::open::{connect_alone, draft, sync_directory, unusable, write_schema};
+use super::files::{create_empty, discard, draft, sync_directory, unusable};
+use super::open::{connect_alone, write_schema};
 use super::{SqliteOptions, index, schema};
 use crate::StoreError;
 
@@ -19,14 +20,14 @@ pub(super) fn empty_index(
     options: &SqliteOptions,
     connector: &Connector,
 ) -> Result<(), StoreError> {
-    let (path, mut connection, _lock) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
+    let (claim, mut connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     // An index that is gone and cannot be made anew would be worse than a damaged one.
     index::check_log(&connection).map_err(failed)?;
     match reset(&mut connection).map_err(failed) {
         Err(StoreError::Corrupt { .. }) => {
             drop(connection);
-            copy_truth(&path, connector)
+            copy_truth(claim.path(), connector)
         }
         done => done,
     }
@@ -43,17 +44,23 @@ fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
 /// place of the old one.
 fn copy_truth(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     let new = draft(path, "new");
+    create_empty(&new).map_err(|error| unusable(path, error))?;
     let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
     let copied =
         copied.map_err(|error| store_error(&format!("copying what is whole of {}", path.display()), error));
-    let copied = copied.and_then(|()| fs::rename(&new, path).map_err(|error| unusable(path, error)));
+    let copied = copied.and_then(|()| take_the_place(&new, path).map_err(|error| unusable(path, error)));
     if copied.is_err() {
-        // It is of no use, and that it cannot be removed is not what the caller has to know first.
-        let _ = fs::remove_file(&new);
+        discard(&new);
     }
     copied?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     sync_directory(directory).map_err(|error| unusable(directory, error))
+}
+
+/// Whoever could read and write the old file can do so with the new one.
+fn take_the_place(new: &Path, old: &Path) -> std::io::Result<()> {
+    fs::set_permissions(new, fs::metadata(old)?.permissions())?;
+    fs::rename(new, old)
 }
 
 fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {

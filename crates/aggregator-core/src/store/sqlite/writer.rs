@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::by_topic::ByTopic;
 use super::checkpoints::{Checkpoints, checkpoint};
 use super::fault::{is_io_failure, store_error};
+use super::files::Files;
 use super::group::{Failure, Group, check_topics};
 use super::import::Importing;
 use super::index::{Index, Recent, Upkeep};
@@ -31,8 +32,8 @@ pub(super) struct Writer {
     added: Recent,
     latest: Latest,
     names: Arc<Names>,
-    /// Why no further write is taken.
-    poisoned: Option<String>,
+    /// Also why no further write is taken.
+    files: Arc<Files>,
 }
 
 fn told(doing: &str, error: rusqlite::Error) -> StoreError {
@@ -45,12 +46,13 @@ fn told(doing: &str, error: rusqlite::Error) -> StoreError {
 impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
+    ///
+    /// If it fails, the log still holds everything. It stays as well after a failed sync, for it holds what that may have
+    /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
     fn drop(&mut self) {
-        if self.checkpoints.settle().is_ok() && self.poisoned.is_none() {
-            // If it fails, the log still holds everything.
+        if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
             let _ = checkpoint(&self.connection, "TRUNCATE");
         } else {
-            // The log holds what a failed sync may have lost: nobody deletes it before it is written anew.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
@@ -64,6 +66,7 @@ impl Writer {
         upkeep: Upkeep,
         checkpoints: Checkpoints,
         names: Arc<Names>,
+        files: Arc<Files>,
     ) -> Self {
         if let Some(known) = &mut known {
             names.committed(known);
@@ -76,20 +79,20 @@ impl Writer {
             known,
             upkeep,
             added: Recent::default(),
-            poisoned: None,
+            files,
             checkpoints,
         }
     }
 
     /// The receipts and the last offset.
     pub(super) fn append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), StoreError> {
-        self.check_poison()?;
+        self.files.check_failure()?;
         if events.is_empty() {
             return Ok((Vec::new(), 0));
         }
         let result = self.relieve().and_then(|()| self.try_append(events));
         let appended = result.map_err(|failure| self.fail("appending", failure))?;
-        self.checkpoint()?;
+        self.committed()?;
         Ok(appended)
     }
 
@@ -129,7 +132,7 @@ impl Writer {
 
     /// What became of the rows, and the last offset.
     pub(super) fn import(&mut self, import: Import<'_>) -> Result<(Imported, u64), StoreError> {
-        self.check_poison()?;
+        self.files.check_failure()?;
         let max_topics = self.options.max_topics;
         let result = self.relieve().and_then(|()| {
             self.transact(|transaction, known, index, _, added| {
@@ -139,7 +142,7 @@ impl Writer {
             })
         });
         let imported = result.map_err(|failure| self.fail("importing", failure))?;
-        self.checkpoint()?;
+        self.committed()?;
         Ok(imported)
     }
 
@@ -171,19 +174,12 @@ impl Writer {
 
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
     pub(super) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
-        self.check_poison()?;
+        self.files.check_failure()?;
         self.latest.clear();
         let result = purge::purge_slice(&mut self.connection, &mut self.known, topic, through_seq);
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
-        self.checkpoint()?;
+        self.committed()?;
         Ok(purged)
-    }
-
-    fn check_poison(&self) -> Result<(), StoreError> {
-        match &self.poisoned {
-            Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
-            None => Ok(()),
-        }
     }
 
     /// What the caller is told of a failure; remembers it if nothing can be trusted after it.
@@ -195,9 +191,16 @@ impl Writer {
         };
         self.known = None;
         if error.is_fatal() {
-            self.poisoned = Some(error.to_string());
+            self.files.fail(error.to_string());
         }
         error
+    }
+
+    /// What follows a commit before anybody is told of it.
+    fn committed(&mut self) -> Result<(), StoreError> {
+        self.checkpoint()?;
+        // It is on the disk. Whether the next start finds it there is another question.
+        self.files.check()
     }
 
     /// Copies the log back into the file once enough has gathered.
