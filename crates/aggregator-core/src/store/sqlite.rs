@@ -22,6 +22,7 @@ mod index;
 mod insert;
 mod known;
 mod latest;
+mod log_mark;
 mod open;
 mod original;
 mod purge;
@@ -77,6 +78,9 @@ pub struct SqliteOptions {
     pub latest_bytes: u32,
     /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
     pub checkpoint_bytes: u32,
+    /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
+    /// publishers send them again they are new.
+    pub accept_lost_log: bool,
     /// How the dedup index is laid out.
     pub index: IndexOptions,
     /// Where `processed_at` comes from.
@@ -95,6 +99,7 @@ impl Default for SqliteOptions {
             cache_bytes: 64 << 20,
             latest_bytes: 32 << 20,
             checkpoint_bytes: 8 << 20,
+            accept_lost_log: false,
             index: IndexOptions::default(),
             clock: system_clock(),
             #[cfg(feature = "test-util")]
@@ -111,6 +116,10 @@ impl Default for SqliteOptions {
 ///
 /// One process at a time: a lock beside the file (`…-lock`) refuses a second one. The file has to lie
 /// on a local file system. `sqlite3 FILE 'select * from processed_events'` reads it meanwhile.
+///
+/// While the store is open, and after a crash, its log (`…-wal`) belongs to it: whoever copies the file alone, or removes
+/// the log, has lost events, and opening it is refused. [`DedupStore::backup`] and `sqlite3 FILE '.backup COPY'` make
+/// whole copies at any time; a store that was closed can be copied as a file.
 pub struct SqliteStore {
     info: StoreInfo,
     connector: Connector,
@@ -141,7 +150,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if another process has it open or the path cannot be used,
     /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
-    /// [`StoreError::Corrupt`] if it is one but is damaged. Whatever the opening made is removed then.
+    /// [`StoreError::Corrupt`] if it is one but is damaged or has lost its log. Whatever the opening made is removed then.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         options.index.check()?;
         let connector = Connector::new(&options);
@@ -240,15 +249,25 @@ impl SqliteStore {
     }
 
     /// Reads all of the store at `path`, which nobody has open, and checks it against itself: also one that
-    /// is too damaged to be opened.
+    /// is too damaged to be opened. With [`SqliteOptions::accept_lost_log`], one that has lost its log counts as
+    /// closed from then on, if what is left of it is sound.
     ///
     /// # Errors
     /// As [`Self::open_with`]. What is found to be wrong is no error, it is in the report.
     pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
         let connector = Connector::new(options);
-        let (_claim, mut connection) =
+        let (claim, mut connection) =
             open::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
-        verify::verify(&mut connection, connector.fingerprint_bits())
+        let report = verify::verify(&mut connection, connector.fingerprint_bits())?;
+        if report.faults.is_empty() {
+            // A log that cannot be copied now stays, and the next opening copies it.
+            let closed = log_mark::close_in_order(&connection);
+            if options.accept_lost_log {
+                let doing = format!("marking {} as closed", claim.path().display());
+                closed.map_err(|error| store_error(&doing, error))?;
+            }
+        }
+        Ok(report)
     }
 
     /// The file.
@@ -277,6 +296,12 @@ impl SqliteStore {
         })?;
         self.connector.limit(&reader, deadline).map_err(|error| store_error(doing, error))?;
         Ok(reader)
+    }
+
+    /// To be called before a read that takes long: one that began before the file is marked would keep the first
+    /// append waiting. Where it cannot be marked, the read goes on all the same.
+    fn mark(&self) {
+        let _ = self.writer().and_then(|mut writer| writer.mark());
     }
 }
 
@@ -337,6 +362,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.mark();
         verify::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
     }
 
@@ -360,6 +386,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.mark();
         backup::backup(&self.connector, self.path(), path)
     }
 

@@ -11,5 +11,6 @@ mod golden;
 mod held;
 mod index;
 mod limits;
+mod lost_log;
 mod reads;
 mod sqlite;

@@ -307,7 +307,11 @@ fn what_lies_in_the_log_is_synced_into_the_file_before_it_is_told() {
     let wal = directory.path().join("crashed.db-wal");
     fs::copy(directory.path().join("events.db-wal"), &wal).unwrap();
     let recovered = SqliteStore::open(&crashed).unwrap();
-    assert_eq!(fs::metadata(&wal).unwrap().len(), 0);
+    let file_alone = directory.path().join("alone.db");
+    fs::copy(&crashed, &file_alone).unwrap();
+    let events: u32 =
+        reader(&file_alone).query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(events, 1);
     assert_eq!(recovered.append_one(&event("1")).unwrap().outcome, Outcome::Duplicate);
 }
 

@@ -218,6 +218,12 @@ impl Lab {
         }
     }
 
+    /// Does the steps as far as they go.
+    pub(crate) fn live_until_outage(&self, path: &Path, workload: &Workload, ledger: &mut Ledger) {
+        let lived = self.live(path, workload, 0, ledger);
+        assert!(lived.is_ok(), "seed {}: {:?}", workload.seed, lived.err());
+    }
+
     fn steps(
         &self,
         path: &Path,

@@ -9,6 +9,7 @@
 mod faults;
 mod lab;
 mod ledger;
+mod lost_log;
 mod start;
 mod workload;
 

@@ -8,6 +8,7 @@ use rusqlite::OpenFlags;
 use super::connector::Connector;
 use super::fault::store_error;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
+use super::log_mark;
 use crate::StoreError;
 use crate::store::StoreId;
 
@@ -50,6 +51,7 @@ fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
         [],
     )?;
     let id = StoreId::new().to_string();
+    log_mark::remove(&transaction)?;
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id])?;
     transaction.commit()?;
     copy.close().map_err(|(_, error)| error)?;

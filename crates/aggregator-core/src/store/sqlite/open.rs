@@ -8,13 +8,14 @@ use std::sync::Arc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::checkpoints::checkpoint;
 use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
 use super::fault::store_error;
 use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
 use super::index::{Index, Manifest};
 use super::known::{Known, Tail};
-use super::{SqliteOptions, index, schema};
+use super::{SqliteOptions, index, log_mark, schema};
 use crate::event::SLOTS;
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
@@ -92,7 +93,8 @@ fn recover_index(
 ) -> rusqlite::Result<(Index, Manifest)> {
     // Making the index anew is many commits, and the writer is not there yet.
     connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
-    let recovered = index::recover(connection, options.index, connector.fingerprint_bits())?;
+    let mark = |connection: &mut Connection| log_mark::ensure(connection, (options.clock)());
+    let recovered = index::recover(connection, options.index, connector.fingerprint_bits(), mark)?;
     // From now on it checkpoints by itself, between commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(recovered)
@@ -268,7 +270,10 @@ fn connect(
     connector: &Connector,
     oldest: u32,
 ) -> rusqlite::Result<Connected> {
+    let has_log = log_mark::has_log(path);
     let connection = connector.open(path, WRITES)?;
+    // A log that was there stays, also where the opening fails: it goes only when the store is closed in order.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     let application: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != schema::APPLICATION_ID {
         let reason =
@@ -286,6 +291,12 @@ fn connect(
         let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
         return Ok(Err(StoreError::invalid("store", reason)));
     }
+    if !has_log
+        && !options.accept_lost_log
+        && let Some(since) = log_mark::read(&connection)?
+    {
+        return Ok(Err(log_mark::refusal(path, &since, newest(&connection))));
+    }
     if let Err(error) = make_durable(&connection, path, connector)? {
         return Ok(Err(error));
     }
@@ -294,7 +305,7 @@ fn connect(
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
     // A log that readers made long is cut back once it is written over.
     connection.pragma_update(None, "journal_size_limit", u64::from(options.checkpoint_bytes) * 4)?;
-    connection.busy_timeout(std::time::Duration::from_millis(200))?;
+    connection.busy_timeout(log_mark::BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
 
     // What an earlier process left in the log may never have reached the disk: its last fsync can have
@@ -307,7 +318,8 @@ fn connect(
         return Ok(Err(unusable(&wal, error)));
     }
     connection.execute_batch("ROLLBACK")?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    // Not cut: the log of a file that is marked is never empty.
+    checkpoint(&connection, "FULL")?;
 
     let meta = |name: &str| -> rusqlite::Result<String> {
         connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
@@ -321,6 +333,12 @@ fn connect(
     }
     let id = meta("store_id")?;
     Ok(store_id(&id).map(|id| (connection, id)))
+}
+
+/// When the newest event was stored. What has lost its log may contradict itself: then nobody knows.
+fn newest(connection: &Connection) -> Option<Timestamp> {
+    let tail = Tail::read(connection).ok().filter(|tail| tail.last_offset > 0)?;
+    Some(Timestamp::from_micros(tail.last_processed_at))
 }
 
 fn store_id(text: &str) -> Result<StoreId, StoreError> {

@@ -9,7 +9,7 @@ use super::connector::Connector;
 use super::fault::store_error;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
 use super::open::{connect_alone, write_schema};
-use super::{SqliteOptions, index, schema};
+use super::{SqliteOptions, index, log_mark, schema};
 use crate::StoreError;
 
 /// What the index is made of, and all the rest that is no index.
@@ -24,8 +24,16 @@ pub(super) fn empty_index(
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     // An index that is gone and cannot be made anew would be worse than a damaged one.
     index::check_log(&connection).map_err(failed)?;
-    match reset(&mut connection).map_err(failed) {
+    log_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
+    let done = reset(&mut connection).map_err(failed);
+    let closed = log_mark::close_in_order(&connection).map_err(failed)?;
+    match done {
         Err(StoreError::Corrupt { .. }) => {
+            if !closed {
+                // The log of the old file would be taken for one of the new file.
+                let reason = format!("another program has {} open: close it", claim.path().display());
+                return Err(StoreError::unavailable(reason));
+            }
             drop(connection);
             copy_truth(claim.path(), connector)
         }

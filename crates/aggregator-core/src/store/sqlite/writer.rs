@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::by_topic::ByTopic;
-use super::checkpoints::{Checkpoints, checkpoint};
+use super::checkpoints::Checkpoints;
 use super::fault::{is_io_failure, store_error};
 use super::files::Files;
 use super::group::{Failure, Group, check_topics};
@@ -14,7 +13,7 @@ use super::import::Importing;
 use super::index::{Index, Recent, Upkeep};
 use super::known::{Known, Names};
 use super::latest::Latest;
-use super::{SqliteOptions, purge};
+use super::{SqliteOptions, log_mark, purge};
 use crate::fail_point::{self, FailPoint};
 use crate::store::{Import, Imported, Receipt};
 use crate::{EventRef, StoreError, Timestamp};
@@ -34,6 +33,8 @@ pub(super) struct Writer {
     names: Arc<Names>,
     /// Also why no further write is taken.
     files: Arc<Files>,
+    /// Whether the file says that its log belongs to it; nothing is committed before.
+    marked: bool,
 }
 
 fn told(doing: &str, error: rusqlite::Error) -> StoreError {
@@ -51,9 +52,9 @@ impl Drop for Writer {
     /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
     fn drop(&mut self) {
         if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
-            let _ = checkpoint(&self.connection, "TRUNCATE");
+            let _ = log_mark::close_in_order(&self.connection);
         } else {
-            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            let _ = log_mark::keep_log(&self.connection);
         }
     }
 }
@@ -80,6 +81,7 @@ impl Writer {
             upkeep,
             added: Recent::default(),
             files,
+            marked: false,
             checkpoints,
         }
     }
@@ -90,10 +92,22 @@ impl Writer {
         if events.is_empty() {
             return Ok((Vec::new(), 0));
         }
+        self.mark()?;
         let result = self.relieve().and_then(|()| self.try_append(events));
         let appended = result.map_err(|failure| self.fail("appending", failure))?;
         self.committed()?;
         Ok(appended)
+    }
+
+    /// Sees to it that the file says that its log belongs to it.
+    pub(super) fn mark(&mut self) -> Result<(), StoreError> {
+        self.files.check_failure()?;
+        if !self.marked {
+            let marked = log_mark::ensure(&mut self.connection, (self.options.clock)());
+            marked.map_err(|error| self.fail("marking the file", Failure::Sqlite(error)))?;
+            self.marked = true;
+        }
+        Ok(())
     }
 
     /// Merges runs of the dedup index as long as there are too many, in transactions of their own.
@@ -132,7 +146,7 @@ impl Writer {
 
     /// What became of the rows, and the last offset.
     pub(super) fn import(&mut self, import: Import<'_>) -> Result<(Imported, u64), StoreError> {
-        self.files.check_failure()?;
+        self.mark()?;
         let max_topics = self.options.max_topics;
         let result = self.relieve().and_then(|()| {
             self.transact(|transaction, known, index, _, added| {
@@ -174,7 +188,7 @@ impl Writer {
 
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
     pub(super) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
-        self.files.check_failure()?;
+        self.mark()?;
         self.latest.clear();
         let result = purge::purge_slice(&mut self.connection, &mut self.known, topic, through_seq);
         let purged = result.map_err(|failure| self.fail("purging", failure))?;

@@ -21,11 +21,12 @@ use crate::store::sqlite::known::Tail;
 use crate::store::sqlite::reader;
 
 /// Loads the runs and reads the rest of the log. More of it than memory is to hold is written as runs on
-/// the way: all of it, where the index was [reset](super::reset).
+/// the way: all of it, where the index was [reset](super::reset). `mark` is called before anything is written.
 pub(in super::super) fn recover(
     connection: &mut Connection,
     options: IndexOptions,
     fingerprint_bits: u32,
+    mark: impl Fn(&mut Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
@@ -51,6 +52,7 @@ pub(in super::super) fn recover(
         held.last_offset = window;
         // What a crash left fits twice: a start writes nothing then.
         if held.frozen.is_some() && window < last_offset {
+            mark(connection)?;
             while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
                 let slice = build(connection, task)?;
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -96,7 +96,7 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     (0..16).for_each(|batch| append(&store, 5 * batch..5 * batch + 5));
     drop(store);
     let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
-    let (index, manifest) = recover(&mut connection, LAYOUT, BITS).unwrap();
+    let (index, manifest) = recover(&mut connection, LAYOUT, BITS, |_| Ok(())).unwrap();
     let run_of = |manifest: &Manifest, fan_out| {
         let cover = cover::next(&index.held(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
         Some(cover.run(&connection).unwrap().run)
