@@ -215,6 +215,10 @@ pub enum Command {
         /// Make the dedup index anew from the events first, whatever is left of it
         #[arg(long)]
         rebuild_index: bool,
+        /// Let a SQLite store that has lost its write-ahead log count as closed, if the file alone is sound; events that
+        /// were acknowledged may be missing in it
+        #[arg(long)]
+        accept_lost_log: bool,
     },
     /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
     Export(export::Options),

@@ -1,11 +1,38 @@
 //! Whether the service may be used, and if not, why.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::sync::Notify;
-use tracing::error;
+use aggregator_core::DedupStore;
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, warn};
 
 use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// How often the store is looked after.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks after the store while nothing is published, until `stopped` says that it is not needed any more: a store whose
+/// files are gone is not ready.
+pub(crate) async fn look_after(
+    store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let looked_at = Arc::clone(&store);
+        match tokio::task::spawn_blocking(move || looked_at.check_health()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_fatal() => return health.fail(error.to_string()),
+            Ok(Err(error)) => warn!(%error, "the store is not well"),
+            Err(_) => return health.fail("looking at the store's health panicked".to_owned()),
+        }
+    }
+}
 
 /// Goes from ready to draining or failed, and never back.
 #[derive(Debug, Default)]

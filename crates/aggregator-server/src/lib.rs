@@ -33,6 +33,7 @@ use std::time::Instant;
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 pub use crate::config::Config;
@@ -114,6 +115,9 @@ pub async fn run(
         config,
     });
 
+    let (stop_looking, stopped) = oneshot::channel();
+    let looking = tokio::spawn(health::look_after(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
+
     let exit_on_failure = app.config.exit_on_failure;
     let drain = async {
         tokio::select! {
@@ -126,6 +130,9 @@ pub async fn run(
         FailPoint::Draining.reach();
     };
     let drain_until = http::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
+    drop(stop_looking);
+    // Whoever waits for the end may open the store anew.
+    let _ = tokio::time::timeout_at(drain_until, looking).await;
     let stopped = app.workers.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use aggregator_core::store::VerifyReport;
-use aggregator_server::config::{Command, VARIABLE_PREFIX, listen};
+use aggregator_server::config::{Command, StoreLocation, VARIABLE_PREFIX, listen};
 use aggregator_server::transfer::{export, import};
 use aggregator_server::{Config, RunError, clock, healthcheck, log, run};
 use anyhow::{Context as _, bail};
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             serve_until_signalled(config)
         }
-        Some(Command::Check { rebuild_index }) => check(&config, rebuild_index),
+        Some(Command::Check { rebuild_index, accept_lost_log }) => {
+            check(&config, rebuild_index, accept_lost_log)
+        }
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
         Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
@@ -69,8 +71,11 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 /// Prints what is wrong with the store, a line each; makes its index anew first, if asked to.
-fn check(config: &Config, rebuild_index: bool) -> anyhow::Result<()> {
+fn check(config: &Config, rebuild_index: bool, accept_lost_log: bool) -> anyhow::Result<()> {
     let store = || format!("--store {}", config.store);
+    if accept_lost_log && !matches!(config.store, StoreLocation::Sqlite(_)) {
+        bail!("--accept-lost-log is for sqlite: stores, and --store names {}", config.store);
+    }
     if rebuild_index {
         config.rebuild_index().with_context(store)?;
     }

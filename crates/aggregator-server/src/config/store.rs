@@ -12,7 +12,7 @@ use aggregator_core::{DedupStore, MemoryStore, SqliteOptions, SqliteStore, Store
 #[cfg(feature = "postgres")]
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
-use super::{Config, StoreLocation};
+use super::{Command, Config, StoreLocation};
 
 /// The times that a PostgreSQL store can be told.
 #[cfg(feature = "postgres")]
@@ -117,7 +117,12 @@ impl Config {
     }
 
     fn sqlite_options(&self) -> SqliteOptions {
-        SqliteOptions { max_topics: self.max_topics, readers: self.readers, ..SqliteOptions::default() }
+        SqliteOptions {
+            max_topics: self.max_topics,
+            readers: self.readers,
+            accept_lost_log: matches!(self.command, Some(Command::Check { accept_lost_log: true, .. })),
+            ..SqliteOptions::default()
+        }
     }
 }
 

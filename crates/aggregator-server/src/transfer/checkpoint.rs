@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::TransferError;
@@ -24,7 +25,8 @@ pub(super) struct ExportFile {
 pub(super) fn open(path: &Path, header: &Header, line: &[u8]) -> Result<ExportFile, TransferError> {
     let failed = |error| TransferError::io(path.display().to_string())(error);
     let mut options = OpenOptions::new();
-    let file = match options.read(true).write(true).create_new(true).open(path) {
+    // It holds everything that the store does.
+    let file = match options.read(true).write(true).create_new(true).mode(0o600).open(path) {
         Ok(new) => {
             let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
             File::open(directory.unwrap_or(Path::new(".")))

@@ -5,6 +5,7 @@ mod bad_input;
 mod clock;
 mod config;
 mod failure;
+mod files;
 mod http;
 mod limits;
 #[cfg(feature = "postgres")]
