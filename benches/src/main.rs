@@ -1,5 +1,7 @@
 //! Measures the aggregator from outside, as `scripts/bench` asks.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to whoever started it")]
+
 mod append;
 mod load;
 mod measures;

@@ -205,6 +205,11 @@ pub struct Config {
     /// What is logged: error, warn, info, debug, or a tracing filter
     #[arg(long, env = "AGGREGATOR_LOG", default_value_t = Self::default().log, value_name = "FILTER")]
     pub log: String,
+
+    /// Bytes of log lines that may wait to be written; lines beyond that are dropped and counted
+    #[arg(long, env = "AGGREGATOR_LOG_QUEUE_BYTES", default_value_t = Self::default().log_queue_bytes,
+          value_name = "BYTES")]
+    pub log_queue_bytes: ByteSize,
 }
 
 /// What to do instead of serving.
@@ -295,6 +300,7 @@ impl Default for Config {
             exit_on_failure: false,
             log_format: LogFormat::Auto,
             log: "info".to_owned(),
+            log_queue_bytes: ByteSize(1 << 20),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod healthcheck;
 mod http;
 pub mod log;
 mod mutation;
+pub mod output;
 mod problem;
 mod reads;
 mod routes;

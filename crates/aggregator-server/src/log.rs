@@ -1,28 +1,63 @@
 //! Where logs go and how they look.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
 
+use aggregator_core::Timestamp;
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 
+use crate::Config;
 use crate::config::LogFormat;
+use crate::output;
 
-/// Sends the logs that pass `filter` to standard error.
+/// Sends the logs that pass the filter, and what panics say, to standard error.
 ///
 /// # Errors
 /// Says what is wrong with the filter.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+pub fn init(config: &Config) -> Result<(), String> {
+    let filter = &config.log;
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would tell its own errors past the queue.
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let subscriber = subscriber.with_writer(output::stderr);
+    #[expect(clippy::disallowed_methods, reason = "nothing is written")]
     let terminal = std::io::stderr().is_terminal();
-    let human = match format {
+    let human = match config.log_format {
         LogFormat::Auto => terminal,
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
+    output::stderr().configure(config.log_queue_bytes.0, if human { lost_human } else { lost_json });
     let installed = if human {
         subscriber.with_ansi(terminal).with_target(false).try_init()
     } else {
         subscriber.json().flatten_event(true).with_target(false).try_init()
     };
+    std::panic::set_hook(Box::new(log_panic));
     installed.map_err(|error| error.to_string())
+}
+
+const LOST: &str = "log lines were lost: standard error took them too slowly or not at all";
+
+fn lost_human(lines: u64) -> String {
+    format!("{} WARN {LOST} lines={lines}", Timestamp::now())
+}
+
+fn lost_json(lines: u64) -> String {
+    let timestamp = Timestamp::now().to_string();
+    serde_json::json!({"timestamp": timestamp, "level": "WARN", "message": LOST, "lines": lines}).to_string()
+}
+
+/// Instead of the hook of the standard library, which would wait for whoever reads standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("without a message");
+    let thread = std::thread::current();
+    let (thread, at) =
+        (thread.name().unwrap_or("without a name"), panic.location().map(tracing::field::display));
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+    error!(thread, at, backtrace, "panicked: {message}");
 }

@@ -1,15 +1,15 @@
 //! The aggregator: parse, open, bind, run, drain.
 
-use std::io::Write as _;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use aggregator_core::store::VerifyReport;
 use aggregator_server::config::{Command, StoreLocation, VARIABLE_PREFIX, listen};
-use aggregator_server::transfer::{export, import};
-use aggregator_server::{Config, RunError, clock, healthcheck, log, run};
+use aggregator_server::transfer::{TransferError, export, import};
+use aggregator_server::{Config, RunError, clock, healthcheck, log, output, run};
 use anyhow::{Context as _, bail};
-use program_support::environment;
+use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
 
 /// Something went wrong on the way.
@@ -22,13 +22,35 @@ const STORE_FAILED: u8 = 3;
 /// How many connections may wait to be accepted; the kernel has a limit of its own.
 const BACKLOG: u32 = 1024;
 
+/// Nobody reads any more what was to be written, so it is not whole: what a shell says of a program that SIGPIPE ended.
+const PIPE_CLOSED: u8 = 141;
+
 fn main() -> ExitCode {
-    let environment::Parsed { options: config, warnings } = environment::parse::<Config>(VARIABLE_PREFIX);
+    let code = match environment::parse::<Config>(VARIABLE_PREFIX) {
+        Ok(Parsed { options, warnings }) => do_as_told(options, &warnings),
+        Err(usage) => show(&usage),
+    };
+    output::finish();
+    ExitCode::from(code)
+}
+
+/// The help or the version, or what is wrong with the options.
+fn show(usage: &clap::Error) -> u8 {
+    match usage.print() {
+        Err(error) if !usage.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            fail(&anyhow::Error::new(error).context("standard output"))
+        }
+        _ if usage.use_stderr() => USAGE,
+        _ => 0,
+    }
+}
+
+fn do_as_told(config: Config, warnings: &[String]) -> u8 {
     let serves = config.command.is_none();
     let checked = if serves { config.check() } else { Ok(()) };
-    if let Err(error) = checked.and_then(|()| log::init(config.log_format, &config.log)) {
-        eprintln!("aggregator-server: {error}");
-        return ExitCode::from(USAGE);
+    if let Err(error) = checked.and_then(|()| log::init(&config)) {
+        output::stderr().line(&format!("aggregator-server: {error}"));
+        return USAGE;
     }
     let done = match config.command.clone() {
         None => {
@@ -43,19 +65,21 @@ fn main() -> ExitCode {
         Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("aggregator-server: {}", with_causes(&error));
-            let store_failed = matches!(error.downcast_ref(), Some(RunError::Failed { .. }));
-            let usage = error.is::<WrongUsage>();
-            ExitCode::from(if store_failed {
-                STORE_FAILED
-            } else if usage {
-                USAGE
-            } else {
-                FAILED
-            })
-        }
+        Ok(()) => 0,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Tells the error; the exit code that goes with it.
+fn fail(error: &anyhow::Error) -> u8 {
+    if matches!(error.downcast_ref(), Some(TransferError::PipeClosed)) {
+        return PIPE_CLOSED;
+    }
+    output::stderr().line(&format!("aggregator-server: {}", with_causes(error)));
+    match error.downcast_ref() {
+        Some(RunError::Failed { .. }) => STORE_FAILED,
+        _ if error.is::<WrongUsage>() => USAGE,
+        _ => FAILED,
     }
 }
 
@@ -80,13 +104,13 @@ fn check(config: &Config, rebuild_index: bool, accept_lost_log: bool) -> anyhow:
         config.rebuild_index().with_context(store)?;
     }
     let report = config.verify_store().with_context(store)?;
-    let mut out = std::io::stdout().lock();
-    for fault in &report.faults {
-        writeln!(out, "{fault}")?;
-    }
+    let mut text: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
     if report.faults.is_empty() {
         let VerifyReport { events, stubs, .. } = report;
-        writeln!(out, "{} is sound: {events} events, {stubs} stubs", config.store)?;
+        text = format!("{} is sound: {events} events, {stubs} stubs\n", config.store);
+    }
+    output::print(&text).context("standard output")?;
+    if report.faults.is_empty() {
         return Ok(());
     }
     bail!("{} is not sound: {} faults", config.store, report.faults.len())
@@ -133,14 +157,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // The one line on standard output: scripts read the address from it.
     let line =
         format!("listening on http://{address}, store {}, durability {durability}", config.store.resolved());
-    // Nobody may be reading; that is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    output::announce(&line);
 
     let shutdown = async move {
         signals.next().await;
         tokio::spawn(async move {
             signals.next().await;
-            eprintln!("aggregator-server: stopped at once by a second signal");
+            output::stderr().line("aggregator-server: stopped at once by a second signal");
+            output::finish();
             std::process::exit(i32::from(FAILED));
         });
     };

@@ -44,6 +44,9 @@ pub enum TransferError {
         /// Its error.
         source: io::Error,
     },
+    /// Nobody reads standard output any more.
+    #[error("standard output was closed")]
+    PipeClosed,
     /// A line cannot be taken.
     #[error("line {number}: {reason}")]
     Line {

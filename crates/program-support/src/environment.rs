@@ -26,20 +26,19 @@ pub struct Parsed<P> {
     pub warnings: Vec<String>,
 }
 
-/// Reads the options of this process from its arguments and its environment. Ends the process where they are wrong, and
-/// after `--help` and `--version`.
+/// Reads the options of this process from its arguments and its environment.
 ///
 /// Every option's variable begins with `prefix`.
-pub fn parse<P: Parser>(prefix: &str) -> Parsed<P> {
+///
+/// # Errors
+/// What is wrong with them, or the answer to `--help` or `--version`: the caller prints it and ends.
+pub fn parse<P: Parser>(prefix: &str) -> Result<Parsed<P>, clap::Error> {
     let arguments: Vec<_> = env::args_os().collect();
-    match try_parse(prefix, &arguments) {
+    try_parse(prefix, &arguments).map_err(|error| match error.kind() {
         // Written with the variables that are empty.
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            P::command().try_get_matches_from(arguments).map_or_else(|help| help.exit(), |_| error.exit())
-        }
-        Err(error) => error.exit(),
-        Ok(parsed) => parsed,
-    }
+        ErrorKind::DisplayHelp => P::command().try_get_matches_from(arguments).err().unwrap_or(error),
+        _ => error,
+    })
 }
 
 fn try_parse<P: Parser>(prefix: &str, arguments: &[OsString]) -> Result<Parsed<P>, clap::Error> {

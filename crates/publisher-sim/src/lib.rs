@@ -27,6 +27,7 @@ pub mod faults;
 pub mod findings;
 pub mod ids;
 pub mod ledger;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod receipt;

@@ -1,12 +1,13 @@
 //! The program: parse, probe, run, report, exit code.
 
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use program_support::environment;
+use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
 use publisher_sim::Simulation;
 use publisher_sim::config::{Config, VARIABLE_PREFIX};
+use publisher_sim::output::{self, tell};
 use publisher_sim::report::{Report, Verdict};
 use publisher_sim::stop::{StopSwitch, stop_switch};
 
@@ -15,11 +16,25 @@ const EXIT_UNUSABLE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let environment::Parsed { options: config, warnings } = environment::parse::<Config>(VARIABLE_PREFIX);
-    for warning in warnings {
-        // Nobody may be reading; that is no reason not to run.
-        let _ = writeln!(io::stderr(), "publisher-sim: {warning}");
+    match environment::parse::<Config>(VARIABLE_PREFIX) {
+        Ok(Parsed { options, warnings }) => {
+            warnings.iter().for_each(|warning| tell(&format!("publisher-sim: {warning}")));
+            run(options).await
+        }
+        Err(usage) => show(&usage),
     }
+}
+
+/// The help or the version, or what is wrong with the options.
+fn show(usage: &clap::Error) -> ExitCode {
+    match usage.print() {
+        Err(error) if !usage.use_stderr() && error.kind() != ErrorKind::BrokenPipe => unwritten(&error),
+        _ if usage.use_stderr() => ExitCode::from(EXIT_UNUSABLE),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
     let (json, seed_is_new) = (config.json, config.seed.is_none());
     let (switch, stop) = stop_switch();
     tokio::spawn(stop_when_signalled(switch));
@@ -33,31 +48,27 @@ async fn main() -> ExitCode {
     }
     if seed_is_new {
         // Before anything is sent: a run that is killed can be repeated too.
-        eprintln!("seed {}", simulation.seed());
+        tell(&format!("seed {}", simulation.seed()));
     }
     let report = simulation.run(&stop).await;
     match print(&report, json) {
         Ok(()) => ExitCode::from(report.verdict.exit_code()),
-        Err(error) => {
-            eprintln!("publisher-sim: the report cannot be written: {error}");
-            ExitCode::from(Verdict::Broken.exit_code())
-        }
+        Err(error) => unwritten(&error),
     }
 }
 
+fn unwritten(error: &io::Error) -> ExitCode {
+    tell(&format!("publisher-sim: standard output: {error}"));
+    ExitCode::from(Verdict::Broken.exit_code())
+}
+
 fn unusable(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("publisher-sim: {error}");
+    tell(&format!("publisher-sim: {error}"));
     ExitCode::from(EXIT_UNUSABLE)
 }
 
 fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer(&mut out, report)?;
-        writeln!(out)
-    } else {
-        write!(out, "{report}")
-    }
+    output::print(&if json { serde_json::to_string(report)? + "\n" } else { report.to_string() })
 }
 
 /// The first signal ends the run with a report, the second ends it now.

@@ -15,8 +15,12 @@ pub const LOG: &str = "AGGREGATOR_SKIPPED";
 pub fn skip(why: &str, required: &str) {
     let is_required = std::env::var(required).is_ok_and(|value| value == "1");
     assert!(!is_required, "{why}, and {required} is 1");
-    // Not by `eprintln!`, which libtest captures and shows only if the test fails.
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "libtest captures `eprintln!` and shows it only if the test fails"
+    )]
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "skipped: {why}");
     if let Some(log) = std::env::var_os(LOG) {
         let opened = File::options().create(true).append(true).open(&log);
         // One write: tests of several processes append at the same time.

@@ -5,6 +5,7 @@
 //!
 //! A test binary of its own, since an SQLite VFS belongs to the whole process.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
+#![expect(clippy::print_stdout, reason = "the long form tells how many cuts it tried")]
 
 mod faults;
 mod lab;

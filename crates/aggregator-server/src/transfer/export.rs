@@ -1,7 +1,7 @@
 //! Writing all that a store keeps.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroU64;
 use std::path::Path;
 
@@ -46,7 +46,11 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let mut line = Vec::new();
     header.write(&mut line).map_err(not_json)?;
     let (sink, begun) = match &options.out {
-        Place::Standard => (Sink::Standard(std::io::stdout()), None),
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an export waits for its reader, and its errors are told"
+        )]
+        Place::Standard => (Sink::Standard(io::stdout()), None),
         Place::File(path) if is_stream(path) => {
             let opened = File::options().write(true).open(path);
             (Sink::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
@@ -83,7 +87,7 @@ fn is_stream(path: &Path) -> bool {
 
 /// Where the lines go.
 enum Sink {
-    Standard(std::io::Stdout),
+    Standard(io::Stdout),
     /// Neither read nor synced: no export can be continued there.
     Stream(File),
     File(File),
@@ -151,11 +155,14 @@ impl Export {
     }
 
     fn flush(&mut self) -> Result<(), TransferError> {
-        let written = match &mut self.sink {
-            Sink::Standard(out) => out.write_all(&self.buffer).and_then(|()| out.flush()),
-            Sink::Stream(file) | Sink::File(file) => file.write_all(&self.buffer),
-        };
-        written.map_err(TransferError::io("writing the export"))?;
+        match &mut self.sink {
+            Sink::Standard(out) => {
+                out.write_all(&self.buffer).and_then(|()| out.flush()).map_err(not_printed)?;
+            }
+            Sink::Stream(file) | Sink::File(file) => {
+                file.write_all(&self.buffer).map_err(TransferError::io("writing the export"))?;
+            }
+        }
         self.bytes += self.buffer.len() as u64;
         self.buffer.clear();
         self.progress.at(self.written.rows(), self.bytes);
@@ -198,6 +205,13 @@ fn totals(
             Some(last) => after = Some(last.topic),
             None => return Ok(totals),
         }
+    }
+}
+
+fn not_printed(error: io::Error) -> TransferError {
+    match error.kind() {
+        ErrorKind::BrokenPipe => TransferError::PipeClosed,
+        _ => TransferError::io("standard output")(error),
     }
 }
 

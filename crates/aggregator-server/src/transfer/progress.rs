@@ -1,7 +1,9 @@
 //! How far it got, on standard error, at most once a second.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
+
+use crate::output;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(doing: &'static str, whole: Whole, before: u64) -> Self {
         let now = Instant::now();
+        #[expect(clippy::disallowed_methods, reason = "nothing is written")]
         let terminal = std::io::stderr().is_terminal();
         Self { doing, whole, before, terminal, began: now, told: now, line_is_open: false }
     }
@@ -43,25 +46,23 @@ impl Progress {
         self.told = Instant::now();
         let speed = rows.saturating_sub(self.before) as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         let text = describe(self.doing, rows, bytes, self.whole, speed);
-        // Nobody may be reading; that is no reason to stop.
-        let mut stderr = std::io::stderr().lock();
-        let _ = if self.terminal {
+        if self.terminal {
             self.line_is_open = true;
-            write!(stderr, "\r{text}\x1b[K").and_then(|()| stderr.flush())
+            output::stderr().part(&format!("\r{text}\x1b[K"));
         } else {
-            writeln!(stderr, "{text}")
-        };
+            output::stderr().line(&text);
+        }
     }
 
     /// The last word.
     pub(super) fn done(mut self, text: &str) {
         self.end_line();
-        let _ = writeln!(std::io::stderr(), "{text} in {:.1} s", self.began.elapsed().as_secs_f64());
+        output::stderr().line(&format!("{text} in {:.1} s", self.began.elapsed().as_secs_f64()));
     }
 
     fn end_line(&mut self) {
         if std::mem::take(&mut self.line_is_open) {
-            let _ = writeln!(std::io::stderr());
+            output::stderr().line("");
         }
     }
 }

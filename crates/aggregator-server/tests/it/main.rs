@@ -19,5 +19,6 @@ mod refusal;
 mod signal;
 mod start;
 mod stats;
+mod streams;
 mod support;
 mod transfer;

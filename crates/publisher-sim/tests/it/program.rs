@@ -1,7 +1,11 @@
 //! The program as its users meet it: exit codes, and what is printed where.
 
+use std::fs::File;
+use std::io::{Read as _, pipe};
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::pty;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -207,4 +211,81 @@ async fn every_signal_to_end_stops_sending_and_prints_the_report_so_far() {
         assert_eq!(output.status.code(), Some(130), "{signal}");
         assert!(text(&output.stdout).contains("INTERRUPTED"), "{signal}: {}", text(&output.stdout));
     }
+}
+
+/// Where what is written goes nowhere: a full disk, a pipe whose reader is gone.
+fn nowhere() -> [Stdio; 2] {
+    [File::options().write(true).open("/dev/full").unwrap().into(), pipe().unwrap().1.into()]
+}
+
+#[tokio::test]
+async fn a_standard_error_that_cannot_be_written_changes_nothing() {
+    let peer = Peer::honest().await;
+    for (url, options, code) in [
+        (&*peer.url(), "--events 50", 0),
+        ("http://127.0.0.1:1", "", 2),
+        ("http://127.0.0.1:1", "--dup 2", 2),
+    ] {
+        for stderr in nowhere() {
+            let mut command = program(url, options);
+            command.stderr(stderr);
+            let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            assert_eq!(output.status.code(), Some(code), "{options}");
+            assert_eq!(text(&output.stdout).contains("stored"), code == 0, "{options}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_nobody_reads_is_a_quiet_end_and_one_that_cannot_be_written_an_error() {
+    let peer = Peer::honest().await;
+    for options in ["--seed 7 --events 50", "--seed 7 --events 50 --json", "--help", "--version"] {
+        let [full, closed] = nowhere();
+        for (stdout, code, lines) in [(full, 1, 1), (closed, 0, 0)] {
+            let mut command = program(&peer.url(), options);
+            let child = command.stdout(stdout).spawn().unwrap();
+            let output = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+            let stderr = text(&output.stderr);
+            assert_eq!(
+                (output.status.code(), stderr.lines().count()),
+                (Some(code), lines),
+                "{options}: {stderr}"
+            );
+            assert!(lines == 0 || stderr.contains("standard output: No space left on device"), "{stderr}");
+        }
+    }
+    // As `publisher-sim … 2>&1 | head -1` has it.
+    let mut command = program(&peer.url(), "--events 50");
+    let (_, closed) = pipe().unwrap();
+    let status = spawn_blocking(move || command.stdout(closed.try_clone().unwrap()).stderr(closed).status());
+    assert_eq!(status.await.unwrap().unwrap().code(), Some(0));
+}
+
+/// The bar is drawn on a terminal alone, and a terminal can be closed.
+#[tokio::test]
+async fn a_terminal_that_is_closed_under_the_progress_bar_does_not_end_the_run() {
+    let peer = Peer::honest().await;
+    let master =
+        pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY | pty::OpenptFlags::CLOEXEC).unwrap();
+    pty::grantpt(&master).unwrap();
+    pty::unlockpt(&master).unwrap();
+    let name = pty::ptsname(&master, Vec::new()).unwrap();
+    let terminal = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty());
+    let mut command = program(&peer.url(), "--seed 7 --events 2000 --batch 1 --rate 1000");
+    let child = command.stderr(terminal.unwrap()).env("TERM", "xterm").spawn().unwrap();
+    drop(command);
+    let output = spawn_blocking(move || {
+        let mut master = File::from(master);
+        let mut drawn = Vec::new();
+        while !String::from_utf8_lossy(&drawn).contains("left") {
+            let mut some = [0; 256];
+            let length = master.read(&mut some).unwrap();
+            drawn.extend_from_slice(&some[..length]);
+        }
+        drop(master);
+        child.wait_with_output().unwrap()
+    });
+    let output = output.await.unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("stored"));
 }
