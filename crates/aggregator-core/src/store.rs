@@ -21,7 +21,7 @@ pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, 
 pub use memory::MemoryStore;
 #[cfg(feature = "test-util")]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
-pub use sqlite::{IndexOptions, SqliteOptions, SqliteStore};
+pub use sqlite::{IndexOptions, OnWarning, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times};
 
 use crate::event::last_before;
@@ -136,7 +136,8 @@ pub trait DedupStore: Send + Sync {
     /// beside appends, for nobody else would notice while nothing is appended. The default has nothing to look at.
     ///
     /// # Errors
-    /// What stands in the way. After a [fatal](StoreError::is_fatal) error no append succeeds any more either.
+    /// What stands in the way. After a [fatal](StoreError::is_fatal) error no append succeeds any more either; after
+    /// [`StoreError::NoSpace`] they do once there is room.
     fn check_health(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -72,6 +72,7 @@ struct State {
     cut: Option<Cut>,
     planned: Vec<Planned>,
     full: bool,
+    no_shared_memory: bool,
     ignore_syncs: bool,
 }
 
@@ -106,7 +107,7 @@ pub(crate) struct Handle {
 
 impl PowerLoss {
     /// A disk behind the new VFS `name`, on which nothing fails yet. The VFS stays registered for the life
-    /// of the process.
+    /// of the process, and so does the one named `name-excl`: it is to it what `unix-excl` is to `unix`.
     ///
     /// # Errors
     /// What SQLite says if it cannot register it.
@@ -120,10 +121,11 @@ impl PowerLoss {
             cut: None,
             planned: Vec::new(),
             full: false,
+            no_shared_memory: false,
             ignore_syncs: false,
         };
         let disk = Arc::new(Self { name: name.to_owned(), state: Mutex::new(state) });
-        vfs::register(name, Arc::clone(&disk))?;
+        vfs::register(name, &disk)?;
         Ok(disk)
     }
 
@@ -207,6 +209,16 @@ impl PowerLoss {
     /// Fills the disk, so that every write fails, or makes room again.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// As [`Self::set_full`], but for the shared memory of databases (`-shm`) alone: what is there stays, and none is added.
+    pub fn set_shared_memory_full(&self, full: bool) {
+        self.state().no_shared_memory = full;
+    }
+
+    pub(crate) fn has_no_shared_memory(&self) -> bool {
+        let state = self.state();
+        state.full || state.no_shared_memory
     }
 
     /// Makes syncs do nothing and report success.

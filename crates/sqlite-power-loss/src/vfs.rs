@@ -17,18 +17,31 @@ use crate::disk::{FileKind, PowerLoss};
 struct Shared {
     disk: Arc<PowerLoss>,
     real: *mut sqlite3_vfs,
+    /// Whether the shared memory of a file is a file beside it, and not in this process.
+    shares_a_file: bool,
 }
 
-/// Registers a VFS for `disk` under `name`.
-pub(crate) fn register(name: &str, disk: Arc<PowerLoss>) -> rusqlite::Result<()> {
-    let name = CString::new(name)?;
-    // SAFETY: a null name asks for the default VFS; the call initialises SQLite if need be.
-    let real = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
-    assert!(!real.is_null(), "SQLite is built with a VFS of the system");
+/// Registers two VFSes for `disk`: under `name` one around the system's `unix`, and with `-excl` behind it one around its
+/// `unix-excl`.
+pub(crate) fn register(name: &str, disk: &Arc<PowerLoss>) -> rusqlite::Result<()> {
+    register_around("unix", name, Arc::clone(disk), true)?;
+    register_around("unix-excl", &format!("{name}-excl"), Arc::clone(disk), false)
+}
+
+fn register_around(
+    real: &str,
+    name: &str,
+    disk: Arc<PowerLoss>,
+    shares_a_file: bool,
+) -> rusqlite::Result<()> {
+    let (name, real) = (CString::new(name)?, CString::new(real)?);
+    // SAFETY: the name is a C string; the call initialises SQLite if need be.
+    let real = unsafe { ffi::sqlite3_vfs_find(real.as_ptr()) };
+    assert!(!real.is_null(), "SQLite is built with the VFSes of a Unix system");
     // SAFETY: SQLite keeps registered VFSes where they are and never changes one it has registered, apart
     // from `pNext`, which is not read here.
     let (size, path_length) = unsafe { ((*real).szOsFile, (*real).mxPathname) };
-    let shared = Box::leak(Box::new(Shared { disk, real }));
+    let shared = Box::leak(Box::new(Shared { disk, real, shares_a_file }));
     let vfs = Box::leak(Box::new(sqlite3_vfs {
         iVersion: 2,
         szOsFile: size + file::REAL_FILE_AT,
@@ -120,7 +133,7 @@ unsafe extern "C" fn open(
     let real = unsafe { ShimFile::real_place(file) };
     let result = call!(shared, xOpen, name, real, flags, out_flags);
     if result == ffi::SQLITE_OK {
-        let opened = Opened { disk: Arc::clone(&shared.disk), handle };
+        let opened = Opened { disk: Arc::clone(&shared.disk), handle, shares_a_file: shared.shares_a_file };
         // SAFETY: the place is ours, and the system's file in it was opened just now.
         unsafe { ShimFile::set_open(file, opened) };
     } else {

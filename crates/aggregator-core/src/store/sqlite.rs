@@ -28,6 +28,7 @@ mod original;
 mod purge;
 mod reader;
 mod rebuild;
+mod room;
 mod rows;
 mod scan;
 mod schema;
@@ -52,6 +53,7 @@ use self::files::Files;
 pub use self::index::IndexOptions;
 use self::index::{Index, Upkeep};
 use self::known::Names;
+use self::room::Room;
 use self::writer::Writer;
 use crate::store::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
@@ -85,6 +87,9 @@ pub struct SqliteOptions {
     pub index: IndexOptions,
     /// Where `processed_at` comes from.
     pub clock: Clock,
+    /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
+    /// thread that appends, and must not wait.
+    pub on_warning: OnWarning,
     /// What a test puts below the store.
     #[cfg(feature = "test-util")]
     pub test_hooks: TestHooks,
@@ -102,11 +107,15 @@ impl Default for SqliteOptions {
             accept_lost_log: false,
             index: IndexOptions::default(),
             clock: system_clock(),
+            on_warning: Arc::new(|_| {}),
             #[cfg(feature = "test-util")]
             test_hooks: TestHooks::default(),
         }
     }
 }
+
+/// See [`SqliteOptions::on_warning`].
+pub type OnWarning = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A durable store in one SQLite file.
 ///
@@ -129,6 +138,7 @@ pub struct SqliteStore {
     writer: Mutex<Writer>,
     commits: CommitNotifier,
     files: Arc<Files>,
+    room: Room,
     /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
     _file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
@@ -207,6 +217,7 @@ impl SqliteStore {
             options.checkpoint_bytes / schema::PAGE_BYTES,
             connector.in_step(),
             connector.watch(),
+            Arc::clone(&options.on_warning),
         );
         let checkpoints = checkpoints.map_err(|error| StoreError::Unavailable {
             reason: "the thread that copies the log cannot be started".into(),
@@ -225,6 +236,7 @@ impl SqliteStore {
         opened.claim.keep();
         Ok(Self {
             info,
+            room: Room::of(opened.claim.path()),
             connector,
             readers,
             index,
@@ -317,7 +329,9 @@ impl DedupStore for SqliteStore {
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        let (receipts, last_offset) = self.writer()?.append(events)?;
+        let appended = self.writer()?.append(events);
+        self.room.note(&appended);
+        let (receipts, last_offset) = appended?;
         if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {
             self.commits.announce(partition, last_offset);
         }
@@ -378,7 +392,9 @@ impl DedupStore for SqliteStore {
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
         check_partition(self.info.partitions, partition, import.topic_names())?;
-        let (imported, last_offset) = self.writer()?.import(import)?;
+        let imported = self.writer()?.import(import);
+        self.room.note(&imported);
+        let (imported, last_offset) = imported?;
         if imported.added > 0 {
             self.commits.announce(partition, last_offset);
         }
@@ -391,6 +407,7 @@ impl DedupStore for SqliteStore {
     }
 
     fn check_health(&self) -> Result<(), StoreError> {
-        self.files.check()
+        self.files.check()?;
+        self.room.check()
     }
 }

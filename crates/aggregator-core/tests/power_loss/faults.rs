@@ -11,12 +11,12 @@ use sqlite_power_loss::{Fault, FileKind, Random};
 
 use crate::lab::Lab;
 use crate::ledger::Ledger;
-use crate::workload::{IMPORTED, Row, Step, Workload, in_a_batch};
+use crate::workload::{IMPORTED, Row, Step, Workload};
 
 /// Checkpoints after nearly every commit.
-const CHECKPOINT_BYTES: u32 = 32 << 10;
+pub(crate) const CHECKPOINT_BYTES: u32 = 32 << 10;
 
-fn batches(seed: u64) -> Vec<Vec<Event>> {
+pub(crate) fn batches(seed: u64) -> Vec<Vec<Event>> {
     let steps = Workload::new(seed).steps;
     let batches = steps.into_iter().filter_map(|step| match step {
         Step::Append(append) => Some(append.events),
@@ -25,12 +25,12 @@ fn batches(seed: u64) -> Vec<Vec<Event>> {
     batches.collect()
 }
 
-fn append(store: &SqliteStore, batch: &[Event]) -> Result<Vec<Receipt>, StoreError> {
+pub(crate) fn append(store: &SqliteStore, batch: &[Event]) -> Result<Vec<Receipt>, StoreError> {
     store.append_all(&batch.iter().map(Event::view).collect::<Vec<EventRef<'_>>>())
 }
 
 /// Appends until one fails; which one, and how.
-fn append_until_failure(
+pub(crate) fn append_until_failure(
     store: &SqliteStore,
     batches: &[Vec<Event>],
     ledger: &mut Ledger,
@@ -60,7 +60,7 @@ fn append_while(
     None
 }
 
-fn reopen_and_check(lab: &Lab, path: &Path, ledger: &Ledger, when: &str) {
+pub(crate) fn reopen_and_check(lab: &Lab, path: &Path, ledger: &Ledger, when: &str) {
     let store = lab.open(path, CHECKPOINT_BYTES).unwrap_or_else(|error| panic!("{when}: {error}"));
     ledger.check(&store).unwrap_or_else(|violation| panic!("{when}: {violation}"));
 }
@@ -230,76 +230,6 @@ fn a_power_loss_while_a_failed_sync_is_recovered_from_loses_nothing() {
             });
         }
     }
-}
-
-#[test]
-fn a_full_disk_loses_nothing_and_appends_go_on_when_there_is_room_again() {
-    let lab = Lab::new("full-disk");
-    let (_directory, path) = lab.empty_store();
-    let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
-    let mut ledger = Ledger::default();
-    for batch in batches(8) {
-        lab.disk.set_full(true);
-        let error = append(&store, &batch).unwrap_err();
-        assert!(matches!(error, StoreError::NoSpace { .. }) && error.is_retryable(), "{error:?}");
-        ledger.check(&store).unwrap();
-        lab.disk.set_full(false);
-        ledger.note(&batch, &append(&store, &batch).unwrap()).unwrap();
-        ledger.check(&store).unwrap();
-    }
-    drop(store);
-
-    // Nor does a start on a full disk lose what has to be copied out of the log.
-    let store = lab.open(&path, 64 << 20).unwrap();
-    // More than the file has free pages for.
-    let payload = format!("\"{}\"", "x".repeat(400_000));
-    let more = [Event::new("stock", "one more").unwrap().with_payload(&payload).unwrap()];
-    ledger.note(&more, &append(&store, &more).unwrap()).unwrap();
-    lab.disk.kill_at(1, 1);
-    drop(store);
-    lab.disk.restore_power();
-    lab.disk.set_full(true);
-    let error = lab.open(&path, CHECKPOINT_BYTES).err().expect("there is no room for the copy");
-    assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
-    lab.disk.set_full(false);
-    lab.disk.cut(1);
-    lab.disk.restore_power();
-    reopen_and_check(&lab, &path, &ledger, "after all");
-}
-
-/// The number of a topic whose creation failed goes to the next one that is created. Whoever looks ahead in between must
-/// not have heard of it: two topics under one number would be one.
-#[test]
-fn a_topic_that_a_full_disk_kept_from_being_made_is_not_known_to_who_looks_ahead() {
-    let lab = Lab::new("failed-creation");
-    let (_directory, path) = lab.empty_store();
-    let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
-    let of = |topics: &[&str]| -> Vec<Event> {
-        let of_topic = |topic| (0..20).map(move |n| Event::new(topic, n.to_string()).unwrap());
-        topics.iter().flat_map(|&topic| of_topic(topic)).collect()
-    };
-    let looked_at = |events: &[Event]| {
-        let mut batch = in_a_batch(events);
-        store.prepare(&mut batch);
-        batch
-    };
-    let (first, second, both) = (of(&["first"]), of(&["second"]), of(&["first", "second"]));
-    let before = looked_at(&first);
-    lab.disk.set_full(true);
-    let error = append(&store, &first).unwrap_err();
-    assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
-    lab.disk.set_full(false);
-    let between = looked_at(&first);
-
-    let mut ledger = Ledger::default();
-    ledger.note(&second, &append(&store, &second).unwrap()).unwrap();
-    let after = looked_at(&both);
-    for (events, batch) in [(&first, between), (&both, after), (&first, before)] {
-        let receipts = store.append_all(&batch.iter().collect::<Vec<_>>()).unwrap();
-        ledger.note(events, &receipts).unwrap();
-    }
-    ledger.note(&both, &append(&store, &both).unwrap()).unwrap();
-    ledger.check(&store).unwrap();
 }
 
 /// Each write in turn is cut short or fails, in commits and in checkpoints.

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the long form tells how many cuts it tried")]
 
 mod faults;
+mod full_disk;
 mod lab;
 mod ledger;
 mod lost_log;

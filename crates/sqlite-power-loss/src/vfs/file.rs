@@ -1,6 +1,8 @@
 //! An open file: the functions of its table go to the disk's switches first, then to the system's file.
 
 use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::io::Write as _;
 use std::ptr::null;
 use std::slice;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(super) struct Opened {
     pub(super) disk: Arc<PowerLoss>,
     /// Not there for a temporary file, on which nothing ever fails.
     pub(super) handle: Option<Handle>,
+    /// Whether its shared memory takes room on the disk.
+    pub(super) shares_a_file: bool,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it is a few bytes")]
@@ -131,7 +135,7 @@ unsafe extern "C" fn read(
     at: sqlite3_int64,
 ) -> c_int {
     // SAFETY: SQLite calls the functions of our table with an open file of ours.
-    let Opened { disk, handle } = unsafe { opened(file) };
+    let Opened { disk, handle, .. } = unsafe { opened(file) };
     if handle.as_ref().is_some_and(|handle| !disk.read(handle)) {
         return ffi::SQLITE_IOERR_READ;
     }
@@ -145,7 +149,7 @@ unsafe extern "C" fn write(
     at: sqlite3_int64,
 ) -> c_int {
     // SAFETY: SQLite calls the functions of our table with an open file of ours.
-    let Opened { disk, handle } = unsafe { opened(file) };
+    let Opened { disk, handle, .. } = unsafe { opened(file) };
     let Some(handle) = handle else { return call!(file, xWrite, buffer, amount, at) };
     // SAFETY: SQLite gives a buffer of that many bytes.
     let bytes = unsafe { slice::from_raw_parts(buffer.cast::<u8>(), length(amount)) };
@@ -157,21 +161,21 @@ unsafe extern "C" fn write(
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
     // SAFETY: SQLite calls the functions of our table with an open file of ours.
-    let Opened { disk, handle } = unsafe { opened(file) };
+    let Opened { disk, handle, .. } = unsafe { opened(file) };
     let Some(handle) = handle else { return call!(file, xTruncate, size) };
     disk.truncate(handle, position(size), || call!(file, xTruncate, size))
 }
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, _flags: c_int) -> c_int {
     // SAFETY: SQLite calls the functions of our table with an open file of ours.
-    let Opened { disk, handle } = unsafe { opened(file) };
+    let Opened { disk, handle, .. } = unsafe { opened(file) };
     // The system's file is not synced: see the crate's documentation.
     handle.as_ref().map_or(ffi::SQLITE_OK, |handle| disk.sync(handle))
 }
 
 unsafe extern "C" fn file_size(file: *mut sqlite3_file, size: *mut sqlite3_int64) -> c_int {
     // SAFETY: SQLite calls the functions of our table with an open file of ours.
-    let Opened { disk, handle } = unsafe { opened(file) };
+    let Opened { disk, handle, .. } = unsafe { opened(file) };
     if handle.as_ref().is_some_and(|handle| !disk.is_on(handle)) {
         return ffi::SQLITE_IOERR_FSTAT;
     }
@@ -210,7 +214,19 @@ unsafe extern "C" fn shm_map(
     extend: c_int,
     out: *mut *mut c_void,
 ) -> c_int {
-    call!(file, xShmMap, region, size, extend, out)
+    // SAFETY: SQLite calls the functions of our table with an open file of ours.
+    let Opened { disk, shares_a_file, .. } = unsafe { opened(file) };
+    if extend == 0 || !shares_a_file || !disk.has_no_shared_memory() {
+        return call!(file, xShmMap, region, size, extend, out);
+    }
+    // What is there already can be had.
+    let result = call!(file, xShmMap, region, size, 0, out);
+    // SAFETY: SQLite gives a place for the result, which the system's VFS has filled.
+    if result != ffi::SQLITE_OK || !unsafe { *out }.is_null() {
+        return result;
+    }
+    leave_no_space_as_the_last_error();
+    ffi::SQLITE_IOERR_SHMSIZE
 }
 
 unsafe extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, count: c_int, flags: c_int) -> c_int {
@@ -223,6 +239,12 @@ unsafe extern "C" fn shm_barrier(file: *mut sqlite3_file) {
 
 unsafe extern "C" fn shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {
     call!(file, xShmUnmap, delete)
+}
+
+/// Has the system say ENOSPC, as it does where a real file cannot grow: whoever meets the error asks it for the reason.
+fn leave_no_space_as_the_last_error() {
+    let written = File::options().write(true).open("/dev/full").and_then(|mut full| full.write_all(b"x"));
+    assert!(written.is_err(), "nothing can be written to /dev/full");
 }
 
 fn length(amount: c_int) -> usize {

@@ -13,8 +13,11 @@ use std::io;
 
 use rusqlite::{Connection, ffi};
 
+use super::OnWarning;
+use super::fault::write_error;
 use super::group::Failure;
 use super::helper::{Helper, Missing, Watch};
+use super::schema::PAGE_BYTES;
 use crate::StoreError;
 use crate::fail_point::FailPoint;
 
@@ -30,7 +33,7 @@ const PINNED: u64 = 16;
 
 /// Lengths are in pages.
 pub(super) struct Checkpoints {
-    copier: Helper<(), rusqlite::Result<()>>,
+    copier: Helper<(), Result<(), StoreError>>,
     /// How often the helper has begun since the log became long enough; 0 while it rests.
     passes: u32,
     copying: bool,
@@ -45,6 +48,15 @@ pub(super) struct Checkpoints {
     restart: u64,
     /// Appends wait for the helper, so that a seed brings back the same writes.
     in_step: bool,
+    on_warning: OnWarning,
+    /// Whether it was said that the log cannot be copied, or cannot be written over; nothing did it since.
+    warned: Warned,
+}
+
+#[derive(Default)]
+struct Warned {
+    failing: bool,
+    pinned: bool,
 }
 
 impl Checkpoints {
@@ -55,10 +67,12 @@ impl Checkpoints {
         step: u32,
         in_step: bool,
         watch: Watch,
+        on_warning: OnWarning,
     ) -> io::Result<Self> {
         let copier = Helper::start("checkpoint", connection, watch, move |connection, ()| {
-            copy(connection)?;
-            sync().map_err(|error| unsynced(&error))
+            let copied = copy(connection).and_then(|()| sync().map_err(|error| unsynced(&error)));
+            // Here, since the system's error is this thread's.
+            copied.map_err(|error| write_error("checkpointing", error))
         })?;
         let step = u64::from(step.max(1));
         Ok(Self {
@@ -71,6 +85,8 @@ impl Checkpoints {
             next: step,
             restart: PINNED * step,
             in_step,
+            on_warning,
+            warned: Warned::default(),
         })
     }
 
@@ -85,6 +101,7 @@ impl Checkpoints {
                 self.next = self.log + self.step;
                 if left > 0 {
                     copy(writer)?;
+                    self.warned.failing = false;
                     self.look(writer)?;
                 }
             } else {
@@ -98,9 +115,23 @@ impl Checkpoints {
         if !self.copying && self.log >= self.restart {
             // The longer the log, the rarer the wait: it costs commits their time.
             self.restart = self.log + self.step.max(self.log / 4);
-            checkpoint(writer, "RESTART")?;
+            if !restart(writer)? && !std::mem::replace(&mut self.warned.pinned, true) {
+                let bytes = self.log * u64::from(PAGE_BYTES);
+                (self.on_warning)(&format!(
+                    "the log has {bytes} bytes and grows, for something reads the store without a pause"
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// Tells that copying failed, once until it succeeds.
+    pub(super) fn warn(&mut self, error: &StoreError) {
+        if !std::mem::replace(&mut self.warned.failing, true) {
+            (self.on_warning)(&format!(
+                "the log cannot be copied into the file, and grows until it can: {error}"
+            ));
+        }
     }
 
     /// Learns how long the log is.
@@ -111,6 +142,7 @@ impl Checkpoints {
             self.passes = 0;
             self.next = self.step;
             self.restart = PINNED * self.step;
+            self.warned = Warned::default();
         }
         (self.log, self.copied) = (log, copied.min(log));
         Ok(())
@@ -129,7 +161,8 @@ impl Checkpoints {
         match self.copier.take(wait) {
             Ok(copied) => {
                 self.copying = false;
-                copied.map_err(Failure::Sqlite)
+                self.warned.failing &= copied.is_err();
+                copied.map_err(Failure::Store)
             }
             Err(Missing::NotYet) => Ok(()),
             Err(Missing::Gone) => {
@@ -153,6 +186,12 @@ fn unsynced(error: &io::Error) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
 }
 
+/// Waits for whoever keeps SQLite from writing over the log; whether they ended in time.
+fn restart(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut restart = connection.prepare_cached("PRAGMA wal_checkpoint(RESTART)")?;
+    restart.query_row([], |row| row.get::<_, bool>(0)).map(|busy| !busy)
+}
+
 /// Pages in the log, and how many of them are in the file, too.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(u64, u64)> {
     let mut checkpoint = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
@@ -170,7 +209,10 @@ mod tests {
 
     use super::*;
     use crate::store::HelperStep;
-    use crate::store::sqlite::fault::is_io_failure;
+
+    fn silent() -> OnWarning {
+        Arc::new(|_| {})
+    }
 
     fn connection(directory: &TempDir) -> Connection {
         let connection = Connection::open(directory.path().join("test.db")).unwrap();
@@ -185,11 +227,11 @@ mod tests {
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let fails = || Err(io::Error::from(io::ErrorKind::Other));
         let mut checkpoints =
-            Checkpoints::start(connection(&directory), fails, 1, true, Watch::default()).unwrap();
-        let Err(Failure::Sqlite(error)) = checkpoints.between_commits(&writer) else {
-            panic!("it is a failure of SQLite's kind");
+            Checkpoints::start(connection(&directory), fails, 1, true, Watch::default(), silent()).unwrap();
+        let Err(Failure::Store(error)) = checkpoints.between_commits(&writer) else {
+            panic!("it is the helper's failure");
         };
-        assert!(is_io_failure(&error), "{error}");
+        assert!(error.is_fatal(), "{error}");
     }
 
     /// Of a helper that begins once it is waited for.
@@ -212,7 +254,7 @@ mod tests {
         let insert = |bytes: u32| writer.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         let reader = open();
         let step = 8;
-        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, slow()).unwrap();
+        let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, slow(), silent()).unwrap();
         for _ in 0..3 {
             insert(100_000);
             // As long as somebody reads there, the log is not written over.
@@ -228,5 +270,39 @@ mod tests {
             let (log, _) = checkpoint(&writer, "NOOP").unwrap();
             assert!(log < u64::from(step), "{log}");
         }
+    }
+
+    /// Says how often, and what at last.
+    fn listening() -> (OnWarning, Arc<Mutex<Vec<String>>>) {
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let hear = Arc::clone(&heard);
+        (Arc::new(move |warning| hear.lock().unwrap().push(warning.to_owned())), heard)
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_over_is_told_of_once() {
+        let directory = TempDir::new().unwrap();
+        let writer = connection(&directory);
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        let insert = || writer.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap();
+        writer.busy_timeout(std::time::Duration::from_millis(1)).unwrap();
+        let reader = connection(&directory);
+        let (on_warning, heard) = listening();
+        let mut checkpoints =
+            Checkpoints::start(connection(&directory), || Ok(()), 1, true, Watch::default(), on_warning)
+                .unwrap();
+        for _ in 0..2 {
+            reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+            for _ in 0..10 {
+                insert();
+                assert!(checkpoints.between_commits(&writer).is_ok());
+            }
+            reader.execute_batch("ROLLBACK").unwrap();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+            insert();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+        }
+        let heard = heard.lock().unwrap();
+        assert!(heard.len() == 2 && heard[0].contains("reads the store without a pause"), "{heard:?}");
     }
 }

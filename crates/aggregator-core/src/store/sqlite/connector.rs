@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-#[cfg(feature = "test-util")]
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
@@ -24,7 +24,8 @@ const READ_STEPS: i32 = 200;
 #[cfg(feature = "test-util")]
 #[derive(Clone, Default)]
 pub struct TestHooks {
-    /// The registered VFS that all connections use instead of the system's.
+    /// The registered VFS that all connections use instead of the system's. There is another one of this name with
+    /// `-excl` behind it, as `unix` has `unix-excl`.
     pub vfs: Option<String>,
     /// Breaks durability: commits are not synced. For the proof that a test of durability notices.
     pub synchronous_normal: bool,
@@ -72,25 +73,44 @@ pub enum HelperStep<'a> {
 pub(super) struct Connector {
     #[cfg(feature = "test-util")]
     hooks: TestHooks,
+    /// Whether the index of the log is in the memory of this process and not in the file `-shm`: of this connector and
+    /// all its clones.
+    private_index: Arc<AtomicBool>,
 }
 
 impl Connector {
     #[cfg(feature = "test-util")]
     pub(super) fn new(options: &SqliteOptions) -> Self {
-        Self { hooks: options.test_hooks.clone() }
+        Self { hooks: options.test_hooks.clone(), private_index: Arc::default() }
     }
 
     #[cfg(not(feature = "test-util"))]
     pub(super) fn new(_options: &SqliteOptions) -> Self {
-        Self {}
+        Self { private_index: Arc::default() }
+    }
+
+    /// From now on connections do without the file `-shm`, for which there is no room, and so without other processes:
+    /// they have no way to the log then. No connection may be open.
+    pub(super) fn do_without_shared_memory(&self) {
+        self.private_index.store(true, Ordering::Relaxed);
+    }
+
+    /// The VFS of all connections; `None` if it is the system's own.
+    fn vfs(&self) -> Option<String> {
+        let private = self.private_index.load(Ordering::Relaxed);
+        #[cfg(feature = "test-util")]
+        if let Some(vfs) = &self.hooks.vfs {
+            return Some(if private { format!("{vfs}-excl") } else { vfs.clone() });
+        }
+        // <https://sqlite.org/vfs.html#standard_unix_vfses>
+        private.then(|| "unix-excl".to_owned())
     }
 
     pub(super) fn open(&self, path: impl AsRef<Path>, flags: OpenFlags) -> rusqlite::Result<Connection> {
-        #[cfg(feature = "test-util")]
-        if let Some(vfs) = &self.hooks.vfs {
-            return Connection::open_with_flags_and_vfs(path, flags, vfs.as_str());
+        match self.vfs() {
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.as_str()),
+            None => Connection::open_with_flags(path, flags),
         }
-        Connection::open_with_flags(path, flags)
     }
 
     /// Claims the store at `path`, which may not be there yet.
@@ -108,8 +128,7 @@ impl Connector {
 
     /// Makes the connections of a pool.
     pub(super) fn manager(&self, path: &Path, flags: OpenFlags) -> SqliteConnectionManager {
-        #[cfg(feature = "test-util")]
-        if let Some(vfs) = &self.hooks.vfs {
+        if let Some(vfs) = self.vfs() {
             // The manager cannot be told a VFS, but a URI can name one.
             let escaped =
                 path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");

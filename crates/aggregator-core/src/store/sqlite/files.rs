@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::fault::is_shortage;
 use crate::StoreError;
 
 /// New files are neither read nor written by others. SQLite gives its log the mode of the main file.
@@ -183,7 +184,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 pub(super) fn unusable(path: &Path, error: io::Error) -> StoreError {
     let reason = format!("{} cannot be used: {error}", path.display());
-    if error.kind() == ErrorKind::StorageFull {
+    if is_shortage(&error) {
         return StoreError::NoSpace { reason, source: Some(Box::new(error)) };
     }
     StoreError::Unavailable { reason, source: Some(Box::new(error)) }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::checkpoints::checkpoint;
 use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
-use super::fault::store_error;
+use super::fault::{lacks_shared_memory, store_error, write_error};
 use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
 use super::index::{Index, Manifest};
 use super::known::{Known, Tail};
@@ -271,10 +271,9 @@ fn connect(
     oldest: u32,
 ) -> rusqlite::Result<Connected> {
     let has_log = log_mark::has_log(path);
-    let connection = connector.open(path, WRITES)?;
+    let (connection, application) = first_connection(path, options, connector)?;
     // A log that was there stays, also where the opening fails: it goes only when the store is closed in order.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
-    let application: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != schema::APPLICATION_ID {
         let reason =
             format!("{} is an SQLite database of another program: name another file", path.display());
@@ -319,7 +318,14 @@ fn connect(
     }
     connection.execute_batch("ROLLBACK")?;
     // Not cut: the log of a file that is marked is never empty.
-    checkpoint(&connection, "FULL")?;
+    if let Err(error) = checkpoint(&connection, "FULL") {
+        // The log is on the disk, and what is read of it is as safe as in the file: the copy can wait for room.
+        let error = write_error("copying the log into the file", error);
+        if !matches!(error, StoreError::NoSpace { .. }) {
+            return Ok(Err(error));
+        }
+        (options.on_warning)(&format!("the log is not copied into the file until there is room: {error}"));
+    }
 
     let meta = |name: &str| -> rusqlite::Result<String> {
         connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
@@ -339,6 +345,31 @@ fn connect(
 fn newest(connection: &Connection) -> Option<Timestamp> {
     let tail = Tail::read(connection).ok().filter(|tail| tail.last_offset > 0)?;
     Some(Timestamp::from_micros(tail.last_processed_at))
+}
+
+/// A connection, and whose the file is. This is where SQLite looks at the log for the first time, and so where it
+/// needs the file `-shm`.
+fn first_connection(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> rusqlite::Result<(Connection, u32)> {
+    let connect = || {
+        let connection = connector.open(path, WRITES)?;
+        let application = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        Ok((connection, application))
+    };
+    match connect() {
+        Err(error) if lacks_shared_memory(&error) => {
+            (options.on_warning)(&format!(
+                "there is no room for {}: until it is opened anew, no other process can read the store",
+                beside(path, "-shm").display()
+            ));
+            connector.do_without_shared_memory();
+            connect()
+        }
+        connected => connected,
+    }
 }
 
 fn store_id(text: &str) -> Result<StoreId, StoreError> {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::by_topic::ByTopic;
 use super::checkpoints::Checkpoints;
-use super::fault::{is_io_failure, store_error};
+use super::fault::write_error;
 use super::files::Files;
 use super::group::{Failure, Group, check_topics};
 use super::import::Importing;
@@ -37,13 +37,6 @@ pub(super) struct Writer {
     marked: bool,
 }
 
-fn told(doing: &str, error: rusqlite::Error) -> StoreError {
-    if is_io_failure(&error) {
-        return StoreError::Poisoned { reason: format!("{doing}: {error}") };
-    }
-    store_error(doing, error)
-}
-
 impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
@@ -52,7 +45,10 @@ impl Drop for Writer {
     /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
     fn drop(&mut self) {
         if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
-            let _ = log_mark::close_in_order(&self.connection);
+            if let Err(error) = log_mark::close_in_order(&self.connection) {
+                let error = write_error("copying the log into the file", error);
+                (self.options.on_warning)(&format!("the file is closed and still needs its log: {error}"));
+            }
         } else {
             let _ = log_mark::keep_log(&self.connection);
         }
@@ -201,7 +197,7 @@ impl Writer {
         let error = match failure {
             Failure::Refused(faults) => return StoreError::Invalid(faults),
             Failure::Store(error) => error,
-            Failure::Sqlite(error) => told(doing, error),
+            Failure::Sqlite(error) => write_error(doing, error),
         };
         self.known = None;
         if error.is_fatal() {
@@ -228,6 +224,7 @@ impl Writer {
         if error.is_fatal() {
             return Err(error);
         }
+        self.checkpoints.warn(&error);
         self.known = known;
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::upkeep::{next_task, write_slice};
 use super::{Entry, Held, Index, IndexOptions, Key, Recent};
 use crate::Scope;
 use crate::store::sqlite::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::fault::is_full;
 use crate::store::sqlite::known::Tail;
 use crate::store::sqlite::reader;
 
@@ -50,21 +51,37 @@ pub(in super::super) fn recover(
         let window = last_offset.min(held.last_offset + u64::from(options.recent));
         rows.read(connection, held.last_offset, window, &mut |entry| held.recent.insert(entry))?;
         held.last_offset = window;
-        // What a crash left fits twice: a start writes nothing then.
+        // What a crash left fits twice, or nearly so: a start writes next to nothing then.
         if held.frozen.is_some() && window < last_offset {
-            mark(connection)?;
-            while let Some(task) = next_task(&held, &manifest, options, u64::from(options.section)) {
-                let slice = build(connection, task)?;
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let next = write_slice(&transaction, &manifest, &slice)?;
-                transaction.commit()?;
-                held.apply(&slice, &next);
-                manifest = next;
+            let written =
+                mark(connection).and_then(|()| write_runs(connection, options, &mut held, &mut manifest));
+            match written {
+                // As little as the last appends were more than that can stay in memory until there is room.
+                Err(error) if is_full(&error) && last_offset - window <= u64::from(options.recent) => {}
+                written => written?,
             }
         }
         held.freeze(options.recent as usize);
     }
     Ok((Index::new(fingerprints, held), manifest))
+}
+
+/// Writes what is frozen, and merges runs where there are too many.
+fn write_runs(
+    connection: &mut Connection,
+    options: IndexOptions,
+    held: &mut Held,
+    manifest: &mut Manifest,
+) -> rusqlite::Result<()> {
+    while let Some(task) = next_task(held, manifest, options, u64::from(options.section)) {
+        let slice = build(connection, task)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let next = write_slice(&transaction, manifest, &slice)?;
+        transaction.commit()?;
+        held.apply(&slice, &next);
+        *manifest = next;
+    }
+    Ok(())
 }
 
 /// Reads the heads of all sections. `missing` is told of each that cannot be read, and says whether to go on.
