@@ -1,19 +1,19 @@
 //! Whether the service may be used, and if not, why.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use aggregator_core::DedupStore;
+use aggregator_core::{DedupStore, StoreError};
 use tokio::sync::{Notify, oneshot};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// How often the store is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks after the store while nothing is published, until `stopped` says that it is not needed any more: a store whose
-/// files are gone is not ready.
+/// Looks after the store, beside appends and while nothing is appended, until `stopped` says that it is not needed any
+/// more.
 pub(crate) async fn look_after(
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
@@ -22,21 +22,28 @@ pub(crate) async fn look_after(
     loop {
         tokio::select! {
             _ = &mut stopped => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
-        let looked_at = Arc::clone(&store);
-        match tokio::task::spawn_blocking(move || looked_at.check_health()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.is_fatal() => return health.fail(error.to_string()),
-            Ok(Err(error)) => warn!(%error, "the store is not well"),
-            Err(_) => return health.fail("looking at the store's health panicked".to_owned()),
+            () = tokio::time::sleep(INTERVAL) => look(&store, &health).await,
         }
     }
 }
 
-/// Goes from ready to draining or failed, and never back.
+/// Learns how the store is.
+pub(crate) async fn look(store: &Arc<dyn DedupStore>, health: &Health) {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || store.check_health()).await {
+        Ok(Ok(())) => health.has_room(),
+        Ok(Err(error @ StoreError::NoSpace { .. })) => health.lacks_room(&error),
+        Ok(Err(error)) if error.is_fatal() => health.fail(error.to_string()),
+        Ok(Err(error)) => warn!(%error, "the store is not well"),
+        Err(_) => health.fail("looking at the store's health panicked".to_owned()),
+    }
+}
+
+/// Goes from ready to draining or failed, and never back. While it is ready, the disk may be full, and have room again.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
+    /// Why there is no room for events.
+    no_space: Mutex<Option<Arc<str>>>,
     draining: AtomicBool,
     failure: OnceLock<String>,
     /// Wakes whoever waits for the failure.
@@ -60,6 +67,28 @@ impl Health {
             None if self.draining.load(Ordering::Acquire) => State::Draining,
             None => State::Ready,
         }
+    }
+
+    /// Why events are not taken for now; they are if there is nothing.
+    pub(crate) fn no_space(&self) -> Option<Arc<str>> {
+        self.no_space.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lacks_room(&self, error: &StoreError) {
+        let before = self.set_no_space(Some(error.to_string().into()));
+        if before.is_none() {
+            warn!(%error, "no events are taken until there is room");
+        }
+    }
+
+    fn has_room(&self) {
+        if self.set_no_space(None).is_some() {
+            info!("there is room for events again");
+        }
+    }
+
+    fn set_no_space(&self, reason: Option<Arc<str>>) -> Option<Arc<str>> {
+        std::mem::replace(&mut *self.no_space.lock().unwrap_or_else(PoisonError::into_inner), reason)
     }
 
     pub(crate) fn drain(&self) {

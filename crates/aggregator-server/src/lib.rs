@@ -116,6 +116,8 @@ pub async fn run(
         config,
     });
 
+    // Before the first request is answered.
+    health::look(&app.store, &app.health).await;
     let (stop_looking, stopped) = oneshot::channel();
     let looking = tokio::spawn(health::look_after(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
 

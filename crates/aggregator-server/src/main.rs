@@ -11,6 +11,7 @@ use aggregator_server::{Config, RunError, clock, healthcheck, log, output, run};
 use anyhow::{Context as _, bail};
 use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Something went wrong on the way.
 const FAILED: u8 = 1;
@@ -24,6 +25,9 @@ const BACKLOG: u32 = 1024;
 
 /// Nobody reads any more what was to be written, so it is not whole: what a shell says of a program that SIGPIPE ended.
 const PIPE_CLOSED: u8 = 141;
+
+/// As Linux numbers it, but for MIPS; tokio has no name for it.
+const SIGXFSZ: i32 = 25;
 
 fn main() -> ExitCode {
     let code = match environment::parse::<Config>(VARIABLE_PREFIX) {
@@ -145,6 +149,8 @@ struct WrongUsage(String);
 async fn serve(config: Config) -> anyhow::Result<()> {
     clock::check(SystemTime::now()).map_err(anyhow::Error::msg)?;
     let mut signals = StopSignals::new().context("signals cannot be handled")?;
+    // With a handler, a write beyond the limit on a file's size (`ulimit -f`) is an error and not the end.
+    let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).context("signals cannot be handled")?;
     let listen_on = || format!("--listen {}", config.listen);
     let addresses = config.listen.resolve().with_context(listen_on)?;
     config.check_reach(&addresses).map_err(WrongUsage)?;

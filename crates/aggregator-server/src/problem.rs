@@ -208,6 +208,12 @@ impl Problem {
         Self::new("failed", "Store failed", StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(30)
     }
 
+    /// 503: the disk is full.
+    pub(crate) fn no_space(reason: &str) -> Self {
+        let detail = format!("{reason}; make room on its disk, and it goes on by itself");
+        Self::unavailable("no-space", "No space on the disk", detail).with_retry_after(5)
+    }
+
     /// 503: whether it was stored is unknown.
     pub(crate) fn commit_timeout() -> Self {
         Self::unavailable(
@@ -249,9 +255,7 @@ impl Problem {
             StoreError::Unavailable { .. } => {
                 Self::unavailable("store-unavailable", "Store unavailable", error.to_string())
             }
-            StoreError::NoSpace { .. } => {
-                Self::unavailable("no-space", "No space on the disk", error.to_string()).with_retry_after(5)
-            }
+            StoreError::NoSpace { .. } => Self::no_space(&error.to_string()),
             StoreError::Corrupt { .. } | StoreError::Poisoned { .. } => Self::failed(&error.to_string()),
             StoreError::Expired { oldest } => Self::expired(oldest),
             StoreError::WrongCursor(why) => Self::wrong_cursor(*why),

@@ -121,6 +121,7 @@ impl Config {
             max_topics: self.max_topics,
             readers: self.readers,
             accept_lost_log: matches!(self.command, Some(Command::Check { accept_lost_log: true, .. })),
+            on_warning: Arc::new(|warning| tracing::warn!(warning, "the store")),
             ..SqliteOptions::default()
         }
     }

@@ -13,13 +13,15 @@ use crate::App;
 use crate::health;
 use crate::problem::Problem;
 
-/// What it is and how it is. 503 once it has failed.
+/// What it is and how it is. 503 once it has failed, and as long as there is no room for events.
 pub(super) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let (status, word, reason) = match app.health.state() {
-        health::State::Ready => (StatusCode::OK, "ok", None),
-        health::State::Draining => (StatusCode::OK, "draining", None),
-        health::State::Failed(reason) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
+    let no_space = app.health.no_space();
+    let (status, word, reason) = match (app.health.state(), no_space.as_deref()) {
+        (health::State::Ready, None) => (StatusCode::OK, "ok", None),
+        (health::State::Ready, no_space) => (StatusCode::SERVICE_UNAVAILABLE, "no-space", no_space),
+        (health::State::Draining, _) => (StatusCode::OK, "draining", None),
+        (health::State::Failed(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
     };
     let body = json!({
         "status": word,
@@ -42,9 +44,10 @@ pub(super) async fn livez(uri: Uri) -> Result<Response, Problem> {
 /// Events are taken.
 pub(super) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    Ok(match app.health.state() {
-        health::State::Ready => json(&json!({"status": "ready"})),
-        health::State::Draining => Problem::draining().into_response(),
-        health::State::Failed(reason) => Problem::failed(reason).into_response(),
+    Ok(match (app.health.state(), app.health.no_space()) {
+        (health::State::Ready, None) => json(&json!({"status": "ready"})),
+        (health::State::Ready, Some(reason)) => Problem::no_space(&reason).into_response(),
+        (health::State::Draining, _) => Problem::draining().into_response(),
+        (health::State::Failed(reason), _) => Problem::failed(reason).into_response(),
     })
 }

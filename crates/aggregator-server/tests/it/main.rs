@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod failure;
 mod files;
+mod full_disk;
 mod http;
 mod limits;
 #[cfg(feature = "postgres")]

@@ -233,6 +233,10 @@ impl Process {
         Self { child, url, first_line }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         signal::send(signal, &self.child);
     }
