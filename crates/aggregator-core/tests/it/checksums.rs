@@ -94,6 +94,10 @@ struct Damaged {
 impl Damaged {
     fn new(original: &[u8], directory: &Path, damage: &str, value: &Value) -> Option<Self> {
         let path = directory.join("damaged.db");
+        // What the store before it left beside it: one that is corrupt keeps its log.
+        for left in fs::read_dir(directory).unwrap() {
+            fs::remove_file(left.unwrap().path()).unwrap();
+        }
         fs::write(&path, original).unwrap();
         let changed = Connection::open(&path).unwrap().execute(damage, [value]);
         let what = format!("{damage} with {value:?}");
