@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    CheckedRecord, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Record, RowLimit,
-    SqliteOptions, SqliteStore, StoreError, Timestamp, Topic,
+    CheckedRecord, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions, Record,
+    RowLimit, SqliteOptions, SqliteStore, StoreError, Timestamp, Topic,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -196,6 +196,19 @@ fn each_column_of_a_topic_is_part_of_its_checksum() {
         damaged.is_corrupt(|| damaged.open()?.topics(None, 10));
     });
     assert!(changes > 30, "{changes}");
+}
+
+/// Its slot, which is in the row as well, tells most other names.
+#[test]
+fn a_topic_is_not_taken_for_another_of_its_slot() {
+    let slots = Partitions::new(1024).unwrap();
+    let other = (0..).map(|n| format!("t{n}")).find(|name| slots.of(name) == slots.of("t")).unwrap();
+    let directory = TempDir::new().unwrap();
+    let original = fs::read(written(directory.path())).unwrap();
+    let damage = "UPDATE topics SET name = ?1 WHERE name = 't'";
+    let damaged = Damaged::new(&original, directory.path(), damage, &Value::Text(other)).unwrap();
+    damaged.is_noticed_by_the_check();
+    damaged.is_corrupt(|| damaged.open()?.append_one(&Event::new("u", "1").unwrap()));
 }
 
 #[test]
