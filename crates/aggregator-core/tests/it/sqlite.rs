@@ -331,6 +331,32 @@ fn a_refused_batch_leaves_the_next_one_nothing_to_pay() {
     assert!(store.verify().unwrap().faults.is_empty());
 }
 
+/// Publishers that try again for ever do not make the file grow.
+#[test]
+fn repeats_leave_nothing_but_their_count() {
+    let (_directory, path) = closed_store();
+    let store = SqliteStore::open(&path).unwrap();
+    let other = |id: &str| Event::new("other", id).unwrap();
+    store.append_one(&other("1")).unwrap();
+    let rows = || -> (u64, u64, u64) {
+        let count = |table| format!("(SELECT count(*) FROM {table})");
+        let sql = format!("SELECT {}, {}, {}", count("events"), count("spans"), count("stubs"));
+        reader(&path).query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+    };
+    assert_eq!(rows(), (2, 2, 0));
+    for _ in 0..3 {
+        // Of a topic that is not the newest, alone and beside the newest.
+        store.append_one(&event("1")).unwrap();
+        store.append_all(&[other("1").view(), event("1").view()]).unwrap();
+    }
+    assert_eq!(rows(), (2, 2, 0));
+    assert_eq!(store.stats().unwrap().duplicates, 9);
+    // What the topic gets next is where its last event was not.
+    store.append_all(&[other("2").view(), event("2").view()]).unwrap();
+    assert_eq!(rows(), (4, 3, 0));
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
 #[test]
 fn reads_of_one_topic_do_not_walk_the_whole_log() {
     let (_directory, path) = closed_store();
