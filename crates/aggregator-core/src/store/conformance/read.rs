@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::{Backend, Case, Options, append, append_one, cases, event, ids, query, read_all, with_payload};
+use super::{
+    Backend, Case, Options, append, append_one, assert_sound, cases, event, ids, query, read_all,
+    with_payload,
+};
 use crate::{
     Cursor, DedupStoreExt, EventId, Order, Query, Source, StoreError, Timestamp, Topic, WrongCursor,
 };
@@ -24,6 +27,7 @@ pub(super) const CASES: &[Case] = cases![
     a_page_looks_at_a_bounded_number_of_rows,
     a_topic_is_known_from_its_first_event_on,
     topics_are_listed_in_pages,
+    every_part_of_many_events_comes_back,
 ];
 
 fn numbered(topic: &str, range: std::ops::Range<u32>) -> Vec<crate::Event> {
@@ -239,6 +243,34 @@ fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
     }
     store.purge(&Topic::new("a.b").unwrap(), 1).unwrap();
     assert!(knows("a.b"), "its events are gone, the topic is not");
+}
+
+/// Many at once, as backends write those together that are alike.
+fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let sent: Vec<_> = (0..120_u64)
+        .map(|n| {
+            let event = with_payload(["t", "u"][usize::from(n > 80)], &n.to_string(), &format!("[{n}]"));
+            let event = event.with_source(format!("source-{}", n % 3)).unwrap();
+            let event = event.with_timestamp(&format!("2026-01-01T00:{:02}:00Z", n % 60)).unwrap();
+            // Each by turns, then many with a number, then many without.
+            if n < 30 && n % 2 == 0 || (30..60).contains(&n) { event.with_sequence(n) } else { event }
+        })
+        .collect();
+    append(&*store, &sent);
+    let mut stored = read_all(&*store, query("t"));
+    stored.extend(read_all(&*store, query("u")));
+    assert_eq!(stored.len(), sent.len());
+    for (stored, sent) in stored.iter().zip(&sent) {
+        let sent = sent.view();
+        let parts = |topic, id, timestamp, source, payload| [topic, id, timestamp, source, payload];
+        assert_eq!(
+            parts(&*stored.topic, &*stored.event_id, &*stored.timestamp, &*stored.source, &*stored.payload),
+            parts(sent.topic(), sent.event_id(), sent.timestamp(), sent.source(), sent.payload())
+        );
+        assert_eq!(stored.sequence, sent.sequence(), "{}", sent.event_id());
+    }
+    assert_sound(&*store);
 }
 
 fn topics_are_listed_in_pages(backend: &dyn Backend) {

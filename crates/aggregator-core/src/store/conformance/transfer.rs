@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case] = cases![
     identities_alone_are_between_many_events_of_one_time,
     rows_are_read_in_bounds,
     every_field_that_was_imported_comes_back_by_every_read,
+    every_part_of_many_rows_comes_along,
     an_import_is_announced,
 ];
 
@@ -373,6 +374,27 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
     expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
     let Some(store) = backend.reopen(store, Options::default()) else { return };
     expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
+}
+
+/// Many in a row that have the same parts, as backends write those together that are alike.
+fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let sent: Vec<_> = (1..=240)
+        .map(|seq: u64| {
+            let parts = seq / 30;
+            let (row, kept) = event_of("t", &seq.to_string(), seq, "[1]");
+            let kept = Kept::Event(KeptEvent {
+                sequence: (parts & 1 != 0).then_some(seq),
+                content_type: (parts & 2 != 0).then(|| format!("text/{seq}")),
+                attributes: (parts & 4 != 0).then(|| format!(r#"{{"n":{seq}}}"#)),
+                ..kept
+            });
+            Record { kept, scope: Some(Scope::Topic), processed_at: Timestamp::from_micros(1), ..row }
+        })
+        .collect();
+    assert_eq!(import(&*store, &sent).unwrap().added, 240);
+    assert_eq!(rows(&*store), sent);
+    assert_sound(&*store);
 }
 
 fn an_import_is_announced(backend: &dyn Backend) {
