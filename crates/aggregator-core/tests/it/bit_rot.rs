@@ -312,3 +312,19 @@ fn rows_are_given_out_whole_or_not_at_all() {
         }
     }
 }
+
+/// A topic that says it has more events than there are.
+#[test]
+fn a_purge_that_finds_too_few_events_leaves_those_alone() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let events: Vec<_> = (0..10).map(|n| Event::new("t", n.to_string()).unwrap()).collect();
+    store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch("DELETE FROM events WHERE seq > 5").unwrap();
+    let error = store.purge(&Topic::new("t").unwrap(), 10).unwrap_err();
+    assert!(error.to_string().contains("events are missing behind seq 5"), "{error}");
+    let left: u64 = file.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 5);
+}
