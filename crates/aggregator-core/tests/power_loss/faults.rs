@@ -117,6 +117,28 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
     }
 }
 
+/// The log is the only one that may have all of what was acknowledged: nobody copies it once more and deletes it.
+#[test]
+fn a_store_that_is_closed_after_a_failed_sync_leaves_its_files_as_they_are() {
+    let lab = Lab::new("closed-after-failed-syncs");
+    let batches = batches(7);
+    for on in [FileKind::Log, FileKind::Database] {
+        for nth in 2..8 {
+            let when = format!("closed after sync {nth} of the {on:?} failed");
+            let (_directory, path) = lab.empty_store();
+            let store = lab.open(&path, CHECKPOINT_BYTES).unwrap();
+            let mut ledger = Ledger::default();
+            lab.disk.fail_nth(nth, on, Fault::SyncFails);
+            let failure = append_until_failure(&store, &batches, &mut ledger);
+            assert!(failure.is_some(), "{when}");
+            let before = lab.disk.operations().mutating();
+            drop(store);
+            assert_eq!(lab.disk.operations().mutating(), before, "{when}");
+            reopen_and_check(&lab, &path, &ledger, &when);
+        }
+    }
+}
+
 /// Whoever asks `store` for it: a sync that fails meanwhile fails it. `open` makes a store to ask on a fresh file.
 fn assert_no_failed_sync_is_kept_quiet(
     lab: &Lab,
