@@ -84,7 +84,7 @@ fn cursors_are_good_up_to_the_last_event_of_a_copy_and_not_one_further() {
     let path = |name: &str| directory.path().join(name);
     let append = |store: &SqliteStore, ids: std::ops::RangeInclusive<u32>| {
         ids.for_each(|id| {
-            assert_eq!(store.append_one(&event(&id.to_string())).unwrap().seq, Some(id.into()))
+            assert_eq!(store.append_one(&event(&id.to_string())).unwrap().seq, Some(id.into()));
         });
     };
     let up = Query::topic(Topic::new("t").unwrap());

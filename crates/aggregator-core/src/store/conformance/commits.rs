@@ -29,7 +29,6 @@ pub(super) const CASES: &[Case] = cases![
 struct Told(Arc<Mutex<Vec<(Partition, u64)>>>);
 
 impl Told {
-    #[must_use]
     fn listen(&self, store: &dyn DedupStore) -> CommitListener {
         let told = self.clone();
         store.on_commit(Box::new(move |partition, offset| told.note(partition, offset)))
@@ -88,7 +87,10 @@ fn racing_commits_are_announced_in_the_order_of_their_offsets(backend: &dyn Back
             let store = &store;
             scope.spawn(move || {
                 for n in 0..APPENDS {
-                    append_one(&**store, &event(["a", "b"][n as usize % 2], &format!("{appender}-{n}")));
+                    append_one(
+                        &**store,
+                        &event(if n % 2 == 0 { "a" } else { "b" }, &format!("{appender}-{n}")),
+                    );
                 }
             });
         }

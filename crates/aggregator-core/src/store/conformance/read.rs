@@ -252,7 +252,7 @@ fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
         .map(|n| {
             let event = with_payload(["t", "u"][usize::from(n > 80)], &n.to_string(), &format!("[{n}]"));
             let event = event.with_source(format!("source-{}", n % 3)).unwrap();
-            let event = event.with_timestamp(&format!("2026-01-01T00:{:02}:00Z", n % 60)).unwrap();
+            let event = event.with_timestamp(format!("2026-01-01T00:{:02}:00Z", n % 60)).unwrap();
             // Each by turns, then many with a number, then many without.
             if n < 30 && n % 2 == 0 || (30..60).contains(&n) { event.with_sequence(n) } else { event }
         })

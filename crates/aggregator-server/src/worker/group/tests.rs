@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
 use std::sync::Arc;
 
 use aggregator_core::event::RawEvent;
