@@ -15,6 +15,7 @@ mod process;
 mod publish;
 mod read;
 mod read_limits;
+mod reference;
 mod refusal;
 #[path = "../shared/signal.rs"]
 mod signal;

@@ -1,0 +1,44 @@
+//! docs/reference.md against the program.
+
+use aggregator_server::Config;
+use clap::CommandFactory as _;
+
+/// The cells of the table of options.
+fn rows() -> Vec<[String; 2]> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `--"));
+    rows.map(|row| {
+        let (option, rest) = row.split_once('`').unwrap();
+        let default = rest.trim_start_matches(" | ").split('|').next().unwrap();
+        [format!("--{option}"), default.trim().trim_matches('`').to_owned()]
+    })
+    .collect()
+}
+
+#[test]
+fn the_reference_has_every_option_with_its_default_and_no_other() {
+    let command = Config::command();
+    // `--help` and `--version` have no variable.
+    let options = command.get_arguments().filter(|option| option.get_env().is_some());
+    let expected: Vec<_> = options
+        .map(|option| {
+            let name = option.get_long().unwrap();
+            let values = option.get_action().takes_values().then(|| option.get_value_names()).flatten();
+            let value = values.map(|names| format!(" {}", names[0])).unwrap_or_default();
+            let defaults: Vec<_> = option.get_default_values().iter().filter_map(|value| value.to_str()).collect();
+            (format!("--{name}{value}"), defaults.join(" "))
+        })
+        .collect();
+    assert!(expected.len() > 25, "{expected:?}");
+    let rows = rows();
+    for (name, default) in &expected {
+        let row = rows.iter().find(|[shown, _]| shown == name);
+        let row = row.unwrap_or_else(|| panic!("docs/reference.md does not have {name}"));
+        // An option without a default may say what happens without it.
+        assert!(default.is_empty() || row[1] == *default, "{name}: {default:?}, and not {:?}", row[1]);
+    }
+    for [shown, _] in &rows {
+        assert!(expected.iter().any(|(name, _)| name == shown), "there is no option {shown}");
+    }
+}
