@@ -26,7 +26,8 @@ fn the_reference_has_every_option_with_its_default_and_no_other() {
             let name = option.get_long().unwrap();
             let values = option.get_action().takes_values().then(|| option.get_value_names()).flatten();
             let value = values.map(|names| format!(" {}", names[0])).unwrap_or_default();
-            let defaults: Vec<_> = option.get_default_values().iter().filter_map(|value| value.to_str()).collect();
+            let defaults: Vec<_> =
+                option.get_default_values().iter().filter_map(|value| value.to_str()).collect();
             (format!("--{name}{value}"), defaults.join(" "))
         })
         .collect();

@@ -6,8 +6,8 @@
 //!   Only then is anything else committed. By that time the log is on the disk, too, with the mark's own commit in it,
 //!   and it never becomes empty while the file is marked: SQLite writes over it from its start and cuts it to no less
 //!   than [`SqliteOptions::checkpoint_bytes`](super::SqliteOptions::checkpoint_bytes).
-//! * A store that is closed in order takes the mark back in a last commit. All of the log is copied and the file synced
-//!   before the log is cut and deleted.
+//! * A store that is closed in order copies all of the log and syncs the file, and takes the mark back in a last commit.
+//!   That is copied and synced, too, before the log is cut and deleted.
 //! * So a marked file without a log, or with an empty one, has lost it; no crash and no power loss leaves that behind.
 //!
 //! A copy that SQLite makes (`.backup`, `VACUUM INTO`) holds what is in the log, but also the mark. It is told by the
@@ -96,10 +96,16 @@ pub(super) fn remove(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM meta WHERE name = ?1", [NAME]).map(drop)
 }
 
-/// Leaves everything in the main file, so that it alone can be copied: takes the mark back, copies the log, cuts it, and
-/// lets SQLite delete it when the connection is closed. Whether it came to that; otherwise the log stays.
+/// Leaves everything in the main file, so that it alone can be copied: copies the log, takes the mark back, copies that,
+/// cuts the log, and lets SQLite delete it when the connection is closed. Whether it came to that; otherwise the log stays.
 pub(super) fn close_in_order(connection: &Connection) -> rusqlite::Result<bool> {
     if read(connection)?.is_some() {
+        // Copied and synced before: a power loss while pages are copied keeps any of them, and the one without the mark may
+        // not be there before the others are.
+        let (log, copied) = checkpoint(connection, "FULL")?;
+        if copied < log {
+            return Ok(false);
+        }
         remove(connection)?;
     }
     let (log, copied) = checkpoint(connection, "TRUNCATE")?;
