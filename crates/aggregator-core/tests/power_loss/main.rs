@@ -9,6 +9,7 @@
 
 mod faults;
 mod full_disk;
+mod halves;
 mod lab;
 mod ledger;
 mod lost_log;

@@ -49,6 +49,13 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(2));
     assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
     assert_sound(&*store);
+    // Nor the next import.
+    let store = backend.open(Options::default());
+    import(&*store, &[record("t", "1", 1)]).unwrap();
+    refused(import(&*store, &bad));
+    assert_eq!(import(&*store, &many).unwrap(), Imported { added: 98, present: 0 });
+    assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(100));
+    assert_sound(&*store);
 }
 
 fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
