@@ -160,6 +160,27 @@ mod tests {
         }
     }
 
+    /// With a checksum that is right.
+    #[test]
+    fn a_cursor_of_another_version_or_length_is_refused() {
+        let position = Position { partition: Partition(3), offset: 5, horizon: 1 };
+        let (store, order, filter) = (StoreId::from_u128(7), Order::Ascending, 9);
+        let text = Cursor { store, order, filter, positions: vec![position; 2] }.to_string();
+        let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            bytes.truncate(bytes.len() - CHECKSUM_BYTES);
+            change(&mut bytes);
+            bytes.extend(xxh3_64(&bytes).to_be_bytes());
+            URL_SAFE_NO_PAD.encode(bytes).parse::<Cursor>()
+        };
+        assert!(changed(&|_| {}).is_ok());
+        assert!(changed(&|bytes| bytes[0] = VERSION + 1).is_err());
+        assert!(changed(&|bytes| bytes[1] = 2).is_err(), "an order that is none");
+        assert!(changed(&|bytes| bytes[HEADER_BYTES - 1] += 1).is_err(), "positions that are not there");
+        assert!(changed(&|bytes| bytes.truncate(HEADER_BYTES + POSITION_BYTES)).is_err());
+        assert!(changed(&|bytes| bytes.push(0)).is_err());
+    }
+
     #[test]
     fn what_is_no_cursor_is_refused() {
         for text in ["", "A", "hello", "AAAA", "=", "ä"] {

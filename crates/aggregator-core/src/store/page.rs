@@ -182,3 +182,73 @@ pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan
     let positions = positions.into_iter().map(|(position, _)| position).collect();
     Merged { entries, next: query.cursor(store, positions), caught_up }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Partitions;
+    use crate::TopicSelector;
+    use crate::store::{Durability, StoreId};
+
+    /// An event that is as large as a test says.
+    #[derive(Clone, Copy)]
+    struct Large {
+        partition: u16,
+        offset: u64,
+        bytes: usize,
+    }
+
+    impl Entry for Large {
+        fn place(&self) -> (Timestamp, Partition, u64) {
+            (Timestamp::from_micros(0), Partition(self.partition), self.offset)
+        }
+
+        fn payload_bytes(&self) -> usize {
+            self.bytes
+        }
+    }
+
+    fn query() -> Query {
+        Query::of(TopicSelector::All)
+    }
+
+    /// What a store fetches for a page, and how much memory that takes, is bounded before the page is made.
+    #[test]
+    fn a_partitions_part_ends_with_the_event_that_makes_it_too_large() {
+        let query = query();
+        let start = Position::start(Partition(0), Order::Ascending);
+        for (bytes, fits) in [(Query::MAX_PAYLOAD_BYTES, 1), (Query::MAX_PAYLOAD_BYTES / 4, 4), (1, 100)] {
+            let mut scanner = Scanner::new(&query, start);
+            let mut offset = 0;
+            while offset < 1_000 && !scanner.is_full() {
+                offset += 1;
+                scanner.looked_at(offset, Some(Large { partition: 0, offset, bytes }));
+            }
+            let scan = scanner.finish();
+            assert_eq!((scan.events.len(), scan.exhausted), (fits, false), "{bytes} bytes each");
+        }
+    }
+
+    #[test]
+    fn a_page_of_several_partitions_ends_with_the_event_that_makes_it_too_large() {
+        let store = StoreInfo {
+            kind: "test",
+            id: StoreId::new(),
+            durability: Durability::Volatile,
+            partitions: Partitions::new(2).unwrap(),
+            commits_across: false,
+            ancestors: Vec::new(),
+        };
+        for (bytes, fits) in [(Query::MAX_PAYLOAD_BYTES, 1), (Query::MAX_PAYLOAD_BYTES / 3, 4)] {
+            let scans = [0, 1].map(|partition| {
+                let events = (1..=4).map(|offset| Large { partition, offset, bytes }).collect();
+                let from = Position::start(Partition(partition), Order::Ascending);
+                Scan { from, events, scanned_to: 4, exhausted: true }
+            });
+            let page = merge_entries(&query(), &store, scans.into());
+            assert_eq!((page.entries.len(), page.caught_up), (fits, false), "{bytes} bytes each");
+            let offsets: Vec<_> = page.next.positions.iter().map(|position| position.offset).collect();
+            assert_eq!(offsets, [fits as u64, 0]);
+        }
+    }
+}

@@ -241,13 +241,12 @@ fn no_character_can_move_from_a_text_to_the_next() {
             let damage = format!("UPDATE {table} SET {moved} WHERE offset = ?1");
             let damaged =
                 Damaged::new(&original, directory.path(), &damage, &Value::Integer(offset)).unwrap();
-            let is_same = fs::read(&damaged.path).unwrap() == original;
-            // Where the second one is empty nothing can move.
-            let is_empty = table == "stubs" && moved.contains("substr(source, 2)");
-            if !(is_same || is_empty) {
-                damaged.is_noticed_by_the_check();
-                damaged.is_corrupt(|| all_rows(&damaged.open()?));
+            // Where the second one is empty nothing can move to the first.
+            if table == "stubs" && moved.contains("substr(source, 2)") {
+                continue;
             }
+            damaged.is_noticed_by_the_check();
+            damaged.is_corrupt(|| all_rows(&damaged.open()?));
         }
     }
 }

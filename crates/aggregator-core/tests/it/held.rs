@@ -169,12 +169,16 @@ fn a_log_that_is_copied_too_slowly_is_waited_for() {
     let store = SqliteStore::open_with(&path, options).unwrap();
     let _opens = Opens(Arc::clone(&gate));
     let log = directory.path().join("events.db-wal");
+    let mut longest = 0;
     let payload = format!("\"{}\"", "x".repeat(40_000));
     for n in 0..150 {
         store.append_one(&event(n).with_payload(&payload).unwrap()).unwrap();
         let bytes = std::fs::metadata(&log).unwrap().len();
         gate.check();
         assert!(bytes < 18 * u64::from(STEP), "the log has {bytes} bytes");
+        longest = bytes.max(longest);
     }
+    // And not before it is long.
+    assert!(longest > 15 * u64::from(STEP), "{longest} bytes were waited for");
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }

@@ -331,6 +331,26 @@ fn an_index_that_cannot_be_made_anew_is_left_as_it_is() {
     assert_eq!(append(&store, 100..101).unwrap(), [Outcome::Stored]);
 }
 
+/// Whoever sends new events only never asks for what is damaged. The thread that merges does.
+#[test]
+fn a_damaged_chunk_that_a_merge_meets_stops_appends() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let options = with(IndexOptions { recent: 100, section: 50, fan_out: 4 });
+    let store = SqliteStore::open_with(&path, options.clone()).unwrap();
+    fill(&store, 1_200, 100);
+    drop(store);
+    damage(
+        &path,
+        "UPDATE index_chunks SET entries = zeroblob(length(entries)) WHERE chunk = (SELECT max(chunk) FROM index_chunks)",
+    );
+    let store = SqliteStore::open_with(&path, options).unwrap();
+    let stopped = (0..20).find_map(|n| append(&store, 2_000 + n * 100..2_100 + n * 100).err());
+    let error = stopped.expect("the newest runs are merged by then");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(matches!(append(&store, 9_000..9_001), Err(StoreError::Poisoned { .. })));
+}
+
 /// Two layouts of one file, one after the other.
 #[test]
 fn a_file_may_be_opened_with_another_layout() {

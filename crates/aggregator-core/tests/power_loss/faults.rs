@@ -86,8 +86,11 @@ fn fail_each_sync(lab: &Lab, on: FileKind, then: impl Fn(&Path, &Ledger, &str)) 
                 let error = append(&store, batch).unwrap_err();
                 assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
             }
-            let error = store.purge(&Topic::new("stock").unwrap(), 1).unwrap_err();
-            assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
+            let purged = store.purge(&Topic::new("stock").unwrap(), 1).map(drop);
+            let imported = store.import(Partition(0), Import::rows(&[])).map(drop);
+            for error in [purged.unwrap_err(), imported.unwrap_err()] {
+                assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
+            }
             assert_eq!(lab.disk.operations().mutating(), before, "{when}, and it writes on");
         }
         // As `abort` would, and not with a last checkpoint.

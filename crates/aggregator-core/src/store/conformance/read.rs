@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case] = cases![
     a_page_ends_at_its_byte_bound,
     a_page_looks_at_a_bounded_number_of_rows,
     a_topic_is_known_from_its_first_event_on,
+    a_page_looks_at_nothing_beyond_its_time_window,
     topics_are_listed_in_pages,
     every_part_of_many_events_comes_back,
 ];
@@ -271,6 +272,30 @@ fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
         assert_eq!(stored.sequence, sent.sequence(), "{}", sent.event_id());
     }
     assert_sound(&*store);
+}
+
+/// Of the many rows that come later, or came before, none can be in it.
+fn a_page_looks_at_nothing_beyond_its_time_window(backend: &dyn Backend) {
+    let now = Arc::new(AtomicI64::new(10));
+    let clock = Arc::clone(&now);
+    let store = backend.open(Options {
+        clock: Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
+        ..Options::default()
+    });
+    let many = u32::try_from(Query::MAX_SCANNED).unwrap() + 10;
+    for (at, range) in [(10, 0..5), (20, 5..many), (30, many..many + 5)] {
+        now.store(at, Ordering::SeqCst);
+        append(&*store, &numbered("t", range));
+    }
+    for topics in ["t", "*"] {
+        let until = Query { until: Some(Timestamp::from_micros(15)), ..query(topics) };
+        let since =
+            Query { since: Some(Timestamp::from_micros(25)), order: Order::Descending, ..query(topics) };
+        for query in [until, since] {
+            let page = store.read(&query).unwrap();
+            assert!(page.events.len() == 5 && page.caught_up, "{query:?}");
+        }
+    }
 }
 
 fn topics_are_listed_in_pages(backend: &dyn Backend) {

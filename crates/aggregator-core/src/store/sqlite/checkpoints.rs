@@ -204,6 +204,7 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex, mpsc};
+    use std::time::Duration;
 
     use tempfile::TempDir;
 
@@ -239,7 +240,8 @@ mod tests {
         let (release, released) = mpsc::channel();
         let released = Mutex::new(released);
         let on_step = move |step: HelperStep<'_>| match step {
-            HelperStep::Begin(_) => released.lock().unwrap().recv().unwrap(),
+            // Of a test that fails, nobody may wait for it.
+            HelperStep::Begin(_) => drop(released.lock().unwrap().recv_timeout(Duration::from_secs(20))),
             HelperStep::Wait(_) => release.send(()).unwrap(),
         };
         Watch { on_step: Some(Arc::new(on_step)) }
