@@ -287,7 +287,7 @@ mod tests {
         let writer = connection(&directory);
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let insert = || writer.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap();
-        writer.busy_timeout(std::time::Duration::from_millis(1)).unwrap();
+        writer.busy_timeout(Duration::from_millis(1)).unwrap();
         let reader = connection(&directory);
         let (on_warning, heard) = listening();
         let mut checkpoints =
