@@ -153,8 +153,7 @@ statements! {
                  FROM unnest($3::integer[], $4::text[]) AS k(partition, topic)
                  CROSS JOIN LATERAL (", topic_named!("k.partition"), ") AS t"),
         originals_several: originals!("k.partition", "$1::integer[], ", "partition, "),
-        count_topics: "SELECT coalesce(sum(topics), 0)::bigint, max(last_processed_at)
-                 FROM partitions",
+        count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
                         SELECT n.partition, n.topic_id, n.name, n.slot, n.scope, n.last_seq, 0, 0, n.duplicates,

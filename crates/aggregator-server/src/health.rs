@@ -95,10 +95,12 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// From now on nothing is acknowledged. The first reason stays.
+    /// From now on nothing is acknowledged. The first reason stays, and is logged once.
     pub(crate) fn fail(&self, reason: String) {
-        error!(reason, "failed: nothing more is acknowledged until a restart");
-        self.failure.get_or_init(|| reason);
+        self.failure.get_or_init(|| {
+            error!(reason, "failed: nothing more is acknowledged until a restart");
+            reason
+        });
         self.told.notify_one();
     }
 

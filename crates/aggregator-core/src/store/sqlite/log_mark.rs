@@ -14,7 +14,8 @@
 //! *schema cookie* in the file's header: the mark counts only where its number is that of the cookie. SQLite gives each
 //! copy another cookie, so that connections read the schema anew (`.backup` the one of the file it writes over, plus one;
 //! `VACUUM` the original's, plus one). A copy of the bare file, as `cp` makes it, keeps the cookie. That is why marking
-//! a file gives it a new cookie at random.
+//! a file gives it a new cookie at random. Another program that changes the schema of a store in use, or runs `VACUUM` on
+//! it, takes the mark's meaning away until the next start.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,6 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
 
-use super::checkpoints::checkpoint;
 use super::files::beside;
 use super::schema;
 use crate::{StoreError, Timestamp};
@@ -57,12 +57,12 @@ pub(super) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::R
     }
     // Readers that began when there was no log read the file itself, which cannot be written meanwhile.
     connection.busy_timeout(PATIENCE)?;
-    let copied = checkpoint(connection, "FULL");
+    let copied = copy_all(connection, "FULL");
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    let (log, copied) = copied?;
-    if copied < log {
+    if !copied? {
         let reason = format!(
-            "the file cannot be marked as one that needs its log: a reader that began before has not ended for {} s",
+            "the file cannot be marked as one that needs its log: another program copies the log, or a reader that began \
+             before has not ended for {} s",
             PATIENCE.as_secs()
         );
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(reason)));
@@ -102,16 +102,23 @@ pub(super) fn close_in_order(connection: &Connection) -> rusqlite::Result<bool> 
     if read(connection)?.is_some() {
         // Copied and synced before: a power loss while pages are copied keeps any of them, and the one without the mark may
         // not be there before the others are.
-        let (log, copied) = checkpoint(connection, "FULL")?;
-        if copied < log {
+        if !copy_all(connection, "FULL")? {
             return Ok(false);
         }
         remove(connection)?;
     }
-    let (log, copied) = checkpoint(connection, "TRUNCATE")?;
-    let all = copied == log;
+    let all = copy_all(connection, "TRUNCATE")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !all)?;
     Ok(all)
+}
+
+/// Copies the log into the file and syncs it; whether that was done, and in the way that `mode` asks for. SQLite gives no
+/// numbers where another connection is copying already.
+fn copy_all(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        let [busy, log, copied] = [row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?];
+        Ok(busy == 0 && log >= 0 && copied == log)
+    })
 }
 
 /// Whether a log that can hold a commit lies beside the file.

@@ -45,10 +45,12 @@ impl Drop for Writer {
     /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
     fn drop(&mut self) {
         if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
-            if let Err(error) = log_mark::close_in_order(&self.connection) {
-                let error = write_error("copying the log into the file", error);
-                (self.options.on_warning)(&format!("the file is closed and still needs its log: {error}"));
-            }
+            let why = match log_mark::close_in_order(&self.connection) {
+                Ok(true) => return,
+                Ok(false) => "somebody still reads or copies it".to_owned(),
+                Err(error) => write_error("copying the log into the file", error).to_string(),
+            };
+            (self.options.on_warning)(&format!("the file is closed and its log stays beside it: {why}"));
         } else {
             let _ = log_mark::keep_log(&self.connection);
         }
