@@ -203,6 +203,7 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::Duration;
 
@@ -274,6 +275,37 @@ mod tests {
         }
     }
 
+    /// Appends are held up by a slow disk as late as can be, and each time by the same length.
+    #[test]
+    fn a_copy_is_waited_for_once_the_log_is_sixteen_steps_long_and_not_before() {
+        let directory = TempDir::new().unwrap();
+        let writer = connection(&directory);
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        let waits = Arc::<AtomicU32>::default();
+        let counted = Arc::clone(&waits);
+        let Watch { on_step: Some(slow) } = slow() else { unreachable!("it has one") };
+        let on_step = move |step: HelperStep<'_>| {
+            counted.fetch_add(u32::from(matches!(step, HelperStep::Wait(_))), Ordering::SeqCst);
+            slow(step);
+        };
+        let watch = Watch { on_step: Some(Arc::new(on_step)) };
+        let step = 20;
+        let mut checkpoints =
+            Checkpoints::start(connection(&directory), || Ok(()), step, false, watch, silent()).unwrap();
+        for round in 1..=3 {
+            let mut longest = 0;
+            while waits.load(Ordering::SeqCst) < round {
+                writer.execute("INSERT INTO t VALUES (zeroblob(5000))", []).unwrap();
+                longest = checkpoint(&writer, "NOOP").unwrap().0.max(longest);
+                assert!(checkpoints.between_commits(&writer).is_ok());
+                assert!(longest < 2 * PINNED * u64::from(step), "nobody waits");
+            }
+            // An insert takes a few pages, and it is looked at the log after each.
+            let late = PINNED * u64::from(step)..PINNED * u64::from(step) + 20;
+            assert!(late.contains(&longest), "round {round}: {longest} pages");
+        }
+    }
+
     /// Says how often, and what at last.
     fn listening() -> (OnWarning, Arc<Mutex<Vec<String>>>) {
         let heard = Arc::<Mutex<Vec<String>>>::default();
@@ -306,5 +338,9 @@ mod tests {
         }
         let heard = heard.lock().unwrap();
         assert!(heard.len() == 2 && heard[0].contains("reads the store without a pause"), "{heard:?}");
+        // From the sixteenth step on, of a page each.
+        let bytes: u64 = heard[0].split(' ').find_map(|word| word.parse().ok()).unwrap();
+        let longest = 40 * u64::from(PAGE_BYTES);
+        assert!((PINNED * u64::from(PAGE_BYTES)..longest).contains(&bytes), "{heard:?}");
     }
 }
