@@ -17,7 +17,17 @@ pub(super) struct Claim {
     /// Before the lock, so that it is cleared away while nobody else can have opened the store.
     made: Made,
     /// On a file of its own, since closing any handle of the database file would drop the locks SQLite has on it.
-    lock: File,
+    lock: Held,
+}
+
+/// A file with the lock on it. It is given back and not only closed: a program that is being started on another thread
+/// holds a copy of the handle for a moment, and with it the lock.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// What was not there before.
@@ -74,7 +84,7 @@ impl Claim {
             let ours = Identity::of(&lock).map_err(|error| unusable(&lock_path, error))?;
             if Identity::at(&lock_path).is_ok_and(|found| found == ours) {
                 made.lock = new.then_some(lock_path);
-                return Ok(Self { path, made, lock });
+                return Ok(Self { path, made, lock: Held(lock) });
             }
         }
         Err(StoreError::unavailable(format!(
@@ -89,7 +99,7 @@ impl Claim {
     }
 
     pub(super) fn lock_file(&self) -> &File {
-        &self.lock
+        &self.lock.0
     }
 
     /// The store's file was not there before, and is now.
