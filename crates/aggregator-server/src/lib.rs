@@ -134,9 +134,10 @@ pub async fn run(
     };
     let drain_until = http::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
     drop(stop_looking);
+    let stopped = app.workers.stop(drain_until).await;
     // Whoever waits for the end may open the store anew.
     let _ = tokio::time::timeout_at(drain_until, looking).await;
-    let stopped = app.workers.stop(drain_until).await;
+    app.reads.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aggregator_core::{Deadline, DedupStore, StoreError};
 use humantime::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
 use crate::health::Health;
@@ -16,6 +16,7 @@ pub(crate) struct Reads {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     running: Arc<Semaphore>,
+    readers: u32,
     /// Running and waiting ones together.
     admitted: Arc<Semaphore>,
     timeout: Duration,
@@ -29,6 +30,7 @@ impl Reads {
             store,
             health,
             running: Arc::new(Semaphore::new(readers)),
+            readers: config.readers,
             admitted: Arc::new(Semaphore::new(admitted)),
             timeout: config.read_timeout,
         }
@@ -50,8 +52,6 @@ impl Reads {
         let running = running.map_err(|_| Problem::internal("the readers are closed"))?;
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
         let result = tokio::task::spawn_blocking(move || {
-            // The places are given back when the read ends, even if nobody waits for it any more.
-            let _places = (admitted, running);
             let result = deadline.scope(|| read(&*store));
             if let Err(error) = &result
                 && error.is_fatal()
@@ -59,6 +59,10 @@ impl Reads {
                 // What is corrupt to a reader is corrupt to the dedup index, too.
                 health.fail(error.to_string());
             }
+            // The places are given back when the read ends, even if nobody waits for it any more, and the store before
+            // them: whoever has all places knows that no read holds it.
+            drop(store);
+            drop((admitted, running));
             result
         });
         let late = || Problem::read_timeout("the read did not end", self.timeout);
@@ -70,5 +74,13 @@ impl Reads {
             Ok(Ok(Err(error))) => Err(Problem::from_read(&error)),
             Ok(Err(_)) => Err(Problem::internal("a read panicked")),
         }
+    }
+
+    /// Waits until the reads under way have ended, those that nobody waits for any more among them, and starts no other.
+    pub(crate) async fn stop(&self, deadline: Instant) {
+        if let Ok(Ok(all)) = timeout_at(deadline, self.running.acquire_many(self.readers)).await {
+            all.forget();
+        }
+        self.running.close();
     }
 }

@@ -91,3 +91,21 @@ async fn a_read_that_is_stuck_is_answered_and_so_is_one_that_waits_for_its_turn(
     while server.get(LONG_READ).await.status != 200 {}
     server.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_has_ended_has_let_go_of_the_store_whatever_was_read() {
+    let directory = TempDir::new().unwrap();
+    let (stuck, end) = channel::<()>();
+    let end = Mutex::new(end);
+    let on_read_steps = move || {
+        assert!(end.lock().unwrap().recv().is_err());
+        // As long as it takes to open the store several times.
+        std::thread::sleep(Duration::from_millis(300));
+    };
+    let config = Config { readers: 1, read_timeout: Duration::from_millis(500).into(), ..Config::default() };
+    let server = server(&directory, config, Arc::new(on_read_steps)).await;
+    assert_late(&server.get(LONG_READ).await, "the read did not end within --read-timeout 500ms");
+    drop(stuck);
+    server.stop().await.unwrap();
+    SqliteStore::open(directory.path().join("events.db")).unwrap();
+}
