@@ -4,36 +4,16 @@
 //! it returns. A small pool of read-only connections reads beside it. The events table is the truth;
 //! the dedup index ([`index`]) only points into it.
 
-mod ahead;
-mod backup;
-mod by_topic;
+mod background;
 mod catalog;
-mod checkpoints;
-mod checksum;
-mod claim;
-mod connector;
+mod checkpoint;
 mod fault;
-mod fetch;
-mod files;
-mod group;
-mod helper;
-mod import;
+mod file;
 mod index;
-mod insert;
-mod known;
-mod latest;
-mod log_mark;
-mod open;
-mod original;
-mod purge;
-mod reader;
-mod rebuild;
-mod room;
-mod rows;
-mod scan;
+mod read;
+mod row;
 mod schema;
-mod verify;
-mod writer;
+mod write;
 
 use std::fs::File;
 use std::path::Path;
@@ -43,19 +23,19 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
-use self::checkpoints::Checkpoints;
-use self::claim::Claim;
-use self::connector::Connector;
-#[cfg(feature = "test-util")]
-pub use self::connector::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
+use self::catalog::TopicNames;
+use self::checkpoint::Checkpoints;
 use self::fault::store_error;
-use self::files::Files;
+use self::file::claim::Claim;
+use self::file::connector::Connector;
+#[cfg(feature = "test-util")]
+pub use self::file::connector::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
+use self::file::files::Files;
+use self::file::room::Room;
 pub use self::index::IndexOptions;
-use self::index::{Index, Upkeep};
-use self::known::Names;
-use self::room::Room;
-use self::writer::Writer;
-use crate::store::{
+use self::index::{Compaction, Index};
+use self::write::{Writer, lookup_hint};
+use super::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
     Import, Imported, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport,
     check_partition,
@@ -134,7 +114,7 @@ pub struct SqliteStore {
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
     index: Arc<Index>,
-    names: Arc<Names>,
+    names: Arc<TopicNames>,
     writer: Mutex<Writer>,
     commits: CommitNotifier,
     files: Arc<Files>,
@@ -164,7 +144,7 @@ impl SqliteStore {
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         options.index.check()?;
         let connector = Connector::new(&options);
-        let mut opened = open::open(path.as_ref(), &options, &connector)?;
+        let mut opened = file::open(path.as_ref(), &options, &connector)?;
         let files = Arc::new(opened.files);
         let info = StoreInfo {
             kind: "sqlite",
@@ -198,7 +178,7 @@ impl SqliteStore {
                 source: Some(Box::new(error)),
             })?;
         let index = Arc::new(opened.index);
-        let upkeep = Upkeep::start(
+        let compaction = Compaction::start(
             Arc::clone(&index),
             opened.manifest,
             options.index,
@@ -206,7 +186,7 @@ impl SqliteStore {
             connector.in_step(),
             connector.watch(),
         );
-        let upkeep = upkeep.map_err(|error| StoreError::Unavailable {
+        let compaction = compaction.map_err(|error| StoreError::Unavailable {
             reason: "the thread that builds the dedup index cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
@@ -223,12 +203,12 @@ impl SqliteStore {
             reason: "the thread that copies the log cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
-        let names = Arc::<Names>::default();
+        let names = Arc::<TopicNames>::default();
         let writer = Writer::new(
             opened.connection,
-            opened.known,
+            opened.catalog,
             options,
-            upkeep,
+            compaction,
             checkpoints,
             Arc::clone(&names),
             Arc::clone(&files),
@@ -256,7 +236,7 @@ impl SqliteStore {
     /// As [`Self::open_with`]; [`StoreError::Corrupt`] where an event or a stub itself is damaged.
     pub fn rebuild_index(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let connector = Connector::new(&options);
-        rebuild::empty_index(path.as_ref(), &options, &connector)?;
+        file::empty_index(path.as_ref(), &options, &connector)?;
         Self::open_with(path, options)
     }
 
@@ -269,11 +249,11 @@ impl SqliteStore {
     pub fn verify_file(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<VerifyReport, StoreError> {
         let connector = Connector::new(options);
         let (claim, mut connection) =
-            open::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
-        let report = verify::verify(&mut connection, connector.fingerprint_bits())?;
+            file::connect_alone(path.as_ref(), options, &connector, schema::VERSION)?;
+        let report = read::verify(&mut connection, connector.fingerprint_bits())?;
         if report.faults.is_empty() {
             // A log that cannot be copied now stays, and the next opening copies it.
-            let closed = log_mark::close_in_order(&connection);
+            let closed = file::log_mark::close_in_order(&connection);
             if options.accept_lost_log {
                 let doing = format!("marking {} as closed", claim.path().display());
                 closed.map_err(|error| store_error(&doing, error))?;
@@ -339,25 +319,25 @@ impl DedupStore for SqliteStore {
     }
 
     fn prepare(&self, batch: &mut Batch) {
-        if batch.len() >= ahead::FROM {
-            batch.note(ahead::look(&self.index, &self.names, batch));
+        if batch.len() >= lookup_hint::FROM {
+            batch.note(lookup_hint::look(&self.index, &self.names, batch));
         }
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        reader::read(&mut *self.reader("reading events")?, &self.index, &self.names, &self.info, query)
+        read::read(&mut *self.reader("reading events")?, &self.index, &self.names, &self.info, query)
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        reader::lookup(&mut *self.reader("looking identities up")?, &self.index, &self.names, ids)
+        read::lookup(&mut *self.reader("looking identities up")?, &self.index, &self.names, ids)
     }
 
     fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        reader::topics(&*self.reader("listing topics")?, after, limit)
+        read::topics(&*self.reader("listing topics")?, after, limit)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        reader::stats(&*self.reader("counting")?, self.path())
+        read::stats(&*self.reader("counting")?, self.path())
     }
 
     fn on_commit(&self, callback: CommitCallback) -> CommitListener {
@@ -377,7 +357,7 @@ impl DedupStore for SqliteStore {
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.mark();
-        verify::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
+        read::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
     }
 
     fn rows(
@@ -387,7 +367,7 @@ impl DedupStore for SqliteStore {
         limit: RowLimit,
     ) -> Result<Vec<(u64, Record)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
-        rows::rows(&mut *self.reader("reading rows")?, after, limit)
+        read::rows(&mut *self.reader("reading rows")?, after, limit)
     }
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
@@ -403,7 +383,7 @@ impl DedupStore for SqliteStore {
 
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
         self.mark();
-        backup::backup(&self.connector, self.path(), path)
+        file::backup(&self.connector, self.path(), path)
     }
 
     fn check_health(&self) -> Result<(), StoreError> {

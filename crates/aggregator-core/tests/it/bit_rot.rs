@@ -48,7 +48,7 @@ fn everything(store: &dyn DedupStore) -> Result<Everything, StoreError> {
 
 /// With most of the index in the file.
 fn options() -> SqliteOptions {
-    with(IndexOptions { recent: 40, section: 30, fan_out: 2 })
+    with(IndexOptions { memtable: 40, section: 30, fan_out: 2 })
 }
 
 fn damaged(original: &[u8], path: &Path, damage: impl Fn(&mut [u8])) -> Result<SqliteStore, StoreError> {

@@ -17,7 +17,7 @@ use crate::index::with;
 
 /// With an index in the file.
 fn options() -> SqliteOptions {
-    with(IndexOptions { recent: 10, section: 20, fan_out: 2 })
+    with(IndexOptions { memtable: 10, section: 20, fan_out: 2 })
 }
 
 /// A row of another store.

@@ -101,7 +101,7 @@ fn sqlite_keeps_the_contract() {
 }
 
 /// So few identities to a run that every case flushes and merges.
-const TINY: IndexOptions = IndexOptions { recent: 4, section: 3, fan_out: 2 };
+const TINY: IndexOptions = IndexOptions { memtable: 4, section: 3, fan_out: 2 };
 
 #[test]
 fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_all_the_time() {
@@ -110,5 +110,5 @@ fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_all_the_time(
 
 #[test]
 fn sqlite_keeps_the_contract_when_many_identities_share_a_fingerprint() {
-    run_all(&Sqlite::new(IndexOptions { recent: 20, section: 10, fan_out: 2 }, 6));
+    run_all(&Sqlite::new(IndexOptions { memtable: 20, section: 10, fan_out: 2 }, 6));
 }

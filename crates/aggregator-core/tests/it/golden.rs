@@ -13,7 +13,7 @@ use aggregator_core::{
 use tempfile::TempDir;
 
 /// So few that the index of a golden store has runs.
-const INDEX: IndexOptions = IndexOptions { recent: 16, section: 8, fan_out: 2 };
+const INDEX: IndexOptions = IndexOptions { memtable: 16, section: 8, fan_out: 2 };
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -90,7 +90,7 @@ const FAN_OUT: u8 = 2;
 /// A store whose index is built as slowly as can be.
 fn open(path: &Path, gate: &Arc<Gate>) -> SqliteStore {
     let test_hooks = TestHooks { on_helper: Some(gate.hook("dedup-index")), ..TestHooks::default() };
-    let index = IndexOptions { recent: RECENT, section: 10, fan_out: FAN_OUT };
+    let index = IndexOptions { memtable: RECENT, section: 10, fan_out: FAN_OUT };
     SqliteStore::open_with(path, SqliteOptions { index, test_hooks, ..SqliteOptions::default() }).unwrap()
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// With an index that has nothing in memory but the last row or two.
 pub(crate) fn flushed() -> SqliteOptions {
-    with(IndexOptions { recent: 1, section: 2, fan_out: 2 })
+    with(IndexOptions { memtable: 1, section: 2, fan_out: 2 })
 }
 
 pub(crate) fn with(index: IndexOptions) -> SqliteOptions {
@@ -75,7 +75,7 @@ fn every_identity_is_found_in_whatever_state_flushes_and_merges_are() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     // Merges over many slices, so that most appends meet one half done.
-    let options = with(IndexOptions { recent: 50, section: 10, fan_out: 3 });
+    let options = with(IndexOptions { memtable: 50, section: 10, fan_out: 3 });
     let mut store = SqliteStore::open_with(&path, options.clone()).unwrap();
     for first in (0..4_000).step_by(40) {
         assert!(append(&store, first..first + 40).unwrap().iter().all(|it| *it == Outcome::Stored));
@@ -101,7 +101,7 @@ fn every_identity_is_found_in_whatever_state_flushes_and_merges_are() {
 #[test]
 fn readers_find_what_was_acknowledged_while_the_index_moves() {
     let directory = TempDir::new().unwrap();
-    let index = IndexOptions { recent: 40, section: 10, fan_out: 2 };
+    let index = IndexOptions { memtable: 40, section: 10, fan_out: 2 };
     let options = SqliteOptions { index, ..SqliteOptions::default() };
     let store = SqliteStore::open_with(directory.path().join("events.db"), options).unwrap();
     let acknowledged = AtomicU32::new(0);
@@ -131,8 +131,8 @@ fn readers_find_what_was_acknowledged_while_the_index_moves() {
 fn the_index_holds_no_more_than_it_has_to() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
-    let store =
-        SqliteStore::open_with(&path, with(IndexOptions { recent: 500, section: 250, fan_out: 2 })).unwrap();
+    let store = SqliteStore::open_with(&path, with(IndexOptions { memtable: 500, section: 250, fan_out: 2 }))
+        .unwrap();
     fill(&store, 20_000, 250);
     drop(store);
     // Full sections and their chunks; what was merged is gone.
@@ -154,7 +154,7 @@ fn the_index_holds_no_more_than_it_has_to() {
 fn merges_keep_up_with_appends() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
-    let options = with(IndexOptions { recent: 100, section: 50, fan_out: 4 });
+    let options = with(IndexOptions { memtable: 100, section: 50, fan_out: 4 });
     let store = SqliteStore::open_with(&path, options).unwrap();
     let file = Connection::open(&path).unwrap();
     let mut most = 0;
@@ -191,7 +191,7 @@ fn a_damaged_index_never_lets_a_repeat_through() {
     ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("events.db");
-        let options = with(IndexOptions { recent: 100, section: 50, fan_out: 2 });
+        let options = with(IndexOptions { memtable: 100, section: 50, fan_out: 2 });
         let store = SqliteStore::open_with(&path, options.clone()).unwrap();
         fill(&store, 1_500, 100);
         drop(store);
@@ -240,7 +240,8 @@ fn an_index_made_anew_knows_stubs_and_every_scope() {
     drop(store);
     // Cut off in between, and begun again.
     let store =
-        SqliteStore::rebuild_index(&path, with(IndexOptions { recent: 16, section: 8, fan_out: 3 })).unwrap();
+        SqliteStore::rebuild_index(&path, with(IndexOptions { memtable: 16, section: 8, fan_out: 3 }))
+            .unwrap();
     assert_sound(&store);
     all_are_repeats(&store, 300);
     let receipts = store.append_all(&of_sources.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
@@ -336,7 +337,7 @@ fn an_index_that_cannot_be_made_anew_is_left_as_it_is() {
 fn a_damaged_chunk_that_a_merge_meets_stops_appends() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
-    let options = with(IndexOptions { recent: 100, section: 50, fan_out: 4 });
+    let options = with(IndexOptions { memtable: 100, section: 50, fan_out: 4 });
     let store = SqliteStore::open_with(&path, options.clone()).unwrap();
     fill(&store, 1_200, 100);
     drop(store);
@@ -358,7 +359,8 @@ fn a_file_may_be_opened_with_another_layout() {
     let path = directory.path().join("events.db");
     let layouts = [(64, 16, 2), (7, 100, 4), (300, 5, 3), (3, 5, 2), (1_000, 1_000, 8)];
     for (round, (recent, section, fan_out)) in (0..).zip(layouts) {
-        let store = SqliteStore::open_with(&path, with(IndexOptions { recent, section, fan_out })).unwrap();
+        let store =
+            SqliteStore::open_with(&path, with(IndexOptions { memtable: recent, section, fan_out })).unwrap();
         for first in (0..400).step_by(20) {
             let from = round * 400 + first;
             let outcomes = append(&store, from..from + 20).unwrap();

@@ -55,7 +55,7 @@ fn a_page_of_a_rare_topic_reads_nothing_of_what_lies_between() {
 fn appends_as_large_as_a_run_do_not_let_the_runs_become_ever_more() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
-    let layout = IndexOptions { recent: 100, section: 50, fan_out: 2 };
+    let layout = IndexOptions { memtable: 100, section: 50, fan_out: 2 };
     for options in [with(layout), SqliteOptions { index: layout, ..SqliteOptions::default() }] {
         let store = SqliteStore::open_with(&path, options).unwrap();
         let first = u32::try_from(store.stats().unwrap().stored).unwrap();
@@ -100,8 +100,8 @@ fn layouts_that_cannot_be_are_refused() {
     let directory = TempDir::new().unwrap();
     let good = IndexOptions::default();
     for index in [
-        IndexOptions { recent: 0, ..good },
-        IndexOptions { recent: u32::MAX, ..good },
+        IndexOptions { memtable: 0, ..good },
+        IndexOptions { memtable: u32::MAX, ..good },
         IndexOptions { section: 0, ..good },
         IndexOptions { section: 1 << 21, ..good },
         IndexOptions { fan_out: 1, ..good },

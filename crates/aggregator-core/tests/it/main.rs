@@ -1,7 +1,6 @@
 //! The backends against the contract, and the SQLite file against the world.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
-mod ahead;
 mod backup;
 mod bit_rot;
 mod checksums;
@@ -11,6 +10,7 @@ mod golden;
 mod held;
 mod index;
 mod limits;
+mod lookup_hint;
 mod lost_log;
 mod reads;
 mod sqlite;

@@ -104,7 +104,7 @@ impl Lab {
             readers: 1,
             checkpoint_bytes,
             // Flushed every few appends, and merged in several slices.
-            index: IndexOptions { recent: 5, section: 4, fan_out: 2 },
+            index: IndexOptions { memtable: 5, section: 4, fan_out: 2 },
             clock: Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed))),
             test_hooks: TestHooks {
                 vfs: Some(self.disk.name().to_owned()),

@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind};
 
 use rusqlite::{Error, ErrorCode, Result, ffi};
 
-use super::checksum::Corruption;
-use crate::{Deadline, StoreError};
+use super::row::checksum::Corruption;
+use crate::{Deadline, Fault, StoreError};
 
 /// The store's word for `error`, met while `doing` something. To be asked right after the call that failed, on its
 /// thread: see [`shortage`].
@@ -107,6 +107,20 @@ fn shortage(error: &Error) -> Option<io::Error> {
 /// Whether `error` says that there is no room.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// What went wrong inside a transaction.
+pub(crate) enum TransactionError {
+    Sqlite(Error),
+    Store(StoreError),
+    /// The events themselves are refused, and nothing was changed.
+    Refused(Vec<Fault>),
+}
+
+impl From<Error> for TransactionError {
+    fn from(error: Error) -> Self {
+        Self::Sqlite(error)
+    }
 }
 
 #[cfg(test)]

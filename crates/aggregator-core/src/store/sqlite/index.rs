@@ -1,73 +1,64 @@
-//! The dedup index: "which row holds this identity?"
+//! The dedup index: which row holds this identity?
 //!
-//! A B-tree over random ids grows slower with every identity, for each of them lies on another page.
-//! This index is log-structured instead. The events table is the log and the truth; the index only
-//! points into it, and every answer is compared with the row's own bytes.
+//! A B-tree over random ids slows down with every identity, because each id lies on another page. So this index is
+//! log-structured. The events table is the log and the truth. The index only points into it, and every answer is
+//! compared with the row's own bytes.
 //!
 //! ```text
-//!  append ─► recent (a map in memory: fingerprint ─► offset) ──full──► frozen
-//!                                                                        │ flush
-//!            level 0   run run run run ── merge ─► level 1  run run … ◄──┘ (into level 0)
+//!  append ─► memtable (a map: fingerprint ─► offset) ──full──► sealed memtable
+//!                                                                   │ flush
+//!            level 0   run run run run ── merge ─► level 1  run … ◄─┘ (into level 0)
 //! ```
 //!
-//! * A **fingerprint** is 48 bits of a keyed hash of the identity ([`fingerprint`]). Two identities may
-//!   share one; then both rows are looked at.
-//! * A **run** holds the entries of consecutive offsets, sorted by fingerprint, and never changes. It is
-//!   cut into 2^bits **sections** by the fingerprint's first bits. A section has **chunks** of entries,
-//!   each a row that fits a page, and a **head**: a maplet and the chunks' first fingerprints. Heads stay
-//!   in memory, chunks do not ([`section`], [`chunk`], [`run`]).
-//! * A **maplet** is a filter that says which of several runs a fingerprint may be in. All that is asked of runs is
-//!   asked of maplets first ([`maplet`], [`unit`]).
-//! * In front of those of the two lowest levels, which have many runs, is a **Bloom filter**: most of what is new is asked
-//!   of none of them ([`bloom`], and [`cover`] after a start). Other maplets of a level are put together, so that fifteen
-//!   take five looks ([`join`]).
-//! * Runs of one level are **merged** into one of the next, section by section. What lies before the last
-//!   finished section is answered by the new run, what lies behind it by the old ones, whose sections are
-//!   deleted once they are behind: neither the file nor memory ever holds an entry twice for long.
-//! * The **manifest** is one row that says which sections there are, and up to which offset the runs
-//!   cover the log ([`manifest`]). What lies beyond is put into the recent map again at start ([`recover`]).
+//! * A **fingerprint** is 48 bits of a keyed hash of the identity ([`fingerprint`]). Two identities may share one; then
+//!   both rows are compared.
+//! * A **run** ([`run`]) holds the entries of consecutive offsets, sorted by fingerprint, and never changes. The first
+//!   bits of the fingerprint cut it into 2^bits **sections** ([`run::section`]). A section has **chunks** of entries
+//!   ([`run::chunk`]), each a row that fits a page, and a **head**: a maplet and the first fingerprint of each chunk.
+//!   Heads stay in memory, chunks do not.
+//! * **Filters** ([`filter`]) stay in memory and say which runs may have a fingerprint. One Bloom filter stands in front
+//!   of the two lowest levels, which have many runs. Maplets, one for each section of a run or of several runs, answer
+//!   for all other levels and for what the Bloom filter lets through.
+//! * **Compaction** ([`compaction`]) merges the runs of one level into one run of the next, section by section. The new
+//!   run answers for the fingerprints up to the last finished section, the old runs answer for the rest. Sections of old
+//!   runs are deleted as soon as the new run answers for them: neither the file nor memory holds an entry twice for long.
+//! * The **manifest** ([`manifest`]) is one row. It says which sections there are, and up to which offset the runs cover
+//!   the log. **Recovery** ([`recovery`]) puts everything after that offset into the memtable again.
 //!
-//! Flushes and merges are prepared by a thread of their own ([`builder`]) and written by the writer, in
-//! the transactions of its appends, a **slice** at a time ([`upkeep`]). So the index is at one with the
-//! events after every commit, a crash at any instant included.
+//! A thread of its own prepares flushes and merges ([`compaction::build`]). The writer writes them a **slice** at a time,
+//! in the transactions of its appends. So the index agrees with the events after every commit and after any crash.
 //!
-//! Every row of the index has a checksum, and what is missing is noticed, since the manifest and the heads
-//! say what has to be there. Nothing that cannot be read is ever taken for "not seen".
+//! Every row of the index has a checksum. Missing rows are noticed, because the manifest and the heads say which rows
+//! there have to be. The index never takes what it cannot read for "not seen".
 
-mod bloom;
-mod builder;
-mod check;
-mod chunk;
-mod cover;
-mod fingerprint;
-mod join;
-mod lookup;
-mod manifest;
-mod maplet;
-mod recent;
-mod recover;
-mod run;
-mod section;
-mod unit;
-mod upkeep;
+pub(crate) mod check;
+pub(crate) mod compaction;
+pub(crate) mod filter;
+pub(crate) mod fingerprint;
+pub(crate) mod layout;
+pub(crate) mod lookup;
+pub(crate) mod manifest;
+pub(crate) mod memtable;
+pub(crate) mod recovery;
+pub(crate) mod run;
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use self::bloom::Filling;
-pub(super) use self::check::{check, check_log};
-pub(super) use self::fingerprint::BITS as FINGERPRINT_BITS;
+pub(crate) use self::check::{check, check_log};
+pub(crate) use self::compaction::Compaction;
+use self::filter::bloom::Filling;
+use self::filter::filter_group::{Asked, Runs};
+pub(crate) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
-pub(super) use self::lookup::{Chunks, find, is_at_one};
-pub(super) use self::manifest::{Manifest, reset};
-pub(super) use self::recent::{Recent, Spread};
-pub(super) use self::recover::recover;
-use self::unit::{Asked, Runs};
-pub(super) use self::upkeep::Upkeep;
+pub(crate) use self::lookup::{Chunks, find, is_at_one};
+pub(crate) use self::manifest::{Manifest, reset};
+pub(crate) use self::memtable::{Memtable, Spread};
+pub(crate) use self::recovery::recover;
 use crate::StoreError;
 
-pub(super) const CREATE: &str = "
+pub(crate) const CREATE: &str = "
 -- The dedup index. What there is of it: one row.
 CREATE TABLE index_manifest (
     id         INTEGER PRIMARY KEY CHECK (id = 0),
@@ -94,7 +85,7 @@ pub struct IndexOptions {
     /// many at most, and what one append brings; so many rows are read at start. A Bloom filter takes half a byte to a byte for
     /// each of `recent * fan_out^2`, 64 MiB at most; as a rule there are one or two. With more than 2^27 there is none, and
     /// what is new is asked of each run.
-    pub recent: u32,
+    pub memtable: u32,
     /// About how many identities a section holds; 1 to 2^20. One or a few of them are merged at a time, beside
     /// an append.
     pub section: u32,
@@ -103,11 +94,11 @@ pub struct IndexOptions {
 }
 
 impl IndexOptions {
-    pub(super) fn check(self) -> Result<(), StoreError> {
+    pub(crate) fn check(self) -> Result<(), StoreError> {
         let refuse = |what: &str| Err(StoreError::invalid("index", what));
         match self {
-            Self { recent: 0, .. } => refuse("recent must be 1 to 2^24"),
-            Self { recent, .. } if recent > 1 << 24 => refuse("recent must be 1 to 2^24"),
+            Self { memtable: 0, .. } => refuse("memtable must be 1 to 2^24"),
+            Self { memtable, .. } if memtable > 1 << 24 => refuse("memtable must be 1 to 2^24"),
             Self { section: 0, .. } => refuse("section must be 1 to 2^20"),
             Self { section, .. } if section > 1 << 20 => refuse("section must be 1 to 2^20"),
             Self { fan_out, .. } if !(2..=16).contains(&fan_out) => refuse("fan_out must be 2 to 16"),
@@ -125,28 +116,28 @@ impl Default for IndexOptions {
         //
         // With 16 runs to a merge, each entry is merged once until there are 109 million, and then a second time; Bloom
         // filters keep what is new from asking them all.
-        Self { recent: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 16 }
+        Self { memtable: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 16 }
     }
 }
 
 /// An identity with its topic resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key<'a> {
-    pub(super) topic_id: i64,
-    pub(super) event_id: &'a str,
+pub(crate) struct Key<'a> {
+    pub(crate) topic_id: i64,
+    pub(crate) event_id: &'a str,
     /// Empty where the topic's scope leaves the source out.
-    pub(super) source: &'a str,
+    pub(crate) source: &'a str,
 }
 
 /// Says that the row at `offset` may have this fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    pub(super) fingerprint: u64,
-    pub(super) offset: u64,
+pub(crate) struct Entry {
+    pub(crate) fingerprint: u64,
+    pub(crate) offset: u64,
 }
 
 /// What of the index is in memory. The writer changes it after its commits; readers ask it, too.
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Tells it from all others that were ever opened in this process.
     number: NonZeroU64,
     fingerprints: Fingerprints,
@@ -154,15 +145,15 @@ pub(super) struct Index {
 }
 
 /// At one with the file as of `generation` and `last_offset`.
-struct Held {
+pub(crate) struct Held {
     generation: u64,
     last_offset: u64,
-    recent: Recent,
+    memtable: Memtable,
     /// What is being written as a run, and the offset it goes up to.
-    frozen: Option<(Arc<Recent>, u64)>,
+    sealed: Option<(Arc<Memtable>, u64)>,
     /// What became the newest run, until the next is frozen, and the offset that it begins behind. The writer finds
     /// repeats of late in it that would cost a chunk.
-    flushed: Option<(Recent, u64)>,
+    flushed: Option<(Memtable, u64)>,
     /// Shared with whoever looks ahead.
     runs: Arc<Runs>,
     filling: Filling,
@@ -172,22 +163,22 @@ struct Held {
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sought {
-    pub(super) fingerprint: u64,
+pub(crate) struct Sought {
+    pub(crate) fingerprint: u64,
     /// It is known to be in no row up to here; 0 if nothing is known.
-    pub(super) absent_through: u64,
+    pub(crate) absent_through: u64,
 }
 
 /// Where an identity may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hit {
+pub(crate) struct Hit {
     /// Which of the fingerprints asked for.
-    pub(super) position: usize,
-    pub(super) place: Place,
+    pub(crate) position: usize,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In the row at this offset.
     Row(u64),
     /// In rows that these chunks name, from the first one's key on.
@@ -198,7 +189,7 @@ pub(super) enum Place {
 
 impl Place {
     /// The row, if it is one.
-    pub(super) fn row(self) -> Option<u64> {
+    pub(crate) fn row(self) -> Option<u64> {
         if let Self::Row(offset) = self { Some(offset) } else { None }
     }
 }
@@ -211,11 +202,11 @@ impl Index {
         Self { number, fingerprints, held: RwLock::new(held) }
     }
 
-    pub(super) fn number(&self) -> NonZeroU64 {
+    pub(crate) fn number(&self) -> NonZeroU64 {
         self.number
     }
 
-    pub(super) fn fingerprint(&self, key: Key<'_>) -> u64 {
+    pub(crate) fn fingerprint(&self, key: Key<'_>) -> u64 {
         self.fingerprints.of(key)
     }
 
@@ -227,13 +218,13 @@ impl Index {
 
     /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first. For the writer:
     /// what [`Place::Runs`] stands for changes with its commits.
-    pub(super) fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
+    pub(crate) fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
         self.held().probe(sought, true)
     }
 
     /// For each of the fingerprints, up to which offset no row has it, as far as the runs can tell; 0 if one
     /// may. Later changes leave that true, and nobody waits for whoever asks.
-    pub(super) fn absent(&self, fingerprints: &[u64]) -> Vec<u64> {
+    pub(crate) fn absent(&self, fingerprints: &[u64]) -> Vec<u64> {
         let held = self.held();
         let (runs, covered) = (Arc::clone(&held.runs), held.covered);
         drop(held);
@@ -247,7 +238,7 @@ impl Index {
     }
 
     /// The places of this fingerprint that [`Place::Runs`] stands for.
-    pub(super) fn in_runs(&self, fingerprint: u64) -> Vec<Place> {
+    pub(crate) fn in_runs(&self, fingerprint: u64) -> Vec<Place> {
         let mut places = Vec::new();
         self.held().ask_runs(&[(0, fingerprint)], &mut |_, place| places.push(place));
         places
@@ -255,18 +246,18 @@ impl Index {
 
     /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here; all that the
     /// runs say is said at once.
-    pub(super) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
+    pub(crate) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
         let held = self.held();
         held.is_at(generation, last_offset).then(|| held.probe(sought, false))
     }
 
     /// Whether what is in memory is of this generation and knows all rows up to here.
-    pub(super) fn is_at(&self, generation: u64, last_offset: u64) -> bool {
+    pub(crate) fn is_at(&self, generation: u64, last_offset: u64) -> bool {
         self.held().is_at(generation, last_offset)
     }
 
     /// Up to which offset it knows the rows.
-    pub(super) fn last_offset(&self) -> u64 {
+    pub(crate) fn last_offset(&self) -> u64 {
         self.held().last_offset
     }
 }
@@ -306,9 +297,9 @@ impl Held {
     }
 
     /// The maps of the rows that no run has yet.
-    fn maps(&self) -> impl Iterator<Item = &Recent> {
-        let frozen = self.frozen.as_ref().map(|(frozen, _)| &**frozen);
-        [Some(&self.recent), frozen].into_iter().flatten().filter(|map| !map.is_empty())
+    fn maps(&self) -> impl Iterator<Item = &Memtable> {
+        let sealed = self.sealed.as_ref().map(|(sealed, _)| &**sealed);
+        [Some(&self.memtable), sealed].into_iter().flatten().filter(|map| !map.is_empty())
     }
 
     /// Where in the runs the fingerprints may be, by their positions.
@@ -324,7 +315,7 @@ impl Held {
 }
 
 /// Adds the rows that the map has of those `asked`.
-fn ask_map(map: &Recent, sought: &[Sought], asked: impl Fn(&Sought) -> bool, hits: &mut Vec<Hit>) {
+fn ask_map(map: &Memtable, sought: &[Sought], asked: impl Fn(&Sought) -> bool, hits: &mut Vec<Hit>) {
     for (position, sought) in sought.iter().enumerate().filter(|(_, sought)| asked(sought)) {
         hits.extend(
             map.offsets(sought.fingerprint).map(|offset| Hit { position, place: Place::Row(offset) }),

@@ -7,14 +7,15 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Entry;
+use super::filter::filter_group::FilterGroup;
 use super::fingerprint::{BITS, Fingerprints};
+use super::layout;
 use super::lookup::Chunks;
 use super::manifest::Manifest;
-use super::recover::{Rows, load};
-use super::run::{self, Run};
-use super::unit::Unit;
+use super::recovery::{Rows, load};
+use super::run::Run;
+use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::known::Tail;
 
 /// How many rows are looked at, or entries, in one piece.
 const PIECE: u64 = 1 << 16;
@@ -24,13 +25,13 @@ const MAX_TAIL: u64 = 1 << 26;
 
 /// Checks that the runs hold an entry for each row they cover and nothing more, that their maplets let
 /// each of them through, and that no identity has two rows. `fault` is told what does not fit.
-pub(in super::super) fn check(
+pub(crate) fn check(
     connection: &Connection,
     fingerprint_bits: u32,
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<()> {
     let manifest = Manifest::read(connection)?;
-    if manifest.covered > Tail::read(connection)?.last_offset {
+    if manifest.covered > PartitionState::read(connection)?.last_offset {
         fault("the dedup index covers more than there is".into());
         return Ok(());
     }
@@ -44,7 +45,7 @@ pub(in super::super) fn check(
     each_row(connection, &mut rows, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
     // What no run covers is found by what is in memory, but it may have the identity of what a run covers.
     let mut tail = Vec::new();
-    let last_offset = Tail::read(connection)?.last_offset;
+    let last_offset = PartitionState::read(connection)?.last_offset;
     if last_offset - manifest.covered > MAX_TAIL {
         let covered = manifest.covered;
         fault(format!(
@@ -62,9 +63,9 @@ pub(in super::super) fn check(
         .iter()
         .map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>())
         .sum();
-    let bits = ((entries / PIECE).next_power_of_two().trailing_zeros()).min(run::MAX_SECTION_BITS);
+    let bits = ((entries / PIECE).next_power_of_two().trailing_zeros()).min(layout::MAX_SECTION_BITS);
     for piece in 0..1_u32 << bits {
-        let range = run::fingerprints(bits, piece);
+        let range = layout::fingerprints(bits, piece);
         let mut entries = Vec::new();
         for (run, unit) in runs.runs.iter().zip(&runs.units) {
             gather(&mut chunks, (run, unit), &range, &mut entries, fault)?;
@@ -87,10 +88,10 @@ pub(in super::super) fn check(
 }
 
 /// Checks that the index can be made anew: that every row there has to be is there and whole.
-pub(in super::super) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
     let fingerprints = Fingerprints::new((0, 0), BITS);
     let mut rows = Rows { fingerprints, scopes: HashMap::new() };
-    each_row(connection, &mut rows, 0, Tail::read(connection)?.last_offset, &mut |_| {})
+    each_row(connection, &mut rows, 0, PartitionState::read(connection)?.last_offset, &mut |_| {})
 }
 
 fn tell(error: rusqlite::Error) -> String {
@@ -116,15 +117,15 @@ fn each_row(
 /// The entries of a run with fingerprints in this range.
 fn gather(
     chunks: &mut Chunks<'_>,
-    (run, unit): (&Run, &Unit),
+    (run, unit): (&Run, &FilterGroup),
     range: &std::ops::Range<u64>,
     entries: &mut Vec<Entry>,
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<()> {
     for (number, section) in run.overlapping(range) {
-        let of_section = run::fingerprints(run.bits, number);
+        let of_section = layout::fingerprints(run.bits, number);
         for chunk in section.chunks(range.start..=range.end - 1) {
-            let key = run::chunk_key(run.id, number, chunk);
+            let key = layout::chunk_key(run.id, number, chunk);
             let mut last = None;
             let read = chunks.read(key, |entry| {
                 let sorted = last.is_none_or(|last| last <= entry.fingerprint);

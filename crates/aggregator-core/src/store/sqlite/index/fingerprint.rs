@@ -8,23 +8,23 @@ use super::Key;
 
 /// The bits of a fingerprint. With 10^8 identities, one in 10^6 new ones meets one of the same
 /// fingerprint, which costs it a look at a row.
-pub(in super::super) const BITS: u32 = 48;
+pub(crate) const BITS: u32 = 48;
 
 /// Makes fingerprints. The hash is keyed with what only the file knows, so that nobody can publish ids
 /// that all have the same one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fingerprints {
+pub(crate) struct Fingerprints {
     hasher: SipHasher13,
     /// Which bits of the hash are used: the first 48, unless a test wants them to collide.
     mask: u64,
 }
 
 impl Fingerprints {
-    pub(super) fn new(key: (u64, u64), bits: u32) -> Self {
+    pub(crate) fn new(key: (u64, u64), bits: u32) -> Self {
         Self { hasher: SipHasher13::new_with_keys(key.0, key.1), mask: !0 << (64 - bits) }
     }
 
-    pub(super) fn of(&self, key: Key<'_>) -> u64 {
+    pub(crate) fn of(&self, key: Key<'_>) -> u64 {
         let mut hasher = self.hasher;
         hasher.write_u64(key.topic_id.cast_unsigned());
         hasher.write(key.event_id.as_bytes());

@@ -5,19 +5,20 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
-use super::{Entry, Hit, Index, Key, Place, Sought, chunk};
+use super::run::chunk;
+use super::{Entry, Hit, Index, Key, Place, Sought};
 use crate::store::sqlite::fault::check_deadline;
 
 /// Reads chunks, inside whatever transaction its connection has open.
-pub(in super::super) struct Chunks<'c>(CachedStatement<'c>);
+pub(crate) struct Chunks<'c>(CachedStatement<'c>);
 
 impl<'c> Chunks<'c> {
-    pub(in super::super) fn new(connection: &'c Connection) -> Result<Self> {
+    pub(crate) fn new(connection: &'c Connection) -> Result<Self> {
         connection.prepare_cached("SELECT entries FROM index_chunks WHERE chunk = ?1").map(Self)
     }
 
     /// Hands the entries of a chunk to `take`, in order, until that has had enough.
-    pub(super) fn read(&mut self, key: i64, mut take: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+    pub(crate) fn read(&mut self, key: i64, mut take: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
         let found = self.0.query_row([key], |row| {
             let mut entries = chunk::decode(key, row.get_ref(0)?.as_blob()?)
                 .ok_or_else(|| damaged(format!("chunk {key} does not match its checksum")))?;
@@ -28,12 +29,7 @@ impl<'c> Chunks<'c> {
     }
 
     /// The offsets of the rows that a place stands for, in which the fingerprint is.
-    pub(in super::super) fn offsets(
-        &mut self,
-        index: &Index,
-        place: Place,
-        fingerprint: u64,
-    ) -> Result<Vec<u64>> {
+    pub(crate) fn offsets(&mut self, index: &Index, place: Place, fingerprint: u64) -> Result<Vec<u64>> {
         let mut offsets = Vec::new();
         match place {
             Place::Runs => {
@@ -59,13 +55,13 @@ impl<'c> Chunks<'c> {
 
 /// Whether what is in memory is as of the transaction that the connection has open, and whose last offset this is. If
 /// not, [`find`] will say `None`, and nobody has to do the work that comes before it.
-pub(in super::super) fn is_at_one(snapshot: &Connection, index: &Index, last_offset: u64) -> Result<bool> {
+pub(crate) fn is_at_one(snapshot: &Connection, index: &Index, last_offset: u64) -> Result<bool> {
     Ok(index.is_at(Manifest::read_generation(snapshot)?, last_offset))
 }
 
 /// For each of the keys, the rows up to `last_offset` that may hold it, as of the transaction that the
 /// connection has open. `None` if what is in memory belongs to another commit: begin anew.
-pub(in super::super) fn find(
+pub(crate) fn find(
     snapshot: &Connection,
     index: &Index,
     keys: &[Key<'_>],

@@ -4,42 +4,43 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::CREATE;
 use super::fingerprint::BITS;
-use super::{CREATE, run};
-use crate::store::sqlite::checksum::Corruption;
+use super::layout;
+use crate::store::sqlite::row::checksum::Corruption;
 
 /// The state of the index after some commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct Manifest {
+pub(crate) struct Manifest {
     /// Counts the changes.
     #[serde(skip)]
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// Of the fingerprints' hash.
-    pub(super) key: (u64, u64),
+    pub(crate) key: (u64, u64),
     /// The rows up to this offset are in the runs.
-    pub(super) covered: u64,
+    pub(crate) covered: u64,
     /// The number of the next run.
-    pub(super) next_run: u32,
-    pub(super) runs: Vec<RunEntry>,
+    pub(crate) next_run: u32,
+    pub(crate) runs: Vec<RunEntry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RunEntry {
-    pub(super) id: u32,
-    pub(super) level: u8,
+pub(crate) struct RunEntry {
+    pub(crate) id: u32,
+    pub(crate) level: u8,
     /// It has 2^bits sections.
-    pub(super) bits: u32,
+    pub(crate) bits: u32,
     /// How many of them are written: all, if it has no inputs.
-    pub(super) written: u32,
+    pub(crate) written: u32,
     /// How many entries it has, or will have.
-    pub(super) entries: u64,
+    pub(crate) entries: u64,
     /// The runs it is being merged from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) inputs: Vec<u32>,
+    pub(crate) inputs: Vec<u32>,
 }
 
 impl RunEntry {
-    pub(super) fn sections(&self) -> u32 {
+    pub(crate) fn sections(&self) -> u32 {
         1 << self.bits
     }
 
@@ -61,27 +62,27 @@ impl Manifest {
         Self { generation: 0, key, covered: 0, next_run: 1, runs: Vec::new() }
     }
 
-    pub(super) fn run(&self, id: u32) -> Option<&RunEntry> {
+    pub(crate) fn run(&self, id: u32) -> Option<&RunEntry> {
         self.runs.iter().find(|run| run.id == id)
     }
 
     /// The run that this one is being merged into.
-    pub(super) fn target(&self, id: u32) -> Option<&RunEntry> {
+    pub(crate) fn target(&self, id: u32) -> Option<&RunEntry> {
         self.runs.iter().find(|run| run.inputs.contains(&id))
     }
 
     /// Where the run begins to answer.
-    pub(super) fn from(&self, id: u32) -> u64 {
+    pub(crate) fn from(&self, id: u32) -> u64 {
         self.target(id).map_or(0, RunEntry::end)
     }
 
     /// The sections of the run that are there.
-    pub(super) fn live(&self, entry: &RunEntry) -> std::ops::Range<u32> {
-        run::passed(entry.bits, self.from(entry.id))..entry.written
+    pub(crate) fn live(&self, entry: &RunEntry) -> std::ops::Range<u32> {
+        layout::passed(entry.bits, self.from(entry.id))..entry.written
     }
 
     /// What it says once so much of a run is written.
-    pub(super) fn with(&self, run: &RunEntry, covered: Option<u64>) -> Self {
+    pub(crate) fn with(&self, run: &RunEntry, covered: Option<u64>) -> Self {
         let mut next = self.clone();
         next.covered = covered.unwrap_or(self.covered);
         next.next_run = self.next_run.max(run.id + 1);
@@ -95,7 +96,7 @@ impl Manifest {
         next
     }
 
-    pub(in super::super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut select =
             connection.prepare_cached("SELECT generation, manifest, checksum FROM index_manifest")?;
         let row = select.query_row([], |row| {
@@ -112,7 +113,7 @@ impl Manifest {
     }
 
     /// The generation alone.
-    pub(super) fn read_generation(connection: &Connection) -> rusqlite::Result<u64> {
+    pub(crate) fn read_generation(connection: &Connection) -> rusqlite::Result<u64> {
         connection
             .prepare_cached("SELECT generation FROM index_manifest")?
             .query_row([], |row| row.get(0))
@@ -122,7 +123,7 @@ impl Manifest {
 
     fn is_sound(&self) -> bool {
         let sound = |run: &RunEntry| {
-            run.bits <= run::MAX_SECTION_BITS
+            run.bits <= layout::MAX_SECTION_BITS
                 && run.written <= run.sections()
                 && (!run.inputs.is_empty() || run.written == run.sections())
                 && run.inputs.iter().all(|&input| self.run(input).is_some())
@@ -131,7 +132,7 @@ impl Manifest {
     }
 
     /// Writes it as the next generation.
-    pub(super) fn write(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(crate) fn write(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.generation += 1;
         let text = serde_json::to_string(self).expect("numbers make JSON");
         connection
@@ -149,7 +150,7 @@ fn checksum(generation: u64, text: &str) -> i64 {
 }
 
 /// Makes the index empty, whatever there was of it. The next start fills it from the events and stubs.
-pub(in super::super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn reset(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "DROP TABLE IF EXISTS index_manifest;
          DROP TABLE IF EXISTS index_sections;
@@ -160,7 +161,7 @@ pub(in super::super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Something of the index is not as it was written.
-pub(in super::super) fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
+pub(crate) fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
     Corruption::error(format!(
         "the dedup index: {what} (it can be made anew from the events: aggregator-server check --rebuild-index)"
     ))

@@ -1,0 +1,14 @@
+//! The store's files: how they are opened, claimed, watched, copied and let go.
+
+pub(crate) mod backup;
+pub(crate) mod claim;
+pub(crate) mod connector;
+pub(crate) mod files;
+pub(crate) mod log_mark;
+pub(crate) mod open;
+pub(crate) mod rebuild;
+pub(crate) mod room;
+
+pub(crate) use self::backup::backup;
+pub(crate) use self::open::{connect_alone, open};
+pub(crate) use self::rebuild::empty_index;

@@ -1,0 +1,88 @@
+//! Emptying the dedup index of a store that nobody has open, so that opening it makes the index anew.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::connector::Connector;
+use super::files::{create_empty, discard, draft, sync_directory, unusable};
+use super::log_mark;
+use super::open::{connect_alone, write_schema};
+use crate::StoreError;
+use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::{SqliteOptions, index, schema};
+
+/// What the index is made of, and all the rest that is no index.
+const TRUTH: [&str; 7] = ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs"];
+
+pub(crate) fn empty_index(
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> Result<(), StoreError> {
+    let (claim, mut connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
+    let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
+    // An index that is gone and cannot be made anew would be worse than a damaged one.
+    index::check_log(&connection).map_err(failed)?;
+    log_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
+    let done = reset(&mut connection).map_err(failed);
+    let closed = log_mark::close_in_order(&connection).map_err(failed)?;
+    match done {
+        Err(StoreError::Corrupt { .. }) => {
+            if !closed {
+                // The log of the old file would be taken for one of the new file.
+                let reason = format!("another program has {} open: close it", claim.path().display());
+                return Err(StoreError::unavailable(reason));
+            }
+            drop(connection);
+            copy_truth(claim.path(), connector)
+        }
+        done => done,
+    }
+}
+
+fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    index::reset(&transaction)?;
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    transaction.commit()
+}
+
+/// Where SQLite cannot even drop the index's tables: everything else goes into a new file, which takes the
+/// place of the old one.
+fn copy_truth(path: &Path, connector: &Connector) -> Result<(), StoreError> {
+    let new = draft(path, "new");
+    create_empty(&new).map_err(|error| unusable(path, error))?;
+    let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
+    let copied =
+        copied.map_err(|error| store_error(&format!("copying what is whole of {}", path.display()), error));
+    let copied = copied.and_then(|()| take_the_place(&new, path).map_err(|error| unusable(path, error)));
+    if copied.is_err() {
+        discard(&new);
+    }
+    copied?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    sync_directory(directory).map_err(|error| unusable(directory, error))
+}
+
+/// Whoever could read and write the old file can do so with the new one.
+fn take_the_place(new: &Path, old: &Path) -> std::io::Result<()> {
+    fs::set_permissions(new, fs::metadata(old)?.permissions())?;
+    fs::rename(new, old)
+}
+
+fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
+    let mut connection =
+        connector.open(new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.pragma_update(None, "synchronous", "EXTRA")?;
+    connection.execute("ATTACH ?1 AS old", [old.to_str().unwrap_or_default()])?;
+    let transaction = connection.transaction()?;
+    for table in TRUTH {
+        transaction.execute_batch(&format!(
+            "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
+        ))?;
+    }
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
+}

@@ -1,0 +1,191 @@
+use std::ops::ControlFlow;
+use std::sync::{Arc, Weak};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::store::IndexOptions;
+use crate::store::sqlite::index::filter::bloom::Bloom;
+use crate::store::sqlite::index::filter::bloom_backfill;
+use crate::store::sqlite::index::filter::filter_group::{FilterGroup, Runs};
+use crate::store::sqlite::index::fingerprint::BITS;
+use crate::store::sqlite::index::layout;
+use crate::store::sqlite::index::manifest::RunEntry;
+use crate::store::sqlite::index::{Chunks, Entry, Key, Manifest, Place, recovery};
+use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
+use crate::{DedupStoreExt, Event};
+
+const LAYOUT: IndexOptions = IndexOptions { memtable: 20, section: 5, fan_out: 8 };
+
+/// A store in `directory` that takes every step at once.
+fn open(directory: &TempDir, index: IndexOptions) -> SqliteStore {
+    let test_hooks = TestHooks { in_step: true, ..TestHooks::default() };
+    let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
+    SqliteStore::open_with(directory.path().join("s.db"), options).unwrap()
+}
+
+fn append(store: &SqliteStore, numbers: std::ops::Range<u64>) {
+    let events: Vec<_> = numbers.map(|n| Event::new("t", n.to_string()).unwrap()).collect();
+    store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+}
+
+/// As many as a map takes: before they are flushed, and after.
+#[test]
+fn the_newest_are_found_without_a_chunk() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, LAYOUT);
+    let first_place = |n: u64| {
+        let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
+        store.index.probe(&[store.index.fingerprint(key).into()])[0].place
+    };
+    for end in (5..300).step_by(5) {
+        append(&store, end - 5..end);
+        for n in end.saturating_sub(20)..end {
+            // Each number got the next offset.
+            let place = first_place(n);
+            assert!(matches!(place, Place::Row(offset) if offset == n + 1), "{n} of {end}: {place:?}");
+        }
+    }
+    assert!(matches!(first_place(0), Place::Chunks { .. }));
+}
+
+/// Those of the levels without one; also as long as there is nothing to merge.
+#[test]
+fn runs_in_no_bloom_filter_are_put_together() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: 4 });
+    let mut seen = Vec::new();
+    // A run of level 2 is made of 16 flushes, each of which comes of four appends.
+    for batch in 0..4 * (4 * 16 - 1) {
+        append(&store, 5 * batch..5 * batch + 5);
+        let held = store.index.held();
+        let (others, there) = held.runs.units.iter().partition::<Vec<_>, _>(|unit| unit.bloom.is_some());
+        assert!(others.iter().all(|unit| unit.members.len() == 1));
+        let now: Vec<_> = there.iter().map(|unit| unit.members.len()).collect();
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+    }
+    assert!(seen.ends_with(&[vec![2, 1]]), "{seen:?}");
+}
+
+/// The Bloom filter of a unit, if it has one, admits all that the file has of its runs.
+fn assert_admits_all(connection: &Connection, runs: &Runs, unit: &FilterGroup) {
+    let Some(bloom) = &unit.bloom else { return };
+    let mut chunks = Chunks::new(connection).unwrap();
+    for &id in &unit.members {
+        let sections = runs.get(id).unwrap().sections.iter();
+        for (number, section) in
+            (0..).zip(sections).filter_map(|(number, section)| Some((number, section.as_ref()?)))
+        {
+            for chunk in 0..section.chunk_count() {
+                let take = |entry: Entry| {
+                    assert_eq!(bloom.admitted(&[(0, entry.fingerprint)]).len(), 1, "{entry:?} of run {id}");
+                    ControlFlow::Continue(())
+                };
+                chunks.read(layout::chunk_key(id, number, chunk), take).unwrap();
+            }
+        }
+    }
+}
+
+/// A run is behind its Bloom filter once all of its sections are there, and not before.
+#[test]
+fn what_was_there_at_start_comes_to_a_bloom_filter() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, LAYOUT);
+    (0..16).for_each(|batch| append(&store, 5 * batch..5 * batch + 5));
+    drop(store);
+    let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
+    let (index, manifest) = recovery::recover(&mut connection, LAYOUT, BITS, |_| Ok(())).unwrap();
+    let run_of = |manifest: &Manifest, fan_out| {
+        let cover = bloom_backfill::next(&index.held(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
+        Some(cover.run(&connection).unwrap().run)
+    };
+    let [a, b, c] = [0, 1, 2].map(|n| manifest.runs[n].id);
+    assert_eq!((manifest.runs.len(), run_of(&manifest, 8)), (3, Some(a)));
+
+    // What goes to a level without a filter soon, or is merged already, is not read.
+    let mut due = manifest.clone();
+    due.runs[..2].iter_mut().for_each(|run| run.level = 1);
+    assert_eq!((run_of(&due, 2), run_of(&due, 3)), (Some(c), Some(a)));
+    let mut merging = manifest.clone();
+    let of_both = RunEntry { id: c + 1, inputs: vec![a, b], written: 1, ..manifest.runs[0].clone() };
+    merging.runs.push(of_both);
+    assert_eq!(run_of(&merging, 8), Some(c));
+
+    let mut last = None;
+    let mut steps = 0;
+    loop {
+        let next = bloom_backfill::next(&index.held(), &manifest, LAYOUT, last.as_ref());
+        let Some(cover) = next else { break };
+        let covered = cover.run(&connection).unwrap();
+        steps += 1;
+        let whole = Arc::make_mut(&mut index.held_mut().runs).cover(&covered);
+        assert_eq!(whole, steps % 4 == 0);
+        last = (!whole).then_some(covered);
+        let held = index.held();
+        assert_eq!(held.runs.units.iter().filter(|unit| unit.bloom.is_some()).count(), steps / 4);
+        held.runs.units.iter().for_each(|unit| assert_admits_all(&connection, &held.runs, unit));
+    }
+    assert_eq!(steps, 3 * 4);
+}
+
+/// Each run of the two lowest levels is in a Bloom filter: what is flushed from the first, what was there at start after a
+/// while, unless a merge is about to take it away. And those that one merge takes to the level above are in the same one,
+/// so that it goes with them.
+#[test]
+fn a_bloom_filter_is_of_the_runs_of_one_merge() {
+    const FAN_OUT: u8 = 2;
+    let directory = TempDir::new().unwrap();
+    let (mut next, mut filters, mut waited) = (0, 0, 0);
+    // At first merges take several appends, and some starts find one half done.
+    for start in 0..30 {
+        let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: FAN_OUT });
+        let old: Vec<u32> = store.index.held().runs.runs.iter().map(|run| run.id).collect();
+        let mut seen: Vec<Weak<Bloom>> = Vec::new();
+        let mut are_covered = false;
+        // Flushes that are no multiple of what a merge takes.
+        for _ in 0..70 + start {
+            append(&store, next..next + 3);
+            next += 3;
+            let held = store.index.held();
+            let connection = Connection::open(directory.path().join("s.db")).unwrap();
+            let manifest = Manifest::read(&connection).unwrap();
+            are_covered = true;
+            let whole = manifest.runs.iter().filter(|run| run.level <= 1 && run.inputs.is_empty());
+            let flushed: usize = whole.clone().map(|run| 1 << run.level).sum();
+            let highest = manifest.runs.iter().filter(|run| run.level == 1);
+            let due: Vec<u32> = highest.map(|run| run.id).take(flushed / 4 * 2).collect();
+            for unit in &held.runs.units {
+                assert_admits_all(&connection, &held.runs, unit);
+                let &[id] = unit.members.as_slice() else { continue };
+                let run = manifest.run(id).unwrap();
+                let stays = run.inputs.is_empty() && manifest.target(id).is_none() && !due.contains(&id);
+                if run.level > 1 || (run.level == 0 && !old.contains(&id)) {
+                    assert_eq!(unit.bloom.is_some(), run.level == 0, "{run:?}");
+                } else if unit.bloom.is_none() && stays {
+                    are_covered = false;
+                    waited += 1;
+                }
+                if let Some(bloom) = &unit.bloom
+                    && !seen.iter().any(|seen| seen.as_ptr() == Arc::as_ptr(bloom))
+                {
+                    seen.push(Arc::downgrade(bloom));
+                }
+            }
+            for run in manifest.runs.iter().filter(|run| run.level == 2 && !run.inputs.is_empty()) {
+                let mut of_inputs =
+                    held.runs.units.iter().filter(|unit| run.inputs.contains(&unit.members[0]));
+                if of_inputs.all(|unit| unit.bloom.is_some()) {
+                    assert!(held.runs.bloom_of(&run.inputs).is_some(), "{run:?} takes from several");
+                }
+            }
+            assert!(seen.iter().filter(|bloom| bloom.strong_count() > 0).count() <= 3);
+        }
+        assert!(are_covered, "after start {start}");
+        filters += seen.len();
+    }
+    assert!(filters > 40, "only {filters}");
+    assert!(waited > 20, "only {waited}");
+}

@@ -1,0 +1,193 @@
+//! What is in memory of the index, made from the file when it is opened.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::compaction::build::build;
+use super::compaction::{next_task, write_slice};
+use super::filter::bloom::Filling;
+use super::filter::filter_group::Runs;
+use super::filter::maplet::Maplet;
+use super::fingerprint::Fingerprints;
+use super::layout;
+use super::manifest::{Manifest, damaged};
+use super::run::Run;
+use super::run::section::Section;
+use super::{Entry, Held, Index, IndexOptions, Key, Memtable};
+use crate::Scope;
+use crate::store::sqlite::catalog::PartitionState;
+use crate::store::sqlite::fault::is_full;
+use crate::store::sqlite::row;
+use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+
+/// Loads the runs and reads the rest of the log. More of it than memory is to hold is written as runs on
+/// the way: all of it, where the index was [reset](super::reset). `mark` is called before anything is written.
+pub(crate) fn recover(
+    connection: &mut Connection,
+    options: IndexOptions,
+    fingerprint_bits: u32,
+    mark: impl Fn(&mut Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<(Index, Manifest)> {
+    let mut manifest = Manifest::read(connection)?;
+    let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
+    let runs = load(connection, &manifest, &mut Err)?;
+    let last_offset = PartitionState::read(connection)?.last_offset;
+    if manifest.covered > last_offset {
+        return Err(damaged("it covers more than there is"));
+    }
+    let mut held = Held {
+        generation: manifest.generation,
+        last_offset: manifest.covered,
+        memtable: Memtable::with_capacity(options.memtable as usize),
+        sealed: None,
+        flushed: None,
+        runs: Arc::new(runs),
+        filling: Filling::new(options, &manifest),
+        covered: manifest.covered,
+    };
+    let mut rows = Rows { fingerprints, scopes: HashMap::new() };
+    while held.last_offset < last_offset {
+        let window = last_offset.min(held.last_offset + u64::from(options.memtable));
+        rows.read(connection, held.last_offset, window, &mut |entry| held.memtable.insert(entry))?;
+        held.last_offset = window;
+        // What a crash left fits twice, or nearly so: a start writes next to nothing then.
+        if held.sealed.is_some() && window < last_offset {
+            let written =
+                mark(connection).and_then(|()| write_runs(connection, options, &mut held, &mut manifest));
+            match written {
+                // As little as the last appends were more than that can stay in memory until there is room.
+                Err(error) if is_full(&error) && last_offset - window <= u64::from(options.memtable) => {}
+                written => written?,
+            }
+        }
+        held.freeze(options.memtable as usize);
+    }
+    Ok((Index::new(fingerprints, held), manifest))
+}
+
+/// Writes what is frozen, and merges runs where there are too many.
+fn write_runs(
+    connection: &mut Connection,
+    options: IndexOptions,
+    held: &mut Held,
+    manifest: &mut Manifest,
+) -> rusqlite::Result<()> {
+    while let Some(task) = next_task(held, manifest, options, u64::from(options.section)) {
+        let slice = build(connection, task)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let next = write_slice(&transaction, manifest, &slice)?;
+        transaction.commit()?;
+        held.apply(&slice, &next);
+        *manifest = next;
+    }
+    Ok(())
+}
+
+/// Reads the heads of all sections. `missing` is told of each that cannot be read, and says whether to go on.
+pub(crate) fn load(
+    connection: &Connection,
+    manifest: &Manifest,
+    missing: &mut dyn FnMut(rusqlite::Error) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Runs> {
+    let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
+    let mut runs = Runs::default();
+    for entry in &manifest.runs {
+        let live = manifest.live(entry);
+        let mut sections = vec![None; live.start as usize];
+        let mut maplets = vec![None; live.start as usize];
+        for number in live {
+            let head = match head(&mut select, layout::section_key(entry.id, number)) {
+                Ok(head) => Some(head),
+                Err(error) => missing(error).map(|()| None)?,
+            };
+            let (section, maplet) = head.unzip();
+            sections.push(section);
+            maplets.push(maplet);
+        }
+        runs.push(
+            Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections },
+            maplets,
+            None,
+        );
+    }
+    Ok(runs)
+}
+
+/// Reads the head of a section.
+fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<(Section, Maplet)> {
+    let found = select.query_row([key], |row| {
+        Section::decode(key, row.get_ref(0)?.as_blob()?)
+            .ok_or_else(|| damaged(format!("the head of section {key} does not match its checksum")))
+    });
+    found.optional()?.ok_or_else(|| damaged(format!("the head of section {key} is missing")))
+}
+
+/// Makes entries of events and stubs.
+pub(crate) struct Rows {
+    pub(crate) fingerprints: Fingerprints,
+    pub(crate) scopes: HashMap<i64, Scope>,
+}
+
+impl Rows {
+    /// Hands over the entry of every row behind the offset `after`, up to `to`. There has to be one at
+    /// each offset.
+    pub(crate) fn read(
+        &mut self,
+        connection: &Connection,
+        after: u64,
+        to: u64,
+        take: &mut dyn FnMut(Entry),
+    ) -> rusqlite::Result<()> {
+        let mut found = vec![false; usize::try_from(to - after).expect("it is a part of what fits memory")];
+        let mut note = |offset: u64, fingerprint| {
+            let at = usize::try_from(offset - after - 1).expect("it is within the range asked for");
+            let place = &mut found[at];
+            if std::mem::replace(place, true) {
+                return Err(Corruption::error(format!("offset {offset} has both an event and a stub")));
+            }
+            take(Entry { fingerprint, offset });
+            Ok(())
+        };
+        let mut events = connection.prepare_cached(&format!(
+            "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset > ?1 AND e.offset <= ?2"
+        ))?;
+        let mut rows = events.query((after, to))?;
+        while let Some(row) = rows.next()? {
+            let event = EventRow::read(row)?;
+            let source = self.scope(connection, event.topic_id)?.key(event.source);
+            let key = Key { topic_id: event.topic_id, event_id: event.event_id, source };
+            note(event.offset, self.fingerprints.of(key))?;
+        }
+        let mut stubs = connection.prepare_cached(&format!(
+            "SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset > ?1 AND s.offset <= ?2"
+        ))?;
+        let mut rows = stubs.query((after, to))?;
+        while let Some(row) = rows.next()? {
+            let stub = StubRow::read(row)?;
+            let key = Key { topic_id: stub.topic_id, event_id: stub.event_id, source: stub.source };
+            note(stub.offset, self.fingerprints.of(key))?;
+        }
+        match found.iter().position(|found| !found) {
+            None => Ok(()),
+            Some(gap) => Err(Corruption::error(format!(
+                "there is neither an event nor a stub at offset {}",
+                after + 1 + gap as u64
+            ))),
+        }
+    }
+
+    fn scope(&mut self, connection: &Connection, topic_id: i64) -> rusqlite::Result<Scope> {
+        if let Some(scope) = self.scopes.get(&topic_id) {
+            return Ok(*scope);
+        }
+        let scope = connection
+            .prepare_cached("SELECT scope FROM topics WHERE topic_id = ?1")?
+            .query_row([topic_id], |row| row::scope(row, 0))
+            .optional()?
+            .ok_or_else(|| Corruption::error(format!("topic {topic_id} of an event is missing")))?;
+        self.scopes.insert(topic_id, scope);
+        Ok(scope)
+    }
+}

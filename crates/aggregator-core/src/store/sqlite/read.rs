@@ -1,0 +1,289 @@
+//! Everything that reads. Each call is one short read transaction, so that it sees one state and does
+//! not hold the write-ahead log for long.
+
+pub(crate) mod rows;
+pub(crate) mod scan;
+pub(crate) mod verify;
+
+pub(crate) use self::rows::rows;
+pub(crate) use self::verify::verify;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use self::scan::scan;
+use super::catalog::snapshot::TopicSnapshot;
+use super::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use super::fault::{check_deadline, store_error};
+use super::index::{self, Index, Key};
+use super::row::stored_identity::{StoredIdentities, StoredIdentity};
+use crate::event::{DEFAULT_SOURCE, slot};
+use crate::query::{Page, Query};
+use crate::store::page::{Ends, check_positions, merge};
+use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
+use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topic, TopicSelector};
+
+pub(crate) fn read(
+    connection: &mut Connection,
+    index: &Index,
+    names: &TopicNames,
+    info: &StoreInfo,
+    query: &Query,
+) -> Result<Page, StoreError> {
+    let failed = |error| store_error("reading events", error);
+    let positions = query.positions(info)?;
+    with_index(connection, "reading events", |snapshot| {
+        let mut positions = positions.clone();
+        check_positions(query, info, &mut positions, |_| ends(snapshot, &query.topics).map_err(failed))?;
+        let mut scans = Vec::with_capacity(positions.len());
+        for from in positions {
+            match scan(snapshot, index, names, query, from).map_err(failed)? {
+                Some(scan) => scans.push(scan),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(merge(query, info, scans)))
+    })
+}
+
+/// Runs `attempt` inside a read transaction, and anew while it finds that the index in memory belongs to
+/// another commit than the transaction: the writer is between its commit and telling memory of it, or
+/// has done that since the transaction began.
+fn with_index<T>(
+    connection: &mut Connection,
+    doing: &str,
+    attempt: impl Fn(&Connection) -> Result<Option<T>, StoreError>,
+) -> Result<T, StoreError> {
+    const ATTEMPTS: u32 = 200;
+    for _ in 0..ATTEMPTS {
+        Deadline::check(doing)?;
+        let snapshot = connection.transaction().map_err(|error| store_error(doing, error))?;
+        if let Some(done) = attempt(&snapshot)? {
+            return Ok(done);
+        }
+        drop(snapshot);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(StoreError::unavailable(format!("{doing}: the dedup index is not at one with the file")))
+}
+
+fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {
+    const ENDS: &str =
+        "SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0 AND {topics}";
+    let last_offset = PartitionState::read(connection)?.last_offset;
+    let (condition, topic) = match topics {
+        TopicSelector::All => ("?1 = ''", ""),
+        TopicSelector::Exact(topic) => ("name = ?1", topic.as_str()),
+        TopicSelector::Below(topic) => ("name > ?1 || '.' AND name < ?1 || '/'", topic.as_str()),
+    };
+    let mut select = connection.prepare_cached(&ENDS.replace("{topics}", condition))?;
+    select.query_row([topic], |row| Ok(Ends { purged_offset: row.get(0)?, last_offset }))
+}
+
+pub(crate) fn lookup(
+    connection: &mut Connection,
+    index: &Index,
+    names: &TopicNames,
+    ids: &[Identity],
+) -> Result<Vec<Option<Seen>>, StoreError> {
+    with_index(connection, "looking identities up", |snapshot| {
+        look_up(snapshot, index, names, ids).map_err(|error| store_error("looking identities up", error))
+    })
+}
+
+fn look_up(
+    snapshot: &Connection,
+    index: &Index,
+    names: &TopicNames,
+    ids: &[Identity],
+) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
+    let partition = PartitionState::read(snapshot)?;
+    if !index::is_at_one(snapshot, index, partition.last_offset)? {
+        return Ok(None);
+    }
+    let catalog = TopicSnapshot::at(snapshot, names, &partition)?;
+    let mut keys = Vec::new();
+    let mut positions = Vec::new();
+    for (position, id) in ids.iter().enumerate() {
+        if let Some(topic) = catalog.get(id.topic.as_str()) {
+            let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
+            let source = topic.scope.key(source);
+            keys.push(Key { topic_id: topic.id, event_id: id.event_id.as_str(), source });
+            positions.push(position);
+        }
+    }
+    let Some(rows) = index::find(snapshot, index, &keys, partition.last_offset)? else { return Ok(None) };
+    let mut stored_identities = StoredIdentities::new(snapshot)?;
+    let mut seen = vec![None; ids.len()];
+    for ((key, position), rows) in keys.into_iter().zip(positions).zip(rows) {
+        for offset in rows {
+            check_deadline()?;
+            if let Some(found) = stored_identities.find(key, offset, seen_in)? {
+                seen[position] = Some(found);
+                break;
+            }
+        }
+    }
+    Ok(Some(seen))
+}
+
+fn seen_in(stored: StoredIdentity<'_>) -> Seen {
+    let (seq, processed_at, purged) = match stored {
+        StoredIdentity::Event(event) => (Some(event.seq), event.processed_at, false),
+        StoredIdentity::Stub(stub) => (stub.seq, stub.processed_at, true),
+    };
+    Seen { seq, processed_at: Timestamp::from_micros(processed_at), purged }
+}
+
+pub(crate) fn topics(
+    connection: &Connection,
+    after: Option<&Topic>,
+    limit: usize,
+) -> Result<Vec<TopicInfo>, StoreError> {
+    let failed = |error| store_error("listing topics", error);
+    // All names, to begin with: one that is damaged may be empty.
+    let follows = if after.is_some() { ">" } else { ">=" };
+    let mut select = connection
+        .prepare_cached(&format!(
+            "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name {follows} ?1 ORDER BY t.name LIMIT ?2"
+        ))
+        .map_err(failed)?;
+    let after = after.map_or("", Topic::as_str);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = select.query((after, limit)).map_err(failed)?;
+    let mut topics = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        check_deadline().map_err(failed)?;
+        let (name, topic) = TopicRow::read(row).map_err(failed)?;
+        let named = Topic::new(name);
+        topics.push(TopicInfo {
+            topic: named.map_err(|error| StoreError::corrupt(format!("the name of a topic: {error}")))?,
+            scope: topic.scope,
+            slot: slot(name),
+            last_seq: topic.last_seq,
+            purged_seq: topic.purged_seq,
+            duplicates: topic.duplicates,
+            conflicts: topic.conflicts,
+        });
+    }
+    Ok(topics)
+}
+
+pub(crate) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, StoreError> {
+    let partition = PartitionState::read(connection).map_err(|error| store_error("counting", error))?;
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    Ok(StoreStats {
+        stored: partition.stored,
+        duplicates: partition.duplicates,
+        conflicts: partition.conflicts,
+        topics: partition.topics,
+        bytes: bytes(path) + bytes(wal.as_ref()),
+        newest_processed_at: Timestamp::from_micros(partition.last_processed_at).after_the_first(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::sqlite::catalog::Catalog;
+    use crate::{DedupStoreExt as _, Event, EventId};
+
+    fn append(store: &SqliteStore, events: &[(&str, &str)]) {
+        let events: Vec<_> = events.iter().map(|(topic, id)| Event::new(*topic, *id).unwrap()).collect();
+        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    }
+
+    fn identity(topic: &str, id: &str) -> Identity {
+        Identity { topic: Topic::new(topic).unwrap(), event_id: EventId::new(id).unwrap(), source: None }
+    }
+
+    /// Which of `t 1`, `t 2` and `new 1` a snapshot holds.
+    fn seen(store: &SqliteStore, names: &TopicNames, snapshot: &Connection) -> rusqlite::Result<[bool; 3]> {
+        let ids = [identity("t", "1"), identity("t", "2"), identity("new", "1")];
+        let seen = look_up(snapshot, &store.index, names, &ids)?.expect("the index is as of the snapshot");
+        Ok([0, 1, 2].map(|at| seen[at].is_some()))
+    }
+
+    /// How many events of the topic a snapshot holds.
+    fn page(
+        store: &SqliteStore,
+        names: &TopicNames,
+        snapshot: &Connection,
+        topic: &str,
+    ) -> rusqlite::Result<usize> {
+        let query = Query::topic(Topic::new(topic).unwrap());
+        let from = query.positions(&store.info).unwrap()[0];
+        let scan = scan(snapshot, &store.index, names, &query, from)?;
+        Ok(scan.expect("the index is as of the snapshot").events.len())
+    }
+
+    #[test]
+    fn a_read_that_races_an_append_tells_what_its_snapshot_holds() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
+        append(&store, &[("t", "1")]);
+        let mut reader = store.reader("reading").unwrap();
+        let snapshot = reader.transaction().unwrap();
+        // It begins with its first read.
+        PartitionState::read(&snapshot).unwrap();
+        append(&store, &[("t", "2"), ("new", "1")]);
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true, false, false]);
+        assert_eq!(page(&store, &store.names, &snapshot, "t").unwrap(), 1);
+        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 0);
+        drop(snapshot);
+        let snapshot = reader.transaction().unwrap();
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3]);
+        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_topic_that_memory_was_not_told_of_yet_is_found_in_the_file() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        append(&store, &[("t", "1")]);
+        let mut behind = TopicNames::default();
+        let mut catalog = Catalog::load(&store.reader("reading").unwrap()).unwrap();
+        behind.committed(&mut catalog);
+        append(&store, &[("t", "2"), ("new", "1")]);
+        let mut reader = store.reader("reading").unwrap();
+        for _ in 0..2 {
+            let snapshot = reader.transaction().unwrap();
+            assert_eq!(seen(&store, &behind, &snapshot).unwrap(), [true; 3]);
+            assert_eq!(page(&store, &behind, &snapshot, "new").unwrap(), 1);
+            assert_eq!(page(&store, &behind, &snapshot, "unknown").unwrap(), 0);
+            drop(snapshot);
+            // As when nothing could be read at the start.
+            behind = TopicNames::default();
+        }
+    }
+
+    #[test]
+    fn a_topic_that_the_file_has_lost_is_not_unknown() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        append(&store, &[("t", "1"), ("t", "2"), ("new", "1")]);
+        Connection::open(&path).unwrap().execute("DELETE FROM topics WHERE name = 't'", []).unwrap();
+        let mut reader = store.reader("reading").unwrap();
+        let snapshot = reader.transaction().unwrap();
+        let error = page(&store, &store.names, &snapshot, "t").unwrap_err();
+        assert!(error.to_string().contains("the topic t is missing"), "{error}");
+        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3], "the events are there");
+        // Without memory nobody can tell which one it was.
+        let nothing = TopicNames::default();
+        for error in [
+            page(&store, &nothing, &snapshot, "t").unwrap_err(),
+            page(&store, &nothing, &snapshot, "unknown").unwrap_err(),
+            seen(&store, &nothing, &snapshot).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("topics are missing"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything that is kept, row by row: what another store is made of.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use rusqlite::{Connection, OptionalExtension, Result};
+
+use crate::event::{Kept, KeptEvent, Record};
+use crate::store::RowLimit;
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
+use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::{Scope, StoreError, Timestamp};
+
+pub(crate) fn rows(
+    connection: &mut Connection,
+    after: u64,
+    limit: RowLimit,
+) -> std::result::Result<Vec<(u64, Record)>, StoreError> {
+    let mut read = || {
+        let snapshot = connection.transaction()?;
+        let last_offset = PartitionState::read(&snapshot)?.last_offset;
+        let until = last_offset.min(after.saturating_add(limit.rows.max(1) as u64));
+        if after >= until {
+            return Ok(Vec::new());
+        }
+        window(&snapshot, after, until, limit.payload_bytes)
+    };
+    read().map_err(|error| store_error("reading rows", error))
+}
+
+/// The rows behind `after`, up to `until`: there has to be one at each offset.
+fn window(connection: &Connection, after: u64, until: u64, max_bytes: usize) -> Result<Vec<(u64, Record)>> {
+    let mut topics = Topics { connection, catalog: HashMap::new() };
+    let mut stubs = stubs(connection, &mut topics, after, until)?.into_iter().peekable();
+    let mut events = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset > ?1 AND e.offset <= ?2 ORDER BY e.offset"
+    ))?;
+    let mut events = events.query((after, until))?;
+    let mut taken = Vec::new();
+    let mut payload_bytes = 0;
+    for offset in after + 1..=until {
+        if let Some(stub) = stubs.next_if(|&(at, _)| at == offset) {
+            taken.push(stub);
+            continue;
+        }
+        let row = events.next()?.map(EventRow::read).transpose()?;
+        let Some(event) = row.filter(|event| event.offset == offset) else {
+            return Err(Corruption::error(format!(
+                "there is neither an event nor a stub at offset {offset}"
+            )));
+        };
+        payload_bytes += event.payload.len();
+        let (topic, scope) = topics.of(event.topic_id)?;
+        taken.push((offset, record(&event, topic, scope)));
+        if payload_bytes >= max_bytes {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+fn stubs(
+    connection: &Connection,
+    topics: &mut Topics<'_>,
+    after: u64,
+    until: u64,
+) -> Result<Vec<(u64, Record)>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset > ?1 AND s.offset <= ?2 ORDER BY s.offset"
+    ))?;
+    let mut rows = select.query((after, until))?;
+    let mut taken = Vec::new();
+    while let Some(row) = rows.next()? {
+        let stub = StubRow::read(row)?;
+        let kept = match (stub.seq, stub.digest) {
+            (Some(seq), Some(digest)) => Kept::Stub { seq, digest },
+            (None, None) => Kept::Identity,
+            _ => {
+                let what = format!("the stub at offset {} has half of a seq and a digest", stub.offset);
+                return Err(Corruption::error(what));
+            }
+        };
+        let (topic, scope) = topics.of(stub.topic_id)?;
+        let record = Record {
+            topic: topic.to_owned(),
+            scope: Some(scope),
+            event_id: stub.event_id.to_owned(),
+            source: (scope == Scope::Source).then(|| stub.source.to_owned()),
+            processed_at: Timestamp::from_micros(stub.processed_at),
+            kept,
+        };
+        taken.push((stub.offset, record));
+    }
+    Ok(taken)
+}
+
+fn record(event: &EventRow<'_>, topic: &str, scope: Scope) -> Record {
+    Record {
+        topic: topic.to_owned(),
+        scope: Some(scope),
+        event_id: event.event_id.to_owned(),
+        source: Some(event.source.to_owned()),
+        processed_at: Timestamp::from_micros(event.processed_at),
+        kept: Kept::Event(KeptEvent {
+            seq: event.seq,
+            timestamp: event.timestamp.to_owned(),
+            payload: event.payload.to_owned(),
+            sequence: event.sequence,
+            content_type: event.content_type.map(str::to_owned),
+            attributes: event.attributes.map(str::to_owned),
+        }),
+    }
+}
+
+/// Names and scopes of the topics that were met.
+struct Topics<'c> {
+    connection: &'c Connection,
+    catalog: HashMap<i64, (String, Scope)>,
+}
+
+impl Topics<'_> {
+    fn of(&mut self, topic_id: i64) -> Result<(&str, Scope)> {
+        let topic = match self.catalog.entry(topic_id) {
+            Entry::Occupied(catalog) => catalog.into_mut(),
+            Entry::Vacant(unknown) => {
+                let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.topic_id = ?1");
+                let mut select = self.connection.prepare_cached(&sql)?;
+                let read = select.query_row([topic_id], |row| {
+                    TopicRow::read(row).map(|(name, topic)| (name.to_owned(), topic.scope))
+                });
+                let missing = || Corruption::error(format!("topic {topic_id} of a row is missing"));
+                unknown.insert(read.optional()?.ok_or_else(missing)?)
+            }
+        };
+        Ok((&topic.0, topic.1))
+    }
+}

@@ -1,0 +1,241 @@
+//! Reading the whole file and checking it against itself.
+
+use rusqlite::{Connection, Row};
+
+use crate::StoreError;
+use crate::store::VerifyReport;
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
+use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::index;
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+
+/// The most faults a report lists.
+const MAX_FAULTS: usize = 100;
+
+pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Result<VerifyReport, StoreError> {
+    let failed = |error| store_error("verifying", error);
+    let snapshot = connection.transaction().map_err(failed)?;
+    let mut report = VerifyReport::default();
+    check_file(&snapshot, &mut report).map_err(failed)?;
+    // What the file's own structure contradicts cannot be counted.
+    if report.faults.is_empty() {
+        check_counters(&snapshot, &mut report).map_err(failed)?;
+        check_seqs(&snapshot, &mut report).map_err(failed)?;
+        check_spans(&snapshot, &mut report).map_err(failed)?;
+        check_purges(&snapshot, &mut report).map_err(failed)?;
+        check_rows(&snapshot, &mut report).map_err(failed)?;
+        check_checksums(&snapshot, &mut report).map_err(failed)?;
+        // Rows that are missing or damaged were told of; the index is compared with what is whole.
+        if report.faults.is_empty() {
+            let fault = &mut |fault| report.faults.push(fault);
+            match index::check(&snapshot, fingerprint_bits, fault).map_err(failed) {
+                Err(StoreError::Corrupt { what, .. }) => report.faults.push(what),
+                checked => checked?,
+            }
+            report.faults.truncate(MAX_FAULTS);
+        }
+    }
+    Ok(report)
+}
+
+fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_FAULTS})"))?;
+    let lines = check.query_map([], |row| row.get::<_, String>(0))?;
+    for line in lines {
+        let line = line?;
+        if line != "ok" {
+            report.faults.push(format!("the file: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a query whose every row is a fault, told by `tell`.
+fn faults(
+    connection: &Connection,
+    report: &mut VerifyReport,
+    sql: &str,
+    tell: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if report.faults.len() >= MAX_FAULTS {
+            break;
+        }
+        report.faults.push(tell(row)?);
+    }
+    Ok(())
+}
+
+fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    (report.events, report.stubs) = connection.query_row(
+        "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM stubs)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT p.what, p.counted, p.rows FROM (
+             SELECT 'stored' AS what, stored AS counted,
+                    (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs WHERE seq IS NOT NULL) AS rows
+             FROM partitions
+             UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) FROM topics) FROM partitions
+             UNION ALL SELECT 'duplicates', duplicates, (SELECT coalesce(sum(duplicates), 0) FROM topics)
+             FROM partitions
+             UNION ALL SELECT 'conflicts', conflicts, (SELECT coalesce(sum(conflicts), 0) FROM topics)
+             FROM partitions
+             UNION ALL SELECT 'topics', topics, (SELECT count(*) FROM topics) FROM partitions
+             UNION ALL SELECT 'last_offset', last_offset, max(
+                 (SELECT coalesce(max(offset), 0) FROM events), (SELECT coalesce(max(offset), 0) FROM stubs))
+             FROM partitions
+         ) p WHERE p.counted <> p.rows",
+        |row| {
+            let (what, counted, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("the counter {what} says {counted}, the rows say {rows}"))
+        },
+    )
+}
+
+/// Per topic: stubs from 1 to `purged_seq`, then events to `last_seq`, without gaps, in the order of
+/// their offsets.
+fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT t.name, r.seq, r.expected FROM (
+             SELECT topic_id, seq, row_number() OVER (PARTITION BY topic_id ORDER BY offset) AS expected
+             FROM (SELECT topic_id, seq, offset FROM events
+                   UNION ALL SELECT topic_id, seq, offset FROM stubs WHERE seq IS NOT NULL)
+         ) r JOIN topics t ON t.topic_id = r.topic_id WHERE r.seq <> r.expected",
+        |row| {
+            let (topic, seq, expected): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} has seq {seq} where {expected} belongs"))
+        },
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT t.name, t.last_seq, coalesce(r.rows, 0) FROM topics t LEFT JOIN (
+             SELECT topic_id, count(*) AS rows
+             FROM (SELECT topic_id FROM events UNION ALL SELECT topic_id FROM stubs WHERE seq IS NOT NULL)
+             GROUP BY topic_id
+         ) r ON r.topic_id = t.topic_id
+         WHERE t.last_seq <> coalesce(r.rows, 0)",
+        |row| {
+            let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows"))
+        },
+    )
+}
+
+/// The spans hold each event once, under its topic, and each topic knows its last one.
+fn check_spans(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT e.offset FROM events e WHERE NOT EXISTS (
+             SELECT 1 FROM (SELECT last_offset FROM spans
+                            WHERE topic_id = e.topic_id AND first_offset <= e.offset
+                            ORDER BY first_offset DESC LIMIT 1) s
+             WHERE s.last_offset >= e.offset)",
+        |row| Ok(format!("no span of its topic holds the event at offset {}", row.get::<_, i64>(0)?)),
+    )?;
+    let spanned: u64 = connection.query_row(
+        "SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM spans",
+        [],
+        |row| row.get(0),
+    )?;
+    if spanned != report.events {
+        report.faults.push(format!("the spans hold {spanned} offsets, there are {} events", report.events));
+    }
+    faults(
+        connection,
+        report,
+        "SELECT t.name, t.last_span FROM topics t LEFT JOIN (
+             SELECT topic_id, max(first_offset) AS first_offset, max(last_offset) AS last_offset
+             FROM spans GROUP BY topic_id
+         ) s ON s.topic_id = t.topic_id
+         WHERE t.last_span <> coalesce(s.first_offset, 0) OR s.last_offset <> t.last_offset",
+        |row| {
+            let (topic, says): (String, i64) = (row.get(0)?, row.get(1)?);
+            Ok(format!("topic {topic} says its last span begins at offset {says}, which is not so"))
+        },
+    )
+}
+
+/// Per topic: what is up to `purged_seq` is a stub, what is beyond is an event.
+fn check_purges(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(
+        connection,
+        report,
+        "SELECT t.name, r.seq, r.stub FROM (
+             SELECT topic_id, seq, 0 AS stub FROM events
+             UNION ALL SELECT topic_id, seq, 1 FROM stubs WHERE seq IS NOT NULL
+         ) r JOIN topics t ON t.topic_id = r.topic_id WHERE (r.seq <= t.purged_seq) <> r.stub",
+        |row| {
+            let (topic, seq, stub): (String, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (is, should) = if stub { ("a stub", "an event") } else { ("an event", "a stub") };
+            Ok(format!("topic {topic} has {is} at seq {seq} where {should} belongs"))
+        },
+    )?;
+    faults(
+        connection,
+        report,
+        "SELECT name, purged_offset, last FROM (
+             SELECT name, purged_offset, coalesce(
+                 (SELECT max(offset) FROM stubs s WHERE s.topic_id = t.topic_id AND s.seq IS NOT NULL), 0) AS last
+             FROM topics t)
+         WHERE purged_offset <> last",
+        |row| {
+            let (topic, says, last): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(format!("topic {topic} says it is purged to offset {says}, its last stub is at {last}"))
+        },
+    )
+}
+
+/// Payloads are JSON, and time does not go back.
+fn check_rows(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    faults(connection, report, "SELECT offset FROM events WHERE NOT json_valid(payload)", |row| {
+        Ok(format!("the payload at offset {} is not JSON", row.get::<_, i64>(0)?))
+    })?;
+    faults(
+        connection,
+        report,
+        "SELECT offset FROM (
+             SELECT offset, processed_at, lag(processed_at) OVER (ORDER BY offset) AS before
+             FROM (SELECT offset, processed_at FROM events
+                   UNION ALL SELECT offset, processed_at FROM stubs WHERE seq IS NOT NULL
+                   UNION ALL SELECT last_offset + 1, last_processed_at FROM partitions WHERE last_offset > 0)
+         ) WHERE processed_at < before",
+        |row| Ok(format!("processed_at goes back before offset {}", row.get::<_, i64>(0)?)),
+    )
+}
+
+/// Every row is what was written, and every topic where it is hashed to.
+fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut check = |sql: &str, read: fn(&Row<'_>) -> rusqlite::Result<()>| {
+        let mut select = connection.prepare(sql)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            if report.faults.len() >= MAX_FAULTS {
+                break;
+            }
+            if let Err(error) = read(row) {
+                report.faults.push(match store_error("verifying", error) {
+                    StoreError::Corrupt { what, .. } => what,
+                    other => other.to_string(),
+                });
+            }
+        }
+        Ok::<_, rusqlite::Error>(())
+    };
+    check(&format!("SELECT {EVENT_COLUMNS} FROM events e"), |row| EventRow::read(row).map(drop))?;
+    check(&format!("SELECT {STUB_COLUMNS} FROM stubs s"), |row| StubRow::read(row).map(drop))?;
+    check(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"), |row| TopicRow::read(row).map(drop))?;
+    if let Err(error) = PartitionState::read(connection) {
+        report.faults.push(store_error("verifying", error).to_string());
+    }
+    Ok(())
+}

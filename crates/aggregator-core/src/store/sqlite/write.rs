@@ -1,0 +1,252 @@
+//! The one writer of the file: a transaction per append, and what follows when one fails.
+
+pub(crate) mod append_tx;
+pub(crate) mod by_topic;
+pub(crate) mod import_tx;
+pub(crate) mod insert;
+pub(crate) mod lookup_hint;
+pub(crate) mod prefetch;
+pub(crate) mod purge;
+pub(crate) mod recent_events;
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use self::append_tx::AppendTx;
+use self::by_topic::ByTopic;
+use self::import_tx::ImportTx;
+use self::recent_events::RecentEvents;
+use super::SqliteOptions;
+use super::catalog::{Catalog, TopicNames, check_topics};
+use super::checkpoint::Checkpoints;
+use super::fault::{TransactionError, write_error};
+use super::file::files::Files;
+use super::file::log_mark;
+use super::index::{Compaction, Index, Memtable};
+use crate::fail_point::{self, FailPoint};
+use crate::store::{Import, Imported, Receipt};
+use crate::{EventRef, StoreError, Timestamp};
+
+pub(crate) struct Writer {
+    /// Before the connection, so that it is let go first: SQLite copies the log when the last connection that may
+    /// write closes.
+    checkpoints: Checkpoints,
+    connection: Connection,
+    options: SqliteOptions,
+    /// What the file says, as of the last commit; `None` where that has to be read first.
+    catalog: Option<Catalog>,
+    compaction: Compaction,
+    /// The entries of the append at hand.
+    added: Memtable,
+    recent_events: RecentEvents,
+    names: Arc<TopicNames>,
+    /// Also why no further write is taken.
+    files: Arc<Files>,
+    /// Whether the file says that its log belongs to it; nothing is committed before.
+    marked: bool,
+}
+
+impl Drop for Writer {
+    /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
+    /// last connection closes, unless that is one of the readers, which may only read.
+    ///
+    /// If it fails, the log still holds everything. It stays as well after a failed sync, for it holds what that may have
+    /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
+    fn drop(&mut self) {
+        if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
+            let why = match log_mark::close_in_order(&self.connection) {
+                Ok(true) => return,
+                Ok(false) => "somebody still reads or copies it".to_owned(),
+                Err(error) => write_error("copying the log into the file", error).to_string(),
+            };
+            (self.options.on_warning)(&format!("the file is closed and its log stays beside it: {why}"));
+        } else {
+            let _ = log_mark::keep_log(&self.connection);
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Connection,
+        mut catalog: Option<Catalog>,
+        options: SqliteOptions,
+        compaction: Compaction,
+        checkpoints: Checkpoints,
+        names: Arc<TopicNames>,
+        files: Arc<Files>,
+    ) -> Self {
+        if let Some(catalog) = &mut catalog {
+            names.committed(catalog);
+        }
+        Self {
+            connection,
+            recent_events: RecentEvents::new(options.latest_bytes as usize),
+            names,
+            options,
+            catalog,
+            compaction,
+            added: Memtable::default(),
+            files,
+            marked: false,
+            checkpoints,
+        }
+    }
+
+    /// The receipts and the last offset.
+    pub(crate) fn append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), StoreError> {
+        self.files.check_failure()?;
+        if events.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
+        self.mark()?;
+        let result = self.relieve().and_then(|()| self.try_append(events));
+        let appended = result.map_err(|failure| self.fail("appending", failure))?;
+        self.committed()?;
+        Ok(appended)
+    }
+
+    /// Sees to it that the file says that its log belongs to it.
+    pub(crate) fn mark(&mut self) -> Result<(), StoreError> {
+        self.files.check_failure()?;
+        if !self.marked {
+            let marked = log_mark::ensure(&mut self.connection, (self.options.clock)());
+            marked.map_err(|error| self.fail("marking the file", TransactionError::Sqlite(error)))?;
+            self.marked = true;
+        }
+        Ok(())
+    }
+
+    /// Merges runs of the dedup index as long as there are too many, in transactions of their own.
+    fn relieve(&mut self) -> Result<(), TransactionError> {
+        while self.compaction.is_crowded() {
+            self.compaction.collect()?;
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let manifest = self.compaction.write(&transaction)?;
+            transaction.commit()?;
+            self.compaction.committed(&mut Memtable::default(), manifest);
+            self.checkpoints.between_commits(&self.connection)?;
+        }
+        Ok(())
+    }
+
+    fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), TransactionError> {
+        let SqliteOptions { clock, max_topics, .. } = &self.options;
+        let (clock, max_topics) = (Arc::clone(clock), *max_topics);
+        let by_topic = ByTopic::of(events, self.compaction.index().number());
+        let (receipts, stored, now) =
+            self.transact(|transaction, catalog, index, recent_events, added| {
+                // Before anything changes: a batch that is refused costs its neighbours nothing.
+                let names = by_topic.topics.iter().map(|topic| topic.name);
+                check_topics(catalog, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
+                let now =
+                    Timestamp::from_micros(clock().as_micros().max(catalog.partition.last_processed_at));
+                let group = AppendTx::new(transaction, catalog, index, recent_events, added, now)?;
+                let (receipts, stored) = group.append(events, by_topic)?;
+                fail_point::decided(&receipts);
+                Ok((receipts, stored, now))
+            })?;
+        let last_offset = self.compaction.index().last_offset();
+        for (offset, event) in (last_offset + 1 - stored.len() as u64..).zip(&stored) {
+            self.recent_events.push(offset, now.as_micros(), event);
+        }
+        Ok((receipts, last_offset))
+    }
+
+    /// What became of the rows, and the last offset.
+    pub(crate) fn import(&mut self, import: Import<'_>) -> Result<(Imported, u64), StoreError> {
+        self.mark()?;
+        let max_topics = self.options.max_topics;
+        let result = self.relieve().and_then(|()| {
+            self.transact(|transaction, catalog, index, _, added| {
+                check_topics(catalog, import.topic_names(), max_topics)?;
+                let imported = ImportTx::new(transaction, catalog, index, added)?.import(import)?;
+                Ok((imported, catalog.partition.last_offset))
+            })
+        });
+        let imported = result.map_err(|failure| self.fail("importing", failure))?;
+        self.committed()?;
+        Ok(imported)
+    }
+
+    /// Does `work` and what is ready of the index in one transaction, and commits it.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(
+            &Transaction<'_>,
+            &mut Catalog,
+            &Index,
+            &RecentEvents,
+            &mut Memtable,
+        ) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
+        self.compaction.collect()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let catalog = match &mut self.catalog {
+            Some(catalog) => catalog,
+            unknown => unknown.insert(Catalog::load(&transaction)?),
+        };
+        if catalog.partition.last_offset != self.compaction.index().last_offset() {
+            let what = "the last offset in the file is not the one the dedup index goes up to";
+            return Err(TransactionError::Store(StoreError::corrupt(what)));
+        }
+        // From here on it is ahead of the file; any failure before the commit's end throws it away.
+        let done =
+            work(&transaction, catalog, self.compaction.index(), &self.recent_events, &mut self.added)?;
+        let manifest = self.compaction.write(&transaction)?;
+        FailPoint::BeforeCommit.reach();
+        transaction.commit()?;
+        FailPoint::AfterCommit.reach();
+        self.names.committed(catalog);
+        self.compaction.committed(&mut self.added, manifest);
+        Ok(done)
+    }
+
+    /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
+    pub(crate) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
+        self.mark()?;
+        self.recent_events.clear();
+        let result = purge::purge_slice(&mut self.connection, &mut self.catalog, topic, through_seq);
+        let purged = result.map_err(|failure| self.fail("purging", failure))?;
+        self.committed()?;
+        Ok(purged)
+    }
+
+    /// What the caller is told of a failure; remembers it if nothing can be trusted after it.
+    fn fail(&mut self, doing: &str, failure: TransactionError) -> StoreError {
+        let error = match failure {
+            TransactionError::Refused(faults) => return StoreError::Invalid(faults),
+            TransactionError::Store(error) => error,
+            TransactionError::Sqlite(error) => write_error(doing, error),
+        };
+        self.catalog = None;
+        if error.is_fatal() {
+            self.files.fail(error.to_string());
+        }
+        error
+    }
+
+    /// What follows a commit before anybody is told of it.
+    fn committed(&mut self) -> Result<(), StoreError> {
+        self.checkpoint()?;
+        // It is on the disk. Whether the next start finds it there is another question.
+        self.files.check()
+    }
+
+    /// Copies the log back into the file once enough has gathered.
+    ///
+    /// A failed fsync there is the append's failure, although its commit stands: nothing may be acknowledged
+    /// after one. A full disk is not: the log still holds everything.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let Err(failure) = self.checkpoints.between_commits(&self.connection) else { return Ok(()) };
+        let catalog = self.catalog.take();
+        let error = self.fail("checkpointing", failure);
+        if error.is_fatal() {
+            return Err(error);
+        }
+        self.checkpoints.warn(&error);
+        self.catalog = catalog;
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! What happens inside the transaction of an append.
+
+use rusqlite::Transaction;
+
+use super::by_topic::{ByTopic, Part};
+use super::insert::Inserts;
+use super::recent_events::{NewEvent, RecentEvents};
+use crate::event::{Ahead, digest};
+use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
+use crate::store::sqlite::fault::TransactionError;
+use crate::store::sqlite::index::{Chunks, Entry, Hit, Index, Key, Memtable, Sought};
+use crate::store::sqlite::row::checksum::EventRow;
+use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
+use crate::store::{Outcome, Receipt};
+use crate::{EventRef, Timestamp};
+
+impl From<Ahead> for Sought {
+    fn from(ahead: Ahead) -> Self {
+        Self { fingerprint: ahead.fingerprint, absent_through: ahead.absent_through }
+    }
+}
+
+impl TopicRow {
+    fn key<'a>(&self, event: &EventRef<'a>) -> Key<'a> {
+        Key { topic_id: self.id, event_id: event.event_id(), source: self.scope.key(event.source()) }
+    }
+
+    fn count_repeat(&mut self, partition: &mut PartitionState, receipt: Receipt) -> Receipt {
+        let conflicts = u64::from(receipt.outcome == Outcome::Conflict);
+        self.duplicates += 1;
+        self.conflicts += conflicts;
+        partition.duplicates += 1;
+        partition.conflicts += conflicts;
+        receipt
+    }
+}
+
+/// How many of the newest rows are fetched together, to be compared.
+const TOGETHER: usize = 64;
+
+/// One append: its statements and what it has to know, inside one transaction.
+pub(crate) struct AppendTx<'c, 'k, 'e> {
+    catalog: &'k mut Catalog,
+    /// Where the entries of what is stored go.
+    added: &'k mut Memtable,
+    /// What was stored so far, from the first offset on that was free.
+    stored: Vec<NewEvent<'e>>,
+    first_offset: u64,
+    index: &'k Index,
+    recent_events: &'k RecentEvents,
+    now: Timestamp,
+    transaction: &'c Transaction<'c>,
+    chunks: Chunks<'c>,
+    stored_identities: StoredIdentities<'c>,
+    inserts: Inserts<'c, 'e>,
+}
+
+impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
+    pub(crate) fn new(
+        transaction: &'c Transaction<'c>,
+        catalog: &'k mut Catalog,
+        index: &'k Index,
+        recent_events: &'k RecentEvents,
+        added: &'k mut Memtable,
+        now: Timestamp,
+    ) -> rusqlite::Result<Self> {
+        added.clear();
+        let first_offset = catalog.partition.last_offset + 1;
+        Ok(Self {
+            catalog,
+            added,
+            stored: Vec::new(),
+            first_offset,
+            index,
+            recent_events,
+            now,
+            transaction,
+            chunks: Chunks::new(transaction)?,
+            stored_identities: StoredIdentities::new(transaction)?,
+            inserts: Inserts::new(transaction)?,
+        })
+    }
+
+    /// The receipts of `events`, whose topics there is room for, and what was stored of them, in the order of
+    /// its offsets.
+    pub(crate) fn append(
+        mut self,
+        events: &[EventRef<'e>],
+        ByTopic { topics: parts, order, .. }: ByTopic<'e>,
+    ) -> Result<(Vec<Receipt>, Vec<NewEvent<'e>>), TransactionError> {
+        self.stored.reserve(events.len());
+        let mut topics = Vec::with_capacity(parts.len());
+        let mut keys = Vec::with_capacity(events.len());
+        let mut sought = Vec::with_capacity(events.len());
+        for Part { name, scope, count } in parts {
+            let topic = self.catalog.topic(self.transaction, name, scope)?;
+            for &index in &order[keys.len()..keys.len() + count] {
+                let event = &events[index];
+                let key = topic.key(event);
+                sought.push(match event.ahead(self.index.number()) {
+                    Some(ahead) => Sought::from(ahead),
+                    None => self.index.fingerprint(key).into(),
+                });
+                keys.push(key);
+            }
+            topics.push((name, topic, count));
+        }
+        let hits = self.index.probe(&sought);
+        let mut hits = hits.as_slice();
+
+        let mut receipts = vec![None; events.len()];
+        let mut position = 0;
+        let mut fetched = 0;
+        for (name, mut topic, count) in topics {
+            let before = self.catalog.partition.last_offset;
+            for position in position..position + count {
+                let of_event = hits.iter().take_while(|hit| hit.position == position).count();
+                if of_event > fetched {
+                    fetched = hits.len().min(TOGETHER);
+                    self.recent_events.prefetch(hits[..fetched].iter().filter_map(|hit| hit.place.row()));
+                }
+                fetched = fetched.saturating_sub(of_event);
+                let (of_event, after) = hits.split_at(of_event);
+                hits = after;
+                let (key, event) = (keys[position], &events[order[position]]);
+                let fingerprint = sought[position].fingerprint;
+                let receipt = match self.repeat(key, fingerprint, of_event, event.payload())? {
+                    Some(receipt) => topic.count_repeat(&mut self.catalog.partition, receipt),
+                    None => self.store(&mut topic, key, fingerprint, event)?,
+                };
+                receipts[order[position]] = Some(receipt);
+            }
+            if self.catalog.partition.last_offset > before {
+                topic.extend(self.transaction, before + 1, self.catalog.partition.last_offset)?;
+            }
+            topic.update(self.transaction, name)?;
+            match self.catalog.topics.get_mut(name) {
+                Some(catalog) => *catalog = topic,
+                None => drop(self.catalog.topics.insert(name.into(), topic)),
+            }
+            position += count;
+        }
+        self.inserts.flush()?;
+        self.catalog.partition.last_processed_at = self.now.as_micros();
+        self.catalog.partition.write(self.transaction)?;
+        let receipts = receipts.into_iter().map(|receipt| receipt.expect("every event is in one topic"));
+        Ok((receipts.collect(), self.stored))
+    }
+
+    fn store(
+        &mut self,
+        topic: &mut TopicRow,
+        key: Key<'e>,
+        fingerprint: u64,
+        event: &EventRef<'e>,
+    ) -> rusqlite::Result<Receipt> {
+        topic.last_seq += 1;
+        self.catalog.partition.last_offset += 1;
+        self.catalog.partition.stored += 1;
+        let (offset, seq) = (self.catalog.partition.last_offset, topic.last_seq);
+        self.inserts.push(EventRow {
+            offset,
+            topic_id: topic.id,
+            seq,
+            event_id: event.event_id(),
+            timestamp: event.timestamp(),
+            source: event.source(),
+            payload: event.payload(),
+            sequence: event.sequence(),
+            content_type: event.content_type(),
+            attributes: event.attributes(),
+            processed_at: self.now.as_micros(),
+        })?;
+        self.added.insert(Entry { fingerprint, offset });
+        self.stored.push(NewEvent { key, payload: event.payload(), seq });
+        Ok(Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: self.now })
+    }
+
+    /// The receipt of an event whose identity is stored already.
+    fn repeat(
+        &mut self,
+        key: Key<'_>,
+        fingerprint: u64,
+        hits: &[Hit],
+        payload: &str,
+    ) -> rusqlite::Result<Option<Receipt>> {
+        let receipt = |same: bool, seq, processed_at| Receipt {
+            outcome: if same { Outcome::Duplicate } else { Outcome::Conflict },
+            seq,
+            processed_at,
+        };
+        for offset in self.added.offsets(fingerprint) {
+            let at = usize::try_from(offset - self.first_offset).expect("it is one of the batch at hand");
+            let first = self.stored[at];
+            if first.key == key {
+                return Ok(Some(receipt(first.payload == payload, Some(first.seq), self.now)));
+            }
+        }
+        let tell = |stored: StoredIdentity<'_>| match stored {
+            StoredIdentity::Event(first) => {
+                let processed_at = Timestamp::from_micros(first.processed_at);
+                receipt(first.payload == payload, Some(first.seq), processed_at)
+            }
+            StoredIdentity::Stub(first) => {
+                // An identity that was imported alone has no digest, and any payload repeats it.
+                let same = first.digest.is_none_or(|kept| kept == digest(payload));
+                receipt(same, first.seq, Timestamp::from_micros(first.processed_at))
+            }
+        };
+        for hit in hits {
+            for offset in self.chunks.offsets(self.index, hit.place, fingerprint)? {
+                if let Some(recent_events) = self.recent_events.get(offset) {
+                    if recent_events.is(key) {
+                        let processed_at = Timestamp::from_micros(recent_events.processed_at);
+                        return Ok(Some(receipt(
+                            recent_events.has_payload(payload),
+                            Some(recent_events.seq),
+                            processed_at,
+                        )));
+                    }
+                    continue;
+                }
+                if let Some(receipt) = self.stored_identities.find(key, offset, tell)? {
+                    return Ok(Some(receipt));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
