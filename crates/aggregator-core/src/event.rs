@@ -1,21 +1,19 @@
 //! What is published: types that cannot hold anything invalid.
 
-mod ahead;
 mod batch;
 mod fields;
+mod hint;
 mod payload;
-mod record;
+mod stored_row;
 mod topic;
 
-pub(crate) use ahead::Ahead;
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
+pub use hint::{Hint, HintOwner};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, LoneSurrogates, digest};
-pub use record::{CheckedRecord, Details, Kept, KeptEvent, Record};
+pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
 pub(crate) use topic::last_before;
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
-
-use std::num::NonZeroU64;
 
 use crate::InvalidField;
 
@@ -110,7 +108,7 @@ impl Event {
             content_type: None,
             attributes: None,
             scope: self.scope,
-            ahead: None,
+            hint: None,
         }
     }
 }
@@ -127,13 +125,13 @@ pub struct EventRef<'a> {
     content_type: Option<&'a str>,
     attributes: Option<&'a str>,
     scope: Scope,
-    ahead: Option<Ahead>,
+    hint: Option<Hint>,
 }
 
 impl<'a> EventRef<'a> {
-    /// What the open store of this number noted about it.
-    pub(crate) fn ahead(&self, by: NonZeroU64) -> Option<Ahead> {
-        self.ahead.filter(|ahead| ahead.by == by)
+    /// What a store noted about it: see [`Batch::set_hints`].
+    pub fn hint(&self) -> Option<Hint> {
+        self.hint
     }
 
     /// The topic's name, as [`Topic`] allows it.

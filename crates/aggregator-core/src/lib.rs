@@ -42,13 +42,14 @@ pub use cursor::Cursor;
 pub use deadline::Deadline;
 pub use error::{Fault, InvalidField, StoreError, WrongCursor};
 pub use event::{
-    Batch, BatchBuilder, CheckedRecord, Event, EventId, EventRef, Identity, Kept, KeptEvent, LoneSurrogates,
-    Partition, Partitions, Record, Scope, Source, Topic, TopicSelector,
+    Batch, BatchBuilder, CheckedRow, Event, EventId, EventRef, Identity, Kept, KeptEvent, LoneSurrogates,
+    Partition, Partitions, Scope, Source, StoredRow, Topic, TopicSelector,
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
     Ancestor, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability, Import,
-    Imported, MemoryStore, Outcome, Receipt, RowLimit, Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo,
-    StoreStats, Times, TopicInfo, VerifyReport,
+    Imported, Maintain, MemoryStore, Outcome, Receipt, Record, RecordOutcome, RecordWrite, Records, RowLimit,
+    Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer,
+    VerifyReport, Watch,
 };
 pub use time::{Clock, Timestamp, system_clock};

@@ -7,8 +7,11 @@ pub mod conformance;
 #[cfg(feature = "test-util")]
 pub mod faulty;
 mod info;
+mod maintain;
 mod memory;
 mod page;
+mod pointers;
+mod records;
 mod sqlite;
 pub mod transfer;
 
@@ -16,17 +19,22 @@ use std::path::Path;
 
 use ulid::Ulid;
 
-pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier};
+pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch};
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
+pub use maintain::Maintain;
 pub use memory::MemoryStore;
+pub use records::{
+    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
+    Record, RecordOutcome, RecordWrite, Records, StaleRecord,
+};
 #[cfg(feature = "test-util")]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 pub use sqlite::{IndexOptions, OnWarning, SqliteOptions, SqliteStore};
-pub use transfer::{Import, Imported, RowLimit, Rows, Times};
+pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
 use crate::event::last_before;
 use crate::{
-    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Timestamp,
+    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow, Timestamp,
     Topic, TopicSelector,
 };
 
@@ -120,18 +128,6 @@ pub trait DedupStore: Send + Sync {
     /// Whatever the backend meets.
     fn stats(&self) -> Result<StoreStats, StoreError>;
 
-    /// Calls `callback` after commits that stored something, with the partition and its last offset, until the
-    /// listener is dropped.
-    ///
-    /// * The offsets of a partition only rise. Where commits race, a call with the newest offset stands for all.
-    /// * Whoever listens first and reads then misses nothing: what the read does not find is announced.
-    /// * The callback may use the store, listen and drop listeners, for the store holds no lock meanwhile. It must
-    ///   not block: an append waits for it, though not always the one it is told of, and no other append does.
-    /// * A commit that comes after the listener was dropped is not told to it. A call that has begun on another
-    ///   thread may still be running.
-    /// * One that panics is called for the next commit again. Neither the append nor other listeners notice.
-    fn on_commit(&self, callback: CommitCallback) -> CommitListener;
-
     /// Whether the store can still keep what it promises, as far as a moment's look tells: cheap enough for every second,
     /// beside appends, for nobody else would notice while nothing is appended. The default has nothing to look at.
     ///
@@ -142,58 +138,24 @@ pub trait DedupStore: Send + Sync {
         Ok(())
     }
 
-    /// Removes the payloads of `topic`'s events up to and including `through_seq`, keeps their
-    /// identities (as stubs, so that repeats and conflicts are still told), and says how many events
-    /// went. A prefix goes, never a middle.
-    ///
-    /// # Errors
-    /// Whatever the backend meets; what was removed until then stays removed.
-    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError>;
-
-    /// Reads everything and checks it against itself: dense seqs, counters, index. Takes time.
-    ///
-    /// # Errors
-    /// Whatever keeps it from reading; what it finds wrong is in the report.
-    fn verify(&self) -> Result<VerifyReport, StoreError>;
-
-    /// Writes a consistent copy to `path`, which must not exist, while appends go on.
-    ///
-    /// The copy is a store of its own, with a name of its own: if it takes the original's place, cursors
-    /// up to where it was made stay good, and those beyond are refused and not taken for others.
-    ///
-    /// # Errors
-    /// [`StoreError::Unsupported`] where there is nothing to copy; otherwise whatever the backend meets.
-    fn backup(&self, path: &Path) -> Result<(), StoreError>;
-
-    /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
-    /// stubs, and identities that were imported alone. Nothing is left out, and only the end has none.
-    ///
-    /// # Errors
-    /// [`StoreError::Unsupported`] where it cannot be exported; [`StoreError::Corrupt`] where a row is
-    /// damaged or missing; otherwise whatever the backend meets.
-    fn rows(
-        &self,
-        _partition: Partition,
-        _after: u64,
-        _limit: RowLimit,
-    ) -> Result<Vec<(u64, Record)>, StoreError> {
-        Err(StoreError::Unsupported { kind: self.info().kind, operation: "be exported" })
+    /// Purging, checking and copying, where the store can.
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        None
     }
 
-    /// Stores rows of another store with their seqs and times, in one commit, as durable as an append. A
-    /// row that is there already is skipped, so an import that was cut off, or whose reply was lost, is
-    /// repeated. What is taken and what is refused is decided by [`transfer::judge`] and, for the
-    /// totals that come with or behind the rows, by [`transfer::judge_topic`].
-    ///
-    /// Every topic must belong to `partition`. Rows with a seq move the partition's time, which never goes
-    /// back; identities alone do not, and are not counted as stored.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] if anything of it is refused: nothing of it was stored then. The fault's
-    /// index is that of the row; totals count on behind the rows. [`StoreError::Unsupported`] where nothing
-    /// can be imported; otherwise whatever the backend meets.
-    fn import(&self, _partition: Partition, _import: Import<'_>) -> Result<Imported, StoreError> {
-        Err(StoreError::Unsupported { kind: self.info().kind, operation: "import rows" })
+    /// Moving everything it stores to another store and back, where the store can.
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        None
+    }
+
+    /// Small named values with versions, where the store has them.
+    fn records(&self) -> Option<&dyn Records> {
+        None
+    }
+
+    /// Hearing of commits, where the store tells of them.
+    fn watch(&self) -> Option<&dyn Watch> {
+        None
     }
 
     /// The store's partitions.
@@ -214,25 +176,19 @@ pub trait DedupStoreExt: DedupStore {
         if self.info().commits_across {
             return self.append_across(AttemptId::new(), events);
         }
+        let mut indices: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.partitions().count())];
+        for (index, event) in events.iter().enumerate() {
+            indices[usize::from(self.partitions().of(event.topic()).0)].push(index);
+        }
         let mut receipts = vec![None; events.len()];
-        for partition in self.partitions().iter() {
-            let indices: Vec<usize> =
-                (0..events.len()).filter(|&i| self.partitions().of(events[i].topic()) == partition).collect();
+        for (partition, indices) in self.partitions().iter().zip(indices) {
             if indices.is_empty() {
                 continue;
             }
             let part: Vec<_> = indices.iter().map(|&index| events[index]).collect();
-            let appended = self.append(partition, AttemptId::new(), &part).map_err(|error| match error {
-                StoreError::Invalid(mut faults) => {
-                    for fault in &mut faults {
-                        fault.index = fault.index.map(|index| indices[index]);
-                    }
-                    StoreError::Invalid(faults)
-                }
-                other => other,
-            })?;
-            for (index, receipt) in indices.into_iter().zip(appended) {
-                receipts[index] = Some(receipt);
+            let appended = self.append(partition, AttemptId::new(), &part);
+            for (index, receipt) in indices.iter().zip(appended.map_err(|error| at(&indices, error))?) {
+                receipts[*index] = Some(receipt);
             }
         }
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
@@ -252,6 +208,64 @@ pub trait DedupStoreExt: DedupStore {
         Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
     }
 
+    /// [`Maintain::purge`], where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("purge"))?.purge(topic, through_seq)
+    }
+
+    /// [`Maintain::verify`], where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("be verified"))?.verify()
+    }
+
+    /// [`Maintain::backup`], where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path)
+    }
+
+    /// [`Transfer::rows`], where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
+        self.transfer().ok_or_else(|| self.unsupported("be exported"))?.rows(partition, after, limit)
+    }
+
+    /// [`Transfer::import`], where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        self.transfer().ok_or_else(|| self.unsupported("import rows"))?.import(partition, import)
+    }
+
+    /// [`Watch::on_commit`], where the store can.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] without [`DedupStore::watch`].
+    fn on_commit(&self, callback: CommitCallback) -> Result<CommitListener, StoreError> {
+        Ok(self.watch().ok_or_else(|| self.unsupported("tell of commits"))?.on_commit(callback))
+    }
+
+    /// The error of a capability that the store lacks.
+    fn unsupported(&self, operation: &'static str) -> StoreError {
+        StoreError::Unsupported { kind: self.info().kind, operation }
+    }
+
     /// Appends one event.
     ///
     /// # Errors
@@ -262,6 +276,16 @@ pub trait DedupStoreExt: DedupStore {
 }
 
 impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
+
+/// The error of a part of a batch, with the indices that its events have in the batch.
+fn at(indices: &[usize], mut error: StoreError) -> StoreError {
+    if let StoreError::Invalid(faults) = &mut error {
+        for fault in faults {
+            fault.index = fault.index.map(|index| indices[index]);
+        }
+    }
+    error
+}
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,10 +48,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
-use aggregator_core::store::{Import, Imported, RowLimit, StoreInfo, StoreStats, TopicInfo, VerifyReport};
+use aggregator_core::store::{
+    Import, Imported, Maintain, RowLimit, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport, Watch,
+};
 use aggregator_core::{
     AttemptId, CommitCallback, CommitListener, DedupStore, Durability, EventRef, Identity, Page, Partition,
-    Query, Receipt, Record, Seen, StoreError, Topic,
+    Query, Receipt, Seen, StoreError, StoredRow, Topic,
 };
 use tokio::runtime::Runtime;
 
@@ -254,10 +256,20 @@ impl DedupStore for PostgresStore {
         }))
     }
 
-    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
-        self.announcer.listen(callback)
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
     }
 
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+}
+
+impl Maintain for PostgresStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         self.check_writable("purge")?;
         let partition = self.info.partitions.of(topic.as_str()).0;
@@ -280,12 +292,19 @@ impl DedupStore for PostgresStore {
         }))
     }
 
+    /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.
+    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
+    }
+}
+
+impl Transfer for PostgresStore {
     fn rows(
         &self,
         partition: Partition,
         after: u64,
         limit: RowLimit,
-    ) -> Result<Vec<(u64, Record)>, StoreError> {
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
         self.block_on(retry::reading(&self.readers, &self.options, "reading rows", async |session| {
             rows::rows(session, partition, after, limit).await
@@ -304,9 +323,10 @@ impl DedupStore for PostgresStore {
         self.announcer.committed(partition, last_offset);
         Ok(imported)
     }
+}
 
-    /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.
-    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
-        Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
+impl Watch for PostgresStore {
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.announcer.listen(callback)
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that a partition keeps, row by row: what another store is made of.
 
 use aggregator_core::store::RowLimit;
-use aggregator_core::{Kept, KeptEvent, Partition, Record, Scope, Timestamp};
+use aggregator_core::{Kept, KeptEvent, Partition, Scope, StoredRow, Timestamp};
 use tokio_postgres::Row;
 
 use crate::details::{details, digest_of, sequence};
@@ -16,7 +16,7 @@ pub(crate) async fn rows(
     partition: Partition,
     after: u64,
     limit: RowLimit,
-) -> Result<Vec<(u64, Record)>> {
+) -> Result<Vec<(u64, StoredRow)>> {
     let statements = session.statements.read();
     let number = i32::from(partition.0);
     let until = after.saturating_add(limit.rows.max(1) as u64);
@@ -49,7 +49,7 @@ pub(crate) async fn rows(
     Ok(taken)
 }
 
-fn record(row: &Row, offset: u64) -> Result<Record> {
+fn record(row: &Row, offset: u64) -> Result<StoredRow> {
     let (Some(topic), Some(scope_is)) = (get::<Option<String>>(row, 1)?, get::<Option<i32>>(row, 2)?) else {
         return Err(Failure::corrupt(format!("the event at offset {offset} has no topic")));
     };
@@ -75,7 +75,7 @@ fn record(row: &Row, offset: u64) -> Result<Record> {
         }
     };
     let has_source = payload.is_some() || scope == Scope::Source;
-    Ok(Record {
+    Ok(StoredRow {
         topic,
         scope: Some(scope),
         event_id: get(row, 3)?,

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::{
-    Ahead, DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, LoneSurrogates, Scope, fields,
+    DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Hint, LoneSurrogates, Scope, fields,
     payload, topic,
 };
 use crate::{InvalidField, Timestamp, time};
@@ -20,7 +20,7 @@ pub struct Batch {
     rewritten: String,
     items: Vec<Item>,
     /// What a store noted about each of the items, or nothing at all.
-    ahead: Vec<Option<Ahead>>,
+    hints: Vec<Option<Hint>>,
 }
 
 impl Batch {
@@ -39,7 +39,7 @@ impl Batch {
         self.body.len()
             + self.rewritten.capacity()
             + self.items.capacity() * size_of::<Item>()
-            + self.ahead.capacity() * size_of::<Option<Ahead>>()
+            + self.hints.capacity() * size_of::<Option<Hint>>()
     }
 
     /// The event at `index`.
@@ -58,14 +58,15 @@ impl Batch {
             content_type: None,
             attributes: None,
             scope: item.scope,
-            ahead: self.ahead.get(index).copied().flatten(),
+            hint: self.hints.get(index).copied().flatten(),
         }
     }
 
-    /// Notes what a store found out about each of the events.
-    pub(crate) fn note(&mut self, ahead: Vec<Option<Ahead>>) {
-        debug_assert_eq!(ahead.len(), self.items.len(), "there is a note for each event");
-        self.ahead = ahead;
+    /// Notes what a store found out about each of the events, in their order. Events without a hint have none from now
+    /// on; surplus hints are dropped.
+    pub fn set_hints(&mut self, mut hints: Vec<Option<Hint>>) {
+        hints.truncate(self.items.len());
+        self.hints = hints;
     }
 
     /// The topic of the event at `index`.
@@ -160,7 +161,7 @@ impl BatchBuilder {
             InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
         })?;
         Ok(Self {
-            batch: Batch { body, rewritten: String::new(), items: Vec::new(), ahead: Vec::new() },
+            batch: Batch { body, rewritten: String::new(), items: Vec::new(), hints: Vec::new() },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
             lone_surrogates: LoneSurrogates::default(),
             received_at,

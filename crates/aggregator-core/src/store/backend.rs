@@ -8,5 +8,6 @@
 
 pub use super::memory::too_many_topics;
 pub use super::page::{Ends, Entry, Merged, Scan, Scanner, check_positions, merge, merge_entries};
+pub use super::records::{check_key, check_list, check_writes};
 pub use super::{CommitNotifier, DEFAULT_MAX_TOPICS, check_partition};
 pub use crate::cursor::Position;

@@ -12,7 +12,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::Partition;
 
-/// See [`DedupStore::on_commit`](super::DedupStore::on_commit).
+/// Hearing of commits. See [`DedupStore::watch`](super::DedupStore::watch).
+pub trait Watch: Send + Sync {
+    /// Calls `callback` after commits that stored something, with the partition and its last offset, until the
+    /// listener is dropped.
+    ///
+    /// * The offsets of a partition only rise. Where commits race, a call with the newest offset stands for all.
+    /// * Whoever listens first and reads then misses nothing: what the read does not find is announced.
+    /// * The callback may use the store, listen and drop listeners, for the store holds no lock meanwhile. It must
+    ///   not block: an append waits for it, though not always the one it is told of, and no other append does.
+    /// * A commit that comes after the listener was dropped is not told to it. A call that has begun on another
+    ///   thread may still be running.
+    /// * One that panics is called for the next commit again. Neither the append nor other listeners notice.
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener;
+}
+
+/// See [`Watch::on_commit`].
 pub type CommitCallback = Box<dyn Fn(Partition, u64) + Send + Sync>;
 
 /// A callback that is told of commits until this is dropped. A call that another thread has begun by then may still

@@ -1,16 +1,13 @@
 //! A store that fails when it is told to, around one that works.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Receipt, RowLimit, Seen,
-    StoreInfo, StoreStats, TopicInfo, VerifyReport,
+    AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
+    Watch,
 };
-use crate::{
-    Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, Record, StoreError, Topic,
-};
+use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, Topic};
 
 /// What a [`FaultyStore`] does instead of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,36 +186,23 @@ impl DedupStore for FaultyStore {
         self.inner.stats()
     }
 
-    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
-        self.inner.on_commit(callback)
-    }
-
     fn check_health(&self) -> Result<(), StoreError> {
         self.inner.check_health()
     }
 
-    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
-        self.inner.purge(topic, through_seq)
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        self.inner.maintain()
     }
 
-    fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.inner.verify()
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        self.inner.transfer()
     }
 
-    fn rows(
-        &self,
-        partition: Partition,
-        after: u64,
-        limit: RowLimit,
-    ) -> Result<Vec<(u64, Record)>, StoreError> {
-        self.inner.rows(partition, after, limit)
+    fn records(&self) -> Option<&dyn Records> {
+        self.inner.records()
     }
 
-    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
-        self.inner.import(partition, import)
-    }
-
-    fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.inner.backup(path)
+    fn watch(&self) -> Option<&dyn Watch> {
+        self.inner.watch()
     }
 }

@@ -14,12 +14,13 @@ use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo,
-    VerifyReport, check_partition,
+    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo,
+    Transfer, VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
-    Deadline, EventRef, Identity, InvalidField, Partition, Partitions, Record, StoreError, Timestamp, Topic,
+    Deadline, EventRef, Identity, InvalidField, Partition, Partitions, StoreError, StoredRow, Timestamp,
+    Topic,
 };
 
 /// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
@@ -222,10 +223,20 @@ impl DedupStore for MemoryStore {
         Ok(stats)
     }
 
-    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
-        self.commits.listen(callback)
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
     }
 
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+}
+
+impl Maintain for MemoryStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         let mut guard = self.state()?;
         let State { partitions, topics } = &mut *guard;
@@ -262,12 +273,18 @@ impl DedupStore for MemoryStore {
         Ok(report)
     }
 
+    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported { kind: self.info.kind, operation: "be backed up" })
+    }
+}
+
+impl Transfer for MemoryStore {
     fn rows(
         &self,
         partition: Partition,
         after: u64,
         limit: RowLimit,
-    ) -> Result<Vec<(u64, Record)>, StoreError> {
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
         Ok(self.state()?.rows(partition, after, limit))
     }
@@ -285,8 +302,10 @@ impl DedupStore for MemoryStore {
         }
         Ok(imported)
     }
+}
 
-    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
-        Err(StoreError::Unsupported { kind: self.info.kind, operation: "be backed up" })
+impl Watch for MemoryStore {
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.commits.listen(callback)
     }
 }

@@ -37,12 +37,12 @@ use self::index::{Compaction, Index};
 use self::write::{Writer, lookup_hint};
 use super::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, VerifyReport,
-    check_partition,
+    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
+    VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
-    Batch, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, Record, StoreError, Topic,
+    Batch, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow, Topic,
 };
 
 /// How to open a [`SqliteStore`]. The defaults are good.
@@ -320,7 +320,7 @@ impl DedupStore for SqliteStore {
 
     fn prepare(&self, batch: &mut Batch) {
         if batch.len() >= lookup_hint::FROM {
-            batch.note(lookup_hint::look(&self.index, &self.names, batch));
+            batch.set_hints(lookup_hint::hints(&self.index, &self.names, batch));
         }
     }
 
@@ -340,10 +340,25 @@ impl DedupStore for SqliteStore {
         read::stats(&*self.reader("counting")?, self.path())
     }
 
-    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
-        self.commits.listen(callback)
+    fn check_health(&self) -> Result<(), StoreError> {
+        self.files.check()?;
+        self.room.check()
     }
 
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
+    }
+
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+}
+
+impl Maintain for SqliteStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         let mut purged = 0;
         loop {
@@ -360,12 +375,19 @@ impl DedupStore for SqliteStore {
         read::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
     }
 
+    fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.mark();
+        file::backup(&self.connector, self.path(), path)
+    }
+}
+
+impl Transfer for SqliteStore {
     fn rows(
         &self,
         partition: Partition,
         after: u64,
         limit: RowLimit,
-    ) -> Result<Vec<(u64, Record)>, StoreError> {
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
         read::rows(&mut *self.reader("reading rows")?, after, limit)
     }
@@ -380,14 +402,10 @@ impl DedupStore for SqliteStore {
         }
         Ok(imported)
     }
+}
 
-    fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.mark();
-        file::backup(&self.connector, self.path(), path)
-    }
-
-    fn check_health(&self) -> Result<(), StoreError> {
-        self.files.check()?;
-        self.room.check()
+impl Watch for SqliteStore {
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.commits.listen(callback)
     }
 }

@@ -1,13 +1,44 @@
 //! Moving what is stored from one store to another: what both sides have to agree on.
 //!
 //! [`Rows`] reads a store in the order in which another one can take it. What becomes of a row there is
-//! decided by [`judge`] and [`judge_topic`] alone, so that all backends take and refuse the same.
+//! decided by [`validate_row`] and [`validate_topic`] alone, so that all backends take and refuse the same.
 
 use std::collections::VecDeque;
 
-use crate::event::{CheckedRecord, Kept, Record};
-use crate::store::{DedupStore, TopicInfo};
+use crate::event::{CheckedRow, Kept, StoredRow};
+use crate::store::{DedupStore, DedupStoreExt, TopicInfo};
 use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
+
+/// Giving out everything a store keeps, and taking what another one gave out. See
+/// [`DedupStore::transfer`](super::DedupStore::transfer).
+pub trait Transfer: Send + Sync {
+    /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
+    /// stubs, and identities that were imported alone. Nothing is left out, and only the end has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where it cannot be exported; [`StoreError::Corrupt`] where a row is
+    /// damaged or missing; otherwise whatever the backend meets.
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError>;
+
+    /// Stores rows of another store with their seqs and times, in one commit, as durable as an append. A
+    /// row that is there already is skipped, so an import that was cut off, or whose reply was lost, is
+    /// repeated. What is taken and what is refused is decided by [`validate_row`] and, for the
+    /// totals that come with or behind the rows, by [`validate_topic`].
+    ///
+    /// Every topic must belong to `partition`. Rows with a seq move the partition's time, which never goes
+    /// back; identities alone do not, and are not counted as stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if anything of it is refused: nothing of it was stored then. The fault's
+    /// index is that of the row; totals count on behind the rows. [`StoreError::Unsupported`] where nothing
+    /// can be imported; otherwise whatever the backend meets.
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError>;
+}
 
 /// How much of a partition is read at a time. The row that reaches a bound is the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +59,7 @@ impl Default for RowLimit {
 #[derive(Debug, Clone, Copy)]
 pub struct Import<'a> {
     /// Rows, in the order they are to have.
-    pub rows: &'a [CheckedRecord],
+    pub rows: &'a [CheckedRow],
     /// Totals of topics, for when all their rows are there.
     pub topics: &'a [TopicInfo],
     /// What becomes of a row that is older than the partition's newest.
@@ -45,7 +76,7 @@ impl<'a> Import<'a> {
     }
 
     /// Rows alone, whose times are kept.
-    pub fn rows(rows: &'a [CheckedRecord]) -> Self {
+    pub fn rows(rows: &'a [CheckedRow]) -> Self {
         Self { rows, topics: &[], times: Times::Keep }
     }
 
@@ -99,7 +130,7 @@ pub struct Found {
     pub seq: Option<u64>,
     /// When it was stored.
     pub processed_at: Timestamp,
-    /// Whether it says the same: see [`Record::is_event`] and [`Record::is_stub`].
+    /// Whether it says the same: see [`StoredRow::is_event`] and [`StoredRow::is_stub`].
     pub same: bool,
 }
 
@@ -117,8 +148,8 @@ pub enum Verdict {
 ///
 /// # Errors
 /// Why it is refused, and the way out.
-pub fn judge(
-    record: &Record,
+pub fn validate_row(
+    record: &StoredRow,
     topic: TopicState,
     newest: Timestamp,
     found: Option<Found>,
@@ -170,7 +201,7 @@ pub fn judge(
 }
 
 /// A row that is there already has to be the same one.
-fn judge_repeat(record: &Record, seq: u64, found: Found, times: Times) -> Result<(), InvalidField> {
+fn judge_repeat(record: &StoredRow, seq: u64, found: Found, times: Times) -> Result<(), InvalidField> {
     let Some(there) = found.seq else {
         return Err(refuse(
             "event_id",
@@ -211,7 +242,7 @@ fn judge_repeat(record: &Record, seq: u64, found: Found, times: Times) -> Result
 ///
 /// # Errors
 /// Why they are refused, and the way out.
-pub fn judge_topic(totals: &TopicInfo, topic: Option<TopicState>) -> Result<(), InvalidField> {
+pub fn validate_topic(totals: &TopicInfo, topic: Option<TopicState>) -> Result<(), InvalidField> {
     let last_seq = topic.map_or(0, |topic| topic.last_seq);
     if let Some(topic) = topic {
         check_scope(totals.topic.as_str(), Some(totals.scope), topic.scope)?;
@@ -244,9 +275,9 @@ fn check_scope(topic: &str, wanted: Option<Scope>, scope: Scope) -> Result<(), I
     Err(InvalidField::new("scope", reason))
 }
 
-fn refuse(field: &'static str, record: &Record, why: &str) -> InvalidField {
+fn refuse(field: &'static str, record: &StoredRow, why: &str) -> InvalidField {
     let seq = record.seq().map_or_else(|| "without seq".to_owned(), |seq| format!("seq {seq}"));
-    let Record { topic, event_id, .. } = record;
+    let StoredRow { topic, event_id, .. } = record;
     InvalidField::new(field, format!("topic {topic}, {seq}, event id {event_id:?}: {why}"))
 }
 
@@ -264,7 +295,7 @@ struct Part {
     given: u64,
     /// The offset of the last row that was read.
     read: u64,
-    rows: VecDeque<(u64, Record)>,
+    rows: VecDeque<(u64, StoredRow)>,
     ended: bool,
 }
 
@@ -305,7 +336,7 @@ impl<'s> Rows<'s> {
     /// # Errors
     /// Whatever the store meets.
     #[expect(clippy::should_implement_trait, reason = "errors would be inside out")]
-    pub fn next(&mut self) -> Result<Option<Record>, StoreError> {
+    pub fn next(&mut self) -> Result<Option<StoredRow>, StoreError> {
         for part in &mut self.parts {
             if part.rows.is_empty() && !part.ended {
                 part.rows = self.store.rows(part.partition, part.read, self.limit)?.into();

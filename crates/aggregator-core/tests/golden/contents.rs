@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::{
-    CheckedRecord, Clock, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Record,
-    Scope, Timestamp, Topic,
+    CheckedRow, Clock, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Scope,
+    StoredRow, Timestamp, Topic,
 };
 
 /// Topics, and up to where they are purged.
@@ -53,7 +53,7 @@ pub(crate) fn events() -> Vec<Event> {
 }
 
 /// Rows that were imported after that: events with what cannot be published, and identities alone.
-pub(crate) fn rows() -> Vec<CheckedRecord> {
+pub(crate) fn rows() -> Vec<CheckedRow> {
     let identities = (0..10).map(|n| row("legacy", &format!("old-{n}"), None, Kept::Identity));
     let by_source = (0..3).map(|n| row("legacy.by-source", &n.to_string(), Some("s"), Kept::Identity));
     let events = (1..=5).map(|seq: u64| {
@@ -106,9 +106,9 @@ fn with_payload(event: Event, payload: &str) -> Event {
     event.with_payload(payload).unwrap()
 }
 
-fn row(topic: &str, event_id: &str, source: Option<&str>, kept: Kept) -> Record {
+fn row(topic: &str, event_id: &str, source: Option<&str>, kept: Kept) -> StoredRow {
     let scope = if topic.ends_with("by-source") { Scope::Source } else { Scope::Topic };
-    Record {
+    StoredRow {
         topic: topic.into(),
         scope: Some(scope),
         event_id: event_id.into(),

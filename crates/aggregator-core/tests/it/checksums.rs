@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    CheckedRecord, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions, Record,
-    RowLimit, SqliteOptions, SqliteStore, StoreError, Timestamp, Topic,
+    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions, RowLimit,
+    SqliteOptions, SqliteStore, StoreError, StoredRow, Timestamp, Topic,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -21,11 +21,11 @@ fn options() -> SqliteOptions {
 }
 
 /// A row of another store.
-fn imported(event_id: &str, kept: Kept) -> CheckedRecord {
+fn imported(event_id: &str, kept: Kept) -> CheckedRow {
     let source = matches!(kept, Kept::Event(_)).then(|| "elsewhere".to_owned());
     let (topic, scope) = ("imported".to_owned(), None);
     let processed_at = Timestamp::from_micros(4_000_000_000_000_000);
-    Record { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
+    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
 }
 
 /// A file with every kind of row in it: an event that has all there is to have at offset 1, an identity alone at 2, events
@@ -124,7 +124,7 @@ impl Damaged {
     }
 }
 
-/// Has `judge` look at every change of every column of these rows; how many there were.
+/// Has `validate_row` look at every change of every column of these rows; how many there were.
 fn each_change(row: &str, table: &str, judge: impl Fn(&Damaged)) -> u32 {
     let directory = TempDir::new().unwrap();
     let path = written(directory.path());

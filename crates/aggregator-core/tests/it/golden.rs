@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use aggregator_core::store::{IndexOptions, Rows};
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Outcome, Partitions, Record, SqliteOptions,
-    SqliteStore, StoreError, StoreStats, TopicInfo,
+    DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Outcome, Partitions, SqliteOptions, SqliteStore,
+    StoreError, StoreStats, StoredRow, TopicInfo,
 };
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ impl Copy {
 }
 
 /// All that a store keeps and counts, but for its size.
-fn contents_of(store: &dyn DedupStore) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
+fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, StoreStats) {
     let mut rows = Rows::of(store);
     let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
     (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
@@ -72,7 +72,7 @@ fn assert_whole(store: &SqliteStore) {
 }
 
 /// An event with the identity of a row.
-fn of(row: &Record) -> Event {
+fn of(row: &StoredRow) -> Event {
     let event = Event::new(row.topic.clone(), row.event_id.clone()).unwrap();
     event.with_source(row.source()).unwrap().with_scope(row.scope.unwrap())
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aggregator_core::store::{HelperStep, IndexOptions, OnHelper, TestHooks};
 use aggregator_core::{
-    CheckedRecord, DedupStore, DedupStoreExt, Event, Import, Kept, Outcome, Partition, Record, SqliteOptions,
-    SqliteStore, Timestamp,
+    CheckedRow, DedupStoreExt, Event, Import, Kept, Outcome, Partition, SqliteOptions,
+    SqliteStore, StoredRow, Timestamp,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -141,8 +141,8 @@ fn appends_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
 
 #[test]
 fn imports_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
-    let identity = |n: &u32| -> CheckedRecord {
-        let record = Record {
+    let identity = |n: &u32| -> CheckedRow {
+        let record = StoredRow {
             topic: "t".into(),
             scope: None,
             event_id: n.to_string(),

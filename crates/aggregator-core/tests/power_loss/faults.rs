@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore,
+    DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore,
     StoreError, Topic,
 };
 use sqlite_power_loss::{Fault, FileKind, Random};

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aggregator_core::{
-    CheckedRecord, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Record, RowLimit,
-    Scope, SqliteOptions, SqliteStore, StoreError, StoreStats, Timestamp, Topic, TopicInfo,
+    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, RowLimit, Scope,
+    SqliteOptions, SqliteStore, StoreError, StoreStats, StoredRow, Timestamp, Topic, TopicInfo,
 };
 use sqlite_power_loss::{Fault, FileKind};
 use tempfile::TempDir;
@@ -32,14 +32,14 @@ fn append(store: &SqliteStore, events: &[Event]) -> Result<(), StoreError> {
     store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).map(drop)
 }
 
-fn row(event_id: &str, kept: Kept) -> CheckedRecord {
+fn row(event_id: &str, kept: Kept) -> CheckedRow {
     let (topic, scope) = ("imported".to_owned(), Some(Scope::Topic));
     let source = matches!(kept, Kept::Event(_)).then(|| "elsewhere".to_owned());
     let processed_at = Timestamp::from_micros(2_000_000_000_000_000);
-    Record { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
+    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
 }
 
-fn rows() -> Vec<CheckedRecord> {
+fn rows() -> Vec<CheckedRow> {
     let kept = |seq: u64| match seq {
         ..=10 => Kept::Stub { seq, digest: [7; 16] },
         _ => Kept::Event(KeptEvent {
@@ -57,7 +57,7 @@ fn rows() -> Vec<CheckedRecord> {
 }
 
 /// Everything that a store can be asked for.
-type Everything = (Vec<(u64, Record)>, Vec<TopicInfo>, StoreStats);
+type Everything = (Vec<(u64, StoredRow)>, Vec<TopicInfo>, StoreStats);
 
 fn everything(store: &SqliteStore) -> Everything {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aggregator_core::{
-    DedupStore, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic,
+    TopicSelector,
 };
 
 use crate::workload::{Row, identity, identity_of};

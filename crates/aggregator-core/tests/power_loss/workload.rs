@@ -2,7 +2,7 @@
 
 use aggregator_core::event::RawEvent;
 use aggregator_core::{
-    Batch, BatchBuilder, CheckedRecord, Event, Identity, Kept, KeptEvent, Record, Timestamp, Topic,
+    Batch, BatchBuilder, CheckedRow, Event, Identity, Kept, KeptEvent, StoredRow, Timestamp, Topic,
 };
 use sqlite_power_loss::Random;
 
@@ -56,7 +56,7 @@ impl Row {
         Self { event: event.with_payload(&format!("{filler:?}")).unwrap(), seq, processed_at }
     }
 
-    pub(crate) fn record(&self) -> CheckedRecord {
+    pub(crate) fn record(&self) -> CheckedRow {
         let event = self.event.view();
         let kept = KeptEvent {
             seq: self.seq,
@@ -66,7 +66,7 @@ impl Row {
             content_type: None,
             attributes: None,
         };
-        let record = Record {
+        let record = StoredRow {
             topic: event.topic().to_owned(),
             scope: Some(event.scope()),
             event_id: event.event_id().to_owned(),

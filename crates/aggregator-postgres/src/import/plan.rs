@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use aggregator_core::store::transfer::{self, Found, TopicState, Verdict};
 use aggregator_core::store::{Import, Imported, TopicInfo};
-use aggregator_core::{CheckedRecord, Fault, InvalidField, Kept, Scope, StoreError, Timestamp};
+use aggregator_core::{CheckedRow, Fault, InvalidField, Kept, Scope, StoreError, Timestamp};
 
 use crate::details::details_of;
 use crate::fault::{Result, signed};
@@ -56,7 +56,7 @@ pub(super) struct Plan<'r> {
     by_name: HashMap<&'r str, usize>,
     /// The first of each identity inside the import: the row, and when it is stored. The topic is that of
     /// `topics`.
-    firsts: HashMap<(usize, &'r str, &'r str), (&'r CheckedRecord, Timestamp)>,
+    firsts: HashMap<(usize, &'r str, &'r str), (&'r CheckedRow, Timestamp)>,
     pub(super) last_offset: u64,
     pub(super) newest: Timestamp,
     /// Rows with a seq among the new ones.
@@ -116,7 +116,7 @@ impl<'r> Plan<'r> {
     fn row(
         &mut self,
         known: &Known,
-        record: &'r CheckedRecord,
+        record: &'r CheckedRow,
         original: Option<Found>,
         import: Import<'r>,
     ) -> std::result::Result<Verdict, InvalidField> {
@@ -124,7 +124,7 @@ impl<'r> Plan<'r> {
         let topic = &mut self.topics[at].row;
         let key = (at, record.event_id.as_str(), topic.state.scope.key(record.source()));
         let found = original.or_else(|| self.firsts.get(&key).map(|first| found(record, first)));
-        let verdict = transfer::judge(record, topic.state, self.newest, found, import.times)?;
+        let verdict = transfer::validate_row(record, topic.state, self.newest, found, import.times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
         self.last_offset += 1;
         if let Some(seq) = record.seq() {
@@ -144,7 +144,7 @@ impl<'r> Plan<'r> {
         let name = totals.topic.as_str();
         let there = self.by_name.get(name).map(|&at| self.topics[at].row.state);
         let there = there.or_else(|| known.topics.get(name).map(|topic| topic.state));
-        transfer::judge_topic(totals, there)?;
+        transfer::validate_topic(totals, there)?;
         let at = self.topic(known, name, totals.scope);
         let topic = &mut self.topics[at].row;
         self.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
@@ -173,7 +173,7 @@ impl<'r> Plan<'r> {
 }
 
 /// What an earlier row of the same import is to a later one.
-fn found(record: &CheckedRecord, &(first, processed_at): &(&CheckedRecord, Timestamp)) -> Found {
+fn found(record: &CheckedRow, &(first, processed_at): &(&CheckedRow, Timestamp)) -> Found {
     let same = match &first.kept {
         Kept::Event(event) => record.is_event(details_of(event, first.source())),
         Kept::Stub { digest, .. } => record.is_stub(Some(*digest)),
@@ -187,7 +187,7 @@ impl<'r> NewRows<'r> {
         self.seqs.len()
     }
 
-    fn push(&mut self, topic: &TopicRow, record: &'r CheckedRecord, processed_at: Timestamp) {
+    fn push(&mut self, topic: &TopicRow, record: &'r CheckedRow, processed_at: Timestamp) {
         let (event, digest) = match &record.kept {
             Kept::Event(event) => (Some(event), None),
             Kept::Stub { digest, .. } => (None, Some(digest.as_slice())),

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
-use aggregator_core::{AttemptId, Clock, DedupStore, Event, Partition, Receipt, StoreError, Timestamp};
+use aggregator_core::{
+    AttemptId, Clock, DedupStore, DedupStoreExt, Event, Partition, Receipt, StoreError, Timestamp,
+};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 

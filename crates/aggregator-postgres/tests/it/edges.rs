@@ -2,7 +2,7 @@
 
 use aggregator_core::Outcome::{Duplicate, Stored};
 use aggregator_core::event::{MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, MAX_TOPIC_BYTES};
-use aggregator_core::{DedupStore, Event, EventId, Identity, Query, Scope, Source, Topic};
+use aggregator_core::{DedupStore, DedupStoreExt, Event, EventId, Identity, Query, Scope, Source, Topic};
 use aggregator_postgres::test_server::TestServer;
 
 use crate::support::{append, assert_complete, events, open, options, stored};

@@ -6,7 +6,7 @@ mod contents;
 
 use aggregator_core::store::Rows;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, Record, StoreStats, TopicInfo,
+    DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, StoreStats, StoredRow, TopicInfo,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -14,7 +14,7 @@ use aggregator_postgres::test_server::TestServer;
 use crate::support::open;
 
 /// All that a store keeps and counts, but for its size. The order between topics is each backend's own.
-fn contents_of(store: &dyn DedupStore) -> (Vec<Record>, Vec<TopicInfo>, StoreStats) {
+fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, StoreStats) {
     let mut rows = Rows::of(store);
     let mut rows: Vec<_> = std::iter::from_fn(|| rows.next().unwrap()).collect();
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));

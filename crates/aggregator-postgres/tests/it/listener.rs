@@ -1,5 +1,6 @@
 //! The connection over which a node hears of other nodes' commits, and what happens without it.
 
+use aggregator_core::DedupStoreExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::support::{append, await_that, events, open, options};
 fn last_heard(store: &PostgresStore) -> impl Fn() -> u64 {
     let last = Arc::new(AtomicU64::new(0));
     let heard = Arc::clone(&last);
-    let listener = store.on_commit(Box::new(move |_, offset| heard.store(offset, Ordering::SeqCst)));
+    let listener = store.on_commit(Box::new(move |_, offset| heard.store(offset, Ordering::SeqCst))).unwrap();
     move || {
         // It is heard of as long as somebody asks.
         let _listener = &listener;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
 use aggregator_core::event::digest;
 use aggregator_core::{
-    AttemptId, CheckedRecord, Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported,
-    Kept, KeptEvent, MemoryStore, Partition, Partitions, Query, Record, RowLimit, Scope, StoreError,
+    AttemptId, CheckedRow, Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported,
+    Kept, KeptEvent, MemoryStore, Partition, Partitions, Query, RowLimit, Scope, StoreError, StoredRow,
     Timestamp, Topic,
 };
 use aggregator_postgres::test_server::TestServer;
@@ -19,8 +19,8 @@ use crate::support::{append, assert_complete, await_that, events, open, options,
 
 const ALL: RowLimit = RowLimit { rows: usize::MAX, payload_bytes: usize::MAX };
 
-fn record(id: u64, kept: Kept) -> Record {
-    Record {
+fn record(id: u64, kept: Kept) -> StoredRow {
+    StoredRow {
         topic: "t".into(),
         scope: None,
         event_id: id.to_string(),
@@ -35,7 +35,7 @@ fn payload(id: u64) -> String {
 }
 
 /// The event with this number, at the seq behind it: ids begin at 0.
-fn event(id: u64) -> CheckedRecord {
+fn event(id: u64) -> CheckedRow {
     let kept = KeptEvent {
         seq: id + 1,
         timestamp: "2026-01-01T00:00:00Z".into(),
@@ -47,15 +47,15 @@ fn event(id: u64) -> CheckedRecord {
     record(id, Kept::Event(kept)).check().unwrap()
 }
 
-fn stub(id: u64) -> CheckedRecord {
+fn stub(id: u64) -> CheckedRow {
     record(id, Kept::Stub { seq: id + 1, digest: digest(&payload(id)) }).check().unwrap()
 }
 
-fn alone(id: u64) -> CheckedRecord {
+fn alone(id: u64) -> CheckedRow {
     record(id, Kept::Identity).check().unwrap()
 }
 
-fn import(store: &PostgresStore, rows: &[CheckedRecord]) -> Result<Imported, StoreError> {
+fn import(store: &PostgresStore, rows: &[CheckedRow]) -> Result<Imported, StoreError> {
     store.import(Partition(0), Import::rows(rows))
 }
 
@@ -206,7 +206,7 @@ fn the_time_of_imported_rows_does_not_forget_attempts() {
     let first = store.append(Partition(0), id, &views).unwrap();
     // From a store whose clock was a century ahead.
     let far = Timestamp::from_micros(first[0].processed_at.as_micros() + 100 * 365 * 86_400 * 1_000_000);
-    let ahead = Record { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
+    let ahead = StoredRow { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
     import(&store, &[ahead.check().unwrap()]).unwrap();
     assert_eq!(append(&store, &events("t", 3..4))[0].processed_at, far, "times do not go back");
     assert_eq!(store.append(Partition(0), id, &views).unwrap(), first);
@@ -224,7 +224,7 @@ fn attempts_after_an_import_from_the_future_are_forgotten_as_others_are() {
     let options = PostgresOptions { clock: Some(clock), ..options() };
     let store = open(&server.url(), &options);
     let far = Timestamp::from_micros(now.load(Ordering::SeqCst) + 100 * 365 * 24 * HOUR);
-    let ahead = Record { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
+    let ahead = StoredRow { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
     import(&store, &[ahead.check().unwrap()]).unwrap();
     // One append in 16 forgets what is old, by its attempt's id.
     let lazy = || std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 != 0).unwrap();

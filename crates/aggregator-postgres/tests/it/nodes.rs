@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aggregator_core::{CommitListener, DedupStore, Event, Partition, Partitions, Timestamp};
+use aggregator_core::{CommitListener, DedupStore, DedupStoreExt, Event, Partition, Partitions, Timestamp};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -29,9 +29,11 @@ impl Heard {
 fn listen(store: &PostgresStore) -> Heard {
     let told = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&told);
-    let listener = store.on_commit(Box::new(move |partition, offset| {
-        heard.lock().unwrap().push((partition, offset));
-    }));
+    let listener = store
+        .on_commit(Box::new(move |partition, offset| {
+            heard.lock().unwrap().push((partition, offset));
+        }))
+        .unwrap();
     Heard { told, _listener: listener }
 }
 
@@ -143,9 +145,11 @@ fn commits_are_told_with_their_partitions() {
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let told = Arc::new(Mutex::new(std::collections::BTreeMap::new()));
     let heard = Arc::clone(&told);
-    let _listener = other.on_commit(Box::new(move |partition, offset| {
-        heard.lock().unwrap().insert(partition, offset);
-    }));
+    let _listener = other
+        .on_commit(Box::new(move |partition, offset| {
+            heard.lock().unwrap().insert(partition, offset);
+        }))
+        .unwrap();
     let mut expected = std::collections::BTreeMap::<_, u64>::new();
     for topic in 0..40 {
         let topic = format!("topic-{topic}");
@@ -163,14 +167,16 @@ fn a_callback_that_is_told_of_another_nodes_commit_may_use_the_store() {
     let read = Arc::new(Mutex::new(Vec::new()));
     let _listener = {
         let (weak, read) = (Arc::downgrade(&other), Arc::clone(&read));
-        other.on_commit(Box::new(move |_, offset| {
-            let Some(store) = weak.upgrade() else { return };
-            let stored = store.stats().unwrap().stored;
-            read.lock().unwrap().push((offset, stored));
-            if offset < 5 {
-                append(&store, &[Event::new("echo", offset.to_string()).unwrap()]);
-            }
-        }))
+        other
+            .on_commit(Box::new(move |_, offset| {
+                let Some(store) = weak.upgrade() else { return };
+                let stored = store.stats().unwrap().stored;
+                read.lock().unwrap().push((offset, stored));
+                if offset < 5 {
+                    append(&store, &[Event::new("echo", offset.to_string()).unwrap()]);
+                }
+            }))
+            .unwrap()
     };
     append(&one, &events("t", 0..1));
     // Its own commits are told to it, too: an echo is followed by another one.

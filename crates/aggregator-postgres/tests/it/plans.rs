@@ -1,7 +1,7 @@
 //! Appends and imports read no more than they have to whatever the statistics say: on tables that were empty when their
 //! statements were planned, and on tables that were small when they were last looked at.
 
-use aggregator_core::{DedupStore, Import, Partition, Topic};
+use aggregator_core::{DedupStoreExt, Import, Partition, Topic};
 use aggregator_postgres::test_server::TestServer;
 
 use crate::support::{alone, append, await_that, events, open, options, stored};

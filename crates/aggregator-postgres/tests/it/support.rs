@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use aggregator_core::store::conformance::Options;
 use aggregator_core::{
-    CheckedRecord, DedupStore, DedupStoreExt, Event, Kept, Order, Outcome, Partitions, Query, Receipt,
-    Record, Timestamp, Topic,
+    CheckedRow, DedupStore, DedupStoreExt, Event, Kept, Order, Outcome, Partitions, Query, Receipt,
+    StoredRow, Timestamp, Topic,
 };
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -54,8 +54,8 @@ pub(crate) fn append(store: &PostgresStore, events: &[Event]) -> Vec<Receipt> {
 }
 
 /// An identity that comes without an event.
-pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRecord {
-    let record = Record {
+pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRow {
+    let record = StoredRow {
         topic: topic.into(),
         scope: None,
         event_id: event_id.into(),

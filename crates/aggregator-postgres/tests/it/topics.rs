@@ -1,6 +1,6 @@
 //! What a node remembers of topics, and how identities are looked up.
 
-use aggregator_core::{DedupStore as _, Outcome, Partitions};
+use aggregator_core::{DedupStoreExt as _, Outcome, Partitions};
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 

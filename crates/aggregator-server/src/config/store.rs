@@ -8,7 +8,7 @@ use std::time::Duration;
 #[cfg(feature = "postgres")]
 use aggregator_core::Partitions;
 use aggregator_core::store::VerifyReport;
-use aggregator_core::{DedupStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
+use aggregator_core::{DedupStore, DedupStoreExt, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 #[cfg(feature = "postgres")]
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 

@@ -3,7 +3,7 @@
 mod identity;
 mod row;
 
-use aggregator_core::event::{CheckedRecord, Kept, Record};
+use aggregator_core::event::{CheckedRow, Kept, StoredRow};
 use aggregator_core::{InvalidField, Scope, Timestamp, Topic, TopicInfo};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -20,7 +20,7 @@ pub(super) const VERSION: u32 = 1;
 #[derive(Debug)]
 pub(super) enum Line {
     Header(Header),
-    Row(Box<CheckedRecord>),
+    Row(Box<CheckedRow>),
     Checkpoint(Checkpoint),
     Totals(TopicInfo),
     End(Counts),
@@ -71,7 +71,7 @@ impl Counts {
         self.events + self.stubs + self.identities
     }
 
-    pub(super) fn count(&mut self, record: &Record) {
+    pub(super) fn count(&mut self, record: &StoredRow) {
         *match record.kept {
             Kept::Event(_) => &mut self.events,
             Kept::Stub { .. } => &mut self.stubs,
@@ -198,8 +198,8 @@ mod tests {
 
     use super::*;
 
-    fn record(kept: Kept) -> Record {
-        Record {
+    fn record(kept: Kept) -> StoredRow {
+        StoredRow {
             topic: "a.b".into(),
             scope: Some(Scope::Source),
             event_id: "ä\"\\😀".into(),
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    fn event(payload: &str) -> Record {
+    fn event(payload: &str) -> StoredRow {
         record(Kept::Event(KeptEvent {
             seq: 7,
             timestamp: "2026-01-01T00:00:00+01:00".into(),
@@ -220,7 +220,7 @@ mod tests {
         }))
     }
 
-    fn written(record: &Record) -> Vec<u8> {
+    fn written(record: &StoredRow) -> Vec<u8> {
         let mut out = Vec::new();
         write_row(&mut out, record).unwrap();
         assert_eq!(out.pop(), Some(b'\n'));

@@ -7,9 +7,10 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use aggregator_core::event::CheckedRecord;
+use aggregator_core::event::CheckedRow;
 use aggregator_core::{
-    DedupStore, Import, Imported, Partition, Partitions, StoreError, Times, Timestamp, TopicInfo,
+    DedupStore, DedupStoreExt, Import, Imported, Partition, Partitions, StoreError, Times, Timestamp,
+    TopicInfo,
 };
 
 use program_support::values::at_least;
@@ -133,7 +134,7 @@ struct Batch {
 
 #[derive(Default)]
 struct Part {
-    rows: Vec<CheckedRecord>,
+    rows: Vec<CheckedRow>,
     topics: Vec<TopicInfo>,
     /// The numbers of their lines: those of the rows, then those of the topics, for they come last.
     lines: Vec<u64>,
@@ -318,7 +319,7 @@ impl Reader {
         TransferError::Line { number: self.number, reason: reason.into() }
     }
 
-    fn push(&mut self, record: CheckedRecord) -> Result<(), Stopped> {
+    fn push(&mut self, record: CheckedRow) -> Result<(), Stopped> {
         let part = &mut self.batch.parts[usize::from(self.partitions.of(&record.topic).0)];
         part.rows.push(record);
         part.lines.push(self.number);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use aggregator_core::{
-    DedupStore, Import, Kept, KeptEvent, MemoryStore, Partition, Record, SqliteStore, Timestamp,
+    DedupStore, DedupStoreExt, Import, Kept, KeptEvent, MemoryStore, Partition, SqliteStore, StoredRow,
+    Timestamp,
 };
 use aggregator_server::Config;
 use serde_json::{Value, json};
@@ -58,8 +59,8 @@ async fn filters_and_orders_are_parameters() {
 }
 
 /// An event as only an import can bring it; the second one has neither a content type nor attributes.
-fn imported(seq: u64, content_type: Option<&str>, attributes: Option<&str>) -> Record {
-    Record {
+fn imported(seq: u64, content_type: Option<&str>, attributes: Option<&str>) -> StoredRow {
+    StoredRow {
         topic: "cloud.eu".into(),
         scope: None,
         event_id: seq.to_string(),

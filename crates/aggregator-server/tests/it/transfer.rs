@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use aggregator_core::{DedupStore as _, Event, Identity, Outcome, SqliteStore, Topic};
+use aggregator_core::{DedupStore, DedupStoreExt as _, Event, Identity, Outcome, SqliteStore, Topic};
 
 use self::lab::{Lab, append, count, event, fail, of_file, run, succeed, told};
 use crate::support::Process;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aggregator_core::{DedupStore as _, SqliteStore, Timestamp};
+use aggregator_core::{DedupStore, DedupStoreExt as _, SqliteStore, Timestamp};
 use publisher_sim::findings::Findings;
 use publisher_sim::plan::Delivery;
 use publisher_sim::workload::Workload;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::store::faulty::FaultyStore;
-use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteStore};
+use aggregator_core::{DedupStore, DedupStoreExt, MemoryStore, Partitions, SqliteStore};
 use aggregator_server::Config;
 use publisher_sim::report::{Report, Verdict};
 use tempfile::TempDir;

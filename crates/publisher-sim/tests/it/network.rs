@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{
-    DedupStore, EventId, Identity, MemoryStore, Partitions, SqliteStore, StoreStats, Topic,
+    DedupStore, DedupStoreExt, EventId, Identity, MemoryStore, Partitions, SqliteStore, StoreStats, Topic,
 };
 use aggregator_server::Config;
 use publisher_sim::report::{Report, Verdict};

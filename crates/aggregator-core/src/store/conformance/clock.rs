@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{Backend, Case, Options, append_one, assert_sound, cases, event, identity, query, read_all};
-use crate::{Query, Timestamp, Topic};
+use crate::{DedupStoreExt, Query, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] =
     cases![the_newest_processed_at_is_told, a_clock_at_either_end_of_time_is_taken_as_it_is];

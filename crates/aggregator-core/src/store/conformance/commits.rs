@@ -12,7 +12,7 @@ use super::{
     read_all,
 };
 use crate::Outcome::Stored;
-use crate::{CommitListener, DedupStore, Order, Partition, Query};
+use crate::{CommitListener, DedupStore, DedupStoreExt, Order, Partition, Query};
 
 pub(super) const CASES: &[Case] = cases![
     commits_are_announced,
@@ -31,7 +31,7 @@ struct Told(Arc<Mutex<Vec<(Partition, u64)>>>);
 impl Told {
     fn listen(&self, store: &dyn DedupStore) -> CommitListener {
         let told = self.clone();
-        store.on_commit(Box::new(move |partition, offset| told.note(partition, offset)))
+        store.on_commit(Box::new(move |partition, offset| told.note(partition, offset))).unwrap()
     }
 
     fn note(&self, partition: Partition, offset: u64) {
@@ -76,11 +76,13 @@ fn racing_commits_are_announced_in_the_order_of_their_offsets(backend: &dyn Back
     let told = Told::default();
     let _listener = {
         let told = told.clone();
-        store.on_commit(Box::new(move |partition, offset| {
-            // Long enough for others to commit meanwhile.
-            thread::sleep(Duration::from_micros(200));
-            told.note(partition, offset);
-        }))
+        store
+            .on_commit(Box::new(move |partition, offset| {
+                // Long enough for others to commit meanwhile.
+                thread::sleep(Duration::from_micros(200));
+                told.note(partition, offset);
+            }))
+            .unwrap()
     };
     thread::scope(|scope| {
         for appender in 0..APPENDERS {
@@ -114,13 +116,15 @@ fn a_callback_that_runs_holds_up_no_other_append(backend: &dyn Backend) {
     let (told, gate) = (Told::default(), Mutex::new(Some(gate)));
     let _listener = {
         let told = told.clone();
-        store.on_commit(Box::new(move |partition, offset| {
-            if let Some(gate) = gate.lock().unwrap().take() {
-                entered.send(()).unwrap();
-                gate.recv_timeout(PATIENCE).unwrap();
-            }
-            told.note(partition, offset);
-        }))
+        store
+            .on_commit(Box::new(move |partition, offset| {
+                if let Some(gate) = gate.lock().unwrap().take() {
+                    entered.send(()).unwrap();
+                    gate.recv_timeout(PATIENCE).unwrap();
+                }
+                told.note(partition, offset);
+            }))
+            .unwrap()
     };
     let first = {
         let store = Arc::clone(&store);
@@ -156,7 +160,7 @@ fn inside_a_callback_the_store_can_be_read_appended_to_and_listened_to(backend: 
             }
         }
     };
-    let listener = store.on_commit(Box::new(callback));
+    let listener = store.on_commit(Box::new(callback)).unwrap();
     listeners.lock().unwrap().push(listener);
     let appended = {
         let (store, (done, appended)) = (Arc::clone(&store), channel());
@@ -236,10 +240,12 @@ fn a_callback_that_panics_harms_nobody(backend: &dyn Backend) {
     let (calls, told) = (Arc::new(AtomicU64::new(0)), Told::default());
     let _panics = {
         let calls = Arc::clone(&calls);
-        store.on_commit(Box::new(move |_, _| {
-            calls.fetch_add(1, Ordering::SeqCst);
-            panic!("as planned");
-        }))
+        store
+            .on_commit(Box::new(move |_, _| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                panic!("as planned");
+            }))
+            .unwrap()
     };
     let _listener = told.listen(&*store);
     for (id, seq) in [("1", 1), ("2", 2)] {

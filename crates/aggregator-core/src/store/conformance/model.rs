@@ -18,7 +18,7 @@ use self::operation::{Draft, Name, Operation, TOPICS};
 use self::reference::Reference;
 use self::walk::Walk;
 use super::{Backend, Case, Options, cases, query, totals};
-use crate::{AttemptId, DedupStore, Event, Partition, Query, Receipt, Timestamp, Topic};
+use crate::{AttemptId, DedupStore, DedupStoreExt, Event, Partition, Query, Receipt, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
 

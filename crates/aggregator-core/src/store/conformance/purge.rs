@@ -5,7 +5,7 @@ use super::{
     with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
-use crate::{Event, Order, Query, StoreError, Topic};
+use crate::{DedupStoreExt, Event, Order, Query, StoreError, Topic};
 
 pub(super) const CASES: &[Case] = cases![
     a_purged_prefix_is_gone_and_the_rest_stays,

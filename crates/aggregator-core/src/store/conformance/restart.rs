@@ -8,7 +8,7 @@ use super::{
     with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
-use crate::{Query, StoreStats, Timestamp, Topic};
+use crate::{DedupStoreExt, Query, StoreStats, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] = cases![
     repeats_are_recognised_after_a_restart,

@@ -11,8 +11,9 @@ use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::digest;
 use crate::store::Rows;
 use crate::{
-    DedupStore, Event, Identity, Import, Imported, Kept, KeptEvent, MemoryStore, Partition, Partitions,
-    Record, RowLimit, Scope, Source, StoreError, StoreStats, StoredEvent, Times, Timestamp, Topic, TopicInfo,
+    DedupStore, DedupStoreExt, Event, Identity, Import, Imported, Kept, KeptEvent, MemoryStore, Partition,
+    Partitions, RowLimit, Scope, Source, StoreError, StoreStats, StoredEvent, StoredRow, Times, Timestamp,
+    Topic, TopicInfo,
 };
 
 pub(super) const CASES: &[Case] = cases![
@@ -52,7 +53,7 @@ fn fill(store: &dyn DedupStore) {
     store.purge(&Topic::new("by-source").unwrap(), 2).unwrap();
     store.purge(&Topic::new("all.gone").unwrap(), u64::MAX).unwrap();
     // What no publisher can say yet, but a store can keep.
-    let cloud_event = Record {
+    let cloud_event = StoredRow {
         kept: Kept::Event(KeptEvent {
             content_type: Some("application/cloudevents+json".into()),
             attributes: Some(r#"{"subject":"s","time":null}"#.into()),
@@ -70,7 +71,7 @@ fn newest(store: &dyn DedupStore) -> Timestamp {
     rows(store).iter().filter(|row| row.seq().is_some()).map(|row| row.processed_at).max().unwrap()
 }
 
-fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (Record, KeptEvent) {
+fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (StoredRow, KeptEvent) {
     let kept = KeptEvent {
         seq,
         timestamp: "2026-01-01T00:00:00+01:00".into(),
@@ -79,7 +80,7 @@ fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (Record, Ke
         content_type: None,
         attributes: None,
     };
-    let record = Record {
+    let record = StoredRow {
         topic: topic.into(),
         scope: None,
         event_id: event_id.into(),
@@ -91,27 +92,27 @@ fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (Record, Ke
 }
 
 /// An event with its id as its payload.
-fn record(topic: &str, event_id: &str, seq: u64) -> Record {
+fn record(topic: &str, event_id: &str, seq: u64) -> StoredRow {
     event_of(topic, event_id, seq, &format!("{event_id:?}")).0
 }
 
-fn stub(topic: &str, event_id: &str, seq: u64) -> Record {
+fn stub(topic: &str, event_id: &str, seq: u64) -> StoredRow {
     let kept = Kept::Stub { seq, digest: digest(&format!("{event_id:?}")) };
-    Record { kept, source: None, ..record(topic, event_id, seq) }
+    StoredRow { kept, source: None, ..record(topic, event_id, seq) }
 }
 
-fn alone(topic: &str, event_id: &str) -> Record {
-    Record { kept: Kept::Identity, source: None, ..record(topic, event_id, 0) }
+fn alone(topic: &str, event_id: &str) -> StoredRow {
+    StoredRow { kept: Kept::Identity, source: None, ..record(topic, event_id, 0) }
 }
 
 /// Everything there is, merged.
-fn rows(store: &dyn DedupStore) -> Vec<Record> {
+fn rows(store: &dyn DedupStore) -> Vec<StoredRow> {
     let mut rows = Rows::of(store);
     std::iter::from_fn(|| rows.next().unwrap()).collect()
 }
 
 /// Topic by topic; between topics there is no order.
-fn by_topic(store: &dyn DedupStore) -> Vec<Record> {
+fn by_topic(store: &dyn DedupStore) -> Vec<StoredRow> {
     let mut rows = rows(store);
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));
     rows
@@ -122,7 +123,7 @@ fn topics(store: &dyn DedupStore) -> Vec<TopicInfo> {
 }
 
 /// Imports into whatever partitions the rows belong to; one commit each.
-fn import_as(store: &dyn DedupStore, rows: &[Record], times: Times) -> Result<Imported, StoreError> {
+fn import_as(store: &dyn DedupStore, rows: &[StoredRow], times: Times) -> Result<Imported, StoreError> {
     let mut imported = Imported::default();
     for partition in store.partitions().iter() {
         let here = rows.iter().filter(|row| store.partitions().of(&row.topic) == partition);
@@ -132,7 +133,7 @@ fn import_as(store: &dyn DedupStore, rows: &[Record], times: Times) -> Result<Im
     Ok(imported)
 }
 
-fn import(store: &dyn DedupStore, rows: &[Record]) -> Result<Imported, StoreError> {
+fn import(store: &dyn DedupStore, rows: &[StoredRow]) -> Result<Imported, StoreError> {
     import_as(store, rows, Times::Keep)
 }
 
@@ -172,7 +173,7 @@ fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
     assert_sound(b);
 }
 
-fn identity_of(row: &Record) -> Identity {
+fn identity_of(row: &StoredRow) -> Identity {
     let source = row.source.clone().map(|source| Source::new(source).unwrap());
     Identity { source, ..identity(&row.topic, &row.event_id) }
 }
@@ -351,9 +352,9 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
         seq: 2,
         ..kept
     };
-    let full = Record { event_id: "c-2".into(), kept: Kept::Event(full), ..plain.clone() };
+    let full = StoredRow { event_id: "c-2".into(), kept: Kept::Event(full), ..plain.clone() };
     import(&*store, &[plain.clone(), full.clone()]).unwrap();
-    let stored = |record: &Record| {
+    let stored = |record: &StoredRow| {
         let Kept::Event(event) = record.kept.clone() else { panic!("it is an event") };
         StoredEvent {
             topic: record.topic.clone(),
@@ -389,7 +390,7 @@ fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
                 attributes: (parts & 4 != 0).then(|| format!(r#"{{"n":{seq}}}"#)),
                 ..kept
             });
-            Record { kept, scope: Some(Scope::Topic), processed_at: Timestamp::from_micros(1), ..row }
+            StoredRow { kept, scope: Some(Scope::Topic), processed_at: Timestamp::from_micros(1), ..row }
         })
         .collect();
     assert_eq!(import(&*store, &sent).unwrap().added, 240);
@@ -401,7 +402,7 @@ fn an_import_is_announced(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let (send, announced) = std::sync::mpsc::channel();
     let _listener =
-        store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap()));
+        store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap())).unwrap();
     let rows = [record("t", "1", 1), record("t", "2", 2)];
     import(&*store, &rows).unwrap();
     import(&*store, &rows).unwrap();

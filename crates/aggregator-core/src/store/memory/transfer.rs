@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::state::{Key, Left, Row, State, TopicState};
-use crate::event::{CheckedRecord, Details, Kept, KeptEvent, Record};
+use crate::event::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
 use crate::query::StoredEvent;
 use crate::store::TopicInfo;
 use crate::store::transfer::{self, Found, Import, Imported, RowLimit, Times, Verdict};
 use crate::{Fault, InvalidField, Partition, Scope, StoreError, Timestamp, Topic};
 
 impl State {
-    pub(super) fn rows(&self, partition: Partition, after: u64, limit: RowLimit) -> Vec<(u64, Record)> {
+    pub(super) fn rows(&self, partition: Partition, after: u64, limit: RowLimit) -> Vec<(u64, StoredRow)> {
         let rows = &self.partitions[usize::from(partition.0)].rows;
         let from = usize::try_from(after).unwrap_or(usize::MAX).min(rows.len());
         let mut taken = Vec::new();
@@ -81,7 +81,7 @@ impl State {
         &mut self,
         partition: Partition,
         name: &Topic,
-        record: &CheckedRecord,
+        record: &CheckedRow,
         times: Times,
     ) -> Result<Verdict, InvalidField> {
         let rows = &mut self.partitions[usize::from(partition.0)];
@@ -91,7 +91,7 @@ impl State {
             (record.topic.clone(), record.event_id.clone(), topic.scope.key(record.source()).to_owned());
         let found = rows.seen.get(&key).map(|&at| rows.rows[at].found(record));
         let newest = rows.last_processed_at.unwrap_or(Timestamp::MIN);
-        let verdict = transfer::judge(record, topic.known(), newest, found, times)?;
+        let verdict = transfer::validate_row(record, topic.known(), newest, found, times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
         let offset = rows.rows.len() as u64 + 1;
         if let Some(seq) = record.seq() {
@@ -108,7 +108,7 @@ impl State {
 
     fn import_topic(&mut self, totals: &TopicInfo) -> Result<(), InvalidField> {
         let known = self.topics.get(&totals.topic).map(TopicState::known);
-        transfer::judge_topic(totals, known)?;
+        transfer::validate_topic(totals, known)?;
         let topic = self.topics.entry(totals.topic.clone()).or_insert_with(|| TopicState::new(totals.scope));
         topic.duplicates = topic.duplicates.max(totals.duplicates);
         topic.conflicts = topic.conflicts.max(totals.conflicts);
@@ -123,7 +123,7 @@ impl TopicState {
 }
 
 impl Row {
-    fn imported(record: &Record, processed_at: Timestamp, partition: Partition, offset: u64) -> Self {
+    fn imported(record: &StoredRow, processed_at: Timestamp, partition: Partition, offset: u64) -> Self {
         let (left, event) = match record.kept.clone() {
             Kept::Event(event) => (Left::Payload, Some(event)),
             Kept::Stub { digest, .. } => (Left::Digest(digest), None),
@@ -154,7 +154,7 @@ impl Row {
         Self { event, left }
     }
 
-    fn record(&self, scope: Scope) -> Record {
+    fn record(&self, scope: Scope) -> StoredRow {
         let event = &self.event;
         let kept = match self.left {
             Left::Payload => Kept::Event(KeptEvent {
@@ -169,7 +169,7 @@ impl Row {
             Left::Nothing => Kept::Identity,
         };
         let source = (self.left == Left::Payload || scope == Scope::Source).then(|| event.source.clone());
-        Record {
+        StoredRow {
             topic: event.topic.clone(),
             scope: Some(scope),
             event_id: event.event_id.clone(),
@@ -184,7 +184,7 @@ impl Row {
         (event.topic.clone(), event.event_id.clone(), scope.key(&event.source).to_owned())
     }
 
-    fn found(&self, record: &Record) -> Found {
+    fn found(&self, record: &StoredRow) -> Found {
         let event = &self.event;
         let same = match self.left {
             Left::Payload => record.is_event(Details {

@@ -42,8 +42,6 @@ pub(crate) mod memtable;
 pub(crate) mod recovery;
 pub(crate) mod run;
 
-use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 pub(crate) use self::check::{check, check_log};
@@ -57,6 +55,7 @@ pub(crate) use self::manifest::{Manifest, reset};
 pub(crate) use self::memtable::{Memtable, Spread};
 pub(crate) use self::recovery::recover;
 use crate::StoreError;
+use crate::event::HintOwner;
 
 pub(crate) const CREATE: &str = "
 -- The dedup index. What there is of it: one row.
@@ -138,8 +137,8 @@ pub(crate) struct Entry {
 
 /// What of the index is in memory. The writer changes it after its commits; readers ask it, too.
 pub(crate) struct Index {
-    /// Tells it from all others that were ever opened in this process.
-    number: NonZeroU64,
+    /// Of the hints that were made with it.
+    owner: HintOwner,
     fingerprints: Fingerprints,
     held: RwLock<Held>,
 }
@@ -196,14 +195,11 @@ impl Place {
 
 impl Index {
     fn new(fingerprints: Fingerprints, held: Held) -> Self {
-        static OPENED: AtomicU64 = AtomicU64::new(1);
-        let number = NonZeroU64::new(OPENED.fetch_add(1, Ordering::Relaxed));
-        let number = number.expect("nobody opens 2^64 stores");
-        Self { number, fingerprints, held: RwLock::new(held) }
+        Self { owner: HintOwner::new(), fingerprints, held: RwLock::new(held) }
     }
 
-    pub(crate) fn number(&self) -> NonZeroU64 {
-        self.number
+    pub(crate) fn owner(&self) -> HintOwner {
+        self.owner
     }
 
     pub(crate) fn fingerprint(&self, key: Key<'_>) -> u64 {

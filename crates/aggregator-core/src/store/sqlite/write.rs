@@ -134,7 +134,7 @@ impl Writer {
     fn try_append(&mut self, events: &[EventRef<'_>]) -> Result<(Vec<Receipt>, u64), TransactionError> {
         let SqliteOptions { clock, max_topics, .. } = &self.options;
         let (clock, max_topics) = (Arc::clone(clock), *max_topics);
-        let by_topic = ByTopic::of(events, self.compaction.index().number());
+        let by_topic = ByTopic::of(events, self.compaction.index().owner());
         let (receipts, stored, now) =
             self.transact(|transaction, catalog, index, recent_events, added| {
                 // Before anything changes: a batch that is refused costs its neighbours nothing.

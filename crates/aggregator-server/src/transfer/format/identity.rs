@@ -1,13 +1,13 @@
 //! The lines of a list of identities.
 
 use aggregator_core::Timestamp;
-use aggregator_core::event::{CheckedRecord, Kept, Record};
+use aggregator_core::event::{CheckedRow, Kept, StoredRow};
 use serde::Deserialize;
 
 use super::{list, scope, time};
 
 /// Reads a line of a list of identities; those without a time get `now`.
-pub(in crate::transfer) fn read_identity(line: &[u8], now: Timestamp) -> Result<CheckedRecord, String> {
+pub(in crate::transfer) fn read_identity(line: &[u8], now: Timestamp) -> Result<CheckedRow, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Id {
@@ -22,7 +22,7 @@ pub(in crate::transfer) fn read_identity(line: &[u8], now: Timestamp) -> Result<
             "is not an identity: {error}. Say topic and event_id, and if need be source, scope, processed_at"
         )
     })?;
-    let record = Record {
+    let record = StoredRow {
         topic: id.topic,
         scope: id.scope.as_deref().map(scope).transpose()?,
         event_id: id.event_id,

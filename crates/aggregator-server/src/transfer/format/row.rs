@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use aggregator_core::Scope;
-use aggregator_core::event::{CheckedRecord, Kept, KeptEvent, Record};
+use aggregator_core::event::{CheckedRow, Kept, KeptEvent, StoredRow};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -45,7 +45,7 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 }
 
 /// Fails where a payload is not JSON: that store is damaged.
-pub(in crate::transfer) fn write_row(out: &mut Vec<u8>, record: &Record) -> Result<(), serde_json::Error> {
+pub(in crate::transfer) fn write_row(out: &mut Vec<u8>, record: &StoredRow) -> Result<(), serde_json::Error> {
     let event = match &record.kept {
         Kept::Event(event) => Some(event),
         Kept::Stub { .. } | Kept::Identity => None,
@@ -78,7 +78,7 @@ fn raw(json: &str) -> Result<&RawValue, serde_json::Error> {
 }
 
 impl Row<'_> {
-    pub(super) fn into_record(self) -> Result<CheckedRecord, String> {
+    pub(super) fn into_record(self) -> Result<CheckedRow, String> {
         let at = self.processed_at.as_deref().ok_or("processed_at: is missing")?;
         let processed_at = time(at)?;
         let kept = match (self.payload, self.digest.as_deref(), self.seq) {
@@ -94,7 +94,7 @@ impl Row<'_> {
             (None, None, None) => Kept::Identity,
             _ => return Err("seq: goes with either a payload or a digest, and they with a seq".into()),
         };
-        let record = Record {
+        let record = StoredRow {
             topic: self.topic.into_owned(),
             scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), scope)?),
             event_id: self.event_id.into_owned(),

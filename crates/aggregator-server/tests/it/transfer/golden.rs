@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aggregator_core::{Kept, MemoryStore, Record, StoreStats, TopicInfo};
+use aggregator_core::{Kept, MemoryStore, StoreStats, StoredRow, TopicInfo};
 use aggregator_server::Config;
 use aggregator_server::config::Command;
 use aggregator_server::transfer::import;
@@ -31,7 +31,7 @@ fn store(path: &Path) -> String {
 
 /// Identities alone come first in an export, wherever they were in its store.
 fn by_kind(
-    (mut rows, topics, stats): (Vec<Record>, Vec<TopicInfo>, StoreStats),
+    (mut rows, topics, stats): (Vec<StoredRow>, Vec<TopicInfo>, StoreStats),
 ) -> impl PartialEq + std::fmt::Debug {
     rows.sort_by_key(|row| row.kept != Kept::Identity);
     (rows, topics, stats)

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use aggregator_core::store::Rows;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Receipt, Record, Scope, SqliteStore, StoreStats, Topic, TopicInfo,
+    DedupStore, DedupStoreExt, Event, Receipt, Scope, SqliteStore, StoreStats, StoredRow, Topic, TopicInfo,
 };
 use tempfile::TempDir;
 
@@ -70,7 +70,7 @@ impl Lab {
 }
 
 /// All that a store keeps and counts.
-pub(super) type Contents = (Vec<Record>, Vec<TopicInfo>, StoreStats);
+pub(super) type Contents = (Vec<StoredRow>, Vec<TopicInfo>, StoreStats);
 
 pub(super) fn event(number: u32) -> Event {
     let (topic, scope) = match number % 3 {

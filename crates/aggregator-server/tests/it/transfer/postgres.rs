@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use aggregator_core::{DedupStore, Event, Outcome, Receipt, SqliteStore};
+use aggregator_core::{DedupStore, DedupStoreExt, Event, Outcome, Receipt, SqliteStore};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 

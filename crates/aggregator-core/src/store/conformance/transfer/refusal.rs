@@ -7,7 +7,8 @@ use super::{
 };
 use crate::Outcome::Stored;
 use crate::{
-    DedupStore, Import, Imported, Kept, Partition, Record, Scope, StoreError, Times, Timestamp, Topic,
+    DedupStore, DedupStoreExt, Import, Imported, Kept, Partition, Scope, StoreError, StoredRow, Times,
+    Timestamp, Topic,
 };
 
 pub(in super::super) const CASES: &[Case] = cases![
@@ -62,8 +63,8 @@ fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     import(&*store, &[record("t", "1", 1), record("t", "2", 2), alone("t", "alone")]).unwrap();
     let before = rows(&*store);
-    let source = Record { scope: Some(Scope::Source), ..record("t", "3", 3) };
-    let other_time = Record { processed_at: Timestamp::from_micros(9_999), ..record("t", "2", 2) };
+    let source = StoredRow { scope: Some(Scope::Source), ..record("t", "3", 3) };
+    let other_time = StoredRow { processed_at: Timestamp::from_micros(9_999), ..record("t", "2", 2) };
     for (bad, field) in [
         (record("t", "4", 4), "seq"),
         (record("t", "0", 0), "seq"),
@@ -72,8 +73,8 @@ fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
         (record("t", "1", 3), "event_id"),
         (record("t", "alone", 3), "event_id"),
         (event_of("t", "2", 2, "\"other\"").0, "payload"),
-        (Record { source: Some("other".into()), ..record("t", "2", 2) }, "payload"),
-        (Record { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..record("t", "2", 2) }, "payload"),
+        (StoredRow { source: Some("other".into()), ..record("t", "2", 2) }, "payload"),
+        (StoredRow { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..record("t", "2", 2) }, "payload"),
         (stub("t", "3", 3), "digest"),
         (source, "scope"),
         (other_time, "processed_at"),
@@ -130,7 +131,7 @@ fn times_are_kept_or_raised(backend: &dyn Backend) {
     assert_eq!(refused(import(&*store, &old)).1, "processed_at");
     // An identity alone may be of any time, and moves none.
     assert_eq!(import(&*store, &[alone("own", "2")]).unwrap().added, 1);
-    let future = Record { processed_at: Timestamp::from_micros(i64::MAX), ..alone("own", "3") };
+    let future = StoredRow { processed_at: Timestamp::from_micros(i64::MAX), ..alone("own", "3") };
     import(&*store, &[future]).unwrap();
     assert!(append_one(&*store, &event("own", "4")).processed_at < Timestamp::from_micros(i64::MAX));
     assert_sound(&*store);
@@ -138,14 +139,14 @@ fn times_are_kept_or_raised(backend: &dyn Backend) {
 
 fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backend) {
     let store = backend.open(Options::default());
-    let at = |seq: u64, micros| Record {
+    let at = |seq: u64, micros| StoredRow {
         processed_at: Timestamp::from_micros(micros),
         ..record("t", &seq.to_string(), seq)
     };
     let origin = [at(1, 10), at(2, 5), at(3, 20)];
     assert_eq!(import_as(&*store, &origin, Times::Raise).unwrap().added, 3);
     let stored = [at(1, 10), at(2, 10), at(3, 20)];
-    let times = |rows: &[Record]| rows.iter().map(|row| row.processed_at.as_micros()).collect::<Vec<_>>();
+    let times = |rows: &[StoredRow]| rows.iter().map(|row| row.processed_at.as_micros()).collect::<Vec<_>>();
     assert_eq!(times(&rows(&*store)), times(&stored));
     // The same import again, and a copy of what it made.
     for again in [&origin, &stored] {

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use crate::event::{Kept, KeptEvent, Record};
+use crate::event::{Kept, KeptEvent, StoredRow};
 use crate::store::RowLimit;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::store_error;
@@ -16,7 +16,7 @@ pub(crate) fn rows(
     connection: &mut Connection,
     after: u64,
     limit: RowLimit,
-) -> std::result::Result<Vec<(u64, Record)>, StoreError> {
+) -> std::result::Result<Vec<(u64, StoredRow)>, StoreError> {
     let mut read = || {
         let snapshot = connection.transaction()?;
         let last_offset = PartitionState::read(&snapshot)?.last_offset;
@@ -30,7 +30,12 @@ pub(crate) fn rows(
 }
 
 /// The rows behind `after`, up to `until`: there has to be one at each offset.
-fn window(connection: &Connection, after: u64, until: u64, max_bytes: usize) -> Result<Vec<(u64, Record)>> {
+fn window(
+    connection: &Connection,
+    after: u64,
+    until: u64,
+    max_bytes: usize,
+) -> Result<Vec<(u64, StoredRow)>> {
     let mut topics = Topics { connection, catalog: HashMap::new() };
     let mut stubs = stubs(connection, &mut topics, after, until)?.into_iter().peekable();
     let mut events = connection.prepare_cached(&format!(
@@ -65,7 +70,7 @@ fn stubs(
     topics: &mut Topics<'_>,
     after: u64,
     until: u64,
-) -> Result<Vec<(u64, Record)>> {
+) -> Result<Vec<(u64, StoredRow)>> {
     let mut select = connection.prepare_cached(&format!(
         "SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset > ?1 AND s.offset <= ?2 ORDER BY s.offset"
     ))?;
@@ -82,7 +87,7 @@ fn stubs(
             }
         };
         let (topic, scope) = topics.of(stub.topic_id)?;
-        let record = Record {
+        let record = StoredRow {
             topic: topic.to_owned(),
             scope: Some(scope),
             event_id: stub.event_id.to_owned(),
@@ -95,8 +100,8 @@ fn stubs(
     Ok(taken)
 }
 
-fn record(event: &EventRow<'_>, topic: &str, scope: Scope) -> Record {
-    Record {
+fn record(event: &EventRow<'_>, topic: &str, scope: Scope) -> StoredRow {
+    StoredRow {
         topic: topic.to_owned(),
         scope: Some(scope),
         event_id: event.event_id.to_owned(),

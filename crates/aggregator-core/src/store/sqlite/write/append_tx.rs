@@ -4,8 +4,9 @@ use rusqlite::Transaction;
 
 use super::by_topic::{ByTopic, Part};
 use super::insert::Inserts;
+use super::lookup_hint::LookupHint;
 use super::recent_events::{NewEvent, RecentEvents};
-use crate::event::{Ahead, digest};
+use crate::event::digest;
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::{Chunks, Entry, Hit, Index, Key, Memtable, Sought};
@@ -13,12 +14,6 @@ use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::{Outcome, Receipt};
 use crate::{EventRef, Timestamp};
-
-impl From<Ahead> for Sought {
-    fn from(ahead: Ahead) -> Self {
-        Self { fingerprint: ahead.fingerprint, absent_through: ahead.absent_through }
-    }
-}
 
 impl TopicRow {
     fn key<'a>(&self, event: &EventRef<'a>) -> Key<'a> {
@@ -97,8 +92,8 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             for &index in &order[keys.len()..keys.len() + count] {
                 let event = &events[index];
                 let key = topic.key(event);
-                sought.push(match event.ahead(self.index.number()) {
-                    Some(ahead) => Sought::from(ahead),
+                sought.push(match LookupHint::of(event, self.index.owner()) {
+                    Some(hint) => Sought::from(hint),
                     None => self.index.fingerprint(key).into(),
                 });
                 keys.push(key);

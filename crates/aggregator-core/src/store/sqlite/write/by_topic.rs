@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::num::NonZeroU64;
 
+use super::lookup_hint::LookupHint;
+use crate::event::HintOwner;
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::Spread;
 use crate::{EventRef, Fault, Scope};
@@ -27,8 +28,8 @@ pub(crate) struct Part<'e> {
 }
 
 impl<'e> ByTopic<'e> {
-    /// With what the open store `by` noted about the events.
-    pub(crate) fn of(events: &[EventRef<'e>], by: NonZeroU64) -> Self {
+    /// With what the owner of the hints noted about the events.
+    pub(crate) fn of(events: &[EventRef<'e>], owner: HintOwner) -> Self {
         let mut topics: Vec<Part<'_>> = Vec::new();
         let mut slots = Vec::with_capacity(events.len());
         let mut by_name: HashMap<&str, usize> = HashMap::new();
@@ -41,9 +42,9 @@ impl<'e> ByTopic<'e> {
                     topics.len() - 1
                 })
             };
-            let slot = match event.ahead(by) {
+            let slot = match LookupHint::of(event, owner) {
                 // Through the name the first time: not all events of a topic need have a note.
-                Some(ahead) => *by_id.entry(ahead.topic_id).or_insert_with(slot),
+                Some(hint) => *by_id.entry(hint.topic_id).or_insert_with(slot),
                 None => slot(),
             };
             topics[slot].count += 1;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rusqlite::Transaction;
 
 use super::insert::{Inserts, StubInserts};
-use crate::event::{CheckedRecord, Details, Kept, Record};
+use crate::event::{CheckedRow, Details, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
@@ -37,7 +37,7 @@ impl From<InvalidField> for Refusal {
 /// A row of the import at hand.
 struct Added<'r> {
     key: Key<'r>,
-    record: &'r Record,
+    record: &'r StoredRow,
     processed_at: Timestamp,
 }
 
@@ -150,14 +150,14 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         &mut self,
         topic: &mut TopicRow,
         span: &mut Option<(u64, u64)>,
-        row: &'r CheckedRecord,
+        row: &'r CheckedRow,
         (key, fingerprint): (Key<'r>, u64),
         hits: &[Hit],
         times: Times,
     ) -> Result<Verdict, Refusal> {
         let found = self.find(key, fingerprint, hits, row)?;
         let newest = Timestamp::from_micros(self.catalog.partition.last_processed_at);
-        let verdict = transfer::judge(row, topic.state(), newest, found, times)?;
+        let verdict = transfer::validate_row(row, topic.state(), newest, found, times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
         self.catalog.partition.last_offset += 1;
         let offset = self.catalog.partition.last_offset;
@@ -230,7 +230,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         key: Key<'_>,
         fingerprint: u64,
         hits: &[Hit],
-        row: &Record,
+        row: &StoredRow,
     ) -> rusqlite::Result<Option<Found>> {
         for offset in self.entries.offsets(fingerprint) {
             let at = usize::try_from(offset - self.first_offset).expect("it is one of the import at hand");
@@ -283,7 +283,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
 
     fn totals(&mut self, totals: &TopicInfo) -> Result<(), Refusal> {
         let name = totals.topic.as_str();
-        transfer::judge_topic(totals, self.catalog.topics.get(name).map(TopicRow::state))?;
+        transfer::validate_topic(totals, self.catalog.topics.get(name).map(TopicRow::state))?;
         let mut topic = self.catalog.topic(self.transaction, name, totals.scope)?;
         let partition = &mut self.catalog.partition;
         partition.duplicates += totals.duplicates.saturating_sub(topic.duplicates);

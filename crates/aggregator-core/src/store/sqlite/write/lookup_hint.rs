@@ -1,16 +1,44 @@
 //! What can be done of an append before its turn comes: on the threads of the requests, and not on the one
 //! that all appends wait for.
 
-use crate::Batch;
-use crate::event::Ahead;
+use crate::event::{Hint, HintOwner};
 use crate::store::sqlite::catalog::TopicNames;
-use crate::store::sqlite::index::{Index, Key};
+use crate::store::sqlite::index::{Index, Key, Sought};
+use crate::{Batch, EventRef};
 
 /// From how many events on it is worth its while: a few are looked for as quickly by the writer.
 pub(crate) const FROM: usize = 16;
 
-/// What can be said of each event.
-pub(crate) fn look(index: &Index, names: &TopicNames, batch: &Batch) -> Vec<Option<Ahead>> {
+/// What the dedup index says of an event before the writer looks.
+#[derive(Clone, Copy)]
+pub(crate) struct LookupHint {
+    pub(crate) topic_id: i64,
+    /// Of its identity.
+    fingerprint: u64,
+    /// No row up to this offset has the fingerprint; 0 if one may.
+    absent_through: u64,
+}
+
+impl LookupHint {
+    /// What `owner` noted about the event.
+    pub(crate) fn of(event: &EventRef<'_>, owner: HintOwner) -> Option<Self> {
+        let [topic_id, fingerprint, absent_through] = event.hint()?.words(owner)?;
+        Some(Self { topic_id: topic_id.cast_signed(), fingerprint, absent_through })
+    }
+
+    fn opaque(self, owner: HintOwner) -> Hint {
+        Hint::new(owner, [self.topic_id.cast_unsigned(), self.fingerprint, self.absent_through])
+    }
+}
+
+impl From<LookupHint> for Sought {
+    fn from(hint: LookupHint) -> Self {
+        Self { fingerprint: hint.fingerprint, absent_through: hint.absent_through }
+    }
+}
+
+/// The hints for the events of a batch.
+pub(crate) fn hints(index: &Index, names: &TopicNames, batch: &Batch) -> Vec<Option<Hint>> {
     let names = names.read();
     let mut found = Vec::with_capacity(batch.len());
     for event in batch.iter() {
@@ -26,7 +54,7 @@ pub(crate) fn look(index: &Index, names: &TopicNames, batch: &Batch) -> Vec<Opti
     let mut absent = index.absent(&fingerprints).into_iter();
     let mut note = |(topic_id, fingerprint)| {
         let absent_through = absent.next().expect("there is one for each fingerprint");
-        Ahead { by: index.number(), topic_id, fingerprint, absent_through }
+        LookupHint { topic_id, fingerprint, absent_through }.opaque(index.owner())
     };
     found.into_iter().map(|found| found.map(&mut note)).collect()
 }

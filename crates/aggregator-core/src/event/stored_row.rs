@@ -17,7 +17,7 @@ const MAX_PAYLOAD_DEPTH: usize = 1021;
 ///
 /// It knows nothing of its offset and of its partition, which are the store's own matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct StoredRow {
     /// The topic.
     pub topic: String,
     /// The topic's scope; `None` where it is not known: then it is the one the topic has, and
@@ -66,28 +66,28 @@ pub struct KeptEvent {
     pub attributes: Option<String>,
 }
 
-/// A [`Record`] that breaks no rule of its fields; what stores import.
+/// A [`StoredRow`] that breaks no rule of its fields; what stores import.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckedRecord(Record);
+pub struct CheckedRow(StoredRow);
 
-impl Deref for CheckedRecord {
-    type Target = Record;
+impl Deref for CheckedRow {
+    type Target = StoredRow;
 
-    fn deref(&self) -> &Record {
+    fn deref(&self) -> &StoredRow {
         &self.0
     }
 }
 
-impl CheckedRecord {
+impl CheckedRow {
     /// The record.
-    pub fn into_inner(self) -> Record {
+    pub fn into_inner(self) -> StoredRow {
         self.0
     }
 }
 
 /// The fields in which two events with one identity can differ, borrowed from wherever they are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "see `Record` and `KeptEvent`")]
+#[expect(missing_docs, reason = "see `StoredRow` and `KeptEvent`")]
 pub struct Details<'a> {
     pub source: &'a str,
     pub timestamp: &'a str,
@@ -97,7 +97,7 @@ pub struct Details<'a> {
     pub attributes: Option<&'a str>,
 }
 
-impl Record {
+impl StoredRow {
     /// Its place in the topic.
     pub fn seq(&self) -> Option<u64> {
         match &self.kept {
@@ -142,7 +142,7 @@ impl Record {
     ///
     /// # Errors
     /// One entry per bad field.
-    pub fn check(self) -> Result<CheckedRecord, Vec<InvalidField>> {
+    pub fn check(self) -> Result<CheckedRow, Vec<InvalidField>> {
         let mut faults = Vec::new();
         faults.extend(topic::check(&self.topic).err());
         faults.extend(fields::check_event_id(&self.event_id).err());
@@ -153,7 +153,7 @@ impl Record {
             }
             event.check(&mut faults);
         }
-        if faults.is_empty() { Ok(CheckedRecord(self)) } else { Err(faults) }
+        if faults.is_empty() { Ok(CheckedRow(self)) } else { Err(faults) }
     }
 }
 
@@ -203,8 +203,8 @@ fn check_json(field: &'static str, json: &str) -> Result<(), InvalidField> {
 mod tests {
     use super::*;
 
-    fn record(payload: &str) -> Record {
-        Record {
+    fn record(payload: &str) -> StoredRow {
+        StoredRow {
             topic: "t".into(),
             scope: None,
             event_id: "1".into(),

@@ -1,0 +1,80 @@
+//! A pointer to a store is a store.
+
+use std::sync::Arc;
+
+use super::{
+    AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
+    Watch,
+};
+use crate::{Batch, EventRef, Identity, Page, Partition, Query, StoreError, Topic};
+
+/// Every method goes to the store behind the pointer, those with a default as well.
+macro_rules! store_behind {
+    ($pointer:ident) => {
+        impl<S: DedupStore + ?Sized> DedupStore for $pointer<S> {
+            fn info(&self) -> &StoreInfo {
+                (**self).info()
+            }
+
+            fn append(
+                &self,
+                partition: Partition,
+                attempt: AttemptId,
+                events: &[EventRef<'_>],
+            ) -> Result<Vec<Receipt>, StoreError> {
+                (**self).append(partition, attempt, events)
+            }
+
+            fn append_across(
+                &self,
+                attempt: AttemptId,
+                events: &[EventRef<'_>],
+            ) -> Result<Vec<Receipt>, StoreError> {
+                (**self).append_across(attempt, events)
+            }
+
+            fn prepare(&self, batch: &mut Batch) {
+                (**self).prepare(batch);
+            }
+
+            fn read(&self, query: &Query) -> Result<Page, StoreError> {
+                (**self).read(query)
+            }
+
+            fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+                (**self).lookup(ids)
+            }
+
+            fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+                (**self).topics(after, limit)
+            }
+
+            fn stats(&self) -> Result<StoreStats, StoreError> {
+                (**self).stats()
+            }
+
+            fn check_health(&self) -> Result<(), StoreError> {
+                (**self).check_health()
+            }
+
+            fn maintain(&self) -> Option<&dyn Maintain> {
+                (**self).maintain()
+            }
+
+            fn transfer(&self) -> Option<&dyn Transfer> {
+                (**self).transfer()
+            }
+
+            fn records(&self) -> Option<&dyn Records> {
+                (**self).records()
+            }
+
+            fn watch(&self) -> Option<&dyn Watch> {
+                (**self).watch()
+            }
+        }
+    };
+}
+
+store_behind!(Arc);
+store_behind!(Box);
