@@ -102,6 +102,19 @@ fn foreign_files_are_refused_and_not_touched() {
     assert!(matches!(refusal(directory.path()), StoreError::Unavailable { .. }));
 }
 
+/// As a power loss leaves it while the log is copied: the log has the whole page, and is gone.
+#[test]
+fn a_store_whose_first_page_is_torn_is_not_called_a_foreign_file() {
+    let (_directory, path) = closed_store();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..512].fill(0xA5);
+    fs::write(&path, &bytes).unwrap();
+    let error = refusal(&path);
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Corrupt { .. }) && text.contains("put the log back"), "{text}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
 #[test]
 fn a_file_of_a_later_format_is_refused() {
     let (_directory, path) = closed_store();

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod claim;
 pub(crate) mod connector;
 pub(crate) mod files;
+pub(crate) mod header;
 pub(crate) mod log_mark;
 pub(crate) mod open;
 pub(crate) mod rebuild;

@@ -98,6 +98,11 @@ impl Claim {
         &self.path
     }
 
+    /// Whether the lock was there before: an earlier process had a store here, or tried to make one.
+    pub(crate) fn found_lock(&self) -> bool {
+        self.made.lock.is_none()
+    }
+
     pub(crate) fn lock_file(&self) -> &File {
         &self.lock.0
     }

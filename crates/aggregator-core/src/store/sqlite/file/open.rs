@@ -1,7 +1,7 @@
 //! Opening the file, or refusing it.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
 use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
+use super::header::check_header;
 use super::log_mark;
 use crate::event::SLOTS;
 use crate::store::sqlite::catalog::{Catalog, PartitionState};
@@ -59,7 +60,7 @@ pub(crate) fn open(
             claim.made_store();
         }
         Err(error) => return Err(unusable(&path, error)),
-        Ok(_) => check_header(&path)?,
+        Ok(_) => check_header(&claim)?,
     }
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
     let (mut connection, id) = connect(&path, options, connector, schema::VERSION).map_err(failed)??;
@@ -144,7 +145,7 @@ pub(crate) fn connect_alone(
     oldest: u32,
 ) -> Result<(Claim, Connection), StoreError> {
     let claim = Claim::of_existing(path)?;
-    check_header(claim.path())?;
+    check_header(&claim)?;
     let connected = connect(claim.path(), options, connector, oldest);
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
@@ -206,61 +207,6 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     PartitionState::create(&transaction)?;
     transaction.commit()?;
     connection.close().map_err(|(_, error)| error)
-}
-
-/// Looks at the file before SQLite does: SQLite takes an empty file for an empty database and deletes
-/// the log beside it.
-fn check_header(path: &Path) -> Result<(), StoreError> {
-    const MAGIC: &[u8] = b"SQLite format 3\0";
-    const APPLICATION_ID_AT: usize = 68;
-    let mut header = Vec::with_capacity(100);
-    let file = File::open(path).map_err(|error| unusable(path, error))?;
-    file.take(100).read_to_end(&mut header).map_err(|error| unusable(path, error))?;
-    if header.is_empty() {
-        return Err(refuse_empty(path));
-    }
-    let ours = header.len() == 100
-        && header.starts_with(MAGIC)
-        && header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4] == schema::APPLICATION_ID.to_be_bytes();
-    // A power loss in the middle of a checkpoint can leave the first page torn. The log has it whole then,
-    // and SQLite reads it there; `connect` looks whose it is.
-    if ours || (!header.starts_with(MAGIC) && has_log(path)) {
-        return Ok(());
-    }
-    let kind = if header.starts_with(MAGIC) {
-        "an SQLite database of another program"
-    } else {
-        "not an SQLite database"
-    };
-    Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
-}
-
-/// A new store takes its name only once it is complete, so an empty file was never one, or was emptied by something else.
-fn refuse_empty(path: &Path) -> StoreError {
-    let (file, log) = (path.display(), beside(path, "-wal"));
-    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-        return StoreError::corrupt(format!(
-            "{file} is empty, but its write-ahead log {} is there and may hold acknowledged events: restore the file, \
-             or move both away to start anew",
-            log.display()
-        ));
-    }
-    StoreError::invalid(
-        "store",
-        format!(
-            "{file} is empty, and so none of our files: name another one, or remove it to start a new store there (if \
-             it was a store, restore a copy)"
-        ),
-    )
-}
-
-/// Whether a log of a database with our pages lies beside the file (<https://sqlite.org/walformat.html>).
-fn has_log(path: &Path) -> bool {
-    let mut header = [0; 12];
-    let read = File::open(beside(path, "-wal")).and_then(|mut wal| wal.read_exact(&mut header));
-    read.is_ok()
-        && header.starts_with(&[0x37, 0x7f, 0x06])
-        && header[8..12] == schema::PAGE_BYTES.to_be_bytes()
 }
 
 type Connected = Result<(Connection, StoreId), StoreError>;
