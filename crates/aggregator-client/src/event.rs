@@ -53,7 +53,7 @@ impl Event {
         self
     }
 
-    /// The publisher's own counter.
+    /// The publisher's own counter, at most 2^63 − 1.
     #[must_use]
     pub fn with_sequence(mut self, sequence: u64) -> Self {
         self.sequence = Some(sequence);
