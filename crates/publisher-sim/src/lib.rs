@@ -41,13 +41,12 @@ pub mod workload;
 
 use std::sync::Arc;
 
-use aggregator_client::{BackoffError, BuildError};
+use aggregator_client::{Backoff, BackoffError, BuildError};
 use thiserror::Error;
 
-/// The client's, as the options ask for it.
+/// The retry policy is the client's. Whoever drives the parts of a run by itself starts it here.
 pub use aggregator_client::backoff;
 
-use crate::backoff::Backoff;
 use crate::client::{Client, ProbeError};
 use crate::config::Config;
 use crate::faults::Faults;
