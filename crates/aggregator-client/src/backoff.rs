@@ -77,7 +77,7 @@ impl Backoff {
         Self::new(any, any, 1, deadline)
     }
 
-    /// Starts counting the attempts of one request, whose waits are drawn from `rng`.
+    /// Starts counting the attempts of one request. Its waits are drawn from `rng`, a generator of rand 0.10.
     #[must_use]
     pub fn start<R: Rng>(self, rng: R) -> Retries<R> {
         Retries { policy: self, failed: 0, rng }
@@ -133,7 +133,10 @@ impl<R: Rng> Retries<R> {
             Some(asked) => Some(asked + self.jitter(self.policy.base.min(left - asked))),
             None => {
                 let doubled = self.policy.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
-                Some(self.jitter(doubled.min(self.policy.cap).min(left)))
+                let wait = self.jitter(doubled.min(self.policy.cap));
+                // Not cut to what is left: that would make the last attempts come ever faster, and the very last one end
+                // with a timeout of next to nothing, which hides what was really wrong.
+                (wait < left).then_some(wait)
             }
         }
     }
@@ -228,6 +231,15 @@ mod tests {
         // And within what is left of the deadline.
         assert!(waits(99 * SECOND + SECOND / 2).all(|above| above <= SECOND / 2));
         assert!(waits(99 * SECOND + SECOND / 2).any(|above| above > SECOND * 9 / 20));
+    }
+
+    #[test]
+    fn the_last_attempts_do_not_hurry_to_come_before_the_deadline() {
+        let policy = Backoff::new(SECOND, SECOND, 100, 10 * SECOND).unwrap();
+        let almost = 10 * SECOND - Duration::from_millis(10);
+        let waits = |seed| policy.start(TestRng::seed_from_u64(seed)).next_wait(almost, None);
+        let hurried = (0..1000).filter(|seed| waits(*seed).is_some()).count();
+        assert!(hurried < 40, "a hundredth of the waits is that short, not {hurried} of 1000");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::Xoshiro256PlusPlus;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
 use crate::error::{Error, Problem};
@@ -49,6 +49,24 @@ impl Client {
 
     pub(crate) fn endpoint(&self, path: &str) -> Url {
         self.0.url.endpoint(path)
+    }
+
+    /// A body with `count` items, if it is within the limits of a batch.
+    pub(crate) fn encode(
+        &self,
+        items: &'static str,
+        count: usize,
+        body: &impl Serialize,
+    ) -> Result<Bytes, Error> {
+        let check = |what, option, size, limit| match size > limit {
+            true => Err(Error::TooLarge { what, size, limit, option }),
+            false => Ok(()),
+        };
+        let settings = self.settings();
+        check(items, "max_batch_events", count, settings.max_batch_events)?;
+        let body = serde_json::to_vec(body).map_err(Error::Payload)?;
+        check("bytes", "max_batch_bytes", body.len(), settings.max_batch_bytes)?;
+        Ok(body.into())
     }
 
     /// Tries until it works, or until the policy says to give up.

@@ -22,11 +22,11 @@ pub enum Error {
     Payload(#[source] serde_json::Error),
     /// The batch is larger than the client sends. Nothing was sent.
     #[error(
-        "the batch has {size} {what}, {limit} is the limit: publish it in several calls, for example with chunks(), or \
-         raise {option} of the client and of the server"
+        "the batch has {size} {what}, {limit} is the limit: send it in several calls, for example with chunks(), or raise \
+         {option} of the client and the limit of the server"
     )]
     TooLarge {
-        /// What is counted: `events` or `bytes`.
+        /// What is counted: `events`, `identities` or `bytes`.
         what: &'static str,
         /// How much there is of it.
         size: usize,

@@ -95,8 +95,7 @@ impl Client {
     /// Asks which identities were seen. The answers come in the order of the questions.
     ///
     /// # Errors
-    /// [`Error::Refused`] with status 422 if an identity breaks a rule, and 413 for more than the server's
-    /// `--max-batch-events`.
+    /// [`Error::TooLarge`] for more than fit into a batch, [`Error::Refused`] with status 422 if an identity breaks a rule.
     pub async fn lookup(&self, identities: &[Identity]) -> Result<Vec<Seen>, Error> {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -107,8 +106,7 @@ impl Client {
             results: Vec<Seen>,
         }
         let url = self.endpoint("/lookup");
-        let body = serde_json::to_vec(&Body { ids: identities }).map_err(Error::Payload)?;
-        let body = bytes::Bytes::from(body);
+        let body = self.encode("identities", identities.len(), &Body { ids: identities })?;
         let attempt = |limit| self.post_once(url.clone(), body.clone(), self.attempt_timeout(limit));
         let reply: Reply = parse(&self.persist(attempt).await?, &url)?;
         let asked = identities.iter().map(|id| (&id.topic, &id.event_id));

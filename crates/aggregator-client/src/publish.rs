@@ -140,7 +140,7 @@ impl Client {
     /// # Errors
     /// As [`Client::publish`].
     pub async fn publish_with(&self, events: &[Event], options: PublishOptions) -> Result<Published, Error> {
-        let body = self.encode(events)?;
+        let body = self.encode_batch(events)?;
         let reply = self.persist(|limit| self.publish_once(body.clone(), options, limit)).await?;
         self.receipts(&reply, events)
     }
@@ -169,20 +169,12 @@ impl Client {
         self.post_once(url, body, self.attempt_timeout(limit)).await
     }
 
-    fn encode(&self, events: &[Event]) -> Result<Bytes, Error> {
+    fn encode_batch(&self, events: &[Event]) -> Result<Bytes, Error> {
         #[derive(Serialize)]
         struct Body<'a> {
             events: &'a [Event],
         }
-        let check = |what, option, size, limit| match size > limit {
-            true => Err(Error::TooLarge { what, size, limit, option }),
-            false => Ok(()),
-        };
-        let settings = self.settings();
-        check("events", "max_batch_events", events.len(), settings.max_batch_events)?;
-        let body = serde_json::to_vec(&Body { events }).map_err(Error::Payload)?;
-        check("bytes", "max_batch_bytes", body.len(), settings.max_batch_bytes)?;
-        Ok(body.into())
+        self.encode("events", events.len(), &Body { events })
     }
 
     /// Reads the receipts of a batch: one for each event, in order, each about its event. A reply that is anything else
@@ -293,10 +285,10 @@ mod tests {
     fn a_batch_over_a_limit_is_not_sent() {
         let builder = || Client::builder("http://127.0.0.1:1");
         let few = builder().max_batch_events(1).build().unwrap();
-        let error = few.encode(&[Event::new("t", "1"), Event::new("t", "2")]).unwrap_err().to_string();
+        let error = few.encode_batch(&[Event::new("t", "1"), Event::new("t", "2")]).unwrap_err().to_string();
         assert!(error.contains("2 events, 1 is the limit") && error.contains("max_batch_events"), "{error}");
         let short = builder().max_batch_bytes(20).build().unwrap();
-        let error = short.encode(&[Event::new("t", "1")]).unwrap_err().to_string();
+        let error = short.encode_batch(&[Event::new("t", "1")]).unwrap_err().to_string();
         assert!(error.contains("20 is the limit") && error.contains("max_batch_bytes"), "{error}");
     }
 }

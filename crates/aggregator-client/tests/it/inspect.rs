@@ -51,9 +51,12 @@ async fn a_server_that_is_not_ready_says_why_at_once() {
 }
 
 #[tokio::test]
-async fn an_identity_that_breaks_a_rule_is_named() {
+async fn an_identity_that_breaks_a_rule_is_named_and_too_many_are_refused() {
     let aggregator = aggregator().await;
     let error = client(aggregator.url()).lookup(&[Identity::new("a a", "1")]).await.unwrap_err();
     assert!(error.to_string().contains("id 0: topic"), "{error}");
+    let many = vec![Identity::new("a", "1"); 10_001];
+    let error = client(aggregator.url()).lookup(&many).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { what: "identities", size: 10_001, .. }), "{error}");
     aggregator.stop().await;
 }

@@ -26,7 +26,7 @@ async fn a_reply_without_end_is_cut_off_whatever_its_status() {
 }
 
 #[tokio::test]
-async fn a_reply_that_comes_in_drops_for_ever_ends_with_the_timeout() {
+async fn a_reply_that_takes_for_ever_ends_with_the_timeout() {
     let peer =
         Peer::alone(|_| Act::AnswerWithoutEnd("HTTP/1.1 200 OK\r\ncontent-length: 1000000000000")).await;
     let client = builder(peer.url())
