@@ -1,21 +1,20 @@
-//! The aggregator as seen over HTTP: one attempt at a time, and what its failure means.
+//! The aggregator through `aggregator-client`: one attempt at a time, and what its failure is called in the report.
 //!
-//! Nothing is retried in here; see [`crate::retry`].
+//! Replies come as bytes. What they say is read by code of the simulator's own ([`crate::receipt`], [`crate::verify`]): a
+//! mistake in how the client reads receipts or pages must not hide a mistake of the server.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Request, StatusCode, Url};
-use serde::Deserialize;
+use aggregator_client::retry::{AttemptError, Retry};
+use aggregator_client::{Backoff, BuildError, Error, Problem, PublishOptions, Query, ServerUrl, StatusCode};
+use bytes::Bytes;
 use thiserror::Error;
 
-use crate::config::{RetryArgs, ServerUrl};
+use crate::config::RetryArgs;
 
-/// The longest reply that is read.
-const MAX_REPLY_BYTES: usize = 64 << 20;
+pub use aggregator_client::Stats;
 
 /// The longest piece of a server's own words that is repeated.
 const MAX_DETAIL_CHARS: usize = 300;
@@ -26,21 +25,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client for one server. Cheap to clone; all clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    attempts: aggregator_client::Client,
     url: ServerUrl,
-    publish: Url,
-    request_timeout: Duration,
 }
 
-/// The client could not be built.
-#[derive(Debug, Error)]
-#[error("no HTTP client")]
-pub struct NoClient(#[from] reqwest::Error);
-
 /// Why an attempt failed, as far as it matters for what to do next.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum Failure {
     /// The same bytes may be sent again.
+    #[error("{cause}")]
     Retryable {
         /// What went wrong.
         cause: RetryCause,
@@ -48,6 +41,7 @@ pub enum Failure {
         retry_after: Option<Duration>,
     },
     /// Sending the same bytes again would end the same way.
+    #[error("{0}")]
     Final(String),
 }
 
@@ -102,39 +96,24 @@ pub enum ProbeError {
     },
 }
 
-/// The server's own counters (`GET /stats`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Stats {
-    /// Deliveries received.
-    pub received: u64,
-    /// Events stored.
-    pub unique_processed: u64,
-    /// Repeats with the same payload.
-    pub duplicate_dropped: u64,
-    /// Repeats with another payload.
-    #[serde(default)]
-    pub conflicts: u64,
-}
-
 impl Client {
-    /// A client that holds up to `connections` connections.
+    /// A client that keeps up to `connections` connections.
     ///
     /// # Errors
     /// When the HTTP library cannot be set up.
-    pub fn new(url: ServerUrl, connections: usize, args: &RetryArgs) -> Result<Self, NoClient> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(args.connect_timeout_ms.into()))
-            .pool_max_idle_per_host(connections)
-            .tcp_nodelay(true)
-            // A proxy from the environment would answer in place of the server under test, a followed
-            // redirect would turn POST into GET, and hidden retries would not be counted.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
+    pub fn new(url: ServerUrl, connections: usize, args: &RetryArgs) -> Result<Self, BuildError> {
+        let ms = |ms: u32| Duration::from_millis(ms.into());
+        let request_timeout = ms(args.request_timeout_ms);
+        let attempts = aggregator_client::Client::builder(url.to_string())
+            .connect_timeout(ms(args.connect_timeout_ms))
+            .request_timeout(request_timeout)
+            // Publishing and reading are retried by `retry::persist`, whose waits follow from the seed; the counters,
+            // which are asked for through this, are not retried.
+            .backoff(Backoff::once(request_timeout)?)
+            .idle_connections(connections)
             .user_agent(concat!("publisher-sim/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let request_timeout = Duration::from_millis(args.request_timeout_ms.into());
-        Ok(Self { http, publish: url.endpoint("/publish"), url, request_timeout })
+        Ok(Self { attempts, url })
     }
 
     /// Looks whether the server is there.
@@ -144,12 +123,16 @@ impl Client {
     /// # Errors
     /// When there is none.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let request = self.http.get(self.url.endpoint("/livez")).timeout(PROBE_TIMEOUT);
-        match request.send().await.map(|response| response.status()) {
-            Ok(status) if status.is_success() || status.is_server_error() => Ok(()),
-            Ok(status) => Err(ProbeError::SomethingElse { url: self.url.to_string(), status }),
-            Err(error) => Err(ProbeError::NoServer { url: self.url.to_string(), reason: reason(&error) }),
-        }
+        let url = self.url.to_string();
+        let reason = match self.attempts.live(PROBE_TIMEOUT).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Refused { status, .. }) if status.is_server_error() => return Ok(()),
+            Err(Error::Refused { status, .. }) => return Err(ProbeError::SomethingElse { url, status }),
+            Err(Error::Timeout { .. }) => "no answer in time".to_owned(),
+            Err(Error::Connect { reason, .. } | Error::Reset { reason, .. }) => reason,
+            Err(other) => other.to_string(),
+        };
+        Err(ProbeError::NoServer { url, reason })
     }
 
     /// Publishes once and returns the reply.
@@ -157,11 +140,8 @@ impl Client {
     /// # Errors
     /// For anything but a complete 2xx reply within `limit`.
     pub async fn publish(&self, body: Bytes, limit: Duration) -> Result<Bytes, Failure> {
-        let mut request = Request::new(reqwest::Method::POST, self.publish.clone());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        *request.body_mut() = Some(body.into());
-        let (_, reply) = self.send(request, limit).await?;
-        Ok(reply)
+        let options = PublishOptions::default();
+        self.attempts.publish_once(body, options, limit).await.map_err(Failure::of)
     }
 
     /// Reads one page of a topic in ascending order; `None` if the server does not know the topic.
@@ -175,112 +155,61 @@ impl Client {
         after: Option<&str>,
         limit: Duration,
     ) -> Result<Option<Bytes>, Failure> {
-        let mut url = self.url.endpoint("/events");
-        url.query_pairs_mut()
-            .append_pair("topic", topic)
-            .append_pair("limit", &page_size.to_string())
-            .extend_pairs(after.map(|cursor| ("after", cursor)));
-        let (status, body) = self.send(Request::new(reqwest::Method::GET, url), limit).await?;
-        Ok((status != StatusCode::NOT_FOUND).then_some(body))
+        let query = Query::new().topic(topic).limit(page_size);
+        let query = after.into_iter().fold(query, Query::after);
+        match self.attempts.page_once(&query, limit).await {
+            Ok(body) => Ok(Some(body)),
+            Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(Failure::of(error)),
+        }
     }
 
     /// The server's counters, or `None` if it does not give them: they are shown, nothing hangs on them.
     pub async fn stats(&self) -> Option<Stats> {
-        let request = Request::new(reqwest::Method::GET, self.url.endpoint("/stats"));
-        let (_, body) = self.send(request, self.request_timeout).await.ok()?;
-        serde_json::from_slice(&body).ok()
-    }
-
-    async fn send(&self, mut request: Request, limit: Duration) -> Result<(StatusCode, Bytes), Failure> {
-        let reading = request.method() == reqwest::Method::GET;
-        *request.timeout_mut() = Some(limit.min(self.request_timeout));
-        let mut response = self.http.execute(request).await.map_err(Failure::of_transport)?;
-        let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(delta_seconds);
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {
-            if body.len() + chunk.len() > MAX_REPLY_BYTES {
-                return Err(Failure::Final(format!("the reply is longer than {MAX_REPLY_BYTES} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        match status {
-            _ if status.is_success() => Ok((status, body.freeze())),
-            StatusCode::NOT_FOUND if reading => Ok((status, body.freeze())),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Retryable { cause: RetryCause::Status(status.as_u16()), retry_after })
-            }
-            _ if status.is_server_error() => {
-                Err(Failure::Retryable { cause: RetryCause::Status(status.as_u16()), retry_after })
-            }
-            _ => Err(Failure::Final(refusal(status, &body))),
-        }
+        self.attempts.stats().await.ok()
     }
 }
 
 impl Failure {
-    #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
-    fn of_transport(error: reqwest::Error) -> Self {
-        let cause = match () {
-            () if error.is_timeout() => RetryCause::Timeout,
-            () if error.is_connect() => RetryCause::Connect,
-            () if error.is_builder() => return Self::Final(reason(&error)),
-            () => RetryCause::Reset,
+    fn of(error: Error) -> Self {
+        let Retry::Allowed { after: retry_after } = error.retry() else {
+            return Self::Final(match error {
+                Error::Refused { status, problem, .. } => refusal(status, &problem),
+                Error::Purged { problem, .. } => refusal(StatusCode::GONE, &problem),
+                other => other.to_string(),
+            });
         };
-        Self::Retryable { cause, retry_after: None }
+        let cause = match error {
+            Error::Connect { .. } => RetryCause::Connect,
+            Error::Timeout { .. } => RetryCause::Timeout,
+            Error::Refused { status, .. } => RetryCause::Status(status.as_u16()),
+            _ => RetryCause::Reset,
+        };
+        Self::Retryable { cause, retry_after }
     }
 }
 
-/// `Retry-After` in its seconds form (RFC 9110, 10.2.3), the one the aggregator uses.
-fn delta_seconds(value: &HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The deepest cause: "Connection refused", not "error sending request".
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
+impl AttemptError for Failure {
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Retryable { retry_after, .. } => Retry::Allowed { after: *retry_after },
+            Self::Final(_) => Retry::Never,
+        }
     }
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}
-
-/// RFC 9457, the fields that are shown.
-#[derive(Deserialize)]
-struct Problem {
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    errors: Vec<ItemError>,
-}
-
-#[derive(Deserialize)]
-struct ItemError {
-    #[serde(default)]
-    field: String,
-    #[serde(default)]
-    detail: String,
 }
 
 /// One line for a refused request. Which item was meant is left out, so that equal refusals are equal.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+fn refusal(status: StatusCode, problem: &Problem) -> String {
     let mut line = status.to_string();
-    if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
-        let mut faults: BTreeMap<&str, &str> = BTreeMap::new();
-        for error in &problem.errors {
-            faults.entry(&error.field).or_insert(&error.detail);
-        }
-        let faults = faults.iter().map(|(field, detail)| format!("{field}: {detail}"));
-        for part in [problem.title, problem.detail].into_iter().chain(faults) {
-            if !part.is_empty() && !line.contains(&part) {
-                line.push_str("; ");
-                line.push_str(&part);
-            }
+    let mut faults: BTreeMap<&str, &str> = BTreeMap::new();
+    for error in &problem.errors {
+        faults.entry(&error.field).or_insert(&error.detail);
+    }
+    let faults = faults.iter().map(|(field, detail)| format!("{field}: {detail}"));
+    for part in [problem.title.clone(), problem.detail.clone()].into_iter().chain(faults) {
+        if !part.is_empty() && !line.contains(&part) {
+            line.push_str("; ");
+            line.push_str(&part);
         }
     }
     line.chars().filter(|c| !c.is_control()).take(MAX_DETAIL_CHARS).collect()
@@ -291,25 +220,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_nothing_else() {
-        let parse = |text| delta_seconds(&HeaderValue::from_static(text));
-        assert_eq!(parse("3"), Some(Duration::from_secs(3)));
-        assert_eq!(parse(" 0 "), Some(Duration::ZERO));
-        assert_eq!(parse("-1"), None);
-        assert_eq!(parse("Fri, 31 Dec 1999 23:59:59 GMT"), None);
-    }
-
-    #[test]
     fn refusals_of_the_same_kind_read_the_same() {
-        let body = |index: u32| {
-            format!(
+        let body = |index: u32| -> Problem {
+            serde_json::from_str(&format!(
                 r#"{{"title":"Invalid event","status":422,"detail":"1 of 50 is invalid","retryable":false,
                     "errors":[{{"index":{index},"field":"topic","detail":"is empty"}}]}}"#
-            )
+            ))
+            .unwrap()
         };
-        let line = refusal(StatusCode::UNPROCESSABLE_ENTITY, body(3).as_bytes());
+        let line = refusal(StatusCode::UNPROCESSABLE_ENTITY, &body(3));
         assert_eq!(line, "422 Unprocessable Entity; Invalid event; 1 of 50 is invalid; topic: is empty");
-        assert_eq!(line, refusal(StatusCode::UNPROCESSABLE_ENTITY, body(7).as_bytes()));
-        assert_eq!(refusal(StatusCode::NOT_FOUND, b"<html>"), "404 Not Found");
+        assert_eq!(line, refusal(StatusCode::UNPROCESSABLE_ENTITY, &body(7)));
+        assert_eq!(refusal(StatusCode::NOT_FOUND, &Problem::default()), "404 Not Found");
     }
 }

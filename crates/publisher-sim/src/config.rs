@@ -4,12 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use aggregator_client::{Backoff, BackoffError, ServerUrl};
 use clap::{ArgAction, Args, Parser};
 use program_support::values::{at_least, flag, within};
-use reqwest::Url;
 use thiserror::Error;
 
-use crate::backoff::{Backoff, BackoffError};
 use crate::ids::IdScheme;
 use crate::workload::MIN_PAYLOAD_BYTES;
 
@@ -265,70 +264,6 @@ impl fmt::Display for TopicPrefix {
     }
 }
 
-/// Where the aggregator is: plain HTTP, a host, and a path if it lives behind one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerUrl(Url);
-
-/// Why an address is refused.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum ServerUrlError {
-    /// No URL at all.
-    #[error("must be a URL, such as http://127.0.0.1:8080")]
-    NotAUrl,
-    /// A host and a port alone.
-    #[error("must begin with http://: did you mean http://{0}?")]
-    NoScheme(String),
-    /// TLS is left to a proxy.
-    #[error(
-        "must begin with http://: this program is built without TLS, so https needs a proxy that adds it"
-    )]
-    Https,
-    /// Some other protocol.
-    #[error("must begin with http://")]
-    OtherScheme,
-    /// Parts that would be dropped in silence, or printed where they should not be.
-    #[error("must have no user, password, ?query or #fragment")]
-    ExtraParts,
-}
-
-impl ServerUrl {
-    /// The address of a resource of the server.
-    #[must_use]
-    pub fn endpoint(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        url.set_path(&format!("{}{path}", self.0.path().trim_end_matches('/')));
-        url
-    }
-}
-
-impl FromStr for ServerUrl {
-    type Err = ServerUrlError;
-
-    fn from_str(s: &str) -> Result<Self, ServerUrlError> {
-        // `localhost:8080` would be a URL, too, of the scheme `localhost`.
-        if !s.contains("://") && !s.contains('@') && Url::parse(&format!("http://{s}")).is_ok() {
-            return Err(ServerUrlError::NoScheme(s.to_owned()));
-        }
-        let url = Url::parse(s).map_err(|_| ServerUrlError::NotAUrl)?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(ServerUrlError::Https),
-            _ => return Err(ServerUrlError::OtherScheme),
-        }
-        let user = !url.username().is_empty() || url.password().is_some();
-        if user || url.query().is_some() || url.fragment().is_some() {
-            return Err(ServerUrlError::ExtraParts);
-        }
-        Ok(Self(url))
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -367,15 +302,6 @@ mod tests {
             let refused = Config::try_parse_from([&["publisher-sim"][..], &args].concat());
             assert_eq!(refused.unwrap_err().exit_code(), 2, "{args:?}");
         }
-    }
-
-    #[test]
-    fn endpoints_keep_the_path_of_the_server() {
-        let url: ServerUrl = "http://example.org:81/agg/".parse().unwrap();
-        assert_eq!(url.endpoint("/publish").as_str(), "http://example.org:81/agg/publish");
-        let url: ServerUrl = "http://127.0.0.1:8080".parse().unwrap();
-        assert_eq!(url.endpoint("/publish").as_str(), "http://127.0.0.1:8080/publish");
-        assert_eq!(url.to_string(), "http://127.0.0.1:8080");
     }
 
     #[test]

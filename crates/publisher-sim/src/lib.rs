@@ -1,9 +1,9 @@
 //! A publisher that delivers at least once, and proves what became of every event.
 //!
 //! It plans exact counts of originals and repeats from a seed ([`plan`], [`workload`]), sends them in
-//! batches over several connections with retries ([`sender`], [`retry`], [`client`]), injects faults on
-//! its own side ([`faults`]), keeps every receipt ([`ledger`]), and in the end reads everything back and
-//! holds it against them ([`verify`]).
+//! batches over several connections through `aggregator-client`, which retries them ([`sender`], [`retry`],
+//! [`client`]), injects faults on its own side ([`faults`]), keeps every receipt ([`ledger`]), and in the end reads
+//! everything back and holds it against them ([`verify`]).
 //!
 //! # What is exact
 //!
@@ -19,7 +19,6 @@
 //! `stored`. So `stored` in the receipts may be less than the number of identities although nothing is
 //! wrong; only reading back can tell.
 
-pub mod backoff;
 pub mod batch;
 pub mod client;
 pub mod config;
@@ -42,10 +41,13 @@ pub mod workload;
 
 use std::sync::Arc;
 
+use aggregator_client::{Backoff, BackoffError, BuildError};
 use thiserror::Error;
 
-use crate::backoff::{Backoff, BackoffError};
-use crate::client::{Client, NoClient, ProbeError};
+/// The retry policy is the client's. Whoever drives the parts of a run by itself starts it here.
+pub use aggregator_client::backoff;
+
+use crate::client::{Client, ProbeError};
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::plan::{NoOriginal, Plan};
@@ -81,7 +83,7 @@ pub enum SetupError {
     Plan(#[from] NoOriginal),
     /// There is no HTTP client to be had.
     #[error(transparent)]
-    Client(#[from] NoClient),
+    Client(#[from] BuildError),
     /// There is no server.
     #[error(transparent)]
     Probe(#[from] ProbeError),

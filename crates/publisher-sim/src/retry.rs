@@ -1,12 +1,13 @@
-//! Trying until it works, or until there is no point in trying.
+//! The client's retries, until the run is interrupted.
 
 use std::time::Duration;
 
+use aggregator_client::backoff::Retries;
+use aggregator_client::retry;
 use thiserror::Error;
-use tokio::time::Instant;
 
-use crate::backoff::Retries;
 use crate::client::{Failure, RetryCause};
+use crate::seed::SimRng;
 use crate::stop::Stop;
 
 /// Why nothing more is tried.
@@ -28,36 +29,40 @@ pub enum GaveUp {
     Stopped,
 }
 
-/// Calls `attempt` with the time it may take, until it succeeds or `retries` says to give up.
+impl GaveUp {
+    fn of(gave_up: retry::GaveUp<Failure>) -> Self {
+        match gave_up {
+            retry::GaveUp::Exhausted { attempts, last: Failure::Retryable { cause, .. } } => {
+                Self::Exhausted { attempts, cause }
+            }
+            retry::GaveUp::Refused(last) | retry::GaveUp::Exhausted { last, .. } => {
+                Self::Refused(last.to_string())
+            }
+        }
+    }
+}
+
+/// Calls `attempt` with the time it may take, until it succeeds or `retries` says to give up. `on_retry` is told why it
+/// is called again.
 ///
 /// # Errors
 /// When it gives up, or when `stop` says so first.
 pub async fn persist<T, A>(
-    mut retries: Retries,
+    retries: Retries<SimRng>,
     stop: &Stop,
     mut on_retry: impl FnMut(RetryCause),
-    mut attempt: impl FnMut(Duration) -> A,
+    attempt: impl FnMut(Duration) -> A,
 ) -> Result<T, GaveUp>
 where
     A: Future<Output = Result<T, Failure>>,
 {
-    let began = Instant::now();
-    let trying = async {
-        loop {
-            let (cause, retry_after) = match attempt(retries.time_left(began.elapsed())).await {
-                Ok(value) => return Ok(value),
-                Err(Failure::Final(detail)) => return Err(GaveUp::Refused(detail)),
-                Err(Failure::Retryable { cause, retry_after }) => (cause, retry_after),
-            };
-            let Some(wait) = retries.next_wait(began.elapsed(), retry_after) else {
-                return Err(GaveUp::Exhausted { attempts: retries.failed(), cause });
-            };
-            on_retry(cause);
-            tokio::time::sleep(wait).await;
+    let failed = |failure: &Failure| {
+        if let Failure::Retryable { cause, .. } = failure {
+            on_retry(*cause);
         }
     };
     tokio::select! {
-        outcome = trying => outcome,
+        outcome = retries.run(failed, attempt) => outcome.map_err(GaveUp::of),
         () = stop.stopped() => Err(GaveUp::Stopped),
     }
 }

@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use aggregator_client::Backoff;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::client::{Client, Failure, RetryCause};
 use crate::faults::{BURST_COPIES, Faults};

@@ -2,16 +2,19 @@
 //!
 //! Receipts alone prove little: a retry after a lost reply is told `duplicate` about an event that no
 //! receipt called `stored`, and a server may say what it likes. What counts is what a reader gets.
+//!
+//! Pages come through the client as bytes, and are parsed and followed here. The client could do that, too, but then its
+//! own mistakes, such as a page left out or read twice, would look like the server's, or hide them.
 
 mod checker;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use aggregator_client::Backoff;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::ledger::Ledger;
 use crate::progress::Progress;

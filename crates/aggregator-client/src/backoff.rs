@@ -7,12 +7,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use thiserror::Error;
 
-use crate::seed::SimRng;
-
 /// A retry policy that makes sense: it cannot be built otherwise.
+///
+/// The default is at most 20 attempts within 60 s, with waits of at most 50 ms at first and 5 s later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     base: Duration,
@@ -22,7 +22,8 @@ pub struct Backoff {
 }
 
 /// Why a policy makes no sense.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BackoffError {
     /// Without a base every wait is zero, and a retry storm is all that is left.
     #[error("the retry base must be more than 0")]
@@ -67,22 +68,42 @@ impl Backoff {
         Ok(Self { base, cap, max_attempts, deadline })
     }
 
-    /// Starts counting the attempts of one request.
+    /// A policy without retries: one attempt, which may take up to `deadline`.
+    ///
+    /// # Errors
+    /// For a deadline of 0.
+    pub fn once(deadline: Duration) -> Result<Self, BackoffError> {
+        let any = Duration::from_secs(1);
+        Self::new(any, any, 1, deadline)
+    }
+
+    /// Starts counting the attempts of one request. Its waits are drawn from `rng`, a generator of rand 0.10.
     #[must_use]
-    pub fn start(self, rng: SimRng) -> Retries {
+    pub fn start<R: Rng>(self, rng: R) -> Retries<R> {
         Retries { policy: self, failed: 0, rng }
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(50),
+            cap: Duration::from_secs(5),
+            max_attempts: NonZeroU32::new(20).expect("20 is not 0"),
+            deadline: Duration::from_secs(60),
+        }
     }
 }
 
 /// The attempts of one request.
 #[derive(Debug)]
-pub struct Retries {
+pub struct Retries<R> {
     policy: Backoff,
     failed: u32,
-    rng: SimRng,
+    rng: R,
 }
 
-impl Retries {
+impl<R: Rng> Retries<R> {
     /// How much of the deadline is left.
     #[must_use]
     pub fn time_left(&self, elapsed: Duration) -> Duration {
@@ -112,7 +133,10 @@ impl Retries {
             Some(asked) => Some(asked + self.jitter(self.policy.base.min(left - asked))),
             None => {
                 let doubled = self.policy.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
-                Some(self.jitter(doubled.min(self.policy.cap).min(left)))
+                let wait = self.jitter(doubled.min(self.policy.cap));
+                // Not cut to what is left: that would make the last attempts come ever faster, and the very last one end
+                // with a timeout of next to nothing, which hides what was really wrong.
+                (wait < left).then_some(wait)
             }
         }
     }
@@ -127,6 +151,7 @@ impl Retries {
 mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng;
+    use rand::rngs::Xoshiro256PlusPlus as TestRng;
 
     use super::*;
 
@@ -151,12 +176,19 @@ mod tests {
         );
         assert_eq!(Backoff::new(SECOND, SECOND, 0, SECOND), Err(BackoffError::NoAttempts));
         assert_eq!(Backoff::new(SECOND, SECOND, 3, zero), Err(BackoffError::ZeroDeadline));
+        assert_eq!(Backoff::once(zero), Err(BackoffError::ZeroDeadline));
+    }
+
+    #[test]
+    fn the_default_could_have_been_built() {
+        let Backoff { base, cap, max_attempts, deadline } = Backoff::default();
+        assert_eq!(Backoff::new(base, cap, max_attempts.get(), deadline), Ok(Backoff::default()));
     }
 
     #[test]
     fn waits_stay_under_the_doubling_bound_the_cap_and_the_deadline() {
         proptest!(|(policy in policies(), seed: u64)| {
-            let mut retries = policy.start(SimRng::seed_from_u64(seed));
+            let mut retries = policy.start(TestRng::seed_from_u64(seed));
             let mut elapsed = Duration::ZERO;
             let mut waits = 0_u32;
             while let Some(wait) = retries.next_wait(elapsed, None) {
@@ -174,7 +206,7 @@ mod tests {
     fn retry_after_is_obeyed_but_never_beyond_the_deadline() {
         proptest!(|(policy in policies(), seed: u64, after_ms in 0_u64..2_000_000, elapsed_ms in 0_u64..1_000_000)| {
             let (after, elapsed) = (Duration::from_millis(after_ms), Duration::from_millis(elapsed_ms));
-            match policy.start(SimRng::seed_from_u64(seed)).next_wait(elapsed, Some(after)) {
+            match policy.start(TestRng::seed_from_u64(seed)).next_wait(elapsed, Some(after)) {
                 Some(wait) => {
                     prop_assert!(wait >= after);
                     prop_assert!(elapsed + wait <= policy.deadline);
@@ -189,7 +221,7 @@ mod tests {
         let policy = Backoff::new(SECOND, SECOND, 2, 100 * SECOND).unwrap();
         let waits = |after: Duration| {
             (0..1000).map(move |seed| {
-                policy.start(SimRng::seed_from_u64(seed)).next_wait(Duration::ZERO, Some(after)).unwrap()
+                policy.start(TestRng::seed_from_u64(seed)).next_wait(Duration::ZERO, Some(after)).unwrap()
                     - after
             })
         };
@@ -202,10 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_attempts_do_not_hurry_to_come_before_the_deadline() {
+        let policy = Backoff::new(SECOND, SECOND, 100, 10 * SECOND).unwrap();
+        let almost = 10 * SECOND - Duration::from_millis(10);
+        let waits = |seed| policy.start(TestRng::seed_from_u64(seed)).next_wait(almost, None);
+        let hurried = (0..1000).filter(|seed| waits(*seed).is_some()).count();
+        assert!(hurried < 40, "a hundredth of the waits is that short, not {hurried} of 1000");
+    }
+
+    #[test]
     fn jitter_is_full() {
         let policy = Backoff::new(SECOND, SECOND, 2, 100 * SECOND).unwrap();
         let waits: Vec<_> = (0..1000)
-            .map(|seed| policy.start(SimRng::seed_from_u64(seed)).next_wait(Duration::ZERO, None).unwrap())
+            .map(|seed| policy.start(TestRng::seed_from_u64(seed)).next_wait(Duration::ZERO, None).unwrap())
             .collect();
         assert!(waits.iter().any(|wait| *wait < SECOND / 20));
         assert!(waits.iter().any(|wait| *wait > SECOND * 19 / 20));

@@ -1,0 +1,185 @@
+//! The client's settings, each with its default.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::backoff::{Backoff, BackoffError};
+use crate::client::Client;
+use crate::url::{ServerUrl, ServerUrlError};
+
+/// Settings of a [`Client`], made by [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    pub(crate) url: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) idle_connections: usize,
+    pub(crate) max_batch_events: usize,
+    pub(crate) max_batch_bytes: usize,
+    pub(crate) max_reply_bytes: usize,
+    pub(crate) user_agent: String,
+}
+
+/// Why a client cannot be built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The URL is none.
+    #[error("the URL of the server, {url:?}, {reason}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        reason: ServerUrlError,
+    },
+    /// The retry policy makes no sense.
+    #[error(transparent)]
+    Backoff(#[from] BackoffError),
+    /// A limit that would allow nothing.
+    #[error("{0} must be more than 0")]
+    Zero(&'static str),
+    /// The HTTP library cannot be set up.
+    #[error("no HTTP client: {0}")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Builder {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(10),
+            backoff: Backoff::default(),
+            idle_connections: 16,
+            max_batch_events: 10_000,
+            max_batch_bytes: 16 << 20,
+            max_reply_bytes: 64 << 20,
+            user_agent: concat!("aggregator-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// How long making a connection may take. The default is 2 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt may take, from the first byte of the request to the last byte of the reply. The default is
+    /// 10 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How often and how long failures are retried. See [`Backoff`] for the default.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// So many connections are kept open while nothing is sent over them. The default is 16. It does not limit the
+    /// connections in use: each request under way has one of its own.
+    pub fn idle_connections(mut self, connections: usize) -> Self {
+        self.idle_connections = connections;
+        self
+    }
+
+    /// Events in one batch. The default is 10,000, as is the server's (`--max-batch-events`).
+    pub fn max_batch_events(mut self, events: usize) -> Self {
+        self.max_batch_events = events;
+        self
+    }
+
+    /// Bytes of one batch, as JSON. The default is 16 MiB, as is the server's (`--max-body-bytes`).
+    pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// Bytes of one reply; reading stops there. The default is 64 MiB. A page of 1,000 events with large payloads can be
+    /// longer: ask for fewer events.
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// What the client calls itself. The default is `aggregator-client` and its version.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Checks the settings and makes the client. It connects with the first request.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, which is named.
+    pub fn build(self) -> Result<Client, BuildError> {
+        let url: ServerUrl =
+            self.url.parse().map_err(|reason| BuildError::Url { url: self.url.clone(), reason })?;
+        let limits = [
+            ("connect_timeout", self.connect_timeout.is_zero()),
+            ("request_timeout", self.request_timeout.is_zero()),
+            ("max_batch_events", self.max_batch_events == 0),
+            ("max_batch_bytes", self.max_batch_bytes == 0),
+            ("max_reply_bytes", self.max_reply_bytes == 0),
+        ];
+        if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
+            return Err(BuildError::Zero(name));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(self.connect_timeout)
+            .pool_max_idle_per_host(self.idle_connections)
+            .tcp_nodelay(true)
+            // A proxy from the environment could answer in place of the server, a followed redirect would turn POST into
+            // GET, and hidden retries would not be counted.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(&self.user_agent)
+            .build()
+            .map_err(|error| BuildError::Http(error.into()))?;
+        Ok(Client::new(http, &url, self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(builder: Builder) -> String {
+        builder.build().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_by_name() {
+        let builder = || Client::builder("http://127.0.0.1:8080");
+        builder().build().unwrap();
+        for (builder, named) in [
+            (builder().connect_timeout(Duration::ZERO), "connect_timeout must be more than 0"),
+            (builder().request_timeout(Duration::ZERO), "request_timeout must be more than 0"),
+            (builder().max_batch_events(0), "max_batch_events must be more than 0"),
+            (builder().max_batch_bytes(0), "max_batch_bytes must be more than 0"),
+            (builder().max_reply_bytes(0), "max_reply_bytes must be more than 0"),
+        ] {
+            assert_eq!(error(builder), named);
+        }
+        assert!(error(builder().user_agent("a\nb")).starts_with("no HTTP client: "));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_right_is_refused_with_the_one_that_was_meant() {
+        for (url, reason) in [
+            ("localhost:8080", "did you mean http://localhost:8080?"),
+            ("https://localhost", "without TLS"),
+            ("http://localhost?a=b", "must have no user, password, ?query or #fragment"),
+            ("", "must be a URL, such as http://127.0.0.1:8080"),
+        ] {
+            let error = error(Client::builder(url));
+            assert!(error.contains(reason) && error.contains(&format!("{url:?}")), "{error}");
+        }
+    }
+}

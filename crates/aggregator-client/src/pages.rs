@@ -1,0 +1,265 @@
+//! `GET /events`: the stored events, page by page.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::client::{Client, parse};
+use crate::error::Error;
+
+/// So many pages in a row may leave the cursor where it is before reading counts as stuck.
+const MAX_PAGES_WITHOUT_PROGRESS: u32 = 10;
+
+/// Which events to read. Without any filter these are all events, the oldest one first, 100 to a page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    topic: Option<String>,
+    event_id: Option<String>,
+    source: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    order: Order,
+    limit: Option<u32>,
+    after: Option<String>,
+}
+
+/// The order in which events are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The oldest one first.
+    #[default]
+    Ascending,
+    /// The newest one first.
+    Descending,
+}
+
+impl Query {
+    /// All events.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those of a topic, `orders.eu`, or of all topics below one, `orders.*`.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// The one with this id. It needs the name of one topic.
+    #[must_use]
+    pub fn event_id(mut self, event_id: impl Into<String>) -> Self {
+        self.event_id = Some(event_id.into());
+        self
+    }
+
+    /// Those that this publisher published.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Those that were stored at this time or later (`processed_at`, RFC 3339).
+    #[must_use]
+    pub fn since(mut self, time: impl Into<String>) -> Self {
+        self.since = Some(time.into());
+        self
+    }
+
+    /// Those that were stored before this time (`processed_at`, RFC 3339).
+    #[must_use]
+    pub fn until(mut self, time: impl Into<String>) -> Self {
+        self.until = Some(time.into());
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// So many events to a page, 1 to 1,000.
+    #[must_use]
+    pub fn limit(mut self, events: u32) -> Self {
+        self.limit = Some(events);
+        self
+    }
+
+    /// Those after a cursor, which an earlier page of the same query has in [`Page::next`].
+    #[must_use]
+    pub fn after(mut self, cursor: impl Into<String>) -> Self {
+        self.after = Some(cursor.into());
+        self
+    }
+
+    fn write_to(&self, url: &mut Url) {
+        let order = (self.order == Order::Descending).then_some("desc");
+        let limit = self.limit.map(|limit| limit.to_string());
+        let parameters = [
+            ("topic", self.topic.as_deref()),
+            ("event_id", self.event_id.as_deref()),
+            ("source", self.source.as_deref()),
+            ("since", self.since.as_deref()),
+            ("until", self.until.as_deref()),
+            ("order", order),
+            ("limit", limit.as_deref()),
+            ("after", self.after.as_deref()),
+        ];
+        let given = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        url.query_pairs_mut().extend_pairs(given);
+    }
+}
+
+/// Some of the events that a query asks for.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+pub struct Page {
+    /// The events. There may be none although more follow: a page ends after a bounded search, too.
+    pub events: Vec<StoredEvent>,
+    /// The cursor behind them. Keep it to go on later, after a restart for example.
+    pub next: String,
+    /// Whether these are the last ones for now.
+    pub caught_up: bool,
+    /// `false` if there is no topic of that name, or none below the pattern: look for a slip.
+    #[serde(default = "known")]
+    pub known: bool,
+}
+
+fn known() -> bool {
+    true
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+pub struct StoredEvent {
+    /// Its topic.
+    pub topic: String,
+    /// Its id.
+    pub event_id: String,
+    /// When it happened, as it was published.
+    pub timestamp: String,
+    /// Who published it.
+    pub source: String,
+    /// What happened, as it was spelled.
+    pub payload: Box<RawValue>,
+    /// The publisher's own counter.
+    pub sequence: Option<u64>,
+    /// What the payload is, where an import brought it.
+    pub content_type: Option<String>,
+    /// Further attributes, where an import brought them.
+    pub attributes: Option<Box<RawValue>>,
+    /// Its place in the topic, from 1, without gaps.
+    pub seq: u64,
+    /// When it was stored (RFC 3339).
+    pub processed_at: String,
+}
+
+impl StoredEvent {
+    /// Reads the payload into a type.
+    ///
+    /// # Errors
+    /// [`Error::Payload`] if it is no value of that type.
+    pub fn payload_as<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        serde_json::from_str(self.payload.get()).map_err(Error::Payload)
+    }
+}
+
+/// The pages of a query, made by [`Client::events`].
+#[derive(Debug, Clone)]
+pub struct Pages {
+    client: Client,
+    query: Query,
+    /// Whether the last page was the last one for then.
+    caught_up: bool,
+    without_progress: u32,
+}
+
+impl Pages {
+    /// The next page, or `None` at the end. Call it again after a while to ask for what was stored since.
+    ///
+    /// Failures that may pass are retried. After an error the same page can be asked for again.
+    ///
+    /// # Errors
+    /// [`Error::Purged`] if retention removed events behind the cursor. Begin anew with its cursor then.
+    pub async fn next(&mut self) -> Result<Option<Page>, Error> {
+        if std::mem::take(&mut self.caught_up) {
+            return Ok(None);
+        }
+        let (client, query) = (&self.client, &self.query);
+        let body = client.persist(|limit| client.page_once(query, limit)).await?;
+        let page: Page = parse(&body, &client.endpoint("/events"))?;
+        self.caught_up = page.caught_up;
+        let moved = page.caught_up || self.query.after.as_ref() != Some(&page.next);
+        self.without_progress = if moved { 0 } else { self.without_progress + 1 };
+        if self.without_progress >= MAX_PAGES_WITHOUT_PROGRESS {
+            return Err(Error::Stuck { pages: std::mem::take(&mut self.without_progress) });
+        }
+        self.query.after = Some(page.next.clone());
+        Ok(Some(page))
+    }
+
+    /// The cursor behind what was read so far; `None` before the first page of a query without one.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&str> {
+        self.query.after.as_deref()
+    }
+}
+
+impl Client {
+    /// Reads the events that a query asks for, page by page. Nothing is asked before the first call of [`Pages::next`].
+    #[must_use]
+    pub fn events(&self, query: Query) -> Pages {
+        Pages { client: self.clone(), query, caught_up: false, without_progress: 0 }
+    }
+
+    /// One attempt to read the page after the query's cursor, without retries, and the reply's bytes as they came.
+    ///
+    /// It is for readers that judge replies by themselves; they can retry with
+    /// [`Retries::run`](crate::backoff::Retries::run). The attempt ends after `limit`, or after the client's
+    /// `request_timeout` if that is shorter.
+    ///
+    /// # Errors
+    /// For anything but a complete 2xx reply.
+    pub async fn page_once(&self, query: &Query, limit: Duration) -> Result<Bytes, Error> {
+        let mut url = self.endpoint("/events");
+        query.write_to(&mut url);
+        self.get_once(url, self.attempt_timeout(limit)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_in_the_url_and_nothing_else() {
+        let url = |query: &Query| {
+            let mut url = Url::parse("http://host/events").unwrap();
+            query.write_to(&mut url);
+            url.query().unwrap_or_default().to_owned()
+        };
+        assert_eq!(url(&Query::new()), "");
+        let query = Query::new()
+            .topic("orders.*")
+            .event_id("a&b")
+            .source("shop")
+            .since("2026-01-31T12:00:00+01:00")
+            .until("2026-02-01T00:00:00Z")
+            .order(Order::Descending)
+            .limit(7)
+            .after("c");
+        assert_eq!(
+            url(&query),
+            "topic=orders.*&event_id=a%26b&source=shop&since=2026-01-31T12%3A00%3A00%2B01%3A00&\
+             until=2026-02-01T00%3A00%3A00Z&order=desc&limit=7&after=c"
+        );
+    }
+}
