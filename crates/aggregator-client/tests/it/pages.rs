@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aggregator_client::{Error, Order, Page, Pages, Query, StoredEvent};
-use aggregator_core::{DedupStore as _, MemoryStore, Topic};
+use aggregator_core::{DedupStoreExt as _, MemoryStore, Topic};
 use aggregator_server::Config;
 
 use crate::peer::{Act, Peer};
