@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aggregator_core::Timestamp;
 use tracing::{info, warn};
 
-use crate::reads::Reads;
+use crate::read::pool::Reads;
 
 /// Machines that keep their clocks by NTP differ by less.
 const TOLERATED: Duration = Duration::from_secs(60);

@@ -3,7 +3,6 @@
 mod byte_size;
 pub mod listen;
 mod location;
-mod store;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,7 +13,7 @@ use humantime::Duration;
 use program_support::values::{at_least, flag, time_span, within};
 
 use self::location::StoreParser;
-use crate::transfer::{export, import};
+use crate::admin::transfer::{export, import};
 
 pub use self::byte_size::ByteSize;
 pub use self::listen::ListenAddress;

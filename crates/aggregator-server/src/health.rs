@@ -1,5 +1,7 @@
 //! Whether the service may be used, and if not, why.
 
+pub(crate) mod probes;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 

@@ -11,22 +11,17 @@
 //! Publish handlers never touch a store; workers never touch HTTP. [`run`] is the whole service: it
 //! takes the listener, the store and the signal to stop from outside.
 
-mod admission;
+pub mod admin;
 pub mod clock;
 pub mod config;
-mod decode;
 mod health;
-pub mod healthcheck;
 mod http;
 pub mod log;
-mod mutation;
+mod open_store;
 pub mod output;
-mod problem;
-mod reads;
-mod routes;
+mod publish;
+mod read;
 mod sync;
-pub mod transfer;
-mod worker;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,11 +34,12 @@ use tracing::{error, info};
 
 pub use crate::config::Config;
 
-use crate::admission::Admission;
 use crate::health::Health;
-use crate::reads::Reads;
-use crate::routes::Routes;
-use crate::worker::Workers;
+use crate::http::connections;
+use crate::http::routes::Routes;
+use crate::publish::admission::Admission;
+use crate::publish::worker::Workers;
+use crate::read::pool::Reads;
 
 /// What every handler shares.
 struct App {
@@ -132,7 +128,7 @@ pub async fn run(
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
-    let drain_until = http::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
+    let drain_until = connections::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
     drop(stop_looking);
     let stopped = app.workers.stop(drain_until).await;
     // Whoever waits for the end may open the store anew.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use aggregator_core::store::VerifyReport;
+use aggregator_server::admin::healthcheck;
+use aggregator_server::admin::transfer::{TransferError, export, import};
 use aggregator_server::config::{Command, StoreLocation, VARIABLE_PREFIX, listen};
-use aggregator_server::transfer::{TransferError, export, import};
-use aggregator_server::{Config, RunError, clock, healthcheck, log, output, run};
+use aggregator_server::{Config, RunError, clock, log, output, run};
 use anyhow::{Context as _, bail};
 use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;

@@ -1,5 +1,5 @@
 //! What requests and workers are joined with: the standard library's parts, or, under `--cfg shuttle`, parts
-//! whose every schedule the tests can explore (`worker/shuttle_tests.rs`).
+//! whose every schedule the tests can explore (`publish/shuttle_tests.rs`).
 
 #[cfg(shuttle)]
 mod explored;

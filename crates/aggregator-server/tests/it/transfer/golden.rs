@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use aggregator_core::{Kept, MemoryStore, Record, StoreStats, TopicInfo};
 use aggregator_server::Config;
+use aggregator_server::admin::transfer::import;
 use aggregator_server::config::Command;
-use aggregator_server::transfer::import;
 use clap::Parser as _;
 use tempfile::TempDir;
 

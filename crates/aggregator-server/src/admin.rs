@@ -1,0 +1,4 @@
+//! What the program does besides serving: looking after a store, and asking a server whether it is ready.
+
+pub mod healthcheck;
+pub mod transfer;
