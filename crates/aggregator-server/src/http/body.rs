@@ -15,14 +15,14 @@ use crate::http::problem::Problem;
 use crate::publish::decode::BYTE_ORDER_MARK;
 
 /// A body and the room it takes.
-pub(crate) struct Received {
+pub(crate) struct ReceivedBody {
     pub(crate) bytes: Bytes,
     /// Held as long as the bytes are.
     pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// Reads a JSON body; a byte order mark before it is skipped (RFC 8259, section 8.1).
-pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Received, Problem> {
+pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<ReceivedBody, Problem> {
     let buffer = match begin(app, headers) {
         Ok(buffer) => buffer,
         // Reading any of it would ask for all of it.
@@ -52,25 +52,25 @@ pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
 }
 
 /// Where a body is gathered, and the room reserved for it so far.
-struct Buffer {
+struct BodyBuffer {
     bytes: BytesMut,
     room: OwnedSemaphorePermit,
 }
 
 /// Refuses what can be refused before anything of the body is there.
-fn begin(app: &App, headers: &HeaderMap) -> Result<Buffer, Problem> {
+fn begin(app: &App, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
     check_type(headers)?;
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|declared| declared > app.config.max_body_bytes.0) {
         return Err(too_large(app));
     }
-    Ok(Buffer { room: reserve(app, 1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
+    Ok(BodyBuffer { room: reserve(app, 1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
 }
 
 /// The whole body, in a buffer of its own: the pieces that come share theirs with the connection, and
 /// would keep all of it in memory. Room is reserved as the bytes come, not as they are announced.
-async fn read(app: &App, body: &mut Body, buffer: Buffer) -> Result<Received, Problem> {
-    let Buffer { mut bytes, mut room } = buffer;
+async fn read(app: &App, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
+    let BodyBuffer { mut bytes, mut room } = buffer;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -83,7 +83,7 @@ async fn read(app: &App, body: &mut Body, buffer: Buffer) -> Result<Received, Pr
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes: bytes.freeze(), room })
+    Ok(ReceivedBody { bytes: bytes.freeze(), room })
 }
 
 fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {

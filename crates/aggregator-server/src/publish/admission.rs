@@ -1,4 +1,4 @@
-//! How much may wait to be committed: events and bytes, over all partitions together.
+//! Limits how many events and bytes may wait for their commit, over all partitions together.
 
 use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::{Arc, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// What something weighs against the limits.
+/// Events and bytes, as they count against the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Weight {
     pub(crate) events: usize,
@@ -48,6 +48,7 @@ pub(crate) enum Refused {
     TooLarge,
 }
 
+/// Hands out reservations up to a capacity.
 #[derive(Debug)]
 pub(crate) struct Admission {
     capacity: Weight,
@@ -92,12 +93,12 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, Weight> {
-        // Two numbers cannot be left half-changed by a panic.
+        // A panic cannot leave the two numbers half-changed.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Room that is held until this is dropped.
+/// Room in the queue, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     admission: Arc<Admission>,

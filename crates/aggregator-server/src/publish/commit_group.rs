@@ -1,4 +1,7 @@
-//! What becomes of a group: appended whole or, if the store finds fault with it, in parts; and everybody told.
+//! Commits one group of jobs and answers each job.
+//!
+//! The group is appended as a whole. If the store calls it invalid, it is split: the jobs without a fault stay together,
+//! and each faulty job is tried alone.
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
@@ -12,57 +15,71 @@ use aggregator_core::fail_point::{self, FailPoint};
 use aggregator_core::{AttemptId, DedupStore, EventRef, Fault, Partition, Receipt, StoreError};
 use tracing::{debug, error, warn};
 
-use super::mutation;
-use super::worker::{Job, Receipts, Worker};
-use crate::health;
+use crate::health::{self, Health};
 
-/// A group that is refused is tried again without the events that the store named, so many times. After that, and at
-/// once where the store names none, every request of it is tried alone, and then every event of a queued request. So
-/// there are at most five tries of many requests, one of each request, and one of each queued event.
+use super::job::{Job, Receipts};
+use super::mutation;
+use super::outcome_counters::OutcomeCounters;
+use super::queue::TurnResult;
+
+/// How many times a refused group is tried again without the events that the store named. After that, and at once if the
+/// store names none, every job is tried alone, and then every event of a queued job. So there are at most five tries of
+/// many jobs, one of each job, and one of each queued event.
 const TRIES_BY_NAME: u32 = 4;
 
-/// Jobs that go into one commit, sorted by partition: a group or what is left of a part of it.
-struct Piece {
+/// Jobs for one commit, sorted by partition: the group, or what is left of a part of it.
+struct Subgroup {
     jobs: Vec<Job>,
-    /// How many times the store has refused what they are a part of.
+    /// How many times the store has refused something that these jobs were part of.
     refusals: u32,
 }
 
-impl Worker {
-    /// Appends a group: jobs that go into one commit, sorted by partition.
-    pub(super) fn append(&mut self, jobs: Vec<Job>) {
-        let mut pieces = VecDeque::from([Piece { jobs, refusals: 0 }]);
-        while let Some(piece) = pieces.pop_front() {
-            // What comes of a piece is appended before the pieces behind it.
-            for part in self.append_piece(piece).into_iter().rev() {
-                pieces.push_front(part);
+/// The group of one turn, and everything that is needed to commit it.
+pub(super) struct CommitGroup<'t> {
+    store: &'t dyn DedupStore,
+    health: &'t Health,
+    counters: &'t OutcomeCounters,
+    result: &'t mut TurnResult,
+}
+
+impl<'t> CommitGroup<'t> {
+    pub(super) fn new(
+        store: &'t dyn DedupStore,
+        health: &'t Health,
+        counters: &'t OutcomeCounters,
+        result: &'t mut TurnResult,
+    ) -> Self {
+        Self { store, health, counters, result }
+    }
+
+    /// Appends the jobs, which are sorted by partition.
+    pub(super) fn append(mut self, jobs: Vec<Job>) {
+        let mut subgroups = VecDeque::from([Subgroup { jobs, refusals: 0 }]);
+        while let Some(subgroup) = subgroups.pop_front() {
+            // The parts of a subgroup are appended before the subgroups behind it.
+            for part in self.append_together(subgroup).into_iter().rev() {
+                subgroups.push_front(part);
             }
         }
     }
 
-    /// Appends the jobs together. If the store finds fault with them: what to try in their place.
-    fn append_piece(&mut self, Piece { mut jobs, refusals }: Piece) -> Vec<Piece> {
+    /// Appends the jobs in one commit. If the store calls them invalid, returns what to try instead.
+    fn append_together(&mut self, Subgroup { mut jobs, refusals }: Subgroup) -> Vec<Subgroup> {
         if let health::State::Failed(reason) = self.health.state() {
             let reason = reason.to_owned();
             self.refuse(jobs, StoreError::Poisoned { reason });
             return Vec::new();
         }
-        if !self.kept.is_empty() {
-            let kept: HashSet<_> = self.kept.iter().map(|job| job.partition).collect();
-            let (behind, free) = jobs.into_iter().partition(|job| kept.contains(&job.partition));
-            let reason = "it has not taken what came before".to_owned();
-            self.refuse(behind, StoreError::Unavailable { reason, source: None });
-            jobs = free;
-        }
+        jobs = self.refuse_behind_kept(jobs);
         if jobs.is_empty() {
             return Vec::new();
         }
         fail_point::acknowledge_early(|| mutation::answer_all(&mut jobs));
-        let result = append_jobs(&*self.store, &jobs);
+        let result = append_jobs(self.store, &jobs);
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
             Err(StoreError::Invalid(faults)) if jobs.len() > 1 => {
-                return take_apart(jobs, &faults, refusals + 1);
+                return split(jobs, &faults, refusals + 1);
             }
             Err(StoreError::Invalid(faults)) if jobs[0].reply.is_none() => {
                 return jobs
@@ -75,9 +92,21 @@ impl Worker {
         Vec::new()
     }
 
-    /// A request that was answered when it was queued cannot be asked to mend itself: it loses the
-    /// events the store refuses, and no others. What is left to be tried of it.
-    fn without_refused(&mut self, mut job: Job, faults: &[Fault], refusals: u32) -> Option<Piece> {
+    /// A job may not overtake a kept one of its partition: refuses such jobs, and returns the others.
+    fn refuse_behind_kept(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        if self.result.kept.is_empty() {
+            return jobs;
+        }
+        let kept: HashSet<_> = self.result.kept.iter().map(|job| job.partition).collect();
+        let (behind, free) = jobs.into_iter().partition(|job| kept.contains(&job.partition));
+        let reason = "it has not taken what came before".to_owned();
+        self.refuse(behind, StoreError::Unavailable { reason, source: None });
+        free
+    }
+
+    /// The publisher of a queued job has its answer already and cannot mend the job. So the job loses the events that
+    /// the store refuses, and no others. Returns what is left to try.
+    fn without_refused(&mut self, mut job: Job, faults: &[Fault], refusals: u32) -> Option<Subgroup> {
         let bad = named(faults, job.indices.len(), refusals);
         if bad.is_empty() {
             self.append_each(job);
@@ -86,17 +115,17 @@ impl Worker {
         let mut at = 0..;
         job.indices.retain(|_| at.next().is_some_and(|at| !bad.contains(&at)));
         self.count_refused(bad.len(), faults.first());
-        (!job.indices.is_empty()).then(|| Piece { jobs: vec![job], refusals })
+        (!job.indices.is_empty()).then(|| Subgroup { jobs: vec![job], refusals })
     }
 
-    /// Appends the events of a queued request one after the other, since the store does not say which ones it refuses.
+    /// Appends the events of a queued job one after the other, because the store does not say which ones it refuses.
     fn append_each(&mut self, mut job: Job) {
         let indices = std::mem::take(&mut job.indices);
         let (mut refused, mut fault) = (0, None);
         for (at, &index) in indices.iter().enumerate() {
             let event = job.batch.event(index as usize);
-            match try_append(&*self.store, job.partition, job.partition, &[event]) {
-                Ok(receipts) => drop(self.decided.add(&receipts)),
+            match try_append(self.store, job.partition, job.partition, &[event]) {
+                Ok(receipts) => drop(self.counters.add(&receipts)),
                 Err(StoreError::Invalid(faults)) => {
                     refused += 1;
                     fault = fault.or(faults.into_iter().next());
@@ -111,18 +140,18 @@ impl Worker {
         self.count_refused(refused, fault.as_ref());
     }
 
-    /// Events that were acknowledged as queued, and that the store refuses.
+    /// Counts events that were acknowledged as queued and that the store refuses.
     fn count_refused(&self, events: usize, fault: Option<&Fault>) {
         if events > 0 {
             let fault = fault.map(ToString::to_string);
             error!(events, fault, "events that were acknowledged as queued are refused");
-            self.decided.refuse(events);
+            self.counters.add_refused(events);
         }
     }
 
-    fn deliver(&mut self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
+    fn deliver(&self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
         FailPoint::BeforeReplies.reach();
-        let stored = self.decided.add(&receipts);
+        let stored = self.counters.add(&receipts);
         debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
         let mut receipts = Receipts::of_group(receipts);
         for job in jobs {
@@ -131,22 +160,22 @@ impl Worker {
         }
     }
 
-    /// Tells whoever waits; what nobody waits for is kept if the store may take it later.
+    /// Answers the jobs with this error. A queued job is kept instead, if the store may take it later.
     fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
         if jobs.is_empty() {
             return;
         }
         if matches!(self.health.state(), health::State::Failed(_)) {
-            // Said already.
+            // The failure was logged already.
         } else if error.is_fatal() {
             self.health.fail(error.to_string());
         } else {
             warn!(error = %error, requests = jobs.len(), "a group was not stored");
         }
         let retryable = error.is_retryable();
-        self.failed |= retryable;
+        self.result.failed |= retryable;
         let error = match (error, jobs.as_slice()) {
-            // From the events of the job to those of its request.
+            // The store counts the events of the job; the publisher counts those of its request.
             (StoreError::Invalid(mut faults), [job]) => {
                 for fault in &mut faults {
                     fault.index = fault.index.and_then(|at| job.indices.get(at)).map(|&index| index as usize);
@@ -159,42 +188,42 @@ impl Worker {
             if job.reply.is_some() {
                 job.answer(Err(Arc::clone(&error)));
             } else if retryable {
-                self.kept.push(job);
+                self.result.kept.push(job);
             } else {
                 error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
-                self.decided.lose(job.indices.len());
+                self.counters.add_lost(job.indices.len());
             }
         }
     }
 }
 
-/// One request's fault must not be its neighbours': those without one stay together, each of the
-/// others is tried by itself. One that was answered when it was queued keeps its place, since its
-/// publisher counts on the order; one that is waited for has none yet, and comes last.
-fn take_apart(jobs: Vec<Job>, faults: &[Fault], refusals: u32) -> Vec<Piece> {
+/// Splits a refused group, so that one request's fault is not its neighbours' fault. Jobs without a fault stay together;
+/// each of the others is tried alone. A queued job keeps its place, because its publisher counts on the order. A job that
+/// is waited for has no place yet and comes last.
+fn split(jobs: Vec<Job>, faults: &[Fault], refusals: u32) -> Vec<Subgroup> {
     let bad = named(faults, jobs.iter().map(|job| job.indices.len()).sum(), refusals);
     let mut end = 0;
-    let (mut pieces, mut sound, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut parts, mut sound, mut last) = (Vec::new(), Vec::new(), Vec::new());
     for job in jobs {
         let mut events = end..end + job.indices.len();
         end = events.end;
-        // A fault that names no event may be anybody's.
+        // A fault that names no event may be in any job.
         if !bad.is_empty() && !events.any(|event| bad.contains(&event)) {
             sound.push(job);
         } else if job.reply.is_some() {
             last.push(job);
         } else {
-            pieces.push(std::mem::take(&mut sound));
-            pieces.push(vec![job]);
+            parts.push(std::mem::take(&mut sound));
+            parts.push(vec![job]);
         }
     }
-    pieces.push(sound);
-    pieces.extend(last.into_iter().map(|job| vec![job]));
-    pieces.into_iter().filter(|jobs| !jobs.is_empty()).map(|jobs| Piece { jobs, refusals }).collect()
+    parts.push(sound);
+    parts.extend(last.into_iter().map(|job| vec![job]));
+    parts.into_iter().filter(|jobs| !jobs.is_empty()).map(|jobs| Subgroup { jobs, refusals }).collect()
 }
 
-/// Which of so many events to try no more with the others; none if the faults do not say that, or have said it too
-/// often.
+/// Which of `events` events are no longer tried together with the others. None, if the faults name no event or have been
+/// wrong too often.
 fn named(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usize> {
     if events == 1 {
         return HashSet::from([0]);
@@ -205,7 +234,7 @@ fn named(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usize> {
     faults.iter().filter_map(|fault| fault.index).filter(|&index| index < events).collect()
 }
 
-/// The receipts of all events of the jobs, one for each: jobs are answered by counting them out.
+/// Appends all events of the jobs. Returns one receipt per event, because jobs are answered by counting receipts.
 fn append_jobs(store: &dyn DedupStore, jobs: &[Job]) -> Result<Vec<Receipt>, StoreError> {
     let [first, ..] = jobs else { return Ok(Vec::new()) };
     let last = jobs.last().unwrap_or(first);
@@ -216,8 +245,8 @@ fn append_jobs(store: &dyn DedupStore, jobs: &[Job]) -> Result<Vec<Receipt>, Sto
     try_append(store, first.partition, last.partition, &events)
 }
 
-/// Appends events of these partitions, and of those between them. Jobs stay out of the store's reach: whatever
-/// happens there, they are answered.
+/// Appends events of the partitions from `first` to `last`. The store never holds the jobs, so they are answered even if
+/// it panics.
 fn try_append(
     store: &dyn DedupStore,
     first: Partition,

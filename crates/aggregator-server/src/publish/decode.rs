@@ -1,7 +1,7 @@
-//! From the body of a publish request to a checked batch, in one pass that borrows from the body.
+//! Decodes the body of a publish request into a checked batch, in one pass that borrows from the body.
 //!
-//! Fields are taken as raw JSON first and checked after, so that a wrong type is one event's fault
-//! with a name, and not the end of the whole body.
+//! Fields are captured as raw JSON first and checked afterwards. So a wrong type is a fault of one event, with the name of
+//! the field, and does not end the whole body.
 
 mod fields;
 
@@ -15,12 +15,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use self::fields::{Fields, MAX_FAULTS, Name, number, required, string};
 use crate::http::problem::{ItemError, Problem};
 
-/// What some programs begin a text in UTF-8 with.
+/// The bytes that some programs write before a text in UTF-8.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Bounds of a request.
+/// The limits of a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct DecodeLimits {
     pub(crate) max_events: usize,
     pub(crate) max_payload_depth: usize,
     pub(crate) lone_surrogates: LoneSurrogates,
@@ -31,7 +31,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Decoded {
     /// The good events.
     pub(crate) batch: Batch,
-    /// What is wrong with the others, by ascending index.
+    /// What is wrong with the other items, by ascending index.
     pub(crate) errors: Vec<ItemError>,
     /// All items, good and bad.
     pub(crate) received: usize,
@@ -40,24 +40,25 @@ pub(crate) struct Decoded {
 }
 
 /// Reads one event, an array of events, or `{"events":[…]}`.
-pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Result<Decoded, Problem> {
+pub(crate) fn decode(body: &Bytes, received_at: Timestamp, limits: DecodeLimits) -> Result<Decoded, Problem> {
     let builder = BatchBuilder::new(body.clone(), received_at)
         .map_err(|error| Problem::malformed(format!("the body {}", error.reason)))?
-        .with_max_payload_depth(bounds.max_payload_depth)
-        .with_lone_surrogates(bounds.lone_surrogates);
+        .with_max_payload_depth(limits.max_payload_depth)
+        .with_lone_surrogates(limits.lone_surrogates);
     let text = builder.body();
     if text.trim_ascii().is_empty() {
         return Err(Problem::malformed(
             r#"the body is empty: send an event, an array of events, or {"events":[…]}"#,
         ));
     }
-    let mut sink = Sink { builder, errors: Vec::new(), received: 0, bounds, too_many: false, single: false };
+    let mut collector =
+        ItemCollector { builder, errors: Vec::new(), received: 0, limits, too_many: false, single: false };
     let mut json = serde_json::Deserializer::from_str(&text);
-    let result = Body(&mut sink).deserialize(&mut json);
-    if sink.too_many {
+    let result = Body(&mut collector).deserialize(&mut json);
+    if collector.too_many {
         return Err(Problem::too_large(format!(
             "the request has more than {} events (--max-batch-events): send them in several",
-            bounds.max_events
+            limits.max_events
         )));
     }
     result.map_err(|error| Problem::malformed_json("the body is JSON, but not as expected", &error))?;
@@ -69,27 +70,27 @@ pub(crate) fn decode(body: &Bytes, received_at: Timestamp, bounds: Bounds) -> Re
         ))
     })?;
     Ok(Decoded {
-        batch: sink.builder.finish(),
-        errors: sink.errors,
-        received: sink.received,
-        single: sink.single,
+        batch: collector.builder.finish(),
+        errors: collector.errors,
+        received: collector.received,
+        single: collector.single,
     })
 }
 
-/// Takes the items one by one.
-struct Sink {
+/// Collects the items one by one.
+struct ItemCollector {
     builder: BatchBuilder,
     errors: Vec<ItemError>,
     received: usize,
-    bounds: Bounds,
+    limits: DecodeLimits,
     too_many: bool,
     single: bool,
 }
 
-impl Sink {
+impl ItemCollector {
     /// Counts an item; its index, or `None` if it is one too many.
     fn next(&mut self) -> Option<usize> {
-        if self.received == self.bounds.max_events {
+        if self.received == self.limits.max_events {
             self.too_many = true;
             return None;
         }
@@ -105,7 +106,7 @@ impl Sink {
         let source = fields.source.and_then(|raw| string("source", raw, &mut faults));
         let sequence = fields.sequence.and_then(|raw| number("sequence", raw, &mut faults));
         let event = RawEvent {
-            // Where a field is missing, a good value stands in, so that the others are still checked.
+            // A valid value stands in for a missing field, so that the other fields are still checked.
             topic: topic.as_deref().unwrap_or("missing"),
             event_id: event_id.as_deref().unwrap_or("missing"),
             timestamp: timestamp.as_deref(),
@@ -124,7 +125,7 @@ impl Sink {
 }
 
 /// The whole body.
-struct Body<'s>(&'s mut Sink);
+struct Body<'s>(&'s mut ItemCollector);
 
 impl<'de> DeserializeSeed<'de> for Body<'_> {
     type Value = ();
@@ -172,7 +173,7 @@ impl<'de> Visitor<'de> for Body<'_> {
 }
 
 /// A list of events.
-struct Items<'s>(&'s mut Sink);
+struct Items<'s>(&'s mut ItemCollector);
 
 impl<'de> DeserializeSeed<'de> for Items<'_> {
     type Value = ();
@@ -196,11 +197,11 @@ impl<'de> Visitor<'de> for Items<'_> {
 }
 
 /// One element of a list, which should be an event.
-struct Item<'s>(&'s mut Sink);
+struct Item<'s>(&'s mut ItemCollector);
 
 impl Item<'_> {
     fn index<E: serde::de::Error>(&mut self) -> Result<usize, E> {
-        // The message is not shown: the sink knows why.
+        // The message is not shown: the collector knows why.
         self.0.next().ok_or_else(|| E::custom("too many events"))
     }
 

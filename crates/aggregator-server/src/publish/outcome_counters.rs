@@ -1,13 +1,13 @@
-//! What the workers of this process have decided, for the statistics. The store's own totals are those of all
-//! processes over it, and of all time.
+//! Counts what became of the events that this process appended, for `GET /stats`. The totals of the store are those of
+//! all processes that ever used it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregator_core::{Outcome, Receipt};
 
-/// Receipts by their outcome, and what nobody was left to be told of.
+/// Counts receipts by their outcome, and queued events that were not stored and whose publisher was not told.
 #[derive(Debug, Default)]
-pub(crate) struct Decided {
+pub(crate) struct OutcomeCounters {
     stored: AtomicU64,
     duplicates: AtomicU64,
     conflicts: AtomicU64,
@@ -15,21 +15,21 @@ pub(crate) struct Decided {
     lost: AtomicU64,
 }
 
-/// [`Decided`] as it is now.
+/// What [`OutcomeCounters`] says at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Totals {
+pub(crate) struct OutcomeCounts {
     pub(crate) stored: u64,
     pub(crate) duplicates: u64,
     pub(crate) conflicts: u64,
     /// Events that were acknowledged as queued, and that the store refused.
     pub(crate) refused: u64,
-    /// Events that were acknowledged as queued and will not be stored: those, and what a failure took.
+    /// Events that were acknowledged as queued and will not be stored: the refused ones, and those that a failure lost.
     pub(crate) lost: u64,
 }
 
-impl Decided {
-    /// Adds a group's receipts; how many of them say that their event was stored.
-    pub(crate) fn add(&self, receipts: &[Receipt]) -> u64 {
+impl OutcomeCounters {
+    /// Adds the receipts of a group. Returns how many events were stored.
+    pub(super) fn add(&self, receipts: &[Receipt]) -> u64 {
         let of = |outcome| receipts.iter().filter(|receipt| receipt.outcome == outcome).count() as u64;
         let stored = of(Outcome::Stored);
         self.stored.fetch_add(stored, Ordering::Relaxed);
@@ -41,19 +41,19 @@ impl Decided {
     }
 
     /// Counts queued events that the store refused.
-    pub(crate) fn refuse(&self, events: usize) {
+    pub(super) fn add_refused(&self, events: usize) {
         self.refused.fetch_add(events as u64, Ordering::Relaxed);
-        self.lose(events);
+        self.add_lost(events);
     }
 
     /// Counts queued events that will not be stored.
-    pub(crate) fn lose(&self, events: usize) {
+    pub(super) fn add_lost(&self, events: usize) {
         self.lost.fetch_add(events as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn totals(&self) -> Totals {
+    pub(super) fn counts(&self) -> OutcomeCounts {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Totals {
+        OutcomeCounts {
             stored: now(&self.stored),
             duplicates: now(&self.duplicates),
             conflicts: now(&self.conflicts),

@@ -1,7 +1,7 @@
-//! What waits to be appended, partition by partition, and whose turn it is.
+//! The queue before the workers: a lane of jobs per partition, and the order of their turns.
 //!
-//! A partition is in one turn at a time, so its jobs are appended in the order in which they came. Which worker has
-//! the turn does not matter.
+//! A partition is in one turn at a time, so its jobs are appended in the order in which they came. Any worker may take
+//! any turn.
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
@@ -12,97 +12,105 @@ use std::time::Duration;
 
 use aggregator_core::Partition;
 
-use super::worker::Job;
-use crate::publish::admission::Weight;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, wait_for};
 
+use super::admission::Weight;
+use super::job::Job;
+
+/// How long a partition rests after the store could not take its queued jobs. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long every partition has its turns alone after one of several partitions has failed: one that somebody else
-/// holds then holds up no other.
-const APART: Duration = Duration::from_secs(10);
-/// With so many events the price of a commit is paid, and it takes no further partition in, which it would hold for
-/// as long.
+/// How long every partition has turns of its own after a turn of several partitions has failed. If another node holds
+/// one partition, it then holds up no other.
+const ALONE_FOR: Duration = Duration::from_secs(10);
+/// A turn with so many events takes no further partition. They already pay for the commit, and a further partition would
+/// be held as long as the commit takes.
 const ENOUGH_EVENTS: usize = 300;
 
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    rules: Rules,
+    limits: TurnLimits,
 }
 
-/// What is taken in one turn.
-pub(super) struct Rules {
-    /// Whether the store takes events of several partitions in one commit.
-    pub(super) across: bool,
-    /// What a turn has at most, but for its last job.
+/// How much one turn takes.
+pub(super) struct TurnLimits {
+    /// Whether the store commits events of several partitions together.
+    pub(super) across_partitions: bool,
+    /// The most that a turn takes. Its last job may exceed it.
     pub(super) group: Weight,
 }
 
 struct State {
     /// By partition.
     lanes: Vec<Lane>,
-    /// Where jobs wait and no turn is; the lane that came first is at the head.
+    /// The partitions with waiting jobs and without a turn. The one that has waited longest is at the head.
     ready: VecDeque<Partition>,
-    /// What waits there.
+    /// The weight of all jobs in these partitions.
     weight: Weight,
     /// Turns under way.
     turns: usize,
-    /// Whether one of them has less than enough.
+    /// Whether one of them has less than [`ENOUGH_EVENTS`].
     small_turn: bool,
-    /// Until when no turn has several partitions.
-    apart_until: Option<Instant>,
-    /// Workers that wait, and how many of them were called and are on their way.
+    /// Until when every turn has one partition.
+    alone_until: Option<Instant>,
+    /// Workers that wait, and how many of them were notified and have not woken yet.
     waiting: usize,
-    called: usize,
+    notified: usize,
     /// Workers that have not ended.
     workers: usize,
     stopping: bool,
 }
 
-/// What waits in a partition.
+/// The jobs that wait in one partition.
 struct Lane {
     jobs: VecDeque<Job>,
     weight: Weight,
     /// Whether it is in a turn.
     held: bool,
-    /// Until when the store is left alone after it could not take what was acknowledged as queued.
+    /// Until when the lane rests because the store could not take its queued jobs.
     rest_until: Option<Instant>,
-    /// How long it is left alone the next time.
+    /// How long it rests the next time.
     pause: Duration,
 }
 
-/// What a worker may do.
+/// What a worker does next.
 enum Next {
     Take {
         partitions: Vec<Partition>,
         small: bool,
     },
-    /// Something comes, at the latest after this time.
+    /// Wait, at most for this time.
     Wait(Option<Duration>),
     End,
 }
 
-/// Jobs to be appended now. Its partitions are in no other turn until it has ended.
+/// Jobs to append now. Their partitions are in no other turn until this one has ended.
 pub(super) struct Turn<'q> {
     queue: &'q Queue,
-    /// By partition, and in it in their order.
+    /// Sorted by partition, and within a partition in the order in which they came.
     pub(super) jobs: Vec<Job>,
-    /// Jobs that are to come first in the next turn.
-    pub(super) kept: Vec<Job>,
-    /// Whether the store could not take something of it now.
-    pub(super) failed: bool,
-    /// Empty once it has ended.
+    pub(super) result: TurnResult,
+    /// Empty once the turn has ended.
     partitions: Vec<Partition>,
     small: bool,
 }
 
-/// That a worker has not ended.
-pub(super) struct Present<'q>(&'q Queue);
+/// What a turn leaves behind.
+#[derive(Default)]
+pub(super) struct TurnResult {
+    /// Queued jobs that the store could not take. They come first in the next turn of their partition.
+    pub(super) kept: Vec<Job>,
+    /// Whether the store could not take something now.
+    pub(super) failed: bool,
+}
 
-impl Rules {
+/// The registration of a worker, until it is dropped.
+pub(super) struct RegisteredWorker<'q>(&'q Queue);
+
+impl TurnLimits {
     fn is_enough(&self, weight: Weight) -> bool {
-        !self.across || weight.events >= ENOUGH_EVENTS || self.is_full(weight)
+        !self.across_partitions || weight.events >= ENOUGH_EVENTS || self.is_full(weight)
     }
 
     fn is_full(&self, weight: Weight) -> bool {
@@ -111,23 +119,23 @@ impl Rules {
 }
 
 impl Queue {
-    pub(super) fn new(partitions: u16, workers: usize, rules: Rules) -> Self {
+    pub(super) fn new(partitions: u16, workers: usize, limits: TurnLimits) -> Self {
         let state = State {
             lanes: (0..partitions).map(|_| Lane::new()).collect(),
             ready: VecDeque::new(),
             weight: Weight::default(),
             turns: 0,
             small_turn: false,
-            apart_until: None,
+            alone_until: None,
             waiting: 0,
-            called: 0,
+            notified: 0,
             workers,
             stopping: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), rules }
+        Self { state: Mutex::new(state), changed: Condvar::new(), limits }
     }
 
-    /// Queues the jobs of a request; gives them back if there is no worker any more.
+    /// Queues the jobs of a request. Gives them back if all workers have ended.
     pub(super) fn send(&self, jobs: Vec<Job>) -> Result<(), Vec<Job>> {
         let mut state = self.lock();
         if state.workers == 0 {
@@ -136,22 +144,22 @@ impl Queue {
         for job in jobs {
             state.push(job);
         }
-        self.call(state);
+        self.notify(state);
         Ok(())
     }
 
-    /// Ends a turn and waits for the next one; `None` once it is stopped and nothing is left.
-    pub(super) fn next(&self, before: Option<Turn<'_>>) -> Option<Turn<'_>> {
+    /// Ends the worker's last turn and waits for its next one. `None` once the queue is stopped and empty.
+    pub(super) fn next(&self, ended: Option<Turn<'_>>) -> Option<Turn<'_>> {
         let mut state = self.lock();
-        if let Some(mut turn) = before {
+        if let Some(mut turn) = ended {
             state.end(&mut turn);
         }
         loop {
-            match state.next(&self.rules) {
+            match state.next(&self.limits) {
                 Next::Take { partitions, small } => {
                     let mut turn = state.begin(self, partitions, small);
-                    // There may be enough for another one.
-                    self.call(state);
+                    // There may be enough for another turn.
+                    self.notify(state);
                     // Stable: what came first within a partition stays first.
                     turn.jobs.sort_by_key(|job| job.partition);
                     return Some(turn);
@@ -163,38 +171,38 @@ impl Queue {
                         None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                     };
                     state.waiting -= 1;
-                    state.called = state.called.saturating_sub(1);
+                    state.notified = state.notified.saturating_sub(1);
                 }
                 Next::End => return None,
             }
         }
     }
 
-    /// Has the workers finish what is queued.
+    /// Makes the workers end once the queue is empty.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.stopping = true;
-        self.call_all(state);
+        self.notify_all(state);
     }
 
-    /// That the calling worker has not ended: until this is dropped.
-    pub(super) fn enter(&self) -> Present<'_> {
-        Present(self)
+    /// Registers the calling worker until the result is dropped.
+    pub(super) fn enter(&self) -> RegisteredWorker<'_> {
+        RegisteredWorker(self)
     }
 
-    /// Calls a worker if there may be something for it to take.
-    fn call(&self, mut state: MutexGuard<'_, State>) {
-        let free = !state.small_turn || state.apart_until.is_some() || self.rules.is_enough(state.weight);
-        if free && !state.ready.is_empty() && state.called < state.waiting {
-            state.called += 1;
+    /// Wakes a worker if there may be something for it to take.
+    fn notify(&self, mut state: MutexGuard<'_, State>) {
+        let free = !state.small_turn || state.alone_until.is_some() || self.limits.is_enough(state.weight);
+        if free && !state.ready.is_empty() && state.notified < state.waiting {
+            state.notified += 1;
             drop(state);
             self.changed.notify_one();
         }
     }
 
-    /// Calls all workers that wait: something is different for each of them.
-    fn call_all(&self, mut state: MutexGuard<'_, State>) {
-        state.called = state.waiting;
+    /// Wakes all workers that wait, because something has changed for each of them.
+    fn notify_all(&self, mut state: MutexGuard<'_, State>) {
+        state.notified = state.waiting;
         let nobody = state.waiting == 0;
         drop(state);
         if !nobody {
@@ -203,7 +211,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A worker that panicked while it had this would have stopped between two counts; none does.
+        // Nothing under this lock panics, so the counts are whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,9 +230,9 @@ impl State {
         lane.jobs.push_back(job);
     }
 
-    fn next(&mut self, rules: &Rules) -> Next {
+    fn next(&mut self, limits: &TurnLimits) -> Next {
         let now = Instant::now();
-        self.apart_until = self.apart_until.filter(|until| !until.saturating_duration_since(now).is_zero());
+        self.alone_until = self.alone_until.filter(|until| !until.saturating_duration_since(now).is_zero());
         let (mut partitions, mut weight, mut rest) = (Vec::new(), Weight::default(), None::<Duration>);
         for &partition in &self.ready {
             let lane = &self.lanes[usize::from(partition.0)];
@@ -235,15 +243,14 @@ impl State {
             }
             partitions.push(partition);
             weight += lane.weight;
-            if self.apart_until.is_some() || rules.is_enough(weight) {
+            if self.alone_until.is_some() || limits.is_enough(weight) {
                 return Next::Take { partitions, small: false };
             }
         }
         if partitions.is_empty() && rest.is_none() && self.stopping && self.turns == 0 {
             Next::End
         } else if partitions.is_empty() || self.small_turn {
-            // What is too little for a turn of its own waits for the end of the one that is too little already,
-            // and goes together with what comes until then.
+            // One small turn at a time: what comes meanwhile gathers, and goes together when it ends.
             Next::Wait(rest)
         } else {
             Next::Take { partitions, small: true }
@@ -253,28 +260,29 @@ impl State {
     fn begin<'q>(&mut self, queue: &'q Queue, chosen: Vec<Partition>, small: bool) -> Turn<'q> {
         let (mut jobs, mut partitions, mut taken) = (Vec::new(), Vec::new(), Weight::default());
         for partition in chosen {
-            if !jobs.is_empty() && queue.rules.is_full(taken) {
+            if !jobs.is_empty() && queue.limits.is_full(taken) {
                 break;
             }
             let lane = &mut self.lanes[usize::from(partition.0)];
             lane.held = true;
             self.weight -= lane.weight;
-            taken += lane.take(&queue.rules, taken, &mut jobs);
+            taken += lane.take(&queue.limits, taken, &mut jobs);
             partitions.push(partition);
         }
         self.ready.retain(|partition| !self.lanes[usize::from(partition.0)].held);
         self.turns += 1;
         self.small_turn |= small;
-        Turn { queue, jobs, kept: Vec::new(), failed: false, partitions, small }
+        Turn { queue, jobs, result: TurnResult::default(), partitions, small }
     }
 
     fn end(&mut self, turn: &mut Turn<'_>) {
         self.turns -= 1;
         self.small_turn &= !turn.small;
-        let (partitions, kept) = (std::mem::take(&mut turn.partitions), std::mem::take(&mut turn.kept));
+        let partitions = std::mem::take(&mut turn.partitions);
+        let TurnResult { kept, failed } = std::mem::take(&mut turn.result);
         let now = Instant::now();
-        if turn.failed && partitions.len() > 1 {
-            self.apart_until = Some(now + APART);
+        if failed && partitions.len() > 1 {
+            self.alone_until = Some(now + ALONE_FOR);
         }
         for &partition in &partitions {
             self.lanes[usize::from(partition.0)].rest_until = None;
@@ -309,17 +317,18 @@ impl Lane {
         }
     }
 
-    /// Adds its first jobs to those of a turn, up to the limits; at least one to none. What they weigh.
-    fn take(&mut self, rules: &Rules, taken: Weight, jobs: &mut Vec<Job>) -> Weight {
+    /// Adds its first jobs to those of a turn, up to the limits; the first job of a turn always fits. Returns the weight of
+    /// the added jobs.
+    fn take(&mut self, limits: &TurnLimits, taken: Weight, jobs: &mut Vec<Job>) -> Weight {
         let before = self.weight;
-        if jobs.is_empty() && !rules.is_full(before) {
-            // The usual case, in one go: everybody else waits.
+        if jobs.is_empty() && !limits.is_full(before) {
+            // The usual case takes all jobs at once, because the lock is held.
             self.weight = Weight::default();
             *jobs = std::mem::take(&mut self.jobs).into();
             return before;
         }
         let mut weight = Weight::default();
-        while jobs.is_empty() || !rules.is_full(taken + weight) {
+        while jobs.is_empty() || !limits.is_full(taken + weight) {
             let Some(job) = self.jobs.pop_front() else { break };
             weight += job.weight();
             jobs.push(job);
@@ -330,7 +339,7 @@ impl Lane {
 }
 
 impl Drop for Turn<'_> {
-    /// Ends it if nobody did, because its worker has panicked.
+    /// Ends the turn of a worker that panicked.
     fn drop(&mut self) {
         if !self.partitions.is_empty() {
             self.queue.lock().end(self);
@@ -338,16 +347,16 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Drop for Present<'_> {
+impl Drop for RegisteredWorker<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.workers -= 1;
-        // Nobody will take them: whoever waits for them has to be told.
+        // Nobody will take these jobs. Dropping them tells the publishers that wait.
         let lost: Vec<_> = match state.workers {
             0 => state.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.jobs)).collect(),
             _ => Vec::new(),
         };
-        self.0.call_all(state);
+        self.0.notify_all(state);
         drop(lost);
     }
 }

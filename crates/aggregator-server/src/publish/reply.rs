@@ -1,141 +1,36 @@
-//! The fates of a request's items, and how they are told.
+//! The reply to a publish request: counts, and a result per item.
 
 use std::fmt::{self, Write as _};
 
-use aggregator_core::{Batch, Outcome, Receipt, Timestamp};
+use aggregator_core::{Batch, Outcome, Timestamp};
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::problem::ItemError;
 use crate::http::routes::json_text;
 
-/// What became of one item.
-enum Fate {
-    /// It is the batch's event with this index; it was queued, or has a receipt.
-    Accepted(usize, Option<Receipt>),
-    /// With everything that is wrong with it.
-    Rejected(Vec<ItemError>),
-}
+use super::outcomes::{ItemCounts, ItemOutcome, ItemOutcomes};
 
-/// What became of each item of a request, by its place in the request.
-pub(super) struct Fates {
-    items: Vec<Fate>,
-    /// The place in the request of each event of the batch.
-    places: Vec<usize>,
-    /// What is wrong with the request as a whole: the store named no item.
-    of_all: Vec<ItemError>,
-}
-
-impl Fates {
-    /// Of `received` items, of which those with `errors` did not get into the batch.
-    pub(super) fn new(received: usize, errors: Vec<ItemError>) -> Self {
-        let mut fates = Self {
-            items: Vec::with_capacity(received),
-            places: Vec::with_capacity(received),
-            of_all: Vec::new(),
-        };
-        let mut errors = errors.into_iter().peekable();
-        for place in 0..received {
-            let mut own = Vec::new();
-            while let Some(error) = errors.next_if(|error| error.index == Some(place)) {
-                own.push(error);
-            }
-            if own.is_empty() {
-                fates.items.push(Fate::Accepted(fates.places.len(), None));
-                fates.places.push(place);
-            } else {
-                fates.items.push(Fate::Rejected(own));
-            }
-        }
-        fates
-    }
-
-    /// These events of the batch have these receipts.
-    pub(super) fn decided(&mut self, indices: &[u32], receipts: &[Receipt]) {
-        for (&index, &receipt) in indices.iter().zip(receipts) {
-            let index = index as usize;
-            self.items[self.places[index]] = Fate::Accepted(index, Some(receipt));
-        }
-    }
-
-    /// The store refused these events of the batch, or the batch where no event is named.
-    pub(super) fn refused(&mut self, errors: Vec<ItemError>) {
-        for mut error in errors {
-            let Some(index) = error.index else {
-                self.of_all.push(error);
-                continue;
-            };
-            let place = self.places[index];
-            error.index = Some(place);
-            match &mut self.items[place] {
-                Fate::Rejected(errors) => errors.push(error),
-                fate => *fate = Fate::Rejected(vec![error]),
-            }
-        }
-    }
-
-    /// Everything that is wrong with the request: first what names no item, then the items by their places.
-    pub(super) fn take_errors(&mut self) -> Vec<ItemError> {
-        let errors = |fate| match fate {
-            Fate::Rejected(errors) => errors,
-            Fate::Accepted(..) => Vec::new(),
-        };
-        let of_items = std::mem::take(&mut self.items).into_iter().flat_map(errors);
-        std::mem::take(&mut self.of_all).into_iter().chain(of_items).collect()
-    }
-
-    pub(super) fn rejected(&self) -> usize {
-        self.items.iter().filter(|fate| matches!(fate, Fate::Rejected(_))).count()
-    }
-
-    fn count(&self) -> Counts {
-        let mut counts = Counts::default();
-        for fate in &self.items {
-            match fate {
-                Fate::Rejected(_) => counts.rejected += 1,
-                Fate::Accepted(_, None) => counts.queued += 1,
-                Fate::Accepted(_, Some(receipt)) => match receipt.outcome {
-                    Outcome::Stored => counts.stored += 1,
-                    Outcome::Duplicate => counts.duplicates += 1,
-                    Outcome::Conflict => counts.conflicts += 1,
-                },
-            }
-        }
-        counts
-    }
-}
-
-/// How many items had each fate.
-#[derive(Default)]
-struct Counts {
-    stored: usize,
-    duplicates: usize,
-    conflicts: usize,
-    rejected: usize,
-    queued: usize,
-}
-
-/// Everything a reply is made of.
+/// What a reply tells.
 pub(super) struct Reply<'a> {
-    pub(super) fates: &'a Fates,
+    pub(super) outcomes: &'a ItemOutcomes,
     pub(super) batch: &'a Batch,
     pub(super) single: bool,
     pub(super) received_at: Timestamp,
     pub(super) durability: &'static str,
-    /// Whether it was answered before the commit.
+    /// Whether the answer comes before the commit.
     pub(super) queued: bool,
     pub(super) results: bool,
     pub(super) preference_applied: bool,
 }
 
-/// A result takes about so many bytes.
+/// The usual size of one result.
 const RESULT_BYTES: usize = 192;
 
-/// Written as text at once: for a large request a serializer, given a timestamp per item, took nearly as
-/// long as decoding the events did.
+/// Writes the text directly. For a large request, a serializer that formats a timestamp per item took nearly as long as
+/// decoding the events.
 pub(super) fn render(reply: &Reply<'_>) -> Response {
-    let items = &reply.fates.items;
+    let items = reply.outcomes.items();
     let mut body = String::with_capacity(256 + if reply.results { items.len() * RESULT_BYTES } else { 0 });
     write_reply(&mut body, reply).expect("a String takes everything");
     let mut response = json_text(StatusCode::ACCEPTED, body);
@@ -147,13 +42,13 @@ pub(super) fn render(reply: &Reply<'_>) -> Response {
 }
 
 fn write_reply(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
-    let items = &reply.fates.items;
+    let items = reply.outcomes.items();
     body.push_str(r#"{"status":"accepted""#);
-    if let ([Fate::Accepted(index, _)], true) = (items.as_slice(), reply.single) {
+    if let ([ItemOutcome::Accepted(index, _)], true) = (items, reply.single) {
         body.push_str(r#","event_id":"#);
         push_string(body, reply.batch.event_id(*index));
     }
-    let Counts { stored, duplicates, conflicts, rejected, queued } = reply.fates.count();
+    let ItemCounts { stored, duplicates, conflicts, rejected, queued } = reply.outcomes.count();
     write!(
         body,
         r#","received":{},"stored":{stored},"duplicates":{duplicates},"conflicts":{conflicts},"rejected":{rejected}"#,
@@ -173,15 +68,15 @@ fn write_reply(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
 }
 
 fn write_results(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
-    // Most of a request's events are stored at one time.
+    // Most events of a request have the same time, so its text is kept.
     let mut shown: Option<(Timestamp, String)> = None;
-    for (place, fate) in reply.fates.items.iter().enumerate() {
-        if place > 0 {
+    for (position, outcome) in reply.outcomes.items().iter().enumerate() {
+        if position > 0 {
             body.push(',');
         }
-        let (index, receipt) = match fate {
-            Fate::Accepted(index, receipt) => (*index, receipt),
-            Fate::Rejected(errors) => {
+        let (index, receipt) = match outcome {
+            ItemOutcome::Accepted(index, receipt) => (*index, receipt),
+            ItemOutcome::Rejected(errors) => {
                 body.push_str(r#"{"outcome":"rejected","errors":"#);
                 body.push_str(&serde_json::to_string(errors).map_err(|_| fmt::Error)?);
                 body.push('}');
@@ -214,7 +109,7 @@ fn write_results(body: &mut String, reply: &Reply<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// A string that has no control characters, as JSON.
+/// Writes a string without control characters as JSON.
 fn push_string(body: &mut String, text: &str) {
     body.push('"');
     if text.bytes().any(|byte| byte == b'"' || byte == b'\\') {

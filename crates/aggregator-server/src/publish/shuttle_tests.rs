@@ -1,8 +1,11 @@
-//! The hand-off from admission to queue to worker to reply, in thousands of schedules, and where there are
-//! few enough in all of them. A wake-up that is lost is a deadlock, which shuttle reports.
+//! The hand-off from admission to queue to worker to reply, in thousands of schedules, and in all schedules where there
+//! are few. A lost wake-up is a deadlock, which shuttle reports.
 //!
-//! `SHUTTLE_RANDOM_SEED` asks for other schedules. One that fails is printed, for [`shuttle::replay`].
+//! `SHUTTLE_RANDOM_SEED` chooses other schedules. A schedule that fails is printed, for [`shuttle::replay`].
 #![expect(clippy::unwrap_used, reason = "this is test code")]
+
+mod delivery;
+mod stop;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +22,11 @@ use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::thread::{spawn, yield_now};
 use tokio::sync::oneshot;
 
-use super::worker::{Appended, Job, Workers};
 use crate::Config;
-use crate::publish::admission::{Admission, Refused, Weight};
+
+use super::admission::{Admission, Refused, Weight};
+use super::job::{AppendResult, Job};
+use super::worker::Workers;
 
 /// How many schedules of a case are explored in each of the two ways that draw them.
 const SCHEDULES: usize = 1_500;
@@ -40,7 +45,7 @@ fn explore_all(case: impl Fn() + Send + Sync + 'static) {
 fn run(scheduler: impl Scheduler + 'static, case: impl Fn() + Send + Sync + 'static) {
     let mut config = shuttle::Config::new();
     config.stack_size = 256 << 10;
-    // It says that it takes every ordering for the strictest one: what is explored here is the hand-off.
+    // It warns that it explores atomics with the strictest ordering only. These tests are about the hand-off.
     config.silence_warnings = true;
     shuttle::Runner::new(scheduler, config).run(case);
 }
@@ -53,7 +58,7 @@ struct Service {
 }
 
 /// Whom a request waits for, with the ids of the events it is about.
-type Waiting = Vec<(Vec<String>, oneshot::Receiver<Appended>)>;
+type Waiting = Vec<(Vec<String>, oneshot::Receiver<AppendResult>)>;
 
 impl Service {
     /// With room for so many events.
@@ -87,7 +92,8 @@ impl Service {
             let batch = Arc::clone(&batch);
             jobs.push(Job { partition, batch, indices, bytes: 0, reservation, reply });
         }
-        self.workers.send(jobs);
+        // After a stop the jobs are dropped, and with them the replies.
+        let _ = self.workers.send(jobs);
         Ok(waiting)
     }
 
@@ -172,246 +178,4 @@ fn two_partitions(across: bool) -> (MemoryStore, &'static str) {
     let store = MemoryStore::new(partitions);
     let store = if across { store } else { store.with_a_commit_per_partition() };
     (store, far.expect("not all of them hash alike"))
-}
-
-#[test]
-fn every_request_is_answered_with_its_own_receipts_and_has_given_its_room_back() {
-    for across in [true, false] {
-        answer_requests(across);
-    }
-}
-
-fn answer_requests(across: bool) {
-    let config = config(2);
-    explore(move || {
-        let (store, far) = two_partitions(across);
-        let service = Service::start(Arc::new(store), &config, 8);
-        let publisher = |name: &'static str| {
-            let service = Arc::clone(&service);
-            let body = move || {
-                for n in 0..2 {
-                    let ids = [format!("{name}{n}-1"), format!("{name}{n}-2"), format!("{name}{n}-3")];
-                    let events = [("a", ids[0].as_str()), (far, &ids[1]), ("a", &ids[2])];
-                    for (ids, reply) in service.publish(&events, true).unwrap() {
-                        let receipts = block_on(reply).expect("a worker lives").expect("the store is well");
-                        service.check(&ids, &receipts);
-                    }
-                    assert!(service.admission.used().events <= 3, "a reply came before the room was free");
-                }
-            };
-            Box::new(body) as Box<dyn FnOnce() + Send>
-        };
-        in_threads(vec![publisher("x"), publisher("y")]);
-        service.drain();
-        assert_eq!(service.stored("*").len(), 12);
-    });
-}
-
-#[test]
-fn two_workers_store_what_was_queued_in_its_order_through_failures_and_a_stop() {
-    for (across, failures) in [(true, 1), (true, 3), (false, 1), (false, 3)] {
-        let config = config(4);
-        explore(move || {
-            let (inner, far) = two_partitions(across);
-            let store = Arc::new(FaultyStore::new(Arc::new(inner)));
-            (1..=failures).for_each(|nth| store.fail_nth(nth, Failure::Unavailable));
-            let service = Service::start(store, &config, 8);
-            let queues = {
-                let service = Arc::clone(&service);
-                move || {
-                    for (a, b) in [("1", "2"), ("3", "4"), ("5", "6")] {
-                        service.publish(&[("a", a), (far, b)], false).unwrap();
-                    }
-                }
-            };
-            let waits = {
-                let service = Arc::clone(&service);
-                move || service.publish_until_stored(&[(far, "x")])
-            };
-            in_threads(vec![Box::new(queues), Box::new(waits)]);
-            service.drain();
-            for (topic, ids) in [("a", ["1", "3", "5"]), (far, ["2", "4", "6"])] {
-                let mut stored: Vec<_> =
-                    service.stored(topic).into_iter().map(|event| event.event_id).collect();
-                stored.retain(|id| id != "x");
-                assert_eq!(stored, ids);
-            }
-        });
-    }
-}
-
-#[test]
-fn what_was_queued_is_stored_in_its_order_once_the_store_recovers() {
-    use Failure::{LostReply, NoSpace, Unavailable};
-    let config = config(4);
-    let plans: [&[(u64, Failure)]; 6] = [
-        &[(1, Unavailable), (2, NoSpace)],
-        &[(2, Unavailable)],
-        &[(2, Unavailable), (3, Unavailable)],
-        &[(2, Unavailable), (4, LostReply)],
-        &[(1, LostReply), (3, Unavailable)],
-        &[(3, Unavailable), (4, Unavailable), (5, Unavailable)],
-    ];
-    for plan in plans {
-        let config = config.clone();
-        explore(move || {
-            // The topic there is stays the only one: other events are refused.
-            let inner = Arc::new(MemoryStore::default().with_max_topics(1));
-            inner.append_one(&Event::new("t", "0").unwrap()).unwrap();
-            let store = Arc::new(FaultyStore::new(inner));
-            plan.iter().for_each(|&(nth, failure)| store.fail_nth(nth, failure));
-            let service = Service::start(store, &config, 8);
-            let queues = {
-                let service = Arc::clone(&service);
-                move || {
-                    service.publish(&[("t", "1")], false).unwrap();
-                    service.publish(&[("t", "2"), ("refused", "2")], false).unwrap();
-                    service.publish(&[("t", "3")], false).unwrap();
-                    service.publish_until_stored(&[("t", "4")]);
-                }
-            };
-            let waits = {
-                let service = Arc::clone(&service);
-                move || {
-                    service.publish_until_stored(&[("refused", "x"), ("t", "x")]);
-                    service.publish_until_stored(&[("t", "x")]);
-                }
-            };
-            in_threads(vec![Box::new(queues), Box::new(waits)]);
-            service.drain();
-            let stored = service.stored("t");
-            let mut ids: Vec<_> = stored.iter().map(|event| event.event_id.as_str()).collect();
-            ids.retain(|id| *id != "x");
-            assert_eq!((ids, stored.len()), (vec!["0", "1", "2", "3", "4"], 6));
-        });
-    }
-}
-
-/// Two publishers and a stop at any time, with or without a failure of the store.
-fn stop_races_with_publishers(config: &Config, failures: u64) {
-    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
-    (1..=failures).for_each(|nth| store.fail_nth(nth, Failure::Unavailable));
-    let service = Service::start(store, config, 8);
-    let stopping = Arc::new(AtomicBool::new(false));
-    let publisher = |id: &'static str, wait: bool| {
-        let (service, stopping) = (Arc::clone(&service), Arc::clone(&stopping));
-        move || {
-            let mut waiting = service.publish(&[("t", id)], wait).unwrap();
-            let came_before = !stopping.load(Ordering::SeqCst);
-            if wait {
-                let reply = block_on(waiting.remove(0).1);
-                assert!(reply.is_ok() || !came_before, "the stop overtook a request");
-                matches!(reply, Ok(Ok(_)))
-            } else {
-                came_before
-            }
-        }
-    };
-    let threads = [spawn(publisher("waited", true)), spawn(publisher("queued", false))];
-    stopping.store(true, Ordering::SeqCst);
-    service.stop();
-    let told = threads.map(|thread| thread.join().unwrap());
-    service.assert_empty();
-    let stored = service.stored("t");
-    for (id, told) in ["waited", "queued"].into_iter().zip(told) {
-        let count = stored.iter().filter(|event| event.event_id == id).count();
-        assert!(count == 1 || (!told && count == 0), "{id} is stored {count} times");
-    }
-}
-
-#[test]
-fn a_stop_that_races_with_publishers_ends_and_loses_nothing_that_came_before() {
-    let config = config(2);
-    for failures in 0..=2 {
-        let config = config.clone();
-        explore(move || stop_races_with_publishers(&config, failures));
-    }
-}
-
-#[test]
-fn no_more_is_admitted_than_there_is_room_for_and_room_is_held_until_the_commit() {
-    let config = config(2);
-    explore(move || {
-        let service = Service::start(Arc::new(MemoryStore::default()), &config, 3);
-        let (admission, last) = (Arc::clone(&service.admission), AtomicU64::new(0));
-        // A store survives callbacks that panic, so they only note what is wrong.
-        let early = Arc::new(AtomicBool::new(false));
-        let noted = Arc::clone(&early);
-        let _listener = service.store.on_commit(Box::new(move |_, offset| {
-            let committed = offset - last.swap(offset, Ordering::SeqCst);
-            noted.fetch_or((admission.used().events as u64) < committed, Ordering::SeqCst);
-        }));
-        let full = Arc::new(AtomicU64::new(0));
-        let publisher = |ids: &'static [&'static str]| {
-            let (service, full) = (Arc::clone(&service), Arc::clone(&full));
-            let body = move || {
-                let events: Vec<_> = ids.iter().map(|id| ("t", *id)).collect();
-                match service.publish(&events, true) {
-                    Ok(mut waiting) => {
-                        let (ids, reply) = waiting.remove(0);
-                        service.check(&ids, &block_on(reply).unwrap().unwrap());
-                    }
-                    Err(refused) => {
-                        assert_eq!(refused, Refused::Full);
-                        full.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            };
-            Box::new(body) as Box<dyn FnOnce() + Send>
-        };
-        in_threads(vec![publisher(&["1", "2"]), publisher(&["3"]), publisher(&["4", "5"])]);
-        service.drain();
-        assert!(!early.load(Ordering::SeqCst), "room was given back before the commit");
-        assert_eq!(service.admission.refused(), full.load(Ordering::SeqCst));
-    });
-}
-
-/// One request, and a stop that comes after it.
-fn stop_follows_a_request(config: &Config, failures: u64, wait: bool) {
-    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
-    (1..=failures).for_each(|nth| store.fail_nth(nth, Failure::Unavailable));
-    let service = Service::start(store, config, 1);
-    let mut waiting = service.publish(&[("t", "1")], wait).unwrap();
-    service.drain();
-    let told = wait.then(|| block_on(waiting.remove(0).1).expect("it came before the stop").is_ok());
-    // What is waited for is tried once, what was queued until it is stored.
-    assert_eq!(told, wait.then_some(failures == 0));
-    assert_eq!(service.stored("t").len(), usize::from(told != Some(false)));
-}
-
-/// A stop and a request at once.
-fn stop_meets_a_request(config: &Config) {
-    let service = Service::start(Arc::new(MemoryStore::default()), config, 1);
-    let reservation = service.admission.reserve(&[Weight { events: 1, bytes: 0 }]).unwrap().remove(0);
-    let (reply, mut receiver) = oneshot::channel();
-    let (batch, indices) = (Arc::new(batch(&[("t", "1")])), vec![0]);
-    let job = Job { partition: Partition(0), batch, indices, bytes: 0, reservation, reply: Some(reply) };
-    let publisher = {
-        let service = Arc::clone(&service);
-        spawn(move || service.workers.send(vec![job]))
-    };
-    service.stop();
-    publisher.join().unwrap();
-    // It is either answered or dropped by now, and nobody waits in vain.
-    let told = receiver.try_recv();
-    assert_ne!(told.as_ref().err(), Some(&oneshot::error::TryRecvError::Empty));
-    assert_eq!(service.stored("t").len(), usize::from(matches!(told, Ok(Ok(_)))));
-    service.assert_empty();
-}
-
-#[test]
-fn every_schedule_of_one_request_and_a_stop_ends() {
-    let config = config(2);
-    explore_all(move || stop_follows_a_request(&config, 0, true));
-}
-
-/// There are too many schedules for all of them.
-#[test]
-fn a_request_that_is_queued_or_fails_or_meets_a_stop_ends_too() {
-    for (failures, wait) in [(0, false), (1, true), (1, false)] {
-        let config = config(2);
-        explore(move || stop_follows_a_request(&config, failures, wait));
-    }
-    let config = config(2);
-    explore(move || stop_meets_a_request(&config));
 }

@@ -1,87 +1,32 @@
-//! The threads that append: each takes all that waits in some partitions, appends it as one group, and hands the
-//! receipts back.
+//! The worker threads. Each takes a turn from the queue, appends the jobs of the turn as one commit group, and sends
+//! the receipts back.
 
-use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::panicking;
 
-use aggregator_core::{Batch, DedupStore, Partition, Receipt, StoreError};
-use tokio::sync::oneshot;
-use tracing::error;
+use aggregator_core::DedupStore;
 
 use crate::Config;
 use crate::health::Health;
-use crate::publish::admission::{Reservation, Weight};
 use crate::sync::thread::{self, JoinHandle};
 
-use super::outcome_counters::{self, Decided};
-use super::queue::{Queue, Rules};
+use super::admission::Weight;
+use super::commit_group::CommitGroup;
+use super::job::Job;
+use super::outcome_counters::{OutcomeCounters, OutcomeCounts};
+use super::queue::{Queue, TurnLimits};
 
-/// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
-pub(crate) type Appended = Result<Receipts, Arc<StoreError>>;
-
-/// Some of the receipts of a group, which its jobs share: the worker copies none of them.
-#[derive(Debug)]
-pub(crate) struct Receipts {
-    group: Arc<Vec<Receipt>>,
-    own: Range<usize>,
-}
-
-impl Receipts {
-    /// All receipts of a group.
-    pub(crate) fn of_group(receipts: Vec<Receipt>) -> Self {
-        Self { own: 0..receipts.len(), group: Arc::new(receipts) }
-    }
-
-    /// Takes the first `count` of them out.
-    pub(crate) fn split_to(&mut self, count: usize) -> Self {
-        let own = self.own.start..self.own.start + count;
-        self.own.start = own.end;
-        Self { group: Arc::clone(&self.group), own }
-    }
-}
-
-impl Deref for Receipts {
-    type Target = [Receipt];
-
-    fn deref(&self) -> &[Receipt] {
-        &self.group[self.own.clone()]
-    }
-}
-
-/// The events of one request that belong to one partition.
-pub(crate) struct Job {
-    pub(crate) partition: Partition,
-    pub(crate) batch: Arc<Batch>,
-    /// Which events of the batch.
-    pub(crate) indices: Vec<u32>,
-    pub(crate) bytes: usize,
-    pub(crate) reservation: Reservation,
-    /// Who waits for the commit; nobody, if the request was answered when it was queued.
-    pub(crate) reply: Option<oneshot::Sender<Appended>>,
-}
-
-impl Job {
-    pub(super) fn weight(&self) -> Weight {
-        Weight { events: self.indices.len(), bytes: self.bytes }
-    }
-
-    pub(super) fn answer(self, appended: Appended) {
-        // The room is given back first: whoever has the reply may look at the queue.
-        drop(self.reservation);
-        if let Some(reply) = self.reply {
-            // The publisher may be gone; its retry will be told of the duplicates.
-            let _ = reply.send(appended);
-        }
-    }
-}
-
+/// All worker threads, and the queue before them.
 pub(crate) struct Workers {
     queue: Arc<Queue>,
     count: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    decided: Arc<Decided>,
+    counters: Arc<OutcomeCounters>,
 }
+
+/// All workers have ended: nobody will take a job any more.
+#[derive(Debug)]
+pub(crate) struct WorkersEnded;
 
 impl Workers {
     /// Starts the threads: as many as configured, but no more than there are partitions.
@@ -92,23 +37,21 @@ impl Workers {
     ) -> std::io::Result<Self> {
         let partitions = store.partitions().count();
         let count = config.workers.get().min(usize::from(partitions));
-        let rules = Rules {
-            across: store.info().commits_across,
+        let limits = TurnLimits {
+            across_partitions: store.info().commits_across,
             group: Weight { events: config.group_events.get(), bytes: config.group_bytes.0 },
         };
         let mut workers = Self {
-            queue: Arc::new(Queue::new(partitions, count, rules)),
+            queue: Arc::new(Queue::new(partitions, count, limits)),
             count,
             threads: Mutex::default(),
-            decided: Arc::default(),
+            counters: Arc::default(),
         };
         for number in 0..count {
             let worker = Worker {
                 store: Arc::clone(store),
                 health: Arc::clone(health),
-                decided: Arc::clone(&workers.decided),
-                kept: Vec::new(),
-                failed: false,
+                counters: Arc::clone(&workers.counters),
             };
             let queue = Arc::clone(&workers.queue);
             let name = format!("worker-{number}");
@@ -129,26 +72,24 @@ impl Workers {
         self.count
     }
 
-    /// What they have decided since the start.
-    pub(crate) fn decided(&self) -> outcome_counters::Totals {
-        self.decided.totals()
+    /// The outcomes of this process since its start.
+    pub(crate) fn outcomes(&self) -> OutcomeCounts {
+        self.counters.counts()
     }
 
-    /// Queues the jobs of a request. If all workers have ended, their replies are dropped, and that is the answer.
-    pub(crate) fn send(&self, jobs: Vec<Job>) {
-        if self.queue.send(jobs).is_err() {
-            error!("jobs came after the workers had ended");
-        }
+    /// Queues the jobs of a request, all or none.
+    pub(crate) fn send(&self, jobs: Vec<Job>) -> Result<(), WorkersEnded> {
+        self.queue.send(jobs).map_err(|_| WorkersEnded)
     }
 
-    /// Lets the workers finish what is queued; whether they did so before the deadline.
+    /// Lets the workers finish what is queued. Returns whether they finished before the deadline.
     pub(crate) async fn stop(&self, deadline: tokio::time::Instant) -> bool {
         let threads = self.dismiss();
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
         matches!(tokio::time::timeout_at(deadline, joined).await, Ok(Ok(true)))
     }
 
-    /// Tells the workers to finish what is queued, and who they are.
+    /// Tells the workers to finish what is queued and to end. Returns their threads.
     pub(super) fn dismiss(&self) -> Vec<JoinHandle<()>> {
         self.queue.stop();
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
@@ -156,37 +97,32 @@ impl Workers {
 }
 
 impl Drop for Workers {
-    /// Whoever does not stop them has no use for them either.
+    /// Ends the threads of an owner that did not call [`Workers::stop`].
     fn drop(&mut self) {
         self.queue.stop();
     }
 }
 
-pub(super) struct Worker {
-    pub(super) store: Arc<dyn DedupStore>,
-    pub(super) health: Arc<Health>,
-    pub(super) decided: Arc<Decided>,
-    /// What was acknowledged as queued and met a store that could not take it in this turn: it is tried again.
-    pub(super) kept: Vec<Job>,
-    /// Whether the store could not take something of this turn now.
-    pub(super) failed: bool,
+struct Worker {
+    store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
+    counters: Arc<OutcomeCounters>,
 }
 
 impl Worker {
-    fn run(mut self, queue: &Queue) {
-        let _present = queue.enter();
-        let mut before = None;
-        while let Some(mut turn) = queue.next(before) {
-            self.append(std::mem::take(&mut turn.jobs));
-            turn.kept = std::mem::take(&mut self.kept);
-            turn.failed = std::mem::take(&mut self.failed);
-            before = Some(turn);
+    fn run(self, queue: &Queue) {
+        let _registered = queue.enter();
+        let mut ended = None;
+        while let Some(mut turn) = queue.next(ended) {
+            let jobs = std::mem::take(&mut turn.jobs);
+            CommitGroup::new(&*self.store, &self.health, &self.counters, &mut turn.result).append(jobs);
+            ended = Some(turn);
         }
     }
 }
 
 impl Drop for Worker {
-    /// Nobody knows what a worker that panicked has left undone, even if others go on.
+    /// Nobody knows what a worker that panicked has left undone, even if other workers go on.
     fn drop(&mut self) {
         if panicking() {
             self.health.fail("a worker panicked".to_owned());
@@ -207,9 +143,7 @@ mod tests {
         let worker = Worker {
             store: Arc::new(MemoryStore::default()),
             health: Arc::clone(&health),
-            decided: Arc::default(),
-            kept: Vec::new(),
-            failed: false,
+            counters: Arc::default(),
         };
         let thread = thread::spawn(|| {
             let _worker = worker;

@@ -112,7 +112,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             bytes: used.bytes,
             capacity_bytes: capacity.bytes,
             refused: app.admission.refused(),
-            lost: app.workers.decided().lost,
+            lost: app.workers.outcomes().lost,
         },
         workers: app.workers.count(),
         store: Store {
@@ -135,13 +135,13 @@ fn clock(newest: Option<Timestamp>, now: Timestamp) -> Clock {
 }
 
 fn node(app: &App) -> Node {
-    let decided = app.workers.decided();
-    let rejected = app.rejected.load(Ordering::Relaxed) + decided.refused;
+    let outcomes = app.workers.outcomes();
+    let rejected = app.rejected.load(Ordering::Relaxed) + outcomes.refused;
     Node {
-        received: decided.stored + decided.duplicates + decided.conflicts + rejected,
-        stored: decided.stored,
-        duplicates: decided.duplicates,
-        conflicts: decided.conflicts,
+        received: outcomes.stored + outcomes.duplicates + outcomes.conflicts + rejected,
+        stored: outcomes.stored,
+        duplicates: outcomes.duplicates,
+        conflicts: outcomes.conflicts,
         rejected,
         uptime: app.started.elapsed().as_secs_f64(),
     }

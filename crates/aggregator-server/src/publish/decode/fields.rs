@@ -1,4 +1,4 @@
-//! The fields of one event: captured as they are written, checked after.
+//! The fields of one event: captured as raw JSON, checked afterwards.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,12 +7,11 @@ use memchr::memchr;
 use serde::de::{Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-/// So many faults of one event are told; each has a short text, so an answer is not much larger than
-/// what it answers.
+/// How many faults of one event are reported. Each has a short text, so an answer is not much larger than its request.
 pub(super) const MAX_FAULTS: usize = 8;
 
 /// A field's name and what is wrong with it.
-pub(super) type Fault = (Cow<'static, str>, String);
+pub(super) type FieldFault = (Cow<'static, str>, String);
 
 /// The fields of one event, each as it is written.
 #[derive(Default)]
@@ -23,7 +22,7 @@ pub(super) struct Fields<'de> {
     pub(super) source: Option<&'de RawValue>,
     pub(super) payload: Option<&'de RawValue>,
     pub(super) sequence: Option<&'de RawValue>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<FieldFault>,
 }
 
 impl<'de> Fields<'de> {
@@ -56,7 +55,7 @@ impl<'de> Fields<'de> {
 pub(super) fn required<'de>(
     name: &'static str,
     raw: Option<&'de RawValue>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldFault>,
 ) -> Option<Cow<'de, str>> {
     match raw {
         Some(raw) => string(name, raw, faults),
@@ -71,7 +70,7 @@ pub(super) fn required<'de>(
 pub(super) fn string<'de>(
     name: &'static str,
     raw: &'de RawValue,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldFault>,
 ) -> Option<Cow<'de, str>> {
     let text = raw.get();
     let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
@@ -91,7 +90,7 @@ pub(super) fn string<'de>(
     }
 }
 
-pub(super) fn number(name: &'static str, raw: &RawValue, faults: &mut Vec<Fault>) -> Option<u64> {
+pub(super) fn number(name: &'static str, raw: &RawValue, faults: &mut Vec<FieldFault>) -> Option<u64> {
     let number = raw.get().parse().ok();
     if number.is_none() {
         faults.push((name.into(), format!("must be a whole number from 0, not {}", kind(raw.get()))));
@@ -149,5 +148,5 @@ impl<'de> serde::Deserialize<'de> for Name {
     }
 }
 
-/// So much of an unknown field's name is repeated to its sender.
+/// How much of an unknown field's name is repeated to its sender.
 const MAX_NAME_CHARS: usize = 64;

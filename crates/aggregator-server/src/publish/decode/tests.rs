@@ -2,8 +2,8 @@ use aggregator_core::EventRef;
 
 use super::*;
 
-const BOUNDS: Bounds =
-    Bounds { max_events: 5, max_payload_depth: 9, lone_surrogates: LoneSurrogates::Refuse };
+const BOUNDS: DecodeLimits =
+    DecodeLimits { max_events: 5, max_payload_depth: 9, lone_surrogates: LoneSurrogates::Refuse };
 
 fn decoded(body: impl Into<Bytes>) -> Decoded {
     decode(&body.into(), Timestamp::from_micros(0), BOUNDS).unwrap()

@@ -6,10 +6,10 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::publish::admission::Admission;
-use crate::publish::worker::Appended;
+use crate::publish::job::AppendResult;
 
 /// A job without a batch to speak of: the queue does not look at what the events are.
-fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<Appended>) {
+fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<AppendResult>) {
     let admission = Arc::new(Admission::new(1, 1));
     let batch = BatchBuilder::new(Bytes::new(), Timestamp::from_micros(0)).expect("it is empty").finish();
     let (reply, receiver) = oneshot::channel();
@@ -25,7 +25,11 @@ fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<App
 }
 
 fn queue(across: bool, group_events: usize) -> Queue {
-    Queue::new(4, 2, Rules { across, group: Weight { events: group_events, bytes: 100 } })
+    Queue::new(
+        4,
+        2,
+        TurnLimits { across_partitions: across, group: Weight { events: group_events, bytes: 100 } },
+    )
 }
 
 fn send(queue: &Queue, jobs: &[(u16, u32)]) {
@@ -45,7 +49,7 @@ fn now(queue: &Queue) -> Turn<'_> {
 }
 
 fn may_take(queue: &Queue) -> bool {
-    matches!(queue.lock().next(&queue.rules), Next::Take { .. })
+    matches!(queue.lock().next(&queue.limits), Next::Take { .. })
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn a_turn_ends_at_the_limits_of_a_group_but_has_one_job_at_least() {
     assert!(queue.send(jobs.into()).is_ok());
     assert_eq!(taken(&now(&queue)).len(), 2, "bytes");
 
-    let queue = Queue::new(1, 1, Rules { across: false, group: Weight::default() });
+    let queue = Queue::new(1, 1, TurnLimits { across_partitions: false, group: Weight::default() });
     send(&queue, &[(0, 4), (0, 6)]);
     assert_eq!(taken(&now(&queue)), [(0, 4)]);
 }
@@ -114,7 +118,7 @@ fn what_is_kept_comes_first_after_a_rest_while_other_partitions_go_on() {
     send(&queue, &[(0, 1), (1, 2), (0, 3)]);
     let mut turn = now(&queue);
     send(&queue, &[(0, 4), (1, 5)]);
-    turn.kept = turn.jobs.drain(..).filter(|job| job.partition == Partition(0)).collect();
+    turn.result.kept = turn.jobs.drain(..).filter(|job| job.partition == Partition(0)).collect();
     let other = queue.next(Some(turn)).unwrap();
     // Or the rest was over by then.
     let rest = if taken(&other) == [(1, 5)] { queue.next(Some(other)).unwrap() } else { other };
@@ -176,14 +180,14 @@ fn after_a_turn_of_several_partitions_has_failed_none_waits_for_another() {
     let queue = queue(true, 10_000);
     send(&queue, &[(0, 1), (1, 1)]);
     let mut turn = now(&queue);
-    turn.failed = true;
+    turn.result.failed = true;
     drop(turn);
     send(&queue, &[(1, 2), (2, 3), (0, 4)]);
     let turns: Vec<_> = (0..3).map(|_| now(&queue)).collect();
     assert_eq!(turns.iter().flat_map(taken).collect::<Vec<_>>(), [(1, 2), (2, 3), (0, 4)]);
     // Until it is some time ago.
     drop(turns);
-    queue.lock().apart_until = Some(Instant::now());
+    queue.lock().alone_until = Some(Instant::now());
     send(&queue, &[(0, 1), (1, 1)]);
     assert_eq!(taken(&now(&queue)).len(), 2);
 }
