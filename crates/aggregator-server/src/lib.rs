@@ -12,19 +12,21 @@
 //! takes the listener, the store and the signal to stop from outside.
 
 pub mod admin;
+pub mod bind;
 pub mod clock;
 pub mod config;
 mod health;
 mod http;
 pub mod log;
-mod open_store;
+pub mod open_store;
+pub mod options;
 pub mod output;
 mod publish;
 mod read;
 mod sync;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
@@ -73,12 +75,15 @@ pub enum RunError {
         reason: String,
     },
     /// What was admitted could not be committed in time. None of it had been acknowledged as durable.
-    #[error("{events} events were still queued when the drain timeout of {timeout} ran out")]
+    #[error(
+        "{events} events were still queued when the drain timeout of {} ran out",
+        humantime::format_duration(*.timeout)
+    )]
     DrainTimeout {
         /// How many.
         events: usize,
         /// The time they had.
-        timeout: humantime::Duration,
+        timeout: Duration,
     },
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Resu
         }
     };
     let read = read(app, &mut body, buffer);
-    let read = tokio::time::timeout(Duration::from(app.config.body_timeout), read).await;
+    let read = tokio::time::timeout(app.config.body_timeout, read).await;
     let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
     match &mut received {
         Ok(received) if received.bytes.starts_with(BYTE_ORDER_MARK) => {

@@ -69,7 +69,7 @@ pub(crate) async fn serve(
             continue;
         };
         let mut timed = TimeoutStream::new(stream);
-        timed.set_write_timeout(Some(config.write_timeout.into()));
+        timed.set_write_timeout(Some(config.write_timeout));
         let routes = Arc::clone(&routes);
         let service = service_fn(move |request| {
             let routes = Arc::clone(&routes);
@@ -77,7 +77,7 @@ pub(crate) async fn serve(
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from(config.header_timeout))
+            .header_read_timeout(config.header_timeout)
             .max_header_size(config.max_head_bytes.0)
             .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
             // A client that has sent all it wanted to send still waits for the answer.
@@ -93,7 +93,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     let now = Instant::now();
-    let drain_timeout = Duration::from(config.drain_timeout);
+    let drain_timeout = config.drain_timeout;
     // A client that never ends its request must not take the workers' time to commit.
     if timeout_at(now + drain_timeout / 2, graceful.shutdown()).await.is_err() {
         warn!("requests that were still under way at half of the drain timeout are broken off");

@@ -2,6 +2,7 @@
 //! becomes a status.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use axum::response::{IntoResponse, Response};
@@ -224,7 +225,8 @@ impl Problem {
     }
 
     /// 503: `what` did not happen in time.
-    pub(crate) fn read_timeout(what: &str, timeout: humantime::Duration) -> Self {
+    pub(crate) fn read_timeout(what: &str, timeout: Duration) -> Self {
+        let timeout = humantime::format_duration(timeout);
         let detail = format!(
             "{what} within --read-timeout {timeout}: ask for less at a time, ask again later, or raise it"
         );

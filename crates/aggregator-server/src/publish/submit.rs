@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aggregator_core::{Batch, Partition, Partitions};
 use tokio::sync::oneshot;
@@ -38,7 +37,7 @@ pub(super) async fn commit(
     outcomes: &mut ItemOutcomes,
     skip_invalid: bool,
 ) -> Result<(), Problem> {
-    let deadline = tokio::time::Instant::now() + Duration::from(app.config.commit_timeout);
+    let deadline = tokio::time::Instant::now() + app.config.commit_timeout;
     let mut left = by_partition(app, batch);
     let mut round = 0;
     while !left.is_empty() {

@@ -2,9 +2,9 @@
 //! waiting, each for a bounded time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator_core::{Deadline, DedupStore, StoreError};
-use humantime::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -41,7 +41,7 @@ impl Reads {
         &self,
         read: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let deadline = Deadline::after(*self.timeout);
+        let deadline = Deadline::after(self.timeout);
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
             return Err(Problem::overloaded("too many reads are waiting (--read-queue)"));
         };
