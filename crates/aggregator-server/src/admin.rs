@@ -1,4 +1,4 @@
-//! What the program does besides serving: looking after a store, and asking a server whether it is ready.
+//! The commands of the program besides serving. Each has a file with its options and its errors.
 
 pub mod check;
 pub mod healthcheck;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aggregator_core::Timestamp;
 use tracing::{info, warn};
 
-use crate::read::pool::Reads;
+use crate::read::pool::ReadPool;
 
 /// Machines that keep their clocks by NTP differ by less.
 const TOLERATED: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ pub(crate) fn ahead(newest: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 /// Warns as long as the store is ahead of the clock. Never returns.
-pub(crate) async fn watch(reads: &Reads) {
+pub(crate) async fn watch(reads: &ReadPool) {
     let mut warned = Warned(None);
     loop {
         // A store that cannot be read has told so elsewhere.

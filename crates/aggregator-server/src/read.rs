@@ -1,4 +1,4 @@
-//! Reading the store: the routes that do, and the bounded pool of threads that they run on.
+//! Reading the store: a file for each route, and the bounded `pool` of threads that they read on.
 
 pub(crate) mod events;
 pub(crate) mod lookup;

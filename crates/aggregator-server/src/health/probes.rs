@@ -1,4 +1,4 @@
-//! `GET /`, `/health`, `/livez`, `/readyz`: whether to use this server.
+//! `GET /`, `/health`, `/livez` and `/readyz`: whether to use this server.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::{StatusCode, Uri};
 use serde_json::json;
 
-use crate::App;
+use crate::app::App;
 use crate::health;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::http::routes::{json, json_with};
+use crate::http::response::{json, json_with};
 
-/// What it is and how it is. 503 once it has failed, and as long as there is no room for events.
+/// Which service this is, and its state. 503 after a failure, and while there is no room for events.
 pub(crate) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     let no_space = app.health.no_space();
@@ -35,13 +35,13 @@ pub(crate) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
     Ok(json_with(status, &body))
 }
 
-/// The process answers.
+/// The process is alive: it answers.
 pub(crate) async fn livez(uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     Ok(json(&json!({"status": "alive"})))
 }
 
-/// Events are taken.
+/// The service is ready: it takes events.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     Ok(match (app.health.state(), app.health.no_space()) {

@@ -1,4 +1,4 @@
-//! Reading a request's body: bounded in bytes, in time, and in what all requests hold together.
+//! Reads the body of a request: bounded in bytes, in time, and in the bytes of all requests together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,25 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::App;
-use crate::http::problem::Problem;
-use crate::publish::decode::BYTE_ORDER_MARK;
+use crate::app::App;
 
-/// A body and the room it takes.
+use super::problem::Problem;
+
+/// The bytes that some programs write before a text in UTF-8.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A body, and the room that is reserved for it.
 pub(crate) struct ReceivedBody {
     pub(crate) bytes: Bytes,
-    /// Held as long as the bytes are.
+    /// To be held as long as the bytes are.
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-/// Reads a JSON body; a byte order mark before it is skipped (RFC 8259, section 8.1).
+/// Reads a JSON body. Skips a byte order mark before it (RFC 8259, section 8.1).
 pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<ReceivedBody, Problem> {
     let buffer = match begin(app, headers) {
         Ok(buffer) => buffer,
-        // Reading any of it would ask for all of it.
+        // To read a part of the body would ask the client for all of it.
         Err(problem) if is_held_back(headers) => return Err(problem),
         Err(problem) => {
             discard(body).await;
@@ -45,19 +48,19 @@ pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Resu
     received
 }
 
-/// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). hyper sends it when
+/// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). Hyper sends it when
 /// the body is first read.
 pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Where a body is gathered, and the room reserved for it so far.
+/// A body as far as it has arrived, and the room reserved for it so far.
 struct BodyBuffer {
     bytes: BytesMut,
     room: OwnedSemaphorePermit,
 }
 
-/// Refuses what can be refused before anything of the body is there.
+/// Refuses what can be refused before the body arrives.
 fn begin(app: &App, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
     check_type(headers)?;
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -67,8 +70,8 @@ fn begin(app: &App, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
     Ok(BodyBuffer { room: reserve(app, 1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
 }
 
-/// The whole body, in a buffer of its own: the pieces that come share theirs with the connection, and
-/// would keep all of it in memory. Room is reserved as the bytes come, not as they are announced.
+/// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep all
+/// of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
 async fn read(app: &App, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
     let BodyBuffer { mut bytes, mut room } = buffer;
     while let Some(frame) = body.frame().await {
@@ -97,8 +100,8 @@ fn too_large(app: &App) -> Problem {
     Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
 }
 
-/// Takes what is still on its way, within reason: many clients look for an answer only once they have
-/// sent everything, and to them a connection closed before is a failure to be tried again.
+/// Reads the rest of a refused body, up to a limit. Many clients read the answer only after they have sent everything.
+/// They would take a connection that closes earlier for a failure, and try again.
 async fn discard(mut body: Body) {
     const MAX_BYTES: usize = 64 << 20;
     const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,11 +1,10 @@
-//! Connections: accepted up to a limit, timed, and let go in order.
+//! Connections: accepts them up to a limit, times them, and ends them in order.
 
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,25 +18,26 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
-use crate::Config;
-use crate::http::problem::Problem;
-use crate::http::routes::Routes;
+use crate::config::Config;
 
-/// Connections over the limit that are told so at a time; beyond that they are just closed.
+use super::layers::Layers;
+use super::problem::{self, Problem};
+
+/// How many connections over the limit are answered at a time. Further ones are closed without an answer.
 const MAX_REFUSALS: usize = 64;
 
-/// What a connection may buffer of its input.
+/// How much input a connection buffers.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Serves until `shutdown` completes, then lets requests under way finish for half of the drain timeout.
-/// Returns when all of it will be over.
+/// Serves until `shutdown` completes. Then requests under way may finish for half of the drain timeout. Returns the end
+/// of the whole drain timeout.
 pub(crate) async fn serve(
     listener: TcpListener,
-    routes: Routes,
+    layers: Layers,
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Instant {
-    let routes = Arc::new(routes);
+    let layers = Arc::new(layers);
     let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let graceful = GracefulShutdown::new();
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            // Finished ones are taken out as they end, so that the set does not grow.
+            // Connections that have ended are removed, so that the set does not grow.
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -70,17 +70,17 @@ pub(crate) async fn serve(
         };
         let mut timed = TimeoutStream::new(stream);
         timed.set_write_timeout(Some(config.write_timeout));
-        let routes = Arc::clone(&routes);
+        let layers = Arc::clone(&layers);
         let service = service_fn(move |request| {
-            let routes = Arc::clone(&routes);
-            async move { Ok::<_, Infallible>(routes.answer(request).await) }
+            let layers = Arc::clone(&layers);
+            async move { Ok::<_, Infallible>(layers.answer(request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
             .max_header_size(config.max_head_bytes.0)
             .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
-            // A client that has sent all it wanted to send still waits for the answer.
+            // A client that closes its side after the request still waits for the answer.
             .half_close(true)
             .serve_connection(TokioIo::new(Box::pin(timed)), service);
         let connection = graceful.watch(connection);
@@ -98,13 +98,13 @@ pub(crate) async fn serve(
     if timeout_at(now + drain_timeout / 2, graceful.shutdown()).await.is_err() {
         warn!("requests that were still under way at half of the drain timeout are broken off");
     }
-    // Whatever is left is broken off; nothing holds the store any more once this returns.
+    // The rest is broken off. After that no connection holds the store.
     connections.shutdown().await;
     now + drain_timeout
 }
 
-/// After an error of `accept`: those of one connection are no matter, those of the process (too many
-/// open files) would come again at once.
+/// Waits after an error of `accept`. Errors of one connection do not matter. Errors of the process (too many open files)
+/// would come again at once.
 async fn rest_after(error: &std::io::Error) {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
@@ -114,10 +114,10 @@ async fn rest_after(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Says why, whatever the request was, and closes.
+/// Answers 503 without reading a request, and closes.
 async fn refuse(mut stream: TcpStream) {
     const PATIENCE: Duration = Duration::from_secs(2);
-    let response = Problem::overloaded("too many connections (--max-connections)").into_response();
+    let response = problem::unread(Problem::overloaded("too many connections (--max-connections)"));
     let (head, body) = response.into_parts();
     let Ok(body) = body.collect().await else { return };
     let body = body.to_bytes();
@@ -131,7 +131,7 @@ async fn refuse(mut stream: TcpStream) {
         stream.write_all(text.as_bytes()).await?;
         stream.write_all(&body).await?;
         stream.shutdown().await?;
-        // Closing with unread input would reset the connection before the answer is read.
+        // Closing with unread input would reset the connection before the client has read the answer.
         let mut rest = [0; 4096];
         for _ in 0..64 {
             if stream.read(&mut rest).await? == 0 {

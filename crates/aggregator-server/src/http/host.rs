@@ -1,12 +1,12 @@
-//! The `Host` of a request: RFC 9112, section 3.2.
+//! Checks the `Host` of a request (RFC 9112, section 3.2).
 
 use hyper::header::HOST;
 use hyper::{HeaderMap, Version};
 
-use crate::http::problem::Problem;
+use super::problem::Problem;
 
-/// Refuses a request that leaves open which host it is for. Which one that is, nobody asks: proxies and balancers before
-/// the server know it by other names.
+/// Refuses a request that does not name exactly one host. Any host will do: proxies and balancers know the server by other
+/// names.
 pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
@@ -40,7 +40,7 @@ fn is_authority(text: &[u8]) -> bool {
     is_host && port.iter().all(u8::is_ascii_digit)
 }
 
-/// A registered name, or an IPv4 address, which is written alike.
+/// A registered name, or an IPv4 address, which has the same form.
 fn is_name(mut text: &[u8]) -> bool {
     while let [byte, rest @ ..] = text {
         text = match (byte, rest) {

@@ -1,4 +1,4 @@
-//! The cursor of a page, in the head of its response: RFC 8288. Whoever cannot parse the page can still go on.
+//! A link to the next page in the head of a response (RFC 8288), for clients that cannot parse the page.
 
 use axum::response::Response;
 use hyper::Uri;
@@ -7,11 +7,11 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::params::decode;
 
-/// A longer link is left out, and `next` is in the page alone: proxies refuse a head that is larger than a buffer of
-/// theirs, which can be as small as 4 KiB.
+/// A longer link is left out; `next` in the page remains. Proxies refuse a head that is larger than their buffer, which
+/// can be as small as 4 KiB.
 const MAX_BYTES: usize = 2048;
 
-/// What the server takes in a query although it belongs into no URI. A `%` stays: it stands for what it stood for.
+/// Characters that the server accepts in a query although no URI may have them. A `%` stays, because it begins an escape.
 const NO_URI: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -24,7 +24,7 @@ const NO_URI: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Links to the page after this one: the same query behind `next`.
+/// Adds a link to the next page: the same query, after the cursor `next`.
 pub(crate) fn to_next(response: &mut Response, uri: &Uri, next: &str) {
     let mut link = format!("<{}?", uri.path());
     let pairs = uri.query().unwrap_or_default().split('&');

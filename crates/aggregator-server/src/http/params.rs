@@ -1,15 +1,14 @@
-//! Query parameters: each known by name, given once, checked.
+//! Query parameters. Each is known by its name, given once, and checked.
 
 use std::borrow::Cow;
-use std::fmt::Display;
-use std::str::FromStr;
 
+use aggregator_core::{Cursor, EventId, InvalidField, Source, Timestamp, Topic, TopicSelector};
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::http::problem::Problem;
+use super::problem::Problem;
 
-/// The parameters that nobody has asked for yet.
+/// The parameters of a request that its route has not taken yet.
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
@@ -31,13 +30,10 @@ impl Params {
     }
 
     /// The value of `name`, if it is given.
-    pub(crate) fn take<T: FromStr<Err: Display>>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<Option<T>, Problem> {
+    pub(crate) fn take<T: FromParam>(&mut self, name: &'static str) -> Result<Option<T>, Problem> {
         let Some(at) = self.0.iter().position(|(known, _)| known == name) else { return Ok(None) };
         let (_, value) = self.0.swap_remove(at);
-        value.parse().map(Some).map_err(|error: T::Err| Problem::parameter(name, error.to_string()))
+        T::from_param(&value).map(Some).map_err(|reason| Problem::parameter(name, reason))
     }
 
     /// The value of `name` among `choices`, if it is given.
@@ -67,7 +63,7 @@ impl Params {
         })
     }
 
-    /// Refuses what nobody asked for.
+    /// Refuses parameters that the route has not taken.
     pub(crate) fn finish(self, known: &'static str) -> Result<(), Problem> {
         match self.0.into_iter().next() {
             None => Ok(()),
@@ -83,16 +79,75 @@ impl Params {
     }
 }
 
-/// No route knows more.
+/// No route has more parameters.
 const MAX_PARAMS: usize = 16;
 
-/// `application/x-www-form-urlencoded`: a plus is a space.
+/// Decodes `application/x-www-form-urlencoded`, where a plus is a space.
 pub(crate) fn decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// So much of an unknown name is repeated to its sender.
+/// As much of an unknown name as is repeated to its sender.
 fn shorten(name: &str) -> String {
     name.chars().take(64).collect()
+}
+
+/// What can be parsed from the text of a parameter.
+pub(crate) trait FromParam: Sized {
+    /// The error does not name the field: the name of the parameter stands before it.
+    fn from_param(text: &str) -> Result<Self, String>;
+}
+
+impl FromParam for String {
+    fn from_param(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl FromParam for EventId {
+    fn from_param(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(reason)
+    }
+}
+
+impl FromParam for Source {
+    fn from_param(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(reason)
+    }
+}
+
+impl FromParam for Topic {
+    fn from_param(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(reason)
+    }
+}
+
+impl FromParam for TopicSelector {
+    fn from_param(text: &str) -> Result<Self, String> {
+        text.parse().map_err(reason)
+    }
+}
+
+impl FromParam for Cursor {
+    fn from_param(text: &str) -> Result<Self, String> {
+        text.parse().map_err(reason)
+    }
+}
+
+impl FromParam for Timestamp {
+    fn from_param(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error| match text.rsplit_once(' ') {
+            Some((local, offset)) if format!("{local}+{offset}").parse::<Self>().is_ok() => {
+                format!(
+                    "has no offset, for a plus sign in a URL stands for a space: write {local}%2B{offset}"
+                )
+            }
+            _ => reason(error),
+        })
+    }
+}
+
+fn reason(error: InvalidField) -> String {
+    error.reason
 }

@@ -1,14 +1,21 @@
-//! Errors as publishers and readers see them: RFC 9457 problem details. The only place where an error
-//! becomes a status.
+//! Errors as clients see them: RFC 9457 problem details. The only place where an error becomes a status.
+//!
+//! A handler answers with a [`Problem`]. Its response carries the problem as an extension and has no body yet: [`render`]
+//! writes the body, with the id of the request, once the answer is back in `layers.rs`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
+use tracing::error;
+
+use super::request_id::RequestId;
 
 /// An error response.
 #[derive(Debug, Serialize)]
@@ -289,13 +296,44 @@ pub(crate) fn item_errors(error: &StoreError) -> Vec<ItemError> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after_seconds {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        let mut body = serde_json::to_vec(&self).expect("a problem has only strings and numbers");
-        body.push(b'\n');
-        (self.status, headers, body).into_response()
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(Arc::new(self));
+        response
     }
+}
+
+/// Writes the body of a response that is a problem. Any other response stays as it is.
+pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response {
+    /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
+    #[derive(Serialize)]
+    struct ProblemBody<'a> {
+        #[serde(flatten)]
+        problem: &'a Problem,
+        request_id: &'a str,
+    }
+    let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() else { return response };
+    if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
+        error!(%request_id, detail = problem.detail, "a request was answered with an internal error");
+    }
+    let body = ProblemBody { problem: &problem, request_id: request_id.as_str() };
+    let mut body = serde_json::to_vec(&body).expect("a problem has only strings and numbers");
+    body.push(b'\n');
+    *response.body_mut() = Body::from(body);
+    let headers = response.headers_mut();
+    // Of the body that was not there yet.
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = problem.retry_after_seconds {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The answer to a client whose request is not even read.
+pub(super) fn unread(problem: Problem) -> Response {
+    let request_id = RequestId::generate();
+    let mut response = render(problem.into_response(), &request_id);
+    request_id.add_to(response.headers_mut());
+    response
 }

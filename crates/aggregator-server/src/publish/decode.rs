@@ -15,9 +15,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use self::fields::{Fields, MAX_FAULTS, Name, number, required, string};
 use crate::http::problem::{ItemError, Problem};
 
-/// The bytes that some programs write before a text in UTF-8.
-pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
 /// The limits of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DecodeLimits {

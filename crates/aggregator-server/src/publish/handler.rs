@@ -13,7 +13,7 @@ use axum::response::Response;
 use hyper::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::App;
+use crate::app::App;
 use crate::health;
 use crate::http::body::{self, ReceivedBody};
 use crate::http::problem::Problem;

@@ -7,7 +7,7 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::routes::json_text;
+use crate::http::response::json_text;
 
 use super::outcomes::{ItemCounts, ItemOutcome, ItemOutcomes};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aggregator_core::{Batch, Partition, Partitions};
 use tokio::sync::oneshot;
 
-use crate::App;
+use crate::app::App;
 use crate::http::problem::{ItemError, Problem, item_errors};
 
 use super::admission::{Refused, Weight};

@@ -1,11 +1,10 @@
-//! `GET /events`: the clean stream, in pages.
+//! `GET /events`: stored events, in pages.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use aggregator_core::{
-    Cursor, DedupStore, DedupStoreExt as _, EventId, InvalidField, Order, Page, Query, Source, StoreError,
-    StoredEvent, Timestamp, TopicSelector,
+    Cursor, DedupStore, DedupStoreExt as _, EventId, Order, Page, Query, Source, StoreError, StoredEvent,
+    Timestamp, TopicSelector,
 };
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -13,30 +12,30 @@ use hyper::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::App;
+use crate::app::App;
 use crate::http::link;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::http::routes::json;
+use crate::http::response::json;
 
 pub(crate) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri)?;
-    let topics = params.take::<Checked<TopicSelector>>("topic")?.map_or(TopicSelector::All, |t| t.0);
+    let topics = params.take::<TopicSelector>("topic")?.unwrap_or(TopicSelector::All);
     let query = Query {
-        event_id: params.take::<Checked<EventId>>("event_id")?.map(|id| id.0),
-        source: params.take::<Checked<Source>>("source")?.map(|source| source.0),
-        since: params.take::<Checked<Timestamp>>("since")?.map(|since| since.0),
-        until: params.take::<Checked<Timestamp>>("until")?.map(|until| until.0),
+        event_id: params.take::<EventId>("event_id")?,
+        source: params.take::<Source>("source")?,
+        since: params.take::<Timestamp>("since")?,
+        until: params.take::<Timestamp>("until")?,
         order: params
             .choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
             .unwrap_or_default(),
-        after: params.take::<Checked<Cursor>>("after")?.map(|cursor| cursor.0),
+        after: params.take::<Cursor>("after")?,
         limit: params.number("limit", 1..=Query::MAX_LIMIT, Query::DEFAULT_LIMIT)?,
         ..Query::of(topics)
     };
     params.finish("topic, event_id, source, since, until, order, after, limit")?;
     let topic = query.topics.to_string();
-    // Rendered there, too: a page can be large, and these threads are counted.
+    // The page is rendered on that thread, too: it can be large, and those threads are counted.
     let read = move |store: &dyn DedupStore| {
         let page = store.read(&query)?;
         let known = is_known(store, &query, &page)?;
@@ -47,8 +46,8 @@ pub(crate) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
     app.reads.run(read).await
 }
 
-/// Whether there is a topic that could have had events. Only asked where nothing else can tell a misspelt name from a
-/// topic in which nothing was found.
+/// Whether there is a topic that could have had events. The store is asked only if nothing else tells a misspelt name from
+/// a topic without matching events.
 fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, StoreError> {
     let begins = query.after.is_none() && query.topics != TopicSelector::All;
     Ok(!(begins && page.events.is_empty() && page.caught_up) || store.knows(&query.topics)?)
@@ -57,7 +56,7 @@ fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, 
 #[derive(Serialize)]
 struct PageBody<'a> {
     topic: &'a str,
-    /// Missing where it is.
+    /// Left out if it is `true`.
     #[serde(skip_serializing_if = "Clone::clone")]
     known: bool,
     count: usize,
@@ -98,7 +97,7 @@ fn render(topic: &str, known: bool, page: &Page) -> Response {
 }
 
 fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
-    // Checked once more: what came from a disk may not be what was put there.
+    // Checked again, because a disk may return something else than was written.
     let json = |field, text| {
         serde_json::from_str::<&RawValue>(text).map_err(|_| {
             Problem::internal(format!(
@@ -119,59 +118,4 @@ fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
         seq: event.seq,
         processed_at: event.processed_at.to_string(),
     })
-}
-
-/// A parameter whose complaint does not name the field of an event: the parameter's own name is said
-/// with it already.
-struct Checked<T>(T);
-
-/// What can be made from a parameter's text.
-trait FromParam: Sized {
-    fn from_param(text: &str) -> Result<Self, InvalidField>;
-}
-
-impl FromParam for EventId {
-    fn from_param(text: &str) -> Result<Self, InvalidField> {
-        Self::new(text)
-    }
-}
-
-impl FromParam for Source {
-    fn from_param(text: &str) -> Result<Self, InvalidField> {
-        Self::new(text)
-    }
-}
-
-impl FromParam for TopicSelector {
-    fn from_param(text: &str) -> Result<Self, InvalidField> {
-        text.parse()
-    }
-}
-
-impl FromParam for Timestamp {
-    fn from_param(text: &str) -> Result<Self, InvalidField> {
-        text.parse().map_err(|error| match text.rsplit_once(' ') {
-            Some((local, offset)) if format!("{local}+{offset}").parse::<Self>().is_ok() => {
-                let reason = format!(
-                    "has no offset, for a plus sign in a URL stands for a space: write {local}%2B{offset}"
-                );
-                InvalidField::new("timestamp", reason)
-            }
-            _ => error,
-        })
-    }
-}
-
-impl FromParam for Cursor {
-    fn from_param(text: &str) -> Result<Self, InvalidField> {
-        text.parse()
-    }
-}
-
-impl<T: FromParam> FromStr for Checked<T> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        T::from_param(text).map(Self).map_err(|error| error.reason)
-    }
 }

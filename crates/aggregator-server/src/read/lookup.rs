@@ -1,4 +1,4 @@
-//! `POST /lookup`: which identities were seen. Ids may hold any character, so they come in a body.
+//! `POST /lookup`: which identities were seen. Ids may have any character, so they come in a body.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,15 +13,15 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::App;
+use crate::app::App;
 use crate::http::body;
 use crate::http::params::Params;
 use crate::http::problem::{ItemError, Problem};
-use crate::http::routes::json;
+use crate::http::response::json;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
+struct LookupRequest {
     ids: Vec<Object<RequestedId>>,
 }
 
@@ -33,10 +33,10 @@ struct RequestedId {
     source: Option<String>,
 }
 
-/// What a body has to be, for people.
+/// The form of a body, for error messages.
 const EXPECTED: &str = r#"{"ids":[{"topic":…,"event_id":…},…]}"#;
 
-/// What is written as an object. By itself, serde takes a list of a struct's fields, too.
+/// A value that is written as an object. Serde alone would also take a list of a struct's fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -58,13 +58,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 #[derive(Serialize)]
-struct Reply {
+struct LookupBody {
     count: usize,
-    results: Vec<Found>,
+    results: Vec<LookupResult>,
 }
 
 #[derive(Serialize)]
-struct Found {
+struct LookupResult {
     topic: String,
     event_id: String,
     seen: bool,
@@ -86,7 +86,7 @@ pub(crate) async fn lookup(
     Params::of(&uri)?.finish("")?;
     let received = body::json(&app, &headers, body).await?;
     let limit = app.config.max_batch_events.get();
-    // Decoded and rendered there, too: bodies can be large, and these threads are counted.
+    // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
     app.reads
         .run(move |store| {
             let ids = match identities(&received.bytes, limit) {
@@ -96,13 +96,13 @@ pub(crate) async fn lookup(
             drop(received);
             let seen = store.lookup(&ids)?;
             let results: Vec<_> = ids.iter().zip(seen).map(|(id, seen)| found(id, seen)).collect();
-            Ok(Ok(json(&Reply { count: results.len(), results })))
+            Ok(Ok(json(&LookupBody { count: results.len(), results })))
         })
         .await?
 }
 
-fn found(id: &Identity, seen: Option<Seen>) -> Found {
-    Found {
+fn found(id: &Identity, seen: Option<Seen>) -> LookupResult {
+    LookupResult {
         topic: id.topic.to_string(),
         event_id: id.event_id.to_string(),
         seen: seen.is_some(),
@@ -112,12 +112,12 @@ fn found(id: &Identity, seen: Option<Seen>) -> Found {
     }
 }
 
-/// What a body asks for, `limit` identities at most.
+/// The identities that a body asks for, at most `limit`.
 fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed(format!("the body is empty: send {EXPECTED}")));
     }
-    let requested: Object<Request> = serde_json::from_slice(body)
+    let requested: Object<LookupRequest> = serde_json::from_slice(body)
         .map_err(|error| Problem::malformed_json(&format!("the body is not {EXPECTED}"), &error))?;
     let requested = requested.0.ids;
     if requested.len() > limit {

@@ -12,17 +12,18 @@ use crate::Config;
 use crate::health::Health;
 use crate::http::problem::Problem;
 
-pub(crate) struct Reads {
+/// Runs reads of the store.
+pub(crate) struct ReadPool {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     running: Arc<Semaphore>,
     readers: u32,
-    /// Running and waiting ones together.
+    /// Running and waiting reads together.
     admitted: Arc<Semaphore>,
     timeout: Duration,
 }
 
-impl Reads {
+impl ReadPool {
     pub(crate) fn new(store: Arc<dyn DedupStore>, health: Arc<Health>, config: &Config) -> Self {
         let readers = config.readers as usize;
         let admitted = readers.saturating_add(config.read_queue).min(Semaphore::MAX_PERMITS);
@@ -36,7 +37,7 @@ impl Reads {
         }
     }
 
-    /// Runs `read` once it is its turn. Its deadline is the same whether it waits or runs.
+    /// Runs `read` when its turn comes. The wait and the read have one deadline together.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError> + Send + 'static,
@@ -56,17 +57,17 @@ impl Reads {
             if let Err(error) = &result
                 && error.is_fatal()
             {
-                // What is corrupt to a reader is corrupt to the dedup index, too.
+                // If a reader finds the file corrupt, the dedup index cannot be trusted either.
                 health.fail(error.to_string());
             }
-            // The places are given back when the read ends, even if nobody waits for it any more, and the store before
-            // them: whoever has all places knows that no read holds it.
+            // The read gives its places back when it ends, even if nobody waits for it any more. It lets go of the store
+            // before, so whoever has all places knows that no read holds the store.
             drop(store);
             drop((admitted, running));
             result
         });
         let late = || Problem::read_timeout("the read did not end", self.timeout);
-        // The store ends the read by itself, unless it is stuck, with its disk for example.
+        // The store ends the read itself, unless it is stuck, for example in its disk.
         match timeout_at(deadline.instant().into(), result).await {
             Err(_) => Err(late()),
             Ok(Ok(Ok(value))) => Ok(value),
@@ -76,7 +77,7 @@ impl Reads {
         }
     }
 
-    /// Waits until the reads under way have ended, those that nobody waits for any more among them, and starts no other.
+    /// Starts no further read, and waits until all reads under way have ended, even those that nobody waits for.
     pub(crate) async fn stop(&self, deadline: Instant) {
         if let Ok(Ok(all)) = timeout_at(deadline, self.running.acquire_many(self.readers)).await {
             all.forget();

@@ -1,4 +1,4 @@
-//! `GET /stats`: what happened over the store's whole life, whichever processes did it, and this process's share.
+//! `GET /stats`: the totals of the store over its whole life, whichever processes used it, and the share of this process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,17 +9,17 @@ use axum::response::Response;
 use hyper::Uri;
 use serde::Serialize;
 
-use crate::App;
+use crate::app::App;
 use crate::clock::ahead;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::http::routes::json;
+use crate::http::response::json;
 
-/// The most topics that are named.
+/// How many topics are named.
 const MAX_TOPICS: usize = 100;
 
 #[derive(Serialize)]
-struct Stats {
+struct StatsBody {
     /// `unique_processed`, `duplicate_dropped`, `conflicts` and `queue.events` together.
     received: u64,
     unique_processed: u64,
@@ -34,17 +34,17 @@ struct Stats {
     topics_total: u64,
     /// Seconds since the start of the process.
     uptime: f64,
-    node: Node,
-    queue: Queue,
+    node: NodeBody,
+    queue: QueueBody,
     workers: usize,
-    store: Store,
-    clock: Clock,
+    store: StoreBody,
+    clock: ClockBody,
 }
 
-/// What this process has done since its start, in the words of an answer to a publish request: `received` is the
-/// sum of the four below.
+/// What this process has done since its start, in the words of a reply to a publish request. `received` is the sum of the
+/// four below.
 #[derive(Serialize)]
-struct Node {
+struct NodeBody {
     received: u64,
     stored: u64,
     duplicates: u64,
@@ -54,7 +54,7 @@ struct Node {
 }
 
 #[derive(Serialize)]
-struct Queue {
+struct QueueBody {
     events: usize,
     capacity_events: usize,
     bytes: usize,
@@ -67,7 +67,7 @@ struct Queue {
 }
 
 #[derive(Serialize)]
-struct Store {
+struct StoreBody {
     kind: &'static str,
     id: String,
     durability: &'static str,
@@ -78,7 +78,7 @@ struct Store {
 /// Whether the store is ahead of this machine's clock: then new events get its newest `processed_at` until the clock has
 /// passed it.
 #[derive(Serialize)]
-struct Clock {
+struct ClockBody {
     now: String,
     newest_processed_at: Option<String>,
     /// Whole ones; 0 if it is not ahead.
@@ -95,7 +95,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
     // A store counts conflicts among the repeats.
     let duplicates = totals.duplicates.saturating_sub(totals.conflicts);
     let node = node(&app);
-    Ok(json(&Stats {
+    Ok(json(&StatsBody {
         received: decided + used.events as u64,
         unique_processed: totals.stored,
         duplicate_dropped: duplicates,
@@ -106,7 +106,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
         topics_total: totals.topics,
         uptime: node.uptime,
         node,
-        queue: Queue {
+        queue: QueueBody {
             events: used.events,
             capacity_events: capacity.events,
             bytes: used.bytes,
@@ -115,7 +115,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
             lost: app.workers.outcomes().lost,
         },
         workers: app.workers.count(),
-        store: Store {
+        store: StoreBody {
             kind: info.kind,
             id: info.id.to_string(),
             durability: info.durability.as_str(),
@@ -126,18 +126,18 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
     }))
 }
 
-fn clock(newest: Option<Timestamp>, now: Timestamp) -> Clock {
-    Clock {
+fn clock(newest: Option<Timestamp>, now: Timestamp) -> ClockBody {
+    ClockBody {
         now: now.to_string(),
         newest_processed_at: newest.map(|newest| newest.to_string()),
         ahead_seconds: ahead(newest, now).as_secs(),
     }
 }
 
-fn node(app: &App) -> Node {
+fn node(app: &App) -> NodeBody {
     let outcomes = app.workers.outcomes();
     let rejected = app.rejected.load(Ordering::Relaxed) + outcomes.refused;
-    Node {
+    NodeBody {
         received: outcomes.stored + outcomes.duplicates + outcomes.conflicts + rejected,
         stored: outcomes.stored,
         duplicates: outcomes.duplicates,

@@ -18,7 +18,7 @@ use super::format::{self, Counts, Header, Line};
 use super::progress::{Progress, Whole};
 use super::{Place, TransferError};
 use crate::config::ByteSize;
-use crate::publish::decode::BYTE_ORDER_MARK;
+use crate::http::body::BYTE_ORDER_MARK;
 
 /// How many batches wait to be committed.
 const WAITING: usize = 2;

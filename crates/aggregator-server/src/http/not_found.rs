@@ -1,8 +1,8 @@
-//! What to say about a path where there is nothing.
+//! The detail of a 404: names the path that was probably meant.
 
 use strsim::osa_distance;
 
-/// So much of a path is repeated to its sender, and no longer one is nearly right.
+/// How much of a path is repeated to its sender. No longer path is nearly right.
 const MAX_CHARS: usize = 64;
 
 /// Names the one of `paths` that was probably meant, or all of them.
@@ -21,7 +21,7 @@ fn all(paths: &[&str]) -> String {
     format!("the paths are {}", paths.join(", "))
 }
 
-/// Two characters may be wrong; slashes around it and capitals do not count.
+/// The path that differs in at most two characters. Slashes around it and capitals do not count.
 fn nearest<'p>(path: &str, paths: &[&'p str]) -> Option<&'p str> {
     const MOST_WRONG: usize = 2;
     let name = path.trim_matches('/').to_ascii_lowercase();
