@@ -1,14 +1,15 @@
 //! What all request handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use aggregator_core::DedupStore;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::health::Health;
+use crate::health::{self, Health};
+use crate::http::problem::Problem;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read::pool::ReadPool;
@@ -50,5 +51,19 @@ impl App {
             health,
             config,
         })
+    }
+
+    /// Refuses a request while nothing may be acknowledged.
+    pub(crate) fn check_ready(&self) -> Result<(), Problem> {
+        match self.health.state() {
+            health::State::Ready => Ok(()),
+            health::State::Draining => Err(Problem::draining()),
+            health::State::Failed(reason) => Err(Problem::failed(reason)),
+        }
+    }
+
+    /// Counts items that were refused before they reached the store.
+    pub(crate) fn count_rejected(&self, items: usize) {
+        self.rejected.fetch_add(items as u64, Ordering::Relaxed);
     }
 }

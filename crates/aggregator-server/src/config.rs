@@ -169,7 +169,7 @@ const fn at_least_one(number: usize) -> NonZeroUsize {
 }
 
 impl Config {
-    /// Refuses to listen where other machines reach it, unless that was asked for. `addresses` are those of
+    /// Refuses to listen where other machines reach the port, unless [`Self::allow_anonymous`]. `addresses` are those of
     /// [`Self::listen`].
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Asking a running server whether it is ready, for containers that have no HTTP client.
+//! `healthcheck`: asks a running server whether it is ready, for containers without an HTTP client.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use crate::config::ListenAddress;
 
-/// How long connecting may take, and the answer.
+/// How long connecting may take, and how long the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// More than any answer of `/readyz` has.
+/// Longer than any answer of `/readyz`.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Why a server is not ready.
@@ -50,7 +50,7 @@ pub fn ask(listen: &ListenAddress) -> Result<(), NotReady> {
     }
 }
 
-/// A connection to the first of its addresses that takes one.
+/// Connects to the first address that accepts.
 fn connect(listen: &ListenAddress) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(ErrorKind::AddrNotAvailable, "the host name has no address");
     for address in listen.resolve()? {
@@ -85,7 +85,7 @@ fn exchange(mut stream: TcpStream) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// A socket's time limit ends in "Resource temporarily unavailable".
+/// Replaces "Resource temporarily unavailable", the system's words for a time limit that has passed.
 fn in_words(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -95,7 +95,7 @@ fn in_words(error: io::Error) -> io::Error {
     }
 }
 
-/// The reason that a problem gives (RFC 9457), behind the status.
+/// The status, and the detail of the problem (RFC 9457).
 fn with_reason(status: &str, body: &str) -> String {
     #[derive(Deserialize)]
     struct Problem {

@@ -1,5 +1,5 @@
-//! Moving a store's contents: `export` writes them as lines of JSON, `import` reads them into another
-//! store. The format is described in `docs/export.md`.
+//! Moves the contents of a store: `export` writes them as lines of JSON, `import` reads them into another store.
+//! `docs/export.md` describes the format.
 
 mod checkpoint;
 pub mod export;
@@ -13,33 +13,33 @@ use std::str::FromStr;
 
 use aggregator_core::StoreError;
 
-/// Where lines go to or come from.
+/// Where lines are written to or read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum FileOrStdio {
     /// Standard output or input: `-`
-    Standard,
+    Stdio,
     /// A file.
     File(PathBuf),
 }
 
-impl FromStr for Place {
+impl FromStr for FileOrStdio {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "-" { Self::Standard } else { Self::File(text.into()) })
+        Ok(if text == "-" { Self::Stdio } else { Self::File(text.into()) })
     }
 }
 
-/// Why an export or an import ended early. What was done until then stays: run it again to go on.
+/// Why an export or an import ended early. The part that was done stays: run it again to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The store did not do its part.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The file, or what stands in its place, did not do its part.
+    /// Reading or writing failed.
     #[error("{what}: {source}")]
     Io {
-        /// Which, and what was done with it.
+        /// The file, or the operation.
         what: String,
         /// Its error.
         source: io::Error,
@@ -55,7 +55,7 @@ pub enum TransferError {
         /// What is wrong with it, and the way out.
         reason: String,
     },
-    /// It was not begun.
+    /// It did not begin.
     #[error("{0}")]
     Refused(String),
 }

@@ -20,7 +20,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// The addresses that are meant, in the order in which the resolver prefers them.
+    /// The addresses, in the resolver's order of preference.
     ///
     /// # Errors
     /// When a host name has none.

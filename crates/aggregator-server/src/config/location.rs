@@ -27,7 +27,7 @@ const OTHERS: &str = "postgres://USER@HOST/DATABASE or memory:";
 const OTHERS: &str = "or memory: (this program was built without the feature `postgres`)";
 
 impl StoreLocation {
-    /// The same, and a file with its whole path.
+    /// The same location, with the whole path of a file.
     #[must_use]
     pub fn resolved(&self) -> Self {
         match self {
@@ -61,8 +61,8 @@ impl FromStr for StoreLocation {
     }
 }
 
-/// What is wrong with a path that looks like something else, and what to write. Most of these would be legal names of
-/// files; nobody means them.
+/// What is wrong with a path that looks like something else, and what to write. Most such paths are legal names of files,
+/// but nobody means them.
 fn mistake(path: &str) -> Option<String> {
     // The URIs of SQLite.
     let file = path.strip_prefix("file:").unwrap_or(path);
@@ -107,7 +107,7 @@ fn mistake(path: &str) -> Option<String> {
     None
 }
 
-/// What may have been meant by something that does not begin as a store does.
+/// Suggests what was meant by a text that begins like no store.
 fn no_kind(text: &str) -> String {
     let after = |kind: &str| {
         text.get(..kind.len()).filter(|start| start.eq_ignore_ascii_case(kind)).map(|_| &text[kind.len()..])

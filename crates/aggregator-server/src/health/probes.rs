@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use hyper::{StatusCode, Uri};
 use serde_json::json;
 
@@ -44,10 +44,9 @@ pub(crate) async fn livez(uri: Uri) -> Result<Response, Problem> {
 /// The service is ready: it takes events.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    Ok(match (app.health.state(), app.health.no_space()) {
-        (health::State::Ready, None) => json(&json!({"status": "ready"})),
-        (health::State::Ready, Some(reason)) => Problem::no_space(&reason).into_response(),
-        (health::State::Draining, _) => Problem::draining().into_response(),
-        (health::State::Failed(reason), _) => Problem::failed(reason).into_response(),
-    })
+    app.check_ready()?;
+    match app.health.no_space() {
+        None => Ok(json(&json!({"status": "ready"}))),
+        Some(reason) => Err(Problem::no_space(&reason)),
+    }
 }

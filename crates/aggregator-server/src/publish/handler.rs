@@ -4,7 +4,6 @@
 //! for `prepare`, which only computes. Everything else goes through the queue.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use aggregator_core::Timestamp;
 use axum::body::Body;
@@ -14,7 +13,6 @@ use hyper::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::health;
 use crate::http::body::{self, ReceivedBody};
 use crate::http::problem::Problem;
 
@@ -35,7 +33,7 @@ pub(crate) async fn publish(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    check_health(&app)?;
+    app.check_ready()?;
     let (head, body) = request.into_parts();
     let options = PublishOptions::parse(&head.uri, &head.headers)?;
     let received = body::json(&app, &head.headers, body).await?;
@@ -60,15 +58,6 @@ pub(crate) async fn publish(
         results: options.results,
         preference_applied: options.preferred,
     }))
-}
-
-/// Refuses a request while nothing may be acknowledged.
-pub(super) fn check_health(app: &App) -> Result<(), Problem> {
-    match app.health.state() {
-        health::State::Ready => Ok(()),
-        health::State::Draining => Err(Problem::draining()),
-        health::State::Failed(reason) => Err(Problem::failed(reason)),
-    }
 }
 
 /// Decodes a body and prepares its batch. Refuses a body with bad items, unless `skip_invalid`.
@@ -120,12 +109,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         // Goes on as a panic of this task: one place answers all panics.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Problem::draining()),
-    }
-}
-
-impl App {
-    /// Counts items that were refused before they reached a store.
-    pub(super) fn count_rejected(&self, items: usize) {
-        self.rejected.fetch_add(items as u64, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,6 @@ use crate::app::App;
 use crate::http::problem::{ItemError, Problem, item_errors};
 
 use super::admission::{Refused, Weight};
-use super::handler::check_health;
 use super::job::{AppendResult, Job};
 use super::outcomes::ItemOutcomes;
 
@@ -82,7 +81,7 @@ fn send(
     wait: bool,
 ) -> Result<Vec<oneshot::Receiver<AppendResult>>, Problem> {
     // Again, because the body may have taken long to arrive.
-    check_health(app)?;
+    app.check_ready()?;
     let share = |part: &PartitionEvents| batch.bytes() / batch.len().max(1) * part.indices.len();
     let weights: Vec<_> =
         parts.iter().map(|part| Weight { events: part.indices.len(), bytes: share(part) }).collect();
@@ -115,7 +114,7 @@ fn send(
 
 /// The workers have ended: the server has failed, or is about to end.
 fn no_worker(app: &App) -> Problem {
-    check_health(app).err().unwrap_or_else(Problem::draining)
+    app.check_ready().err().unwrap_or_else(Problem::draining)
 }
 
 /// Commits the parts. Returns those that the store refused, and what is wrong with them.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::TransferError;
 use super::format::{self, Checkpoint, Header, Line};
 
-/// What the line of a checkpoint, and no other, begins with.
+/// Only the line of a checkpoint begins so.
 const CHECKPOINT: &[u8] = b"\n{\"checkpoint\":";
 
 /// Longer than any header is.
@@ -17,15 +17,15 @@ const MAX_HEADER_BYTES: u64 = 4096;
 /// A file that ends behind its header or behind a checkpoint.
 pub(super) struct ExportFile {
     pub(super) file: File,
-    /// Up to where everything is in it; nothing, in a new one.
+    /// What the file holds already; `None` for a new file.
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
-/// Opens the file at `path` for the export of the store of this header, whose line is `line`.
+/// Opens the file at `path` for an export of the store with this header. `line` is the header as it is written.
 pub(super) fn open(path: &Path, header: &Header, line: &[u8]) -> Result<ExportFile, TransferError> {
     let failed = |error| TransferError::io(path.display().to_string())(error);
     let mut options = OpenOptions::new();
-    // It holds everything that the store does.
+    // An export holds everything that the store holds, so only the owner may read it.
     let file = match options.read(true).write(true).create_new(true).mode(0o600).open(path) {
         Ok(new) => {
             let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -47,16 +47,16 @@ pub(super) fn open(path: &Path, header: &Header, line: &[u8]) -> Result<ExportFi
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    let found = find(file, header, line).map_err(failed)?;
-    found.map_err(|why| TransferError::Refused(format!("{} {why}", path.display())))
+    let resumed = resume(file, header, line).map_err(failed)?;
+    resumed.map_err(|why| TransferError::Refused(format!("{} {why}", path.display())))
 }
 
-/// The file, cut off behind its last checkpoint; or why it is left alone.
-fn find(mut file: File, header: &Header, line: &[u8]) -> io::Result<Result<ExportFile, String>> {
+/// Cuts the file off behind its last checkpoint, or says why the file stays as it is.
+fn resume(mut file: File, header: &Header, line: &[u8]) -> io::Result<Result<ExportFile, String>> {
     let mut first = Vec::new();
     BufReader::new((&file).take(MAX_HEADER_BYTES)).read_until(b'\n', &mut first)?;
     if line.starts_with(&first) && first.len() < line.len() {
-        // Nothing, or a header that was cut off.
+        // The file is empty, or its header was cut off.
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
         return Ok(Ok(ExportFile { file, checkpoint: None }));
@@ -108,8 +108,7 @@ fn last_line(file: &mut File) -> io::Result<Option<Line>> {
     Ok(format::read_line(&mut tail.split_off(start)).ok())
 }
 
-/// The last checkpoint that is whole, and where its line ends. Looks from the end backwards, for it is not
-/// far from there.
+/// The last whole checkpoint, and where its line ends. Searches backwards, because it is not far from the end.
 fn last_checkpoint(file: &mut File) -> io::Result<Option<(Checkpoint, u64)>> {
     const BLOCK: u64 = 1 << 20;
     let mut end = file.metadata()?.len();
@@ -117,7 +116,7 @@ fn last_checkpoint(file: &mut File) -> io::Result<Option<(Checkpoint, u64)>> {
         let start = end.saturating_sub(BLOCK);
         file.seek(SeekFrom::Start(start))?;
         let mut block = Vec::new();
-        // A little of the block behind, so that none is missed at its edge.
+        // With a little of the next block, so that a checkpoint at the edge is found.
         file.take(end - start + CHECKPOINT.len() as u64).read_to_end(&mut block)?;
         let mut search = block.as_slice();
         while let Some(at) = search.windows(CHECKPOINT.len()).rposition(|window| window == CHECKPOINT) {

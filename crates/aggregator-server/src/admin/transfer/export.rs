@@ -1,4 +1,4 @@
-//! Writing all that a store keeps.
+//! `export`: writes everything that a store keeps.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -11,11 +11,11 @@ use aggregator_core::{DedupStore, StoreError};
 use program_support::values::at_least;
 
 use super::checkpoint::{self, ExportFile};
-use super::format::{self, Checkpoint, Counts, Header};
-use super::progress::{Progress, Whole};
-use super::{Place, TransferError};
+use super::format::{self, Checkpoint, Header, RowCounts};
+use super::progress::{ExpectedTotal, Progress};
+use super::{FileOrStdio, TransferError};
 
-/// How many bytes gather before they are written.
+/// How many bytes are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// What to export, and where to.
@@ -24,17 +24,17 @@ pub struct Options {
     /// The file to write, or - for standard output. If an interrupted export left the file behind, this one continues
     /// it; a pipe or a device is written from the beginning
     #[arg(long, value_name = "FILE")]
-    pub out: Place,
+    pub out: FileOrStdio,
 
     /// Rows between two places from which an interrupted export can go on
     #[arg(long, default_value = "100000", value_name = "N", value_parser = at_least::<NonZeroU64>(1))]
     pub checkpoint_rows: NonZeroU64,
 }
 
-/// Writes all that `store` keeps, which nobody changes meanwhile.
+/// Writes everything that `store` keeps. Nobody may change the store meanwhile.
 ///
 /// # Errors
-/// See [`TransferError`]. What was written until then can be gone on with, if it went into a file.
+/// See [`TransferError`]. The next export continues a file that this one leaves behind.
 pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferError> {
     let info = store.info();
     let header = Header {
@@ -45,22 +45,22 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     };
     let mut line = Vec::new();
     header.write(&mut line).map_err(not_json)?;
-    let (sink, begun) = match &options.out {
+    let (target, begun) = match &options.out {
         #[expect(
             clippy::disallowed_methods,
             reason = "an export waits for its reader, and its errors are told"
         )]
-        Place::Standard => (Sink::Standard(io::stdout()), None),
-        Place::File(path) if is_stream(path) => {
+        FileOrStdio::Stdio => (ExportTarget::Stdio(io::stdout()), None),
+        FileOrStdio::File(path) if is_stream(path) => {
             let opened = File::options().write(true).open(path);
-            (Sink::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
+            (ExportTarget::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
         }
-        Place::File(path) => {
+        FileOrStdio::File(path) => {
             let ExportFile { file, checkpoint } = checkpoint::open(path, &header, &line)?;
-            (Sink::File(file), checkpoint)
+            (ExportTarget::File(file), checkpoint)
         }
     };
-    let Totals { purged, seqs, .. } = totals(store, |_| Ok(()))?;
+    let TopicSums { purged, seqs, .. } = totals(store, |_| Ok(()))?;
     if begun.as_ref().is_some_and(|begun| begun.written.rows() > 0 && begun.purged != purged) {
         return Err(TransferError::Refused(
             "events were purged since the export began, and those before the interruption are in it: remove \
@@ -71,8 +71,9 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     let new = begun.is_none();
     let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
     let begun = begun.unwrap_or_else(nothing);
-    let progress = Progress::new("export", Whole::Rows(seqs), begun.written.rows());
-    let mut export = Export { sink, buffer: Vec::new(), bytes: 0, written: begun.written, purged, progress };
+    let progress = Progress::new("export", ExpectedTotal::Rows(seqs), begun.written.rows());
+    let mut export =
+        Exporter { target, buffer: Vec::new(), bytes: 0, written: begun.written, purged, progress };
     if new {
         export.buffer = line;
         export.flush()?;
@@ -80,30 +81,30 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
     export.run(store, &begun.offsets, options.checkpoint_rows)
 }
 
-/// Whether there is something at `path` that takes bytes and never gives them back: a pipe, a terminal, a device.
+/// Whether `path` is a pipe, a terminal or a device: something that cannot be read back.
 fn is_stream(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-/// Where the lines go.
-enum Sink {
-    Standard(io::Stdout),
-    /// Neither read nor synced: no export can be continued there.
+/// Where the lines are written.
+enum ExportTarget {
+    Stdio(io::Stdout),
+    /// A stream is neither read nor synced, so no export can be continued there.
     Stream(File),
     File(File),
 }
 
-struct Export {
-    sink: Sink,
+struct Exporter {
+    target: ExportTarget,
     /// Lines that are not written yet.
     buffer: Vec<u8>,
     bytes: u64,
-    written: Counts,
+    written: RowCounts,
     purged: u64,
     progress: Progress,
 }
 
-impl Export {
+impl Exporter {
     fn run(
         mut self,
         store: &dyn DedupStore,
@@ -134,7 +135,7 @@ impl Export {
         format::write_end(&mut self.buffer, self.written).map_err(not_json)?;
         self.flush()?;
         self.sync()?;
-        let Counts { events, stubs, identities, topics } = self.written;
+        let RowCounts { events, stubs, identities, topics } = self.written;
         let text = format!(
             "exported {events} events, {stubs} stubs, {identities} identities alone, {topics} topics"
         );
@@ -142,9 +143,9 @@ impl Export {
         Ok(())
     }
 
-    /// Everything before a checkpoint is on the disk when it is written.
+    /// Writes a checkpoint, after everything before it is synced.
     fn checkpoint(&mut self, offsets: Vec<u64>) -> Result<(), TransferError> {
-        if !matches!(self.sink, Sink::File(_)) {
+        if !matches!(self.target, ExportTarget::File(_)) {
             return Ok(());
         }
         self.flush()?;
@@ -155,11 +156,11 @@ impl Export {
     }
 
     fn flush(&mut self) -> Result<(), TransferError> {
-        match &mut self.sink {
-            Sink::Standard(out) => {
+        match &mut self.target {
+            ExportTarget::Stdio(out) => {
                 out.write_all(&self.buffer).and_then(|()| out.flush()).map_err(not_printed)?;
             }
-            Sink::Stream(file) | Sink::File(file) => {
+            ExportTarget::Stream(file) | ExportTarget::File(file) => {
                 file.write_all(&self.buffer).map_err(TransferError::io("writing the export"))?;
             }
         }
@@ -170,16 +171,16 @@ impl Export {
     }
 
     fn sync(&self) -> Result<(), TransferError> {
-        match &self.sink {
-            Sink::Standard(_) | Sink::Stream(_) => Ok(()),
-            Sink::File(file) => file.sync_all().map_err(TransferError::io("syncing the export")),
+        match &self.target {
+            ExportTarget::Stdio(_) | ExportTarget::Stream(_) => Ok(()),
+            ExportTarget::File(file) => file.sync_all().map_err(TransferError::io("syncing the export")),
         }
     }
 }
 
 /// Sums over all topics.
 #[derive(Default)]
-struct Totals {
+struct TopicSums {
     topics: u64,
     /// How many rows have a seq.
     seqs: u64,
@@ -189,9 +190,9 @@ struct Totals {
 fn totals(
     store: &dyn DedupStore,
     mut each: impl FnMut(&aggregator_core::TopicInfo) -> Result<(), TransferError>,
-) -> Result<Totals, TransferError> {
+) -> Result<TopicSums, TransferError> {
     const PAGE: usize = 1_000;
-    let mut totals = Totals::default();
+    let mut totals = TopicSums::default();
     let mut after = None;
     loop {
         let page = store.topics(after.as_ref(), PAGE)?;

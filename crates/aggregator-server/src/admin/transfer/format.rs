@@ -1,4 +1,4 @@
-//! The lines of an export, and those of a list of identities.
+//! The lines of an export, and the lines of a list of identities.
 
 mod identity;
 mod row;
@@ -23,7 +23,7 @@ pub(super) enum Line {
     Row(Box<CheckedRecord>),
     Checkpoint(Checkpoint),
     Totals(TopicInfo),
-    End(Counts),
+    End(RowCounts),
 }
 
 /// The first line.
@@ -41,15 +41,15 @@ pub(super) struct Header {
 #[serde(rename_all = "lowercase")]
 enum Control {
     Checkpoint(Checkpoint),
-    Totals(Totals),
-    End(Counts),
+    Totals(TopicTotals),
+    End(RowCounts),
 }
 
-/// Up to where everything is written.
+/// How far an export has got: everything before its line is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Checkpoint {
-    pub(super) written: Counts,
+    pub(super) written: RowCounts,
     /// How many events of the store were purged when the export began.
     pub(super) purged: u64,
     /// The last offset of each partition.
@@ -59,14 +59,14 @@ pub(super) struct Checkpoint {
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Counts {
+pub(super) struct RowCounts {
     pub(super) events: u64,
     pub(super) stubs: u64,
     pub(super) identities: u64,
     pub(super) topics: u64,
 }
 
-impl Counts {
+impl RowCounts {
     pub(super) fn rows(&self) -> u64 {
         self.events + self.stubs + self.identities
     }
@@ -82,7 +82,7 @@ impl Counts {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Totals {
+struct TopicTotals {
     topic: String,
     scope: String,
     last_seq: u64,
@@ -115,12 +115,12 @@ pub(super) fn write_checkpoint(out: &mut Vec<u8>, checkpoint: Checkpoint) -> Res
     write_line(out, &Control::Checkpoint(checkpoint))
 }
 
-pub(super) fn write_end(out: &mut Vec<u8>, counts: Counts) -> Result<(), serde_json::Error> {
+pub(super) fn write_end(out: &mut Vec<u8>, counts: RowCounts) -> Result<(), serde_json::Error> {
     write_line(out, &Control::End(counts))
 }
 
 pub(super) fn write_totals(out: &mut Vec<u8>, info: &TopicInfo) -> Result<(), serde_json::Error> {
-    let totals = Totals {
+    let totals = TopicTotals {
         topic: info.topic.to_string(),
         scope: info.scope.as_str().to_owned(),
         last_seq: info.last_seq,
@@ -131,7 +131,7 @@ pub(super) fn write_totals(out: &mut Vec<u8>, info: &TopicInfo) -> Result<(), se
     write_line(out, &Control::Totals(totals))
 }
 
-/// Reads a line of an export, which is changed on the way.
+/// Reads a line of an export. Takes the sum out of `line`.
 pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
     take_sum(line)?;
     let text = std::str::from_utf8(line).map_err(|error| format!("is not UTF-8: {error}"))?;
@@ -150,7 +150,7 @@ pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
     }
 }
 
-/// Checks the sum and takes it out.
+/// Checks the sum and removes it.
 fn take_sum(line: &mut Vec<u8>) -> Result<(), String> {
     let damaged = || "is damaged or was changed: its sum is missing or another. Export anew".to_owned();
     let end = line.len().checked_sub(SUM_BYTES).ok_or_else(damaged)?;
@@ -163,11 +163,11 @@ fn take_sum(line: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-impl Totals {
+impl TopicTotals {
     fn into_info(self) -> Result<TopicInfo, String> {
         let topic = Topic::new(self.topic).map_err(|error| error.to_string())?;
         Ok(TopicInfo {
-            scope: scope(&self.scope)?,
+            scope: parse_scope(&self.scope)?,
             slot: aggregator_core::event::slot(topic.as_str()),
             topic,
             last_seq: self.last_seq,
@@ -178,17 +178,17 @@ impl Totals {
     }
 }
 
-fn scope(text: &str) -> Result<Scope, String> {
+fn parse_scope(text: &str) -> Result<Scope, String> {
     let scopes = [Scope::Topic, Scope::Source];
     let scope = scopes.into_iter().find(|scope| scope.as_str() == text);
     scope.ok_or_else(|| format!("scope: {text:?} is none, say topic or source"))
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|error: InvalidField| format!("processed_at: {}", error.reason))
 }
 
-fn list(faults: &[InvalidField]) -> String {
+fn fault_list(faults: &[InvalidField]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

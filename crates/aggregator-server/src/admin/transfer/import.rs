@@ -1,6 +1,6 @@
-//! Reading an export, or a list of identities, into a store.
+//! `import`: reads an export, or a list of identities, into a store.
 //!
-//! One thread reads and checks lines while another one commits what was read before.
+//! One thread reads and checks lines while another thread commits the batches before.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
@@ -14,21 +14,21 @@ use aggregator_core::{
 
 use program_support::values::at_least;
 
-use super::format::{self, Counts, Header, Line};
-use super::progress::{Progress, Whole};
-use super::{Place, TransferError};
+use super::format::{self, Header, Line, RowCounts};
+use super::progress::{ExpectedTotal, Progress};
+use super::{FileOrStdio, TransferError};
 use crate::config::ByteSize;
 use crate::http::body::BYTE_ORDER_MARK;
 
 /// How many batches wait to be committed.
-const WAITING: usize = 2;
+const WAITING_BATCHES: usize = 2;
 
 /// What to import, and how.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Options {
     /// The file to read, or - for standard input
     #[arg(long = "in", value_name = "FILE")]
-    pub input: Place,
+    pub input: FileOrStdio,
 
     /// Read a list of identities, {"topic":…,"event_id":…} a line, instead of an export: their events count
     /// as duplicates from then on
@@ -55,47 +55,47 @@ pub struct Options {
 /// Where lines are read from.
 pub struct Input {
     lines: Box<dyn BufRead + Send>,
-    /// The length, of a file that has one.
+    /// The length of the input, if it is a file.
     bytes: Option<u64>,
 }
 
 impl Input {
-    /// Opens it. A pipe is waited for until somebody writes to it.
+    /// Opens the input. Opening a pipe waits until somebody writes to it.
     ///
     /// # Errors
     /// Names the file and why it cannot be opened.
-    pub fn open(place: &Place) -> Result<Self, TransferError> {
+    pub fn open(place: &FileOrStdio) -> Result<Self, TransferError> {
         const BUFFER_BYTES: usize = 1 << 20;
-        let Place::File(path) = place else {
+        let FileOrStdio::File(path) = place else {
             let lines = Box::new(BufReader::with_capacity(BUFFER_BYTES, std::io::stdin()));
             return Ok(Self { lines, bytes: None });
         };
         let file = File::open(path).map_err(TransferError::io(path.display().to_string()))?;
-        // The length of what is no file, a pipe for example, says nothing.
+        // The length of a pipe or a device says nothing.
         let bytes = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
         Ok(Self { lines: Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), bytes })
     }
 }
 
-/// Imports `input` into `store`, as `options` say. What is there already is skipped.
+/// Imports `input` into `store`. Skips rows that are there already.
 ///
 /// # Errors
-/// See [`TransferError`]. What was imported until then stays, and is skipped the next time.
+/// See [`TransferError`]. The rows imported so far stay, and the next import skips them.
 pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result<(), TransferError> {
     let Input { lines: input, bytes } = input;
-    let (send, batches) = sync_channel(WAITING);
+    let (send, batches) = sync_channel(WAITING_BATCHES);
     let partitions = store.partitions();
     let ids_only = options.ids_only;
-    let reader = Reader::new(input, options.clone(), partitions, send);
+    let reader = LineReader::new(input, options.clone(), partitions, send);
     let thread = std::thread::Builder::new().name("import-reader".into());
     let reader = thread.spawn(move || reader.run()).map_err(TransferError::io("starting a thread"))?;
     let times = if options.raise_times { Times::Raise } else { Times::Keep };
-    // If this fails, the reader is not waited for: it may be waiting itself, for a line that never comes.
+    // If this fails, the reader is not waited for. It may be waiting for a line that never comes.
     let (imported, progress) = commit(
         store,
         &batches,
         times,
-        Progress::new("import", bytes.map_or(Whole::Unknown, Whole::Bytes), 0),
+        Progress::new("import", bytes.map_or(ExpectedTotal::Unknown, ExpectedTotal::Bytes), 0),
     )?;
     let read = reader.join();
     read.unwrap_or_else(|_| Err(TransferError::Refused("the thread that reads panicked".into())))?;
@@ -108,7 +108,7 @@ pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result
 /// Commits one batch after the other.
 fn commit(
     store: &dyn DedupStore,
-    batches: &Receiver<Batch>,
+    batches: &Receiver<RowBatch>,
     times: Times,
     mut progress: Progress,
 ) -> Result<(Imported, Progress), TransferError> {
@@ -122,9 +122,9 @@ fn commit(
     Ok((imported, progress))
 }
 
-/// What was read, by partition.
-struct Batch {
-    parts: Vec<Part>,
+/// Rows of one commit per partition.
+struct RowBatch {
+    parts: Vec<PartitionRows>,
     rows: usize,
     bytes: usize,
     /// How many bytes of the input were read up to here.
@@ -132,20 +132,25 @@ struct Batch {
 }
 
 #[derive(Default)]
-struct Part {
+struct PartitionRows {
     rows: Vec<CheckedRecord>,
     topics: Vec<TopicInfo>,
-    /// The numbers of their lines: those of the rows, then those of the topics, for they come last.
+    /// The numbers of their lines: first those of the rows, then those of the topics, which come last in an export.
     lines: Vec<u64>,
 }
 
-impl Batch {
+impl RowBatch {
     fn new(partitions: Partitions) -> Self {
-        Self { parts: partitions.iter().map(|_| Part::default()).collect(), rows: 0, bytes: 0, read_to: 0 }
+        Self {
+            parts: partitions.iter().map(|_| PartitionRows::default()).collect(),
+            rows: 0,
+            bytes: 0,
+            read_to: 0,
+        }
     }
 }
 
-impl Part {
+impl PartitionRows {
     fn import(
         &self,
         store: &dyn DedupStore,
@@ -168,13 +173,13 @@ impl Part {
     }
 }
 
-/// Reads lines and makes batches of them.
-struct Reader {
+/// Reads lines and gathers them in batches.
+struct LineReader {
     input: Box<dyn BufRead + Send>,
     options: Options,
     partitions: Partitions,
-    send: SyncSender<Batch>,
-    batch: Batch,
+    send: SyncSender<RowBatch>,
+    batch: RowBatch,
     line: Vec<u8>,
     /// Whether the line has no end.
     is_cut: bool,
@@ -185,24 +190,23 @@ struct Reader {
 const CUT_OFF: &str = "is missing or has no end: the export was cut off. What comes before it is imported; let the export \
      go on, or export anew, and import all of it";
 
-/// Nobody takes batches any more; why, the other thread says.
+/// Nobody takes batches any more. The other thread says why.
 struct Stopped;
 
-impl Reader {
+impl LineReader {
     fn new(
         input: Box<dyn BufRead + Send>,
         options: Options,
         partitions: Partitions,
-        send: SyncSender<Batch>,
+        send: SyncSender<RowBatch>,
     ) -> Self {
-        let batch = Batch::new(partitions);
+        let batch = RowBatch::new(partitions);
         Self { input, options, partitions, send, batch, line: Vec::new(), is_cut: false, number: 0, bytes: 0 }
     }
 
     fn run(mut self) -> Result<(), TransferError> {
         let read = if self.options.ids_only { self.identities() } else { self.export() };
-        // Also where a line cannot be taken: everything before it is. Whether somebody took it, the other
-        // thread knows.
+        // Even after a bad line, the lines before it are committed. The other thread knows whether that succeeded.
         let _ = self.flush();
         read
     }
@@ -223,7 +227,7 @@ impl Reader {
 
     fn export(&mut self) -> Result<(), TransferError> {
         self.header()?;
-        let mut read = Counts::default();
+        let mut read = RowCounts::default();
         let mut ended = false;
         while self.next_line()? {
             if ended {
@@ -343,7 +347,7 @@ impl Reader {
     }
 
     fn flush(&mut self) -> Result<(), Stopped> {
-        let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.partitions));
+        let mut batch = std::mem::replace(&mut self.batch, RowBatch::new(self.partitions));
         batch.read_to = self.bytes;
         self.send.send(batch).map_err(|_| Stopped)
     }

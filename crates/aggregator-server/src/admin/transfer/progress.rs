@@ -1,4 +1,4 @@
-//! How far it got, on standard error, at most once a second.
+//! Reports on standard error how far an export or an import has got, at most once a second.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -7,19 +7,19 @@ use crate::output;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How much there will be.
+/// How much there will be in all.
 #[derive(Clone, Copy)]
-pub(super) enum Whole {
+pub(super) enum ExpectedTotal {
     Unknown,
     Bytes(u64),
-    /// Or more: identities alone are counted by nobody.
+    /// Or more, because identities alone are not counted in a store.
     Rows(u64),
 }
 
-/// Tells of one export or import. A terminal gets one line that changes, anything else a line each time.
+/// The progress of one export or import. A terminal gets one line that changes, anything else gets a new line each time.
 pub(super) struct Progress {
     doing: &'static str,
-    whole: Whole,
+    whole: ExpectedTotal,
     /// The rows that were there before it began.
     before: u64,
     terminal: bool,
@@ -30,14 +30,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(doing: &'static str, whole: Whole, before: u64) -> Self {
+    pub(super) fn new(doing: &'static str, whole: ExpectedTotal, before: u64) -> Self {
         let now = Instant::now();
         #[expect(clippy::disallowed_methods, reason = "nothing is written")]
         let terminal = std::io::stderr().is_terminal();
         Self { doing, whole, before, terminal, began: now, told: now, line_is_open: false }
     }
 
-    /// So much is done in all; this is told if it is time for it.
+    /// Notes how much is done in all, and reports it if the last report is old enough.
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub(super) fn at(&mut self, rows: u64, bytes: u64) {
         if self.told.elapsed() < EVERY {
@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// The last word.
+    /// Reports the end.
     pub(super) fn done(mut self, text: &str) {
         self.end_line();
         output::stderr().line(&format!("{text} in {:.1} s", self.began.elapsed().as_secs_f64()));
@@ -68,26 +68,26 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// An error is told on a line of its own.
+    /// Ends the line, so that an error gets a line of its own.
     fn drop(&mut self) {
         self.end_line();
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn describe(doing: &str, rows: u64, bytes: u64, whole: Whole, speed: f64) -> String {
+fn describe(doing: &str, rows: u64, bytes: u64, whole: ExpectedTotal, speed: f64) -> String {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let percent = |done: u64, whole: u64| 100.0 * done as f64 / whole as f64;
     let mut text = format!("{doing}: {rows} rows");
     match whole {
-        Whole::Rows(whole) if (1..=whole).contains(&rows) => {
+        ExpectedTotal::Rows(whole) if (1..=whole).contains(&rows) => {
             text.push_str(&format!(" of {whole}, {:.0} %", percent(rows, whole)));
         }
         _ => {}
     }
     text.push_str(&format!(", {speed:.0} rows/s, {:.1} MiB", mib(bytes)));
     match whole {
-        Whole::Bytes(whole) if whole > 0 => {
+        ExpectedTotal::Bytes(whole) if whole > 0 => {
             text.push_str(&format!(" of {:.1} MiB, {:.0} %", mib(whole), percent(bytes, whole)));
         }
         _ => {}
@@ -102,11 +102,14 @@ mod tests {
     #[test]
     fn a_line_says_rows_speed_bytes_and_how_much_of_the_whole() {
         let line = |rows, whole| describe("export", rows, 1 << 20, whole, 5.0);
-        assert_eq!(line(10, Whole::Unknown), "export: 10 rows, 5 rows/s, 1.0 MiB");
-        assert_eq!(line(10, Whole::Bytes(4 << 20)), "export: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %");
-        assert_eq!(line(10, Whole::Rows(40)), "export: 10 rows of 40, 25 %, 5 rows/s, 1.0 MiB");
+        assert_eq!(line(10, ExpectedTotal::Unknown), "export: 10 rows, 5 rows/s, 1.0 MiB");
+        assert_eq!(
+            line(10, ExpectedTotal::Bytes(4 << 20)),
+            "export: 10 rows, 5 rows/s, 1.0 MiB of 4.0 MiB, 25 %"
+        );
+        assert_eq!(line(10, ExpectedTotal::Rows(40)), "export: 10 rows of 40, 25 %, 5 rows/s, 1.0 MiB");
         // Identities alone came in between.
-        assert_eq!(line(10, Whole::Rows(9)), "export: 10 rows, 5 rows/s, 1.0 MiB");
-        assert_eq!(line(0, Whole::Rows(0)), "export: 0 rows, 5 rows/s, 1.0 MiB");
+        assert_eq!(line(10, ExpectedTotal::Rows(9)), "export: 10 rows, 5 rows/s, 1.0 MiB");
+        assert_eq!(line(0, ExpectedTotal::Rows(0)), "export: 0 rows, 5 rows/s, 1.0 MiB");
     }
 }

@@ -4,9 +4,9 @@ use aggregator_core::Timestamp;
 use aggregator_core::event::{CheckedRecord, Kept, Record};
 use serde::Deserialize;
 
-use super::{list, scope, time};
+use super::{fault_list, parse_scope, parse_time};
 
-/// Reads a line of a list of identities; those without a time get `now`.
+/// Reads a line of a list of identities. An identity without a time gets `now`.
 pub(in crate::admin::transfer) fn read_identity(
     line: &[u8],
     now: Timestamp,
@@ -27,13 +27,13 @@ pub(in crate::admin::transfer) fn read_identity(
     })?;
     let record = Record {
         topic: id.topic,
-        scope: id.scope.as_deref().map(scope).transpose()?,
+        scope: id.scope.as_deref().map(parse_scope).transpose()?,
         event_id: id.event_id,
         source: id.source,
-        processed_at: id.processed_at.as_deref().map_or(Ok(now), time)?,
+        processed_at: id.processed_at.as_deref().map_or(Ok(now), parse_time)?,
         kept: Kept::Identity,
     };
-    record.check().map_err(|faults| list(&faults))
+    record.check().map_err(|faults| fault_list(&faults))
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use aggregator_core::event::{CheckedRecord, Kept, KeptEvent, Record};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{list, scope, time, write_line};
+use super::{fault_list, parse_scope, parse_time, write_line};
 
-/// A row; what it has no payload of, has a digest, and what has neither is an identity alone.
+/// A row. An event has a payload, a stub has a digest, an identity alone has neither.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row<'a> {
@@ -39,12 +39,12 @@ pub(super) struct Row<'a> {
     processed_at: Option<Cow<'a, str>>,
 }
 
-/// `null` is a payload; a field that is not there is none.
+/// Tells a payload `null` from a missing field.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Fails where a payload is not JSON: that store is damaged.
+/// Writes a row. Fails if the stored payload is not JSON, because then the store is damaged.
 pub(in crate::admin::transfer) fn write_row(
     out: &mut Vec<u8>,
     record: &Record,
@@ -83,7 +83,7 @@ fn raw(json: &str) -> Result<&RawValue, serde_json::Error> {
 impl Row<'_> {
     pub(super) fn into_record(self) -> Result<CheckedRecord, String> {
         let at = self.processed_at.as_deref().ok_or("processed_at: is missing")?;
-        let processed_at = time(at)?;
+        let processed_at = parse_time(at)?;
         let kept = match (self.payload, self.digest.as_deref(), self.seq) {
             (Some(payload), None, Some(seq)) => Kept::Event(KeptEvent {
                 seq,
@@ -99,13 +99,13 @@ impl Row<'_> {
         };
         let record = Record {
             topic: self.topic.into_owned(),
-            scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), scope)?),
+            scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), parse_scope)?),
             event_id: self.event_id.into_owned(),
             source: self.source.map(Cow::into_owned),
             processed_at,
             kept,
         };
-        record.check().map_err(|faults| list(&faults))
+        record.check().map_err(|faults| fault_list(&faults))
     }
 }
 
