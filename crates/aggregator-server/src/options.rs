@@ -227,79 +227,101 @@ impl Options {
     /// What to do, `None` for serving, and the settings.
     #[must_use]
     pub fn into_parts(self) -> (Option<Command>, Config) {
-        // Both lists are complete on purpose: an option that sets nothing, and a setting without an option, do not
-        // compile.
-        let Self {
-            command,
-            listen,
-            store,
-            #[cfg(feature = "postgres")]
-            partitions,
-            #[cfg(feature = "postgres")]
-            require_sync_standby,
-            allow_anonymous,
-            workers,
-            queue_events,
-            queue_bytes,
-            group_events,
-            group_bytes,
-            max_batch_events,
-            max_body_bytes,
-            max_json_depth,
-            lone_surrogates,
-            max_topics,
-            max_connections,
-            request_bytes,
-            response_bytes,
-            max_head_bytes,
-            readers,
-            read_queue,
-            read_timeout,
-            header_timeout,
-            body_timeout,
-            write_timeout,
-            commit_timeout,
-            drain_timeout,
-            exit_on_failure,
-            log_format,
-            log,
-            log_queue_bytes,
-        } = self;
+        // Without `..`: a setting that has no option does not compile, and an option that sets nothing is dead code.
         let config = Config {
-            listen,
-            store,
+            listen: self.listen,
+            store: self.store,
             #[cfg(feature = "postgres")]
-            partitions,
+            partitions: self.partitions,
             #[cfg(feature = "postgres")]
-            require_sync_standby,
-            allow_anonymous,
-            workers,
-            queue_events,
-            queue_bytes,
-            group_events,
-            group_bytes,
-            max_batch_events,
-            max_body_bytes,
-            max_json_depth,
-            lone_surrogates,
-            max_topics,
-            max_connections,
-            request_bytes,
-            response_bytes,
-            max_head_bytes,
-            readers,
-            read_queue,
-            read_timeout: read_timeout.into(),
-            header_timeout: header_timeout.into(),
-            body_timeout: body_timeout.into(),
-            write_timeout: write_timeout.into(),
-            commit_timeout: commit_timeout.into(),
-            drain_timeout: drain_timeout.into(),
-            exit_on_failure,
-            log_format,
-            log,
-            log_queue_bytes,
+            require_sync_standby: self.require_sync_standby,
+            allow_anonymous: self.allow_anonymous,
+            workers: self.workers,
+            queue_events: self.queue_events,
+            queue_bytes: self.queue_bytes,
+            group_events: self.group_events,
+            group_bytes: self.group_bytes,
+            max_batch_events: self.max_batch_events,
+            max_body_bytes: self.max_body_bytes,
+            max_json_depth: self.max_json_depth,
+            lone_surrogates: self.lone_surrogates,
+            max_topics: self.max_topics,
+            max_connections: self.max_connections,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            max_head_bytes: self.max_head_bytes,
+            readers: self.readers,
+            read_queue: self.read_queue,
+            read_timeout: self.read_timeout.into(),
+            header_timeout: self.header_timeout.into(),
+            body_timeout: self.body_timeout.into(),
+            write_timeout: self.write_timeout.into(),
+            commit_timeout: self.commit_timeout.into(),
+            drain_timeout: self.drain_timeout.into(),
+            exit_on_failure: self.exit_on_failure,
+            log_format: self.log_format,
+            log: self.log,
+            log_queue_bytes: self.log_queue_bytes,
         };
-        (command, config)
+        (self.command, config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The settings that these arguments make, each as its text.
+    fn settings(arguments: &[String]) -> BTreeMap<String, String> {
+        let program = ["aggregator-server".to_owned()];
+        let options = Options::try_parse_from(program.iter().chain(arguments)).unwrap();
+        let shown = format!("{:#?}", options.into_parts().1);
+        let mut settings = BTreeMap::new();
+        let mut name = String::new();
+        for line in shown.lines() {
+            // The lines of a field's value are indented further.
+            if let Some((field, _)) = line.strip_prefix("    ").and_then(|line| line.split_once(": "))
+                && !field.starts_with(' ')
+            {
+                field.clone_into(&mut name);
+            }
+            settings.entry(name.clone()).or_insert_with(String::new).push_str(line);
+        }
+        settings.remove("");
+        settings
+    }
+
+    #[test]
+    fn every_option_sets_the_setting_of_its_name_and_every_setting_has_an_option() {
+        let defaults = settings(&[]);
+        let mut set = Vec::new();
+        for option in Options::command().get_arguments().filter(|option| option.get_env().is_some()) {
+            let value =
+                option.get_action().takes_values().then(|| match &*option.get_value_names().unwrap()[0] {
+                    "BYTES" => "7KiB",
+                    "TIME" => "7s",
+                    "HOST:PORT" => "localhost:7",
+                    "STORE" => "memory:7",
+                    "RULE" => "keep",
+                    "FORMAT" => "json",
+                    "FILTER" => "warn",
+                    _ => "7",
+                });
+            let name = format!("--{}", option.get_long().unwrap());
+            let arguments: Vec<_> = [Some(name), value.map(str::to_owned)].into_iter().flatten().collect();
+            let changed: Vec<_> = settings(&arguments)
+                .into_iter()
+                .filter(|(field, text)| defaults.get(field) != Some(text))
+                .map(|(field, _)| field)
+                .collect();
+            assert_eq!(changed, [option.get_id().as_str()], "{arguments:?}");
+            set.extend(changed);
+        }
+        set.sort();
+        assert!(set.iter().eq(defaults.keys()), "{set:?} and not {:?}", defaults.keys());
     }
 }

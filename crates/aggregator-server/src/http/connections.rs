@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -68,22 +68,7 @@ pub(crate) async fn serve(
             }
             continue;
         };
-        let mut timed = TimeoutStream::new(stream);
-        timed.set_write_timeout(Some(config.write_timeout));
-        let layers = Arc::clone(&layers);
-        let service = service_fn(move |request| {
-            let layers = Arc::clone(&layers);
-            async move { Ok::<_, Infallible>(layers.answer(request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.header_timeout)
-            .max_header_size(config.max_head_bytes.0)
-            .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
-            // A client that closes its side after the request still waits for the answer.
-            .half_close(true)
-            .serve_connection(TokioIo::new(Box::pin(timed)), service);
-        let connection = graceful.watch(connection);
+        let connection = graceful.watch(connection(stream, Arc::clone(&layers), config));
         connections.spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {
@@ -101,6 +86,28 @@ pub(crate) async fn serve(
     // The rest is broken off. After that no connection holds the store.
     connections.shutdown().await;
     now + drain_timeout
+}
+
+/// The HTTP of one connection, with its limits.
+fn connection(
+    stream: TcpStream,
+    layers: Arc<Layers>,
+    config: &Config,
+) -> impl GracefulConnection<Error = hyper::Error> + Send + 'static {
+    let mut timed = TimeoutStream::new(stream);
+    timed.set_write_timeout(Some(config.write_timeout));
+    let service = service_fn(move |request| {
+        let layers = Arc::clone(&layers);
+        async move { Ok::<_, Infallible>(layers.answer(request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_header_size(config.max_head_bytes.0)
+        .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
+        // A client that closes its side after the request still waits for the answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(Box::pin(timed)), service)
 }
 
 /// Waits after an error of `accept`. Errors of one connection do not matter. Errors of the process (too many open files)
