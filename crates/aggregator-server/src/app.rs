@@ -28,8 +28,8 @@ pub(crate) struct App {
     pub(crate) decoders: Arc<Semaphore>,
     /// How much of large responses may be in memory at a time, in KiB.
     pub(crate) responses: Arc<Semaphore>,
-    /// Items that were refused before they reached the store, since the start of the process.
-    pub(crate) rejected: AtomicU64,
+    /// See [`App::rejected`].
+    rejected: AtomicU64,
     pub(crate) started: Instant,
 }
 
@@ -65,5 +65,10 @@ impl App {
     /// Counts items that were refused before they reached the store.
     pub(crate) fn count_rejected(&self, items: usize) {
         self.rejected.fetch_add(items as u64, Ordering::Relaxed);
+    }
+
+    /// Items that were refused before they reached the store, since the start of the process.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 }

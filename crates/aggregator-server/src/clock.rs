@@ -82,10 +82,8 @@ impl AheadWarning {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
+    use crate::log::logged;
 
     #[test]
     fn a_clock_that_http_has_no_date_for_is_refused() {
@@ -107,27 +105,6 @@ mod tests {
         assert!(ahead(Some(at(i64::MAX)), Timestamp::MIN) > Duration::from_secs(9_000 * 365 * 86_400));
     }
 
-    /// The lines that `tell` logs.
-    fn told(tell: impl FnOnce()) -> Vec<String> {
-        #[derive(Clone, Default)]
-        struct Log(Arc<Mutex<Vec<u8>>>);
-        impl io::Write for Log {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, tell);
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
     #[test]
     fn a_store_that_is_ahead_is_warned_of_once_an_hour_until_the_clock_has_passed_it() {
         let start = Instant::now();
@@ -135,7 +112,7 @@ mod tests {
         let clock: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
         let mut warning = AheadWarning(None);
         let mut at = |clock, minutes: u64| {
-            told(|| warning.update(Some(newest), clock, start + Duration::from_secs(60 * minutes)))
+            logged(|| warning.update(Some(newest), clock, start + Duration::from_secs(60 * minutes)))
         };
         let first = at(clock, 0);
         assert!(first.len() == 1 && first[0].contains("WARN"), "{first:?}");
@@ -156,7 +133,7 @@ mod tests {
         let tolerated = i64::try_from(TOLERATED.as_micros()).unwrap();
         let (clock, start) = (Timestamp::from_micros(0), Instant::now());
         let tell =
-            |micros| told(|| AheadWarning(None).update(Some(Timestamp::from_micros(micros)), clock, start));
+            |micros| logged(|| AheadWarning(None).update(Some(Timestamp::from_micros(micros)), clock, start));
         assert!(tell(tolerated).is_empty());
         assert_eq!(tell(tolerated + 1).len(), 1);
     }

@@ -61,3 +61,27 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
     error!(thread, at, backtrace, "panicked: {message}");
 }
+
+/// The lines that `work` logs on this thread.
+#[cfg(test)]
+pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}

@@ -1,18 +1,22 @@
 //! The layers around the routes: what is done for every request, whichever route it asks for.
 //!
-//! A request passes them in this order, and its answer passes them in the opposite order:
+//! A request passes these, in this order:
 //!
-//! 1. **Request id** (`request_id.rs`). Gives the request its id. On the way back it writes the problem of an answer with
-//!    that id (`problem.rs`), adds the id to the head, and logs the answer.
-//! 2. **Room for responses** (`response_room.rs`). Only on the way back: bounds the bytes of all large answers.
-//! 3. **Checks** ([`check`]). Refuses a request for something in its head, before a byte of its body is read.
-//! 4. **Panics**. A handler that panics is answered 500.
-//! 5. **Routes** (`routes.rs`).
+//! 1. **Request id** (`request_id.rs`): the client's, or a new one.
+//! 2. **Checks** ([`check`]): refuse a request for something in its head, before a byte of its body is read.
+//! 3. **Panics** ([`Layers::handle`]): a handler that panics is answered 500.
+//! 4. **Routes** (`routes.rs`): find the handler. 404 and 405 are answers like any other.
 //!
-//! A layer that can refuse a request belongs into [`check`]. A layer that looks at every answer, whoever gave it, belongs
-//! to the end of [`Layers::answer`].
+//! Its answer, whoever gave it, then passes these:
 //!
-//! A connection over the limit passes no layer, because nothing is read from it: see `connections.rs`.
+//! 5. **Problem** (`problem.rs`): an error gets its body, with the request id.
+//! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
+//! 7. **Connection**: ends it where a body was left unread.
+//! 8. **Log and head**: a debug line, and the request id in the head.
+//!
+//! A new layer that can refuse a request belongs into [`check`]. One that watches every answer, to count or to time it,
+//! belongs beside the log line in [`Layers::answer`]. A connection over the limit passes no layer, because nothing is read
+//! from it: see `connections.rs`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

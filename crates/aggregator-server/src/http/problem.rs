@@ -337,3 +337,23 @@ pub(super) fn unread(problem: Problem) -> Response {
     request_id.add_to(response.headers_mut());
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::logged;
+
+    #[test]
+    fn the_log_line_of_an_internal_error_names_its_request_and_other_problems_have_none() {
+        let request_id = RequestId::generate();
+        let log = |problem: Problem| {
+            logged(|| {
+                render(problem.into_response(), &request_id);
+            })
+        };
+        let lines = log(Problem::internal("the disk lies"));
+        assert!(lines.len() == 1 && lines[0].contains("the disk lies"), "{lines:?}");
+        assert!(lines[0].contains(&format!("request_id={request_id}")), "{lines:?}");
+        assert!(log(Problem::queue_full()).is_empty());
+    }
+}

@@ -1,7 +1,6 @@
 //! `GET /stats`: the totals of the store over its whole life, whichever processes used it, and the share of this process.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use aggregator_core::Timestamp;
 use axum::extract::State;
@@ -136,7 +135,7 @@ fn clock(newest: Option<Timestamp>, now: Timestamp) -> ClockBody {
 
 fn node(app: &App) -> NodeBody {
     let outcomes = app.workers.outcomes();
-    let rejected = app.rejected.load(Ordering::Relaxed) + outcomes.refused;
+    let rejected = app.rejected() + outcomes.refused;
     NodeBody {
         received: outcomes.stored + outcomes.duplicates + outcomes.conflicts + rejected,
         stored: outcomes.stored,
