@@ -1,28 +1,28 @@
-//! The clock of this machine, where it cannot be right.
+//! Warns if the clock of this machine cannot be right.
 //!
-//! A store never lets `processed_at` go back. So a clock that was ahead for a moment leaves its time behind: every new
-//! event gets it until the clock has passed it, which can be decades. Nothing is lost by that, but nobody would notice.
+//! A store never lets `processed_at` go back. If the clock was ahead for a moment, every new event gets that time until the
+//! clock has passed it, which can take decades. Nothing is lost, but without a warning nobody would notice.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aggregator_core::Timestamp;
 use tracing::{info, warn};
 
-use crate::reads::Reads;
+use crate::read::pool::ReadPool;
 
-/// Machines that keep their clocks by NTP differ by less.
+/// The clocks of machines with NTP differ by less.
 const TOLERATED: Duration = Duration::from_secs(60);
 
-/// How long a clock that jumped stays unnoticed.
+/// How long a jump of the clock stays unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How often the same is said again.
+/// How often the warning is repeated.
 const WARN_EVERY: Duration = Duration::from_secs(3600);
 
 /// The first second of the year 10000, since 1970.
 const END_OF_DATES: Duration = Duration::from_secs(253_402_300_800);
 
-/// Refuses a clock that HTTP has no date for (RFC 9110, 5.6.7): every answer carries one.
+/// Refuses a clock that HTTP has no date for (RFC 9110, section 5.6.7), because every answer carries a date.
 ///
 /// # Errors
 /// Says what is wrong with it.
@@ -42,22 +42,22 @@ pub(crate) fn ahead(newest: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 /// Warns as long as the store is ahead of the clock. Never returns.
-pub(crate) async fn watch(reads: &Reads) {
-    let mut warned = Warned(None);
+pub(crate) async fn watch(reads: &ReadPool) {
+    let mut warning = AheadWarning(None);
     loop {
-        // A store that cannot be read has told so elsewhere.
+        // If the store cannot be read, that is logged elsewhere.
         if let Ok(stats) = reads.run(|store| store.stats()).await {
-            warned.tell(stats.newest_processed_at, Timestamp::now(), Instant::now());
+            warning.update(stats.newest_processed_at, Timestamp::now(), Instant::now());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// When it was last warned, while there is something to warn of.
-struct Warned(Option<Instant>);
+/// When the last warning was logged; `None` while there is nothing to warn of.
+struct AheadWarning(Option<Instant>);
 
-impl Warned {
-    fn tell(&mut self, newest: Option<Timestamp>, clock: Timestamp, at: Instant) {
+impl AheadWarning {
+    fn update(&mut self, newest: Option<Timestamp>, clock: Timestamp, at: Instant) {
         let ahead = ahead(newest, clock);
         if ahead <= TOLERATED {
             if self.0.take().is_some() {
@@ -82,10 +82,8 @@ impl Warned {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
+    use crate::log::logged;
 
     #[test]
     fn a_clock_that_http_has_no_date_for_is_refused() {
@@ -107,35 +105,14 @@ mod tests {
         assert!(ahead(Some(at(i64::MAX)), Timestamp::MIN) > Duration::from_secs(9_000 * 365 * 86_400));
     }
 
-    /// The lines that `tell` logs.
-    fn told(tell: impl FnOnce()) -> Vec<String> {
-        #[derive(Clone, Default)]
-        struct Log(Arc<Mutex<Vec<u8>>>);
-        impl io::Write for Log {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, tell);
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
     #[test]
     fn a_store_that_is_ahead_is_warned_of_once_an_hour_until_the_clock_has_passed_it() {
         let start = Instant::now();
         let newest: Timestamp = "2060-01-01T00:00:00Z".parse().unwrap();
         let clock: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
-        let mut warned = Warned(None);
+        let mut warning = AheadWarning(None);
         let mut at = |clock, minutes: u64| {
-            told(|| warned.tell(Some(newest), clock, start + Duration::from_secs(60 * minutes)))
+            logged(|| warning.update(Some(newest), clock, start + Duration::from_secs(60 * minutes)))
         };
         let first = at(clock, 0);
         assert!(first.len() == 1 && first[0].contains("WARN"), "{first:?}");
@@ -155,7 +132,8 @@ mod tests {
     fn clocks_of_several_nodes_may_differ_a_little() {
         let tolerated = i64::try_from(TOLERATED.as_micros()).unwrap();
         let (clock, start) = (Timestamp::from_micros(0), Instant::now());
-        let tell = |micros| told(|| Warned(None).tell(Some(Timestamp::from_micros(micros)), clock, start));
+        let tell =
+            |micros| logged(|| AheadWarning(None).update(Some(Timestamp::from_micros(micros)), clock, start));
         assert!(tell(tolerated).is_empty());
         assert_eq!(tell(tolerated + 1).len(), 1);
     }

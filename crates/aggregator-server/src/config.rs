@@ -1,256 +1,116 @@
-//! Every option, with its default, once.
+//! The settings of the service: plain data, with every default in [`Config::default`].
+//!
+//! This module knows neither the command line nor the environment; [`crate::options`] fills a [`Config`] from them.
 
 mod byte_size;
-pub mod listen;
+mod listen;
 mod location;
-mod store;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
-use clap::{Parser, ValueEnum};
-use humantime::Duration;
-use program_support::values::{at_least, flag, time_span, within};
-
-use self::location::StoreParser;
-use crate::transfer::{export, import};
 
 pub use self::byte_size::ByteSize;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
+pub(crate) use self::location::may_be_repeated;
 
-/// What the environment variable of every option begins with.
-pub const VARIABLE_PREFIX: &str = "AGGREGATOR_";
-
-/// Takes events over HTTP, stores each one once, and says what became of every item.
-#[derive(Debug, Clone, Parser)]
-#[command(version, about, max_term_width = 100)]
+/// The settings of the service.
+///
+/// [`run`](crate::run) takes the listener and the store from its caller. The settings that describe them (`listen`,
+/// `store`, `partitions`, `require_sync_standby`, `allow_anonymous`), and those of the log, are for the program.
+///
+/// A new setting gets a field here, its default in [`Config::default`], an option in [`crate::options`], and a row in
+/// `docs/reference.md`. The compiler asks for the option, a test for the row.
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// What to do; to serve if nothing is said
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
-    /// Where to listen: an address or a host name, and a port; port 0 picks a free one
-    #[arg(
-        long,
-        global = true,
-        env = "AGGREGATOR_LISTEN",
-        default_value_t = Self::default().listen,
-        value_name = "HOST:PORT"
-    )]
+    /// Where to listen. Port 0 picks a free one.
     pub listen: ListenAddress,
-
-    /// Where events are stored: sqlite:PATH, durable; a postgres:// URL, for many nodes; or memory: (memory:4 for
-    /// 4 partitions), for trials
-    #[arg(
-        long,
-        global = true,
-        env = "AGGREGATOR_STORE",
-        hide_env_values = true, // there may be a password in it
-        default_value_t = Self::default().store,
-        value_name = "STORE",
-        value_parser = StoreParser
-    )]
+    /// Where events are stored.
     pub store: StoreLocation,
-
-    /// Partitions of a postgres:// store when it is created; one that exists keeps its own [default: 4]
+    /// How many partitions a new PostgreSQL store gets, 1 to 1,024; `None` leaves it to the store. A store that exists
+    /// keeps its own.
     #[cfg(feature = "postgres")]
-    #[arg(long, global = true, env = "AGGREGATOR_PARTITIONS", value_name = "N",
-          value_parser = within::<u16>(1..=1024))]
     pub partitions: Option<u16>,
-
-    /// Acknowledge only what a synchronous standby of the postgres:// store has, too
+    /// Whether a commit of a PostgreSQL store has to reach a synchronous standby before it is acknowledged.
     #[cfg(feature = "postgres")]
-    #[arg(long, env = "AGGREGATOR_REQUIRE_SYNC_STANDBY", value_parser = flag)]
     pub require_sync_standby: bool,
-
-    /// Listen beyond this machine although anybody who reaches the port can publish and read
-    #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = flag)]
+    /// Whether to listen where other machines reach the port, although there are no credentials.
     pub allow_anonymous: bool,
-
-    /// Worker threads; at most one per partition of the store is used
-    #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Self::default().workers, value_name = "N",
-          value_parser = at_least::<NonZeroUsize>(1))]
+    /// Worker threads. At most one per partition of the store is started.
     pub workers: NonZeroUsize,
-
-    /// Events that may wait to be committed; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_QUEUE_EVENTS", default_value_t = Self::default().queue_events,
-          value_name = "N",
-          value_parser = at_least::<usize>(0))]
+    /// How many events may wait for their commit. Beyond that a request is answered 503.
     pub queue_events: usize,
-
-    /// Bytes that may wait to be committed; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value_t = Self::default().queue_bytes,
-          value_name = "BYTES")]
+    /// How many bytes may wait for their commit. Beyond that a request is answered 503.
     pub queue_bytes: ByteSize,
-
-    /// A worker commits what has gathered once it holds this many events
-    #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value_t = Self::default().group_events,
-          value_name = "N",
-          value_parser = at_least::<NonZeroUsize>(1))]
+    /// A commit group takes no further request once it has so many events.
     pub group_events: NonZeroUsize,
-
-    /// A worker commits what has gathered once it holds this many bytes
-    #[arg(long, env = "AGGREGATOR_GROUP_BYTES", default_value_t = Self::default().group_bytes,
-          value_name = "BYTES")]
+    /// A commit group takes no further request once it has so many bytes.
     pub group_bytes: ByteSize,
-
-    /// Events in one request
-    #[arg(long, env = "AGGREGATOR_MAX_BATCH_EVENTS", default_value_t = Self::default().max_batch_events,
-          value_name = "N",
-          value_parser = at_least::<NonZeroUsize>(1))]
+    /// The most events in one request.
     pub max_batch_events: NonZeroUsize,
-
-    /// Bytes of one request's body
-    #[arg(long, env = "AGGREGATOR_MAX_BODY_BYTES", default_value_t = Self::default().max_body_bytes,
-          value_name = "BYTES")]
+    /// The most bytes in the body of one request, at most 1 GiB.
     pub max_body_bytes: ByteSize,
-
-    /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
-    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value_t = Self::default().max_json_depth,
-          value_name = "LEVELS",
-          value_parser = within::<u16>(4..=1024))]
+    /// The most levels of nesting in JSON, 4 to 1,024, counted in a page of events. A payload has three fewer.
     pub max_json_depth: u16,
-
-    /// What becomes of an event whose payload has half a surrogate pair, which is no character ("\ud83d"): many
-    /// JSON parsers refuse every page it is on
-    #[arg(long, env = "AGGREGATOR_LONE_SURROGATES", default_value_t = Self::default().lone_surrogates,
-          value_enum, value_name = "RULE")]
+    /// What to do with an event whose payload has half a surrogate pair (`"\ud83d"`).
     pub lone_surrogates: LoneSurrogates,
-
-    /// Topics in the store; an event of a further one is refused
-    #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value_t = Self::default().max_topics,
-          value_name = "N",
-          value_parser = at_least::<u64>(0))]
+    /// The most topics in the store. An event of a further topic is refused.
     pub max_topics: u64,
-
-    /// Connections at a time; further ones are answered 503 and closed
-    #[arg(long, env = "AGGREGATOR_MAX_CONNECTIONS", default_value_t = Self::default().max_connections,
-          value_name = "N",
-          value_parser = at_least::<NonZeroUsize>(1))]
+    /// The most connections at a time. A further one is answered 503 and closed.
     pub max_connections: NonZeroUsize,
-
-    /// Bytes of request bodies in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_REQUEST_BYTES", default_value_t = Self::default().request_bytes,
-          value_name = "BYTES")]
+    /// How many bytes of request bodies may be in memory at a time. Beyond that a request is answered 503.
     pub request_bytes: ByteSize,
-
-    /// Bytes of large responses in memory at a time; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_RESPONSE_BYTES", default_value_t = Self::default().response_bytes,
-          value_name = "BYTES")]
+    /// How many bytes of large responses may be in memory at a time. Beyond that a request is answered 503.
     pub response_bytes: ByteSize,
-
-    /// Bytes of a request's head
-    #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value_t = Self::default().max_head_bytes,
-          value_name = "BYTES")]
+    /// The most bytes in the head of a request.
     pub max_head_bytes: ByteSize,
-
-    /// Reads at a time
-    #[arg(long, env = "AGGREGATOR_READERS", default_value_t = Self::default().readers, value_name = "N",
-          value_parser = within::<u32>(1..=256))]
+    /// How many reads run at a time, 1 to 256.
     pub readers: u32,
-
-    /// Reads that may wait for their turn; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_READ_QUEUE", default_value_t = Self::default().read_queue,
-          value_name = "N",
-          value_parser = at_least::<usize>(0))]
+    /// How many reads may wait for their turn. Beyond that a request is answered 503.
     pub read_queue: usize,
-
-    /// How long a read may take, the wait for its turn included; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Self::default().read_timeout,
-          value_name = "TIME")]
+    /// How long a read may take, including the wait for its turn. After that it is answered 503.
     pub read_timeout: Duration,
-
-    /// How long a connection may take to send a request's head, idle time included
-    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value_t = Self::default().header_timeout,
-          value_name = "TIME",
-          value_parser = time_span)]
+    /// How long a connection may take to send the head of a request, including the time it is idle.
     pub header_timeout: Duration,
-
-    /// How long a request's body may take to arrive
-    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value_t = Self::default().body_timeout,
-          value_name = "TIME",
-          value_parser = time_span)]
+    /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
-
-    /// How long a response may wait for a client that does not take it
-    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value_t = Self::default().write_timeout,
-          value_name = "TIME",
-          value_parser = time_span)]
+    /// How long a response may wait for a client that does not read it.
     pub write_timeout: Duration,
-
-    /// How long a publisher waits for its commit before it is told to try again
-    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value_t = Self::default().commit_timeout,
-          value_name = "TIME",
-          value_parser = time_span)]
+    /// How long a publisher waits for its commit. After that it is answered 503.
     pub commit_timeout: Duration,
-
-    /// How long a shutdown may take to finish requests and commit the queue
-    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value_t = Self::default().drain_timeout,
-          value_name = "TIME",
-          value_parser = time_span)]
+    /// How long a shutdown may take to finish requests and to commit the queue.
     pub drain_timeout: Duration,
-
-    /// End with exit code 3 after a failure that stops acknowledgements; otherwise stay, for reading, with
-    /// /readyz red
-    #[arg(long, env = "AGGREGATOR_EXIT_ON_FAILURE", value_parser = flag)]
+    /// Whether to end after a failure that stops acknowledgements. Otherwise the service stays for reads, and `/readyz`
+    /// reports the failure.
     pub exit_on_failure: bool,
-
-    /// How logs are written to standard error; auto: human on a terminal, else json
-    #[arg(long, value_enum, env = "AGGREGATOR_LOG_FORMAT", default_value_t = Self::default().log_format,
-          value_name = "FORMAT")]
+    /// How logs are written to standard error.
     pub log_format: LogFormat,
-
-    /// What is logged: error, warn, info, debug, or a tracing filter
-    #[arg(long, env = "AGGREGATOR_LOG", default_value_t = Self::default().log, value_name = "FILTER")]
+    /// Which log lines are written: a level, or a filter of `tracing`.
     pub log: String,
-
-    /// Bytes of log lines that may wait to be written; lines beyond that are dropped and counted
-    #[arg(long, env = "AGGREGATOR_LOG_QUEUE_BYTES", default_value_t = Self::default().log_queue_bytes,
-          value_name = "BYTES")]
+    /// How many bytes of log lines may wait to be written. Lines beyond that are dropped and counted.
     pub log_queue_bytes: ByteSize,
 }
 
-/// What to do instead of serving.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
-pub enum Command {
-    /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
-    Check {
-        /// Make the dedup index anew from the events first, whatever is left of it
-        #[arg(long)]
-        rebuild_index: bool,
-        /// Let a SQLite store that has lost its write-ahead log count as closed, if the file alone is sound; events that
-        /// were acknowledged may be missing in it
-        #[arg(long)]
-        accept_lost_log: bool,
-    },
-    /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
-    Export(export::Options),
-    /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
-    /// exit with 0, or 1
-    Import(import::Options),
-    /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
-    Healthcheck,
-}
-
 /// How logs are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     Auto,
-    /// A line for people.
+    /// A line of text for people.
     Human,
-    /// A JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// What becomes of an event whose payload has half a surrogate pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What to do with an event whose payload has half a surrogate pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoneSurrogates {
-    /// It is refused.
+    /// The event is refused.
     Refuse,
-    /// It is stored, its payload as it is spelled.
+    /// The event is stored, with its payload as it was sent.
     Keep,
 }
 
@@ -263,11 +123,10 @@ impl From<LoneSurrogates> for aggregator_core::LoneSurrogates {
     }
 }
 
-/// Where each default is stated: the command line takes them from here.
+/// The one place of every default. The command line and the environment take theirs from here.
 impl Default for Config {
     fn default() -> Self {
         Self {
-            command: None,
             listen: ListenAddress::Ip(SocketAddr::from(([127, 0, 0, 1], 8080))),
             store: StoreLocation::Sqlite("data/aggregator.db".into()),
             #[cfg(feature = "postgres")]
@@ -291,12 +150,12 @@ impl Default for Config {
             max_head_bytes: ByteSize(64 << 10),
             readers: 4,
             read_queue: 256,
-            read_timeout: seconds(10),
-            header_timeout: seconds(60),
-            body_timeout: seconds(30),
-            write_timeout: seconds(30),
-            commit_timeout: seconds(30),
-            drain_timeout: seconds(10),
+            read_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            commit_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
             exit_on_failure: false,
             log_format: LogFormat::Auto,
             log: "info".to_owned(),
@@ -309,12 +168,8 @@ const fn at_least_one(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("a default that cannot be zero is not")
 }
 
-fn seconds(seconds: u64) -> Duration {
-    std::time::Duration::from_secs(seconds).into()
-}
-
 impl Config {
-    /// Refuses to listen where other machines reach it, unless that was asked for. `addresses` are those of
+    /// Refuses to listen where other machines reach the port, unless [`Self::allow_anonymous`]. `addresses` are those of
     /// [`Self::listen`].
     ///
     /// # Errors

@@ -1,4 +1,9 @@
-//! Whether the service may be used, and if not, why.
+//! Whether the service may be used, and why not.
+//!
+//! It goes from ready to draining or failed, and never back. While it is ready, the store is asked once a second whether
+//! it has room for events.
+
+pub(crate) mod probes;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,12 +14,11 @@ use tracing::{error, info, warn};
 
 use crate::sync::atomic::{AtomicBool, Ordering};
 
-/// How often the store is looked after.
+/// How often the store is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks after the store, beside appends and while nothing is appended, until `stopped` says that it is not needed any
-/// more.
-pub(crate) async fn look_after(
+/// Checks the store again and again, also while nothing is appended. Ends when the sender of `stopped` is dropped.
+pub(crate) async fn monitor(
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     mut stopped: oneshot::Receiver<()>,
@@ -22,35 +26,35 @@ pub(crate) async fn look_after(
     loop {
         tokio::select! {
             _ = &mut stopped => return,
-            () = tokio::time::sleep(INTERVAL) => look(&store, &health).await,
+            () = tokio::time::sleep(INTERVAL) => check(&store, &health).await,
         }
     }
 }
 
-/// Learns how the store is.
-pub(crate) async fn look(store: &Arc<dyn DedupStore>, health: &Health) {
+/// Checks the store once.
+pub(crate) async fn check(store: &Arc<dyn DedupStore>, health: &Health) {
     let store = Arc::clone(store);
     match tokio::task::spawn_blocking(move || store.check_health()).await {
-        Ok(Ok(())) => health.has_room(),
-        Ok(Err(error @ StoreError::NoSpace { .. })) => health.lacks_room(&error),
+        Ok(Ok(())) => health.set_room(),
+        Ok(Err(error @ StoreError::NoSpace { .. })) => health.set_full(&error),
         Ok(Err(error)) if error.is_fatal() => health.fail(error.to_string()),
         Ok(Err(error)) => warn!(%error, "the store is not well"),
-        Err(_) => health.fail("looking at the store's health panicked".to_owned()),
+        Err(_) => health.fail("the check of the store's health panicked".to_owned()),
     }
 }
 
-/// Goes from ready to draining or failed, and never back. While it is ready, the disk may be full, and have room again.
+/// The state of the service, shared by all its parts.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Why there is no room for events.
+    /// Why there is no room for events; `None` while there is.
     no_space: Mutex<Option<Arc<str>>>,
     draining: AtomicBool,
     failure: OnceLock<String>,
-    /// Wakes whoever waits for the failure.
+    /// Wakes the waiter of [`Health::failed`].
     told: Notify,
 }
 
-/// What [`Health`] says.
+/// [`Health`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State<'h> {
     Ready,
@@ -69,19 +73,19 @@ impl Health {
         }
     }
 
-    /// Why events are not taken for now; they are if there is nothing.
+    /// Why no events are taken for now; `None` while they are.
     pub(crate) fn no_space(&self) -> Option<Arc<str>> {
         self.no_space.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lacks_room(&self, error: &StoreError) {
+    fn set_full(&self, error: &StoreError) {
         let before = self.set_no_space(Some(error.to_string().into()));
         if before.is_none() {
             warn!(%error, "no events are taken until there is room");
         }
     }
 
-    fn has_room(&self) {
+    fn set_room(&self) {
         if self.set_no_space(None).is_some() {
             info!("there is room for events again");
         }
@@ -95,7 +99,7 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// From now on nothing is acknowledged. The first reason stays, and is logged once.
+    /// From now on nothing is acknowledged. Only the first reason is kept and logged.
     pub(crate) fn fail(&self, reason: String) {
         self.failure.get_or_init(|| {
             error!(reason, "failed: nothing more is acknowledged until a restart");
@@ -104,7 +108,7 @@ impl Health {
         self.told.notify_one();
     }
 
-    /// Returns once it has failed. For one waiter.
+    /// Returns once the service has failed. For one waiter.
     pub(crate) async fn failed(&self) -> String {
         loop {
             if let Some(reason) = self.failure.get() {

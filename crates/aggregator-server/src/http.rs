@@ -1,144 +1,15 @@
-//! Connections: accepted up to a limit, timed, and let go in order.
+//! HTTP: connections, the layers that every request passes, the table of routes, and the parts of requests and answers
+//! that several routes use. The handlers are in the rooms that the routes are about.
 
-use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::response::IntoResponse as _;
-use http_body_util::BodyExt as _;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_io_timeout::TimeoutStream;
-use tracing::{debug, warn};
-
-use crate::Config;
-use crate::problem::Problem;
-use crate::routes::Routes;
-
-/// Connections over the limit that are told so at a time; beyond that they are just closed.
-const MAX_REFUSALS: usize = 64;
-
-/// What a connection may buffer of its input.
-const BUFFER_BYTES: usize = 64 << 10;
-
-/// Serves until `shutdown` completes, then lets requests under way finish for half of the drain timeout.
-/// Returns when all of it will be over.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    config: &Config,
-    shutdown: impl Future<Output = ()>,
-) -> Instant {
-    let routes = Arc::new(routes);
-    let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            // Finished ones are taken out as they end, so that the set does not grow.
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                rest_after(&error).await;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
-                connections.spawn(async move {
-                    let _refusal = refusal;
-                    refuse(stream).await;
-                });
-            }
-            continue;
-        };
-        let mut timed = TimeoutStream::new(stream);
-        timed.set_write_timeout(Some(config.write_timeout.into()));
-        let routes = Arc::clone(&routes);
-        let service = service_fn(move |request| {
-            let routes = Arc::clone(&routes);
-            async move { Ok::<_, Infallible>(routes.answer(request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from(config.header_timeout))
-            .max_header_size(config.max_head_bytes.0)
-            .max_buf_size(BUFFER_BYTES.max(config.max_head_bytes.0))
-            // A client that has sent all it wanted to send still waits for the answer.
-            .half_close(true)
-            .serve_connection(TokioIo::new(Box::pin(timed)), service);
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection broke off");
-            }
-        });
-    }
-    drop(listener);
-    let now = Instant::now();
-    let drain_timeout = Duration::from(config.drain_timeout);
-    // A client that never ends its request must not take the workers' time to commit.
-    if timeout_at(now + drain_timeout / 2, graceful.shutdown()).await.is_err() {
-        warn!("requests that were still under way at half of the drain timeout are broken off");
-    }
-    // Whatever is left is broken off; nothing holds the store any more once this returns.
-    connections.shutdown().await;
-    now + drain_timeout
-}
-
-/// After an error of `accept`: those of one connection are no matter, those of the process (too many
-/// open files) would come again at once.
-async fn rest_after(error: &std::io::Error) {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
-    }
-    warn!(%error, "no connection can be accepted");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-/// Says why, whatever the request was, and closes.
-async fn refuse(mut stream: TcpStream) {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    let response = Problem::overloaded("too many connections (--max-connections)").into_response();
-    let (head, body) = response.into_parts();
-    let Ok(body) = body.collect().await else { return };
-    let body = body.to_bytes();
-    let mut text =
-        format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\n", head.status, body.len());
-    for (name, value) in &head.headers {
-        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
-    }
-    text.push_str("\r\n");
-    let exchange = async {
-        stream.write_all(text.as_bytes()).await?;
-        stream.write_all(&body).await?;
-        stream.shutdown().await?;
-        // Closing with unread input would reset the connection before the answer is read.
-        let mut rest = [0; 4096];
-        for _ in 0..64 {
-            if stream.read(&mut rest).await? == 0 {
-                break;
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    let _ = timeout(PATIENCE, exchange).await;
-}
+pub(crate) mod body;
+pub(crate) mod connections;
+mod host;
+pub(crate) mod layers;
+pub(crate) mod link;
+mod not_found;
+pub(crate) mod params;
+pub(crate) mod problem;
+mod request_id;
+pub(crate) mod response;
+mod response_room;
+mod routes;

@@ -2,34 +2,30 @@
 //! [`DedupStore`] at the end.
 //!
 //! ```text
-//! routes/publish ─ decode ─ admission ─ worker ─ DedupStore::append
-//!       ▲                                  │
-//!       └────────── receipts ──────────────┘
-//! routes/{events,lookup,topics,stats} ─ reads ─ DedupStore::{read,lookup,…}
+//! http/connections ─ http/layers ─ http/routes ─┬─ publish/handler ─ decode ─ admission ─ queue ─ worker ─ DedupStore::append
+//!                                               └─ read/… ─ read/pool ─ DedupStore::{read, lookup, …}
 //! ```
 //!
-//! Publish handlers never touch a store; workers never touch HTTP. [`run`] is the whole service: it
-//! takes the listener, the store and the signal to stop from outside.
+//! [`run`] is the whole service. It takes the listener, the store and the signal to stop from outside, and knows neither
+//! the command line nor the environment. A publish handler never waits for a store, and a worker never touches HTTP.
 
-mod admission;
+pub mod admin;
+mod app;
+pub mod bind;
 pub mod clock;
 pub mod config;
-mod decode;
 mod health;
-pub mod healthcheck;
 mod http;
 pub mod log;
-mod mutation;
+pub mod open_store;
+pub mod options;
 pub mod output;
-mod problem;
-mod reads;
-mod routes;
+mod publish;
+mod read;
 mod sync;
-pub mod transfer;
-mod worker;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
@@ -39,55 +35,38 @@ use tracing::{error, info};
 
 pub use crate::config::Config;
 
-use crate::admission::Admission;
-use crate::health::Health;
-use crate::reads::Reads;
-use crate::routes::Routes;
-use crate::worker::Workers;
+use crate::app::App;
+use crate::http::connections;
+use crate::http::layers::Layers;
 
-/// What every handler shares.
-struct App {
-    config: Config,
-    store: Arc<dyn DedupStore>,
-    health: Arc<Health>,
-    admission: Arc<Admission>,
-    workers: Workers,
-    reads: Reads,
-    /// Request bodies that may be in memory at a time, in KiB.
-    bodies: Arc<tokio::sync::Semaphore>,
-    /// Large bodies that may be decoded at a time.
-    decoders: Arc<tokio::sync::Semaphore>,
-    /// Large responses that may be in memory at a time, in KiB.
-    responses: Arc<tokio::sync::Semaphore>,
-    /// Items refused since the start; the store knows nothing of them.
-    rejected: std::sync::atomic::AtomicU64,
-    started: Instant,
-}
-
-/// Why [`run`] ended otherwise than in order.
+/// Why [`run`] did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The workers could not be started.
     #[error("the workers could not be started")]
     Start(#[source] std::io::Error),
-    /// It had stopped acknowledging, for good. What had been acknowledged as durable is.
+    /// The service had stopped acknowledging for good. Every event that it had acknowledged as durable is durable.
     #[error("stopped after a failure: {reason}")]
     Failed {
         /// The failure.
         reason: String,
     },
-    /// What was admitted could not be committed in time. None of it had been acknowledged as durable.
-    #[error("{events} events were still queued when the drain timeout of {timeout} ran out")]
+    /// Admitted events could not be committed in time. None of them had been acknowledged as durable.
+    #[error(
+        "{events} events were still queued when the drain timeout of {} ran out",
+        humantime::format_duration(*.timeout)
+    )]
     DrainTimeout {
         /// How many.
         events: usize,
         /// The time they had.
-        timeout: humantime::Duration,
+        timeout: Duration,
     },
 }
 
-/// Serves `store` on `listener` until `shutdown` completes; then takes no more requests, commits what
-/// is queued, and returns.
+/// Serves `store` on `listener` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
+///
+/// Of `config` it uses the limits and times. Where to listen, which store, and how to log is the caller's part.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -97,29 +76,12 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let health = Arc::new(Health::default());
-    let admission = Arc::new(Admission::new(config.queue_events, config.queue_bytes.0));
-    let workers = Workers::start(&store, &config, &health).map_err(RunError::Start)?;
-    let app = Arc::new(App {
-        reads: Reads::new(Arc::clone(&store), Arc::clone(&health), &config),
-        decoders: Arc::new(tokio::sync::Semaphore::new(
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        )),
-        responses: Arc::new(tokio::sync::Semaphore::new(config.response_bytes.kib())),
-        bodies: Arc::new(tokio::sync::Semaphore::new(config.request_bytes.kib())),
-        rejected: std::sync::atomic::AtomicU64::new(0),
-        started: Instant::now(),
-        store,
-        health,
-        admission,
-        workers,
-        config,
-    });
+    let app = Arc::new(App::start(store, config).map_err(RunError::Start)?);
 
     // Before the first request is answered.
-    health::look(&app.store, &app.health).await;
-    let (stop_looking, stopped) = oneshot::channel();
-    let looking = tokio::spawn(health::look_after(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
+    health::check(&app.store, &app.health).await;
+    let (stop_monitor, stopped) = oneshot::channel();
+    let monitor = tokio::spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
 
     let exit_on_failure = app.config.exit_on_failure;
     let drain = async {
@@ -132,11 +94,11 @@ pub async fn run(
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
-    let drain_until = http::serve(listener, Routes::new(Arc::clone(&app)), &app.config, drain).await;
-    drop(stop_looking);
+    let drain_until = connections::serve(listener, Layers::new(Arc::clone(&app)), &app.config, drain).await;
+    drop(stop_monitor);
     let stopped = app.workers.stop(drain_until).await;
-    // Whoever waits for the end may open the store anew.
-    let _ = tokio::time::timeout_at(drain_until, looking).await;
+    // The caller may open the store again, so nothing may hold it when this returns.
+    let _ = tokio::time::timeout_at(drain_until, monitor).await;
     app.reads.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });

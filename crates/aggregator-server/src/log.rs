@@ -1,4 +1,4 @@
-//! Where logs go and how they look.
+//! Where logs are written, and in which format.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
@@ -19,7 +19,7 @@ use crate::output;
 pub fn init(config: &Config) -> Result<(), String> {
     let filter = &config.log;
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
-    // It would tell its own errors past the queue.
+    // The subscriber would write its own errors past the queue.
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let subscriber = subscriber.with_writer(output::stderr);
     #[expect(clippy::disallowed_methods, reason = "nothing is written")]
@@ -50,7 +50,7 @@ fn lost_json(lines: u64) -> String {
     serde_json::json!({"timestamp": timestamp, "level": "WARN", "message": LOST, "lines": lines}).to_string()
 }
 
-/// Instead of the hook of the standard library, which would wait for whoever reads standard error.
+/// Replaces the hook of the standard library, which would wait for the reader of standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("without a message");
     let thread = std::thread::current();
@@ -60,4 +60,28 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
     error!(thread, at, backtrace, "panicked: {message}");
+}
+
+/// The lines that `work` logs on this thread.
+#[cfg(test)]
+pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
 }

@@ -1,44 +1,44 @@
-//! The aggregator: parse, open, bind, run, drain.
+//! The program: parse the options, bind, open the store, run, drain.
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use aggregator_core::store::VerifyReport;
-use aggregator_server::config::{Command, StoreLocation, VARIABLE_PREFIX, listen};
-use aggregator_server::transfer::{TransferError, export, import};
-use aggregator_server::{Config, RunError, clock, healthcheck, log, output, run};
-use anyhow::{Context as _, bail};
+use aggregator_server::admin::transfer::{TransferError, export, import};
+use aggregator_server::admin::{check, healthcheck};
+use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
+use aggregator_server::{Config, RunError, bind, clock, log, open_store, output, run};
+use anyhow::Context as _;
 use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Something went wrong on the way.
+/// Something failed.
 const FAILED: u8 = 1;
-/// The options cannot be right.
+/// The options are wrong.
 const USAGE: u8 = 2;
 /// The store, or what holds it, failed while it was in use.
 const STORE_FAILED: u8 = 3;
 
-/// How many connections may wait to be accepted; the kernel has a limit of its own.
+/// How many connections may wait to be accepted. The kernel has a limit of its own.
 const BACKLOG: u32 = 1024;
 
-/// Nobody reads any more what was to be written, so it is not whole: what a shell says of a program that SIGPIPE ended.
+/// The reader of the output is gone, so the output is not whole. A shell reports the same code for SIGPIPE.
 const PIPE_CLOSED: u8 = 141;
 
-/// As Linux numbers it, but for MIPS; tokio has no name for it.
+/// The number on Linux, except on MIPS. Tokio has no name for the signal.
 const SIGXFSZ: i32 = 25;
 
 fn main() -> ExitCode {
-    let code = match environment::parse::<Config>(VARIABLE_PREFIX) {
-        Ok(Parsed { options, warnings }) => do_as_told(options, &warnings),
+    let code = match environment::parse::<Options>(VARIABLE_PREFIX) {
+        Ok(Parsed { options, warnings }) => execute(options, &warnings),
         Err(usage) => show(&usage),
     };
     output::finish();
     ExitCode::from(code)
 }
 
-/// The help or the version, or what is wrong with the options.
+/// Prints the help, the version, or what is wrong with the options. Returns the exit code.
 fn show(usage: &clap::Error) -> u8 {
     match usage.print() {
         Err(error) if !usage.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
@@ -49,21 +49,20 @@ fn show(usage: &clap::Error) -> u8 {
     }
 }
 
-fn do_as_told(config: Config, warnings: &[String]) -> u8 {
-    let serves = config.command.is_none();
-    let checked = if serves { config.check() } else { Ok(()) };
+/// Does what the options ask for. Returns the exit code.
+fn execute(options: Options, warnings: &[String]) -> u8 {
+    let (command, config) = options.into_parts();
+    let checked = if command.is_none() { config.check() } else { Ok(()) };
     if let Err(error) = checked.and_then(|()| log::init(&config)) {
         output::stderr().line(&format!("aggregator-server: {error}"));
         return USAGE;
     }
-    let done = match config.command.clone() {
+    let done = match command {
         None => {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             serve_until_signalled(config)
         }
-        Some(Command::Check { rebuild_index, accept_lost_log }) => {
-            check(&config, rebuild_index, accept_lost_log)
-        }
+        Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
         Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
@@ -74,7 +73,7 @@ fn do_as_told(config: Config, warnings: &[String]) -> u8 {
     }
 }
 
-/// Tells the error; the exit code that goes with it.
+/// Reports the error. Returns its exit code.
 fn fail(error: &anyhow::Error) -> u8 {
     if matches!(error.downcast_ref(), Some(TransferError::PipeClosed)) {
         return PIPE_CLOSED;
@@ -87,7 +86,7 @@ fn fail(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The error, and of its causes those that it does not tell itself: those of the store and of files are in its words.
+/// The error with its causes. Some errors repeat their cause in their own words; such a cause is left out.
 fn with_causes(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -98,41 +97,19 @@ fn with_causes(error: &anyhow::Error) -> String {
     told
 }
 
-/// Prints what is wrong with the store, a line each; makes its index anew first, if asked to.
-fn check(config: &Config, rebuild_index: bool, accept_lost_log: bool) -> anyhow::Result<()> {
-    let store = || format!("--store {}", config.store);
-    if accept_lost_log && !matches!(config.store, StoreLocation::Sqlite(_)) {
-        bail!("--accept-lost-log is for sqlite: stores, and --store names {}", config.store);
-    }
-    if rebuild_index {
-        config.rebuild_index().with_context(store)?;
-    }
-    let report = config.verify_store().with_context(store)?;
-    let mut text: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
-    if report.faults.is_empty() {
-        let VerifyReport { events, stubs, .. } = report;
-        text = format!("{} is sound: {events} events, {stubs} stubs\n", config.store);
-    }
-    output::print(&text).context("standard output")?;
-    if report.faults.is_empty() {
-        return Ok(());
-    }
-    bail!("{} is not sound: {} faults", config.store, report.faults.len())
-}
-
 fn export(config: &Config, options: &export::Options) -> anyhow::Result<()> {
-    let store = config.open_existing_store().with_context(|| format!("--store {}", config.store))?;
+    let store = open_store::open_existing(config).with_context(|| format!("--store {}", config.store))?;
     Ok(export::export(&*store, options)?)
 }
 
 fn import(config: &Config, options: &import::Options) -> anyhow::Result<()> {
-    // Before the store: an input that is not there must not leave one behind.
+    // Before the store: a missing input must not leave a new store behind.
     let input = import::Input::open(&options.input)?;
-    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
+    let store = open_store::open(config).with_context(|| format!("--store {}", config.store))?;
     Ok(import::import(&*store, input, options)?)
 }
 
-/// Serves on a runtime that is not waited for at the end: a store that does not answer would hold it for
+/// Serves until a signal ends it. Does not wait for the runtime at the end: a store that does not answer would hold it for
 /// ever, and everything that was acknowledged is on the disk.
 fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -141,7 +118,7 @@ fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
     served
 }
 
-/// The options cannot be right together with what they name.
+/// The options contradict what they name.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct WrongUsage(String);
@@ -149,14 +126,14 @@ struct WrongUsage(String);
 async fn serve(config: Config) -> anyhow::Result<()> {
     clock::check(SystemTime::now()).map_err(anyhow::Error::msg)?;
     let mut signals = StopSignals::new().context("signals cannot be handled")?;
-    // With a handler, a write beyond the limit on a file's size (`ulimit -f`) is an error and not the end.
+    // With a handler, a write beyond the limit on a file's size (`ulimit -f`) is an error and does not end the process.
     let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).context("signals cannot be handled")?;
     let listen_on = || format!("--listen {}", config.listen);
     let addresses = config.listen.resolve().with_context(listen_on)?;
     config.check_reach(&addresses).map_err(WrongUsage)?;
-    // Before the store: a start that finds its port taken must not leave one behind.
-    let socket = listen::bind(&addresses).with_context(listen_on)?;
-    let store = config.open_store().with_context(|| format!("--store {}", config.store))?;
+    // Before the store: a start that finds its port taken must not leave a new store behind.
+    let socket = bind::bind(&addresses).with_context(listen_on)?;
+    let store = open_store::open(&config).with_context(|| format!("--store {}", config.store))?;
     let listener = socket.listen(BACKLOG).with_context(listen_on)?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;

@@ -1,11 +1,11 @@
 //! Standard error and standard output.
 //!
-//! Logs are best effort. Lines for standard error wait in a queue that one thread empties, so that neither a reader that
-//! has stopped reading, nor one that is gone, nor a full disk holds up a request or ends the process. A line that finds
-//! the queue full, or that cannot be written, is dropped and counted. The count is told as soon as something can be
-//! written again.
+//! Logs are best effort. Lines for standard error wait in a queue, and one thread writes them. So neither a reader that has
+//! stopped or gone, nor a full disk, holds up a request or ends the process. A line that finds the queue full, or that
+//! cannot be written, is dropped and counted. The count is reported as soon as something can be written again.
 //!
-//! The result of a command goes to standard output directly: a slow reader is waited for, and an error is the command's.
+//! The result of a command goes to standard output directly. The command waits for a slow reader, and fails if it cannot
+//! write.
 
 #[cfg(test)]
 mod tests;
@@ -15,35 +15,35 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes of lines that may wait, unless it is said otherwise.
+/// How many bytes of lines may wait by default.
 const DEFAULT_LIMIT_BYTES: usize = 1 << 20;
 /// How long the end of the process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// How long to wait before a write is tried again to a stream that another process made non-blocking.
+/// How long to wait before a write is tried again, if another process has made the stream non-blocking.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// The one way to standard error.
-pub fn stderr() -> &'static Outlet {
+pub fn stderr() -> &'static LineQueue {
     #[expect(clippy::disallowed_methods, reason = "this is the one way to it")]
-    static STDERR: LazyLock<Outlet> = LazyLock::new(|| Outlet::new("stderr", io::stderr()));
+    static STDERR: LazyLock<LineQueue> = LazyLock::new(|| LineQueue::new("stderr", io::stderr()));
     &STDERR
 }
 
-/// Waits until what was said on standard error is written, but not for long: the process is about to end.
+/// Waits until all lines for standard error are written, for a second at most. Called before the process ends.
 pub fn finish() {
     stderr().flush(LAST_LINES);
 }
 
-/// Says on standard output where the server listens. Nobody may be reading; that is no reason not to serve.
+/// Writes to standard output where the server listens. Serves even if nobody reads it.
 pub fn announce(line: &str) {
     #[expect(clippy::disallowed_methods, reason = "its thread may wait for a reader for ever")]
-    Outlet::new("stdout", io::stdout()).line(line);
+    LineQueue::new("stdout", io::stdout()).line(line);
 }
 
-/// Writes the result of a command to standard output. It is no error if nobody reads it any more: they have enough.
+/// Writes the result of a command to standard output. A reader that has closed its pipe is no error.
 ///
 /// # Errors
-/// Whatever else keeps it from being written.
+/// Any other error of the write.
 pub fn print(text: &str) -> io::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "the result of a command waits for its reader")]
     let mut out = io::stdout().lock();
@@ -54,7 +54,7 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// A queue of lines, and the thread that writes them. Handing a line over never waits and never fails.
-pub struct Outlet(Arc<Shared>);
+pub struct LineQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -66,9 +66,9 @@ struct State {
     /// Bytes of the lines that wait or are being written.
     bytes: usize,
     limit_bytes: usize,
-    /// Whether the thread has something in its hands.
+    /// Whether the thread is writing a line.
     busy: bool,
-    /// How it is told that so many lines were lost.
+    /// Formats the report that so many lines were lost.
     tell_lost: fn(u64) -> String,
 }
 
@@ -78,7 +78,7 @@ enum Entry {
     Lost(u64),
 }
 
-impl Outlet {
+impl LineQueue {
     /// Starts the thread.
     fn new(name: &str, sink: impl Write + Send + 'static) -> Self {
         let state = State {
@@ -90,28 +90,28 @@ impl Outlet {
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let own = Arc::clone(&shared);
-        // Without a thread, which would be a miracle to get by later, the lines are dropped.
+        // Without a thread the lines stay in the queue, and those beyond its limit are dropped.
         let _ = std::thread::Builder::new().name(name.into()).spawn(move || own.drain(sink));
         Self(shared)
     }
 
-    /// From now on so many bytes may wait, and lines that were lost are told of like this.
+    /// Sets how many bytes may wait, and how lost lines are reported.
     pub(crate) fn configure(&self, limit_bytes: usize, tell_lost: fn(u64) -> String) {
         let mut state = self.0.lock();
         (state.limit_bytes, state.tell_lost) = (limit_bytes, tell_lost);
     }
 
-    /// Has a line with this text written.
+    /// Queues a line with this text.
     pub fn line(&self, text: &str) {
         self.push(format!("{text}\n").into_bytes());
     }
 
-    /// Has this written without the end of a line.
+    /// Queues this text without the end of a line.
     pub(crate) fn part(&self, text: &str) {
         self.push(text.as_bytes().to_vec());
     }
 
-    /// Waits until all that was handed over is written or lost, up to this time.
+    /// Waits until all queued lines are written or lost, for `limit` at most.
     fn flush(&self, limit: Duration) {
         let pending = |state: &mut State| state.busy || !state.waiting.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.lock(), limit, pending));
@@ -132,8 +132,8 @@ impl Outlet {
     }
 }
 
-/// Whatever is written in one go is a line, as tracing does it.
-impl Write for &Outlet {
+/// One write is one line, as tracing writes them.
+impl Write for &LineQueue {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes.to_vec());
         Ok(bytes.len())
@@ -146,7 +146,7 @@ impl Write for &Outlet {
 
 impl Shared {
     fn drain(&self, sink: impl Write) {
-        let mut sink = Sink { to: sink, lost: 0, torn: false };
+        let mut sink = LineWriter { to: sink, lost: 0, torn: false };
         let mut state = self.lock();
         loop {
             let entry = state.waiting.pop_front();
@@ -165,22 +165,22 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever holds it changes numbers and a queue, and does not panic half-way.
+        // Nothing under this lock panics, so the state is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where the lines go.
-struct Sink<W> {
+/// Writes lines, and counts those that it cannot write.
+struct LineWriter<W> {
     to: W,
-    /// Lines that were lost and not told of yet.
+    /// Lines that were lost and not reported yet.
     lost: u64,
     /// Whether the last line was written in part.
     torn: bool,
 }
 
-impl<W: Write> Sink<W> {
-    /// Writes the entry if it can; how many bytes have waited for that.
+impl<W: Write> LineWriter<W> {
+    /// Writes the entry if it can. Returns how many bytes leave the queue.
     fn take(&mut self, entry: Entry, tell_lost: fn(u64) -> String) -> usize {
         let (line, lost) = match entry {
             Entry::Line(line) => (line, 0),

@@ -1,5 +1,5 @@
-//! What requests and workers are joined with: the standard library's parts, or, under `--cfg shuttle`, parts
-//! whose every schedule the tests can explore (`worker/shuttle_tests.rs`).
+//! The locks, atomics, threads and clock that join requests and workers. They are the standard library's, or shuttle's
+//! under `--cfg shuttle`, so that tests can explore their schedules (`publish/shuttle_tests.rs`).
 
 #[cfg(shuttle)]
 mod explored;

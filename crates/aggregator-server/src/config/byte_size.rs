@@ -1,4 +1,4 @@
-//! Numbers of bytes, as people write them.
+//! A number of bytes, as people write it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,8 +36,8 @@ impl FromStr for ByteSize {
 
 const EXPECTED: &str = "must be a whole number of bytes, such as 65536, 64KiB or 16MiB";
 
-/// What to write instead of a unit that is not taken. `64MB` is not guessed: to some programs it is 64 × 1000²
-/// bytes, to others 64 × 1024².
+/// What to write instead of a unit that is not accepted. `64MB` is ambiguous: some programs read 64 × 1000² bytes, others
+/// 64 × 1024².
 fn meant(text: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(end);

@@ -1,11 +1,9 @@
-//! Where to listen: an address or a host name, and taking its port.
+//! Where to listen: an address or a host name, and a port.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
-
-use tokio::net::TcpSocket;
 
 /// Where to listen. A host name is looked up each time it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +20,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// The addresses that are meant, in the order in which the resolver prefers them.
+    /// The addresses, in the resolver's order of preference.
     ///
     /// # Errors
     /// When a host name has none.
@@ -62,32 +60,6 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Takes the port at the first of these addresses that this machine has. Nobody can connect before `listen` is called
-/// on it, and nobody else can listen there.
-///
-/// # Errors
-/// When the port is taken, and when this machine has none of the addresses.
-pub fn bind(addresses: &[SocketAddr]) -> io::Result<TcpSocket> {
-    let mut failure = io::Error::new(ErrorKind::AddrNotAvailable, "the host name has no address");
-    for &address in addresses {
-        match socket(address).map(|socket| (socket.bind(address), socket)) {
-            Ok((Ok(()), socket)) => return Ok(socket),
-            // Another address of the name would be free, but who asks for the name finds whoever listens here.
-            Ok((Err(error), _)) if error.kind() != ErrorKind::AddrNotAvailable => return Err(error),
-            // This machine does not have it, IPv6 for example.
-            Ok((Err(error), _)) | Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of an earlier process that are not quite over do not hold the port.
-    socket.set_reuseaddr(true)?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,16 +82,5 @@ mod tests {
         ] {
             assert!(text.parse::<ListenAddress>().is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn an_address_that_this_machine_lacks_is_passed_over_and_a_port_that_is_taken_is_not() {
-        // An address kept for documentation (RFC 5737).
-        let elsewhere = "192.0.2.1:0".parse().unwrap();
-        let here = "127.0.0.1:0".parse().unwrap();
-        assert_eq!(bind(&[elsewhere, here]).unwrap().local_addr().unwrap().ip(), here.ip());
-        assert_eq!(bind(&[elsewhere]).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
-        let taken = std::net::TcpListener::bind(here).unwrap();
-        assert_eq!(bind(&[taken.local_addr().unwrap(), here]).unwrap_err().kind(), ErrorKind::AddrInUse);
     }
 }

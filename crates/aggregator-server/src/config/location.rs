@@ -1,6 +1,5 @@
-//! Which store is meant.
+//! Which store is meant, and where it is.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,9 +7,6 @@ use std::str::FromStr;
 use aggregator_core::Partitions;
 #[cfg(feature = "postgres")]
 use aggregator_postgres::PostgresUrl;
-use clap::builder::TypedValueParser;
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 
 /// Which store, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +27,7 @@ const OTHERS: &str = "postgres://USER@HOST/DATABASE or memory:";
 const OTHERS: &str = "or memory: (this program was built without the feature `postgres`)";
 
 impl StoreLocation {
-    /// The same, and a file with its whole path.
+    /// The same location, with the whole path of a file.
     #[must_use]
     pub fn resolved(&self) -> Self {
         match self {
@@ -65,8 +61,8 @@ impl FromStr for StoreLocation {
     }
 }
 
-/// What is wrong with a path that looks like something else, and what to write. Most of these would be legal names of
-/// files; nobody means them.
+/// What is wrong with a path that looks like something else, and what to write. Most such paths are legal names of files,
+/// but nobody means them.
 fn mistake(path: &str) -> Option<String> {
     // The URIs of SQLite.
     let file = path.strip_prefix("file:").unwrap_or(path);
@@ -111,7 +107,7 @@ fn mistake(path: &str) -> Option<String> {
     None
 }
 
-/// What may have been meant by something that does not begin as a store does.
+/// Suggests what was meant by a text that begins like no store.
 fn no_kind(text: &str) -> String {
     let after = |kind: &str| {
         text.get(..kind.len()).filter(|start| start.eq_ignore_ascii_case(kind)).map(|_| &text[kind.len()..])
@@ -136,8 +132,8 @@ fn no_kind(text: &str) -> String {
     format!("is no kind of store that there is: write sqlite:PATH, such as {EXAMPLE}, {OTHERS}")
 }
 
-/// Whether there is certainly no password in it.
-fn may_be_repeated(text: &str) -> bool {
+/// Whether an error may repeat this text: there is certainly no password in it.
+pub(crate) fn may_be_repeated(text: &str) -> bool {
     ["sqlite:", "sqlite3:", "file:"].iter().any(|kind| text.to_ascii_lowercase().starts_with(kind))
         || !text.contains(['@', '=']) && !text.contains("://")
 }
@@ -151,41 +147,6 @@ impl fmt::Display for StoreLocation {
             Self::Memory(Partitions::ONE) => f.write_str("memory:"),
             Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
         }
-    }
-}
-
-/// Reads a [`StoreLocation`], and does not repeat what may hold a password.
-#[derive(Clone)]
-pub(super) struct StoreParser;
-
-impl TypedValueParser for StoreParser {
-    type Value = StoreLocation;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        option: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<StoreLocation, clap::Error> {
-        self.parse_ref_(command, option, value, ValueSource::CommandLine)
-    }
-
-    fn parse_ref_(
-        &self,
-        command: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &OsStr,
-        source: ValueSource,
-    ) -> Result<StoreLocation, clap::Error> {
-        let parsed = value.to_str().ok_or_else(|| "is not UTF-8".to_owned()).and_then(str::parse);
-        parsed.map_err(|reason| {
-            let shown =
-                value.to_str().filter(|value| may_be_repeated(value)).map(|value| format!("--store {value}"));
-            let shown = shown.unwrap_or_else(|| "the value of --store".to_owned());
-            let origin = if source == ValueSource::EnvVariable { " (from AGGREGATOR_STORE)" } else { "" };
-            let text = format!("{shown}{origin} {reason}\n");
-            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
-        })
     }
 }
 

@@ -28,12 +28,12 @@ struct Stream {
 }
 
 impl Stream {
-    /// An outlet that takes so many bytes, and where they go.
-    fn of(limit_bytes: usize) -> (Outlet, Self) {
+    /// A queue that takes so many bytes, and where they go.
+    fn of(limit_bytes: usize) -> (LineQueue, Self) {
         let ((tell, writes), (results, take)) = (channel(), channel());
-        let outlet = Outlet::new("test", Scripted { writes: tell, results: take });
-        outlet.configure(limit_bytes, |lines| format!("lost {lines}"));
-        (outlet, Self { writes, results })
+        let queue = LineQueue::new("test", Scripted { writes: tell, results: take });
+        queue.configure(limit_bytes, |lines| format!("lost {lines}"));
+        (queue, Self { writes, results })
     }
 
     /// What is written now.
@@ -54,59 +54,59 @@ impl Stream {
 
 #[test]
 fn what_finds_the_queue_full_is_counted_and_told_in_its_place() {
-    let (outlet, stream) = Stream::of(6);
-    outlet.line("a");
+    let (queue, stream) = Stream::of(6);
+    queue.line("a");
     assert_eq!(stream.next(), "a\n");
     // What is being written counts, too: there is room for two more.
     for line in ["b", "c", "d", "e", "f"] {
-        outlet.line(line);
+        queue.line(line);
     }
     stream.results.send(Ok(2)).unwrap();
     stream.take("b\n");
     assert_eq!(stream.next(), "c\n");
-    outlet.line("g");
+    queue.line("g");
     stream.results.send(Ok(2)).unwrap();
     stream.take("lost 3\n");
     stream.take("g\n");
-    outlet.line("longer than the queue");
+    queue.line("longer than the queue");
     stream.take("lost 1\n");
 }
 
 #[test]
 fn what_cannot_be_written_is_counted_and_told_before_what_can() {
-    let (outlet, stream) = Stream::of(100);
-    outlet.line("a");
+    let (queue, stream) = Stream::of(100);
+    queue.line("a");
     stream.refuse("a\n");
-    outlet.line("b");
+    queue.line("b");
     stream.refuse("lost 1\n");
     stream.refuse("b\n");
-    outlet.line("c");
+    queue.line("c");
     stream.take("lost 2\n");
     stream.take("c\n");
-    outlet.line("d");
+    queue.line("d");
     stream.take("d\n");
 }
 
 #[test]
 fn a_line_that_was_cut_off_does_not_run_into_the_next_one() {
-    let (outlet, stream) = Stream::of(100);
-    outlet.line("long");
+    let (queue, stream) = Stream::of(100);
+    queue.line("long");
     assert_eq!(stream.next(), "long\n");
     stream.results.send(Ok(2)).unwrap();
     stream.refuse("ng\n");
-    outlet.line("next");
+    queue.line("next");
     stream.refuse("\n");
     stream.take("\n");
     stream.take("next\n");
-    outlet.line("more");
+    queue.line("more");
     stream.take("lost 1\n");
     stream.take("more\n");
 }
 
 #[test]
 fn a_stream_that_is_busy_or_interrupted_is_tried_again() {
-    let (outlet, stream) = Stream::of(100);
-    outlet.line("a");
+    let (queue, stream) = Stream::of(100);
+    queue.line("a");
     for kind in [ErrorKind::WouldBlock, ErrorKind::Interrupted] {
         assert_eq!(stream.next(), "a\n");
         stream.results.send(Err(kind.into())).unwrap();
@@ -116,13 +116,13 @@ fn a_stream_that_is_busy_or_interrupted_is_tried_again() {
 
 #[test]
 fn the_end_waits_for_the_last_line_but_not_for_ever() {
-    let (outlet, stream) = Stream::of(100);
-    outlet.flush(Duration::MAX);
-    outlet.line("a");
-    outlet.flush(Duration::from_millis(1));
+    let (queue, stream) = Stream::of(100);
+    queue.flush(Duration::MAX);
+    queue.line("a");
+    queue.flush(Duration::from_millis(1));
     assert_eq!(stream.next(), "a\n");
-    outlet.flush(Duration::from_millis(1));
+    queue.flush(Duration::from_millis(1));
     stream.results.send(Ok(2)).unwrap();
-    outlet.flush(Duration::from_secs(3600));
+    queue.flush(Duration::from_secs(3600));
     assert!(stream.writes.try_recv().is_err(), "there was nothing left to write");
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use aggregator_server::Config;
+use aggregator_server::options::Options;
 use clap::{CommandFactory as _, Parser as _};
 use tempfile::TempDir;
 
@@ -15,8 +16,9 @@ fn a_process_that_shows_its_configuration() {
     let Ok(file) = env::var(SHOW_IN) else { return };
     let shown = format!("{:?}", Config::default());
     fs::write(&file, shown).unwrap();
-    let parsed = Config::try_parse_from(["aggregator-server"]);
-    let parsed = parsed.map_or_else(|_| "refused".to_owned(), |config| format!("{config:?}"));
+    let parsed = Options::try_parse_from(["aggregator-server"]);
+    let parsed =
+        parsed.map_or_else(|_| "refused".to_owned(), |options| format!("{:?}", options.into_parts().1));
     fs::write(format!("{file}.parsed"), parsed).unwrap();
 }
 
@@ -27,7 +29,7 @@ fn in_a_process_with(value: Option<&str>) -> (String, String) {
     let mut process = Command::new(env::current_exe().unwrap());
     process.args(["--exact", "config::a_process_that_shows_its_configuration"]).env(SHOW_IN, &file);
     let variables: Vec<_> =
-        Config::command().get_arguments().filter_map(|arg| arg.get_env().map(ToOwned::to_owned)).collect();
+        Options::command().get_arguments().filter_map(|arg| arg.get_env().map(ToOwned::to_owned)).collect();
     assert!(variables.len() > 20, "every option has one: {variables:?}");
     for variable in variables {
         match value {

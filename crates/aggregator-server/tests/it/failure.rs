@@ -258,7 +258,7 @@ async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
 #[tokio::test]
 async fn a_shutdown_that_cannot_commit_in_time_says_so() {
     let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
-    let config = Config { drain_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let config = Config { drain_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(Arc::clone(&faulty) as _, config).await;
     faulty.hold();
     assert_eq!(server.post("/publish?ack=queued", events("t", 0..10).to_string()).await.status, 202);

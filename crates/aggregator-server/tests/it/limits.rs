@@ -207,7 +207,7 @@ async fn a_connection_too_many_is_told_so_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up() {
-    let config = Config { body_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let config = Config { body_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n[").await.unwrap();
@@ -218,7 +218,7 @@ async fn a_body_that_does_not_come_is_given_up() {
 
 #[tokio::test]
 async fn a_head_that_does_not_come_is_given_up() {
-    let config = Config { header_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let config = Config { header_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(b"POST /publish HTTP/1.1\r\nhost").await.unwrap();
@@ -253,7 +253,7 @@ async fn bodies_in_memory_are_bounded_together() {
 async fn a_publisher_does_not_wait_for_ever() {
     let (faulty, store) = held_store();
     faulty.hold();
-    let config = Config { commit_timeout: Duration::from_millis(50).into(), ..Config::default() };
+    let config = Config { commit_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(store, config).await;
     server.publish(&event("t", 1)).await.problem(503, "commit-timeout");
     faulty.release();

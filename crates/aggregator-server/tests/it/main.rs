@@ -17,6 +17,7 @@ mod read;
 mod read_limits;
 mod reference;
 mod refusal;
+mod request_id;
 #[path = "../shared/signal.rs"]
 mod signal;
 mod start;

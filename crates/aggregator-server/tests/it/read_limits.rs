@@ -43,7 +43,7 @@ async fn a_read_that_takes_too_long_is_ended_and_others_are_served_meanwhile() {
             }
         }
     };
-    let config = Config { readers: 2, read_timeout: Duration::from_secs(1).into(), ..Config::default() };
+    let config = Config { readers: 2, read_timeout: Duration::from_secs(1), ..Config::default() };
     let server = server(&directory, config, Arc::new(on_read_steps)).await;
     assert_eq!(server.get(LONG_READ).await.json["count"], 0);
     slow.store(true, Ordering::SeqCst);
@@ -78,7 +78,7 @@ async fn a_read_that_is_stuck_is_answered_and_so_is_one_that_waits_for_its_turn(
     let end = Mutex::new(end);
     // Until the sender is dropped.
     let on_read_steps = move || assert!(end.lock().unwrap().recv().is_err());
-    let config = Config { readers: 1, read_timeout: Duration::from_millis(500).into(), ..Config::default() };
+    let config = Config { readers: 1, read_timeout: Duration::from_millis(500), ..Config::default() };
     let server = server(&directory, config, Arc::new(on_read_steps)).await;
     assert_late(&server.get(LONG_READ).await, "the read did not end within --read-timeout 500ms");
     // Its place is not free yet: it would be two at a time.
@@ -102,7 +102,7 @@ async fn a_server_that_has_ended_has_let_go_of_the_store_whatever_was_read() {
         // As long as it takes to open the store several times.
         std::thread::sleep(Duration::from_millis(300));
     };
-    let config = Config { readers: 1, read_timeout: Duration::from_millis(500).into(), ..Config::default() };
+    let config = Config { readers: 1, read_timeout: Duration::from_millis(500), ..Config::default() };
     let server = server(&directory, config, Arc::new(on_read_steps)).await;
     assert_late(&server.get(LONG_READ).await, "the read did not end within --read-timeout 500ms");
     drop(stuck);

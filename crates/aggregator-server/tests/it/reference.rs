@@ -1,6 +1,6 @@
 //! docs/reference.md against the program.
 
-use aggregator_server::Config;
+use aggregator_server::options::Options;
 use clap::CommandFactory as _;
 
 /// The cells of the table of options.
@@ -18,7 +18,7 @@ fn rows() -> Vec<[String; 2]> {
 
 #[test]
 fn the_reference_has_every_option_with_its_default_and_no_other() {
-    let command = Config::command();
+    let command = Options::command();
     // `--help` and `--version` have no variable.
     let options = command.get_arguments().filter(|option| option.get_env().is_some());
     let expected: Vec<_> = options

@@ -136,6 +136,10 @@ impl Answer {
         let text = response.text().await.unwrap();
         assert!(text.is_empty() || text.ends_with("}\n"), "a body ends with a newline: {text:.2000}");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let request_id = headers["x-request-id"].to_str().unwrap();
+        if headers["content-type"] == "application/problem+json" {
+            assert_eq!(json["request_id"], request_id, "{text:.2000}");
+        }
         Self { status, headers, json }
     }
 

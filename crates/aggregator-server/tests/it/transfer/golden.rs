@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aggregator_core::{Kept, MemoryStore, StoreStats, StoredRow, TopicInfo};
-use aggregator_server::Config;
-use aggregator_server::config::Command;
-use aggregator_server::transfer::import;
+use aggregator_server::admin::transfer::import;
+use aggregator_server::options::{Command, Options};
 use clap::Parser as _;
 use tempfile::TempDir;
 
@@ -54,8 +53,8 @@ fn an_export_of_format_1_is_imported_whole_into_sqlite() {
 fn an_export_of_format_1_is_imported_whole_into_memory() {
     let directory = TempDir::new().unwrap();
     let export = golden("export-1.ndjson");
-    let config = Config::parse_from(["aggregator-server", "import", "--in", export.to_str().unwrap()]);
-    let Some(Command::Import(options)) = config.command else { panic!("{:?}", config.command) };
+    let options = Options::parse_from(["aggregator-server", "import", "--in", export.to_str().unwrap()]);
+    let (Some(Command::Import(options)), _) = options.into_parts() else { panic!("it imports") };
     let target = MemoryStore::default();
     let input = import::Input::open(&options.input).unwrap();
     import::import(&target, input, &options).unwrap();

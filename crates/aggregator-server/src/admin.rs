@@ -1,0 +1,5 @@
+//! The commands of the program besides serving. Each has a file with its options and its errors.
+
+pub mod check;
+pub mod healthcheck;
+pub mod transfer;

@@ -1,0 +1,255 @@
+//! The lines of an export, and the lines of a list of identities.
+
+mod identity;
+mod row;
+
+use aggregator_core::event::{CheckedRow, Kept, StoredRow};
+use aggregator_core::{InvalidField, Scope, Timestamp, Topic, TopicInfo};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::row::Row;
+
+pub(super) use self::identity::read_identity;
+pub(super) use self::row::write_row;
+
+/// The version of the format.
+pub(super) const VERSION: u32 = 1;
+
+/// What a line of an export can be.
+#[derive(Debug)]
+pub(super) enum Line {
+    Header(Header),
+    Row(Box<CheckedRow>),
+    Checkpoint(Checkpoint),
+    Totals(TopicInfo),
+    End(RowCounts),
+}
+
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    pub(super) export: u32,
+    pub(super) store: String,
+    pub(super) kind: String,
+    pub(super) partitions: u16,
+}
+
+/// Every line that is neither the first one nor a row.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Control {
+    Checkpoint(Checkpoint),
+    Totals(TopicTotals),
+    End(RowCounts),
+}
+
+/// How far an export has got: everything before its line is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Checkpoint {
+    pub(super) written: RowCounts,
+    /// How many events of the store were purged when the export began.
+    pub(super) purged: u64,
+    /// The last offset of each partition.
+    pub(super) offsets: Vec<u64>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RowCounts {
+    pub(super) events: u64,
+    pub(super) stubs: u64,
+    pub(super) identities: u64,
+    pub(super) topics: u64,
+}
+
+impl RowCounts {
+    pub(super) fn rows(&self) -> u64 {
+        self.events + self.stubs + self.identities
+    }
+
+    pub(super) fn count(&mut self, record: &StoredRow) {
+        *match record.kept {
+            Kept::Event(_) => &mut self.events,
+            Kept::Stub { .. } => &mut self.stubs,
+            Kept::Identity => &mut self.identities,
+        } += 1;
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicTotals {
+    topic: String,
+    scope: String,
+    last_seq: u64,
+    purged_seq: u64,
+    duplicates: u64,
+    conflicts: u64,
+}
+
+/// What every line of an export ends with: the XXH3-64 of all before it.
+const SUM_START: &str = r#","sum":""#;
+const SUM_BYTES: usize = SUM_START.len() + 16 + 2;
+
+fn write_line(out: &mut Vec<u8>, line: &impl Serialize) -> Result<(), serde_json::Error> {
+    let start = out.len();
+    serde_json::to_writer(&mut *out, line)?;
+    // The closing brace comes behind the sum.
+    out.pop();
+    let sum = xxh3_64(&out[start..]);
+    out.extend_from_slice(format!("{SUM_START}{sum:016x}\"}}\n").as_bytes());
+    Ok(())
+}
+
+impl Header {
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        write_line(out, self)
+    }
+}
+
+pub(super) fn write_checkpoint(out: &mut Vec<u8>, checkpoint: Checkpoint) -> Result<(), serde_json::Error> {
+    write_line(out, &Control::Checkpoint(checkpoint))
+}
+
+pub(super) fn write_end(out: &mut Vec<u8>, counts: RowCounts) -> Result<(), serde_json::Error> {
+    write_line(out, &Control::End(counts))
+}
+
+pub(super) fn write_totals(out: &mut Vec<u8>, info: &TopicInfo) -> Result<(), serde_json::Error> {
+    let totals = TopicTotals {
+        topic: info.topic.to_string(),
+        scope: info.scope.as_str().to_owned(),
+        last_seq: info.last_seq,
+        purged_seq: info.purged_seq,
+        duplicates: info.duplicates,
+        conflicts: info.conflicts,
+    };
+    write_line(out, &Control::Totals(totals))
+}
+
+/// Reads a line of an export. Takes the sum out of `line`.
+pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
+    take_sum(line)?;
+    let text = std::str::from_utf8(line).map_err(|error| format!("is not UTF-8: {error}"))?;
+    let not_read = |error: serde_json::Error| format!("is not a line of an export: {error}");
+    if text.starts_with(r#"{"topic""#) {
+        let row: Row<'_> = serde_json::from_str(text).map_err(not_read)?;
+        return row.into_record().map(|record| Line::Row(Box::new(record)));
+    }
+    if text.starts_with(r#"{"export""#) {
+        return serde_json::from_str(text).map(Line::Header).map_err(not_read);
+    }
+    match serde_json::from_str(text).map_err(not_read)? {
+        Control::Checkpoint(checkpoint) => Ok(Line::Checkpoint(checkpoint)),
+        Control::Totals(totals) => totals.into_info().map(Line::Totals),
+        Control::End(counts) => Ok(Line::End(counts)),
+    }
+}
+
+/// Checks the sum and removes it.
+fn take_sum(line: &mut Vec<u8>) -> Result<(), String> {
+    let damaged = || "is damaged or was changed: its sum is missing or another. Export anew".to_owned();
+    let end = line.len().checked_sub(SUM_BYTES).ok_or_else(damaged)?;
+    let expected = format!("{SUM_START}{:016x}\"}}", xxh3_64(&line[..end]));
+    if line[end..] != *expected.as_bytes() {
+        return Err(damaged());
+    }
+    line.truncate(end);
+    line.push(b'}');
+    Ok(())
+}
+
+impl TopicTotals {
+    fn into_info(self) -> Result<TopicInfo, String> {
+        let topic = Topic::new(self.topic).map_err(|error| error.to_string())?;
+        Ok(TopicInfo {
+            scope: parse_scope(&self.scope)?,
+            slot: aggregator_core::event::slot(topic.as_str()),
+            topic,
+            last_seq: self.last_seq,
+            purged_seq: self.purged_seq,
+            duplicates: self.duplicates,
+            conflicts: self.conflicts,
+        })
+    }
+}
+
+fn parse_scope(text: &str) -> Result<Scope, String> {
+    let scopes = [Scope::Topic, Scope::Source];
+    let scope = scopes.into_iter().find(|scope| scope.as_str() == text);
+    scope.ok_or_else(|| format!("scope: {text:?} is none, say topic or source"))
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|error: InvalidField| format!("processed_at: {}", error.reason))
+}
+
+fn fault_list(faults: &[InvalidField]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregator_core::event::KeptEvent;
+
+    use super::*;
+
+    fn record(kept: Kept) -> StoredRow {
+        StoredRow {
+            topic: "a.b".into(),
+            scope: Some(Scope::Source),
+            event_id: "ä\"\\😀".into(),
+            source: Some("s\u{2028}".into()),
+            processed_at: Timestamp::from_micros(1_767_225_600_000_001),
+            kept,
+        }
+    }
+
+    fn event(payload: &str) -> StoredRow {
+        record(Kept::Event(KeptEvent {
+            seq: 7,
+            timestamp: "2026-01-01T00:00:00+01:00".into(),
+            payload: payload.into(),
+            sequence: Some(0),
+            content_type: Some("a/b".into()),
+            attributes: Some(r#"{"x":null}"#.into()),
+        }))
+    }
+
+    fn written(record: &StoredRow) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_row(&mut out, record).unwrap();
+        assert_eq!(out.pop(), Some(b'\n'));
+        out
+    }
+
+    #[test]
+    fn rows_come_back_byte_by_byte() {
+        let payloads =
+            ["{}", "null", "1e400", r#""\ud800 \u00e4 ä""#, "[1.0,-0,123456789012345678901234567890]"];
+        let others = [record(Kept::Stub { seq: 1, digest: [0xAB; 16] }), record(Kept::Identity)];
+        for row in payloads.into_iter().map(event).chain(others) {
+            let Ok(Line::Row(read)) = read_line(&mut written(&row)) else { panic!("{row:?}") };
+            assert_eq!(read.into_inner(), row);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let line = written(&event(r#"{"n":1}"#));
+        for at in 0..line.len() {
+            for bit in 0..8 {
+                let mut damaged = line.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(read_line(&mut damaged).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+        for length in 0..line.len() {
+            assert!(read_line(&mut line[..length].to_vec()).is_err());
+        }
+    }
+}

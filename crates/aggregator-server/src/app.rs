@@ -1,0 +1,74 @@
+//! What all request handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use aggregator_core::DedupStore;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::health::{self, Health};
+use crate::http::problem::Problem;
+use crate::publish::admission::Admission;
+use crate::publish::worker::Workers;
+use crate::read::pool::ReadPool;
+
+/// The parts of the service, as its request handlers use them.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn DedupStore>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) workers: Workers,
+    pub(crate) reads: ReadPool,
+    /// How much of request bodies may be in memory at a time, in KiB.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// How many large bodies may be decoded at a time.
+    pub(crate) decoders: Arc<Semaphore>,
+    /// How much of large responses may be in memory at a time, in KiB.
+    pub(crate) responses: Arc<Semaphore>,
+    /// See [`App::rejected`].
+    rejected: AtomicU64,
+    pub(crate) started: Instant,
+}
+
+impl App {
+    /// Starts the workers over `store`.
+    pub(crate) fn start(store: Arc<dyn DedupStore>, config: Config) -> std::io::Result<Self> {
+        let health = Arc::new(Health::default());
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
+            workers: Workers::start(&store, &config, &health)?,
+            reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
+            bodies: Arc::new(Semaphore::new(config.request_bytes.kib())),
+            decoders: Arc::new(Semaphore::new(processors)),
+            responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
+            rejected: AtomicU64::new(0),
+            started: Instant::now(),
+            store,
+            health,
+            config,
+        })
+    }
+
+    /// Refuses a request while nothing may be acknowledged.
+    pub(crate) fn check_ready(&self) -> Result<(), Problem> {
+        match self.health.state() {
+            health::State::Ready => Ok(()),
+            health::State::Draining => Err(Problem::draining()),
+            health::State::Failed(reason) => Err(Problem::failed(reason)),
+        }
+    }
+
+    /// Counts items that were refused before they reached the store.
+    pub(crate) fn count_rejected(&self, items: usize) {
+        self.rejected.fetch_add(items as u64, Ordering::Relaxed);
+    }
+
+    /// Items that were refused before they reached the store, since the start of the process.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,53 @@
+//! Checks the `Host` of a request (RFC 9112, section 3.2).
+
+use hyper::header::HOST;
+use hyper::{HeaderMap, Version};
+
+use super::problem::Problem;
+
+/// Refuses a request that does not name exactly one host. Any host will do: proxies and balancers know the server by other
+/// names.
+pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        return match version {
+            Version::HTTP_09 | Version::HTTP_10 => Ok(()),
+            _ => Err(Problem::bad_host("the request has no Host header, which HTTP/1.1 asks for")),
+        };
+    };
+    if hosts.next().is_some() {
+        return Err(Problem::bad_host("the request has several Host headers: send one"));
+    }
+    if is_authority(host.as_bytes()) {
+        return Ok(());
+    }
+    Err(Problem::bad_host("the Host header is not a host, or a host and a port, like localhost:8080"))
+}
+
+/// `uri-host [ ":" port ]` of RFC 3986, sections 3.2.2 and 3.2.3. A host may be empty.
+fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = match text.iter().rposition(|&byte| byte == b':' || byte == b']') {
+        Some(at) if text[at] == b':' => (&text[..at], &text[at + 1..]),
+        _ => (text, [].as_slice()),
+    };
+    let is_host = match host {
+        [b'[', address @ .., b']'] => {
+            address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+                && address.contains(&b':')
+        }
+        name => is_name(name),
+    };
+    is_host && port.iter().all(u8::is_ascii_digit)
+}
+
+/// A registered name, or an IPv4 address, which has the same form.
+fn is_name(mut text: &[u8]) -> bool {
+    while let [byte, rest @ ..] = text {
+        text = match (byte, rest) {
+            (b'%', [high, low, rest @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            (byte, rest) if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => rest,
+            _ => return false,
+        };
+    }
+    true
+}

@@ -1,0 +1,82 @@
+//! The layers around the routes: what is done for every request, whichever route it asks for.
+//!
+//! A request passes these, in this order:
+//!
+//! 1. **Request id** (`request_id.rs`): the client's, or a new one.
+//! 2. **Checks** ([`check`]): refuse a request for something in its head, before a byte of its body is read.
+//! 3. **Panics** ([`Layers::handle`]): a handler that panics is answered 500.
+//! 4. **Routes** (`routes.rs`): find the handler. 404 and 405 are answers like any other.
+//!
+//! Its answer, whoever gave it, then passes these:
+//!
+//! 5. **Problem** (`problem.rs`): an error gets its body, with the request id.
+//! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
+//! 7. **Connection**: ends it where a body was left unread.
+//! 8. **Log and head**: a debug line, and the request id in the head.
+//!
+//! A new layer that can refuse a request belongs into [`check`]. One that watches every answer, to count or to time it,
+//! belongs beside the log line in [`Layers::answer`]. A connection over the limit passes no layer, because nothing is read
+//! from it: see `connections.rs`.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, StatusCode};
+use tracing::debug;
+
+use crate::app::App;
+
+use super::problem::{self, Problem};
+use super::request_id::RequestId;
+use super::routes::Routes;
+use super::{body, host, response_room};
+
+/// The routes with the layers around them.
+pub(crate) struct Layers {
+    app: Arc<App>,
+    routes: Routes,
+}
+
+impl Layers {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { routes: Routes::new(Arc::clone(&app)), app }
+    }
+
+    /// Answers a request. Nothing else does.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
+        let request_id = RequestId::of(request.headers());
+        let checked = check(&request);
+        // The client may still send a body that nobody reads. The next request would be looked for in it.
+        let body_is_left = checked.is_err() || body::is_held_back(request.headers());
+        let response = match checked {
+            Ok(()) => self.handle(request.map(Body::new)).await,
+            Err(problem) => problem.into_response(),
+        };
+        let response = problem::render(response, &request_id);
+        let reserved = response_room::reserve(&self.app, response).await;
+        let mut response =
+            reserved.unwrap_or_else(|problem| problem::render(problem.into_response(), &request_id));
+        if body_is_left && response.status() >= StatusCode::BAD_REQUEST {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        debug!(%request_id, status = response.status().as_u16(), "answered");
+        request_id.add_to(response.headers_mut());
+        response
+    }
+
+    async fn handle(&self, request: Request<Body>) -> Response {
+        let response = AssertUnwindSafe(self.routes.dispatch(request)).catch_unwind().await;
+        // The hook for panics has logged where it happened (`log.rs`).
+        response.unwrap_or_else(|_| Problem::internal("a request handler panicked").into_response())
+    }
+}
+
+/// Refuses a request for something in its head.
+fn check(request: &Request<Incoming>) -> Result<(), Problem> {
+    host::check(request.version(), request.headers())
+}

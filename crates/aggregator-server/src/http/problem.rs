@@ -1,0 +1,359 @@
+//! Errors as clients see them: RFC 9457 problem details. The only place where an error becomes a status.
+//!
+//! A handler answers with a [`Problem`]. Its response carries the problem as an extension and has no body yet: [`render`]
+//! writes the body, with the id of the request, once the answer is back in `layers.rs`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::{Cursor, StoreError, WrongCursor};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+use tracing::error;
+
+use super::request_id::RequestId;
+
+/// An error response.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    /// Names the kind for good; shown as `urn:aggregator:problem:KIND`.
+    #[serde(rename = "type", serialize_with = "urn")]
+    kind: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "status")]
+    status: StatusCode,
+    detail: String,
+    /// Whether the same request can succeed later.
+    retryable: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ItemError>,
+    /// Where a reader whose cursor expired can go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<String>,
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
+}
+
+fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:aggregator:problem:{kind}"))
+}
+
+fn status<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ItemError {
+    /// Which event of the request, from 0; missing for a parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<usize>,
+    pub(crate) field: Cow<'static, str>,
+    pub(crate) detail: String,
+}
+
+impl Problem {
+    fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            title,
+            status,
+            detail: detail.into(),
+            retryable: false,
+            errors: Vec::new(),
+            oldest: None,
+            retry_after_seconds: None,
+        }
+    }
+
+    fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retryable = true;
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// 400: a query parameter.
+    pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::of_parameter("bad-parameter", "Bad query parameter", name, detail)
+    }
+
+    fn of_parameter(
+        kind: &'static str,
+        title: &'static str,
+        name: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let error = ItemError { index: None, field: name.into(), detail: detail.into() };
+        let detail = format!("{} {}", error.field, error.detail).trim_start().to_owned();
+        Self { errors: vec![error], ..Self::new(kind, title, StatusCode::BAD_REQUEST, detail) }
+    }
+
+    /// 400: a request that does not name the one host it is for.
+    pub(crate) fn bad_host(detail: impl Into<String>) -> Self {
+        Self::new("bad-host", "Bad Host header", StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 400: a cursor of something else.
+    fn wrong_cursor(why: WrongCursor) -> Self {
+        let (kind, title) = match why {
+            WrongCursor::OtherQuery => ("cursor-of-another-query", "Cursor of another query"),
+            WrongCursor::OtherStore | WrongCursor::OtherSinceCopy | WrongCursor::AheadOfStore => {
+                ("cursor-of-another-store", "Cursor of another store")
+            }
+        };
+        let way_out = match why {
+            WrongCursor::OtherQuery => {
+                "keep topic, event_id, source, since, until and order as they were, or begin without `after`"
+            }
+            _ => "begin without `after`",
+        };
+        Self::of_parameter(kind, title, "after", format!("is a cursor that {why}: {way_out}"))
+    }
+
+    /// 400: a body that cannot be read at all.
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new("malformed-body", "Malformed body", StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 400, with what the parser says; `what` is said of JSON that is not what it should be. The parser may repeat what
+    /// it read, so it is cut.
+    pub(crate) fn malformed_json(what: &str, error: &serde_json::Error) -> Self {
+        const SHOWN_CHARS: usize = 200;
+        let what = if error.is_data() { what } else { "the body is not JSON" };
+        // The parser has words of its own for what JSON calls an array and an object.
+        let words = [
+            ("a sequence", "an array"),
+            ("a map", "an object"),
+            ("type: sequence", "type: array"),
+            ("type: map", "type: object"),
+        ];
+        let told = |told: String, (theirs, ours): &(&str, &str)| told.replace(theirs, ours);
+        let error = words.iter().fold(error.to_string(), told);
+        let shown: String = error.chars().take(SHOWN_CHARS).collect();
+        if shown.len() == error.len() {
+            return Self::malformed(format!("{what}: {error}"));
+        }
+        // The position stands at the end.
+        let position = error.rfind(" at line ").map_or("", |at| &error[at..]);
+        Self::malformed(format!("{what}: {shown}…{position}"))
+    }
+
+    /// 422: events that break a rule.
+    pub(crate) fn invalid(errors: Vec<ItemError>, what: &str) -> Self {
+        let first =
+            errors.first().map_or_else(String::new, |ItemError { index, field, detail }| match index {
+                Some(index) if field == "event" => format!("{what} {index} {detail}"),
+                Some(index) => format!("{what} {index}: {field} {detail}"),
+                None => format!("{field} {detail}"),
+            });
+        let detail = match errors.len() {
+            0 | 1 => first,
+            several => format!("{several} faults, which `errors` lists; the first: {first}"),
+        };
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self { errors, ..Self::new("invalid-events", "Invalid input", status, detail) }
+    }
+
+    /// 413
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new("too-large", "Request too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 415
+    pub(crate) fn unsupported_media(detail: impl Into<String>) -> Self {
+        Self::new(
+            "unsupported-media-type",
+            "Unsupported media type",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            detail,
+        )
+    }
+
+    /// 408
+    pub(crate) fn body_timeout() -> Self {
+        let problem = Self::new(
+            "body-timeout",
+            "Request timeout",
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not arrive within --body-timeout",
+        );
+        Self { retryable: true, ..problem }
+    }
+
+    /// 404
+    pub(crate) fn no_route(detail: impl Into<String>) -> Self {
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405
+    pub(crate) fn method(method: &hyper::Method, path: &str) -> Self {
+        let detail = format!("{path} does not take {method}: see the Allow header");
+        Self::new("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+
+    /// 503: the queue of the commits is full.
+    pub(crate) fn queue_full() -> Self {
+        Self::unavailable("queue-full", "Queue full", "the queue of events to be committed is full")
+    }
+
+    /// 503: some other limit is reached.
+    pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
+        Self::unavailable("overloaded", "Overloaded", detail)
+    }
+
+    /// 503: the process is about to end.
+    pub(crate) fn draining() -> Self {
+        Self::unavailable("draining", "Shutting down", "the server is shutting down")
+    }
+
+    /// 503: nothing is acknowledged any more.
+    pub(crate) fn failed(reason: &str) -> Self {
+        let detail = format!("the server acknowledges nothing until it is restarted: {reason}");
+        Self::new("failed", "Store failed", StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(30)
+    }
+
+    /// 503: the disk is full.
+    pub(crate) fn no_space(reason: &str) -> Self {
+        let detail = format!("{reason}; make room on its disk, and it goes on by itself");
+        Self::unavailable("no-space", "No space on the disk", detail).with_retry_after(5)
+    }
+
+    /// 503: whether it was stored is unknown.
+    pub(crate) fn commit_timeout() -> Self {
+        Self::unavailable(
+            "commit-timeout",
+            "Commit timeout",
+            "the commit did not end within --commit-timeout; send the same events again to learn their fate",
+        )
+    }
+
+    /// 503: `what` did not happen in time.
+    pub(crate) fn read_timeout(what: &str, timeout: Duration) -> Self {
+        let timeout = humantime::format_duration(timeout);
+        let detail = format!(
+            "{what} within --read-timeout {timeout}: ask for less at a time, ask again later, or raise it"
+        );
+        Self::unavailable("read-timeout", "Read timeout", detail)
+    }
+
+    /// 500: a defect of this program.
+    pub(crate) fn internal(detail: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self { retryable: true, ..Self::new("internal", "Internal error", status, detail) }
+    }
+
+    fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
+    }
+
+    /// What a read's error means to the reader.
+    pub(crate) fn from_read(error: &StoreError) -> Self {
+        match item_errors(error).into_iter().next() {
+            Some(error) => Self::parameter(error.field, error.detail),
+            None => Self::from_store(error),
+        }
+    }
+
+    /// What an error that is not about the input means.
+    pub(crate) fn from_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => {
+                Self::unavailable("store-unavailable", "Store unavailable", error.to_string())
+            }
+            StoreError::NoSpace { .. } => Self::no_space(&error.to_string()),
+            StoreError::Corrupt { .. } | StoreError::Poisoned { .. } => Self::failed(&error.to_string()),
+            StoreError::Expired { oldest } => Self::expired(oldest),
+            StoreError::WrongCursor(why) => Self::wrong_cursor(*why),
+            StoreError::Unsupported { .. } => {
+                Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
+            }
+            StoreError::Invalid(_) => Self::internal(error.to_string()),
+        }
+    }
+
+    fn expired(oldest: &Cursor) -> Self {
+        let detail = "events after this cursor were removed by retention; `oldest` goes on where it stood, \
+                      without them";
+        let problem = Self::new("cursor-expired", "Cursor expired", StatusCode::GONE, detail);
+        Self { oldest: Some(oldest.to_string()), ..problem }
+    }
+}
+
+/// The faults of an [`StoreError::Invalid`].
+pub(crate) fn item_errors(error: &StoreError) -> Vec<ItemError> {
+    let StoreError::Invalid(faults) = error else { return Vec::new() };
+    let item = |fault: &aggregator_core::Fault| ItemError {
+        index: fault.index,
+        field: fault.error.field.into(),
+        detail: fault.error.reason.clone(),
+    };
+    faults.iter().map(item).collect()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// Writes the body of a response that is a problem. Any other response stays as it is.
+pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response {
+    /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
+    #[derive(Serialize)]
+    struct ProblemBody<'a> {
+        #[serde(flatten)]
+        problem: &'a Problem,
+        request_id: &'a str,
+    }
+    let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() else { return response };
+    if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
+        error!(%request_id, detail = problem.detail, "a request was answered with an internal error");
+    }
+    let body = ProblemBody { problem: &problem, request_id: request_id.as_str() };
+    let mut body = serde_json::to_vec(&body).expect("a problem has only strings and numbers");
+    body.push(b'\n');
+    *response.body_mut() = Body::from(body);
+    let headers = response.headers_mut();
+    // Of the body that was not there yet.
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = problem.retry_after_seconds {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The answer to a client whose request is not even read.
+pub(super) fn unread(problem: Problem) -> Response {
+    let request_id = RequestId::generate();
+    let mut response = render(problem.into_response(), &request_id);
+    request_id.add_to(response.headers_mut());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::logged;
+
+    #[test]
+    fn the_log_line_of_an_internal_error_names_its_request_and_other_problems_have_none() {
+        let request_id = RequestId::generate();
+        let log = |problem: Problem| {
+            logged(|| {
+                render(problem.into_response(), &request_id);
+            })
+        };
+        let lines = log(Problem::internal("the disk lies"));
+        assert!(lines.len() == 1 && lines[0].contains("the disk lies"), "{lines:?}");
+        assert!(lines[0].contains(&format!("request_id={request_id}")), "{lines:?}");
+        assert!(log(Problem::queue_full()).is_empty());
+    }
+}

@@ -1,0 +1,327 @@
+//! The command line and the environment: every option with its help, and the [`Config`] that the options make.
+//!
+//! Defaults are stated in [`Config::default`], and nowhere else.
+
+mod values;
+
+use std::num::NonZeroUsize;
+
+use clap::Parser;
+use humantime::Duration;
+use program_support::values::{at_least, flag, time_span, within};
+
+use crate::admin::check;
+use crate::admin::transfer::{export, import};
+use crate::config::{ByteSize, Config, ListenAddress, LogFormat, LoneSurrogates, StoreLocation};
+
+use self::values::StoreParser;
+
+/// The environment variable of every option begins with this.
+pub const VARIABLE_PREFIX: &str = "AGGREGATOR_";
+
+/// Takes events over HTTP, stores each one once, and says what became of every item.
+#[derive(Debug, Clone, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Options {
+    /// What to do; to serve if nothing is said
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Where to listen: an address or a host name, and a port; port 0 picks a free one
+    #[arg(
+        long,
+        global = true,
+        env = "AGGREGATOR_LISTEN",
+        default_value_t = Config::default().listen,
+        value_name = "HOST:PORT"
+    )]
+    listen: ListenAddress,
+
+    /// Where events are stored: sqlite:PATH, durable; a postgres:// URL, for many nodes; or memory: (memory:4 for
+    /// 4 partitions), for trials
+    #[arg(
+        long,
+        global = true,
+        env = "AGGREGATOR_STORE",
+        hide_env_values = true, // there may be a password in it
+        default_value_t = Config::default().store,
+        value_name = "STORE",
+        value_parser = StoreParser
+    )]
+    store: StoreLocation,
+
+    /// Partitions of a postgres:// store when it is created; one that exists keeps its own [default: 4]
+    #[cfg(feature = "postgres")]
+    #[arg(long, global = true, env = "AGGREGATOR_PARTITIONS", value_name = "N",
+          value_parser = within::<u16>(1..=1024))]
+    partitions: Option<u16>,
+
+    /// Acknowledge only what a synchronous standby of the postgres:// store has, too
+    #[cfg(feature = "postgres")]
+    #[arg(long, env = "AGGREGATOR_REQUIRE_SYNC_STANDBY", value_parser = flag)]
+    require_sync_standby: bool,
+
+    /// Listen beyond this machine although anybody who reaches the port can publish and read
+    #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = flag)]
+    allow_anonymous: bool,
+
+    /// Worker threads; at most one per partition of the store is used
+    #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Config::default().workers, value_name = "N",
+          value_parser = at_least::<NonZeroUsize>(1))]
+    workers: NonZeroUsize,
+
+    /// Events that may wait to be committed; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_QUEUE_EVENTS", default_value_t = Config::default().queue_events,
+          value_name = "N",
+          value_parser = at_least::<usize>(0))]
+    queue_events: usize,
+
+    /// Bytes that may wait to be committed; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value_t = Config::default().queue_bytes,
+          value_name = "BYTES")]
+    queue_bytes: ByteSize,
+
+    /// A worker commits what has gathered once it holds this many events
+    #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value_t = Config::default().group_events,
+          value_name = "N",
+          value_parser = at_least::<NonZeroUsize>(1))]
+    group_events: NonZeroUsize,
+
+    /// A worker commits what has gathered once it holds this many bytes
+    #[arg(long, env = "AGGREGATOR_GROUP_BYTES", default_value_t = Config::default().group_bytes,
+          value_name = "BYTES")]
+    group_bytes: ByteSize,
+
+    /// Events in one request
+    #[arg(long, env = "AGGREGATOR_MAX_BATCH_EVENTS", default_value_t = Config::default().max_batch_events,
+          value_name = "N",
+          value_parser = at_least::<NonZeroUsize>(1))]
+    max_batch_events: NonZeroUsize,
+
+    /// Bytes of one request's body
+    #[arg(long, env = "AGGREGATOR_MAX_BODY_BYTES", default_value_t = Config::default().max_body_bytes,
+          value_name = "BYTES")]
+    max_body_bytes: ByteSize,
+
+    /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
+    #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value_t = Config::default().max_json_depth,
+          value_name = "LEVELS",
+          value_parser = within::<u16>(4..=1024))]
+    max_json_depth: u16,
+
+    /// What becomes of an event whose payload has half a surrogate pair, which is no character ("\ud83d"): many
+    /// JSON parsers refuse every page it is on
+    #[arg(long, env = "AGGREGATOR_LONE_SURROGATES", default_value_t = Config::default().lone_surrogates,
+          value_enum, value_name = "RULE")]
+    lone_surrogates: LoneSurrogates,
+
+    /// Topics in the store; an event of a further one is refused
+    #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value_t = Config::default().max_topics,
+          value_name = "N",
+          value_parser = at_least::<u64>(0))]
+    max_topics: u64,
+
+    /// Connections at a time; further ones are answered 503 and closed
+    #[arg(long, env = "AGGREGATOR_MAX_CONNECTIONS", default_value_t = Config::default().max_connections,
+          value_name = "N",
+          value_parser = at_least::<NonZeroUsize>(1))]
+    max_connections: NonZeroUsize,
+
+    /// Bytes of request bodies in memory at a time; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_REQUEST_BYTES", default_value_t = Config::default().request_bytes,
+          value_name = "BYTES")]
+    request_bytes: ByteSize,
+
+    /// Bytes of large responses in memory at a time; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_RESPONSE_BYTES", default_value_t = Config::default().response_bytes,
+          value_name = "BYTES")]
+    response_bytes: ByteSize,
+
+    /// Bytes of a request's head
+    #[arg(long, env = "AGGREGATOR_MAX_HEAD_BYTES", default_value_t = Config::default().max_head_bytes,
+          value_name = "BYTES")]
+    max_head_bytes: ByteSize,
+
+    /// Reads at a time
+    #[arg(long, env = "AGGREGATOR_READERS", default_value_t = Config::default().readers, value_name = "N",
+          value_parser = within::<u32>(1..=256))]
+    readers: u32,
+
+    /// Reads that may wait for their turn; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_READ_QUEUE", default_value_t = Config::default().read_queue,
+          value_name = "N",
+          value_parser = at_least::<usize>(0))]
+    read_queue: usize,
+
+    /// How long a read may take, the wait for its turn included; beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Config::default().read_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    read_timeout: Duration,
+
+    /// How long a connection may take to send a request's head, idle time included
+    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value_t = Config::default().header_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    header_timeout: Duration,
+
+    /// How long a request's body may take to arrive
+    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value_t = Config::default().body_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    body_timeout: Duration,
+
+    /// How long a response may wait for a client that does not take it
+    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value_t = Config::default().write_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    write_timeout: Duration,
+
+    /// How long a publisher waits for its commit before it is told to try again
+    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value_t = Config::default().commit_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    commit_timeout: Duration,
+
+    /// How long a shutdown may take to finish requests and commit the queue
+    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value_t = Config::default().drain_timeout.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    drain_timeout: Duration,
+
+    /// End with exit code 3 after a failure that stops acknowledgements; otherwise stay, for reading, with
+    /// /readyz red
+    #[arg(long, env = "AGGREGATOR_EXIT_ON_FAILURE", value_parser = flag)]
+    exit_on_failure: bool,
+
+    /// How logs are written to standard error; auto: human on a terminal, else json
+    #[arg(long, value_enum, env = "AGGREGATOR_LOG_FORMAT", default_value_t = Config::default().log_format,
+          value_name = "FORMAT")]
+    log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, or a tracing filter
+    #[arg(long, env = "AGGREGATOR_LOG", default_value_t = Config::default().log, value_name = "FILTER")]
+    log: String,
+
+    /// Bytes of log lines that may wait to be written; lines beyond that are dropped and counted
+    #[arg(long, env = "AGGREGATOR_LOG_QUEUE_BYTES", default_value_t = Config::default().log_queue_bytes,
+          value_name = "BYTES")]
+    log_queue_bytes: ByteSize,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
+    Check(check::Options),
+    /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
+    Export(export::Options),
+    /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
+    /// exit with 0, or 1
+    Import(import::Options),
+    /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
+    Healthcheck,
+}
+
+impl Options {
+    /// What to do, `None` for serving, and the settings.
+    #[must_use]
+    pub fn into_parts(self) -> (Option<Command>, Config) {
+        // Without `..`: a setting that has no option does not compile, and an option that sets nothing is dead code.
+        let config = Config {
+            listen: self.listen,
+            store: self.store,
+            #[cfg(feature = "postgres")]
+            partitions: self.partitions,
+            #[cfg(feature = "postgres")]
+            require_sync_standby: self.require_sync_standby,
+            allow_anonymous: self.allow_anonymous,
+            workers: self.workers,
+            queue_events: self.queue_events,
+            queue_bytes: self.queue_bytes,
+            group_events: self.group_events,
+            group_bytes: self.group_bytes,
+            max_batch_events: self.max_batch_events,
+            max_body_bytes: self.max_body_bytes,
+            max_json_depth: self.max_json_depth,
+            lone_surrogates: self.lone_surrogates,
+            max_topics: self.max_topics,
+            max_connections: self.max_connections,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            max_head_bytes: self.max_head_bytes,
+            readers: self.readers,
+            read_queue: self.read_queue,
+            read_timeout: self.read_timeout.into(),
+            header_timeout: self.header_timeout.into(),
+            body_timeout: self.body_timeout.into(),
+            write_timeout: self.write_timeout.into(),
+            commit_timeout: self.commit_timeout.into(),
+            drain_timeout: self.drain_timeout.into(),
+            exit_on_failure: self.exit_on_failure,
+            log_format: self.log_format,
+            log: self.log,
+            log_queue_bytes: self.log_queue_bytes,
+        };
+        (self.command, config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The settings that these arguments make, each as its text.
+    fn settings(arguments: &[String]) -> BTreeMap<String, String> {
+        let program = ["aggregator-server".to_owned()];
+        let options = Options::try_parse_from(program.iter().chain(arguments)).unwrap();
+        let shown = format!("{:#?}", options.into_parts().1);
+        let mut settings = BTreeMap::new();
+        let mut name = String::new();
+        for line in shown.lines() {
+            // The lines of a field's value are indented further.
+            if let Some((field, _)) = line.strip_prefix("    ").and_then(|line| line.split_once(": "))
+                && !field.starts_with(' ')
+            {
+                field.clone_into(&mut name);
+            }
+            settings.entry(name.clone()).or_insert_with(String::new).push_str(line);
+        }
+        settings.remove("");
+        settings
+    }
+
+    #[test]
+    fn every_option_sets_the_setting_of_its_name_and_every_setting_has_an_option() {
+        let defaults = settings(&[]);
+        let mut set = Vec::new();
+        for option in Options::command().get_arguments().filter(|option| option.get_env().is_some()) {
+            let value =
+                option.get_action().takes_values().then(|| match &*option.get_value_names().unwrap()[0] {
+                    "BYTES" => "7KiB",
+                    "TIME" => "7s",
+                    "HOST:PORT" => "localhost:7",
+                    "STORE" => "memory:7",
+                    "RULE" => "keep",
+                    "FORMAT" => "json",
+                    "FILTER" => "warn",
+                    _ => "7",
+                });
+            let name = format!("--{}", option.get_long().unwrap());
+            let arguments: Vec<_> = [Some(name), value.map(str::to_owned)].into_iter().flatten().collect();
+            let changed: Vec<_> = settings(&arguments)
+                .into_iter()
+                .filter(|(field, text)| defaults.get(field) != Some(text))
+                .map(|(field, _)| field)
+                .collect();
+            assert_eq!(changed, [option.get_id().as_str()], "{arguments:?}");
+            set.extend(changed);
+        }
+        set.sort();
+        assert!(set.iter().eq(defaults.keys()), "{set:?} and not {:?}", defaults.keys());
+    }
+}

@@ -1,0 +1,22 @@
+//! The way of an event, from the body of a request to a commit and back to a reply.
+//!
+//! `handler` reads the options (`options`) and decodes the body (`decode`). `submit` reserves room (`admission`) and sends a
+//! `job` per partition to the `queue`. A thread of `worker` takes the jobs that wait, commits them as one group
+//! (`commit_group`), counts the outcomes (`outcome_counters`), and answers each job. `outcomes` holds the outcome of each item,
+//! which `reply` writes.
+
+pub(crate) mod admission;
+mod commit_group;
+pub(crate) mod decode;
+pub(crate) mod handler;
+mod job;
+mod mutation;
+mod options;
+mod outcome_counters;
+mod outcomes;
+mod queue;
+mod reply;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+mod submit;
+pub(crate) mod worker;

@@ -1,0 +1,113 @@
+//! `POST /publish`: takes events and tells the outcome of each one.
+//!
+//! The handler never waits for a store. It uses a store for what is known without asking it (`info`, `partitions`) and
+//! for `prepare`, which only computes. Everything else goes through the queue.
+
+use std::sync::Arc;
+
+use aggregator_core::Timestamp;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::Request;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::app::App;
+use crate::http::body::{self, ReceivedBody};
+use crate::http::problem::Problem;
+
+use super::decode::{DecodeLimits, Decoded, decode};
+use super::options::PublishOptions;
+use super::outcomes::ItemOutcomes;
+use super::reply::{self, Reply};
+use super::submit;
+
+/// Larger bodies are decoded on a thread of their own. Decoding takes about a millisecond per megabyte, and other
+/// connections would wait for it.
+const LARGE_BODY_BYTES: usize = 256 << 10;
+
+/// `{"events":[{"payload":…}]}`, as a reader gets it.
+const LEVELS_AROUND_A_PAYLOAD: usize = 3;
+
+pub(crate) async fn publish(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    app.check_ready()?;
+    let (head, body) = request.into_parts();
+    let options = PublishOptions::parse(&head.uri, &head.headers)?;
+    let received = body::json(&app, &head.headers, body).await?;
+    let received_at = Timestamp::now();
+    // The room for the body is held until the answer is ready.
+    let (decoded, _room) = decode_body(&app, received, received_at, options.skip_invalid).await?;
+    let mut outcomes = ItemOutcomes::new(decoded.received, decoded.errors);
+    let batch = Arc::new(decoded.batch);
+    if options.queued {
+        submit::queue(&app, &batch)?;
+    } else {
+        submit::commit(&app, &batch, &mut outcomes, options.skip_invalid).await?;
+    }
+    app.count_rejected(outcomes.rejected());
+    Ok(reply::render(&Reply {
+        outcomes: &outcomes,
+        batch: &batch,
+        single: decoded.single,
+        received_at,
+        queued: options.queued,
+        durability: if options.queued { "queued" } else { app.store.info().durability.as_str() },
+        results: options.results,
+        preference_applied: options.preferred,
+    }))
+}
+
+/// Decodes a body and prepares its batch. Refuses a body with bad items, unless `skip_invalid`.
+async fn decode_body(
+    app: &App,
+    received: ReceivedBody,
+    received_at: Timestamp,
+    skip_invalid: bool,
+) -> Result<(Decoded, OwnedSemaphorePermit), Problem> {
+    let limits = DecodeLimits {
+        max_events: app.config.max_batch_events.get(),
+        max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
+        lone_surrogates: app.config.lone_surrogates.into(),
+    };
+    let large = received.bytes.len() > LARGE_BODY_BYTES;
+    let turn = if large { Some(decoder_turn(app).await?) } else { None };
+    let store = Arc::clone(&app.store);
+    let is_refused = move |decoded: &Decoded| !decoded.errors.is_empty() && !skip_invalid;
+    // The turn and the room for the body move into the closure: they are held until the body is decoded, even if the
+    // client is gone by then.
+    let work = move || {
+        let mut decoded = decode(&received.bytes, received_at, limits);
+        if let Ok(decoded) = &mut decoded
+            && !is_refused(decoded)
+        {
+            store.prepare(&mut decoded.batch);
+        }
+        (decoded, received.room, turn)
+    };
+    let (decoded, room, _turn) = if large { blocking(work).await? } else { work() };
+    let decoded = decoded?;
+    if is_refused(&decoded) {
+        app.count_rejected(decoded.received);
+        return Err(Problem::invalid(decoded.errors, "event"));
+    }
+    Ok((decoded, room))
+}
+
+/// Waits until a large body may be decoded; as many as there are processors are decoded at a time. A decoded body can
+/// be many times as large as its text, if every field of it is wrong.
+async fn decoder_turn(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
+    let turn = Arc::clone(&app.decoders).acquire_owned().await;
+    turn.map_err(|_| Problem::internal("the decoders are closed"))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        // Goes on as a panic of this task: one place answers all panics.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Problem::draining()),
+    }
+}

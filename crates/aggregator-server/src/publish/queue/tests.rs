@@ -1,0 +1,193 @@
+use std::sync::Arc;
+
+use aggregator_core::{BatchBuilder, Timestamp};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::publish::admission::Admission;
+use crate::publish::job::AppendResult;
+
+/// A job without a batch to speak of: the queue does not look at what the events are.
+fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<AppendResult>) {
+    let admission = Arc::new(Admission::new(1, 1));
+    let batch = BatchBuilder::new(Bytes::new(), Timestamp::from_micros(0)).expect("it is empty").finish();
+    let (reply, receiver) = oneshot::channel();
+    let job = Job {
+        partition: Partition(partition),
+        batch: Arc::new(batch),
+        indices: (0..events).collect(),
+        bytes,
+        reservation: admission.reserve(&[Weight::default()]).expect("it weighs nothing").remove(0),
+        reply: Some(reply),
+    };
+    (job, receiver)
+}
+
+fn queue(across: bool, group_events: usize) -> Queue {
+    Queue::new(
+        4,
+        2,
+        TurnLimits { across_partitions: across, group: Weight { events: group_events, bytes: 100 } },
+    )
+}
+
+fn send(queue: &Queue, jobs: &[(u16, u32)]) {
+    let jobs = jobs.iter().map(|&(partition, events)| job(partition, events, 0).0).collect();
+    assert!(queue.send(jobs).is_ok());
+}
+
+/// The partitions and events of what a turn has.
+fn taken(turn: &Turn<'_>) -> Vec<(u16, usize)> {
+    turn.jobs.iter().map(|job| (job.partition.0, job.indices.len())).collect()
+}
+
+/// The turn that is due.
+fn now(queue: &Queue) -> Turn<'_> {
+    assert!(may_take(queue), "there is none");
+    queue.next(None).expect("it is due")
+}
+
+fn may_take(queue: &Queue) -> bool {
+    matches!(queue.lock().next(&queue.limits), Next::Take { .. })
+}
+
+#[test]
+fn a_turn_across_partitions_has_all_that_waits_by_partition() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(2, 1), (0, 2), (2, 3), (1, 4)]);
+    let turn = now(&queue);
+    assert_eq!(taken(&turn), [(0, 2), (1, 4), (2, 1), (2, 3)]);
+    assert!(!may_take(&queue));
+}
+
+#[test]
+fn a_turn_of_a_store_that_commits_by_partition_has_one() {
+    let queue = queue(false, 10_000);
+    send(&queue, &[(2, 1), (0, 2), (2, 3)]);
+    let first = now(&queue);
+    let second = now(&queue);
+    assert_eq!((taken(&first), taken(&second)), (vec![(2, 1), (2, 3)], vec![(0, 2)]));
+    // A partition is in one turn at a time.
+    send(&queue, &[(2, 5)]);
+    assert!(!may_take(&queue));
+    drop(first);
+    assert_eq!(taken(&now(&queue)), [(2, 5)]);
+}
+
+#[test]
+fn what_is_too_little_waits_for_the_turn_that_is_too_little_and_what_is_enough_does_not() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1)]);
+    let small = now(&queue);
+    send(&queue, &[(1, 200), (2, 90)]);
+    assert!(!may_take(&queue));
+    send(&queue, &[(3, 10)]);
+    let large = now(&queue);
+    assert_eq!(taken(&large), [(1, 200), (2, 90), (3, 10)]);
+    send(&queue, &[(0, 1), (1, 1), (2, 1)]);
+    assert!(!may_take(&queue), "what waits in partitions that are held is not counted");
+    drop(large);
+    assert!(!may_take(&queue));
+    drop(small);
+    assert_eq!(taken(&now(&queue)), [(0, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_turn_ends_at_the_limits_of_a_group_but_has_one_job_at_least() {
+    let queue = queue(true, 10);
+    send(&queue, &[(0, 4), (0, 6), (0, 1), (1, 1)]);
+    let turn = now(&queue);
+    assert_eq!(taken(&turn), [(0, 4), (0, 6)]);
+    drop(turn);
+    let turn = now(&queue);
+    assert_eq!(taken(&turn), [(0, 1), (1, 1)]);
+    drop(turn);
+    let jobs = [(0, 60), (0, 60), (0, 60)].map(|(partition, bytes)| job(partition, 1, bytes).0);
+    assert!(queue.send(jobs.into()).is_ok());
+    assert_eq!(taken(&now(&queue)).len(), 2, "bytes");
+
+    let queue = Queue::new(1, 1, TurnLimits { across_partitions: false, group: Weight::default() });
+    send(&queue, &[(0, 4), (0, 6)]);
+    assert_eq!(taken(&now(&queue)), [(0, 4)]);
+}
+
+#[test]
+fn what_is_kept_comes_first_after_a_rest_while_other_partitions_go_on() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1), (1, 2), (0, 3)]);
+    let mut turn = now(&queue);
+    send(&queue, &[(0, 4), (1, 5)]);
+    turn.result.kept = turn.jobs.drain(..).filter(|job| job.partition == Partition(0)).collect();
+    let other = queue.next(Some(turn)).unwrap();
+    // Or the rest was over by then.
+    let rest = if taken(&other) == [(1, 5)] { queue.next(Some(other)).unwrap() } else { other };
+    assert_eq!(taken(&rest)[..3], [(0, 1), (0, 3), (0, 4)]);
+}
+
+#[test]
+fn a_turn_that_is_dropped_lets_go_and_jobs_that_nobody_will_take_are_dropped() {
+    let queue = queue(true, 10_000);
+    let workers = [queue.enter(), queue.enter()];
+    send(&queue, &[(0, 1)]);
+    drop(now(&queue));
+    let (waiting, mut reply) = job(0, 1, 0);
+    assert!(queue.send(vec![waiting]).is_ok());
+    assert_eq!(reply.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+    drop(workers);
+    assert_eq!(reply.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+    assert!(queue.send(vec![job(0, 1, 0).0]).is_err());
+}
+
+/// Or partitions with much to do would keep one with little from its turn for ever.
+#[test]
+fn the_partition_that_has_waited_longest_comes_first() {
+    let queue = queue(true, 10);
+    send(&queue, &[(3, 1), (0, 6), (0, 5), (0, 7)]);
+    assert_eq!(taken(&now(&queue)), [(0, 6), (0, 5), (3, 1)]);
+}
+
+#[test]
+fn a_partition_whose_turn_has_ended_comes_behind_those_that_wait() {
+    let queue = queue(true, 10);
+    send(&queue, &[(0, 6), (0, 5), (0, 7)]);
+    let turn = now(&queue);
+    assert_eq!(taken(&turn), [(0, 6), (0, 5)]);
+    send(&queue, &[(1, 9), (2, 9), (0, 8)]);
+    drop(turn);
+    // Each is full with the job that comes next.
+    let turns: Vec<_> = (0..2).map(|_| taken(&now(&queue))).collect();
+    assert_eq!(turns, [vec![(1, 9), (2, 9)], vec![(0, 7), (0, 8)]]);
+}
+
+#[test]
+fn partitions_that_always_have_something_to_do_take_turns() {
+    let queue = queue(false, 10);
+    for partition in 0..4 {
+        send(&queue, &[(partition, 10); 4]);
+    }
+    let (mut order, mut before) = (Vec::new(), None);
+    for _ in 0..12 {
+        let turn = queue.next(before).expect("there is something to do");
+        order.push(turn.jobs[0].partition.0);
+        before = Some(turn);
+    }
+    assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+}
+
+#[test]
+fn after_a_turn_of_several_partitions_has_failed_none_waits_for_another() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1), (1, 1)]);
+    let mut turn = now(&queue);
+    turn.result.failed = true;
+    drop(turn);
+    send(&queue, &[(1, 2), (2, 3), (0, 4)]);
+    let turns: Vec<_> = (0..3).map(|_| now(&queue)).collect();
+    assert_eq!(turns.iter().flat_map(taken).collect::<Vec<_>>(), [(1, 2), (2, 3), (0, 4)]);
+    // Until it is some time ago.
+    drop(turns);
+    queue.lock().alone_until = Some(Instant::now());
+    send(&queue, &[(0, 1), (1, 1)]);
+    assert_eq!(taken(&now(&queue)).len(), 2);
+}

@@ -1,0 +1,151 @@
+//! `POST /lookup`: which identities were seen. Ids may have any character, so they come in a body.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use aggregator_core::{EventId, Identity, InvalidField, Seen, Source, Topic};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::{HeaderMap, Uri};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::http::body;
+use crate::http::params::Params;
+use crate::http::problem::{ItemError, Problem};
+use crate::http::response::json;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LookupRequest {
+    ids: Vec<Object<RequestedId>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestedId {
+    topic: String,
+    event_id: String,
+    source: Option<String>,
+}
+
+/// The form of a body, for error messages.
+const EXPECTED: &str = r#"{"ids":[{"topic":…,"event_id":…},…]}"#;
+
+/// A value that is written as an object. Serde alone would also take a list of a struct's fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+#[derive(Serialize)]
+struct LookupBody {
+    count: usize,
+    results: Vec<LookupResult>,
+}
+
+#[derive(Serialize)]
+struct LookupResult {
+    topic: String,
+    event_id: String,
+    seen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processed_at: Option<String>,
+    /// Whether only the identity is left, since the payload was purged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    purged: bool,
+}
+
+pub(crate) async fn lookup(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri)?.finish("")?;
+    let received = body::json(&app, &headers, body).await?;
+    let limit = app.config.max_batch_events.get();
+    // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
+    app.reads
+        .run(move |store| {
+            let ids = match identities(&received.bytes, limit) {
+                Ok(ids) => ids,
+                Err(problem) => return Ok(Err(problem)),
+            };
+            drop(received);
+            let seen = store.lookup(&ids)?;
+            let results: Vec<_> = ids.iter().zip(seen).map(|(id, seen)| found(id, seen)).collect();
+            Ok(Ok(json(&LookupBody { count: results.len(), results })))
+        })
+        .await?
+}
+
+fn found(id: &Identity, seen: Option<Seen>) -> LookupResult {
+    LookupResult {
+        topic: id.topic.to_string(),
+        event_id: id.event_id.to_string(),
+        seen: seen.is_some(),
+        seq: seen.and_then(|seen| seen.seq),
+        processed_at: seen.map(|seen| seen.processed_at.to_string()),
+        purged: seen.is_some_and(|seen| seen.purged),
+    }
+}
+
+/// The identities that a body asks for, at most `limit`.
+fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Err(Problem::malformed(format!("the body is empty: send {EXPECTED}")));
+    }
+    let requested: Object<LookupRequest> = serde_json::from_slice(body)
+        .map_err(|error| Problem::malformed_json(&format!("the body is not {EXPECTED}"), &error))?;
+    let requested = requested.0.ids;
+    if requested.len() > limit {
+        return Err(Problem::too_large(format!(
+            "the request has more than {limit} ids (--max-batch-events)"
+        )));
+    }
+    let mut errors = Vec::new();
+    let mut ids = Vec::with_capacity(requested.len());
+    for (index, id) in requested.into_iter().enumerate() {
+        match identity(id.0) {
+            Ok(id) => ids.push(id),
+            Err(error) => {
+                errors.push(ItemError {
+                    index: Some(index),
+                    field: error.field.into(),
+                    detail: error.reason,
+                });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(ids) } else { Err(Problem::invalid(errors, "id")) }
+}
+
+fn identity(id: RequestedId) -> Result<Identity, InvalidField> {
+    Ok(Identity {
+        topic: Topic::new(id.topic)?,
+        event_id: EventId::new(id.event_id)?,
+        source: id.source.map(Source::new).transpose()?,
+    })
+}

@@ -1,0 +1,87 @@
+//! Reads block, so they run on threads of their own: a bounded number at a time, a bounded number
+//! waiting, each for a bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::{Deadline, DedupStore, StoreError};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Config;
+use crate::health::Health;
+use crate::http::problem::Problem;
+
+/// Runs reads of the store.
+pub(crate) struct ReadPool {
+    store: Arc<dyn DedupStore>,
+    health: Arc<Health>,
+    running: Arc<Semaphore>,
+    readers: u32,
+    /// Running and waiting reads together.
+    admitted: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl ReadPool {
+    pub(crate) fn new(store: Arc<dyn DedupStore>, health: Arc<Health>, config: &Config) -> Self {
+        let readers = config.readers as usize;
+        let admitted = readers.saturating_add(config.read_queue).min(Semaphore::MAX_PERMITS);
+        Self {
+            store,
+            health,
+            running: Arc::new(Semaphore::new(readers)),
+            readers: config.readers,
+            admitted: Arc::new(Semaphore::new(admitted)),
+            timeout: config.read_timeout,
+        }
+    }
+
+    /// Runs `read` when its turn comes. The wait and the read have one deadline together.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let deadline = Deadline::after(self.timeout);
+        let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
+            return Err(Problem::overloaded("too many reads are waiting (--read-queue)"));
+        };
+        let turn = timeout_at(deadline.instant().into(), Arc::clone(&self.running).acquire_owned());
+        let Ok(running) = turn.await else {
+            return Err(Problem::read_timeout("none of the --readers was free", self.timeout));
+        };
+        let running = running.map_err(|_| Problem::internal("the readers are closed"))?;
+        let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
+        let result = tokio::task::spawn_blocking(move || {
+            let result = deadline.scope(|| read(&*store));
+            if let Err(error) = &result
+                && error.is_fatal()
+            {
+                // If a reader finds the file corrupt, the dedup index cannot be trusted either.
+                health.fail(error.to_string());
+            }
+            // The read gives its places back when it ends, even if nobody waits for it any more. It lets go of the store
+            // before, so whoever has all places knows that no read holds the store.
+            drop(store);
+            drop((admitted, running));
+            result
+        });
+        let late = || Problem::read_timeout("the read did not end", self.timeout);
+        // The store ends the read itself, unless it is stuck, for example in its disk.
+        match timeout_at(deadline.instant().into(), result).await {
+            Err(_) => Err(late()),
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) if error.is_retryable() && deadline.has_passed() => Err(late()),
+            Ok(Ok(Err(error))) => Err(Problem::from_read(&error)),
+            Ok(Err(_)) => Err(Problem::internal("a read panicked")),
+        }
+    }
+
+    /// Starts no further read, and waits until all reads under way have ended, even those that nobody waits for.
+    pub(crate) async fn stop(&self, deadline: Instant) {
+        if let Ok(Ok(all)) = timeout_at(deadline, self.running.acquire_many(self.readers)).await {
+            all.forget();
+        }
+        self.running.close();
+    }
+}
