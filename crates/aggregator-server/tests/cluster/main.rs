@@ -10,6 +10,8 @@ mod ledger;
 mod parts;
 #[path = "../shared/proof.rs"]
 mod proof;
+#[path = "../shared/publisher_sim.rs"]
+mod publisher_sim;
 mod reader;
 mod round;
 #[path = "../shared/signal.rs"]

@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::{PATIENCE, signal};
+use crate::{PATIENCE, publisher_sim, signal};
 
 /// The command of a program that is killed when the thread that starts it ends.
 fn tied(program: &Path) -> Command {
@@ -148,7 +147,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn start(url: &str, options: &str) -> Self {
-        let mut command = tied(publisher_sim());
+        let mut command = tied(publisher_sim::program());
         command.args(["--url", url, "--json", "--verify"]).args(options.split_whitespace());
         let running = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         Self { running, until: Instant::now() + PATIENCE }
@@ -172,24 +171,4 @@ impl Publisher {
         child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
         Output { status, stdout, stderr }
     }
-}
-
-/// The program is another package's: whoever tests the workspace has it beside the server's, others get it now.
-fn publisher_sim() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let server = Path::new(env!("CARGO_BIN_EXE_aggregator-server"));
-        let (program, directory) = (server.with_file_name("publisher-sim"), server.parent().unwrap());
-        if !program.exists() {
-            let profile = directory.file_name().unwrap().to_str().unwrap();
-            let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-            build.args(["build", "--locked", "--package", "publisher-sim", "--target-dir"]);
-            build.arg(directory.parent().unwrap()).arg("--profile");
-            build
-                .arg(if profile == "debug" { "dev" } else { profile })
-                .current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().unwrap().success(), "publisher-sim cannot be built");
-        }
-        program
-    })
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod clock;
 mod config;
+mod documents;
 mod failure;
 mod files;
 mod full_disk;
@@ -13,6 +14,8 @@ mod limits;
 mod postgres;
 mod process;
 mod publish;
+#[path = "../shared/publisher_sim.rs"]
+mod publisher_sim;
 mod read;
 mod read_limits;
 mod reference;
