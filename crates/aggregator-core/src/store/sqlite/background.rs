@@ -38,7 +38,7 @@ pub(crate) struct Helper<T, R> {
 }
 
 /// Why there is no result.
-pub(crate) enum Missing {
+pub(crate) enum NoResult {
     NotYet,
     /// The thread panicked.
     Gone,
@@ -74,14 +74,14 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
     }
 
     /// What the task handed over first of those not yet taken came to.
-    pub(crate) fn take(&self, wait: bool) -> Result<R, Missing> {
+    pub(crate) fn take(&self, wait: bool) -> Result<R, NoResult> {
         if wait {
             self.watch.wait(self.name);
-            return self.results.recv().map_err(|_| Missing::Gone);
+            return self.results.recv().map_err(|_| NoResult::Gone);
         }
         self.results.try_recv().map_err(|error| match error {
-            TryRecvError::Empty => Missing::NotYet,
-            TryRecvError::Disconnected => Missing::Gone,
+            TryRecvError::Empty => NoResult::NotYet,
+            TryRecvError::Disconnected => NoResult::Gone,
         })
     }
 }

@@ -14,7 +14,7 @@ use std::io;
 use rusqlite::{Connection, ffi};
 
 use super::OnWarning;
-use super::background::{Helper, Missing, Watch};
+use super::background::{Helper, NoResult, Watch};
 use super::fault::{TransactionError, write_error};
 use super::schema::PAGE_BYTES;
 use crate::StoreError;
@@ -163,8 +163,8 @@ impl Checkpoints {
                 self.warned.failing &= copied.is_err();
                 copied.map_err(TransactionError::Store)
             }
-            Err(Missing::NotYet) => Ok(()),
-            Err(Missing::Gone) => {
+            Err(NoResult::NotYet) => Ok(()),
+            Err(NoResult::Gone) => {
                 let reason = "the thread that copies the log panicked".into();
                 Err(TransactionError::Store(StoreError::Poisoned { reason }))
             }

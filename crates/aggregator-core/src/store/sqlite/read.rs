@@ -101,7 +101,7 @@ fn look_up(
     ids: &[Identity],
 ) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
     let partition = PartitionState::read(snapshot)?;
-    if !index::is_at_one(snapshot, index, partition.last_offset)? {
+    if !index::matches_snapshot(snapshot, index, partition.last_offset)? {
         return Ok(None);
     }
     let catalog = TopicSnapshot::at(snapshot, names, &partition)?;

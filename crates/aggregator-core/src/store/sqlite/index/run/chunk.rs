@@ -1,11 +1,11 @@
-//! A row of entries: sorted by fingerprint, each written as its distance from the one before and as its
-//! offset's distance from the least offset, so that an entry takes 8 bytes or so.
+//! A chunk: one row of entries, sorted by fingerprint. An entry is the distance of its fingerprint from the one before
+//! and the distance of its offset from the least offset. It takes about 8 bytes.
 //!
 //! ```text
 //!  checksum 8 │ first fingerprint 8 │ least offset 8 │ count 2 │ widths 1 + 1 │ (distance, offset) … │ 0 8
 //! ```
 //!
-//! The zeros let every number be read as eight bytes, of which those behind it are masked out.
+//! The zeros let every number be read as eight bytes; a mask removes the bytes behind the number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -15,7 +15,7 @@ const HEADER: usize = 28;
 
 const PADDING: usize = 8;
 
-/// Two fit a page of the file, beside what SQLite keeps of the rows. A lookup reads and checks a whole one.
+/// Two chunks fit a page of the file, with SQLite's own bytes for the rows. A lookup reads and checks a whole chunk.
 const MAX_BYTES: usize = 4_060;
 
 /// How many bytes the numbers of a chunk's entries take.
@@ -39,7 +39,7 @@ impl Widths {
         (MAX_BYTES - HEADER - PADDING) / usize::from(self.distance + self.offset)
     }
 
-    /// What the chunks of so many entries take together.
+    /// The bytes that the chunks of so many entries take together.
     pub(crate) fn bytes(self, entries: usize) -> usize {
         entries.div_ceil(self.capacity()) * MAX_BYTES
     }
@@ -49,7 +49,7 @@ fn bytes_of(number: u64) -> u8 {
     (1..8).find(|bytes| number >> (8 * bytes) == 0).unwrap_or(8)
 }
 
-/// Writes entries, at most [`Widths::capacity`] and at least one, behind what is there.
+/// Appends a chunk of at least one and at most [`Widths::capacity`] entries to `chunks`.
 pub(crate) fn encode(key: i64, entries: &[Entry], widths: Widths, chunks: &mut Vec<u8>) {
     let least = entries.iter().map(|entry| entry.offset).min().unwrap_or(0);
     let mut last = entries.first().map_or(0, |entry| entry.fingerprint);
@@ -70,7 +70,7 @@ pub(crate) fn encode(key: i64, entries: &[Entry], widths: Widths, chunks: &mut V
     chunks[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The entries of what [`encode`] wrote under this key, or `None` if it is something else.
+/// The entries of a chunk that [`encode`] wrote under this key. `None` if the bytes are anything else.
 pub(crate) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = Entry>> {
     let (checksum, content) = chunk.split_first_chunk()?;
     if xxh3_64_with_seed(content, key.cast_unsigned()) != u64::from_le_bytes(*checksum) {

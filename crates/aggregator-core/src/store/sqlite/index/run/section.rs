@@ -1,6 +1,6 @@
-//! A part of a run: the entries whose fingerprints begin with the same bits.
+//! A section of a run: the entries whose fingerprints begin with the same bits.
 //!
-//! Its head, which stays in memory, is written as
+//! Its head stays in memory. In the file, the head is
 //!
 //! ```text
 //!  checksum 8 │ entries 4 │ chunks 4 │ first fingerprint of each chunk 8 … │ maplet
@@ -17,28 +17,28 @@ use crate::store::sqlite::index::filter::maplet::Maplet;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
 
-/// Which chunks a section has, which clones share.
+/// The chunks of a section. Clones share the fences.
 #[derive(Clone)]
 pub(crate) struct Section {
     pub(crate) entries: u32,
-    /// The first fingerprint of each chunk.
+    /// Fence pointers: the first fingerprint of each chunk.
     fences: Arc<[u64]>,
 }
 
-/// A section that is to be written.
+/// A section that is not yet written to the file.
 pub(crate) struct NewSection {
     pub(crate) section: Section,
     pub(crate) maplet: Maplet,
     pub(crate) number: u32,
     pub(crate) head: Vec<u8>,
-    /// One behind the other, for memory in large pieces is there again when it was given back.
+    /// All chunks in one allocation, because the allocator reuses large pieces of memory well.
     chunks: Vec<u8>,
-    /// Where each of them ends.
+    /// The end of each chunk in `chunks`.
     ends: Vec<usize>,
 }
 
 impl NewSection {
-    /// Of all entries that belong there, sorted.
+    /// The section of all its entries, sorted.
     pub(crate) fn of(run: &RunEntry, number: u32, entries: &[Entry]) -> Self {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
@@ -50,10 +50,11 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| layout::fraction(run.bits, entry.fingerprint));
-        // The lowest level has few entries, in many runs: 14 million at most with the default layout, however many there
-        // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
-        let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
-        let maplet = Maplet::of(fractions, usual);
+        // Level 0 has many runs but few entries: with the default layout at most 14 million, whatever the size of the
+        // store, as long as merges keep up. So its maplets may take more memory, and name a chunk in vain a quarter as
+        // often.
+        let expected = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
+        let maplet = Maplet::of(fractions, expected);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
         let head = section.encode(layout::section_key(run.id, number), &maplet);
         Self { section, maplet, number, head, chunks, ends }
@@ -68,7 +69,7 @@ impl NewSection {
 impl Section {
     /// The chunks that may hold some of these fingerprints.
     pub(crate) fn chunks(&self, fingerprints: std::ops::RangeInclusive<u64>) -> Range<u32> {
-        // Equal fingerprints can begin in the chunk before the one that begins with them.
+        // Equal fingerprints can begin in the chunk before the chunk whose first fingerprint they are.
         let first = self.fences.partition_point(|fence| fence < fingerprints.start()).saturating_sub(1);
         let end = self.fences.partition_point(|fence| fence <= fingerprints.end());
         count(first)..count(end)
@@ -78,7 +79,7 @@ impl Section {
         count(self.fences.len())
     }
 
-    /// About how many entries so many of its chunks have.
+    /// About how many entries this number of chunks has.
     pub(crate) fn entries_of(&self, chunks: usize) -> usize {
         chunks * (self.entries as usize).div_ceil(self.fences.len().max(1))
     }
@@ -94,31 +95,31 @@ impl Section {
         head
     }
 
-    /// What was written under this key, or `None` if it is something else.
+    /// The head that was written under this key. `None` if the bytes are anything else.
     pub(crate) fn decode(key: i64, head: &[u8]) -> Option<(Self, Maplet)> {
         let (checksum, mut rest) = head.split_first_chunk()?;
         if xxh3_64_with_seed(rest, key.cast_unsigned()) != u64::from_le_bytes(*checksum) {
             return None;
         }
-        let entries = number(&mut rest)?;
-        let chunks = number(&mut rest)?;
-        let fences = (0..chunks).map(|_| long(&mut rest)).collect::<Option<_>>()?;
+        let entries = read_u32(&mut rest)?;
+        let chunks = read_u32(&mut rest)?;
+        let fences = (0..chunks).map(|_| read_u64(&mut rest)).collect::<Option<_>>()?;
         Some((Self { entries, fences }, Maplet::decode(rest)?))
     }
 }
 
-/// Of entries or chunks.
+/// A number of entries or chunks.
 fn count(of: usize) -> u32 {
     u32::try_from(of).expect("the first bits of a keyed hash share a run out evenly")
 }
 
-fn number(rest: &mut &[u8]) -> Option<u32> {
+fn read_u32(rest: &mut &[u8]) -> Option<u32> {
     let (number, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(u32::from_le_bytes(*number))
 }
 
-fn long(rest: &mut &[u8]) -> Option<u64> {
+fn read_u64(rest: &mut &[u8]) -> Option<u64> {
     let (number, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(u64::from_le_bytes(*number))
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_head_takes_little_memory() {
-        // What the default layout makes of a full map, and of merges.
+        // The sizes of sections that the default layout makes of a full memtable and of merges.
         for size in [53_248, 65_536, 45_000] {
             for (level, most) in [(0, 2.2), (1, 2.2), (2, 1.41), (3, 1.41)] {
                 let head = of_level(level, &entries(size)).head;
