@@ -107,7 +107,7 @@ impl Compaction {
                     return Err(TransactionError::Sqlite(error));
                 }
                 Err(NoResult::NotYet) => return Ok(()),
-                Err(NoResult::Gone) => {
+                Err(NoResult::ThreadPanicked) => {
                     let reason = "the thread that builds the dedup index panicked".into();
                     return Err(TransactionError::Store(StoreError::Poisoned { reason }));
                 }
