@@ -1,4 +1,4 @@
-//! The index checked against the rows it leads to.
+//! Checks the index against the rows it leads to.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow::Continue;

@@ -33,6 +33,30 @@ impl TopicRow {
 /// The most recent events that are prefetched together before they are compared.
 const MAX_PREFETCHED: usize = 64;
 
+/// The candidates of all events, sorted by position.
+struct CandidateQueue<'a> {
+    rest: &'a [Candidate],
+    /// How many candidates of `rest` are prefetched.
+    prefetched: usize,
+}
+
+impl<'a> CandidateQueue<'a> {
+    /// Takes the candidates of the next event, which is at `position`. Prefetches the recent events that they lead to, and
+    /// those of the following candidates.
+    fn take(&mut self, position: usize, recent_events: &RecentEvents) -> &'a [Candidate] {
+        let count = self.rest.iter().take_while(|candidate| candidate.position == position).count();
+        if count > self.prefetched {
+            self.prefetched = self.rest.len().min(MAX_PREFETCHED);
+            let rows = self.rest[..self.prefetched].iter().filter_map(|candidate| candidate.location.row());
+            recent_events.prefetch(rows);
+        }
+        self.prefetched = self.prefetched.saturating_sub(count);
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
+        taken
+    }
+}
+
 /// One append inside its transaction.
 pub(crate) struct AppendTx<'c, 'k, 'e> {
     catalog: &'k mut Catalog,
@@ -101,25 +125,14 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             topics.push((name, topic, count));
         }
         let candidates = self.index.probe(&probes);
-        let mut candidates = candidates.as_slice();
+        let mut candidates = CandidateQueue { rest: &candidates, prefetched: 0 };
 
         let mut receipts = vec![None; events.len()];
         let mut position = 0;
-        let mut fetched = 0;
         for (name, mut topic, count) in topics {
             let before = self.catalog.partition.last_offset;
             for position in position..position + count {
-                let of_event =
-                    candidates.iter().take_while(|candidate| candidate.position == position).count();
-                if of_event > fetched {
-                    fetched = candidates.len().min(MAX_PREFETCHED);
-                    self.recent_events.prefetch(
-                        candidates[..fetched].iter().filter_map(|candidate| candidate.location.row()),
-                    );
-                }
-                fetched = fetched.saturating_sub(of_event);
-                let (of_event, after) = candidates.split_at(of_event);
-                candidates = after;
+                let of_event = candidates.take(position, self.recent_events);
                 let (key, event) = (keys[position], &events[order[position]]);
                 let fingerprint = probes[position].fingerprint;
                 let receipt = match self.repeat(key, fingerprint, of_event, event.payload())? {

@@ -87,8 +87,8 @@ pub(crate) struct CurrentBloom {
 }
 
 impl CurrentBloom {
-    /// The filter to go on with after a start. It is full when the next merge to a level above [`HIGHEST_LEVEL`] takes
-    /// its runs.
+    /// The filter to go on with after a start, so that the next merge to a level above [`HIGHEST_LEVEL`] takes exactly the
+    /// runs of one filter.
     pub(crate) fn new(options: IndexOptions, manifest: &Manifest) -> Self {
         let flushes = flushes_in_runs(options, manifest) % flushes_per_bloom(options);
         let bloom = if flushes > 0 { Bloom::new(options).map(Arc::new) } else { None };
