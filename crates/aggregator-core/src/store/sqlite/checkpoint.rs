@@ -118,7 +118,7 @@ impl Checkpoints {
             if !restart_log(writer)? && !std::mem::replace(&mut self.warned.pinned, true) {
                 let bytes = self.log * u64::from(PAGE_BYTES);
                 (self.on_warning)(&format!(
-                    "the log has {bytes} bytes and grows, for something reads the store without a pause"
+                    "the log has {bytes} bytes and grows, because something reads the store without a pause"
                 ));
             }
         }

@@ -67,7 +67,9 @@ fn with_index<T>(
         drop(snapshot);
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(StoreError::unavailable(format!("{doing}: the dedup index is not at one with the file")))
+    Err(StoreError::unavailable(format!(
+        "{doing}: the dedup index in memory and the file are not of the same commit"
+    )))
 }
 
 fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {

@@ -55,8 +55,8 @@ fn copy_without_index(path: &Path, connector: &Connector) -> Result<(), StoreErr
     let new = draft(path, "new");
     create_empty(&new).map_err(|error| unusable(path, error))?;
     let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
-    let copied =
-        copied.map_err(|error| store_error(&format!("copying what is whole of {}", path.display()), error));
+    let copied = copied
+        .map_err(|error| store_error(&format!("copying {} without its dedup index", path.display()), error));
     let copied = copied.and_then(|()| replace_file(&new, path).map_err(|error| unusable(path, error)));
     if copied.is_err() {
         discard(&new);

@@ -32,7 +32,7 @@ pub(crate) fn check(
 ) -> rusqlite::Result<()> {
     let manifest = Manifest::read(connection)?;
     if manifest.covered > PartitionState::read(connection)?.last_offset {
-        fault("the dedup index covers more than there is".into());
+        fault("the dedup index covers rows behind the last offset".into());
         return Ok(());
     }
     let runs = load_runs(connection, &manifest, &mut |error| {
@@ -143,7 +143,7 @@ fn add_entries(
             let read = chunks.read(key, |entry| {
                 let sorted = last.is_none_or(|last| last <= entry.fingerprint);
                 if !sorted || !of_section.contains(&entry.fingerprint) || !group.admits(entry.fingerprint) {
-                    fault(format!("the dedup index: chunk {key} holds what is not found there"));
+                    fault(format!("the dedup index: chunk {key} holds an entry that no lookup finds there"));
                 }
                 last = Some(entry.fingerprint);
                 if entry.fingerprint >= run.answers_from && range.contains(&entry.fingerprint) {

@@ -265,7 +265,7 @@ pub(crate) fn write_slice(
     slice: &Slice,
 ) -> rusqlite::Result<Manifest> {
     if slice.run.id > layout::MAX_RUN {
-        return Err(damaged("it has had as many runs as can be counted"));
+        return Err(damaged("its run numbers are used up"));
     }
     let mut next = manifest.with_run(&slice.run, slice.through);
     let mut head =

@@ -106,7 +106,7 @@ impl Manifest {
                 return Err(damaged("its manifest does not match its checksum"));
             }
             let manifest = serde_json::from_str::<Self>(text).ok().filter(Self::is_sound);
-            let manifest = manifest.ok_or_else(|| damaged("its manifest says nothing this program knows"))?;
+            let manifest = manifest.ok_or_else(|| damaged("its manifest cannot be understood"))?;
             Ok(Self { generation, ..manifest })
         });
         row.optional()?.ok_or_else(|| damaged("it has no manifest"))

@@ -36,7 +36,7 @@ pub(crate) fn recover(
     let runs = load_runs(connection, &manifest, &mut Err)?;
     let last_offset = PartitionState::read(connection)?.last_offset;
     if manifest.covered > last_offset {
-        return Err(damaged("it covers more than there is"));
+        return Err(damaged("it covers rows behind the last offset"));
     }
     let mut state = IndexState {
         generation: manifest.generation,

@@ -82,7 +82,7 @@ fn stubs(
             (Some(seq), Some(digest)) => Kept::Stub { seq, digest },
             (None, None) => Kept::Identity,
             _ => {
-                let what = format!("the stub at offset {} has half of a seq and a digest", stub.offset);
+                let what = format!("the stub at offset {} has only one of seq and digest", stub.offset);
                 return Err(Corruption::error(what));
             }
         };

@@ -160,7 +160,9 @@ fn check_spans(connection: &Connection, report: &mut VerifyReport) -> rusqlite::
          WHERE t.last_span <> coalesce(s.first_offset, 0) OR s.last_offset <> t.last_offset",
         |row| {
             let (topic, says): (String, i64) = (row.get(0)?, row.get(1)?);
-            Ok(format!("topic {topic} says its last span begins at offset {says}, which is not so"))
+            Ok(format!(
+                "topic {topic} says its last span begins at offset {says}, and the spans say otherwise"
+            ))
         },
     )
 }
