@@ -130,7 +130,7 @@ pub(crate) struct Key<'a> {
 
 /// Says that the row at `offset` may have this fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
+pub(crate) struct IndexEntry {
     pub(crate) fingerprint: u64,
     pub(crate) offset: u64,
 }

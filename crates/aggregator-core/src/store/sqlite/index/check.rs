@@ -6,7 +6,7 @@ use std::ops::ControlFlow::Continue;
 use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Entry;
+use super::IndexEntry;
 use super::filter::filter_group::{FilterGroup, Runs};
 use super::fingerprint::{BITS, Fingerprints};
 use super::layout;
@@ -70,7 +70,7 @@ pub(crate) fn check(
 fn check_runs(
     connection: &Connection,
     runs: &Runs,
-    uncovered: &[Entry],
+    uncovered: &[IndexEntry],
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<EntrySet> {
     let mut of_runs = EntrySet::default();
@@ -115,7 +115,7 @@ fn for_each_row(
     log: &mut LogReader,
     after: u64,
     to: u64,
-    take: &mut dyn FnMut(Entry),
+    take: &mut dyn FnMut(IndexEntry),
 ) -> rusqlite::Result<()> {
     let mut read_to = after;
     while read_to < to {
@@ -132,7 +132,7 @@ fn add_entries(
     chunks: &mut ChunkReader<'_>,
     (run, group): (&Run, &FilterGroup),
     range: &std::ops::Range<u64>,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<IndexEntry>,
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<()> {
     for (number, section) in run.overlapping(range) {
@@ -158,7 +158,11 @@ fn add_entries(
 }
 
 /// Checks that rows of one fingerprint have different identities.
-fn compare(connection: &Connection, same: &[Entry], fault: &mut dyn FnMut(String)) -> rusqlite::Result<()> {
+fn compare(
+    connection: &Connection,
+    same: &[IndexEntry],
+    fault: &mut dyn FnMut(String),
+) -> rusqlite::Result<()> {
     let mut select = connection.prepare_cached(
         "SELECT e.topic_id, e.event_id, CASE t.scope WHEN 1 THEN e.source ELSE '' END
          FROM events e JOIN topics t ON t.topic_id = e.topic_id WHERE e.offset = ?1
@@ -185,7 +189,7 @@ struct EntrySet {
 }
 
 impl EntrySet {
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: IndexEntry) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&entry.fingerprint.to_le_bytes());
         bytes[8..].copy_from_slice(&entry.offset.to_le_bytes());

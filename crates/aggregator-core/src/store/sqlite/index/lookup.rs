@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
 use super::run::chunk;
-use super::{Candidate, Entry, Index, Key, Location, Probe};
+use super::{Candidate, Index, IndexEntry, Key, Location, Probe};
 use crate::store::sqlite::fault::check_deadline;
 
 /// Reads chunks inside the transaction that its connection has open.
@@ -18,7 +18,11 @@ impl<'c> ChunkReader<'c> {
     }
 
     /// Hands the entries of a chunk to `take`, in order, until `take` breaks.
-    pub(crate) fn read(&mut self, key: i64, mut take: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        key: i64,
+        mut take: impl FnMut(IndexEntry) -> ControlFlow<()>,
+    ) -> Result<()> {
         let found = self.0.query_row([key], |row| {
             let mut entries = chunk::decode(key, row.get_ref(0)?.as_blob()?)
                 .ok_or_else(|| damaged(format!("chunk {key} does not match its checksum")))?;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::collections::hash_map;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Entry;
+use super::IndexEntry;
 
 /// Offsets by fingerprint.
 #[derive(Default)]
 pub(crate) struct Memtable {
     first: HashMap<u64, u64, BuildHasherDefault<FibonacciHasher>>,
     /// Entries that share their fingerprint with an entry of `first`: very few.
-    collisions: Vec<Entry>,
+    collisions: Vec<IndexEntry>,
 }
 
 impl Memtable {
@@ -30,7 +30,7 @@ impl Memtable {
         self.first.is_empty()
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: IndexEntry) {
         match self.first.entry(entry.fingerprint) {
             hash_map::Entry::Vacant(vacant) => drop(vacant.insert(entry.offset)),
             hash_map::Entry::Occupied(_) => self.collisions.push(entry),
@@ -45,15 +45,15 @@ impl Memtable {
         first.into_iter().chain(collisions.map(|entry| entry.offset))
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        let first = self.first.iter().map(|(&fingerprint, &offset)| Entry { fingerprint, offset });
+    pub(crate) fn entries(&self) -> impl Iterator<Item = IndexEntry> {
+        let first = self.first.iter().map(|(&fingerprint, &offset)| IndexEntry { fingerprint, offset });
         first.chain(self.collisions.iter().copied())
     }
 
     /// Moves all entries of `other` here, and leaves `other` empty.
     pub(crate) fn append(&mut self, other: &mut Self) {
         for (fingerprint, offset) in other.first.drain() {
-            self.insert(Entry { fingerprint, offset });
+            self.insert(IndexEntry { fingerprint, offset });
         }
         for entry in other.collisions.drain(..) {
             self.insert(entry);

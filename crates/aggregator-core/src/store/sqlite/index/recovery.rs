@@ -15,7 +15,7 @@ use super::layout;
 use super::manifest::{Manifest, damaged};
 use super::run::Run;
 use super::run::section::Section;
-use super::{Entry, Index, IndexOptions, IndexState, Key, Memtable};
+use super::{Index, IndexEntry, IndexOptions, IndexState, Key, Memtable};
 use crate::Scope;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::is_full;
@@ -139,7 +139,7 @@ impl LogReader {
         connection: &Connection,
         after: u64,
         to: u64,
-        take: &mut dyn FnMut(Entry),
+        take: &mut dyn FnMut(IndexEntry),
     ) -> rusqlite::Result<()> {
         let rows = usize::try_from(to - after).expect("the rows of one call fit into memory");
         let mut found = vec![false; rows];
@@ -148,7 +148,7 @@ impl LogReader {
             if std::mem::replace(&mut found[at], true) {
                 return Err(Corruption::error(format!("offset {offset} has both an event and a stub")));
             }
-            take(Entry { fingerprint, offset });
+            take(IndexEntry { fingerprint, offset });
             Ok(())
         };
         let mut events = connection.prepare_cached(&format!(

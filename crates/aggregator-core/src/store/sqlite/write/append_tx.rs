@@ -9,7 +9,7 @@ use super::recent_events::{NewEvent, RecentEvents};
 use crate::event::digest;
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::index::{Candidate, ChunkReader, Entry, Index, Key, Memtable, Probe};
+use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Key, Memtable, Probe};
 use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::{Outcome, Receipt};
@@ -182,7 +182,7 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             attributes: event.attributes(),
             processed_at: self.now.as_micros(),
         })?;
-        self.added.insert(Entry { fingerprint, offset });
+        self.added.insert(IndexEntry { fingerprint, offset });
         self.stored.push(NewEvent { key, payload: event.payload(), seq });
         Ok(Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: self.now })
     }

@@ -10,7 +10,7 @@ use crate::event::{CheckedRow, Details, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::index::{Candidate, ChunkReader, Entry, Index, Key, Memtable, Probe};
+use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Key, Memtable, Probe};
 use crate::store::sqlite::row::checksum::{EventRow, StubRow};
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::transfer::{self, Found, Import, Imported, Times, Verdict};
@@ -192,7 +192,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 self.stub(key, offset, None, processed_at)?;
             }
         }
-        self.entries.insert(Entry { fingerprint, offset });
+        self.entries.insert(IndexEntry { fingerprint, offset });
         self.added.push(ImportedRow { key, row, processed_at });
         Ok(verdict)
     }

@@ -14,7 +14,7 @@ use crate::store::sqlite::index::lookup::ChunkReader;
 use crate::store::sqlite::index::manifest::RunEntry;
 use crate::store::sqlite::index::run::Run;
 use crate::store::sqlite::index::run::section::{NewSection, Section};
-use crate::store::sqlite::index::{Entry, Memtable};
+use crate::store::sqlite::index::{IndexEntry, Memtable};
 
 /// One task of the helper thread.
 pub(crate) enum Task {
@@ -80,7 +80,7 @@ pub(crate) fn run(connection: &Connection, task: Task) -> rusqlite::Result<TaskO
 pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Result<Slice> {
     match write {
         WriteTask::Flush { run, through, sealed, bloom } => {
-            let mut entries: Vec<Entry> = sealed.entries().collect();
+            let mut entries: Vec<IndexEntry> = sealed.entries().collect();
             entries.sort_unstable();
             let bloom = bloom.get_or_create();
             if let Some(bloom) = &bloom {
@@ -123,10 +123,10 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
 
 /// All entries in order. Each run is sorted, and fingerprints are spread evenly. So the range is cut into many small
 /// parts: each run adds its few entries of a part, and the part is sorted in place.
-fn merge_sorted(runs: &[Vec<Entry>], range: &Range<u64>) -> Vec<Entry> {
+fn merge_sorted(runs: &[Vec<IndexEntry>], range: &Range<u64>) -> Vec<IndexEntry> {
     /// About how many entries a part of the range has.
     const ENTRIES_PER_PART: usize = 16;
-    let mut rest: Vec<&[Entry]> = runs.iter().map(Vec::as_slice).collect();
+    let mut rest: Vec<&[IndexEntry]> = runs.iter().map(Vec::as_slice).collect();
     let count = rest.iter().map(|run| run.len()).sum();
     let mut merged = Vec::with_capacity(count);
     let width = (range.end - range.start) / (count / ENTRIES_PER_PART + 1) as u64 + 1;
@@ -151,7 +151,7 @@ pub(crate) fn fingerprint_range(bits: u32, sections: &Range<u32>) -> Range<u64> 
 }
 
 /// Splits sorted entries into their sections.
-fn split_into_sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<NewSection> {
+fn split_into_sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[IndexEntry]) -> Vec<NewSection> {
     let section = |number| {
         let end = layout::section_range(run.bits, number).end;
         let (of_section, after) = entries.split_at(entries.partition_point(|entry| entry.fingerprint < end));
@@ -168,7 +168,7 @@ mod tests {
     /// Fingerprints may be spread in any way, be equal, or be missing.
     #[test]
     fn a_merge_is_all_entries_in_order() {
-        let entry = |fingerprint, offset| Entry { fingerprint, offset };
+        let entry = |fingerprint, offset| IndexEntry { fingerprint, offset };
         let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
         for (count, place) in [
             (0, (|n| n) as fn(u64) -> u64),

@@ -11,7 +11,7 @@ use crate::store::sqlite::index::filter::filter_group::{FilterGroup, Runs};
 use crate::store::sqlite::index::fingerprint::BITS;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
-use crate::store::sqlite::index::{ChunkReader, Entry, Key, Location, Manifest, recovery};
+use crate::store::sqlite::index::{ChunkReader, IndexEntry, Key, Location, Manifest, recovery};
 use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
 use crate::{DedupStoreExt, Event};
 
@@ -58,7 +58,7 @@ fn runs_in_no_bloom_filter_are_put_together() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: 4 });
     let mut seen = Vec::new();
-    // A run of level 2 is made of 16 flushes, each of which comes of four appends.
+    // A run of level 2 is made of 16 flushes, each of which is made of four appends.
     for batch in 0..4 * (4 * 16 - 1) {
         append(&store, 5 * batch..5 * batch + 5);
         let state = store.index.state();
@@ -83,7 +83,7 @@ fn assert_admits_all(connection: &Connection, runs: &Runs, group: &FilterGroup) 
             (0..).zip(sections).filter_map(|(number, section)| Some((number, section.as_ref()?)))
         {
             for chunk in 0..section.chunk_count() {
-                let take = |entry: Entry| {
+                let take = |entry: IndexEntry| {
                     assert_eq!(bloom.admitted(&[(0, entry.fingerprint)]).len(), 1, "{entry:?} of run {id}");
                     ControlFlow::Continue(())
                 };

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::filter_group::PositionedFingerprint;
 use crate::store::sqlite::index::fingerprint::BITS;
 use crate::store::sqlite::index::manifest::{Manifest, RunEntry};
-use crate::store::sqlite::index::{Entry, IndexOptions};
+use crate::store::sqlite::index::{IndexEntry, IndexOptions};
 
 /// Runs of higher levels have no Bloom filter.
 pub(crate) const HIGHEST_LEVEL: u8 = 1;
@@ -45,7 +45,7 @@ impl Bloom {
         (words <= MAX_WORDS).then(|| Self((0..words).map(|_| AtomicU64::default()).collect()))
     }
 
-    pub(crate) fn add(&self, entries: &[Entry]) {
+    pub(crate) fn add(&self, entries: &[IndexEntry]) {
         for entry in entries {
             let (word, bits) = self.word_and_bits(entry.fingerprint);
             // Relaxed is enough: whoever looks up the entries of a run got the run through a lock, after this.
@@ -141,14 +141,15 @@ mod tests {
     use super::*;
 
     /// Entries as a keyed hash spreads them, sorted.
-    fn entries(seed: u64, count: u64) -> Vec<Entry> {
+    fn entries(seed: u64, count: u64) -> Vec<IndexEntry> {
         let hash = |n: u64| xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), seed) >> (64 - BITS);
-        let mut entries: Vec<_> = (0..count).map(|n| Entry { fingerprint: hash(n), offset: n + 1 }).collect();
+        let mut entries: Vec<_> =
+            (0..count).map(|n| IndexEntry { fingerprint: hash(n), offset: n + 1 }).collect();
         entries.sort_unstable();
         entries
     }
 
-    fn admitted(bloom: &Bloom, entries: &[Entry]) -> usize {
+    fn admitted(bloom: &Bloom, entries: &[IndexEntry]) -> usize {
         let fingerprints: Vec<PositionedFingerprint> =
             entries.iter().map(|entry| entry.fingerprint).enumerate().collect();
         let admitted = bloom.admitted(&fingerprints);

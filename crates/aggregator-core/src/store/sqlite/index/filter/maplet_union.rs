@@ -114,14 +114,14 @@ mod tests {
     use crate::store::sqlite::index::layout;
     use crate::store::sqlite::index::run::Run;
     use crate::store::sqlite::index::run::section::NewSection;
-    use crate::store::sqlite::index::{Entry, IndexOptions};
+    use crate::store::sqlite::index::{IndexEntry, IndexOptions};
 
     const BITS_OF_RUN: u32 = 2;
 
     /// Entries as a keyed hash spreads them, sorted.
-    fn entries(run: u32) -> Vec<Entry> {
+    fn entries(run: u32) -> Vec<IndexEntry> {
         let hash = |n: u64| xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), run.into()) >> (64 - BITS);
-        let mut entries: Vec<_> = (0..400).map(|n| Entry { fingerprint: hash(n), offset: n }).collect();
+        let mut entries: Vec<_> = (0..400).map(|n| IndexEntry { fingerprint: hash(n), offset: n }).collect();
         entries.sort_unstable();
         entries
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunk::{self, Widths};
-use crate::store::sqlite::index::Entry;
+use crate::store::sqlite::index::IndexEntry;
 use crate::store::sqlite::index::filter::maplet::Maplet;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
@@ -39,7 +39,7 @@ pub(crate) struct NewSection {
 
 impl NewSection {
     /// The section of all its entries, sorted.
-    pub(crate) fn of(run: &RunEntry, number: u32, entries: &[Entry]) -> Self {
+    pub(crate) fn of(run: &RunEntry, number: u32, entries: &[IndexEntry]) -> Self {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
         let mut chunks = Vec::with_capacity(widths.bytes(entries.len()));
@@ -130,26 +130,26 @@ mod tests {
     use super::*;
 
     /// Distinct fingerprints, as a keyed hash spreads them.
-    fn entries(count: u64) -> Vec<Entry> {
+    fn entries(count: u64) -> Vec<IndexEntry> {
         let fingerprint = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let mut entries: Vec<_> =
-            (1..=count).map(|n| Entry { fingerprint: fingerprint(n), offset: n }).collect();
+            (1..=count).map(|n| IndexEntry { fingerprint: fingerprint(n), offset: n }).collect();
         entries.sort_unstable();
         entries
     }
 
     /// A run of one section.
-    fn of(entries: &[Entry]) -> NewSection {
+    fn of(entries: &[IndexEntry]) -> NewSection {
         of_level(1, entries)
     }
 
-    fn of_level(level: u8, entries: &[Entry]) -> NewSection {
+    fn of_level(level: u8, entries: &[IndexEntry]) -> NewSection {
         let (bits, written, entries_of_run) = (0, 1, entries.len() as u64);
         let run = RunEntry { id: 7, level, bits, written, entries: entries_of_run, inputs: Vec::new() };
         NewSection::of(&run, 0, entries)
     }
 
-    fn found(new: &NewSection, chunks: Range<u32>) -> impl Iterator<Item = Entry> {
+    fn found(new: &NewSection, chunks: Range<u32>) -> impl Iterator<Item = IndexEntry> {
         chunks.flat_map(|number| {
             let chunk = new.chunks().nth(number as usize).unwrap();
             chunk::decode(layout::chunk_key(7, 0, number), chunk).unwrap()
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn equal_fingerprints_are_found_across_chunks() {
         let entries: Vec<_> =
-            (0..3_000).map(|offset| Entry { fingerprint: 5 + offset / 1_000, offset }).collect();
+            (0..3_000).map(|offset| IndexEntry { fingerprint: 5 + offset / 1_000, offset }).collect();
         let new = of(&entries);
         let found = found(&new, new.section.chunks(6..=6));
         assert_eq!(found.filter(|entry| entry.fingerprint == 6).count(), 1_000);
