@@ -1,11 +1,11 @@
-//! A thread that works beside the writer, over a connection of its own.
+//! A helper thread that works beside the writer, with a connection of its own.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-/// Tells a test what helpers do; nobody else is told anything.
+/// Tells a test what helper threads do. Without a test it tells nobody.
 #[derive(Clone, Default)]
 pub(crate) struct Watch {
     #[cfg(feature = "test-util")]
@@ -28,7 +28,7 @@ impl Watch {
     }
 }
 
-/// Does tasks one after the other. Its connection is closed when it is dropped.
+/// A thread that does tasks one after the other. Dropping the helper ends the thread and closes its connection.
 pub(crate) struct Helper<T, R> {
     name: &'static str,
     watch: Watch,
@@ -38,14 +38,14 @@ pub(crate) struct Helper<T, R> {
 }
 
 /// Why there is no result.
-pub(crate) enum Missing {
+pub(crate) enum NoResult {
     NotYet,
     /// The thread panicked.
-    Gone,
+    ThreadPanicked,
 }
 
 impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
-    /// A thread of this name that makes results of tasks with `work`.
+    /// Starts a thread of this name, which calls `work` for each task.
     pub(crate) fn start(
         name: &'static str,
         connection: Connection,
@@ -66,22 +66,22 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
         Ok(Self { name, watch, tasks: Some(tasks), results, thread: Some(thread) })
     }
 
-    /// Hands a task over; if the thread is gone, [`Self::take`] says so.
+    /// Hands over a task. If the thread has panicked, [`Self::take`] says so.
     pub(crate) fn send(&self, task: T) {
         if let Some(tasks) = &self.tasks {
             let _ = tasks.send(task);
         }
     }
 
-    /// What the task handed over first of those not yet taken came to.
-    pub(crate) fn take(&self, wait: bool) -> Result<R, Missing> {
+    /// The result of the oldest task whose result was not taken yet.
+    pub(crate) fn take(&self, wait: bool) -> Result<R, NoResult> {
         if wait {
             self.watch.wait(self.name);
-            return self.results.recv().map_err(|_| Missing::Gone);
+            return self.results.recv().map_err(|_| NoResult::ThreadPanicked);
         }
         self.results.try_recv().map_err(|error| match error {
-            TryRecvError::Empty => Missing::NotYet,
-            TryRecvError::Disconnected => Missing::Gone,
+            TryRecvError::Empty => NoResult::NotYet,
+            TryRecvError::Disconnected => NoResult::ThreadPanicked,
         })
     }
 }
@@ -90,7 +90,7 @@ impl<T, R> Drop for Helper<T, R> {
     fn drop(&mut self) {
         self.tasks = None;
         if let Some(thread) = self.thread.take() {
-            // If it panicked, the writer was told, or has nothing left to tell.
+            // If the thread panicked, the writer has learned it, or needs no more results.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
-//! What every append needs of the file, kept in memory: the partition's counters and all topics.
+//! The catalog: the partition's counters and all topics, kept in memory because every append needs them.
 //!
-//! All topics, not those met lately: a name that is looked up in a damaged file and not found there would
-//! be taken for a new topic, and every repeat in it for a new event.
+//! It holds all topics, not a cache of some. If a topic were looked up in a damaged file and not found, it would be taken
+//! for a new topic, and every repeat in it for a new event.
 
 pub(crate) mod snapshot;
 
@@ -17,45 +17,45 @@ use crate::event::slot;
 use crate::store::memory::too_many_topics;
 use crate::{Fault, Scope};
 
-/// A copy of the file's, as of the last commit.
+/// A copy of the file's rows, as of the last commit.
 pub(crate) struct Catalog {
     pub(crate) partition: PartitionState,
-    /// As many as `max_topics`.
+    /// At most `max_topics`.
     pub(crate) topics: HashMap<Box<str>, TopicRow>,
-    /// Those that nobody else was told of yet: what the write at hand creates, or all if they were just read.
-    created: Vec<(Box<str>, Named)>,
+    /// Topics that are not in [`TopicNames`] yet: those that the running write creates, or all if they were just read.
+    created: Vec<(Box<str>, TopicIdentity)>,
 }
 
-/// The topics of the file, for readers and for whoever looks ahead.
+/// The names of the topics, for readers and for the threads that make lookup hints.
 ///
-/// Complete as of the last commit that memory was told of, unless the topics could not be read when the store was
-/// opened: then it is empty. As ids are 1, 2, 3, … in the order of creation, [`Self::last_id`] says which topics it
-/// has.
+/// Complete as of the last commit that the writer reported ([`Self::committed`]). Empty if the topics could not be read
+/// when the store was opened. Ids are 1, 2, 3, … in the order of creation, so [`Self::last_id`] says which topics are
+/// here.
 #[derive(Default)]
-pub(crate) struct TopicNames(RwLock<HashMap<Box<str>, Named>>);
+pub(crate) struct TopicNames(RwLock<HashMap<Box<str>, TopicIdentity>>);
 
-/// What never changes of a topic.
+/// The columns of a topic that never change.
 #[derive(Clone, Copy)]
-pub(crate) struct Named {
+pub(crate) struct TopicIdentity {
     pub(crate) id: i64,
     pub(crate) scope: Scope,
 }
 
 impl TopicNames {
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, Named>> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, TopicIdentity>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<Named> {
+    pub(crate) fn get(&self, name: &str) -> Option<TopicIdentity> {
         self.read().get(name).copied()
     }
 
-    /// It has all topics up to this id.
+    /// All topics up to this id are here.
     pub(crate) fn last_id(&self) -> u64 {
         self.read().len() as u64
     }
 
-    /// Takes over what was committed.
+    /// Takes the topics that a commit has created.
     pub(crate) fn committed(&self, catalog: &mut Catalog) {
         if !catalog.created.is_empty() {
             self.0
@@ -82,9 +82,9 @@ pub(crate) struct TopicRow {
     pub(crate) id: i64,
     pub(crate) scope: Scope,
     pub(crate) last_seq: u64,
-    /// Where its last event is.
+    /// The offset of its last event.
     pub(crate) last_offset: u64,
-    /// Where its last span begins; 0 if it has none.
+    /// The first offset of its last span; 0 if it has none.
     pub(crate) last_span: u64,
     pub(crate) purged_seq: u64,
     pub(crate) purged_offset: u64,
@@ -100,7 +100,7 @@ impl Catalog {
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let (name, topic) = TopicRow::read(row)?;
-            created.push((name.into(), topic.named()));
+            created.push((name.into(), topic.identity()));
             topics.insert(name.into(), topic);
         }
         if topics.len() as u64 != partition.topics {
@@ -112,7 +112,8 @@ impl Catalog {
         Ok(Self { partition, topics, created })
     }
 
-    /// The topic of this name; created with this scope if there is none. The caller puts it back.
+    /// The topic of this name; created with this scope if there is none. The caller puts the changed row back into
+    /// `topics`.
     pub(crate) fn topic(
         &mut self,
         connection: &Connection,
@@ -126,7 +127,7 @@ impl Catalog {
         let id = i64::try_from(self.partition.topics).expect("there are fewer topics than bytes");
         let topic = TopicRow::new(id, scope);
         topic.insert(connection, name)?;
-        self.created.push((name.into(), topic.named()));
+        self.created.push((name.into(), topic.identity()));
         Ok(topic)
     }
 }
@@ -153,7 +154,7 @@ impl PartitionState {
         })
     }
 
-    /// Of an empty store.
+    /// Inserts the row of an empty store.
     pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
         let partition = Self { last_processed_at: i64::MIN, ..Self::default() };
         connection.execute("INSERT INTO partitions VALUES (0, 0, 0, 0, 0, 0, 0, 0)", [])?;
@@ -187,13 +188,13 @@ impl PartitionState {
     }
 }
 
-/// What [`TopicRow::read`] reads.
+/// The columns that [`TopicRow::read`] reads.
 pub(crate) const TOPIC_COLUMNS: &str = "t.name, t.topic_id, t.slot, t.scope, t.last_seq, t.last_offset,
     t.last_span, t.purged_seq, t.purged_offset, t.duplicates, t.conflicts, t.checksum";
 
 impl TopicRow {
-    pub(crate) fn named(&self) -> Named {
-        Named { id: self.id, scope: self.scope }
+    pub(crate) fn identity(&self) -> TopicIdentity {
+        TopicIdentity { id: self.id, scope: self.scope }
     }
 
     /// A topic without events.
@@ -258,7 +259,7 @@ impl TopicRow {
         }
     }
 
-    /// Says that its events now go on from `first` to `last`.
+    /// Records that the topic's next events have the offsets `first` to `last`.
     pub(crate) fn extend(&mut self, connection: &Connection, first: u64, last: u64) -> rusqlite::Result<()> {
         if self.last_span == 0 || self.last_offset + 1 != first {
             self.last_span = first;
@@ -284,7 +285,7 @@ impl TopicRow {
     }
 }
 
-/// Refuses the items whose topics would be too many.
+/// Refuses the items whose new topics would exceed `max_topics`.
 pub(crate) fn check_topics<'t>(
     catalog: &Catalog,
     topics: impl Iterator<Item = &'t str>,

@@ -1,54 +1,55 @@
-//! Copying the log back into the file.
+//! Checkpoints: copies the write-ahead log back into the main file.
 //!
-//! SQLite writes over the log from its start once a transaction begins and all of it is copied. A helper copies while
-//! appends go on, so it hardly ever has all: what was committed meanwhile is left. Once that is little, the writer copies
-//! it, between two commits.
+//! SQLite starts the log again from its beginning when a transaction begins and all of the log is copied. A helper thread
+//! copies while appends go on, so the part that is committed meanwhile is left. Once little is left, the writer copies
+//! it between two commits.
 //!
-//! SQLite syncs the file only once all is copied, which would leave all of the sync to the writer. So the helper syncs what
-//! it has copied, too.
+//! SQLite syncs the file only once all is copied, which would leave the whole sync to the writer. So the helper syncs what
+//! it has copied.
 //!
-//! One of them copies at a time. Two at once are what SQLite's worst bug in this place needed (mended in 3.51.3).
+//! Either the helper or the writer copies, never both at once: SQLite before 3.51.3 can lose commits if two checkpoints
+//! overlap.
 
 use std::io;
 
 use rusqlite::{Connection, ffi};
 
 use super::OnWarning;
-use super::background::{Helper, Missing, Watch};
+use super::background::{Helper, NoResult, Watch};
 use super::fault::{TransactionError, write_error};
 use super::schema::PAGE_BYTES;
 use crate::StoreError;
 use crate::fail_point::FailPoint;
 
-/// What the writer may copy itself: a step divided by this.
-const LITTLE: u64 = 4;
+/// The writer copies the rest itself if it is at most a step divided by this.
+const WRITER_SHARE: u64 = 4;
 
-/// How often the helper tries to leave no more than that.
-const PASSES: u32 = 3;
+/// How many times the helper copies before the writer copies the rest, however much it is.
+const MAX_PASSES: u32 = 3;
 
-/// Readers that overlap without end keep SQLite from writing over the log. From this many steps on they are waited for, up
-/// to the busy timeout.
-const PINNED: u64 = 16;
+/// Readers that overlap without end keep SQLite from starting the log again. If the log has this many steps, the writer
+/// waits for them, up to the busy timeout.
+const RESTART_STEPS: u64 = 16;
 
-/// Lengths are in pages.
+/// The state of checkpoints. Lengths are in pages.
 pub(crate) struct Checkpoints {
     copier: Helper<(), Result<(), StoreError>>,
-    /// How often the helper has begun since the log became long enough; 0 while it rests.
+    /// How many times the helper has begun to copy in this checkpoint; 0 if no checkpoint is under way.
     passes: u32,
     copying: bool,
-    /// How long the log was when it was last looked at, and how much of it was in the file.
+    /// The length of the log when it was last read, and how much of it was copied.
     log: u64,
     copied: u64,
-    /// How much is worth copying.
+    /// A checkpoint begins each time the log has grown by so much.
     step: u64,
-    /// From which length of the log on to begin.
-    next: u64,
-    /// From which length on to wait for readers.
-    restart: u64,
-    /// Appends wait for the helper, so that a seed brings back the same writes.
+    /// The length of the log at which the next checkpoint begins.
+    begin_at: u64,
+    /// The length of the log at which the writer waits for readers.
+    restart_at: u64,
+    /// Appends wait for the helper, so that a test with the same seed makes the same writes.
     in_step: bool,
     on_warning: OnWarning,
-    /// Whether it was said that the log cannot be copied, or cannot be written over; nothing did it since.
+    /// Which warnings were given since the last success.
     warned: Warned,
 }
 
@@ -59,7 +60,7 @@ struct Warned {
 }
 
 impl Checkpoints {
-    /// For the log of a file, to which `connection` is one of its own, and which `sync` syncs.
+    /// Starts the helper. It owns `connection`, and `sync` syncs the main file.
     pub(crate) fn start(
         connection: Connection,
         sync: impl Fn() -> io::Result<()> + Send + 'static,
@@ -69,8 +70,8 @@ impl Checkpoints {
         on_warning: OnWarning,
     ) -> io::Result<Self> {
         let copier = Helper::start("checkpoint", connection, watch, move |connection, ()| {
-            let copied = copy(connection).and_then(|()| sync().map_err(|error| unsynced(&error)));
-            // Here, since the system's error is this thread's.
+            let copied = copy(connection).and_then(|()| sync().map_err(|error| fsync_error(&error)));
+            // On this thread, because the system keeps the last error for each thread.
             copied.map_err(|error| write_error("checkpointing", error))
         })?;
         let step = u64::from(step.max(1));
@@ -81,8 +82,8 @@ impl Checkpoints {
             log: 0,
             copied: 0,
             step,
-            next: step,
-            restart: PINNED * step,
+            begin_at: step,
+            restart_at: RESTART_STEPS * step,
             in_step,
             on_warning,
             warned: Warned::default(),
@@ -91,40 +92,40 @@ impl Checkpoints {
 
     /// To be called between the commits of `writer`.
     pub(crate) fn between_commits(&mut self, writer: &Connection) -> Result<(), TransactionError> {
-        self.collect(self.log >= self.restart)?;
-        self.look(writer)?;
-        while !self.copying && (self.passes > 0 || self.log >= self.next) {
+        self.collect(self.log >= self.restart_at)?;
+        self.read_lengths(writer)?;
+        while !self.copying && (self.passes > 0 || self.log >= self.begin_at) {
             let left = self.log - self.copied;
-            if self.passes == PASSES || (self.passes > 0 && left <= self.step / LITTLE) {
+            if self.passes == MAX_PASSES || (self.passes > 0 && left <= self.step / WRITER_SHARE) {
                 self.passes = 0;
-                self.next = self.log + self.step;
+                self.begin_at = self.log + self.step;
                 if left > 0 {
                     copy(writer)?;
                     self.warned.failing = false;
-                    self.look(writer)?;
+                    self.read_lengths(writer)?;
                 }
             } else {
                 self.passes += 1;
                 self.copying = true;
                 self.copier.send(());
                 self.collect(self.in_step)?;
-                self.look(writer)?;
+                self.read_lengths(writer)?;
             }
         }
-        if !self.copying && self.log >= self.restart {
-            // The longer the log, the rarer the wait: it costs commits their time.
-            self.restart = self.log + self.step.max(self.log / 4);
-            if !restart(writer)? && !std::mem::replace(&mut self.warned.pinned, true) {
+        if !self.copying && self.log >= self.restart_at {
+            // Waiting delays commits, so the writer waits more rarely the longer the log is.
+            self.restart_at = self.log + self.step.max(self.log / 4);
+            if !restart_log(writer)? && !std::mem::replace(&mut self.warned.pinned, true) {
                 let bytes = self.log * u64::from(PAGE_BYTES);
                 (self.on_warning)(&format!(
-                    "the log has {bytes} bytes and grows, for something reads the store without a pause"
+                    "the log has {bytes} bytes and grows, because something reads the store without a pause"
                 ));
             }
         }
         Ok(())
     }
 
-    /// Tells that copying failed, once until it succeeds.
+    /// Warns that copying failed: once, until it has succeeded again.
     pub(crate) fn warn(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.warned.failing, true) {
             (self.on_warning)(&format!(
@@ -133,26 +134,26 @@ impl Checkpoints {
         }
     }
 
-    /// Learns how long the log is.
-    fn look(&mut self, writer: &Connection) -> rusqlite::Result<()> {
+    /// Reads the length of the log and how much of it is copied.
+    fn read_lengths(&mut self, writer: &Connection) -> rusqlite::Result<()> {
         let (log, copied) = checkpoint(writer, "NOOP")?;
         if copied < self.copied || log < self.log {
-            // It is written over.
+            // SQLite has started the log again.
             self.passes = 0;
-            self.next = self.step;
-            self.restart = PINNED * self.step;
+            self.begin_at = self.step;
+            self.restart_at = RESTART_STEPS * self.step;
             self.warned = Warned::default();
         }
         (self.log, self.copied) = (log, copied.min(log));
         Ok(())
     }
 
-    /// Waits until nothing is being copied.
+    /// Waits until the helper has finished.
     pub(crate) fn settle(&mut self) -> Result<(), TransactionError> {
         self.collect(true)
     }
 
-    /// Learns what the helper came to, if it has come to an end.
+    /// Takes the helper's result, if it has finished.
     fn collect(&mut self, wait: bool) -> Result<(), TransactionError> {
         if !self.copying {
             return Ok(());
@@ -163,8 +164,8 @@ impl Checkpoints {
                 self.warned.failing &= copied.is_err();
                 copied.map_err(TransactionError::Store)
             }
-            Err(Missing::NotYet) => Ok(()),
-            Err(Missing::Gone) => {
+            Err(NoResult::NotYet) => Ok(()),
+            Err(NoResult::ThreadPanicked) => {
                 let reason = "the thread that copies the log panicked".into();
                 Err(TransactionError::Store(StoreError::Poisoned { reason }))
             }
@@ -172,7 +173,7 @@ impl Checkpoints {
     }
 }
 
-/// Copies what no reader is before.
+/// Copies as much as readers allow.
 fn copy(connection: &Connection) -> rusqlite::Result<()> {
     FailPoint::Checkpoint.reach();
     checkpoint(connection, "PASSIVE")?;
@@ -180,18 +181,18 @@ fn copy(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// As SQLite tells of a sync that failed.
-fn unsynced(error: &io::Error) -> rusqlite::Error {
+/// A failed sync of ours, as the error that SQLite gives for its own.
+fn fsync_error(error: &io::Error) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
 }
 
-/// Waits for whoever keeps SQLite from writing over the log; whether they ended in time.
-fn restart(connection: &Connection) -> rusqlite::Result<bool> {
+/// Waits for the readers that keep SQLite from starting the log again. Returns whether they ended in time.
+fn restart_log(connection: &Connection) -> rusqlite::Result<bool> {
     let mut restart = connection.prepare_cached("PRAGMA wal_checkpoint(RESTART)")?;
     restart.query_row([], |row| row.get::<_, bool>(0)).map(|busy| !busy)
 }
 
-/// Pages in the log, and how many of them are in the file, too.
+/// Runs a checkpoint. Returns the number of pages in the log, and how many of them are copied.
 pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(u64, u64)> {
     let mut checkpoint = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
     checkpoint.query_row([], |row| {
@@ -235,12 +236,12 @@ mod tests {
         assert!(error.is_fatal(), "{error}");
     }
 
-    /// Of a helper that begins once it is waited for.
+    /// Makes a helper begin its task only when the writer waits for it.
     fn slow() -> Watch {
         let (release, released) = mpsc::channel();
         let released = Mutex::new(released);
         let on_step = move |step: HelperStep<'_>| match step {
-            // Of a test that fails, nobody may wait for it.
+            // With a timeout: if the test fails, nobody waits for the helper.
             HelperStep::Begin(_) => drop(released.lock().unwrap().recv_timeout(Duration::from_secs(20))),
             HelperStep::Wait(_) => release.send(()).unwrap(),
         };
@@ -259,7 +260,7 @@ mod tests {
         let mut checkpoints = Checkpoints::start(open(), || Ok(()), step, false, slow(), silent()).unwrap();
         for _ in 0..3 {
             insert(100_000);
-            // As long as somebody reads there, the log is not written over.
+            // While a transaction reads the log, SQLite does not start it again.
             reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
             assert!(checkpoints.between_commits(&writer).is_ok());
             assert!(checkpoints.settle().is_ok());
@@ -274,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Appends are held up by a slow disk as late as can be, and each time by the same length.
+    /// A slow disk delays appends as late as possible, and each time at the same length of the log.
     #[test]
     fn a_copy_is_waited_for_once_the_log_is_sixteen_steps_long_and_not_before() {
         let directory = TempDir::new().unwrap();
@@ -297,15 +298,15 @@ mod tests {
                 writer.execute("INSERT INTO t VALUES (zeroblob(5000))", []).unwrap();
                 longest = checkpoint(&writer, "NOOP").unwrap().0.max(longest);
                 assert!(checkpoints.between_commits(&writer).is_ok());
-                assert!(longest < 2 * PINNED * u64::from(step), "nobody waits");
+                assert!(longest < 2 * RESTART_STEPS * u64::from(step), "nobody waits");
             }
-            // An insert takes a few pages, and it is looked at the log after each.
-            let late = PINNED * u64::from(step)..PINNED * u64::from(step) + 20;
+            // An insert takes a few pages, and the length is read after each insert.
+            let late = RESTART_STEPS * u64::from(step)..RESTART_STEPS * u64::from(step) + 20;
             assert!(late.contains(&longest), "round {round}: {longest} pages");
         }
     }
 
-    /// Says how often, and what at last.
+    /// A callback, and the warnings it got.
     fn listening() -> (OnWarning, Arc<Mutex<Vec<String>>>) {
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let hear = Arc::clone(&heard);
@@ -337,9 +338,9 @@ mod tests {
         }
         let heard = heard.lock().unwrap();
         assert!(heard.len() == 2 && heard[0].contains("reads the store without a pause"), "{heard:?}");
-        // From the sixteenth step on, of a page each.
+        // A step is one page here, and the warning comes from the sixteenth step on.
         let bytes: u64 = heard[0].split(' ').find_map(|word| word.parse().ok()).unwrap();
         let longest = 40 * u64::from(PAGE_BYTES);
-        assert!((PINNED * u64::from(PAGE_BYTES)..longest).contains(&bytes), "{heard:?}");
+        assert!((RESTART_STEPS * u64::from(PAGE_BYTES)..longest).contains(&bytes), "{heard:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! From SQLite's errors to what the caller has to do about them.
+//! Turns SQLite's errors into the store's errors, which say what the caller has to do.
 
 use std::io::{self, ErrorKind};
 
@@ -7,24 +7,24 @@ use rusqlite::{Error, ErrorCode, Result, ffi};
 use super::row::checksum::Corruption;
 use crate::{Deadline, Fault, StoreError};
 
-/// The store's word for `error`, met while `doing` something. To be asked right after the call that failed, on its
-/// thread: see [`shortage`].
+/// The store's error for an SQLite error that occurred while `doing` something. To be called right after the call that
+/// failed, on the same thread: see [`out_of_space`].
 pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
     if let Error::FromSqlConversionFailure(_, _, cause) = &error
         && let Some(corruption) = cause.downcast_ref::<Corruption>()
     {
         return StoreError::corrupt(corruption.to_string());
     }
-    if let Some(shortage) = shortage(&error) {
+    if let Some(out_of_space) = out_of_space(&error) {
         return StoreError::NoSpace {
-            reason: format!("{doing}: {error} ({shortage})"),
+            reason: format!("{doing}: {error} ({out_of_space})"),
             source: Some(Box::new(error)),
         };
     }
     let reason = format!("{doing}: {error}");
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {
-            // Nothing else interrupts a statement.
+            // Only the deadline interrupts a statement.
             ErrorCode::OperationInterrupted => Deadline::missed(doing),
             ErrorCode::DiskFull => StoreError::NoSpace { reason, source: Some(Box::new(error)) },
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
@@ -32,7 +32,7 @@ pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
             }
             _ => StoreError::Unavailable { reason, source: Some(Box::new(error)) },
         },
-        // Values that cannot have been written by this program.
+        // Values that this program never writes.
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..)
@@ -42,7 +42,7 @@ pub(super) fn store_error(doing: &str, error: Error) -> StoreError {
     }
 }
 
-/// For the work between statements: once the deadline has passed, fails as a statement does then.
+/// For the work between statements: fails once the deadline has passed, with the error that a statement would give.
 pub(super) fn check_deadline() -> Result<()> {
     match Deadline::current() {
         Some(deadline) if deadline.has_passed() => {
@@ -52,7 +52,8 @@ pub(super) fn check_deadline() -> Result<()> {
     }
 }
 
-/// The same for an error of what writes. After one that leaves it unknown what is on disk, nothing more may be written.
+/// As [`store_error`], for an error of a write. If the error leaves it unknown what is on the disk, the store is poisoned:
+/// nothing more may be written.
 pub(super) fn write_error(doing: &str, error: Error) -> StoreError {
     if is_io_failure(&error) {
         return StoreError::Poisoned { reason: format!("{doing}: {error}") };
@@ -60,20 +61,20 @@ pub(super) fn write_error(doing: &str, error: Error) -> StoreError {
     store_error(doing, error)
 }
 
-/// Whether `error` leaves it unknown what is on disk. Linux may drop the pages of a failed fsync and
-/// report success the next time, so nothing may be acknowledged after one.
+/// Whether `error` leaves it unknown what is on the disk. After a failed fsync, Linux may drop the pages and report success
+/// the next time, so nothing may be acknowledged any more.
 fn is_io_failure(error: &Error) -> bool {
     let Error::SqliteFailure(failure, _) = error else { return false };
-    // What is in the shared memory (`-shm`) is made anew from the log, and never synced.
-    let harmless = is_of_shared_memory(failure) || shortage(error).is_some();
+    // The shared memory (`-shm`) is made from the log at each start, and it is never synced.
+    let harmless = is_of_shared_memory(failure) || out_of_space(error).is_some();
     failure.code == ErrorCode::SystemIoFailure && !harmless
 }
 
-/// Whether the shared memory could not be had for lack of room. Without it not even a reader gets to the file.
+/// Whether there was no room for the shared memory. Without shared memory, even a reader cannot use the file.
 pub(super) fn lacks_shared_memory(error: &Error) -> bool {
-    // Where the file itself cannot be created, the error does not say which file it was.
+    // If a file cannot be created, SQLite's error does not say which file.
     let may_be = |failure: &ffi::Error| is_of_shared_memory(failure) || failure.code == ErrorCode::CannotOpen;
-    matches!(error, Error::SqliteFailure(failure, _) if may_be(failure)) && shortage(error).is_some()
+    matches!(error, Error::SqliteFailure(failure, _) if may_be(failure)) && out_of_space(error).is_some()
 }
 
 fn is_of_shared_memory(failure: &ffi::Error) -> bool {
@@ -88,28 +89,28 @@ fn is_of_shared_memory(failure: &ffi::Error) -> bool {
 
 /// Whether the disk is full.
 pub(super) fn is_full(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || shortage(error).is_some()
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || out_of_space(error).is_some()
 }
 
-/// What the system said, if a file could not be made or grow: no room, a quota, or a limit on its size. SQLite itself
-/// tells only a full disk (`SQLITE_FULL`), and only where it writes the database or its log.
+/// The system's error, if a file could not be made or could not grow: no room, a quota, or a limit on its size. SQLite
+/// itself reports only a full disk (`SQLITE_FULL`), and only if it was writing the database or the log.
 ///
-/// The system's error is the last one of this thread, since what succeeds leaves it as it is. A sync that failed is never
-/// taken for this: whatever the reason, it is unknown what reached the disk.
-fn shortage(error: &Error) -> Option<io::Error> {
+/// The system's error is the last one of this thread, because calls that succeed do not change it. A failed sync is
+/// never counted as this: whatever its reason, it is unknown what reached the disk.
+fn out_of_space(error: &Error) -> Option<io::Error> {
     let Error::SqliteFailure(failure, _) = error else { return None };
     let grows = matches!(failure.extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE)
         || failure.code == ErrorCode::CannotOpen
         || is_of_shared_memory(failure);
-    Some(io::Error::last_os_error()).filter(|system| grows && is_shortage(system))
+    Some(io::Error::last_os_error()).filter(|os_error| grows && is_out_of_space(os_error))
 }
 
 /// Whether `error` says that there is no room.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// What went wrong inside a transaction.
+/// Why a transaction of the writer failed.
 pub(crate) enum TransactionError {
     Sqlite(Error),
     Store(StoreError),
@@ -134,12 +135,12 @@ mod tests {
         Error::SqliteFailure(ffi::Error::new(code), None)
     }
 
-    /// Leaves ENOSPC behind as the system's last error.
+    /// Makes ENOSPC the system's last error.
     fn fill_up() {
         assert!(File::options().write(true).open("/dev/full").unwrap().write_all(b"x").is_err());
     }
 
-    /// Leaves another one.
+    /// Makes ENOENT the system's last error.
     fn look_for_nothing() {
         assert!(File::open("/nowhere/at/all").is_err());
     }

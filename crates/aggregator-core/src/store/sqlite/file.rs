@@ -1,4 +1,4 @@
-//! The store's files: how they are opened, claimed, watched, copied and let go.
+//! The store's files: how they are claimed, opened, watched, backed up and closed.
 
 pub(crate) mod backup;
 pub(crate) mod claim;

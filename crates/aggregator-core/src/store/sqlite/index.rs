@@ -1,8 +1,9 @@
 //! The dedup index: which row holds this identity?
 //!
-//! A B-tree over random ids slows down with every identity, because each id lies on another page. So this index is
-//! log-structured. The events table is the log and the truth. The index only points into it, and every answer is
-//! compared with the row's own bytes.
+//! A B-tree over random ids slows down with every identity, because each id lies on another page. So this index is a
+//! log-structured merge tree (P. O'Neil et al., "The Log-Structured Merge-Tree (LSM-Tree)", Acta Informatica 33(4),
+//! 1996). The events table is the log and the truth. The index only points into it, and every answer is compared with
+//! the row's own bytes.
 //!
 //! ```text
 //!  append ─► memtable (a map: fingerprint ─► offset) ──full──► sealed memtable
@@ -46,19 +47,19 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 pub(crate) use self::check::{check, check_log};
 pub(crate) use self::compaction::Compaction;
-use self::filter::bloom::Filling;
-use self::filter::filter_group::{Asked, Runs};
+use self::filter::bloom::CurrentBloom;
+use self::filter::filter_group::{PositionedFingerprint, Runs};
 pub(crate) use self::fingerprint::BITS as FINGERPRINT_BITS;
 use self::fingerprint::Fingerprints;
-pub(crate) use self::lookup::{Chunks, find, is_at_one};
+pub(crate) use self::lookup::{ChunkReader, find, matches_snapshot};
 pub(crate) use self::manifest::{Manifest, reset};
-pub(crate) use self::memtable::{Memtable, Spread};
+pub(crate) use self::memtable::{FibonacciHasher, Memtable};
 pub(crate) use self::recovery::recover;
 use crate::StoreError;
 use crate::event::HintOwner;
 
 pub(crate) const CREATE: &str = "
--- The dedup index. What there is of it: one row.
+-- The dedup index. One row says which runs and sections there are.
 CREATE TABLE index_manifest (
     id         INTEGER PRIMARY KEY CHECK (id = 0),
     generation INTEGER NOT NULL, -- counts the changes
@@ -80,13 +81,12 @@ CREATE TABLE index_chunks (
 /// How the dedup index is laid out. A file may be opened with other values than it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexOptions {
-    /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds twice as
-    /// many at most, and what one append brings; so many rows are read at start. A Bloom filter takes half a byte to a byte for
-    /// each of `recent * fan_out^2`, 64 MiB at most; as a rule there are one or two. With more than 2^27 there is none, and
-    /// what is new is asked of each run.
+    /// How many identities gather in memory before they are written as a run; 1 to 2^24. Memory holds at most twice as
+    /// many and those of one append. A start reads as many rows. A Bloom filter takes half a byte to a byte for each of
+    /// `memtable * fan_out^2` identities, and 64 MiB at most; as a rule there are one or two filters. If that product
+    /// is above 2^27, there is no Bloom filter, and each new identity is looked up in every run's maplets.
     pub memtable: u32,
-    /// About how many identities a section holds; 1 to 2^20. One or a few of them are merged at a time, beside
-    /// an append.
+    /// About how many identities a section holds; 1 to 2^20. A merge writes one or a few sections with each append.
     pub section: u32,
     /// How many runs of a level make one of the next; 2 to 16.
     pub fan_out: u8,
@@ -108,13 +108,13 @@ impl IndexOptions {
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        // A map of 2^19 buckets takes seven for eight of them; what the last append brings is to fit, too, or it would be
-        // made anew. Measured: with half of it, a store of 16 million identities takes 0.80 of what an empty one does and
-        // not 0.86, for more is merged and there are more runs to ask. Twice of it brings no more, and to a start, which reads
-        // two full maps at worst, one of this size takes 0.42 s.
+        // A map of 2^19 buckets holds 7/8 * 2^19 entries. The last append has to fit as well, or the map would grow: so
+        // 13/16. Measured: with half the size, a store of 16 million identities appends at 0.80 of an empty store's
+        // rate instead of 0.86, because there are more merges and more runs to look into. Twice the size brings nothing.
+        // A start reads two full memtables at worst; one of this size takes 0.42 s.
         //
-        // With 16 runs to a merge, each entry is merged once until there are 109 million, and then a second time; Bloom
-        // filters keep what is new from asking them all.
+        // With 16 runs to a merge, an entry is merged once until there are 109 million entries, then a second time.
+        // Bloom filters spare new identities the look into all these runs.
         Self { memtable: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 16 }
     }
 }
@@ -130,72 +130,72 @@ pub(crate) struct Key<'a> {
 
 /// Says that the row at `offset` may have this fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
+pub(crate) struct IndexEntry {
     pub(crate) fingerprint: u64,
     pub(crate) offset: u64,
 }
 
-/// What of the index is in memory. The writer changes it after its commits; readers ask it, too.
+/// The part of the index that is in memory. The writer changes it after its commits; readers use it as well.
 pub(crate) struct Index {
-    /// Of the hints that were made with it.
+    /// Marks the hints that this index made.
     owner: HintOwner,
     fingerprints: Fingerprints,
-    held: RwLock<Held>,
+    state: RwLock<IndexState>,
 }
 
-/// At one with the file as of `generation` and `last_offset`.
-pub(crate) struct Held {
+/// Agrees with the file as of `generation` and `last_offset`.
+pub(crate) struct IndexState {
     generation: u64,
     last_offset: u64,
     memtable: Memtable,
-    /// What is being written as a run, and the offset it goes up to.
+    /// The sealed memtable, which is being written as a run, and the offset of its last row.
     sealed: Option<(Arc<Memtable>, u64)>,
-    /// What became the newest run, until the next is frozen, and the offset that it begins behind. The writer finds
-    /// repeats of late in it that would cost a chunk.
+    /// The memtable that became the newest run, and the offset before its first row. It stays until the next memtable is
+    /// sealed, so that the writer finds recent repeats in memory instead of reading a chunk.
     flushed: Option<(Memtable, u64)>,
-    /// Shared with whoever looks ahead.
+    /// Shared with the threads that make lookup hints.
     runs: Arc<Runs>,
-    filling: Filling,
+    current_bloom: CurrentBloom,
     /// The rows up to this offset are in the runs.
     covered: u64,
 }
 
-/// What is looked for.
+/// One question to the index: where may this fingerprint be?
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sought {
+pub(crate) struct Probe {
     pub(crate) fingerprint: u64,
-    /// It is known to be in no row up to here; 0 if nothing is known.
+    /// No row up to this offset has the fingerprint; 0 if nothing is known.
     pub(crate) absent_through: u64,
 }
 
-/// Where an identity may be.
+/// A place where an identity may be. The row decides.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Hit {
-    /// Which of the fingerprints asked for.
+pub(crate) struct Candidate {
+    /// The index of the probe that this answers.
     pub(crate) position: usize,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place {
-    /// In the row at this offset.
+pub(crate) enum Location {
+    /// The row at this offset.
     Row(u64),
-    /// In rows that these chunks name, from the first one's key on.
+    /// The rows that `count` chunks name, beginning with the chunk of key `first`.
     Chunks { first: i64, count: u32 },
-    /// In some run, perhaps. Most repeats are of what a map has, and nobody has to ask then.
+    /// Perhaps some run. A memtable has most repeats, and then nobody has to ask the runs.
     Runs,
 }
 
-impl Place {
-    /// The row, if it is one.
+impl Location {
+    /// The row's offset, if this is a row.
     pub(crate) fn row(self) -> Option<u64> {
         if let Self::Row(offset) = self { Some(offset) } else { None }
     }
 }
 
 impl Index {
-    fn new(fingerprints: Fingerprints, held: Held) -> Self {
-        Self { owner: HintOwner::new(), fingerprints, held: RwLock::new(held) }
+    fn new(fingerprints: Fingerprints, state: IndexState) -> Self {
+        Self { owner: HintOwner::new(), fingerprints, state: RwLock::new(state) }
     }
 
     pub(crate) fn owner(&self) -> HintOwner {
@@ -206,120 +206,135 @@ impl Index {
         self.fingerprints.of(key)
     }
 
-    fn held(&self) -> RwLockReadGuard<'_, Held> {
-        // Should a slice's change have panicked half-way, its generation does not fit the file, and nobody uses it.
-        // What is being put together is there at any time, at most twice.
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RwLockReadGuard<'_, IndexState> {
+        // If a change panicked half-way, the generation does not match the file, and no reader uses the state. While
+        // two maplets are united, each entry is found at least once and at most twice.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everywhere the fingerprints may be, by their positions; what is quickest to look at comes first. For the writer:
-    /// what [`Place::Runs`] stands for changes with its commits.
-    pub(crate) fn probe(&self, sought: &[Sought]) -> Vec<Hit> {
-        self.held().probe(sought, true)
+    /// All places where the fingerprints may be, sorted by position; the place that is cheapest to look at comes first.
+    /// Only for the writer: the meaning of [`Location::Runs`] changes with its commits.
+    pub(crate) fn probe(&self, probes: &[Probe]) -> Vec<Candidate> {
+        self.state().probe(probes, true)
     }
 
-    /// For each of the fingerprints, up to which offset no row has it, as far as the runs can tell; 0 if one
-    /// may. Later changes leave that true, and nobody waits for whoever asks.
+    /// For each fingerprint, the offset up to which no row has it, as far as the runs can tell; 0 if a run may have it.
+    /// Later changes of the index leave that true. Nobody waits for the caller.
     pub(crate) fn absent(&self, fingerprints: &[u64]) -> Vec<u64> {
-        let held = self.held();
-        let (runs, covered) = (Arc::clone(&held.runs), held.covered);
-        drop(held);
+        let state = self.state();
+        let (runs, covered) = (Arc::clone(&state.runs), state.covered);
+        drop(state);
         let mut absent = vec![covered; fingerprints.len()];
-        let mut unknown: Vec<Asked> = fingerprints.iter().copied().enumerate().collect();
-        for group in runs.groups() {
-            runs.ask(group.units(), &group.admitted(&unknown), |(position, _), _| absent[position] = 0);
+        let mut unknown: Vec<PositionedFingerprint> = fingerprints.iter().copied().enumerate().collect();
+        for bloom_group in runs.bloom_groups() {
+            let admitted = bloom_group.admitted(&unknown);
+            runs.lookup(bloom_group.filter_groups(), &admitted, |(position, _), _| absent[position] = 0);
             unknown.retain(|&(position, _)| absent[position] > 0);
         }
         absent
     }
 
-    /// The places of this fingerprint that [`Place::Runs`] stands for.
-    pub(crate) fn in_runs(&self, fingerprint: u64) -> Vec<Place> {
-        let mut places = Vec::new();
-        self.held().ask_runs(&[(0, fingerprint)], &mut |_, place| places.push(place));
-        places
+    /// The chunks that [`Location::Runs`] stands for.
+    pub(crate) fn locations_in_runs(&self, fingerprint: u64) -> Vec<Location> {
+        let mut locations = Vec::new();
+        self.state().probe_runs(&[(0, fingerprint)], &mut |_, location| locations.push(location));
+        locations
     }
 
-    /// As [`Self::probe`], if what is in memory is of this generation and knows all rows up to here; all that the
-    /// runs say is said at once.
-    pub(crate) fn probe_at(&self, generation: u64, last_offset: u64, sought: &[Sought]) -> Option<Vec<Hit>> {
-        let held = self.held();
-        held.is_at(generation, last_offset).then(|| held.probe(sought, false))
+    /// As [`Self::probe`], but never says [`Location::Runs`]. `None` if the index in memory does not
+    /// [match](Self::matches) the snapshot.
+    pub(crate) fn probe_at(
+        &self,
+        generation: u64,
+        last_offset: u64,
+        probes: &[Probe],
+    ) -> Option<Vec<Candidate>> {
+        let state = self.state();
+        state.matches(generation, last_offset).then(|| state.probe(probes, false))
     }
 
-    /// Whether what is in memory is of this generation and knows all rows up to here.
-    pub(crate) fn is_at(&self, generation: u64, last_offset: u64) -> bool {
-        self.held().is_at(generation, last_offset)
+    /// Whether the index in memory is of this generation and has all rows up to `last_offset`.
+    pub(crate) fn matches(&self, generation: u64, last_offset: u64) -> bool {
+        self.state().matches(generation, last_offset)
     }
 
-    /// Up to which offset it knows the rows.
+    /// The offset of the last row that the index has.
     pub(crate) fn last_offset(&self) -> u64 {
-        self.held().last_offset
+        self.state().last_offset
     }
 }
 
-impl Held {
-    fn is_at(&self, generation: u64, last_offset: u64) -> bool {
+impl IndexState {
+    fn matches(&self, generation: u64, last_offset: u64) -> bool {
         self.generation == generation && self.last_offset >= last_offset
     }
 
-    /// Where a map has the fingerprint, the runs are put off if they may be.
-    fn probe(&self, sought: &[Sought], put_off: bool) -> Vec<Hit> {
-        let mut hits = Vec::with_capacity(sought.len());
-        // What was flushed since somebody looked ahead is in a run, too, and nothing is known of it.
-        let is_known = |sought: &Sought| sought.absent_through >= self.covered;
-        let flushed = self.flushed.as_ref().filter(|_| put_off);
-        // One map after the other: while a lookup waits for memory, those behind it are under way.
-        for map in self.maps() {
-            ask_map(map, sought, |_| true, &mut hits);
+    /// If `defer_runs` is set, a fingerprint that a memtable has is not looked up in the runs: the answer for them is
+    /// [`Location::Runs`].
+    fn probe(&self, probes: &[Probe], defer_runs: bool) -> Vec<Candidate> {
+        let mut candidates = Vec::with_capacity(probes.len());
+        // A flush since the hint was made has put rows into a run, and the hint does not cover these rows.
+        let is_in_no_run = |probe: &Probe| probe.absent_through >= self.covered;
+        let flushed = self.flushed.as_ref().filter(|_| defer_runs);
+        // One memtable after the other: while one lookup waits for memory, the next ones are under way.
+        for memtable in self.uncovered() {
+            probe_memtable(memtable, probes, |_| true, &mut candidates);
         }
-        if let Some((map, _)) = flushed {
-            ask_map(map, sought, |sought| !is_known(sought), &mut hits);
+        if let Some((memtable, _)) = flushed {
+            probe_memtable(memtable, probes, |probe| !is_in_no_run(probe), &mut candidates);
         }
-        let mut is_found = vec![false; sought.len()];
-        hits.iter().for_each(|hit| is_found[hit.position] = true);
-        let mut unknown = Vec::with_capacity(sought.len());
-        for (position, sought) in sought.iter().enumerate().filter(|(_, sought)| !is_known(sought)) {
-            if put_off && is_found[position] {
-                hits.push(Hit { position, place: Place::Runs });
-            // The newest run has just been asked: nobody else is, where the others are known not to have it.
-            } else if flushed.is_none_or(|&(_, behind)| sought.absent_through < behind) {
-                unknown.push((position, sought.fingerprint));
+        let mut is_found = vec![false; probes.len()];
+        candidates.iter().for_each(|candidate| is_found[candidate.position] = true);
+        let mut unknown = Vec::with_capacity(probes.len());
+        for (position, probe) in probes.iter().enumerate().filter(|(_, probe)| !is_in_no_run(probe)) {
+            if defer_runs && is_found[position] {
+                candidates.push(Candidate { position, location: Location::Runs });
+            // The flushed memtable has just answered for the newest run. No other run is asked if the hint says that
+            // none has the fingerprint.
+            } else if flushed.is_none_or(|&(_, before)| probe.absent_through < before) {
+                unknown.push((position, probe.fingerprint));
             }
         }
-        self.ask_runs(&unknown, &mut |position, place| hits.push(Hit { position, place }));
-        hits.sort_by_key(|hit| hit.position);
-        hits
+        self.probe_runs(&unknown, &mut |position, location| {
+            candidates.push(Candidate { position, location });
+        });
+        candidates.sort_by_key(|candidate| candidate.position);
+        candidates
     }
 
-    /// The maps of the rows that no run has yet.
-    fn maps(&self) -> impl Iterator<Item = &Memtable> {
+    /// The memtables of the rows that no run covers yet.
+    fn uncovered(&self) -> impl Iterator<Item = &Memtable> {
         let sealed = self.sealed.as_ref().map(|(sealed, _)| &**sealed);
-        [Some(&self.memtable), sealed].into_iter().flatten().filter(|map| !map.is_empty())
+        [Some(&self.memtable), sealed].into_iter().flatten().filter(|memtable| !memtable.is_empty())
     }
 
-    /// Where in the runs the fingerprints may be, by their positions.
-    fn ask_runs(&self, asked: &[Asked], found: &mut dyn FnMut(usize, Place)) {
-        for group in self.runs.groups() {
-            self.runs.ask(group.units(), &group.admitted(asked), |(position, fingerprint), run| {
-                if let Some(place) = run.chunks(fingerprint) {
-                    found(position, place);
+    /// Tells `found` the position of a fingerprint and the chunks of a run that may have it.
+    fn probe_runs(&self, fingerprints: &[PositionedFingerprint], found: &mut dyn FnMut(usize, Location)) {
+        for bloom_group in self.runs.bloom_groups() {
+            let admitted = bloom_group.admitted(fingerprints);
+            self.runs.lookup(bloom_group.filter_groups(), &admitted, |(position, fingerprint), run| {
+                if let Some(location) = run.chunks(fingerprint) {
+                    found(position, location);
                 }
             });
         }
     }
 }
 
-/// Adds the rows that the map has of those `asked`.
-fn ask_map(map: &Memtable, sought: &[Sought], asked: impl Fn(&Sought) -> bool, hits: &mut Vec<Hit>) {
-    for (position, sought) in sought.iter().enumerate().filter(|(_, sought)| asked(sought)) {
-        hits.extend(
-            map.offsets(sought.fingerprint).map(|offset| Hit { position, place: Place::Row(offset) }),
-        );
+/// Adds the rows that the memtable has for the probes that `admit` lets through.
+fn probe_memtable(
+    memtable: &Memtable,
+    probes: &[Probe],
+    admit: impl Fn(&Probe) -> bool,
+    candidates: &mut Vec<Candidate>,
+) {
+    for (position, probe) in probes.iter().enumerate().filter(|(_, probe)| admit(probe)) {
+        let rows = memtable.offsets(probe.fingerprint);
+        candidates.extend(rows.map(|offset| Candidate { position, location: Location::Row(offset) }));
     }
 }
 
-impl From<u64> for Sought {
+impl From<u64> for Probe {
     fn from(fingerprint: u64) -> Self {
         Self { fingerprint, absent_through: 0 }
     }

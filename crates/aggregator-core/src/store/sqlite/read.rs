@@ -1,5 +1,5 @@
-//! Everything that reads. Each call is one short read transaction, so that it sees one state and does
-//! not hold the write-ahead log for long.
+//! Reads: pages of events, lookups, topics and counters. Each call is one short read transaction, so that it sees one
+//! commit and does not hold the write-ahead log for long.
 
 pub(crate) mod rows;
 pub(crate) mod scan;
@@ -49,9 +49,9 @@ pub(crate) fn read(
     })
 }
 
-/// Runs `attempt` inside a read transaction, and anew while it finds that the index in memory belongs to
-/// another commit than the transaction: the writer is between its commit and telling memory of it, or
-/// has done that since the transaction began.
+/// Runs `attempt` inside a read transaction. Begins a new one as long as `attempt` returns `None`: then the index in memory
+/// belongs to another commit than the transaction. The writer is between its commit and the change in memory, or has made
+/// that change since the transaction began.
 fn with_index<T>(
     connection: &mut Connection,
     doing: &str,
@@ -67,7 +67,9 @@ fn with_index<T>(
         drop(snapshot);
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(StoreError::unavailable(format!("{doing}: the dedup index is not at one with the file")))
+    Err(StoreError::unavailable(format!(
+        "{doing}: the dedup index in memory and the file are not of the same commit"
+    )))
 }
 
 fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {
@@ -101,7 +103,7 @@ fn look_up(
     ids: &[Identity],
 ) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
     let partition = PartitionState::read(snapshot)?;
-    if !index::is_at_one(snapshot, index, partition.last_offset)? {
+    if !index::matches_snapshot(snapshot, index, partition.last_offset)? {
         return Ok(None);
     }
     let catalog = TopicSnapshot::at(snapshot, names, &partition)?;
@@ -144,7 +146,7 @@ pub(crate) fn topics(
     limit: usize,
 ) -> Result<Vec<TopicInfo>, StoreError> {
     let failed = |error| store_error("listing topics", error);
-    // All names, to begin with: one that is damaged may be empty.
+    // The first page includes an empty name, because a damaged name may be empty.
     let follows = if after.is_some() { ">" } else { ">=" };
     let mut select = connection
         .prepare_cached(&format!(
@@ -203,14 +205,14 @@ mod tests {
         Identity { topic: Topic::new(topic).unwrap(), event_id: EventId::new(id).unwrap(), source: None }
     }
 
-    /// Which of `t 1`, `t 2` and `new 1` a snapshot holds.
+    /// Which of the events `t 1`, `t 2` and `new 1` a snapshot has.
     fn seen(store: &SqliteStore, names: &TopicNames, snapshot: &Connection) -> rusqlite::Result<[bool; 3]> {
         let ids = [identity("t", "1"), identity("t", "2"), identity("new", "1")];
         let seen = look_up(snapshot, &store.index, names, &ids)?.expect("the index is as of the snapshot");
         Ok([0, 1, 2].map(|at| seen[at].is_some()))
     }
 
-    /// How many events of the topic a snapshot holds.
+    /// How many events of the topic a snapshot has.
     fn page(
         store: &SqliteStore,
         names: &TopicNames,
@@ -259,7 +261,7 @@ mod tests {
             assert_eq!(page(&store, &behind, &snapshot, "new").unwrap(), 1);
             assert_eq!(page(&store, &behind, &snapshot, "unknown").unwrap(), 0);
             drop(snapshot);
-            // As when nothing could be read at the start.
+            // As if the topics could not be read at the start.
             behind = TopicNames::default();
         }
     }
@@ -276,7 +278,7 @@ mod tests {
         let error = page(&store, &store.names, &snapshot, "t").unwrap_err();
         assert!(error.to_string().contains("the topic t is missing"), "{error}");
         assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3], "the events are there");
-        // Without memory nobody can tell which one it was.
+        // Without the topics in memory, nobody can tell which topic is missing.
         let nothing = TopicNames::default();
         for error in [
             page(&store, &nothing, &snapshot, "t").unwrap_err(),

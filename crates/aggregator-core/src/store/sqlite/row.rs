@@ -1,4 +1,4 @@
-//! Rows of the events table, each with a checksum, and the row that holds an identity.
+//! Rows of events and stubs, each with a checksum, and the row that holds an identity.
 
 pub(crate) mod checksum;
 pub(crate) mod stored_identity;
@@ -7,7 +7,7 @@ use rusqlite::Row;
 
 use crate::Scope;
 
-/// The scope of a topic, as its row has it.
+/// The scope of a topic, from a column of its row.
 pub(crate) fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
     match row.get(column)? {
         0 => Ok(Scope::Topic),

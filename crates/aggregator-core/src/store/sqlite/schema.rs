@@ -1,17 +1,17 @@
-//! What the file holds.
+//! The schema of the file, and the settings of connections.
 
-/// `PRAGMA application_id`: "ADdp" in ASCII. Tells our files from other SQLite databases.
+/// `PRAGMA application_id`: "ADdp" in ASCII. It distinguishes our files from other SQLite databases.
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
 /// `PRAGMA user_version`.
 pub(super) const VERSION: u32 = 3;
 
-/// Since this version all but the dedup index is as it is.
+/// Since this version, only the dedup index has changed.
 pub(super) const SAME_EVENTS_SINCE: u32 = 2;
 
 pub(super) const PAGE_BYTES: u32 = 8192;
 
-/// How topics are hashed to slots; written into the file, since it can never change in it.
+/// The hash that gives a topic its slot. It is written into the file, because it can never change there.
 pub(super) const HASH_VERSION: &str = "xxh3-64";
 
 pub(super) const CREATE: &str = "
@@ -20,7 +20,7 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The stores this one began as a copy of: cursors of theirs are good up to there.
+-- The stores that this one began as a copy of. Their cursors are good up to the offset.
 CREATE TABLE ancestors (
     store_id     TEXT PRIMARY KEY,
     until_offset INTEGER NOT NULL
@@ -54,7 +54,7 @@ CREATE TABLE topics (
 ) STRICT;
 CREATE INDEX topics_purged ON topics (purged_offset) WHERE purged_offset > 0;
 
--- The log and the truth.
+-- The log and the truth: every event that was not purged.
 CREATE TABLE events (
     offset       INTEGER PRIMARY KEY,
     topic_id     INTEGER NOT NULL,
@@ -70,8 +70,8 @@ CREATE TABLE events (
     checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 
--- Where the events of a topic are: all of these offsets, and no others. An append puts the events of a
--- topic next to each other, so this takes a row per topic and append, at most.
+-- At which offsets a topic's events are: all offsets of its spans, and no others. An append puts the events
+-- of a topic next to each other, so it adds at most one row per topic.
 CREATE TABLE spans (
     topic_id     INTEGER NOT NULL,
     first_offset INTEGER NOT NULL,
@@ -79,7 +79,7 @@ CREATE TABLE spans (
     PRIMARY KEY (topic_id, first_offset)
 ) STRICT, WITHOUT ROWID;
 
--- What stays of a purged event, and of an identity that was imported alone (it has no seq).
+-- A stub is what stays of a purged event, or an identity that was imported alone (it has no seq).
 CREATE TABLE stubs (
     offset       INTEGER PRIMARY KEY,
     topic_id     INTEGER NOT NULL,
@@ -102,7 +102,7 @@ FROM events e JOIN topics t ON t.topic_id = e.topic_id
 ORDER BY e.offset;
 ";
 
-/// Without memory mapping: there, an I/O error would be a signal and not an error.
+/// Without memory mapping, where an I/O error would be a signal instead of an error.
 pub(super) const READER_PRAGMAS: &str = "
 PRAGMA query_only = ON;
 PRAGMA mmap_size = 0;
@@ -110,7 +110,7 @@ PRAGMA trusted_schema = OFF;
 PRAGMA cache_size = -4096;
 ";
 
-/// Of the connection that copies the log when it is told to, and does nothing else.
+/// For the connection of the thread that copies the log; it does nothing else.
 pub(super) const COPIER_PRAGMAS: &str = "
 PRAGMA wal_autocheckpoint = 0;
 PRAGMA mmap_size = 0;

@@ -1,45 +1,45 @@
-//! The topics as of a snapshot, without a look at the file: memory knows them all.
+//! The topics as of a reader's snapshot, answered from memory.
 //!
-//! A name that is looked up in a damaged file and not found there is not unknown for that. Memory tells one from
-//! the other, and reads nothing: not one row for a name, and not all rows to be sure of one.
+//! A topic that is not found in a damaged file may still exist. Memory knows all topics, so it can tell an unknown name
+//! from a lost row, and it reads no rows for that.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Result};
 
-use super::{Named, PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use super::{PartitionState, TOPIC_COLUMNS, TopicIdentity, TopicNames, TopicRow};
 use crate::store::sqlite::row::checksum::Corruption;
 
-/// The names and ids of all topics, as of the transaction of a reader.
+/// The names and ids of all topics, as of a reader's transaction.
 pub(crate) struct TopicSnapshot<'n> {
     names: &'n TopicNames,
-    /// Topics are numbered in the order in which they were created: these are 1 to `last_id`.
+    /// The topics of the snapshot are 1 to `last_id`, because ids are given in the order of creation.
     last_id: u64,
-    /// The topics that memory did not know when the transaction began: the writer is between its commit and telling
-    /// memory of it. And all topics, if they could not be read when the store was opened.
-    newer: HashMap<Box<str>, Named>,
+    /// The topics that `names` lacks, read from the file: the writer has committed them but not yet reported. All topics,
+    /// if they could not be read when the store was opened.
+    newer: HashMap<Box<str>, TopicIdentity>,
 }
 
 impl<'n> TopicSnapshot<'n> {
-    /// As of the transaction that `snapshot` has open, and whose counters are `tail`.
+    /// The topics as of the transaction that `snapshot` has open. `partition` is its row of counters.
     pub(crate) fn at(
         snapshot: &Connection,
         names: &'n TopicNames,
         partition: &PartitionState,
     ) -> Result<Self> {
         let last_id = partition.topics;
-        let catalog = names.last_id();
+        let known_through = names.last_id();
         let mut newer = HashMap::new();
-        if catalog < last_id {
+        if known_through < last_id {
             let mut select = snapshot.prepare_cached(&format!(
                 "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.topic_id > ?1 ORDER BY t.topic_id"
             ))?;
-            let mut rows = select.query([catalog])?;
+            let mut rows = select.query([known_through])?;
             while let Some(row) = rows.next()? {
                 let (name, topic) = TopicRow::read(row)?;
-                newer.insert(name.into(), topic.named());
+                newer.insert(name.into(), topic.identity());
             }
-            if newer.len() as u64 != last_id - catalog {
+            if newer.len() as u64 != last_id - known_through {
                 return Err(Corruption::error("topics are missing".into()));
             }
         }
@@ -47,9 +47,9 @@ impl<'n> TopicSnapshot<'n> {
     }
 
     /// The topic of this name, unless it is unknown.
-    pub(crate) fn get(&self, name: &str) -> Option<Named> {
-        let named = self.newer.get(name).copied().or_else(|| self.names.get(name))?;
-        // Memory may know some that were created since.
-        (named.id.cast_unsigned() <= self.last_id).then_some(named)
+    pub(crate) fn get(&self, name: &str) -> Option<TopicIdentity> {
+        let identity = self.newer.get(name).copied().or_else(|| self.names.get(name))?;
+        // Memory may also know topics that were created after the snapshot.
+        (identity.id.cast_unsigned() <= self.last_id).then_some(identity)
     }
 }

@@ -1,4 +1,4 @@
-//! Copying a store while it is in use.
+//! Backup: copies a store while it is in use.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::StoreError;
 use crate::store::StoreId;
 use crate::store::sqlite::fault::store_error;
 
-/// Makes a copy of one state at `to`. Under another name first: what has the name asked for is whole.
+/// Copies the store, as of one commit, to `to`. The copy gets that name only once it is complete.
 pub(crate) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<(), StoreError> {
     if to.exists() {
         let reason = format!("{} exists: name a new file", to.display());
         return Err(StoreError::invalid("path", reason));
     }
     let to = std::path::absolute(to).map_err(|error| unusable(to, error))?;
-    // A crash leaves it there; nothing else ever has this name.
+    // A crash leaves this file behind, but nothing else ever uses its name.
     let new = draft(&to, "copy");
     let Some(new_text) = new.to_str() else {
         return Err(StoreError::invalid("path", format!("{} is not UTF-8", to.display())));
@@ -37,11 +37,12 @@ pub(crate) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<()
 }
 
 fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
-    // On a connection of its own: it takes long, and the readers' pool refuses all writes, even this one.
+    // On a connection of its own, because it takes long, and because connections of the readers' pool refuse `VACUUM INTO`
+    // as a write.
     let original =
         connector.open(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     original.execute("VACUUM INTO ?1", [to])?;
-    // From here on offsets can mean other events than in the original, so the copy gets a name of its own.
+    // From now on, offsets of the copy can mean other events than in the original. So the copy gets a store id of its own.
     let mut copy = connector.open(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     copy.pragma_update(None, "synchronous", "EXTRA")?;
     let transaction = copy.transaction()?;

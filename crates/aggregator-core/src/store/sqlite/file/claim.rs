@@ -1,59 +1,61 @@
-//! The claim to a store's files: a lock that keeps others away, and the duty to clear away what a failed opening made.
+//! The claim to a store's files: a lock that keeps other processes away, and the removal of files that a failed opening
+//! created.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::files::{Identity, OWNER_ONLY, beside, sync_directory, unusable};
+use super::files::{FileId, OWNER_ONLY, beside, sync_directory, unusable};
 use crate::StoreError;
 
-/// How often a lock may turn out to be on a file that its holder has just removed.
+/// How many times a lock may turn out to be on a file that its holder has just removed.
 const LOCK_TRIES: u32 = 100;
 
-/// Held as long as a store is open. Unless it is [kept](Self::keep), whatever the opening made goes with it.
+/// Held as long as a store is open. Unless [`Self::keep`] was called, dropping it removes the files that the opening
+/// created.
 pub(crate) struct Claim {
     path: PathBuf,
-    /// Before the lock, so that it is cleared away while nobody else can have opened the store.
-    made: Made,
-    /// On a file of its own, since closing any handle of the database file would drop the locks SQLite has on it.
-    lock: Held,
+    /// Before the lock, so that the files are removed while nobody else can open the store.
+    created: CreatedFiles,
+    /// On a file of its own, because closing any handle of the database file would drop SQLite's locks on it.
+    lock: FileLock,
 }
 
-/// A file with the lock on it. It is given back and not only closed: a program that is being started on another thread
+/// A locked file. Dropping it unlocks the file before closing it: if another thread is starting a program, that program
 /// holds a copy of the handle for a moment, and with it the lock.
-struct Held(File);
+struct FileLock(File);
 
-impl Drop for Held {
+impl Drop for FileLock {
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
-/// What was not there before.
+/// The files that the opening created. Dropping this removes them unless they are kept.
 #[derive(Default)]
-struct Made {
-    /// From the outermost to the innermost.
+struct CreatedFiles {
+    /// The outermost directory first.
     directories: Vec<PathBuf>,
     lock: Option<PathBuf>,
     store: Option<PathBuf>,
-    /// Whether all of it stays.
+    /// Whether all files stay.
     kept: bool,
 }
 
 impl Claim {
-    /// Claims the store at `path`, which may not be there yet; its directory is made if need be.
+    /// Claims the store at `path`, which need not exist. Creates its directory if necessary.
     pub(crate) fn new(path: &Path) -> Result<Self, StoreError> {
-        let mut made = Made::default();
-        let path = resolve(path, &mut made.directories)?;
-        Self::lock(path, made)
+        let mut created = CreatedFiles::default();
+        let path = resolve(path, &mut created.directories)?;
+        Self::lock(path, created)
     }
 
-    /// Claims the store at `path`; makes nothing if there is none.
+    /// Claims the store at `path`. If it does not exist, this creates nothing and fails.
     pub(crate) fn of_existing(path: &Path) -> Result<Self, StoreError> {
         let absolute = std::path::absolute(path).map_err(|error| unusable(path, error))?;
         match fs::canonicalize(&absolute) {
-            Ok(path) => Self::lock(path, Made::default()),
+            Ok(path) => Self::lock(path, CreatedFiles::default()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 refuse_orphaned_log(&absolute)?;
                 let reason = format!("{} does not exist: name the file of a store", path.display());
@@ -64,7 +66,7 @@ impl Claim {
     }
 
     /// Takes the lock before the store's file is touched.
-    fn lock(path: PathBuf, mut made: Made) -> Result<Self, StoreError> {
+    fn lock(path: PathBuf, mut created: CreatedFiles) -> Result<Self, StoreError> {
         let lock_path = beside(&path, "-lock");
         for _ in 0..LOCK_TRIES {
             let opened = open_lock(&lock_path).map_err(|error| unusable(&lock_path, error))?;
@@ -79,12 +81,12 @@ impl Claim {
                 }
                 Err(TryLockError::Error(error)) => return Err(unusable(&lock_path, error)),
             }
-            // Its holder may have removed it between our `open` and our lock: then the next process makes a new file
-            // and locks that one, and both of us would believe that we are alone.
-            let ours = Identity::of(&lock).map_err(|error| unusable(&lock_path, error))?;
-            if Identity::at(&lock_path).is_ok_and(|found| found == ours) {
-                made.lock = new.then_some(lock_path);
-                return Ok(Self { path, made, lock: Held(lock) });
+            // The lock's holder may have removed the file between our `open` and our lock. Then the next process creates
+            // and locks a new file, and both of us would believe that we are alone.
+            let ours = FileId::of(&lock).map_err(|error| unusable(&lock_path, error))?;
+            if FileId::at(&lock_path).is_ok_and(|found| found == ours) {
+                created.lock = new.then_some(lock_path);
+                return Ok(Self { path, created, lock: FileLock(lock) });
             }
         }
         Err(StoreError::unavailable(format!(
@@ -93,42 +95,42 @@ impl Claim {
         )))
     }
 
-    /// The file, absolute and without links: two names of one file meet at one lock.
+    /// The store's file, absolute and without links, so that two names of one file lead to one lock.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the lock was there before: an earlier process had a store here, or tried to make one.
+    /// Whether the lock file existed before: an earlier process had a store here, or tried to create one.
     pub(crate) fn found_lock(&self) -> bool {
-        self.made.lock.is_none()
+        self.created.lock.is_none()
     }
 
     pub(crate) fn lock_file(&self) -> &File {
         &self.lock.0
     }
 
-    /// The store's file was not there before, and is now.
-    pub(crate) fn made_store(&mut self) {
-        self.made.store = Some(self.path.clone());
+    /// Records that the opening has created the store's file.
+    pub(crate) fn store_created(&mut self) {
+        self.created.store = Some(self.path.clone());
     }
 
-    /// The opening succeeded: what it made stays.
+    /// Keeps the created files, because the opening has succeeded.
     pub(crate) fn keep(&mut self) {
-        self.made.kept = true;
+        self.created.kept = true;
     }
 }
 
 impl Drop for Claim {
-    /// An earlier process that could not make the store may have left its lock, which locks nothing.
+    /// Also removes the lock file of an earlier process that could not create the store: it locks nothing.
     fn drop(&mut self) {
-        if self.made.lock.is_none() && matches!(fs::exists(&self.path), Ok(false)) {
-            self.made.lock = Some(beside(&self.path, "-lock"));
+        if self.created.lock.is_none() && matches!(fs::exists(&self.path), Ok(false)) {
+            self.created.lock = Some(beside(&self.path, "-lock"));
         }
     }
 }
 
-impl Drop for Made {
-    /// What cannot be removed is not what the caller has to know first.
+impl Drop for CreatedFiles {
+    /// Ignores errors: the caller has to learn why the opening failed.
     fn drop(&mut self) {
         if self.kept {
             return;
@@ -148,7 +150,7 @@ impl Drop for Made {
     }
 }
 
-/// The lock's file, and whether it is new; nothing, if it was there and was removed just now.
+/// The lock file, and whether it is new. `None` if the file existed and was removed just now.
 fn open_lock(path: &Path) -> io::Result<Option<(File, bool)>> {
     match OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path) {
         Ok(new) => return Ok(Some((new, true))),
@@ -162,8 +164,8 @@ fn open_lock(path: &Path) -> io::Result<Option<(File, bool)>> {
     }
 }
 
-/// The absolute path without links; its directory is made if need be, and what was made is noted.
-fn resolve(path: &Path, made: &mut Vec<PathBuf>) -> Result<PathBuf, StoreError> {
+/// The absolute path without links. Creates its directory if necessary, and adds each new directory to `created`.
+fn resolve(path: &Path, created: &mut Vec<PathBuf>) -> Result<PathBuf, StoreError> {
     let failed = |error| unusable(path, error);
     let absolute = std::path::absolute(path).map_err(failed)?;
     if let Ok(resolved) = fs::canonicalize(&absolute) {
@@ -172,27 +174,27 @@ fn resolve(path: &Path, made: &mut Vec<PathBuf>) -> Result<PathBuf, StoreError> 
     let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(StoreError::invalid("store", format!("{} is not the path of a file", path.display())));
     };
-    make_directories(directory, made).map_err(failed)?;
+    make_directories(directory, created).map_err(failed)?;
     Ok(fs::canonicalize(directory).map_err(failed)?.join(name))
 }
 
-/// Makes the directory and its parents. SQLite syncs the directory of its files but not the ones above,
-/// so an acknowledged event could go with a directory entry.
-fn make_directories(directory: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Creates the directory and its parents, and syncs their directories. SQLite syncs only the directory of its files, so
+/// without this a power loss could take a directory entry, and acknowledged events with it.
+fn make_directories(directory: &Path, created: &mut Vec<PathBuf>) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
     let Some(parent) = directory.parent() else { return Ok(()) };
-    make_directories(parent, made)?;
+    make_directories(parent, created)?;
     match DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => made.push(directory.to_owned()),
+        Ok(()) => created.push(directory.to_owned()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
     sync_directory(parent)
 }
 
-/// A log without its file may hold acknowledged events: no store is made over it.
+/// A log without its file may hold acknowledged events, so no store is created over it.
 pub(crate) fn refuse_orphaned_log(path: &Path) -> Result<(), StoreError> {
     let wal = beside(path, "-wal");
     if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
@@ -214,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Each holder removes the lock's file when it lets go, as a failed opening does.
+    /// Each holder removes the lock file when it drops the claim, as a failed opening does.
     #[test]
     fn one_at_a_time_has_the_claim_although_its_lock_is_removed_again_and_again() {
         let directory = TempDir::new().unwrap();

@@ -1,8 +1,8 @@
-//! The store's files: which they are, and whether they are still there under their names.
+//! Checks that the store's files are still there under their names.
 //!
-//! A file that is deleted, renamed or replaced while it is open can be written and synced like before. Whoever opens
-//! the store next finds none of that. So before an append is acknowledged, each name is looked up and compared with the
-//! file that is open.
+//! A file that is deleted, renamed or replaced while it is open can be written and synced as before, but the next start
+//! does not find what was written. So before an append is acknowledged, each name is looked up and compared with the
+//! open file.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::StoreError;
-use crate::store::sqlite::fault::is_shortage;
+use crate::store::sqlite::fault::is_out_of_space;
 
-/// New files are neither read nor written by others. SQLite gives its log the mode of the main file.
+/// The mode of new files: only their owner reads and writes them. SQLite gives its log the mode of the main file.
 pub(crate) const OWNER_ONLY: u32 = 0o600;
 
-/// Which file it is, whatever its name.
+/// Identifies a file, whatever its name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileId {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::from(&metadata))
     }
@@ -33,70 +33,70 @@ impl Identity {
     }
 }
 
-impl From<&Metadata> for Identity {
+impl From<&Metadata> for FileId {
     fn from(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
-/// The files of an open store, and why nothing more may be acknowledged, once that is so.
+/// The files of an open store. If nothing more may be acknowledged, it also says why.
 pub(crate) struct Files {
-    watched: [Watched; 3],
+    watched: [WatchedFile; 3],
     failure: OnceLock<String>,
 }
 
-struct Watched {
-    role: Role,
+struct WatchedFile {
+    role: FileRole,
     path: PathBuf,
-    identity: Identity,
+    file_id: FileId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum FileRole {
     Main,
     Log,
     Lock,
 }
 
 impl Files {
-    /// Watches the files of the store that was opened as `given` and lies at `path`. Its log is open.
+    /// Watches the files of the store that was opened by the name `given` and lies at `path`. Its log has to be open.
     pub(crate) fn watch(given: &Path, path: &Path, main: &File, lock: &File) -> Result<Self, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| unusable(&path, error)
         };
-        // As it was given: where a link in it leads to another place, the next start goes there.
+        // The name as it was given: if a link in it is changed, the next start follows the new link.
         let given = std::path::absolute(given).map_err(failed(given))?;
         let (log, lock_path) = (beside(path, "-wal"), beside(path, "-lock"));
-        let main = Identity::of(main).map_err(failed(&given))?;
-        let lock = Identity::of(lock).map_err(failed(&lock_path))?;
-        let log_identity = Identity::at(&log).map_err(failed(&log))?;
+        let main = FileId::of(main).map_err(failed(&given))?;
+        let lock = FileId::of(lock).map_err(failed(&lock_path))?;
+        let log_id = FileId::at(&log).map_err(failed(&log))?;
         let watched = [
-            Watched { role: Role::Main, path: given, identity: main },
-            Watched { role: Role::Log, path: log, identity: log_identity },
-            Watched { role: Role::Lock, path: lock_path, identity: lock },
+            WatchedFile { role: FileRole::Main, path: given, file_id: main },
+            WatchedFile { role: FileRole::Log, path: log, file_id: log_id },
+            WatchedFile { role: FileRole::Lock, path: lock_path, file_id: lock },
         ];
         Ok(Self { watched, failure: OnceLock::new() })
     }
 
-    /// Whether nothing has failed, and each file is still the one under its name.
+    /// Fails if something has failed before, or if a name no longer leads to the open file.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.check_failure()?;
         self.check_names()
     }
 
-    /// Whether each file is still the one under its name. Once one is not, nothing makes it good.
+    /// Fails if a name no longer leads to the open file, and then always: nothing repairs that.
     pub(crate) fn check_names(&self) -> Result<(), StoreError> {
         for file in &self.watched {
-            match Identity::at(&file.path) {
-                Ok(found) if found == file.identity => {}
-                found => return Err(self.fail(self.what_became_of(file, found))),
+            match FileId::at(&file.path) {
+                Ok(found) if found == file.file_id => {}
+                found => return Err(self.fail(self.describe_loss(file, found))),
             }
         }
         Ok(())
     }
 
-    /// Whether something failed before.
+    /// Fails if something has failed before.
     pub(crate) fn check_failure(&self) -> Result<(), StoreError> {
         match self.failure.get() {
             Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
@@ -104,13 +104,13 @@ impl Files {
         }
     }
 
-    /// From now on nothing is acknowledged. The first reason stays.
+    /// From now on nothing is acknowledged. Only the first reason is kept.
     pub(crate) fn fail(&self, reason: String) -> StoreError {
         let reason = self.failure.get_or_init(|| reason).clone();
         StoreError::Poisoned { reason }
     }
 
-    fn what_became_of(&self, file: &Watched, found: io::Result<Identity>) -> String {
+    fn describe_loss(&self, file: &WatchedFile, found: io::Result<FileId>) -> String {
         let path = file.path.display();
         let happened = match found {
             Ok(_) => format!("{path} is another file than the one that is open: it was replaced"),
@@ -119,38 +119,37 @@ impl Files {
             }
             Err(error) => format!("{path} cannot be looked up any more ({error})"),
         };
-        if file.role == Role::Lock {
+        if file.role == FileRole::Lock {
             return format!(
                 "{happened}. Without it a second process can open the store: stop this one, see that no other has \
                  the store open, and start again"
             );
         }
-        format!("{happened}. {}", self.rescue())
+        format!("{happened}. {}", self.rescue_advice())
     }
 
-    /// Where the files can still be read as long as this process lives.
-    fn rescue(&self) -> String {
+    /// Says where the files can still be read while this process lives.
+    fn rescue_advice(&self) -> String {
         let pid = std::process::id();
         let place = |role| {
             let file = self.watched.iter().find(|file| file.role == role);
-            let number = file.and_then(|file| descriptor(file.identity));
+            let number = file.and_then(|file| descriptor(file.file_id));
             number.map_or_else(|| format!("/proc/{pid}/fd"), |number| format!("/proc/{pid}/fd/{number}"))
         };
         format!(
             "What was acknowledged before is in the files that are open: before this process ends, copy {} to a new \
              name, and {} to the same name with -wal behind it; a start with that name goes on from there",
-            place(Role::Main),
-            place(Role::Log)
+            place(FileRole::Main),
+            place(FileRole::Log)
         )
     }
 }
 
-/// The number under which this process has the file open. Nothing is opened to find out: closing it again would drop
-/// SQLite's locks.
-fn descriptor(identity: Identity) -> Option<String> {
+/// The number of the descriptor by which this process has the file open. This opens no file, because closing it again
+/// would drop SQLite's locks.
+fn descriptor(file_id: FileId) -> Option<String> {
     let open = fs::read_dir("/proc/self/fd").ok()?;
-    let found =
-        open.flatten().find(|entry| Identity::at(&entry.path()).is_ok_and(|found| found == identity))?;
+    let found = open.flatten().find(|entry| FileId::at(&entry.path()).is_ok_and(|found| found == file_id))?;
     found.file_name().into_string().ok()
 }
 
@@ -160,18 +159,18 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// A name beside `path` that nobody else has.
+/// A new, unique name beside `path`, for a file that is not complete yet.
 pub(crate) fn draft(path: &Path, kind: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}.{kind}", ulid::Ulid::generate()))
 }
 
-/// Makes an empty file, which SQLite takes for a new database.
+/// Creates an empty file, which SQLite takes for a new database.
 pub(crate) fn create_empty(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path).map(drop)
 }
 
-/// Removes a draft that came to nothing. That it cannot be removed is not what the caller has to know first.
+/// Removes a draft that could not be completed. Ignores errors: the caller has to learn why the draft failed.
 pub(crate) fn discard(draft: &Path) {
     for suffix in ["", "-journal"] {
         let _ = fs::remove_file(beside(draft, suffix));
@@ -184,7 +183,7 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 pub(crate) fn unusable(path: &Path, error: io::Error) -> StoreError {
     let reason = format!("{} cannot be used: {error}", path.display());
-    if is_shortage(&error) {
+    if is_out_of_space(&error) {
         return StoreError::NoSpace { reason, source: Some(Box::new(error)) };
     }
     StoreError::Unavailable { reason, source: Some(Box::new(error)) }

@@ -1,4 +1,4 @@
-//! The first bytes of a store's file, before SQLite opens it.
+//! Checks the first bytes of a store's file before SQLite opens it.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -9,8 +9,8 @@ use super::files::{beside, unusable};
 use crate::StoreError;
 use crate::store::sqlite::schema;
 
-/// Looks at the file before SQLite does: SQLite takes an empty file for an empty database and deletes
-/// the log beside it.
+/// Refuses a file that is no store. This comes before SQLite opens the file, because SQLite takes an empty file for an
+/// empty database and deletes the log beside it.
 pub(crate) fn check_header(claim: &Claim) -> Result<(), StoreError> {
     let path = claim.path();
     const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -24,8 +24,8 @@ pub(crate) fn check_header(claim: &Claim) -> Result<(), StoreError> {
     let ours = header.len() == 100
         && header.starts_with(MAGIC)
         && header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4] == schema::APPLICATION_ID.to_be_bytes();
-    // A power loss in the middle of a checkpoint can leave the first page torn. The log has it whole then,
-    // and SQLite reads it there; `connect` looks whose it is.
+    // A power loss during a checkpoint can leave the first page torn. Then the log has the whole page, and SQLite reads
+    // it there; `connect` checks the application id.
     if ours || (!header.starts_with(MAGIC) && has_log(path)) {
         return Ok(());
     }
@@ -40,7 +40,8 @@ pub(crate) fn check_header(claim: &Claim) -> Result<(), StoreError> {
     Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
 }
 
-/// Only a store has a lock beside it. Its log is gone, or `has_log` would have found it.
+/// The file is a store with a torn first page: only a store has a lock file. Its log is gone, because `has_log` did not
+/// find it.
 fn refuse_torn(path: &Path) -> StoreError {
     let (file, log) = (path.display(), beside(path, "-wal"));
     StoreError::corrupt(format!(
@@ -51,7 +52,8 @@ fn refuse_torn(path: &Path) -> StoreError {
     ))
 }
 
-/// A new store takes its name only once it is complete, so an empty file was never one, or was emptied by something else.
+/// A new store gets its name only once it is complete. So an empty file never was a store, or something else has emptied
+/// it.
 fn refuse_empty(path: &Path) -> StoreError {
     let (file, log) = (path.display(), beside(path, "-wal"));
     if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
@@ -70,7 +72,7 @@ fn refuse_empty(path: &Path) -> StoreError {
     )
 }
 
-/// Whether a log of a database with our pages lies beside the file (<https://sqlite.org/walformat.html>).
+/// Whether there is a log beside the file whose page size is ours (<https://sqlite.org/walformat.html>).
 fn has_log(path: &Path) -> bool {
     let mut header = [0; 12];
     let read = File::open(beside(path, "-wal")).and_then(|mut wal| wal.read_exact(&mut header));

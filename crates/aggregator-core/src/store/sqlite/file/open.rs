@@ -1,4 +1,4 @@
-//! Opening the file, or refusing it.
+//! Opens or creates the store's file, or refuses it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -22,8 +22,8 @@ use crate::store::sqlite::{SqliteOptions, index, schema};
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 
-/// How connections that write are opened: one thread at a time uses each.
-const WRITES: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+/// The flags of connections that write. One thread at a time uses a connection.
+const WRITER_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
     .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
@@ -33,16 +33,17 @@ pub(crate) struct Opened {
     pub(crate) connection: Connection,
     pub(crate) index: Index,
     pub(crate) manifest: Manifest,
-    /// `None` if it cannot be read: the first who needs it is told why.
+    /// `None` if it cannot be read: whoever needs it first gets the error.
     pub(crate) catalog: Option<Catalog>,
     /// For the thread that builds the index.
     pub(crate) index_reader: Connection,
     /// For the thread that copies the log.
     pub(crate) copier: Connection,
     pub(crate) files: Files,
-    /// To sync it. Behind the connections, so that it is closed last: SQLite's locks on the file go with any handle.
+    /// For syncing the file. Declared behind the connections, so that it is closed after them: closing any handle drops
+    /// SQLite's locks on the file.
     pub(crate) file: Arc<File>,
-    /// Last: what a failed opening made is cleared away once nobody has it open.
+    /// Last, so that the files of a failed opening are removed after everything is closed.
     pub(crate) claim: Claim,
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn open(
     match fs::metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             create(&path, connector)?;
-            claim.made_store();
+            claim.store_created();
         }
         Err(error) => return Err(unusable(&path, error)),
         Ok(_) => check_header(&claim)?,
@@ -67,10 +68,9 @@ pub(crate) fn open(
     let ancestors = ancestors(&connection).map_err(failed)??;
     let recovered = recover_index(&mut connection, options, connector);
     let (index, manifest) = recovered.map_err(failed)?;
-    // Readers ask for it as well as the writer.
     let catalog = Catalog::load(&connection).ok();
-    let index_reader = index_reader(&path, connector).map_err(failed)?;
-    let copier = copier(&path, connector).map_err(failed)??;
+    let index_reader = open_index_reader(&path, connector).map_err(failed)?;
+    let copier = open_copier(&path, connector).map_err(failed)??;
     let file = File::open(&path).map_err(|error| unusable(&path, error))?;
     let files = Files::watch(given, &path, &file, claim.lock_file())?;
     Ok(Opened {
@@ -93,36 +93,36 @@ fn recover_index(
     options: &SqliteOptions,
     connector: &Connector,
 ) -> rusqlite::Result<(Index, Manifest)> {
-    // Making the index anew is many commits, and the writer is not there yet.
+    // Building the index again takes many commits, and the writer, which makes checkpoints, does not exist yet.
     connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
     let mark = |connection: &mut Connection| log_mark::ensure(connection, (options.clock)());
     let recovered = index::recover(connection, options.index, connector.fingerprint_bits(), mark)?;
-    // From now on it checkpoints by itself, between commits.
+    // From now on the writer makes checkpoints between its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(recovered)
 }
 
-fn index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
+fn open_index_reader(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
     let connection =
         connector.open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch(schema::READER_PRAGMAS)?;
     Ok(connection)
 }
 
-fn copier(path: &Path, connector: &Connector) -> rusqlite::Result<Result<Connection, StoreError>> {
-    let connection = connector.open(path, WRITES)?;
+fn open_copier(path: &Path, connector: &Connector) -> rusqlite::Result<Result<Connection, StoreError>> {
+    let connection = connector.open(path, WRITER_FLAGS)?;
     connection.execute_batch(schema::COPIER_PRAGMAS)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(make_durable(&connection, path, connector)?.map(|()| connection))
 }
 
-/// Switches to a log that is synced at each commit, and reads both back.
+/// Turns on the write-ahead log and a sync at each commit, and reads both settings back.
 fn make_durable(
     connection: &Connection,
     path: &Path,
     connector: &Connector,
 ) -> rusqlite::Result<Result<(), StoreError>> {
-    // FULL first: the switch to WAL is a write, too.
+    // FULL comes first, because the switch to WAL is a write, too.
     let (level, read_back) = connector.synchronous();
     connection.pragma_update(None, "synchronous", level)?;
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -136,8 +136,8 @@ fn make_durable(
     ))))
 }
 
-/// A connection to the store at `path`, of which nothing was read yet, and the claim that keeps others away, to be dropped
-/// last. The store may be of this format or a later one that this program knows.
+/// A connection to the store at `path`, before its events and index are read, and the claim that keeps other processes
+/// away. Drop the claim last. The store may have any format from `oldest` on that this program knows.
 pub(crate) fn connect_alone(
     path: &Path,
     options: &SqliteOptions,
@@ -152,8 +152,8 @@ pub(crate) fn connect_alone(
     Ok((claim, connection))
 }
 
-/// Makes the store under another name first, so that a crash meanwhile leaves no half-made file in
-/// its place: whatever is empty or cut short there was damaged by something else.
+/// Creates the store under another name first, so that a crash leaves no incomplete file under its name. So if a file of
+/// that name is empty or cut short, something else has damaged it.
 fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     refuse_orphaned_log(path)?;
     remove_drafts(path).map_err(|error| unusable(path, error))?;
@@ -170,7 +170,7 @@ fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     sync_directory(directory).map_err(|error| unusable(directory, error))
 }
 
-/// Removes what earlier attempts to make this store left, whoever holds its lock having come to an end.
+/// Removes the drafts that earlier attempts to create this store left. Their processes have ended, because we hold the lock.
 fn remove_drafts(path: &Path) -> std::io::Result<()> {
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))? {
@@ -188,7 +188,7 @@ fn remove_drafts(path: &Path) -> std::io::Result<()> {
 
 /// Writes an empty store into the empty file at `path`.
 pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
-    let mut connection = connector.open(path, WRITES)?;
+    let mut connection = connector.open(path, WRITER_FLAGS)?;
     connection.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
     connection.pragma_update(None, "synchronous", "EXTRA")?;
     let transaction = connection.transaction()?;
@@ -219,61 +219,92 @@ fn connect(
 ) -> rusqlite::Result<Connected> {
     let has_log = log_mark::has_log(path);
     let (connection, application) = first_connection(path, options, connector)?;
-    // A log that was there stays, also where the opening fails: it goes only when the store is closed in order.
+    // A log that exists stays, even if the opening fails. Only an orderly close removes it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
+    if let Err(error) = check_format(&connection, path, application, oldest)? {
+        return Ok(Err(error));
+    }
+    if !has_log
+        && !options.accept_lost_log
+        && let Some(since) = log_mark::read(&connection)?
+    {
+        return Ok(Err(log_mark::refusal(path, &since, newest_event_time(&connection))));
+    }
+    if let Err(error) = make_durable(&connection, path, connector)? {
+        return Ok(Err(error));
+    }
+    configure(&connection, options)?;
+    if let Err(error) = rewrite_log(&connection, path, options, connector)? {
+        return Ok(Err(error));
+    }
+    Ok(read_id(&connection, path)?.map(|id| (connection, id)))
+}
+
+/// Refuses the files of other programs, and formats that this program does not know or that are older than `oldest`.
+fn check_format(
+    connection: &Connection,
+    path: &Path,
+    application: u32,
+    oldest: u32,
+) -> rusqlite::Result<Result<(), StoreError>> {
     if application != schema::APPLICATION_ID {
         let reason =
             format!("{} is an SQLite database of another program: name another file", path.display());
         return Ok(Err(StoreError::invalid("store", reason)));
     }
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if !(oldest..=schema::VERSION).contains(&version) {
-        let way_out = if (schema::SAME_EVENTS_SINCE..schema::VERSION).contains(&version) {
-            "make its dedup index anew with aggregator-server check --rebuild-index"
-        } else {
-            "use the program that wrote it"
-        };
-        let (path, known) = (path.display(), schema::VERSION);
-        let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
-        return Ok(Err(StoreError::invalid("store", reason)));
+    if (oldest..=schema::VERSION).contains(&version) {
+        return Ok(Ok(()));
     }
-    if !has_log
-        && !options.accept_lost_log
-        && let Some(since) = log_mark::read(&connection)?
-    {
-        return Ok(Err(log_mark::refusal(path, &since, newest(&connection))));
-    }
-    if let Err(error) = make_durable(&connection, path, connector)? {
-        return Ok(Err(error));
-    }
+    let way_out = if (schema::SAME_EVENTS_SINCE..schema::VERSION).contains(&version) {
+        "make its dedup index anew with aggregator-server check --rebuild-index"
+    } else {
+        "use the program that wrote it"
+    };
+    let (path, known) = (path.display(), schema::VERSION);
+    let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
+    Ok(Err(StoreError::invalid("store", reason)))
+}
+
+fn configure(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
-    // A log that readers made long is cut back once it is written over.
+    // If readers made the log long, SQLite cuts it when it starts the log again.
     connection.pragma_update(None, "journal_size_limit", u64::from(options.checkpoint_bytes) * 4)?;
     connection.busy_timeout(log_mark::BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
 
-    // What an earlier process left in the log may never have reached the disk: its last fsync can have
-    // failed, or not have come. Before anything of it is read or told, it is written and synced anew: first
-    // the log, since a power loss while it is copied must find there what the copy began from, then the
-    // file. The transaction keeps other programs from writing into the log meanwhile.
+/// Writes and syncs the log of an earlier process again, before anything of it is read: its last fsync may have failed or
+/// never come. The log comes first and then the file, because a power loss during the copy must leave a whole log.
+fn rewrite_log(
+    connection: &Connection,
+    path: &Path,
+    options: &SqliteOptions,
+    connector: &Connector,
+) -> rusqlite::Result<Result<(), StoreError>> {
+    // The transaction keeps other programs from writing into the log.
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let wal = beside(path, "-wal");
     if let Err(error) = connector.write_anew(&wal) {
         return Ok(Err(unusable(&wal, error)));
     }
     connection.execute_batch("ROLLBACK")?;
-    // Not cut: the log of a file that is marked is never empty.
-    if let Err(error) = checkpoint(&connection, "FULL") {
-        // The log is on the disk, and what is read of it is as safe as in the file: the copy can wait for room.
+    // The log is not cut, because a marked file has no empty log.
+    if let Err(error) = checkpoint(connection, "FULL") {
+        // The log is on the disk, so what is read from it is as safe as in the file. The copy can wait for room.
         let error = write_error("copying the log into the file", error);
         if !matches!(error, StoreError::NoSpace { .. }) {
             return Ok(Err(error));
         }
         (options.on_warning)(&format!("the log is not copied into the file until there is room: {error}"));
     }
+    Ok(Ok(()))
+}
 
+fn read_id(connection: &Connection, path: &Path) -> rusqlite::Result<Result<StoreId, StoreError>> {
     let meta = |name: &str| -> rusqlite::Result<String> {
         connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
     };
@@ -284,25 +315,24 @@ fn connect(
             format!("{} is laid out as {written:?}, which this program does not know", path.display()),
         )));
     }
-    let id = meta("store_id")?;
-    Ok(store_id(&id).map(|id| (connection, id)))
+    Ok(store_id(&meta("store_id")?))
 }
 
-/// When the newest event was stored. What has lost its log may contradict itself: then nobody knows.
-fn newest(connection: &Connection) -> Option<Timestamp> {
+/// When the newest event was stored. `None` if there is none, or if the file contradicts itself because it has lost its log.
+fn newest_event_time(connection: &Connection) -> Option<Timestamp> {
     let partition = PartitionState::read(connection).ok().filter(|partition| partition.last_offset > 0)?;
     Some(Timestamp::from_micros(partition.last_processed_at))
 }
 
-/// A connection, and whose the file is. This is where SQLite looks at the log for the first time, and so where it
-/// needs the file `-shm`.
+/// Opens a connection and reads the file's application id. This is SQLite's first look at the log, for which it needs the
+/// file `-shm`.
 fn first_connection(
     path: &Path,
     options: &SqliteOptions,
     connector: &Connector,
 ) -> rusqlite::Result<(Connection, u32)> {
     let connect = || {
-        let connection = connector.open(path, WRITES)?;
+        let connection = connector.open(path, WRITER_FLAGS)?;
         let application = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         Ok((connection, application))
     };

@@ -1,4 +1,4 @@
-//! Emptying the dedup index of a store that nobody has open, so that opening it makes the index anew.
+//! Empties the dedup index of a store that nobody has open. Opening the store then builds the index again.
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::{SqliteOptions, index, schema};
 
-/// What the index is made of, and all the rest that is no index.
-const TRUTH: [&str; 7] = ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs"];
+/// All tables except those of the index.
+const NOT_INDEX: [&str; 7] = ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs"];
 
 pub(crate) fn empty_index(
     path: &Path,
@@ -23,7 +23,7 @@ pub(crate) fn empty_index(
 ) -> Result<(), StoreError> {
     let (claim, mut connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
-    // An index that is gone and cannot be made anew would be worse than a damaged one.
+    // First of all: an index that is gone and cannot be built again would be worse than a damaged index.
     index::check_log(&connection).map_err(failed)?;
     log_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
     let done = reset(&mut connection).map_err(failed);
@@ -31,12 +31,12 @@ pub(crate) fn empty_index(
     match done {
         Err(StoreError::Corrupt { .. }) => {
             if !closed {
-                // The log of the old file would be taken for one of the new file.
+                // The new file would take the old file's log for its own.
                 let reason = format!("another program has {} open: close it", claim.path().display());
                 return Err(StoreError::unavailable(reason));
             }
             drop(connection);
-            copy_truth(claim.path(), connector)
+            copy_without_index(claim.path(), connector)
         }
         done => done,
     }
@@ -49,15 +49,15 @@ fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Where SQLite cannot even drop the index's tables: everything else goes into a new file, which takes the
-/// place of the old one.
-fn copy_truth(path: &Path, connector: &Connector) -> Result<(), StoreError> {
+/// For a file whose index tables SQLite cannot even drop: copies all other tables into a new file, which replaces the old
+/// one.
+fn copy_without_index(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     let new = draft(path, "new");
     create_empty(&new).map_err(|error| unusable(path, error))?;
     let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
-    let copied =
-        copied.map_err(|error| store_error(&format!("copying what is whole of {}", path.display()), error));
-    let copied = copied.and_then(|()| take_the_place(&new, path).map_err(|error| unusable(path, error)));
+    let copied = copied
+        .map_err(|error| store_error(&format!("copying {} without its dedup index", path.display()), error));
+    let copied = copied.and_then(|()| replace_file(&new, path).map_err(|error| unusable(path, error)));
     if copied.is_err() {
         discard(&new);
     }
@@ -66,8 +66,8 @@ fn copy_truth(path: &Path, connector: &Connector) -> Result<(), StoreError> {
     sync_directory(directory).map_err(|error| unusable(directory, error))
 }
 
-/// Whoever could read and write the old file can do so with the new one.
-fn take_the_place(new: &Path, old: &Path) -> std::io::Result<()> {
+/// Renames `new` to `old`. The new file keeps the permissions of the old one.
+fn replace_file(new: &Path, old: &Path) -> std::io::Result<()> {
     fs::set_permissions(new, fs::metadata(old)?.permissions())?;
     fs::rename(new, old)
 }
@@ -78,7 +78,7 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "EXTRA")?;
     connection.execute("ATTACH ?1 AS old", [old.to_str().unwrap_or_default()])?;
     let transaction = connection.transaction()?;
-    for table in TRUTH {
+    for table in NOT_INDEX {
         transaction.execute_batch(&format!(
             "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
         ))?;

@@ -1,4 +1,4 @@
-//! Whether there is room on the disk.
+//! Knows whether there is room on the disk for appends.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -9,96 +9,96 @@ use std::time::{Duration, Instant};
 
 use super::files::beside;
 use crate::StoreError;
-use crate::store::sqlite::fault::is_shortage;
+use crate::store::sqlite::fault::is_out_of_space;
 
-/// So much has to fit for the disk to count as one that has room again.
-const ROOM_BYTES: usize = 1 << 20;
+/// The disk has room again once so many bytes fit.
+const MIN_ROOM_BYTES: usize = 1 << 20;
 
-/// How often that is tried at most.
-const EVERY: Duration = Duration::from_secs(1);
+/// The least time between two tries.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Knows whether appends fail for lack of room: from the last one and, once it failed so, from trying, since nobody may
-/// append any more to a store that is said to be full.
+/// Whether appends fail for lack of room. The last append tells. After one has failed, this tries by itself, because
+/// clients may send no more appends to a store that says it is full.
 pub(crate) struct Room {
-    /// Beside the store, empty, and nobody else's.
+    /// The store's lock file: beside the store, empty, and used by nobody else.
     lock_file: PathBuf,
-    is_short: AtomicBool,
-    short: Mutex<Option<Shortage>>,
+    is_full: AtomicBool,
+    out_of_space: Mutex<Option<OutOfSpace>>,
 }
 
-struct Shortage {
+struct OutOfSpace {
     reason: String,
     since: Instant,
 }
 
 impl Room {
-    /// Of the disk with the store at `path`, which is open.
+    /// For the disk of the open store at `path`.
     pub(crate) fn of(path: &Path) -> Self {
         let room = Self {
             lock_file: beside(path, "-lock"),
-            is_short: AtomicBool::new(false),
-            short: Mutex::new(None),
+            is_full: AtomicBool::new(false),
+            out_of_space: Mutex::new(None),
         };
-        if let Err(error) = room.try_out() {
+        if let Err(error) = room.try_to_grow() {
             room.set(Some(error));
         }
         room
     }
 
-    /// Learns from what became of an append.
+    /// Learns from the result of an append.
     pub(crate) fn note<T>(&self, appended: &Result<T, StoreError>) {
         match appended {
             Err(StoreError::NoSpace { reason, .. }) => self.set(Some(reason.clone())),
-            Ok(_) if self.is_short.load(Ordering::Relaxed) => self.set(None),
+            Ok(_) if self.is_full.load(Ordering::Relaxed) => self.set(None),
             _ => {}
         }
     }
 
-    /// [`StoreError::NoSpace`] as long as an append would meet it, as far as that is known.
+    /// [`StoreError::NoSpace`] as long as an append would fail with it, as far as that is known.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        if !self.is_short.load(Ordering::Relaxed) {
+        if !self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let since = self.lock().as_ref().map(|short| short.since);
-        if since.is_some_and(|since| since.elapsed() >= EVERY) {
-            self.set(self.try_out().err());
+        let since = self.lock().as_ref().map(|out_of_space| out_of_space.since);
+        if since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL) {
+            self.set(self.try_to_grow().err());
         }
         match &*self.lock() {
-            Some(Shortage { reason, .. }) => {
+            Some(OutOfSpace { reason, .. }) => {
                 Err(StoreError::NoSpace { reason: reason.clone(), source: None })
             }
             None => Ok(()),
         }
     }
 
-    /// Makes the lock file longer for a moment.
-    fn try_out(&self) -> Result<(), String> {
+    /// Makes the lock file longer for a moment. Says why, if there is no room.
+    fn try_to_grow(&self) -> Result<(), String> {
         let grow = || -> io::Result<()> {
             let mut file = OpenOptions::new().append(true).open(&self.lock_file)?;
             let length = file.metadata()?.len();
-            let grown = file.write_all(&vec![0; ROOM_BYTES]);
+            let grown = file.write_all(&vec![0; MIN_ROOM_BYTES]);
             file.set_len(length)?;
             grown
         };
         match grow() {
-            Err(error) if is_shortage(&error) => {
+            Err(error) if is_out_of_space(&error) => {
                 let place = self.lock_file.parent().unwrap_or(Path::new("/"));
-                Err(format!("there is no room for {ROOM_BYTES} bytes in {}: {error}", place.display()))
+                Err(format!("there is no room for {MIN_ROOM_BYTES} bytes in {}: {error}", place.display()))
             }
-            // Of anything else the next append tells.
+            // The next append reports any other error.
             _ => Ok(()),
         }
     }
 
     fn set(&self, reason: Option<String>) {
-        let mut short = self.lock();
-        self.is_short.store(reason.is_some(), Ordering::Relaxed);
-        *short = reason.map(|reason| Shortage { reason, since: Instant::now() });
+        let mut out_of_space = self.lock();
+        self.is_full.store(reason.is_some(), Ordering::Relaxed);
+        *out_of_space = reason.map(|reason| OutOfSpace { reason, since: Instant::now() });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Shortage>> {
-        // Whoever holds it replaces a value, and does not panic half-way.
-        self.short.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<OutOfSpace>> {
+        // Its holders only replace the value, so it is whole even after a panic.
+        self.out_of_space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The index checked against the rows it leads to.
+//! Checks the index against the rows it leads to.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow::Continue;
@@ -6,25 +6,25 @@ use std::ops::ControlFlow::Continue;
 use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Entry;
-use super::filter::filter_group::FilterGroup;
+use super::IndexEntry;
+use super::filter::filter_group::{FilterGroup, Runs};
 use super::fingerprint::{BITS, Fingerprints};
 use super::layout;
-use super::lookup::Chunks;
+use super::lookup::ChunkReader;
 use super::manifest::Manifest;
-use super::recovery::{Rows, load};
+use super::recovery::{LogReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
 
-/// How many rows are looked at, or entries, in one piece.
-const PIECE: u64 = 1 << 16;
+/// How many rows or entries are read at a time.
+const BATCH: u64 = 1 << 16;
 
-/// The most rows without a run that are held in memory.
-const MAX_TAIL: u64 = 1 << 26;
+/// The check holds the entries of rows that no run covers in memory: at most so many.
+const MAX_UNCOVERED: u64 = 1 << 26;
 
-/// Checks that the runs hold an entry for each row they cover and nothing more, that their maplets let
-/// each of them through, and that no identity has two rows. `fault` is told what does not fit.
+/// Checks that the runs hold one entry for each row they cover and no other entries, that the maplets admit each entry,
+/// and that no identity has two rows. `fault` gets a sentence for each contradiction.
 pub(crate) fn check(
     connection: &Connection,
     fingerprint_bits: u32,
@@ -32,53 +32,31 @@ pub(crate) fn check(
 ) -> rusqlite::Result<()> {
     let manifest = Manifest::read(connection)?;
     if manifest.covered > PartitionState::read(connection)?.last_offset {
-        fault("the dedup index covers more than there is".into());
+        fault("the dedup index covers rows behind the last offset".into());
         return Ok(());
     }
-    let runs = load(connection, &manifest, &mut |error| {
-        fault(tell(error));
+    let runs = load_runs(connection, &manifest, &mut |error| {
+        fault(describe(error));
         Ok(())
     })?;
-    let mut rows =
-        Rows { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
-    let mut of_rows = Sum::default();
-    each_row(connection, &mut rows, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
-    // What no run covers is found by what is in memory, but it may have the identity of what a run covers.
-    let mut tail = Vec::new();
+    let mut log =
+        LogReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
+    let mut of_rows = EntrySet::default();
+    for_each_row(connection, &mut log, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
+    // A memtable answers for the rows that no run covers, but such a row may repeat an identity that a run covers.
+    let mut uncovered = Vec::new();
     let last_offset = PartitionState::read(connection)?.last_offset;
-    if last_offset - manifest.covered > MAX_TAIL {
+    if last_offset - manifest.covered > MAX_UNCOVERED {
         let covered = manifest.covered;
         fault(format!(
             "the dedup index ends at offset {covered} of {last_offset}: open the store to go on with it"
         ));
         return Ok(());
     }
-    each_row(connection, &mut rows, manifest.covered, last_offset, &mut |entry| tail.push(entry))?;
-    tail.sort_unstable();
+    for_each_row(connection, &mut log, manifest.covered, last_offset, &mut |entry| uncovered.push(entry))?;
+    uncovered.sort_unstable();
 
-    let mut of_runs = Sum::default();
-    let mut chunks = Chunks::new(connection)?;
-    let entries: u64 = runs
-        .runs
-        .iter()
-        .map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>())
-        .sum();
-    let bits = ((entries / PIECE).next_power_of_two().trailing_zeros()).min(layout::MAX_SECTION_BITS);
-    for piece in 0..1_u32 << bits {
-        let range = layout::fingerprints(bits, piece);
-        let mut entries = Vec::new();
-        for (run, unit) in runs.runs.iter().zip(&runs.units) {
-            gather(&mut chunks, (run, unit), &range, &mut entries, fault)?;
-        }
-        entries.iter().for_each(|&entry| of_runs.add(entry));
-        let of_tail = tail.partition_point(|entry| entry.fingerprint < range.start)
-            ..tail.partition_point(|entry| entry.fingerprint < range.end);
-        entries.extend(&tail[of_tail]);
-        entries.sort_unstable();
-        for same in entries.chunk_by(|a, b| a.fingerprint == b.fingerprint).filter(|same| same.len() > 1) {
-            compare(connection, same, fault)?;
-        }
-    }
+    let of_runs = check_runs(connection, &runs, &uncovered, fault)?;
     if of_rows.count != of_runs.count {
         fault(format!("the dedup index holds {} entries for {} rows", of_runs.count, of_rows.count));
     } else if of_rows != of_runs {
@@ -87,65 +65,104 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Checks that the index can be made anew: that every row there has to be is there and whole.
-pub(crate) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
-    let fingerprints = Fingerprints::new((0, 0), BITS);
-    let mut rows = Rows { fingerprints, scopes: HashMap::new() };
-    each_row(connection, &mut rows, 0, PartitionState::read(connection)?.last_offset, &mut |_| {})
+/// Reads all entries of the runs, one range of fingerprints after the other, and compares the identities of rows that
+/// share a fingerprint. Returns the entries of the runs.
+fn check_runs(
+    connection: &Connection,
+    runs: &Runs,
+    uncovered: &[IndexEntry],
+    fault: &mut dyn FnMut(String),
+) -> rusqlite::Result<EntrySet> {
+    let mut of_runs = EntrySet::default();
+    let mut chunks = ChunkReader::new(connection)?;
+    let entries: u64 = runs
+        .runs
+        .iter()
+        .map(|run| run.sections.iter().flatten().map(|s| u64::from(s.entries)).sum::<u64>())
+        .sum();
+    let bits = ((entries / BATCH).next_power_of_two().trailing_zeros()).min(layout::MAX_SECTION_BITS);
+    for part in 0..1_u32 << bits {
+        let range = layout::section_range(bits, part);
+        let mut entries = Vec::new();
+        for (run, group) in runs.runs.iter().zip(&runs.filter_groups) {
+            add_entries(&mut chunks, (run, group), &range, &mut entries, fault)?;
+        }
+        entries.iter().for_each(|&entry| of_runs.add(entry));
+        let uncovered_part = uncovered.partition_point(|entry| entry.fingerprint < range.start)
+            ..uncovered.partition_point(|entry| entry.fingerprint < range.end);
+        entries.extend(&uncovered[uncovered_part]);
+        entries.sort_unstable();
+        for same in entries.chunk_by(|a, b| a.fingerprint == b.fingerprint).filter(|same| same.len() > 1) {
+            compare(connection, same, fault)?;
+        }
+    }
+    Ok(of_runs)
 }
 
-fn tell(error: rusqlite::Error) -> String {
+/// Checks that the index can be built again: each row that has to be there is there and whole.
+pub(crate) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
+    let fingerprints = Fingerprints::new((0, 0), BITS);
+    let mut log = LogReader { fingerprints, scopes: HashMap::new() };
+    for_each_row(connection, &mut log, 0, PartitionState::read(connection)?.last_offset, &mut |_| {})
+}
+
+fn describe(error: rusqlite::Error) -> String {
     store_error("checking the dedup index", error).to_string()
 }
 
-fn each_row(
+fn for_each_row(
     connection: &Connection,
-    rows: &mut Rows,
+    log: &mut LogReader,
     after: u64,
     to: u64,
-    take: &mut dyn FnMut(Entry),
+    take: &mut dyn FnMut(IndexEntry),
 ) -> rusqlite::Result<()> {
     let mut read_to = after;
     while read_to < to {
-        let end = to.min(read_to + PIECE);
-        rows.read(connection, read_to, end, take)?;
+        let end = to.min(read_to + BATCH);
+        log.read(connection, read_to, end, take)?;
         read_to = end;
     }
     Ok(())
 }
 
-/// The entries of a run with fingerprints in this range.
-fn gather(
-    chunks: &mut Chunks<'_>,
-    (run, unit): (&Run, &FilterGroup),
+/// Adds the entries of a run whose fingerprints are in this range. Each of them has to be in the section and the maplet
+/// that lookups would ask.
+fn add_entries(
+    chunks: &mut ChunkReader<'_>,
+    (run, group): (&Run, &FilterGroup),
     range: &std::ops::Range<u64>,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<IndexEntry>,
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<()> {
     for (number, section) in run.overlapping(range) {
-        let of_section = layout::fingerprints(run.bits, number);
+        let of_section = layout::section_range(run.bits, number);
         for chunk in section.chunks(range.start..=range.end - 1) {
             let key = layout::chunk_key(run.id, number, chunk);
             let mut last = None;
             let read = chunks.read(key, |entry| {
                 let sorted = last.is_none_or(|last| last <= entry.fingerprint);
-                if !sorted || !of_section.contains(&entry.fingerprint) || !unit.admits(entry.fingerprint) {
-                    fault(format!("the dedup index: chunk {key} holds what is not found there"));
+                if !sorted || !of_section.contains(&entry.fingerprint) || !group.admits(entry.fingerprint) {
+                    fault(format!("the dedup index: chunk {key} holds an entry that no lookup finds there"));
                 }
                 last = Some(entry.fingerprint);
-                if entry.fingerprint >= run.from && range.contains(&entry.fingerprint) {
+                if entry.fingerprint >= run.answers_from && range.contains(&entry.fingerprint) {
                     entries.push(entry);
                 }
                 Continue(())
             });
-            read.unwrap_or_else(|error| fault(tell(error)));
+            read.unwrap_or_else(|error| fault(describe(error)));
         }
     }
     Ok(())
 }
 
-/// Rows of one fingerprint have different identities.
-fn compare(connection: &Connection, same: &[Entry], fault: &mut dyn FnMut(String)) -> rusqlite::Result<()> {
+/// Checks that rows of one fingerprint have different identities.
+fn compare(
+    connection: &Connection,
+    same: &[IndexEntry],
+    fault: &mut dyn FnMut(String),
+) -> rusqlite::Result<()> {
     let mut select = connection.prepare_cached(
         "SELECT e.topic_id, e.event_id, CASE t.scope WHEN 1 THEN e.source ELSE '' END
          FROM events e JOIN topics t ON t.topic_id = e.topic_id WHERE e.offset = ?1
@@ -164,15 +181,15 @@ fn compare(connection: &Connection, same: &[Entry], fault: &mut dyn FnMut(String
     Ok(())
 }
 
-/// Stands for a set of entries, whatever their order.
+/// The number and the sum of the hashes of a set of entries; their order does not matter.
 #[derive(Default, PartialEq, Eq)]
-struct Sum {
+struct EntrySet {
     count: u64,
     hashes: u64,
 }
 
-impl Sum {
-    fn add(&mut self, entry: Entry) {
+impl EntrySet {
+    fn add(&mut self, entry: IndexEntry) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&entry.fingerprint.to_le_bytes());
         bytes[8..].copy_from_slice(&entry.offset.to_le_bytes());

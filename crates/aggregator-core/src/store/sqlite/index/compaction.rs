@@ -1,7 +1,8 @@
-//! The writer's side of the index: what is done about it beside an append.
+//! Compaction: flushes the sealed memtable and merges runs, a slice with each append.
 //!
-//! At any time there is at most one task with the helper ([`build`]), or one slice that waits
-//! to be written. What was written changes what is in memory only once its commit has returned.
+//! A helper thread does the work ([`build`]): one task at a time, and never while a finished slice waits to be written.
+//! The writer writes the slice in the transaction of an append. The index in memory changes only after that commit has
+//! returned.
 
 pub(crate) mod build;
 #[cfg(test)]
@@ -11,51 +12,51 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use rusqlite::Connection;
 
-use self::build::{Built, Input, Slice, Task, Write, span};
+use self::build::{InputSection, Slice, Task, TaskOutput, WriteTask, fingerprint_range};
 use super::filter::bloom;
 use super::filter::bloom_backfill::{self, Backfilled};
 use super::filter::maplet_union;
 use super::layout;
 use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::Run;
-use super::{Held, Index, IndexOptions, Memtable};
+use super::{Index, IndexOptions, IndexState, Memtable};
 use crate::StoreError;
-use crate::store::sqlite::background::{Helper, Missing, Watch};
+use crate::store::sqlite::background::{Helper, NoResult, Watch};
 use crate::store::sqlite::fault::TransactionError;
 
-/// From how many times the fan-out on a level's runs are too many: appends wait for merges then.
-const CROWDED: usize = 4;
+/// A level with more runs than this many times the fan-out is crowded: appends wait for merges.
+const CROWDED_FAN_OUTS: usize = 4;
 
-/// The most that is merged at a time, in sections of the usual size or in what an append asks for.
-const MAX_PIECES: u64 = 2;
+/// The most credit that merges gather, in sections of the usual size or in what one append earns.
+const MAX_CREDIT: u64 = 2;
 
 pub(crate) struct Compaction {
     index: Arc<Index>,
     options: IndexOptions,
-    /// As of the last commit.
+    /// The manifest as of the last commit.
     manifest: Manifest,
-    builder: Helper<Task, rusqlite::Result<Built>>,
+    helper: Helper<Task, rusqlite::Result<TaskOutput>>,
     work: Work,
-    /// How many entries may be merged for what was appended.
+    /// How many entries may be merged; appends earn it.
     credit: u64,
-    /// What came to a Bloom filter last, of a run that is not all there yet.
-    covered: Option<Backfilled>,
-    /// Whether the last task was one for memory alone.
-    tidied: bool,
-    /// Appends wait for every task, so that a seed brings back the same writes.
+    /// The last backfill, while a part of its run is still missing in the Bloom filter.
+    backfilled: Option<Backfilled>,
+    /// Whether the last task changed memory alone and left nothing to write.
+    was_in_memory: bool,
+    /// Appends wait for every task, so that a test with the same seed makes the same writes.
     in_step: bool,
 }
 
 enum Work {
     Idle,
-    /// A task is being done.
+    /// The helper has a task.
     Building,
-    /// Boxed: it is there seldom.
+    /// Boxed, because most of the time there is none.
     Ready(Box<Slice>),
 }
 
 impl Compaction {
-    /// Takes care of what [`recover`](super::recovery::recover) found.
+    /// Starts the helper thread for the index that [`recover`](super::recovery::recover) made.
     pub(crate) fn start(
         index: Arc<Index>,
         manifest: Manifest,
@@ -64,19 +65,19 @@ impl Compaction {
         in_step: bool,
         watch: Watch,
     ) -> std::io::Result<Self> {
-        let builder = Helper::start("dedup-index", connection, watch, build::run)?;
+        let helper = Helper::start("dedup-index", connection, watch, build::run)?;
         let mut compaction = Self {
             index,
             options,
             manifest,
-            builder,
+            helper,
             work: Work::Idle,
             credit: 0,
-            covered: None,
-            tidied: false,
+            backfilled: None,
+            was_in_memory: false,
             in_step,
         };
-        compaction.plan();
+        compaction.schedule();
         Ok(compaction)
     }
 
@@ -84,28 +85,29 @@ impl Compaction {
         &self.index
     }
 
-    /// Fetches what is ready to be written; waits for it if runs or memory have become too many.
+    /// Takes the result of the helper's task, if there is one. Waits for it while the memtables are full or a level is
+    /// crowded.
     pub(crate) fn collect(&mut self) -> Result<(), TransactionError> {
         while matches!(self.work, Work::Building) {
-            match self.builder.take(self.in_step || self.is_full() || self.is_crowded()) {
-                Ok(Ok(Built::Slice(slice))) => self.work = Work::Ready(Box::new(slice)),
-                // In memory alone: there is nothing to commit.
-                Ok(Ok(Built::UnitedMaplets(joined))) => {
-                    Arc::make_mut(&mut self.index.held_mut().runs).take(joined);
-                    self.rest();
+            match self.helper.take(self.in_step || self.is_full() || self.is_crowded()) {
+                Ok(Ok(TaskOutput::Slice(slice))) => self.work = Work::Ready(Box::new(slice)),
+                // This changes memory alone: there is nothing to commit.
+                Ok(Ok(TaskOutput::UnitedMaplets(united))) => {
+                    Arc::make_mut(&mut self.index.state_mut().runs).apply_union(united);
+                    self.become_idle();
                 }
-                Ok(Ok(Built::Backfilled(covered))) => {
-                    let whole = Arc::make_mut(&mut self.index.held_mut().runs).cover(&covered);
-                    self.covered = (!whole).then_some(covered);
-                    self.rest();
+                Ok(Ok(TaskOutput::Backfilled(backfilled))) => {
+                    let whole = Arc::make_mut(&mut self.index.state_mut().runs).apply_backfill(&backfilled);
+                    self.backfilled = (!whole).then_some(backfilled);
+                    self.become_idle();
                 }
                 Ok(Err(error)) => {
-                    // The same once more, unless it was final.
-                    self.rest();
+                    // The next task is the same one again; the caller stops if the error is fatal.
+                    self.become_idle();
                     return Err(TransactionError::Sqlite(error));
                 }
-                Err(Missing::NotYet) => return Ok(()),
-                Err(Missing::Gone) => {
+                Err(NoResult::NotYet) => return Ok(()),
+                Err(NoResult::ThreadPanicked) => {
                     let reason = "the thread that builds the dedup index panicked".into();
                     return Err(TransactionError::Store(StoreError::Poisoned { reason }));
                 }
@@ -114,127 +116,133 @@ impl Compaction {
         Ok(())
     }
 
-    /// Whether memory holds all it is to hold.
+    /// Whether both memtables are full.
     fn is_full(&self) -> bool {
-        let held = self.index.held();
-        held.sealed.is_some() && held.memtable.len() >= self.options.memtable as usize
+        let state = self.index.state();
+        state.sealed.is_some() && state.memtable.len() >= self.options.memtable as usize
     }
 
-    /// Whether there are too many runs. What is ready has to be written then, before anything is appended.
+    /// Whether a level has too many runs. Then the slice that is ready has to be written before anything is appended.
     pub(crate) fn is_crowded(&self) -> bool {
         crowded_level(&self.manifest, self.options).is_some()
     }
 
-    /// Writes what is ready, if anything is; how the manifest reads once that is committed.
+    /// Writes the slice that is ready, if there is one. Returns the manifest that is valid after the commit.
     pub(crate) fn write(&self, transaction: &Connection) -> rusqlite::Result<Option<Manifest>> {
         let Work::Ready(slice) = &self.work else { return Ok(None) };
         write_slice(transaction, &self.manifest, slice).map(Some)
     }
 
-    /// To be called when the commit has returned: with the entries of what was appended and what
-    /// [`Self::write`] said.
+    /// To be called when the commit has returned, with the entries of the appended rows and the manifest that
+    /// [`Self::write`] returned.
     pub(crate) fn committed(&mut self, added: &mut Memtable, next: Option<Manifest>) {
         let appended = added.len() as u64;
         let index = Arc::clone(&self.index);
-        let mut held = index.held_mut();
-        held.last_offset += appended;
-        held.memtable.take(added);
+        let mut state = index.state_mut();
+        state.last_offset += appended;
+        state.memtable.append(added);
         if let Some(next) = next
             && let Work::Ready(slice) = std::mem::replace(&mut self.work, Work::Idle)
         {
-            held.apply(&slice, &next);
+            state.apply(&slice, &next);
             self.manifest = next;
         }
-        held.freeze(self.options.memtable as usize);
-        drop(held);
-        // Also beside a task: what comes while it is done is to be merged as well.
+        state.seal_if_full(self.options.memtable as usize);
+        drop(state);
+        // Also while the helper has a task: entries that are appended meanwhile have to be merged, too.
         self.earn(appended);
         if matches!(self.work, Work::Idle) {
-            self.plan();
+            self.schedule();
         }
     }
 
-    /// Lets merges go on, now that so many events were appended.
+    /// Adds the credit for so many appended events.
     ///
-    /// An entry is merged once for each level but the last, and one more than that is earned. Merges that went faster
-    /// would take the processor from appends for a while, and then rest.
+    /// An entry is merged once for each level except the last. It earns one merge more than that, so merges keep up.
+    /// Faster merges would take the processor from appends for a while, and then rest.
     fn earn(&mut self, appended: u64) {
         let levels = self.manifest.runs.iter().map(|run| u64::from(run.level) + 1).max().unwrap_or(0);
         let earned = appended * levels;
-        // One append writes what comes of it: it is no more than fits in between, or than large appends need.
-        let most = u64::from(self.options.section).max(earned) * MAX_PIECES;
+        // One append writes the whole slice. So the credit is limited to what is quickly written, or to what large
+        // appends need.
+        let most = u64::from(self.options.section).max(earned) * MAX_CREDIT;
         self.credit = (self.credit + earned).min(most);
     }
 
-    /// After a task that leaves nothing to write.
-    fn rest(&mut self) {
+    /// Goes on after a task that leaves nothing to write.
+    fn become_idle(&mut self) {
         self.work = Work::Idle;
-        self.plan();
+        self.schedule();
     }
 
-    /// Gives the builder its next task, if it is time for one: a flush, or else what is to be done in memory alone and what
-    /// is to be merged, by turns as long as there is both.
-    fn plan(&mut self) {
-        let held = self.index.held();
-        let is_urgent = held.sealed.is_some() || self.is_crowded();
+    /// Gives the helper its next task, if there is one. A flush comes first, and so do merges of a crowded level. Otherwise
+    /// merges and tasks for memory alone take turns.
+    fn schedule(&mut self) {
+        let state = self.index.state();
+        let is_urgent = state.sealed.is_some() || self.is_crowded();
         let is_due = is_urgent || self.credit >= u64::from(self.options.section);
         let write = || {
-            let write = is_due.then(|| next_task(&held, &self.manifest, self.options, self.credit));
+            let write = is_due.then(|| next_task(&state, &self.manifest, self.options, self.credit));
             write.flatten().map(Task::Write)
         };
-        let tidy = || {
-            let cover = bloom_backfill::next(&held, &self.manifest, self.options, self.covered.as_ref());
-            let join = || maplet_union::next(&held.runs, &self.manifest, self.options.fan_out.into());
-            cover.map(Task::Backfill).or_else(|| join().map(Task::MapletUnion))
+        let in_memory = || {
+            let backfill =
+                bloom_backfill::next(&state, &self.manifest, self.options, self.backfilled.as_ref());
+            let union = || maplet_union::next(&state.runs, &self.manifest, self.options.fan_out.into());
+            backfill.map(Task::Backfill).or_else(|| union().map(Task::MapletUnion))
         };
-        let task = if is_urgent || self.tidied { write().or_else(tidy) } else { tidy().or_else(write) };
+        let task = if is_urgent || self.was_in_memory {
+            write().or_else(in_memory)
+        } else {
+            in_memory().or_else(write)
+        };
         let Some(task) = task else { return };
-        self.tidied = !matches!(task, Task::Write(_));
-        if let Task::Write(Write::Merge { run, sections, .. }) = &task {
+        self.was_in_memory = !matches!(task, Task::Write(_));
+        if let Task::Write(WriteTask::Merge { run, sections, .. }) = &task {
             let merged = (run.entries >> run.bits) * sections.len() as u64;
             self.credit = self.credit.saturating_sub(merged);
         }
-        self.builder.send(task);
+        self.helper.send(task);
         self.work = Work::Building;
     }
 }
 
-/// The lowest level that has too many runs.
+/// The lowest level with too many runs.
 fn crowded_level(manifest: &Manifest, options: IndexOptions) -> Option<u8> {
     let of_level = |level| manifest.runs.iter().filter(|run| run.level == level).count();
     let levels = manifest.runs.iter().map(|run| run.level);
-    levels.filter(|&level| of_level(level) > CROWDED * usize::from(options.fan_out)).min()
+    levels.filter(|&level| of_level(level) > CROWDED_FAN_OUTS * usize::from(options.fan_out)).min()
 }
 
-/// The most urgent task: what is frozen, unless a level is crowded, then merges of about so many entries,
-/// those of the lowest level first.
+/// The most urgent task: to flush the sealed memtable, unless a level is crowded; then to merge about `entries` entries
+/// of the lowest level that has a merge.
 pub(crate) fn next_task(
-    held: &Held,
+    state: &IndexState,
     manifest: &Manifest,
     options: IndexOptions,
     entries: u64,
-) -> Option<Write> {
-    if let Some((sealed, through)) = &held.sealed
+) -> Option<WriteTask> {
+    if let Some((sealed, through)) = &state.sealed
         && crowded_level(manifest, options).is_none()
     {
         let run = new_run(manifest, options, 0, sealed.len() as u64);
         let run = RunEntry { written: run.sections(), ..run };
-        let bloom = held.filling.next();
-        return Some(Write::Flush { run, through: *through, sealed: Arc::clone(sealed), bloom });
+        let bloom = state.current_bloom.for_flush();
+        return Some(WriteTask::Flush { run, through: *through, sealed: Arc::clone(sealed), bloom });
     }
     let levels = manifest.runs.iter().map(|run| run.level).max()?;
-    let run = (0..=levels).find_map(|level| merge(manifest, options, level))?;
+    let run = (0..=levels).find_map(|level| next_merge(manifest, options, level))?;
     let sections = (entries / (run.entries >> run.bits).max(1)).max(1);
     let end = (u64::from(run.written) + sections).min(u64::from(run.sections()));
     let sections = run.written..u32::try_from(end).expect("there are at most 2^24 sections");
-    let inputs = held.runs.runs.iter().filter(|held| run.inputs.contains(&held.id));
-    let inputs = Input::of(inputs, &span(run.bits, &sections));
-    let bloom = held.runs.bloom_of(&run.inputs).filter(|_| run.level <= bloom::HIGHEST_LEVEL);
-    Some(Write::Merge { run, sections, inputs, bloom })
+    let inputs = state.runs.runs.iter().filter(|input| run.inputs.contains(&input.id));
+    let inputs = InputSection::of(inputs, &fingerprint_range(run.bits, &sections));
+    let bloom = state.runs.bloom_of(&run.inputs).filter(|_| run.level <= bloom::HIGHEST_LEVEL);
+    Some(WriteTask::Merge { run, sections, inputs, bloom })
 }
 
-/// The merge of runs of this level that is going on, or that it is time for.
-fn merge(manifest: &Manifest, options: IndexOptions, level: u8) -> Option<RunEntry> {
+/// The run that runs of this level are being merged into, or are to be merged into next.
+fn next_merge(manifest: &Manifest, options: IndexOptions, level: u8) -> Option<RunEntry> {
     if let Some(run) = manifest.runs.iter().find(|run| !run.inputs.is_empty() && run.level == level + 1) {
         return Some(run.clone());
     }
@@ -250,16 +258,16 @@ fn new_run(manifest: &Manifest, options: IndexOptions, level: u8, entries: u64) 
     RunEntry { id: manifest.next_run, level, bits, written: 0, entries, inputs: Vec::new() }
 }
 
-/// Writes a slice, deletes what it replaces, and writes the manifest that says so.
+/// Writes a slice, deletes the sections it replaces, and writes the manifest that says so.
 pub(crate) fn write_slice(
     transaction: &Connection,
     manifest: &Manifest,
     slice: &Slice,
 ) -> rusqlite::Result<Manifest> {
     if slice.run.id > layout::MAX_RUN {
-        return Err(damaged("it has had as many runs as can be counted"));
+        return Err(damaged("its run numbers are used up"));
     }
-    let mut next = manifest.with(&slice.run, slice.through);
+    let mut next = manifest.with_run(&slice.run, slice.through);
     let mut head =
         transaction.prepare_cached("INSERT INTO index_sections (section, head) VALUES (?1, ?2)")?;
     let mut chunk =
@@ -275,8 +283,8 @@ pub(crate) fn write_slice(
     let mut chunks =
         transaction.prepare_cached("DELETE FROM index_chunks WHERE chunk >= ?1 AND chunk < ?2")?;
     for input in slice.run.inputs.iter().filter_map(|&id| manifest.run(id)) {
-        let from = manifest.live(input).start;
-        let until = next.run(input.id).map_or(input.sections(), |input| next.live(input).start);
+        let from = manifest.live_sections(input).start;
+        let until = next.run(input.id).map_or(input.sections(), |input| next.live_sections(input).start);
         heads.execute((layout::section_key(input.id, from), layout::section_key(input.id, until)))?;
         chunks.execute((layout::chunk_key(input.id, from, 0), layout::chunk_key(input.id, until, 0)))?;
     }
@@ -285,45 +293,45 @@ pub(crate) fn write_slice(
 }
 
 impl Index {
-    fn held_mut(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    fn state_mut(&self) -> RwLockWriteGuard<'_, IndexState> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
-    /// Sets what has gathered aside to be flushed, if it is time for it and nothing is set aside yet.
-    pub(crate) fn freeze(&mut self, at: usize) {
-        if self.sealed.is_none() && self.memtable.len() >= at {
-            // In the memory of what was flushed before, where there is some.
+impl IndexState {
+    /// Seals the memtable once it has `capacity` entries, if no other one is sealed.
+    pub(crate) fn seal_if_full(&mut self, capacity: usize) {
+        if self.sealed.is_none() && self.memtable.len() >= capacity {
+            // The next memtable reuses the memory of the one that was flushed before, if there is one.
             let flushed = self.flushed.take().map(|(flushed, _)| flushed);
-            let mut next = flushed.unwrap_or_else(|| Memtable::with_capacity(at));
+            let mut next = flushed.unwrap_or_else(|| Memtable::with_capacity(capacity));
             next.clear();
             let memtable = std::mem::replace(&mut self.memtable, next);
             self.sealed = Some((Arc::new(memtable), self.last_offset));
         }
     }
 
-    /// Takes over what was committed.
+    /// Changes the index in memory to what was committed.
     pub(crate) fn apply(&mut self, slice: &Slice, manifest: &Manifest) {
         if slice.through.is_some() {
             let sealed = self.sealed.take().and_then(|(sealed, _)| Arc::into_inner(sealed));
             self.flushed = sealed.map(|sealed| (sealed, self.covered));
-            self.filling.flushed(slice.bloom.clone());
+            self.current_bloom.record_flush(slice.bloom.clone());
         }
         let id = slice.run.id;
         let runs = Arc::make_mut(&mut self.runs);
         if runs.get(id).is_none() {
             runs.push(
-                Run { id, bits: slice.run.bits, from: 0, sections: Vec::new() },
+                Run { id, bits: slice.run.bits, answers_from: 0, sections: Vec::new() },
                 Vec::new(),
                 slice.bloom.clone(),
             );
         }
         let sections = slice.sections.iter().map(|new| (new.section.clone(), new.maplet.clone()));
         runs.extend(id, sections);
-        runs.advance(|id| manifest.run(id).map(|run| manifest.from(run.id)));
+        runs.advance(|id| manifest.run(id).map(|run| manifest.answers_from(run.id)));
         self.covered = manifest.covered;
-        // Last: should anything above panic, no reader takes what is left for the state it belongs to.
+        // Last: if anything above panics, the generation does not match the file, and no reader uses the state.
         self.generation = manifest.generation;
     }
 }

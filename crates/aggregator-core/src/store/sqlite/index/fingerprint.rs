@@ -1,4 +1,4 @@
-//! Short stand-ins of identities.
+//! Fingerprints: 48 bits that stand for an identity.
 
 use std::hash::Hasher;
 
@@ -6,16 +6,16 @@ use siphasher::sip::SipHasher13;
 
 use super::Key;
 
-/// The bits of a fingerprint. With 10^8 identities, one in 10^6 new ones meets one of the same
-/// fingerprint, which costs it a look at a row.
+/// The bits of a fingerprint. With 10^8 identities, one new identity in 10^6 shares its fingerprint with another one,
+/// and one row has to be read for it.
 pub(crate) const BITS: u32 = 48;
 
-/// Makes fingerprints. The hash is keyed with what only the file knows, so that nobody can publish ids
-/// that all have the same one.
+/// Makes fingerprints. Only the file has the key of the hash, so nobody can publish ids that share a fingerprint on
+/// purpose.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fingerprints {
     hasher: SipHasher13,
-    /// Which bits of the hash are used: the first 48, unless a test wants them to collide.
+    /// Which bits of the hash are used: the first 48, or fewer where a test wants fingerprints to collide.
     mask: u64,
 }
 
@@ -29,7 +29,7 @@ impl Fingerprints {
         hasher.write_u64(key.topic_id.cast_unsigned());
         hasher.write(key.event_id.as_bytes());
         if !key.source.is_empty() {
-            // No identity has a byte of this value.
+            // A separator: UTF-8 has no byte of this value.
             hasher.write_u8(0xff);
             hasher.write(key.source.as_bytes());
         }

@@ -1,11 +1,10 @@
-//! Where the parts of a run lie: the keys of its rows, and which of its sections has a fingerprint.
+//! Where the parts of a run lie: the keys of its rows, and the section of a fingerprint.
 
 use std::ops::Range;
 
 use super::fingerprint::BITS;
 
-/// Bits of a run's number, a section's within its run, and a chunk's within its section, in the key of a
-/// row: 63 altogether.
+/// The key of a row has 63 bits: the number of the run, of the section in its run, and of the chunk in its section.
 const SECTION_BITS: u32 = 24;
 const CHUNK_BITS: u32 = 16;
 pub(crate) const MAX_RUN: u32 = (1 << (63 - SECTION_BITS - CHUNK_BITS)) - 1;
@@ -19,20 +18,20 @@ pub(crate) fn chunk_key(run: u32, section: u32, number: u32) -> i64 {
     (section_key(run, section) << CHUNK_BITS) + i64::from(number)
 }
 
-/// The fingerprints of a section, of which its run has 2^`bits`.
-pub(crate) fn fingerprints(bits: u32, section: u32) -> Range<u64> {
+/// The fingerprints of a section in a run of 2^`bits` sections.
+pub(crate) fn section_range(bits: u32, section: u32) -> Range<u64> {
     let width = 1 << (BITS - bits);
     let start = u64::from(section) * width;
     start..start + width
 }
 
-/// Where in its section a fingerprint is, as a fraction of 2^64.
+/// The place of a fingerprint in its section, as a fraction of 2^64.
 pub(crate) fn fraction(bits: u32, fingerprint: u64) -> u64 {
     fingerprint << (u64::BITS - BITS + bits)
 }
 
-/// How many sections, of 2^`bits`, lie before `from` altogether.
-pub(crate) fn passed(bits: u32, from: u64) -> u32 {
-    u32::try_from(from >> (BITS - bits))
-        .expect("a run has at most 2^24 sections, and a unit four times as many maplets")
+/// The section of a fingerprint in a run of 2^`bits` sections. So many sections lie wholly before it.
+pub(crate) fn section_number(bits: u32, fingerprint: u64) -> u32 {
+    u32::try_from(fingerprint >> (BITS - bits))
+        .expect("a run has at most 2^24 sections, and a filter group four times as many maplets")
 }

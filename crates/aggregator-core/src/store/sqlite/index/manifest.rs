@@ -1,4 +1,4 @@
-//! What there is of the index, in one row.
+//! The manifest: one row that says which runs and sections there are.
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub(crate) struct Manifest {
     /// Counts the changes.
     #[serde(skip)]
     pub(crate) generation: u64,
-    /// Of the fingerprints' hash.
+    /// The key of the hash that makes fingerprints.
     pub(crate) key: (u64, u64),
     /// The rows up to this offset are in the runs.
     pub(crate) covered: u64,
@@ -30,11 +30,11 @@ pub(crate) struct RunEntry {
     pub(crate) level: u8,
     /// It has 2^bits sections.
     pub(crate) bits: u32,
-    /// How many of them are written: all, if it has no inputs.
+    /// How many sections are written: all of them if there are no inputs.
     pub(crate) written: u32,
     /// How many entries it has, or will have.
     pub(crate) entries: u64,
-    /// The runs it is being merged from.
+    /// The runs that are being merged into this one; empty once the merge is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) inputs: Vec<u32>,
 }
@@ -44,16 +44,16 @@ impl RunEntry {
         1 << self.bits
     }
 
-    /// Up to which fingerprint it is written.
+    /// The run is written for all fingerprints below this one.
     fn end(&self) -> u64 {
         u64::from(self.written) << (BITS - self.bits)
     }
 }
 
 impl Manifest {
-    /// Of an empty index.
+    /// The manifest of an empty index.
     fn new() -> Self {
-        // The random bits of an id are its last 80.
+        // The last 80 bits of a ULID are random.
         let random = || {
             let bytes = ulid::Ulid::generate().0.to_le_bytes();
             u64::from_le_bytes(*bytes.first_chunk().expect("an id has 16 bytes"))
@@ -67,22 +67,22 @@ impl Manifest {
     }
 
     /// The run that this one is being merged into.
-    pub(crate) fn target(&self, id: u32) -> Option<&RunEntry> {
+    pub(crate) fn merge_target(&self, id: u32) -> Option<&RunEntry> {
         self.runs.iter().find(|run| run.inputs.contains(&id))
     }
 
-    /// Where the run begins to answer.
-    pub(crate) fn from(&self, id: u32) -> u64 {
-        self.target(id).map_or(0, RunEntry::end)
+    /// The run answers for fingerprints from this one on. While it is merged, the new run answers for those below.
+    pub(crate) fn answers_from(&self, id: u32) -> u64 {
+        self.merge_target(id).map_or(0, RunEntry::end)
     }
 
-    /// The sections of the run that are there.
-    pub(crate) fn live(&self, entry: &RunEntry) -> std::ops::Range<u32> {
-        layout::passed(entry.bits, self.from(entry.id))..entry.written
+    /// The sections of the run that are in the file.
+    pub(crate) fn live_sections(&self, entry: &RunEntry) -> std::ops::Range<u32> {
+        layout::section_number(entry.bits, self.answers_from(entry.id))..entry.written
     }
 
-    /// What it says once so much of a run is written.
-    pub(crate) fn with(&self, run: &RunEntry, covered: Option<u64>) -> Self {
+    /// The next manifest, once `run` is written as far as it says.
+    pub(crate) fn with_run(&self, run: &RunEntry, covered: Option<u64>) -> Self {
         let mut next = self.clone();
         next.covered = covered.unwrap_or(self.covered);
         next.next_run = self.next_run.max(run.id + 1);
@@ -106,13 +106,13 @@ impl Manifest {
                 return Err(damaged("its manifest does not match its checksum"));
             }
             let manifest = serde_json::from_str::<Self>(text).ok().filter(Self::is_sound);
-            let manifest = manifest.ok_or_else(|| damaged("its manifest says nothing this program knows"))?;
+            let manifest = manifest.ok_or_else(|| damaged("its manifest cannot be understood"))?;
             Ok(Self { generation, ..manifest })
         });
         row.optional()?.ok_or_else(|| damaged("it has no manifest"))
     }
 
-    /// The generation alone.
+    /// Reads the generation alone.
     pub(crate) fn read_generation(connection: &Connection) -> rusqlite::Result<u64> {
         connection
             .prepare_cached("SELECT generation FROM index_manifest")?
@@ -149,7 +149,7 @@ fn checksum(generation: u64, text: &str) -> i64 {
     xxh3_64_with_seed(text.as_bytes(), generation).cast_signed()
 }
 
-/// Makes the index empty, whatever there was of it. The next start fills it from the events and stubs.
+/// Makes an empty index, whatever was there before. The next start fills it from the events and stubs.
 pub(crate) fn reset(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "DROP TABLE IF EXISTS index_manifest;
@@ -160,7 +160,7 @@ pub(crate) fn reset(connection: &Connection) -> rusqlite::Result<()> {
     Manifest::new().write(connection)
 }
 
-/// Something of the index is not as it was written.
+/// The error that some part of the index is not as it was written.
 pub(crate) fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
     Corruption::error(format!(
         "the dedup index: {what} (it can be made anew from the events: aggregator-server check --rebuild-index)"

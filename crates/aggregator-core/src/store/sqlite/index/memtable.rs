@@ -1,77 +1,77 @@
-//! The entries that are in no run yet.
+//! The memtable: the entries that are in no run yet, in a hash map.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Entry;
+use super::IndexEntry;
 
 /// Offsets by fingerprint.
 #[derive(Default)]
 pub(crate) struct Memtable {
-    first: HashMap<u64, u64, BuildHasherDefault<Spread>>,
-    /// Whatever shares its fingerprint with an entry of `first`: next to none.
-    others: Vec<Entry>,
+    first: HashMap<u64, u64, BuildHasherDefault<FibonacciHasher>>,
+    /// Entries that share their fingerprint with an entry of `first`: very few.
+    collisions: Vec<IndexEntry>,
 }
 
 impl Memtable {
     pub(crate) fn with_capacity(entries: usize) -> Self {
         Self {
             first: HashMap::with_capacity_and_hasher(entries, BuildHasherDefault::default()),
-            others: Vec::new(),
+            collisions: Vec::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.first.len() + self.others.len()
+        self.first.len() + self.collisions.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: IndexEntry) {
         match self.first.entry(entry.fingerprint) {
-            hash_map::Entry::Vacant(place) => drop(place.insert(entry.offset)),
-            hash_map::Entry::Occupied(_) => self.others.push(entry),
+            hash_map::Entry::Vacant(vacant) => drop(vacant.insert(entry.offset)),
+            hash_map::Entry::Occupied(_) => self.collisions.push(entry),
         }
     }
 
     /// The offsets of the rows that have the fingerprint.
     pub(crate) fn offsets(&self, fingerprint: u64) -> impl Iterator<Item = u64> {
         let first = self.first.get(&fingerprint).copied();
-        let others = if first.is_some() { self.others.as_slice() } else { &[] };
-        let others = others.iter().filter(move |entry| entry.fingerprint == fingerprint);
-        first.into_iter().chain(others.map(|entry| entry.offset))
+        let collisions = if first.is_some() { self.collisions.as_slice() } else { &[] };
+        let collisions = collisions.iter().filter(move |entry| entry.fingerprint == fingerprint);
+        first.into_iter().chain(collisions.map(|entry| entry.offset))
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        let first = self.first.iter().map(|(&fingerprint, &offset)| Entry { fingerprint, offset });
-        first.chain(self.others.iter().copied())
+    pub(crate) fn entries(&self) -> impl Iterator<Item = IndexEntry> {
+        let first = self.first.iter().map(|(&fingerprint, &offset)| IndexEntry { fingerprint, offset });
+        first.chain(self.collisions.iter().copied())
     }
 
-    /// Takes everything out of `other`.
-    pub(crate) fn take(&mut self, other: &mut Self) {
+    /// Moves all entries of `other` here, and leaves `other` empty.
+    pub(crate) fn append(&mut self, other: &mut Self) {
         for (fingerprint, offset) in other.first.drain() {
-            self.insert(Entry { fingerprint, offset });
+            self.insert(IndexEntry { fingerprint, offset });
         }
-        for entry in other.others.drain(..) {
+        for entry in other.collisions.drain(..) {
             self.insert(entry);
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.first.clear();
-        self.others.clear();
+        self.collisions.clear();
     }
 }
 
-/// For fingerprints, which are hashes already and only have to fill all 64 bits, and for numbers that nobody
-/// outside chooses.
+/// Multiplicative (Fibonacci) hashing: one multiplication spreads a number over all 64 bits. That is enough for
+/// fingerprints, which are hashes already, and for numbers that no client chooses.
 #[derive(Default)]
-pub(crate) struct Spread(u64);
+pub(crate) struct FibonacciHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for FibonacciHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -81,7 +81,7 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // An odd number near 2^64 divided by the golden ratio.
+        // 2^64 divided by the golden ratio, rounded to an odd number.
         self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

@@ -1,4 +1,4 @@
-//! What is in memory of the index, made from the file when it is opened.
+//! Recovery: makes the index in memory from the file when a store is opened.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::compaction::build::build;
 use super::compaction::{next_task, write_slice};
-use super::filter::bloom::Filling;
+use super::filter::bloom::CurrentBloom;
 use super::filter::filter_group::Runs;
 use super::filter::maplet::Maplet;
 use super::fingerprint::Fingerprints;
@@ -15,15 +15,16 @@ use super::layout;
 use super::manifest::{Manifest, damaged};
 use super::run::Run;
 use super::run::section::Section;
-use super::{Entry, Held, Index, IndexOptions, Key, Memtable};
+use super::{Index, IndexEntry, IndexOptions, IndexState, Key, Memtable};
 use crate::Scope;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::is_full;
 use crate::store::sqlite::row;
 use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 
-/// Loads the runs and reads the rest of the log. More of it than memory is to hold is written as runs on
-/// the way: all of it, where the index was [reset](super::reset). `mark` is called before anything is written.
+/// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
+/// others are written as runs on the way; after a [reset](super::reset), that is nearly all rows. `mark` is called
+/// before anything is written.
 pub(crate) fn recover(
     connection: &mut Connection,
     options: IndexOptions,
@@ -32,61 +33,62 @@ pub(crate) fn recover(
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
-    let runs = load(connection, &manifest, &mut Err)?;
+    let runs = load_runs(connection, &manifest, &mut Err)?;
     let last_offset = PartitionState::read(connection)?.last_offset;
     if manifest.covered > last_offset {
-        return Err(damaged("it covers more than there is"));
+        return Err(damaged("it covers rows behind the last offset"));
     }
-    let mut held = Held {
+    let mut state = IndexState {
         generation: manifest.generation,
         last_offset: manifest.covered,
         memtable: Memtable::with_capacity(options.memtable as usize),
         sealed: None,
         flushed: None,
         runs: Arc::new(runs),
-        filling: Filling::new(options, &manifest),
+        current_bloom: CurrentBloom::new(options, &manifest),
         covered: manifest.covered,
     };
-    let mut rows = Rows { fingerprints, scopes: HashMap::new() };
-    while held.last_offset < last_offset {
-        let window = last_offset.min(held.last_offset + u64::from(options.memtable));
-        rows.read(connection, held.last_offset, window, &mut |entry| held.memtable.insert(entry))?;
-        held.last_offset = window;
-        // What a crash left fits twice, or nearly so: a start writes next to nothing then.
-        if held.sealed.is_some() && window < last_offset {
+    let mut log = LogReader { fingerprints, scopes: HashMap::new() };
+    while state.last_offset < last_offset {
+        let window = last_offset.min(state.last_offset + u64::from(options.memtable));
+        log.read(connection, state.last_offset, window, &mut |entry| state.memtable.insert(entry))?;
+        state.last_offset = window;
+        // The rows that a crash leaves fit into two memtables, or nearly so. Then a start writes next to nothing.
+        if state.sealed.is_some() && window < last_offset {
             let written =
-                mark(connection).and_then(|()| write_runs(connection, options, &mut held, &mut manifest));
+                mark(connection).and_then(|()| write_runs(connection, options, &mut state, &mut manifest));
             match written {
-                // As little as the last appends were more than that can stay in memory until there is room.
+                // The disk is full, but few rows are left: they can stay in memory until there is room.
                 Err(error) if is_full(&error) && last_offset - window <= u64::from(options.memtable) => {}
                 written => written?,
             }
         }
-        held.freeze(options.memtable as usize);
+        state.seal_if_full(options.memtable as usize);
     }
-    Ok((Index::new(fingerprints, held), manifest))
+    Ok((Index::new(fingerprints, state), manifest))
 }
 
-/// Writes what is frozen, and merges runs where there are too many.
+/// Writes the sealed memtable as a run, and merges runs where there are too many.
 fn write_runs(
     connection: &mut Connection,
     options: IndexOptions,
-    held: &mut Held,
+    state: &mut IndexState,
     manifest: &mut Manifest,
 ) -> rusqlite::Result<()> {
-    while let Some(task) = next_task(held, manifest, options, u64::from(options.section)) {
+    while let Some(task) = next_task(state, manifest, options, u64::from(options.section)) {
         let slice = build(connection, task)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let next = write_slice(&transaction, manifest, &slice)?;
         transaction.commit()?;
-        held.apply(&slice, &next);
+        state.apply(&slice, &next);
         *manifest = next;
     }
     Ok(())
 }
 
-/// Reads the heads of all sections. `missing` is told of each that cannot be read, and says whether to go on.
-pub(crate) fn load(
+/// Reads the heads of all sections. `missing` gets the error of each head that cannot be read; if it returns an error,
+/// loading ends with that.
+pub(crate) fn load_runs(
     connection: &Connection,
     manifest: &Manifest,
     missing: &mut dyn FnMut(rusqlite::Error) -> rusqlite::Result<()>,
@@ -94,11 +96,11 @@ pub(crate) fn load(
     let mut select = connection.prepare_cached("SELECT head FROM index_sections WHERE section = ?1")?;
     let mut runs = Runs::default();
     for entry in &manifest.runs {
-        let live = manifest.live(entry);
+        let live = manifest.live_sections(entry);
         let mut sections = vec![None; live.start as usize];
         let mut maplets = vec![None; live.start as usize];
         for number in live {
-            let head = match head(&mut select, layout::section_key(entry.id, number)) {
+            let head = match read_head(&mut select, layout::section_key(entry.id, number)) {
                 Ok(head) => Some(head),
                 Err(error) => missing(error).map(|()| None)?,
             };
@@ -107,7 +109,7 @@ pub(crate) fn load(
             maplets.push(maplet);
         }
         runs.push(
-            Run { id: entry.id, bits: entry.bits, from: manifest.from(entry.id), sections },
+            Run { id: entry.id, bits: entry.bits, answers_from: manifest.answers_from(entry.id), sections },
             maplets,
             None,
         );
@@ -116,7 +118,7 @@ pub(crate) fn load(
 }
 
 /// Reads the head of a section.
-fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<(Section, Maplet)> {
+fn read_head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Result<(Section, Maplet)> {
     let found = select.query_row([key], |row| {
         Section::decode(key, row.get_ref(0)?.as_blob()?)
             .ok_or_else(|| damaged(format!("the head of section {key} does not match its checksum")))
@@ -124,30 +126,29 @@ fn head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::Resul
     found.optional()?.ok_or_else(|| damaged(format!("the head of section {key} is missing")))
 }
 
-/// Makes entries of events and stubs.
-pub(crate) struct Rows {
+/// Reads events and stubs, and makes index entries of them.
+pub(crate) struct LogReader {
     pub(crate) fingerprints: Fingerprints,
     pub(crate) scopes: HashMap<i64, Scope>,
 }
 
-impl Rows {
-    /// Hands over the entry of every row behind the offset `after`, up to `to`. There has to be one at
-    /// each offset.
+impl LogReader {
+    /// Hands `take` the entry of every row behind the offset `after`, up to `to`. There has to be a row at each offset.
     pub(crate) fn read(
         &mut self,
         connection: &Connection,
         after: u64,
         to: u64,
-        take: &mut dyn FnMut(Entry),
+        take: &mut dyn FnMut(IndexEntry),
     ) -> rusqlite::Result<()> {
-        let mut found = vec![false; usize::try_from(to - after).expect("it is a part of what fits memory")];
-        let mut note = |offset: u64, fingerprint| {
-            let at = usize::try_from(offset - after - 1).expect("it is within the range asked for");
-            let place = &mut found[at];
-            if std::mem::replace(place, true) {
+        let rows = usize::try_from(to - after).expect("the rows of one call fit into memory");
+        let mut found = vec![false; rows];
+        let mut add = |offset: u64, fingerprint| {
+            let at = usize::try_from(offset - after - 1).expect("the query returns these offsets only");
+            if std::mem::replace(&mut found[at], true) {
                 return Err(Corruption::error(format!("offset {offset} has both an event and a stub")));
             }
-            take(Entry { fingerprint, offset });
+            take(IndexEntry { fingerprint, offset });
             Ok(())
         };
         let mut events = connection.prepare_cached(&format!(
@@ -158,7 +159,7 @@ impl Rows {
             let event = EventRow::read(row)?;
             let source = self.scope(connection, event.topic_id)?.key(event.source);
             let key = Key { topic_id: event.topic_id, event_id: event.event_id, source };
-            note(event.offset, self.fingerprints.of(key))?;
+            add(event.offset, self.fingerprints.of(key))?;
         }
         let mut stubs = connection.prepare_cached(&format!(
             "SELECT {STUB_COLUMNS} FROM stubs s WHERE s.offset > ?1 AND s.offset <= ?2"
@@ -167,7 +168,7 @@ impl Rows {
         while let Some(row) = rows.next()? {
             let stub = StubRow::read(row)?;
             let key = Key { topic_id: stub.topic_id, event_id: stub.event_id, source: stub.source };
-            note(stub.offset, self.fingerprints.of(key))?;
+            add(stub.offset, self.fingerprints.of(key))?;
         }
         match found.iter().position(|found| !found) {
             None => Ok(()),

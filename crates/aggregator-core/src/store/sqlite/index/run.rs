@@ -1,4 +1,4 @@
-//! The entries of consecutive offsets, by fingerprint.
+//! A run: the entries of consecutive offsets, sorted by fingerprint.
 
 pub(crate) mod chunk;
 pub(crate) mod section;
@@ -6,17 +6,18 @@ pub(crate) mod section;
 use std::ops::Range;
 
 use self::section::Section;
-use super::Place;
-use super::layout::{chunk_key, passed};
+use super::Location;
+use super::layout::{chunk_key, section_number};
 
-/// What is in memory of a run, but for what is asked first ([`FilterGroup`](super::filter::filter_group::FilterGroup)).
+/// The part of a run that is in memory, without its maplets: a [`FilterGroup`](super::filter::filter_group::FilterGroup)
+/// has these.
 #[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) id: u32,
     pub(crate) bits: u32,
-    /// While it is merged: where it begins to answer. What comes before is with the new run.
-    pub(crate) from: u64,
-    /// As many as are written; without those that lie before `from` altogether.
+    /// The run answers for fingerprints from this one on. While it is merged, the new run answers for those below.
+    pub(crate) answers_from: u64,
+    /// As many as are written. `None` for the sections that lie wholly below `answers_from`.
     pub(crate) sections: Vec<Option<Section>>,
 }
 
@@ -25,30 +26,30 @@ impl Run {
         self.sections.get(number as usize)?.as_ref()
     }
 
-    /// Which of its chunks may hold the fingerprint, which it answers for.
-    pub(crate) fn chunks(&self, fingerprint: u64) -> Option<Place> {
-        let number = passed(self.bits, fingerprint);
+    /// The chunks that may hold the fingerprint, if there are any. The run has to answer for the fingerprint.
+    pub(crate) fn chunks(&self, fingerprint: u64) -> Option<Location> {
+        let number = section_number(self.bits, fingerprint);
         let chunks = self.section(number)?.chunks(fingerprint..=fingerprint);
         let first = chunk_key(self.id, number, chunks.start);
-        (!chunks.is_empty()).then(|| Place::Chunks { first, count: chunks.end - chunks.start })
+        (!chunks.is_empty()).then(|| Location::Chunks { first, count: chunks.end - chunks.start })
     }
 
-    /// The sections with some of these fingerprints.
+    /// The sections that share fingerprints with this range.
     pub(crate) fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (u32, Section)> {
-        let range = range.start.max(self.from)..range.end;
+        let range = range.start.max(self.answers_from)..range.end;
         let numbers = if range.is_empty() {
             0..0
         } else {
-            passed(self.bits, range.start)..passed(self.bits, range.end - 1) + 1
+            section_number(self.bits, range.start)..section_number(self.bits, range.end - 1) + 1
         };
         numbers.filter_map(|number| Some((number, self.section(number)?.clone())))
     }
 
-    /// Answers from `from` on only, and forgets what is not needed for that.
-    pub(crate) fn advance(&mut self, from: u64) {
-        for number in passed(self.bits, self.from)..passed(self.bits, from) {
+    /// Stops answering for the fingerprints below `answers_from`, and drops the sections that this makes useless.
+    pub(crate) fn advance(&mut self, answers_from: u64) {
+        for number in section_number(self.bits, self.answers_from)..section_number(self.bits, answers_from) {
             self.sections[number as usize] = None;
         }
-        self.from = from;
+        self.answers_from = answers_from;
     }
 }

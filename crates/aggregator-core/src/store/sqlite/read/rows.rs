@@ -1,4 +1,4 @@
-//! Everything that is kept, row by row: what another store is made of.
+//! All stored rows in the order of their offsets, for another store to import.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -29,14 +29,14 @@ pub(crate) fn rows(
     read().map_err(|error| store_error("reading rows", error))
 }
 
-/// The rows behind `after`, up to `until`: there has to be one at each offset.
+/// The rows behind `after`, up to `until`. There has to be a row at each offset.
 fn window(
     connection: &Connection,
     after: u64,
     until: u64,
     max_bytes: usize,
 ) -> Result<Vec<(u64, StoredRow)>> {
-    let mut topics = Topics { connection, catalog: HashMap::new() };
+    let mut topics = TopicCache { connection, cached: HashMap::new() };
     let mut stubs = stubs(connection, &mut topics, after, until)?.into_iter().peekable();
     let mut events = connection.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset > ?1 AND e.offset <= ?2 ORDER BY e.offset"
@@ -57,7 +57,7 @@ fn window(
         };
         payload_bytes += event.payload.len();
         let (topic, scope) = topics.of(event.topic_id)?;
-        taken.push((offset, record(&event, topic, scope)));
+        taken.push((offset, stored_row(&event, topic, scope)));
         if payload_bytes >= max_bytes {
             break;
         }
@@ -67,7 +67,7 @@ fn window(
 
 fn stubs(
     connection: &Connection,
-    topics: &mut Topics<'_>,
+    topics: &mut TopicCache<'_>,
     after: u64,
     until: u64,
 ) -> Result<Vec<(u64, StoredRow)>> {
@@ -82,12 +82,12 @@ fn stubs(
             (Some(seq), Some(digest)) => Kept::Stub { seq, digest },
             (None, None) => Kept::Identity,
             _ => {
-                let what = format!("the stub at offset {} has half of a seq and a digest", stub.offset);
+                let what = format!("the stub at offset {} has only one of seq and digest", stub.offset);
                 return Err(Corruption::error(what));
             }
         };
         let (topic, scope) = topics.of(stub.topic_id)?;
-        let record = StoredRow {
+        let stored_row = StoredRow {
             topic: topic.to_owned(),
             scope: Some(scope),
             event_id: stub.event_id.to_owned(),
@@ -95,12 +95,12 @@ fn stubs(
             processed_at: Timestamp::from_micros(stub.processed_at),
             kept,
         };
-        taken.push((stub.offset, record));
+        taken.push((stub.offset, stored_row));
     }
     Ok(taken)
 }
 
-fn record(event: &EventRow<'_>, topic: &str, scope: Scope) -> StoredRow {
+fn stored_row(event: &EventRow<'_>, topic: &str, scope: Scope) -> StoredRow {
     StoredRow {
         topic: topic.to_owned(),
         scope: Some(scope),
@@ -118,16 +118,16 @@ fn record(event: &EventRow<'_>, topic: &str, scope: Scope) -> StoredRow {
     }
 }
 
-/// Names and scopes of the topics that were met.
-struct Topics<'c> {
+/// The names and scopes of the topics that occurred so far.
+struct TopicCache<'c> {
     connection: &'c Connection,
-    catalog: HashMap<i64, (String, Scope)>,
+    cached: HashMap<i64, (String, Scope)>,
 }
 
-impl Topics<'_> {
+impl TopicCache<'_> {
     fn of(&mut self, topic_id: i64) -> Result<(&str, Scope)> {
-        let topic = match self.catalog.entry(topic_id) {
-            Entry::Occupied(catalog) => catalog.into_mut(),
+        let topic = match self.cached.entry(topic_id) {
+            Entry::Occupied(cached) => cached.into_mut(),
             Entry::Vacant(unknown) => {
                 let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.topic_id = ?1");
                 let mut select = self.connection.prepare_cached(&sql)?;

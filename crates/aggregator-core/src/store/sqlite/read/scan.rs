@@ -1,5 +1,5 @@
-//! The rows of a page. Whatever a damaged file leaves out of them is noticed: the seqs of a topic are
-//! dense, and where an offset has no event it has a stub.
+//! The rows of a page. A row that a damaged file has lost is noticed: the seqs of a topic are dense, and each offset has
+//! an event or a stub.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,7 +27,7 @@ pub(crate) fn scan(
 ) -> Result<Option<Scan>> {
     let scanner = Scanner::new(query, from);
     let partition = PartitionState::read(connection)?;
-    // Offsets end where SQLite's integers do.
+    // No offset is larger than SQLite's integers.
     let offset = i64::try_from(from.offset).unwrap_or(i64::MAX);
     let TopicSelector::Exact(name) = &query.topics else {
         let all = Expected::all(query.order, from.offset, &partition);
@@ -39,7 +39,8 @@ pub(crate) fn scan(
             Some(_) => Err(Corruption::error(format!("the topic {name} is missing"))),
         };
     };
-    // One event, unless any source will do where sources count: then the whole topic is looked through.
+    // The index finds one event. But if the topic's scope includes the source and the query names no source, several events
+    // may match, and the whole topic is scanned.
     if let Some(event_id) = &query.event_id
         && (topic.scope == Scope::Topic || query.source.is_some())
     {
@@ -83,9 +84,10 @@ fn beyond(order: Order) -> (&'static str, &'static str) {
     }
 }
 
-/// The events of topic ?2 beyond the offset ?1. Nested loops over its spans, in their order.
+/// The events of topic ?2 beyond the offset ?1: a nested loop over the topic's spans, in their order.
 fn of_topic(order: Order) -> String {
-    // One bound on each side of the rowid: of two, SQLite would begin each span's scan at the farther one.
+    // One bound on each side of the rowid: with two bounds on one side, SQLite would begin the scan of each span at the
+    // farther one.
     match order {
         Order::Ascending => format!(
             "SELECT {EVENT_COLUMNS} FROM spans s
@@ -127,7 +129,7 @@ fn fill(
         }
         expected.row(connection, &event)?;
         let name = match names.entry(event.topic_id) {
-            Entry::Occupied(catalog) => catalog.into_mut(),
+            Entry::Occupied(cached) => cached.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(topic_name(connection, event.topic_id)?),
         };
         let query = scanner.query();
@@ -138,16 +140,16 @@ fn fill(
     Ok(scanner.finish())
 }
 
-/// What the next row has to be.
+/// The next row that has to come, if no row is missing.
 enum Expected {
     Anything,
-    /// The event with this seq, if that is known; none behind `last`.
+    /// The event with the seq `next`, if that is known. The last one has the seq `last`.
     Seq {
         next: Option<u64>,
         last: u64,
         order: Order,
     },
-    /// An event at `next`, or stubs from there to the event's offset; none behind `last`.
+    /// An event at the offset `next`, or stubs from there to the next event. The last row is at `last`.
     Offset {
         next: u64,
         last: u64,
@@ -199,7 +201,7 @@ impl Expected {
         Ok(())
     }
 
-    /// There is no further row.
+    /// Checks that no row is missing at the end.
     fn end(&self, connection: &Connection) -> Result<()> {
         match *self {
             Self::Seq { next: Some(next), last, order } if next != following(last, order) => {
@@ -218,8 +220,8 @@ fn following(number: u64, order: Order) -> u64 {
     }
 }
 
-/// All offsets from `next` on that come before `found` have stubs. Larger gaps are left to the check of the
-/// whole file: a page is not to read through all that was purged.
+/// Checks that all offsets from `next` on that come before `found` have stubs. Larger gaps are left to the check of the
+/// whole file, because a page must not read all stubs of a large purge.
 fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Result<()> {
     const LARGEST: u64 = 10_000;
     let gap = match order {

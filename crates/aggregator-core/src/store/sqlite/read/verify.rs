@@ -1,4 +1,4 @@
-//! Reading the whole file and checking it against itself.
+//! Reads the whole file and checks that it does not contradict itself.
 
 use rusqlite::{Connection, Row};
 
@@ -17,7 +17,7 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
     let snapshot = connection.transaction().map_err(failed)?;
     let mut report = VerifyReport::default();
     check_file(&snapshot, &mut report).map_err(failed)?;
-    // What the file's own structure contradicts cannot be counted.
+    // If SQLite finds the file's structure damaged, the rows cannot be counted.
     if report.faults.is_empty() {
         check_counters(&snapshot, &mut report).map_err(failed)?;
         check_seqs(&snapshot, &mut report).map_err(failed)?;
@@ -25,7 +25,7 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         check_purges(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
         check_checksums(&snapshot, &mut report).map_err(failed)?;
-        // Rows that are missing or damaged were told of; the index is compared with what is whole.
+        // The index is compared only if no row is missing or damaged.
         if report.faults.is_empty() {
             let fault = &mut |fault| report.faults.push(fault);
             match index::check(&snapshot, fingerprint_bits, fault).map_err(failed) {
@@ -50,12 +50,12 @@ fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     Ok(())
 }
 
-/// Runs a query whose every row is a fault, told by `tell`.
+/// Runs a query that returns a row for each fault; `describe` puts the fault into words.
 fn faults(
     connection: &Connection,
     report: &mut VerifyReport,
     sql: &str,
-    tell: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
+    describe: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
 ) -> rusqlite::Result<()> {
     let mut select = connection.prepare(sql)?;
     let mut rows = select.query([])?;
@@ -63,7 +63,7 @@ fn faults(
         if report.faults.len() >= MAX_FAULTS {
             break;
         }
-        report.faults.push(tell(row)?);
+        report.faults.push(describe(row)?);
     }
     Ok(())
 }
@@ -98,8 +98,8 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
     )
 }
 
-/// Per topic: stubs from 1 to `purged_seq`, then events to `last_seq`, without gaps, in the order of
-/// their offsets.
+/// Each topic has stubs from seq 1 to `purged_seq`, then events up to `last_seq`, without gaps, in the order of their
+/// offsets.
 fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     faults(
         connection,
@@ -160,12 +160,14 @@ fn check_spans(connection: &Connection, report: &mut VerifyReport) -> rusqlite::
          WHERE t.last_span <> coalesce(s.first_offset, 0) OR s.last_offset <> t.last_offset",
         |row| {
             let (topic, says): (String, i64) = (row.get(0)?, row.get(1)?);
-            Ok(format!("topic {topic} says its last span begins at offset {says}, which is not so"))
+            Ok(format!(
+                "topic {topic} says its last span begins at offset {says}, and the spans say otherwise"
+            ))
         },
     )
 }
 
-/// Per topic: what is up to `purged_seq` is a stub, what is beyond is an event.
+/// In each topic, rows up to `purged_seq` are stubs, and later rows are events.
 fn check_purges(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     faults(
         connection,
@@ -213,7 +215,7 @@ fn check_rows(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     )
 }
 
-/// Every row is what was written, and every topic where it is hashed to.
+/// Every row matches its checksum, and every topic has the slot that it is hashed to.
 fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     let mut check = |sql: &str, read: fn(&Row<'_>) -> rusqlite::Result<()>| {
         let mut select = connection.prepare(sql)?;

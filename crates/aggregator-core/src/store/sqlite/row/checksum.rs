@@ -1,4 +1,4 @@
-//! A checksum per row: SQLite keeps none, and a disk may return something else than it was given.
+//! A checksum for each row, because SQLite has none, and a disk may return other bytes than were written.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Error, Result, Row};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Everything a row of `events` says, in the order of [`EVENT_COLUMNS`].
+/// A row of `events`, in the order of [`EVENT_COLUMNS`].
 pub(crate) struct EventRow<'a> {
     pub(crate) offset: u64,
     pub(crate) topic_id: i64,
@@ -21,7 +21,7 @@ pub(crate) struct EventRow<'a> {
     pub(crate) processed_at: i64,
 }
 
-/// What [`EventRow::read`] reads, from the first column on.
+/// The columns that [`EventRow::read`] reads.
 pub(crate) const EVENT_COLUMNS: &str =
     "e.offset, e.topic_id, e.seq, e.event_id, e.timestamp, e.source, e.payload,
     e.sequence, e.content_type, e.attributes, e.processed_at, e.checksum";
@@ -66,7 +66,7 @@ impl<'a> EventRow<'a> {
     }
 }
 
-/// Everything a row of `stubs` says, in the order of [`STUB_COLUMNS`].
+/// A row of `stubs`, in the order of [`STUB_COLUMNS`].
 pub(crate) struct StubRow<'a> {
     pub(crate) offset: u64,
     pub(crate) topic_id: i64,
@@ -77,7 +77,7 @@ pub(crate) struct StubRow<'a> {
     pub(crate) processed_at: i64,
 }
 
-/// What [`StubRow::read`] reads, from the first column on.
+/// The columns that [`StubRow::read`] reads.
 pub(crate) const STUB_COLUMNS: &str =
     "s.offset, s.topic_id, s.seq, s.event_id, s.source, s.digest, s.processed_at, s.checksum";
 
@@ -94,7 +94,7 @@ impl<'a> StubRow<'a> {
             processed_at: row.get(6)?,
         };
         check("stub", stub.offset, stub.checksum(), row.get(7)?)?;
-        // To the checksum it is none.
+        // The checksum does not distinguish 0 from no seq.
         if stub.seq == Some(0) {
             return Err(mismatch("stub", stub.offset));
         }
@@ -115,8 +115,9 @@ impl<'a> StubRow<'a> {
     }
 }
 
-/// XXH3-64 of the values, each the seed of the next one's, and each text with its length so that
-/// neighbours cannot run together. Rows are short: hashing their parts at once costs less than streaming.
+/// XXH3-64 of the values. The hash of each value is the seed of the next one. A text is hashed with its length, so that
+/// moving bytes between neighbours changes the checksum. Rows are short, so hashing value by value costs less than
+/// streaming.
 #[derive(Default)]
 pub(crate) struct Checksum(u64);
 
@@ -141,7 +142,7 @@ impl Checksum {
     }
 }
 
-/// Two parts of what is stored that contradict each other.
+/// Says that two parts of the file contradict each other.
 #[derive(Debug)]
 pub(crate) struct Corruption(String);
 
@@ -154,7 +155,7 @@ impl fmt::Display for Corruption {
 impl std::error::Error for Corruption {}
 
 impl Corruption {
-    /// As an error of the row at hand.
+    /// The contradiction as an SQLite error, for functions that return those.
     pub(crate) fn error(what: String) -> Error {
         Error::FromSqlConversionFailure(0, Type::Null, Box::new(Self(what)))
     }

@@ -1,4 +1,4 @@
-//! The row that holds an identity: an event, or the stub that stays of it.
+//! The row that holds an identity: an event, or the stub of a purged event.
 
 use std::sync::LazyLock;
 
@@ -7,13 +7,13 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::store::sqlite::index::Key;
 
-/// What was stored first.
+/// The row that holds an identity.
 pub(crate) enum StoredIdentity<'a> {
     Event(EventRow<'a>),
     Stub(StubRow<'a>),
 }
 
-/// Reads rows by their offsets, inside whatever transaction its connection has open.
+/// Reads rows by their offsets, inside the transaction that its connection has open.
 pub(crate) struct StoredIdentities<'c> {
     event: CachedStatement<'c>,
     stub: CachedStatement<'c>,
@@ -30,19 +30,19 @@ impl<'c> StoredIdentities<'c> {
         Ok(Self { event: connection.prepare_cached(&EVENT)?, stub: connection.prepare_cached(&STUB)? })
     }
 
-    /// What `tell` says of the row at `offset`, if that holds the identity. The row itself decides, not the
-    /// index that led to it: identities can share a fingerprint.
+    /// Calls `read_found` with the row at `offset`, if that row holds the identity. The row itself decides, not the index
+    /// that led to it, because identities can share a fingerprint.
     pub(crate) fn find<T>(
         &mut self,
         key: Key<'_>,
         offset: u64,
-        tell: impl Fn(StoredIdentity<'_>) -> T,
+        read_found: impl Fn(StoredIdentity<'_>) -> T,
     ) -> Result<Option<T>> {
         let found = self.event.query_row([offset], |row| {
             let first = EventRow::read(row)?;
             let same = (first.topic_id, first.event_id) == (key.topic_id, key.event_id)
                 && (key.source.is_empty() || first.source == key.source);
-            Ok(same.then(|| tell(StoredIdentity::Event(first))))
+            Ok(same.then(|| read_found(StoredIdentity::Event(first))))
         });
         if let Some(found) = found.optional()? {
             return Ok(found);
@@ -51,7 +51,7 @@ impl<'c> StoredIdentities<'c> {
             let first = StubRow::read(row)?;
             let same =
                 (first.topic_id, first.event_id, first.source) == (key.topic_id, key.event_id, key.source);
-            Ok(same.then(|| tell(StoredIdentity::Stub(first))))
+            Ok(same.then(|| read_found(StoredIdentity::Stub(first))))
         });
         found.optional()?.ok_or_else(|| {
             Corruption::error(format!("the dedup index points to offset {offset}, where there is nothing"))

@@ -1,15 +1,15 @@
-//! What happens inside the transaction of an append.
+//! The transaction of an append: looks each identity up, stores the new events, and makes the receipts.
 
 use rusqlite::Transaction;
 
-use super::by_topic::{ByTopic, Part};
+use super::by_topic::{ByTopic, TopicBatch};
 use super::insert::Inserts;
 use super::lookup_hint::LookupHint;
 use super::recent_events::{NewEvent, RecentEvents};
 use crate::event::digest;
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::index::{Chunks, Entry, Hit, Index, Key, Memtable, Sought};
+use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Key, Memtable, Probe};
 use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::{Outcome, Receipt};
@@ -30,22 +30,46 @@ impl TopicRow {
     }
 }
 
-/// How many of the newest rows are fetched together, to be compared.
-const TOGETHER: usize = 64;
+/// The most recent events that are prefetched together before they are compared.
+const MAX_PREFETCHED: usize = 64;
 
-/// One append: its statements and what it has to know, inside one transaction.
+/// The candidates of all events, sorted by position.
+struct CandidateQueue<'a> {
+    rest: &'a [Candidate],
+    /// How many candidates of `rest` are prefetched.
+    prefetched: usize,
+}
+
+impl<'a> CandidateQueue<'a> {
+    /// Takes the candidates of the next event, which is at `position`. Prefetches the recent events that they lead to, and
+    /// those of the following candidates.
+    fn take(&mut self, position: usize, recent_events: &RecentEvents) -> &'a [Candidate] {
+        let count = self.rest.iter().take_while(|candidate| candidate.position == position).count();
+        if count > self.prefetched {
+            self.prefetched = self.rest.len().min(MAX_PREFETCHED);
+            let rows = self.rest[..self.prefetched].iter().filter_map(|candidate| candidate.location.row());
+            recent_events.prefetch(rows);
+        }
+        self.prefetched = self.prefetched.saturating_sub(count);
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
+        taken
+    }
+}
+
+/// One append inside its transaction.
 pub(crate) struct AppendTx<'c, 'k, 'e> {
     catalog: &'k mut Catalog,
-    /// Where the entries of what is stored go.
+    /// Gets the index entries of the events that are stored.
     added: &'k mut Memtable,
-    /// What was stored so far, from the first offset on that was free.
+    /// The events stored so far; the first one has `first_offset`.
     stored: Vec<NewEvent<'e>>,
     first_offset: u64,
     index: &'k Index,
     recent_events: &'k RecentEvents,
     now: Timestamp,
     transaction: &'c Transaction<'c>,
-    chunks: Chunks<'c>,
+    chunks: ChunkReader<'c>,
     stored_identities: StoredIdentities<'c>,
     inserts: Inserts<'c, 'e>,
 }
@@ -70,55 +94,47 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             recent_events,
             now,
             transaction,
-            chunks: Chunks::new(transaction)?,
+            chunks: ChunkReader::new(transaction)?,
             stored_identities: StoredIdentities::new(transaction)?,
             inserts: Inserts::new(transaction)?,
         })
     }
 
-    /// The receipts of `events`, whose topics there is room for, and what was stored of them, in the order of
-    /// its offsets.
+    /// Returns the receipts of `events`, and those events that were stored, in the order of their offsets. The caller has
+    /// checked that there is room for their topics.
     pub(crate) fn append(
         mut self,
         events: &[EventRef<'e>],
-        ByTopic { topics: parts, order, .. }: ByTopic<'e>,
+        ByTopic { topics: batches, order, .. }: ByTopic<'e>,
     ) -> Result<(Vec<Receipt>, Vec<NewEvent<'e>>), TransactionError> {
         self.stored.reserve(events.len());
-        let mut topics = Vec::with_capacity(parts.len());
+        let mut topics = Vec::with_capacity(batches.len());
         let mut keys = Vec::with_capacity(events.len());
-        let mut sought = Vec::with_capacity(events.len());
-        for Part { name, scope, count } in parts {
+        let mut probes = Vec::with_capacity(events.len());
+        for TopicBatch { name, scope, count } in batches {
             let topic = self.catalog.topic(self.transaction, name, scope)?;
             for &index in &order[keys.len()..keys.len() + count] {
                 let event = &events[index];
                 let key = topic.key(event);
-                sought.push(match LookupHint::of(event, self.index.owner()) {
-                    Some(hint) => Sought::from(hint),
+                probes.push(match LookupHint::of(event, self.index.owner()) {
+                    Some(hint) => Probe::from(hint),
                     None => self.index.fingerprint(key).into(),
                 });
                 keys.push(key);
             }
             topics.push((name, topic, count));
         }
-        let hits = self.index.probe(&sought);
-        let mut hits = hits.as_slice();
+        let candidates = self.index.probe(&probes);
+        let mut candidates = CandidateQueue { rest: &candidates, prefetched: 0 };
 
         let mut receipts = vec![None; events.len()];
         let mut position = 0;
-        let mut fetched = 0;
         for (name, mut topic, count) in topics {
             let before = self.catalog.partition.last_offset;
             for position in position..position + count {
-                let of_event = hits.iter().take_while(|hit| hit.position == position).count();
-                if of_event > fetched {
-                    fetched = hits.len().min(TOGETHER);
-                    self.recent_events.prefetch(hits[..fetched].iter().filter_map(|hit| hit.place.row()));
-                }
-                fetched = fetched.saturating_sub(of_event);
-                let (of_event, after) = hits.split_at(of_event);
-                hits = after;
+                let of_event = candidates.take(position, self.recent_events);
                 let (key, event) = (keys[position], &events[order[position]]);
-                let fingerprint = sought[position].fingerprint;
+                let fingerprint = probes[position].fingerprint;
                 let receipt = match self.repeat(key, fingerprint, of_event, event.payload())? {
                     Some(receipt) => topic.count_repeat(&mut self.catalog.partition, receipt),
                     None => self.store(&mut topic, key, fingerprint, event)?,
@@ -166,17 +182,17 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             attributes: event.attributes(),
             processed_at: self.now.as_micros(),
         })?;
-        self.added.insert(Entry { fingerprint, offset });
+        self.added.insert(IndexEntry { fingerprint, offset });
         self.stored.push(NewEvent { key, payload: event.payload(), seq });
         Ok(Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: self.now })
     }
 
-    /// The receipt of an event whose identity is stored already.
+    /// The receipt of an event if its identity is stored already.
     fn repeat(
         &mut self,
         key: Key<'_>,
         fingerprint: u64,
-        hits: &[Hit],
+        candidates: &[Candidate],
         payload: &str,
     ) -> rusqlite::Result<Option<Receipt>> {
         let receipt = |same: bool, seq, processed_at| Receipt {
@@ -191,7 +207,7 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
                 return Ok(Some(receipt(first.payload == payload, Some(first.seq), self.now)));
             }
         }
-        let tell = |stored: StoredIdentity<'_>| match stored {
+        let to_receipt = |stored: StoredIdentity<'_>| match stored {
             StoredIdentity::Event(first) => {
                 let processed_at = Timestamp::from_micros(first.processed_at);
                 receipt(first.payload == payload, Some(first.seq), processed_at)
@@ -202,20 +218,20 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
                 receipt(same, first.seq, Timestamp::from_micros(first.processed_at))
             }
         };
-        for hit in hits {
-            for offset in self.chunks.offsets(self.index, hit.place, fingerprint)? {
-                if let Some(recent_events) = self.recent_events.get(offset) {
-                    if recent_events.is(key) {
-                        let processed_at = Timestamp::from_micros(recent_events.processed_at);
+        for candidate in candidates {
+            for offset in self.chunks.offsets(self.index, candidate.location, fingerprint)? {
+                if let Some(recent) = self.recent_events.get(offset) {
+                    if recent.has_identity(key) {
+                        let processed_at = Timestamp::from_micros(recent.processed_at);
                         return Ok(Some(receipt(
-                            recent_events.has_payload(payload),
-                            Some(recent_events.seq),
+                            recent.has_payload(payload),
+                            Some(recent.seq),
                             processed_at,
                         )));
                     }
                     continue;
                 }
-                if let Some(receipt) = self.stored_identities.find(key, offset, tell)? {
+                if let Some(receipt) = self.stored_identities.find(key, offset, to_receipt)? {
                     return Ok(Some(receipt));
                 }
             }

@@ -1,5 +1,5 @@
-//! What happens inside the transaction of an import: the same as in that of an append, but that seqs and
-//! times are given, and that there are rows without payloads.
+//! The transaction of an import. It differs from that of an append in two ways: the rows have seqs and times already,
+//! and some rows have no payload.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use crate::event::{CheckedRow, Details, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::index::{Chunks, Entry, Hit, Index, Key, Memtable, Sought};
+use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Key, Memtable, Probe};
 use crate::store::sqlite::row::checksum::{EventRow, StubRow};
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::transfer::{self, Found, Import, Imported, Times, Verdict};
 use crate::{Fault, InvalidField, StoreError, Timestamp};
 
-/// Why a row was not taken.
+/// Why a row was not imported.
 enum Refusal {
     Row(InvalidField),
     Sqlite(rusqlite::Error),
@@ -34,27 +34,26 @@ impl From<InvalidField> for Refusal {
     }
 }
 
-/// A row of the import at hand.
-struct Added<'r> {
+/// A row that this import has added.
+struct ImportedRow<'r> {
     key: Key<'r>,
-    record: &'r StoredRow,
+    row: &'r StoredRow,
     processed_at: Timestamp,
 }
 
-/// One import: its statements and what it has to know, inside one transaction.
+/// One import inside its transaction.
 pub(crate) struct ImportTx<'c, 'k, 'r> {
     catalog: &'k mut Catalog,
-    /// Where the entries of what is stored go.
+    /// Gets the index entries of the rows that are added.
     entries: &'k mut Memtable,
-    /// What was stored so far, from the first offset on that was free.
-    added: Vec<Added<'r>>,
+    /// The rows added so far; the first one has `first_offset`.
+    added: Vec<ImportedRow<'r>>,
     first_offset: u64,
-    /// The offset behind the last row that was there already: in an import that is repeated, the next
-    /// row is there.
-    expected: Option<u64>,
+    /// The offset behind the last row that was present already. When an import is repeated, the next row is there.
+    next_present: Option<u64>,
     index: &'k Index,
     transaction: &'c Transaction<'c>,
-    chunks: Chunks<'c>,
+    chunks: ChunkReader<'c>,
     stored_identities: StoredIdentities<'c>,
     inserts: Inserts<'c, 'r>,
     stubs: StubInserts<'c>,
@@ -74,19 +73,19 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
             entries,
             added: Vec::new(),
             first_offset,
-            expected: None,
+            next_present: None,
             index,
             transaction,
-            chunks: Chunks::new(transaction)?,
+            chunks: ChunkReader::new(transaction)?,
             stored_identities: StoredIdentities::new(transaction)?,
             inserts: Inserts::new(transaction)?,
             stubs: StubInserts::new(transaction)?,
         })
     }
 
-    /// What became of the rows, whose topics there is room for.
+    /// Imports the rows, and counts them. The caller has checked that there is room for their topics.
     pub(crate) fn import(mut self, import: Import<'r>) -> Result<Imported, TransactionError> {
-        // Written once each, at the end: rows of several topics can alternate.
+        // Each topic's row is written once, at the end, because rows of several topics can alternate.
         let mut topics = HashMap::new();
         let imported = self.rows(import, &mut topics)?;
         self.inserts.flush()?;
@@ -119,22 +118,22 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
             let source = topic.scope.key(row.source());
             keys.push(Key { topic_id: topic.id, event_id: &row.event_id, source });
         }
-        let sought: Vec<Sought> = keys.iter().map(|&key| self.index.fingerprint(key).into()).collect();
-        let hits = self.index.probe(&sought);
-        let mut hits = hits.as_slice();
+        let probes: Vec<Probe> = keys.iter().map(|&key| self.index.fingerprint(key).into()).collect();
+        let candidates = self.index.probe(&probes);
+        let mut candidates = candidates.as_slice();
         let mut imported = Imported::default();
         let mut position = 0;
-        // Not sorted by topic, as an append is: times must not go back from row to row.
+        // Unlike an append, an import is not sorted by topic: times must not go back from row to row.
         for run in import.rows.chunk_by(|a, b| a.topic == b.topic) {
             let topic = topics.get_mut(run[0].topic.as_str()).expect("it was put there for its key");
-            // The offsets of the run's events: an unbroken piece of the topic's.
+            // The first and the last offset of an unbroken sequence of this topic's events.
             let mut span = None;
             for row in run {
-                let of_row = hits.iter().take_while(|hit| hit.position == position).count();
-                let (of_row, after) = hits.split_at(of_row);
-                hits = after;
-                let place = (keys[position], sought[position].fingerprint);
-                let verdict = self.row(topic, &mut span, row, place, of_row, import.times);
+                let of_row = candidates.iter().take_while(|candidate| candidate.position == position).count();
+                let (of_row, after) = candidates.split_at(of_row);
+                candidates = after;
+                let identity = (keys[position], probes[position].fingerprint);
+                let verdict = self.row(topic, &mut span, row, identity, of_row, import.times);
                 match verdict.map_err(|refusal| refused(position, refusal))? {
                     Verdict::Add(_) => imported.added += 1,
                     Verdict::Present => imported.present += 1,
@@ -152,10 +151,10 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         span: &mut Option<(u64, u64)>,
         row: &'r CheckedRow,
         (key, fingerprint): (Key<'r>, u64),
-        hits: &[Hit],
+        candidates: &[Candidate],
         times: Times,
     ) -> Result<Verdict, Refusal> {
-        let found = self.find(key, fingerprint, hits, row)?;
+        let found = self.find(key, fingerprint, candidates, row)?;
         let newest = Timestamp::from_micros(self.catalog.partition.last_processed_at);
         let verdict = transfer::validate_row(row, topic.state(), newest, found, times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
@@ -184,7 +183,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 })?;
             }
             Kept::Stub { seq, digest } => {
-                // There is no event of the topic before it, so no span either.
+                // Stubs come before all events of the topic, so no span is open.
                 (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
                 self.stub(key, offset, Some((*seq, *digest)), processed_at)?;
             }
@@ -193,8 +192,8 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 self.stub(key, offset, None, processed_at)?;
             }
         }
-        self.entries.insert(Entry { fingerprint, offset });
-        self.added.push(Added { key, record: row, processed_at });
+        self.entries.insert(IndexEntry { fingerprint, offset });
+        self.added.push(ImportedRow { key, row, processed_at });
         Ok(verdict)
     }
 
@@ -224,27 +223,27 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         }
     }
 
-    /// What is stored under the row's identity.
+    /// The stored row that has this row's identity, if there is one.
     fn find(
         &mut self,
         key: Key<'_>,
         fingerprint: u64,
-        hits: &[Hit],
+        candidates: &[Candidate],
         row: &StoredRow,
     ) -> rusqlite::Result<Option<Found>> {
         for offset in self.entries.offsets(fingerprint) {
             let at = usize::try_from(offset - self.first_offset).expect("it is one of the import at hand");
-            let Added { key: catalog, record, processed_at } = &self.added[at];
-            if *catalog == key {
-                let same = match &record.kept {
-                    Kept::Event(event) => row.is_event(event.details(record.source())),
+            let added = &self.added[at];
+            if added.key == key {
+                let same = match &added.row.kept {
+                    Kept::Event(event) => row.is_event(event.details(added.row.source())),
                     Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
                     Kept::Identity => true,
                 };
-                return Ok(Some(Found { seq: record.seq(), processed_at: *processed_at, same }));
+                return Ok(Some(Found { seq: added.row.seq(), processed_at: added.processed_at, same }));
             }
         }
-        let tell = |stored: StoredIdentity<'_>| match stored {
+        let to_found = |stored: StoredIdentity<'_>| match stored {
             StoredIdentity::Event(there) => {
                 let same = row.is_event(Details {
                     source: there.source,
@@ -262,18 +261,20 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
             }
         };
-        // Without a hit it is nowhere. The row itself decides, so a guess is as good as the index.
-        let expected = self.expected.take().filter(|&offset| offset < self.first_offset && !hits.is_empty());
-        if let Some(offset) = expected
-            && let Some(found) = self.stored_identities.find(key, offset, tell)?
+        // If the index has no candidate, the identity is not stored. Otherwise the row at the guessed offset decides for
+        // itself, so a right guess saves reading a chunk.
+        let next_present =
+            self.next_present.take().filter(|&offset| offset < self.first_offset && !candidates.is_empty());
+        if let Some(offset) = next_present
+            && let Some(found) = self.stored_identities.find(key, offset, to_found)?
         {
-            self.expected = Some(offset + 1);
+            self.next_present = Some(offset + 1);
             return Ok(Some(found));
         }
-        for hit in hits {
-            for offset in self.chunks.offsets(self.index, hit.place, fingerprint)? {
-                if let Some(found) = self.stored_identities.find(key, offset, tell)? {
-                    self.expected = Some(offset + 1);
+        for candidate in candidates {
+            for offset in self.chunks.offsets(self.index, candidate.location, fingerprint)? {
+                if let Some(found) = self.stored_identities.find(key, offset, to_found)? {
+                    self.next_present = Some(offset + 1);
                     return Ok(Some(found));
                 }
             }
@@ -305,7 +306,7 @@ impl TopicRow {
 fn refused(index: usize, refusal: Refusal) -> TransactionError {
     match refusal {
         Refusal::Sqlite(error) => TransactionError::Sqlite(error),
-        // Not `Failure::Refused`: what is known in memory may have changed until here.
+        // Not `TransactionError::Refused`, which promises that nothing changed: the catalog in memory may have changed.
         Refusal::Row(error) => {
             TransactionError::Store(StoreError::Invalid(vec![Fault { index: Some(index), error }]))
         }

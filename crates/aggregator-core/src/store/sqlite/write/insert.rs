@@ -1,4 +1,4 @@
-//! Writing events, many with one statement where they are alike, and stubs.
+//! Inserts events, many with one statement where possible, and stubs.
 
 use std::sync::LazyLock;
 
@@ -7,20 +7,20 @@ use rusqlite::{CachedStatement, Connection, Result};
 use super::prefetch::prefetch;
 use crate::store::sqlite::row::checksum::{Corruption, EventRow, StubRow};
 
-/// How many rows a statement of many takes: measured, more take no less time.
-const MANY: usize = 20;
+/// How many rows one statement inserts. Measured: with more, a row costs no less.
+const BATCH_ROWS: usize = 20;
 
 /// Inserts the events of one append or import, inside its transaction.
 ///
-/// A row costs a third less when it is one of many and SQLite is left to count its offset: one more than
-/// that of the last row, which is what it has to be.
+/// A row costs a third less if one statement inserts many rows and SQLite chooses their offsets. SQLite chooses the
+/// offset of the last row plus one, which is the right one.
 pub(crate) struct Inserts<'c, 'e> {
     connection: &'c Connection,
     one: CachedStatement<'c>,
-    many: CachedStatement<'c>,
+    batch: CachedStatement<'c>,
     /// Rows of one topic and time that are still to be written, with consecutive offsets and seqs.
     waiting: Vec<EventRow<'e>>,
-    /// The offset of the last row that was written, if there is one.
+    /// The offset of the last row that was written; `None` if SQLite would not choose the right next offset.
     written: Option<u64>,
 }
 
@@ -33,13 +33,13 @@ impl<'c, 'e> Inserts<'c, 'e> {
                                      sequence, content_type, attributes, processed_at, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
-            many: connection.prepare_cached(&INSERT_MANY)?,
-            waiting: Vec::with_capacity(MANY),
+            batch: connection.prepare_cached(&INSERT_BATCH)?,
+            waiting: Vec::with_capacity(BATCH_ROWS),
             written: None,
         })
     }
 
-    /// Takes the event that follows the one before; it may be written later.
+    /// Takes the next event; it may be written later.
     pub(crate) fn push(&mut self, row: EventRow<'e>) -> Result<()> {
         let is_alike =
             |first: &EventRow<'_>| (first.topic_id, first.processed_at) == (row.topic_id, row.processed_at);
@@ -47,23 +47,23 @@ impl<'c, 'e> Inserts<'c, 'e> {
             self.flush()?;
         }
         let plain = row.sequence.is_none() && row.content_type.is_none() && row.attributes.is_none();
-        // The first row says where the others follow.
+        // The first row is written with its offset, so that SQLite counts on from there.
         if !plain || self.written.is_none() {
             self.flush()?;
             return self.write(&row);
         }
         self.waiting.push(row);
-        if self.waiting.len() == MANY { self.write_many() } else { Ok(()) }
+        if self.waiting.len() == BATCH_ROWS { self.write_batch() } else { Ok(()) }
     }
 
-    /// What follows does not follow the event before: there is a stub in between.
+    /// To be called before a stub is written: the next event will not have the offset behind the last event's.
     pub(crate) fn interrupt(&mut self) -> Result<()> {
         self.flush()?;
         self.written = None;
         Ok(())
     }
 
-    /// Writes what was taken.
+    /// Writes the rows that are still waiting.
     pub(crate) fn flush(&mut self) -> Result<()> {
         for row in std::mem::take(&mut self.waiting) {
             self.write(&row)?;
@@ -90,22 +90,22 @@ impl<'c, 'e> Inserts<'c, 'e> {
         Ok(())
     }
 
-    fn write_many(&mut self) -> Result<()> {
-        // Another thread has decoded them.
+    fn write_batch(&mut self) -> Result<()> {
+        // Another thread has decoded these texts, so they are not in this processor's cache.
         prefetch(self.waiting.iter().flat_map(|row| [row.event_id, row.payload].map(str::as_bytes)));
-        let (first, last) = (&self.waiting[0], &self.waiting[MANY - 1]);
-        self.many.raw_bind_parameter(1, first.topic_id)?;
-        self.many.raw_bind_parameter(2, first.processed_at)?;
-        self.many.raw_bind_parameter(3, first.seq)?;
+        let (first, last) = (&self.waiting[0], &self.waiting[BATCH_ROWS - 1]);
+        self.batch.raw_bind_parameter(1, first.topic_id)?;
+        self.batch.raw_bind_parameter(2, first.processed_at)?;
+        self.batch.raw_bind_parameter(3, first.seq)?;
         let last = last.offset;
         for (row, at) in self.waiting.iter().zip((4..).step_by(5)) {
-            self.many.raw_bind_parameter(at, row.event_id)?;
-            self.many.raw_bind_parameter(at + 1, row.timestamp)?;
-            self.many.raw_bind_parameter(at + 2, row.source)?;
-            self.many.raw_bind_parameter(at + 3, row.payload)?;
-            self.many.raw_bind_parameter(at + 4, row.checksum())?;
+            self.batch.raw_bind_parameter(at, row.event_id)?;
+            self.batch.raw_bind_parameter(at + 1, row.timestamp)?;
+            self.batch.raw_bind_parameter(at + 2, row.source)?;
+            self.batch.raw_bind_parameter(at + 3, row.payload)?;
+            self.batch.raw_bind_parameter(at + 4, row.checksum())?;
         }
-        self.many.raw_execute()?;
+        self.batch.raw_execute()?;
         self.waiting.clear();
         self.written = Some(last);
         if self.connection.last_insert_rowid().cast_unsigned() == last {
@@ -142,14 +142,14 @@ impl<'c> StubInserts<'c> {
     }
 }
 
-static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
+static INSERT_BATCH: LazyLock<String> = LazyLock::new(|| {
     let row = |n: usize| {
         let at = 4 + 5 * n;
         format!("(?1, ?3 + {n}, ?{at}, ?{}, ?{}, ?{}, ?2, ?{})", at + 1, at + 2, at + 3, at + 4)
     };
-    let rows: Vec<_> = (0..MANY).map(row).collect();
-    // A statement that fails ends the transaction. By default SQLite would be ready to take back this one alone, and keep a
-    // copy of each page as it was before it.
+    let rows: Vec<_> = (0..BATCH_ROWS).map(row).collect();
+    // OR FAIL, because a statement that fails ends the transaction anyway. By default SQLite would be ready to undo this
+    // statement alone, and would keep a copy of each page for that.
     format!(
         "INSERT OR FAIL INTO events (topic_id, seq, event_id, timestamp, source, payload, processed_at, checksum)
          VALUES {}",

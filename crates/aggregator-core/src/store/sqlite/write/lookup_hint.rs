@@ -3,7 +3,7 @@
 
 use crate::event::{Hint, HintOwner};
 use crate::store::sqlite::catalog::TopicNames;
-use crate::store::sqlite::index::{Index, Key, Sought};
+use crate::store::sqlite::index::{Index, Key, Probe};
 use crate::{Batch, EventRef};
 
 /// From how many events on it is worth its while: a few are looked for as quickly by the writer.
@@ -31,7 +31,7 @@ impl LookupHint {
     }
 }
 
-impl From<LookupHint> for Sought {
+impl From<LookupHint> for Probe {
     fn from(hint: LookupHint) -> Self {
         Self { fingerprint: hint.fingerprint, absent_through: hint.absent_through }
     }

@@ -1,16 +1,17 @@
-//! Bringing near what lies far away in memory.
+//! Reads texts into the processor's cache before they are used.
 
 use std::hint::black_box;
 
-/// What a processor reads at once.
-const LINE_BYTES: usize = 64;
+/// The bytes that a processor reads from memory at once.
+const CACHE_LINE: usize = 64;
 
-/// How much of a text is fetched: what fetched all of long ones would drop what it fetched first.
-const MOST_BYTES: usize = 2048;
+/// The most bytes of a text that are prefetched. If long texts were prefetched whole, the cache would drop the first
+/// ones.
+const MAX_BYTES: usize = 2048;
 
-/// Reads a little of all these texts, in a loop that does nothing else: many of its reads are under way at a time.
-/// Where each text is compared, hashed or copied before the next one is looked at, they are waited for one by one.
+/// Reads these texts in a loop that does nothing else, so that many reads are under way at a time. A loop that compares,
+/// hashes or copies each text before the next one waits for each read.
 pub(crate) fn prefetch<'t>(texts: impl Iterator<Item = &'t [u8]>) {
-    let lines = texts.flat_map(|text| text.iter().take(MOST_BYTES).step_by(LINE_BYTES));
+    let lines = texts.flat_map(|text| text.iter().take(MAX_BYTES).step_by(CACHE_LINE));
     black_box(lines.fold(0, |read, byte| read ^ byte));
 }

@@ -1,4 +1,4 @@
-//! Turning events into stubs.
+//! Purging: turns the oldest events of a topic into stubs.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -8,10 +8,10 @@ use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, StubRow};
 
-/// The most events of one transaction, so that appends get their turn.
-const SLICE: u64 = 1_000;
+/// The most events of one transaction, so that appends get their turn between two transactions.
+const MAX_PURGED: u64 = 1_000;
 
-/// Turns a slice of the topic's oldest events into stubs; how many it were.
+/// Turns up to [`MAX_PURGED`] of the topic's oldest events into stubs, and returns their number.
 pub(crate) fn purge_slice(
     connection: &mut Connection,
     catalog: &mut Option<Catalog>,
@@ -24,8 +24,8 @@ pub(crate) fn purge_slice(
         unknown => unknown.insert(Catalog::load(&transaction)?),
     };
     let Some(topic) = catalog.topics.get_mut(name) else { return Ok(0) };
-    // Seqs are dense, so the bound says how many rows there are to find, and nothing looks beyond them.
-    let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(SLICE);
+    // Seqs are dense, so the number of rows is known before they are read.
+    let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(MAX_PURGED);
     if count == 0 {
         return Ok(0);
     }
@@ -39,7 +39,7 @@ pub(crate) fn purge_slice(
     Ok(count)
 }
 
-/// Turns the topic's oldest events into stubs; the last one's offset and seq.
+/// Turns the topic's `count` oldest events into stubs, and returns the offset and seq of the last one.
 fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Result<(u64, u64)> {
     let mut oldest = connection.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS} FROM spans s CROSS JOIN events e
@@ -79,7 +79,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
     }
 }
 
-/// Takes what was purged out of the topic's spans.
+/// Removes the purged offsets from the topic's spans.
 fn shorten_spans(connection: &Connection, topic: &mut TopicRow) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM spans WHERE topic_id = ?1 AND first_offset <= ?2 AND last_offset <= ?2")?

@@ -1,22 +1,22 @@
-//! The newest events, in memory: most repeats follow soon, and need no look at the file then.
+//! The newest events, in memory. Most repeats follow their event soon, and then the file need not be read.
 
 use std::collections::VecDeque;
 
 use super::prefetch::prefetch;
 use crate::store::sqlite::index::Key;
 
-/// A ring of what repeats are compared with. It holds consecutive offsets, up to the last commit's.
+/// A ring buffer of the fields that repeats are compared with. It holds consecutive offsets up to the last commit.
 pub(crate) struct RecentEvents {
     text: Box<[u8]>,
-    /// Where the next text goes.
+    /// The index in `text` where the next text begins.
     at: usize,
-    rows: VecDeque<Row>,
+    rows: VecDeque<RecentRow>,
     /// The offset of the first of `rows`.
     first: u64,
 }
 
-/// A row's text lies in one piece: id, source, payload.
-struct Row {
+/// The texts of a row lie in one piece: id, source, payload. This has their lengths.
+struct RecentRow {
     topic_id: i64,
     seq: u64,
     processed_at: i64,
@@ -26,15 +26,15 @@ struct Row {
     payload: usize,
 }
 
-impl Row {
+impl RecentRow {
     fn end(&self) -> usize {
         self.start + self.event_id + self.source + self.payload
     }
 }
 
-/// What is here of an event.
+/// An event of the ring buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found<'a> {
+pub(crate) struct RecentEvent<'a> {
     topic_id: i64,
     event_id: &'a [u8],
     source: &'a [u8],
@@ -43,9 +43,8 @@ pub(crate) struct Found<'a> {
     pub(crate) processed_at: i64,
 }
 
-impl Found<'_> {
-    /// Whether it has this identity.
-    pub(crate) fn is(&self, key: Key<'_>) -> bool {
+impl RecentEvent<'_> {
+    pub(crate) fn has_identity(&self, key: Key<'_>) -> bool {
         (self.topic_id, self.event_id, self.source)
             == (key.topic_id, key.event_id.as_bytes(), key.source.as_bytes())
     }
@@ -55,7 +54,7 @@ impl Found<'_> {
     }
 }
 
-/// An event of the append at hand.
+/// An event that the running append has stored.
 #[derive(Clone, Copy)]
 pub(crate) struct NewEvent<'e> {
     pub(crate) key: Key<'e>,
@@ -64,36 +63,36 @@ pub(crate) struct NewEvent<'e> {
 }
 
 impl RecentEvents {
-    /// As many bytes of text per row as make the rows themselves a small part of it all.
+    /// There is at most one row for so many bytes of text, so that the rows take little memory beside the texts.
     const ROW_BYTES: usize = 256;
 
-    /// Room for so many bytes of text. Memory is taken when it is used.
+    /// A buffer for so many bytes of text. The system gives the memory when it is used.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { text: vec![0; bytes].into(), at: 0, rows: VecDeque::new(), first: 0 }
     }
 
-    /// The event at `offset`, if it is here.
-    pub(crate) fn get(&self, offset: u64) -> Option<Found<'_>> {
+    /// The event at `offset`, if the buffer still has it.
+    pub(crate) fn get(&self, offset: u64) -> Option<RecentEvent<'_>> {
         let row = self.row(offset)?;
         let (event_id, rest) = self.text[row.start..row.end()].split_at(row.event_id);
         let (source, payload) = rest.split_at(row.source);
         let (seq, processed_at) = (row.seq, row.processed_at);
-        Some(Found { topic_id: row.topic_id, event_id, source, payload, seq, processed_at })
+        Some(RecentEvent { topic_id: row.topic_id, event_id, source, payload, seq, processed_at })
     }
 
-    fn row(&self, offset: u64) -> Option<&Row> {
+    fn row(&self, offset: u64) -> Option<&RecentRow> {
         self.rows.get(usize::try_from(offset.checked_sub(self.first)?).ok()?)
     }
 
-    /// Fetches these events, to be compared next.
+    /// Prefetches these events, which are compared next.
     pub(crate) fn prefetch(&self, offsets: impl Iterator<Item = u64>) {
-        // All rows first: where a text is depends on its row.
+        // All rows first, because a row says where its text is.
         let places: Vec<_> =
             offsets.filter_map(|offset| self.row(offset).map(|row| row.start..row.end())).collect();
         prefetch(places.into_iter().map(|place| &self.text[place]));
     }
 
-    /// Takes what was committed at `offset`, in place of the oldest.
+    /// Adds the event that was committed at `offset`; the oldest events make room for it.
     pub(crate) fn push(&mut self, offset: u64, processed_at: i64, event: &NewEvent<'_>) {
         if offset != self.first + self.rows.len() as u64 {
             self.clear();
@@ -111,7 +110,7 @@ impl RecentEvents {
             self.text[self.at..self.at + part.len()].copy_from_slice(part.as_bytes());
             self.at += part.len();
         }
-        self.rows.push_back(Row {
+        self.rows.push_back(RecentRow {
             topic_id: event.key.topic_id,
             seq: event.seq,
             processed_at,
@@ -122,28 +121,27 @@ impl RecentEvents {
         });
     }
 
-    /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.at = 0;
     }
 
-    /// Forgets the oldest until `length` bytes are free in one piece, from `at` on.
+    /// Drops the oldest events until `length` bytes are free in one piece, from `at` on.
     fn make_room(&mut self, length: usize) {
         if self.at + length > self.text.len() {
-            // The oldest lie behind, up to the end; it goes on at the beginning.
-            self.forget_while(|row, at| row.start >= at);
+            // The oldest texts lie between here and the end. Drop them, and go on at the beginning.
+            self.drop_while(|row, at| row.start >= at);
             self.at = 0;
         }
-        self.forget_while(|row, at| row.start >= at && row.start < at + length);
+        self.drop_while(|row, at| row.start >= at && row.start < at + length);
         if self.rows.len() >= (self.text.len() / Self::ROW_BYTES).max(1) {
             self.rows.pop_front();
             self.first += 1;
         }
     }
 
-    fn forget_while(&mut self, forget: impl Fn(&Row, usize) -> bool) {
-        while self.rows.front().is_some_and(|row| forget(row, self.at)) {
+    fn drop_while(&mut self, is_dropped: impl Fn(&RecentRow, usize) -> bool) {
+        while self.rows.front().is_some_and(|row| is_dropped(row, self.at)) {
             self.rows.pop_front();
             self.first += 1;
         }
@@ -161,8 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever it holds is what was put there, the newest are among it as far as there is room, and it
-        /// never holds more than its room.
+        /// The buffer holds events as they were added, the newest as far as there is room, and never more than its room.
         #[test]
         fn it_holds_the_newest_as_they_were(
             room in 1_usize..2_000,
@@ -189,11 +186,11 @@ mod tests {
                     bytes += length;
                     match recent_events.get(*offset) {
                         Some(found) => {
-                            prop_assert!(found.is(event(*n, event_id, source, payload).key));
+                            prop_assert!(found.has_identity(event(*n, event_id, source, payload).key));
                             prop_assert!(found.has_payload(payload));
                             prop_assert_eq!((found.seq, found.processed_at), (n * 7, n.cast_signed() * 11));
                         }
-                        // What is cut off at the end of the ring, at most the longest of them, is lost.
+                        // A text that does not fit before the end of the buffer leaves that rest unused.
                         None => prop_assert!(bytes + 250 > room || age >= room / RecentEvents::ROW_BYTES),
                     }
                 }

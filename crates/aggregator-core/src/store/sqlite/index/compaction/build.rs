@@ -1,4 +1,4 @@
-//! What the index's helper does: it prepares what the writer writes, sorts, merges and makes maplets.
+//! The tasks of the index's helper thread: it sorts, merges, and makes the sections that the writer will write.
 
 use std::ops::ControlFlow::Continue;
 use std::ops::Range;
@@ -6,47 +6,47 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::store::sqlite::index::filter::bloom::{Bloom, Next};
+use crate::store::sqlite::index::filter::bloom::{Bloom, FlushBloom};
 use crate::store::sqlite::index::filter::bloom_backfill::{Backfill, Backfilled};
 use crate::store::sqlite::index::filter::maplet_union::{MapletUnion, UnitedMaplets};
 use crate::store::sqlite::index::layout;
-use crate::store::sqlite::index::lookup::Chunks;
+use crate::store::sqlite::index::lookup::ChunkReader;
 use crate::store::sqlite::index::manifest::RunEntry;
 use crate::store::sqlite::index::run::Run;
 use crate::store::sqlite::index::run::section::{NewSection, Section};
-use crate::store::sqlite::index::{Entry, Memtable};
+use crate::store::sqlite::index::{IndexEntry, Memtable};
 
-/// A piece of work.
+/// One task of the helper thread.
 pub(crate) enum Task {
-    Write(Write),
+    Write(WriteTask),
     MapletUnion(MapletUnion),
     Backfill(Backfill),
 }
 
-/// What comes to sections that have to be written.
-pub(crate) enum Write {
+/// A task whose result is a slice: sections that have to be written.
+pub(crate) enum WriteTask {
     /// All of a new run.
-    Flush { run: RunEntry, through: u64, sealed: Arc<Memtable>, bloom: Next },
+    Flush { run: RunEntry, through: u64, sealed: Arc<Memtable>, bloom: FlushBloom },
     /// The next sections of a merge.
-    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<Input>, bloom: Option<Arc<Bloom>> },
+    Merge { run: RunEntry, sections: Range<u32>, inputs: Vec<InputSection>, bloom: Option<Arc<Bloom>> },
 }
 
-/// What a task came to.
-pub(crate) enum Built {
+/// The result of a task.
+pub(crate) enum TaskOutput {
     Slice(Slice),
     UnitedMaplets(UnitedMaplets),
     Backfilled(Backfilled),
 }
 
-/// Sections that a new one takes its entries from.
-pub(crate) struct Input {
+/// A section of an old run that a merge reads.
+pub(crate) struct InputSection {
     run: u32,
     section: u32,
     head: Section,
 }
 
-impl Input {
-    /// What a merge needs of these runs for a section.
+impl InputSection {
+    /// The sections of these runs that a merge of this range reads.
     pub(crate) fn of<'r>(runs: impl Iterator<Item = &'r Run>, range: &Range<u64>) -> Vec<Self> {
         let of = |run: &'r Run| {
             let id = run.id;
@@ -58,42 +58,42 @@ impl Input {
 
 /// Sections that are ready to be written.
 pub(crate) struct Slice {
-    /// As it is in the manifest once they are written.
+    /// The run as the manifest will have it, once the sections are written.
     pub(crate) run: RunEntry,
     pub(crate) sections: Vec<NewSection>,
-    /// Of a flush: the offset up to which the runs cover the log then.
+    /// After a flush, the runs cover the log up to this offset. `None` for a merge.
     pub(crate) through: Option<u64>,
-    /// The Bloom filter that all of the run is in.
+    /// The Bloom filter that has all entries of the run.
     pub(crate) bloom: Option<Arc<Bloom>>,
 }
 
-/// Does a task.
-pub(crate) fn run(connection: &Connection, task: Task) -> rusqlite::Result<Built> {
+/// Runs a task.
+pub(crate) fn run(connection: &Connection, task: Task) -> rusqlite::Result<TaskOutput> {
     match task {
-        Task::Write(write) => build(connection, write).map(Built::Slice),
-        Task::MapletUnion(join) => Ok(Built::UnitedMaplets(join.run())),
-        Task::Backfill(cover) => cover.run(connection).map(Built::Backfilled),
+        Task::Write(write) => build(connection, write).map(TaskOutput::Slice),
+        Task::MapletUnion(union) => Ok(TaskOutput::UnitedMaplets(union.run())),
+        Task::Backfill(backfill) => backfill.run(connection).map(TaskOutput::Backfilled),
     }
 }
 
-/// Makes what is to be written.
-pub(crate) fn build(connection: &Connection, write: Write) -> rusqlite::Result<Slice> {
+/// Makes the sections of a slice.
+pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Result<Slice> {
     match write {
-        Write::Flush { run, through, sealed, bloom } => {
-            let mut entries: Vec<Entry> = sealed.entries().collect();
+        WriteTask::Flush { run, through, sealed, bloom } => {
+            let mut entries: Vec<IndexEntry> = sealed.entries().collect();
             entries.sort_unstable();
-            let bloom = bloom.get_or_make();
+            let bloom = bloom.get_or_create();
             if let Some(bloom) = &bloom {
                 bloom.add(&entries);
             }
-            let sections = sections(&run, 0..run.sections(), &entries);
+            let sections = split_into_sections(&run, 0..run.sections(), &entries);
             Ok(Slice { run, sections, through: Some(through), bloom })
         }
-        Write::Merge { mut run, sections: numbers, inputs, bloom } => {
-            let range = span(run.bits, &numbers);
-            // One state of the file, and a short look at it.
+        WriteTask::Merge { mut run, sections: numbers, inputs, bloom } => {
+            let range = fingerprint_range(run.bits, &numbers);
+            // A read transaction, so that all chunks are of one commit. It ends before the entries are merged.
             let snapshot = connection.unchecked_transaction()?;
-            let mut chunks = Chunks::new(&snapshot)?;
+            let mut chunks = ChunkReader::new(&snapshot)?;
             let mut sorted = Vec::new();
             for of_run in inputs.chunk_by(|a, b| a.run == b.run) {
                 let mut entries = Vec::new();
@@ -113,23 +113,23 @@ pub(crate) fn build(connection: &Connection, write: Write) -> rusqlite::Result<S
             }
             drop(chunks);
             drop(snapshot);
-            let entries = merge(&sorted, &range);
+            let entries = merge_sorted(&sorted, &range);
             run.written = numbers.end;
-            let sections = sections(&run, numbers, &entries);
+            let sections = split_into_sections(&run, numbers, &entries);
             Ok(Slice { run, sections, through: None, bloom })
         }
     }
 }
 
-/// All entries in order. They come sorted from each run, and their fingerprints are spread evenly: of a small part of
-/// the range each run has a few, which are sorted where they are put together.
-fn merge(runs: &[Vec<Entry>], range: &Range<u64>) -> Vec<Entry> {
+/// All entries in order. Each run is sorted, and fingerprints are spread evenly. So the range is cut into many small
+/// parts: each run adds its few entries of a part, and the part is sorted in place.
+fn merge_sorted(runs: &[Vec<IndexEntry>], range: &Range<u64>) -> Vec<IndexEntry> {
     /// About how many entries a part of the range has.
-    const TOGETHER: usize = 16;
-    let mut rest: Vec<&[Entry]> = runs.iter().map(Vec::as_slice).collect();
+    const ENTRIES_PER_PART: usize = 16;
+    let mut rest: Vec<&[IndexEntry]> = runs.iter().map(Vec::as_slice).collect();
     let count = rest.iter().map(|run| run.len()).sum();
     let mut merged = Vec::with_capacity(count);
-    let width = (range.end - range.start) / (count / TOGETHER + 1) as u64 + 1;
+    let width = (range.end - range.start) / (count / ENTRIES_PER_PART + 1) as u64 + 1;
     let mut end = range.start;
     while merged.len() < count {
         end += width;
@@ -145,15 +145,15 @@ fn merge(runs: &[Vec<Entry>], range: &Range<u64>) -> Vec<Entry> {
     merged
 }
 
-/// The fingerprints of these sections.
-pub(crate) fn span(bits: u32, sections: &Range<u32>) -> Range<u64> {
-    layout::fingerprints(bits, sections.start).start..layout::fingerprints(bits, sections.end - 1).end
+/// The range of fingerprints of these sections.
+pub(crate) fn fingerprint_range(bits: u32, sections: &Range<u32>) -> Range<u64> {
+    layout::section_range(bits, sections.start).start..layout::section_range(bits, sections.end - 1).end
 }
 
-/// Shares sorted entries out to their sections.
-fn sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<NewSection> {
+/// Splits sorted entries into their sections.
+fn split_into_sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[IndexEntry]) -> Vec<NewSection> {
     let section = |number| {
-        let end = layout::fingerprints(run.bits, number).end;
+        let end = layout::section_range(run.bits, number).end;
         let (of_section, after) = entries.split_at(entries.partition_point(|entry| entry.fingerprint < end));
         entries = after;
         NewSection::of(run, number, of_section)
@@ -165,10 +165,10 @@ fn sections(run: &RunEntry, numbers: Range<u32>, mut entries: &[Entry]) -> Vec<N
 mod tests {
     use super::*;
 
-    /// However the fingerprints are spread, and where there are none, or equal ones.
+    /// Fingerprints may be spread in any way, be equal, or be missing.
     #[test]
     fn a_merge_is_all_entries_in_order() {
-        let entry = |fingerprint, offset| Entry { fingerprint, offset };
+        let entry = |fingerprint, offset| IndexEntry { fingerprint, offset };
         let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
         for (count, place) in [
             (0, (|n| n) as fn(u64) -> u64),
@@ -180,12 +180,12 @@ mod tests {
             let mut all: Vec<_> = (0..count).map(|n| entry(place(n), n)).collect();
             let mut runs = vec![Vec::new(); 5];
             for (n, &entry) in all.iter().enumerate() {
-                // The last one has none.
+                // The last run stays empty.
                 runs[n % 4].push(entry);
             }
             runs.iter_mut().for_each(|run| run.sort_unstable());
             all.sort_unstable();
-            assert_eq!(merge(&runs, &(0..1 << 47)), all);
+            assert_eq!(merge_sorted(&runs, &(0..1 << 47)), all);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::store::sqlite::index::filter::filter_group::{FilterGroup, Runs};
 use crate::store::sqlite::index::fingerprint::BITS;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
-use crate::store::sqlite::index::{Chunks, Entry, Key, Manifest, Place, recovery};
+use crate::store::sqlite::index::{ChunkReader, IndexEntry, Key, Location, Manifest, recovery};
 use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
 use crate::{DedupStoreExt, Event};
 
@@ -29,39 +29,43 @@ fn append(store: &SqliteStore, numbers: std::ops::Range<u64>) {
     store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
 }
 
-/// As many as a map takes: before they are flushed, and after.
+/// The newest identities, as many as a memtable holds, are found in memory before and after they are flushed.
 #[test]
 fn the_newest_are_found_without_a_chunk() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, LAYOUT);
-    let first_place = |n: u64| {
+    let first_location = |n: u64| {
         let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
-        store.index.probe(&[store.index.fingerprint(key).into()])[0].place
+        store.index.probe(&[store.index.fingerprint(key).into()])[0].location
     };
     for end in (5..300).step_by(5) {
         append(&store, end - 5..end);
         for n in end.saturating_sub(20)..end {
             // Each number got the next offset.
-            let place = first_place(n);
-            assert!(matches!(place, Place::Row(offset) if offset == n + 1), "{n} of {end}: {place:?}");
+            let location = first_location(n);
+            assert!(
+                matches!(location, Location::Row(offset) if offset == n + 1),
+                "{n} of {end}: {location:?}"
+            );
         }
     }
-    assert!(matches!(first_place(0), Place::Chunks { .. }));
+    assert!(matches!(first_location(0), Location::Chunks { .. }));
 }
 
-/// Those of the levels without one; also as long as there is nothing to merge.
+/// Only runs of the levels without Bloom filters are united; also while there is nothing to merge.
 #[test]
 fn runs_in_no_bloom_filter_are_put_together() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: 4 });
     let mut seen = Vec::new();
-    // A run of level 2 is made of 16 flushes, each of which comes of four appends.
+    // A run of level 2 is made of 16 flushes, each of which is made of four appends.
     for batch in 0..4 * (4 * 16 - 1) {
         append(&store, 5 * batch..5 * batch + 5);
-        let held = store.index.held();
-        let (others, there) = held.runs.units.iter().partition::<Vec<_>, _>(|unit| unit.bloom.is_some());
-        assert!(others.iter().all(|unit| unit.members.len() == 1));
-        let now: Vec<_> = there.iter().map(|unit| unit.members.len()).collect();
+        let state = store.index.state();
+        let (others, there) =
+            state.runs.filter_groups.iter().partition::<Vec<_>, _>(|group| group.bloom.is_some());
+        assert!(others.iter().all(|group| group.members.len() == 1));
+        let now: Vec<_> = there.iter().map(|group| group.members.len()).collect();
         if seen.last() != Some(&now) {
             seen.push(now);
         }
@@ -69,17 +73,17 @@ fn runs_in_no_bloom_filter_are_put_together() {
     assert!(seen.ends_with(&[vec![2, 1]]), "{seen:?}");
 }
 
-/// The Bloom filter of a unit, if it has one, admits all that the file has of its runs.
-fn assert_admits_all(connection: &Connection, runs: &Runs, unit: &FilterGroup) {
-    let Some(bloom) = &unit.bloom else { return };
-    let mut chunks = Chunks::new(connection).unwrap();
-    for &id in &unit.members {
+/// The Bloom filter of a group, if it has one, admits all entries that its runs have in the file.
+fn assert_admits_all(connection: &Connection, runs: &Runs, group: &FilterGroup) {
+    let Some(bloom) = &group.bloom else { return };
+    let mut chunks = ChunkReader::new(connection).unwrap();
+    for &id in &group.members {
         let sections = runs.get(id).unwrap().sections.iter();
         for (number, section) in
             (0..).zip(sections).filter_map(|(number, section)| Some((number, section.as_ref()?)))
         {
             for chunk in 0..section.chunk_count() {
-                let take = |entry: Entry| {
+                let take = |entry: IndexEntry| {
                     assert_eq!(bloom.admitted(&[(0, entry.fingerprint)]).len(), 1, "{entry:?} of run {id}");
                     ControlFlow::Continue(())
                 };
@@ -89,7 +93,7 @@ fn assert_admits_all(connection: &Connection, runs: &Runs, unit: &FilterGroup) {
     }
 }
 
-/// A run is behind its Bloom filter once all of its sections are there, and not before.
+/// A run is behind its Bloom filter once the filter has all of its sections, and not before.
 #[test]
 fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let directory = TempDir::new().unwrap();
@@ -99,13 +103,14 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
     let (index, manifest) = recovery::recover(&mut connection, LAYOUT, BITS, |_| Ok(())).unwrap();
     let run_of = |manifest: &Manifest, fan_out| {
-        let cover = bloom_backfill::next(&index.held(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
-        Some(cover.run(&connection).unwrap().run)
+        let backfill =
+            bloom_backfill::next(&index.state(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
+        Some(backfill.run(&connection).unwrap().run)
     };
     let [a, b, c] = [0, 1, 2].map(|n| manifest.runs[n].id);
     assert_eq!((manifest.runs.len(), run_of(&manifest, 8)), (3, Some(a)));
 
-    // What goes to a level without a filter soon, or is merged already, is not read.
+    // Runs that will soon reach a level without filters, or that are being merged, are not read.
     let mut due = manifest.clone();
     due.runs[..2].iter_mut().for_each(|run| run.level = 1);
     assert_eq!((run_of(&due, 2), run_of(&due, 3)), (Some(c), Some(a)));
@@ -117,39 +122,39 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let mut last = None;
     let mut steps = 0;
     loop {
-        let next = bloom_backfill::next(&index.held(), &manifest, LAYOUT, last.as_ref());
-        let Some(cover) = next else { break };
-        let covered = cover.run(&connection).unwrap();
+        let next = bloom_backfill::next(&index.state(), &manifest, LAYOUT, last.as_ref());
+        let Some(backfill) = next else { break };
+        let backfilled = backfill.run(&connection).unwrap();
         steps += 1;
-        let whole = Arc::make_mut(&mut index.held_mut().runs).cover(&covered);
+        let whole = Arc::make_mut(&mut index.state_mut().runs).apply_backfill(&backfilled);
         assert_eq!(whole, steps % 4 == 0);
-        last = (!whole).then_some(covered);
-        let held = index.held();
-        assert_eq!(held.runs.units.iter().filter(|unit| unit.bloom.is_some()).count(), steps / 4);
-        held.runs.units.iter().for_each(|unit| assert_admits_all(&connection, &held.runs, unit));
+        last = (!whole).then_some(backfilled);
+        let state = index.state();
+        assert_eq!(state.runs.filter_groups.iter().filter(|group| group.bloom.is_some()).count(), steps / 4);
+        state.runs.filter_groups.iter().for_each(|group| assert_admits_all(&connection, &state.runs, group));
     }
     assert_eq!(steps, 3 * 4);
 }
 
-/// Each run of the two lowest levels is in a Bloom filter: what is flushed from the first, what was there at start after a
-/// while, unless a merge is about to take it away. And those that one merge takes to the level above are in the same one,
-/// so that it goes with them.
+/// Each run of the two lowest levels is in a Bloom filter: a flushed run from the beginning, a run that a start found
+/// after a while, unless a merge is about to take it away. All runs that one merge takes to the level above are in the
+/// same filter, so that the filter goes with them.
 #[test]
 fn a_bloom_filter_is_of_the_runs_of_one_merge() {
     const FAN_OUT: u8 = 2;
     let directory = TempDir::new().unwrap();
     let (mut next, mut filters, mut waited) = (0, 0, 0);
-    // At first merges take several appends, and some starts find one half done.
+    // A merge takes several appends at first, so some starts find a merge that is half done.
     for start in 0..30 {
         let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: FAN_OUT });
-        let old: Vec<u32> = store.index.held().runs.runs.iter().map(|run| run.id).collect();
+        let old: Vec<u32> = store.index.state().runs.runs.iter().map(|run| run.id).collect();
         let mut seen: Vec<Weak<Bloom>> = Vec::new();
         let mut are_covered = false;
-        // Flushes that are no multiple of what a merge takes.
+        // A number of flushes that is no multiple of those that a merge takes.
         for _ in 0..70 + start {
             append(&store, next..next + 3);
             next += 3;
-            let held = store.index.held();
+            let state = store.index.state();
             let connection = Connection::open(directory.path().join("s.db")).unwrap();
             let manifest = Manifest::read(&connection).unwrap();
             are_covered = true;
@@ -157,18 +162,19 @@ fn a_bloom_filter_is_of_the_runs_of_one_merge() {
             let flushed: usize = whole.clone().map(|run| 1 << run.level).sum();
             let highest = manifest.runs.iter().filter(|run| run.level == 1);
             let due: Vec<u32> = highest.map(|run| run.id).take(flushed / 4 * 2).collect();
-            for unit in &held.runs.units {
-                assert_admits_all(&connection, &held.runs, unit);
-                let &[id] = unit.members.as_slice() else { continue };
+            for group in &state.runs.filter_groups {
+                assert_admits_all(&connection, &state.runs, group);
+                let &[id] = group.members.as_slice() else { continue };
                 let run = manifest.run(id).unwrap();
-                let stays = run.inputs.is_empty() && manifest.target(id).is_none() && !due.contains(&id);
+                let stays =
+                    run.inputs.is_empty() && manifest.merge_target(id).is_none() && !due.contains(&id);
                 if run.level > 1 || (run.level == 0 && !old.contains(&id)) {
-                    assert_eq!(unit.bloom.is_some(), run.level == 0, "{run:?}");
-                } else if unit.bloom.is_none() && stays {
+                    assert_eq!(group.bloom.is_some(), run.level == 0, "{run:?}");
+                } else if group.bloom.is_none() && stays {
                     are_covered = false;
                     waited += 1;
                 }
-                if let Some(bloom) = &unit.bloom
+                if let Some(bloom) = &group.bloom
                     && !seen.iter().any(|seen| seen.as_ptr() == Arc::as_ptr(bloom))
                 {
                     seen.push(Arc::downgrade(bloom));
@@ -176,9 +182,9 @@ fn a_bloom_filter_is_of_the_runs_of_one_merge() {
             }
             for run in manifest.runs.iter().filter(|run| run.level == 2 && !run.inputs.is_empty()) {
                 let mut of_inputs =
-                    held.runs.units.iter().filter(|unit| run.inputs.contains(&unit.members[0]));
-                if of_inputs.all(|unit| unit.bloom.is_some()) {
-                    assert!(held.runs.bloom_of(&run.inputs).is_some(), "{run:?} takes from several");
+                    state.runs.filter_groups.iter().filter(|group| run.inputs.contains(&group.members[0]));
+                if of_inputs.all(|group| group.bloom.is_some()) {
+                    assert!(state.runs.bloom_of(&run.inputs).is_some(), "{run:?} takes from several");
                 }
             }
             assert!(seen.iter().filter(|bloom| bloom.strong_count() > 0).count() <= 3);

@@ -1,96 +1,104 @@
-//! "Which of these runs may have this fingerprint?": a filter that says whose fingerprint it is, of a section of one
-//! run, or of half a section of two, or a quarter of four.
+//! "Which of these runs may have this fingerprint?": a filter over one section of one run, or over half a section of two
+//! runs, or a quarter of a section of four.
 //!
-//! It is a quotient filter, of which a lookup reads one line, however many runs it is of. A fingerprint, as a fraction
-//! of the section, comes to a **cell** of a grid that all runs of about the same size share; of the fingerprints that a
-//! run does not have, one in 300 comes to a cell that it has marked. Cell and **tag**, the run's number, make a
-//! **position**. All positions are kept, in order: their first bits choose a line, six more a slot in it, and the last
-//! eight are written down.
+//! It is a quotient filter (M. A. Bender et al., "Don't Thrash: How to Cache Your Hash on Flash", PVLDB 5(11), 2012) whose
+//! slots carry a value, which makes it a maplet (A. Conway et al., "SplinterDB and Maplets", SIGMOD 2023). A lookup
+//! reads one line, whatever the number of runs.
+//!
+//! A fingerprint, as a fraction of the section, falls into a **cell** of a grid. All runs of about the same size share the
+//! grid. Of the fingerprints that a run does not have, one in 300 falls into a cell that the run has marked. The cell and
+//! the **tag**, which is the number of the run in the filter, form a **position**. The filter keeps all positions, sorted.
+//! The first bits of a position choose a line, the next six bits a slot of the line, and the last eight bits are stored:
+//! the **remainder**.
 //!
 //! ```text
-//!  head of a line: where it starts 4 │ slots that have marks, a bit each 8
-//!  line: which marks are the first of their slot, a bit each │ marks, a byte each
+//!  head of a line: where it starts 4 │ occupied slots, a bit each 8
+//!  line: which remainders are the first of their slot, a bit each │ remainders, a byte each
 //! ```
 //!
-//! The heads come first. For a fingerprint that is not there, half of the time a head says so.
+//! The heads come first. For a fingerprint that is not in the filter, half of the heads say so.
 //!
-//! It is made in one pass, since a section's entries are sorted. Two that are put together become two again, each of a
-//! half of the section and of all the runs: their tags have one bit more, of a cell one bit less is written down, and a
-//! mark takes a byte still. So all are of about the same size, and what one leaves in memory is room for another.
+//! A maplet is built in one pass, because the entries of a section are sorted. Two maplets are united into two again:
+//! each covers half of the section and all runs of both. The tag has one bit more, and one bit less of the cell is
+//! stored, so a remainder still takes a byte. All maplets therefore have about the same size, and one fits into the
+//! memory that another one left.
 
-pub(crate) mod look;
+mod lookup;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use self::look::parts;
-pub(crate) use self::look::{Spot, TOGETHER};
+use self::lookup::split_line;
+pub(crate) use self::lookup::{MAX_SLOTS, SlotRef};
 
-/// Clones share what takes memory: 1.4 bytes a fingerprint, of a grid for as many as there are.
+/// Clones share the memory: 1.4 bytes a fingerprint if the grid is made for as many fingerprints as there are.
 #[derive(Clone)]
 pub(crate) struct Maplet {
     /// The bits of a tag.
     tag_bits: u32,
     lines: u32,
-    /// In one piece: the heads of the lines, another one that says where the last line ends, and the lines.
+    /// In one piece: the heads of the lines, one more head that says where the last line ends, and the lines.
     bytes: Arc<[u8]>,
 }
 
-/// How many fingerprints come to a line, at most but for chance.
-const LOAD: usize = 54;
+/// How many fingerprints fall on a line, on average at most.
+const LINE_LOAD: usize = 54;
 
-/// What the head of a line takes, in bytes.
+/// The bytes of a line's head.
 const HEAD: usize = 12;
 
-/// Of a position, in a line: a slot and a mark.
+/// The bits of a position within its line: a slot and a remainder.
 const LINE_BITS: u32 = 14;
 
-/// Of as many runs, at most. Eight would be asked a little less, and half of the work would be for a merge that begins
-/// at once to take them apart.
+/// The most runs of a maplet. With eight, lookups would be a little cheaper, but half of the uniting would be for a merge
+/// that begins at once and takes the runs apart again.
 pub(crate) const MAX_RUNS: u32 = 4;
 
 impl Maplet {
-    /// Of one run's section, whose fingerprints come as fractions of it, in order; there will be about so many in each
-    /// of its sections.
-    pub(crate) fn of(fractions: impl ExactSizeIterator<Item = u64>, usual: u64) -> Self {
-        let lines = grid(usual);
-        let mut writer = Writer::new(lines, fractions.len());
-        let mut line = Vec::with_capacity(2 * LOAD);
+    /// The maplet of one run's section. Its fingerprints come as fractions of the section, sorted. The sections of the run
+    /// have about `expected` fingerprints each.
+    pub(crate) fn of(fractions: impl ExactSizeIterator<Item = u64>, expected: u64) -> Self {
+        let lines = line_count(expected);
+        let mut builder = MapletBuilder::new(lines, fractions.len());
+        let mut line = Vec::with_capacity(2 * LINE_LOAD);
         let mut positions = fractions.map(|fraction| cell(fraction, lines, 0)).peekable();
         for number in 0..u64::from(lines) {
             line.clear();
             while let Some(position) = positions.next_if(|position| position >> LINE_BITS == number) {
-                let place = in_line(position);
-                if line.last() != Some(&place) {
-                    line.push(place);
+                let position = position_in_line(position);
+                if line.last() != Some(&position) {
+                    line.push(position);
                 }
             }
-            writer.write(&line);
+            builder.push_line(&line);
         }
-        writer.finish(0)
+        builder.finish(0)
     }
 
-    /// Whether [`Self::join`] can put them together.
-    pub(crate) fn fits(&self, other: &Self) -> bool {
+    /// Whether [`Self::unite`] takes these two.
+    pub(crate) fn can_unite(&self, other: &Self) -> bool {
         (self.tag_bits, self.lines) == (other.tag_bits, other.lines) && 2 << self.tag_bits <= MAX_RUNS
     }
 
-    /// Of the runs of both, which [fit](Self::fits), first its own, then the other's: one of the first half of what they
-    /// are of, one of the second.
-    pub(crate) fn join(&self, other: &Self) -> [Self; 2] {
+    /// Unites two maplets that [allow it](Self::can_unite): the first result covers the first half of their range, the
+    /// second result the second half. The tags of `self` come first.
+    pub(crate) fn unite(&self, other: &Self) -> [Self; 2] {
         let lines = self.lines as usize;
         let (mut ours, mut theirs, mut both) = (Vec::new(), Vec::new(), Vec::new());
-        // With a bit more for the tag, one line becomes two. A middle one becomes the last of the first half and the
-        // first of the second.
-        let marks = |maplet: &Self| (maplet.start(lines) - maplet.start(0)) * 8 / 9;
-        let mut halves = [(); 2].map(|()| Writer::new(self.lines, (marks(self) + marks(other)) / 2 + lines));
+        // The tag has a bit more, so one line becomes two. The two lines of a middle line become the last line of the
+        // first half and the first line of the second half.
+        let remainders = |maplet: &Self| (maplet.start(lines) - maplet.start(0)) * 8 / 9;
+        let capacity = (remainders(self) + remainders(other)) / 2 + lines;
+        let mut halves = [(); 2].map(|()| MapletBuilder::new(self.lines, capacity));
         for line in 0..lines {
             self.positions(line, 0, &mut ours);
             other.positions(line, 1, &mut theirs);
-            merge(&ours, &theirs, &mut both);
+            merge_sorted(&ours, &theirs, &mut both);
             let second = both.partition_point(|position| position >> LINE_BITS == 0);
-            both.iter_mut().for_each(|position| *position = in_line((*position).into()));
-            halves[2 * line / lines].write(&both[..second]);
-            halves[(2 * line + 1) / lines].write(&both[second..]);
+            both.iter_mut().for_each(|position| *position = position_in_line((*position).into()));
+            halves[2 * line / lines].push_line(&both[..second]);
+            halves[(2 * line + 1) / lines].push_line(&both[second..]);
         }
         halves.map(|half| half.finish(self.tag_bits + 1))
     }
@@ -99,7 +107,7 @@ impl Maplet {
         &self.bytes[self.start(line)..self.start(line + 1)]
     }
 
-    /// Where the line starts, or where the one before it ends.
+    /// Where the line starts, which is where the line before it ends.
     #[inline]
     fn start(&self, line: usize) -> usize {
         start(self.head(line))
@@ -110,34 +118,34 @@ impl Maplet {
         self.bytes[HEAD * line..].first_chunk().expect("there are heads of all lines")
     }
 
-    /// What a line holds, in order, if tags had a bit more, and this one.
+    /// The positions of a line, sorted, with a tag that has one bit more: `tag`.
     fn positions(&self, line: usize, tag: u16, to: &mut Vec<u16>) {
-        let mut taken = taken(self.head(line));
-        let (firsts, marks) = parts(self.line(line));
+        let mut occupied = occupied(self.head(line));
+        let (firsts, remainders) = split_line(self.line(line));
         let of_tag = !(!0 << self.tag_bits);
         let tag = tag << self.tag_bits;
         to.clear();
-        for (n, (marks, &firsts)) in marks.chunks(8).zip(firsts).enumerate() {
-            // The first of a line leads on from no other.
+        for (n, (remainders, &firsts)) in remainders.chunks(8).zip(firsts).enumerate() {
+            // No slot comes before the first remainder of a line, so its bit moves on from none.
             let mut firsts = if n == 0 { firsts & !1 } else { firsts };
-            to.extend(marks.iter().map(|&mark| {
-                // Without a branch: which is the first of a slot, nobody can foresee.
-                taken &= taken.wrapping_sub(u64::from(firsts & 1));
+            to.extend(remainders.iter().map(|&remainder| {
+                // Without a branch: the processor cannot predict which remainder is the first of a slot.
+                occupied &= occupied.wrapping_sub(u64::from(firsts & 1));
                 firsts >>= 1;
-                let position = ((taken.trailing_zeros() & 63) as u16) << 8 | u16::from(mark);
+                let position = ((occupied.trailing_zeros() & 63) as u16) << 8 | u16::from(remainder);
                 (position & !of_tag) << 1 | tag | position & of_tag
             }));
         }
     }
 
-    /// Writes it behind what is there.
+    /// Appends the maplet's bytes to `to`.
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         debug_assert_eq!(self.tag_bits, 0, "in the file, there is one for each run");
         to.extend(self.lines.to_le_bytes());
         to.extend(&self.bytes[..self.start(self.lines as usize)]);
     }
 
-    /// What [`Self::encode`] wrote, or `None` if it is something else.
+    /// The maplet that [`Self::encode`] wrote. `None` if the bytes are anything else.
     pub(crate) fn decode(encoded: &[u8]) -> Option<Self> {
         let (lines, rest) = encoded.split_first_chunk()?;
         let lines = u32::from_le_bytes(*lines);
@@ -151,35 +159,36 @@ impl Maplet {
             end = start;
         }
         let is_sound = lines > 0 && rest.len() == end;
-        is_sound.then(|| Self { tag_bits: 0, lines, bytes: in_pieces(rest.to_vec()) })
+        is_sound.then(|| Self { tag_bits: 0, lines, bytes: padded(rest.to_vec()) })
     }
 }
 
-/// What a maplet takes of memory is a multiple of so many bytes, so that one fits where another was.
-const PIECE: usize = 2048;
+/// The memory of a maplet is a multiple of so many bytes, so that a new maplet fits where another one was.
+const ALLOCATION_STEP: usize = 2048;
 
-fn in_pieces(mut bytes: Vec<u8>) -> Arc<[u8]> {
-    bytes.resize(bytes.len().next_multiple_of(PIECE), 0);
+fn padded(mut bytes: Vec<u8>) -> Arc<[u8]> {
+    bytes.resize(bytes.len().next_multiple_of(ALLOCATION_STEP), 0);
     bytes.into()
 }
 
-/// Where a line starts, by its head.
+/// Where the line of this head starts.
 #[inline]
 fn start(head: &[u8; HEAD]) -> usize {
     let [start @ .., _, _, _, _, _, _, _, _] = *head;
     u32::from_le_bytes(start) as usize
 }
 
-/// The slots of a line that have marks, by its head.
+/// The slots that have remainders, in the line of this head.
 #[inline]
-fn taken(head: &[u8; HEAD]) -> u64 {
-    let [_, _, _, _, taken @ ..] = *head;
-    u64::from_le_bytes(taken)
+fn occupied(head: &[u8; HEAD]) -> u64 {
+    let [_, _, _, _, occupied @ ..] = *head;
+    u64::from_le_bytes(occupied)
 }
 
-/// How many lines a section of about so many fingerprints has: of a sixteenth more or less, the same.
-fn grid(usual: u64) -> u32 {
-    let lines = u32::try_from(usual.div_ceil(LOAD as u64))
+/// How many lines a section of about `expected` fingerprints has. It is rounded, so that sections whose sizes differ by up
+/// to a sixteenth have the same number.
+fn line_count(expected: u64) -> u32 {
+    let lines = u32::try_from(expected.div_ceil(LINE_LOAD as u64))
         .expect("a section has at most 2^20 entries, and a grid for four times as many")
         .max(1);
     let step = (lines.next_power_of_two() / 32).max(1);
@@ -191,12 +200,12 @@ fn cell(fraction: u64, lines: u32, tag_bits: u32) -> u64 {
     cell as u64
 }
 
-/// A position in its line.
-fn in_line(position: u64) -> u16 {
+/// The bits of a position that are left within its line.
+fn position_in_line(position: u64) -> u16 {
     (position & !(!0 << LINE_BITS)) as u16
 }
 
-fn merge(a: &[u16], b: &[u16], to: &mut Vec<u16>) {
+fn merge_sorted(a: &[u16], b: &[u16], to: &mut Vec<u16>) {
     to.clear();
     to.resize(a.len() + b.len(), 0);
     let (mut of_a, mut of_b) = (0, 0);
@@ -210,193 +219,50 @@ fn merge(a: &[u16], b: &[u16], to: &mut Vec<u16>) {
     to[merged..].copy_from_slice(if of_a < a.len() { &a[of_a..] } else { &b[of_b..] });
 }
 
-/// Writes the lines of a maplet.
-struct Writer {
+/// Writes a maplet line by line.
+struct MapletBuilder {
     bytes: Vec<u8>,
-    /// How many there will be, and are.
+    /// How many lines the maplet will have.
     lines: u32,
+    /// How many heads are written.
     written: usize,
 }
 
-impl Writer {
-    fn new(lines: u32, marks: usize) -> Self {
+impl MapletBuilder {
+    fn new(lines: u32, remainders: usize) -> Self {
         let heads = HEAD * (lines as usize + 1);
-        // Beside a mark a bit says whether it is the first, in whole bytes for each line.
-        let mut bytes = Vec::with_capacity(heads + marks + marks / 8 + lines as usize);
+        // Each remainder has a bit that says whether it is the first of its slot; a line has whole bytes of these.
+        let mut bytes = Vec::with_capacity(heads + remainders + remainders / 8 + lines as usize);
         bytes.resize(heads, 0);
         Self { bytes, lines, written: 0 }
     }
 
-    fn head(&mut self, start: usize, taken: u64) {
+    fn write_head(&mut self, start: usize, occupied: u64) {
         let start = u32::try_from(start).expect("a section takes less than 4 GiB");
         let head = &mut self.bytes[HEAD * self.written..][..HEAD];
         head[..4].copy_from_slice(&start.to_le_bytes());
-        head[4..].copy_from_slice(&taken.to_le_bytes());
+        head[4..].copy_from_slice(&occupied.to_le_bytes());
         self.written += 1;
     }
 
     /// Adds a line of these positions.
-    fn write(&mut self, positions: &[u16]) {
+    fn push_line(&mut self, positions: &[u16]) {
         let start = self.bytes.len();
         self.bytes.resize(start + positions.len().div_ceil(8), 0);
         self.bytes.extend(positions.iter().map(|position| (position & 0xff) as u8));
-        let mut taken = 0_u64;
+        let mut occupied = 0_u64;
         for (positions, firsts) in positions.chunks(8).zip(&mut self.bytes[start..]) {
             for (n, position) in positions.iter().enumerate() {
                 let slot = 1 << (position >> 8);
-                *firsts |= u8::from(taken & slot == 0) << n;
-                taken |= slot;
+                *firsts |= u8::from(occupied & slot == 0) << n;
+                occupied |= slot;
             }
         }
-        self.head(start, taken);
+        self.write_head(start, occupied);
     }
 
     fn finish(mut self, tag_bits: u32) -> Maplet {
-        self.head(self.bytes.len(), 0);
-        Maplet { tag_bits, lines: self.lines, bytes: in_pieces(self.bytes) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As a keyed hash spreads them, in order.
-    fn fractions(seed: u64, count: u64) -> Vec<u64> {
-        let hash = |n: u64| xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), seed);
-        let mut fractions: Vec<_> = (0..count).map(hash).collect();
-        fractions.sort_unstable();
-        fractions
-    }
-
-    /// What becomes of 1, 2 or 4 of them, by the parts of the range.
-    fn all_of(maplets: &[Maplet]) -> Vec<Maplet> {
-        let (ours, theirs) = maplets.split_at(maplets.len() / 2);
-        if ours.is_empty() {
-            return theirs.to_vec();
-        }
-        let (ours, theirs) = (all_of(ours), all_of(theirs));
-        ours.iter()
-            .zip(&theirs)
-            .flat_map(|(ours, theirs)| {
-                assert!(ours.fits(theirs));
-                ours.join(theirs)
-            })
-            .collect()
-    }
-
-    fn runs_of(parts: &[Maplet], fraction: u64) -> u32 {
-        let bits = parts.len().trailing_zeros();
-        let part = usize::try_from(fraction.unbounded_shr(64 - bits)).unwrap();
-        parts[part].runs(fraction << bits)
-    }
-
-    fn of(fractions: &[u64], usual: u64) -> Maplet {
-        Maplet::of(fractions.iter().copied(), usual)
-    }
-
-    /// Each run's fingerprints are found to be its own, however many runs were put together, and next to no others
-    /// are.
-    #[test]
-    fn it_tells_the_runs_of_a_fingerprint() {
-        for (count, runs) in [
-            (0, 4),
-            (1, 1),
-            (3, 2),
-            (47, 4),
-            (100, 2),
-            (150, 4),
-            (1_000, 4),
-            (5_000, 1),
-            (57_344, 2),
-            (50_000, 4),
-        ] {
-            let held: Vec<_> = (0..runs).map(|run| fractions(run, count - count * run / 100)).collect();
-            let maplets: Vec<_> = held.iter().map(|held| of(held, count)).collect();
-            assert!(!maplets[0].fits(&of(&fractions(9, 2 * count + 100), 2 * count + 100)));
-            let parts = all_of(&maplets);
-            let runs_of = |fraction| runs_of(&parts, fraction);
-            for (run, held) in held.iter().enumerate() {
-                let lost = held.iter().filter(|&&fraction| runs_of(fraction) >> run & 1 == 0).count();
-                assert_eq!(lost, 0, "of run {run} of {runs} with {count} each");
-            }
-            let strangers = fractions(99, 100_000);
-            let taken_for: u32 = strangers.iter().map(|&stranger| runs_of(stranger).count_ones()).sum();
-            let most = 100_000 * runs / 280 + 30;
-            assert!(u64::from(taken_for) < most, "{taken_for} of {runs} runs with {count} each");
-        }
-    }
-
-    /// A test's fingerprints, of which there are few and the same again and again.
-    #[test]
-    fn fingerprints_may_be_as_unevenly_spread_as_can_be() {
-        for held in [
-            vec![0; 3],
-            vec![u64::MAX; 2],
-            (0..100_000).collect(),
-            (0..100_000).map(|n| n << 40).collect(),
-            (0..64_u64).map(|n| n << 58).collect(),
-        ] {
-            let maplet = of(&held, held.len() as u64);
-            let joined = maplet.join(&of(&[7 << 30], held.len() as u64));
-            for &fraction in &held {
-                assert_eq!((maplet.runs(fraction), runs_of(&joined, fraction) & 1), (1, 1));
-            }
-            assert_eq!(runs_of(&joined, 7 << 30) & 2, 2);
-        }
-    }
-
-    /// In slots of any length, beside others.
-    #[test]
-    fn no_mark_of_a_slot_is_passed_over() {
-        // One line, a step for each mark, of which a slot has 256.
-        let at = |slot: u64, mark: u64| slot << 58 | mark << 50;
-        for marks in 1..70 {
-            for before in [0, 1, 30] {
-                let others = (0..before).map(|slot| at(slot, 7));
-                let held =
-                    others.chain((0..marks).map(|mark| at(40, 3 * mark))).chain([at(41, 3), at(63, 9)]);
-                let maplet = of(&held.clone().collect::<Vec<_>>(), 1);
-                for fraction in held {
-                    assert_eq!(maplet.runs(fraction), 1, "of {marks} behind {before}");
-                }
-                let strangers = (0..marks).map(|mark| at(40, 3 * mark + 1)).chain([at(41, 4), at(62, 9)]);
-                assert_eq!(strangers.map(|fraction| maplet.runs(fraction)).max(), Some(0));
-            }
-        }
-    }
-
-    /// Looking for many at once says what looking for each says.
-    #[test]
-    fn many_are_looked_for_at_once() {
-        let [maplet, _] = of(&fractions(1, 1_000), 1_000).join(&of(&fractions(2, 1_000), 1_000));
-        let asked: Vec<_> = (0..4).flat_map(|seed| fractions(seed, 300)).collect();
-        let spots: Vec<_> = asked.iter().map(|&fraction| (fraction, maplet.spot(fraction))).collect();
-        let mut found = Vec::new();
-        for spots in spots.chunks(TOGETHER) {
-            Spot::look(spots, |fraction, runs| found.push((fraction, runs)));
-        }
-        let one_by_one = asked.iter().map(|&fraction| (fraction, maplet.runs(fraction)));
-        assert_eq!(found, one_by_one.filter(|(_, runs)| *runs != 0).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn no_other_bytes_make_a_lookup_panic() {
-        let held = fractions(3, 120);
-        let mut encoded = Vec::new();
-        of(&held, 120).encode(&mut encoded);
-        assert!(Maplet::decode(&encoded).is_some());
-        let asked = [&held[..], &fractions(4, 100)].concat();
-        for bit in 0..encoded.len() * 8 {
-            let mut flipped = encoded.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let read = Maplet::decode(&flipped);
-            assert!(read.is_none() || bit >= 32, "bit {bit} was not missed");
-            if let Some(maplet) = read {
-                let _ = asked.iter().map(|&fraction| maplet.runs(fraction)).max();
-                let _ = maplet.join(&maplet);
-            }
-        }
-        assert!((0..encoded.len()).all(|length| Maplet::decode(&encoded[..length]).is_none()));
+        self.write_head(self.bytes.len(), 0);
+        Maplet { tag_bits, lines: self.lines, bytes: padded(self.bytes) }
     }
 }

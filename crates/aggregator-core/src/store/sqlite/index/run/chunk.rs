@@ -1,21 +1,21 @@
-//! A row of entries: sorted by fingerprint, each written as its distance from the one before and as its
-//! offset's distance from the least offset, so that an entry takes 8 bytes or so.
+//! A chunk: one row of entries, sorted by fingerprint. An entry is the distance of its fingerprint from the one before
+//! and the distance of its offset from the least offset. It takes about 8 bytes.
 //!
 //! ```text
 //!  checksum 8 │ first fingerprint 8 │ least offset 8 │ count 2 │ widths 1 + 1 │ (distance, offset) … │ 0 8
 //! ```
 //!
-//! The zeros let every number be read as eight bytes, of which those behind it are masked out.
+//! The zeros let every number be read as eight bytes; a mask removes the bytes behind the number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::store::sqlite::index::Entry;
+use crate::store::sqlite::index::IndexEntry;
 
 const HEADER: usize = 28;
 
 const PADDING: usize = 8;
 
-/// Two fit a page of the file, beside what SQLite keeps of the rows. A lookup reads and checks a whole one.
+/// Two chunks fit a page of the file, with SQLite's own bytes for the rows. A lookup reads and checks a whole chunk.
 const MAX_BYTES: usize = 4_060;
 
 /// How many bytes the numbers of a chunk's entries take.
@@ -27,7 +27,7 @@ pub(crate) struct Widths {
 
 impl Widths {
     /// Wide enough for all of these sorted entries.
-    pub(crate) fn of(entries: &[Entry]) -> Self {
+    pub(crate) fn of(entries: &[IndexEntry]) -> Self {
         let distances = entries.windows(2).map(|pair| pair[1].fingerprint - pair[0].fingerprint);
         let offsets = entries.iter().map(|entry| entry.offset);
         let spread = offsets.clone().max().unwrap_or(0) - offsets.min().unwrap_or(0);
@@ -39,7 +39,7 @@ impl Widths {
         (MAX_BYTES - HEADER - PADDING) / usize::from(self.distance + self.offset)
     }
 
-    /// What the chunks of so many entries take together.
+    /// The bytes that the chunks of so many entries take together.
     pub(crate) fn bytes(self, entries: usize) -> usize {
         entries.div_ceil(self.capacity()) * MAX_BYTES
     }
@@ -49,8 +49,8 @@ fn bytes_of(number: u64) -> u8 {
     (1..8).find(|bytes| number >> (8 * bytes) == 0).unwrap_or(8)
 }
 
-/// Writes entries, at most [`Widths::capacity`] and at least one, behind what is there.
-pub(crate) fn encode(key: i64, entries: &[Entry], widths: Widths, chunks: &mut Vec<u8>) {
+/// Appends a chunk of at least one and at most [`Widths::capacity`] entries to `chunks`.
+pub(crate) fn encode(key: i64, entries: &[IndexEntry], widths: Widths, chunks: &mut Vec<u8>) {
     let least = entries.iter().map(|entry| entry.offset).min().unwrap_or(0);
     let mut last = entries.first().map_or(0, |entry| entry.fingerprint);
     let count = u16::try_from(entries.len()).expect("a page holds fewer entries");
@@ -70,8 +70,8 @@ pub(crate) fn encode(key: i64, entries: &[Entry], widths: Widths, chunks: &mut V
     chunks[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The entries of what [`encode`] wrote under this key, or `None` if it is something else.
-pub(crate) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = Entry>> {
+/// The entries of a chunk that [`encode`] wrote under this key. `None` if the bytes are anything else.
+pub(crate) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = IndexEntry>> {
     let (checksum, content) = chunk.split_first_chunk()?;
     if xxh3_64_with_seed(content, key.cast_unsigned()) != u64::from_le_bytes(*checksum) {
         return None;
@@ -90,7 +90,7 @@ pub(crate) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = Entr
     Some((0..count).map(move |n| {
         let at = n * (distance + offset);
         fingerprint = fingerprint.wrapping_add(number(content, at, distance));
-        Entry { fingerprint, offset: least.wrapping_add(number(content, at + distance, offset)) }
+        IndexEntry { fingerprint, offset: least.wrapping_add(number(content, at + distance, offset)) }
     }))
 }
 
@@ -104,15 +104,15 @@ fn number(content: &[u8], at: usize, width: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn encode(key: i64, entries: &[Entry], widths: Widths) -> Vec<u8> {
+    fn encode(key: i64, entries: &[IndexEntry], widths: Widths) -> Vec<u8> {
         let mut chunk = Vec::new();
         super::encode(key, entries, widths, &mut chunk);
         chunk
     }
 
-    fn entries(count: u64) -> Vec<Entry> {
+    fn entries(count: u64) -> Vec<IndexEntry> {
         let mut entries: Vec<_> = (0..count)
-            .map(|n| Entry { fingerprint: n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16, offset: 7 + n })
+            .map(|n| IndexEntry { fingerprint: n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16, offset: 7 + n })
             .collect();
         entries.sort_unstable();
         entries
@@ -124,10 +124,10 @@ mod tests {
             entries(1),
             entries(300),
             vec![
-                Entry { fingerprint: 0, offset: 1 },
-                Entry { fingerprint: (1 << 48) - 1, offset: u64::MAX / 2 },
+                IndexEntry { fingerprint: 0, offset: 1 },
+                IndexEntry { fingerprint: (1 << 48) - 1, offset: u64::MAX / 2 },
             ],
-            vec![Entry { fingerprint: 5, offset: 9 }, Entry { fingerprint: 5, offset: 3 }],
+            vec![IndexEntry { fingerprint: 5, offset: 9 }, IndexEntry { fingerprint: 5, offset: 3 }],
         ] {
             let widths = Widths::of(&entries);
             let chunk = encode(42, &entries, widths);

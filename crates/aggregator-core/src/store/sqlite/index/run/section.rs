@@ -1,6 +1,6 @@
-//! A part of a run: the entries whose fingerprints begin with the same bits.
+//! A section of a run: the entries whose fingerprints begin with the same bits.
 //!
-//! Its head, which stays in memory, is written as
+//! Its head stays in memory. In the file, the head is
 //!
 //! ```text
 //!  checksum 8 │ entries 4 │ chunks 4 │ first fingerprint of each chunk 8 … │ maplet
@@ -12,34 +12,34 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::chunk::{self, Widths};
-use crate::store::sqlite::index::Entry;
+use crate::store::sqlite::index::IndexEntry;
 use crate::store::sqlite::index::filter::maplet::Maplet;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
 
-/// Which chunks a section has, which clones share.
+/// The chunks of a section. Clones share the fences.
 #[derive(Clone)]
 pub(crate) struct Section {
     pub(crate) entries: u32,
-    /// The first fingerprint of each chunk.
+    /// Fence pointers: the first fingerprint of each chunk.
     fences: Arc<[u64]>,
 }
 
-/// A section that is to be written.
+/// A section that is not yet written to the file.
 pub(crate) struct NewSection {
     pub(crate) section: Section,
     pub(crate) maplet: Maplet,
     pub(crate) number: u32,
     pub(crate) head: Vec<u8>,
-    /// One behind the other, for memory in large pieces is there again when it was given back.
+    /// All chunks in one allocation, because the allocator reuses large pieces of memory well.
     chunks: Vec<u8>,
-    /// Where each of them ends.
+    /// The end of each chunk in `chunks`.
     ends: Vec<usize>,
 }
 
 impl NewSection {
-    /// Of all entries that belong there, sorted.
-    pub(crate) fn of(run: &RunEntry, number: u32, entries: &[Entry]) -> Self {
+    /// The section of all its entries, sorted.
+    pub(crate) fn of(run: &RunEntry, number: u32, entries: &[IndexEntry]) -> Self {
         let widths = Widths::of(entries);
         let mut fences = Vec::new();
         let mut chunks = Vec::with_capacity(widths.bytes(entries.len()));
@@ -50,10 +50,11 @@ impl NewSection {
             ends.push(chunks.len());
         }
         let fractions = entries.iter().map(|entry| layout::fraction(run.bits, entry.fingerprint));
-        // The lowest level has few entries, in many runs: 14 million at most with the default layout, however many there
-        // are in all, as long as merges keep up. They may take more memory, and name a chunk in vain a quarter as often.
-        let usual = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
-        let maplet = Maplet::of(fractions, usual);
+        // Level 0 has many runs but few entries: with the default layout at most 14 million, whatever the size of the
+        // store, as long as merges keep up. So its maplets may take more memory, and name a chunk in vain a quarter as
+        // often.
+        let expected = (run.entries >> run.bits) << if run.level == 0 { 2 } else { 0 };
+        let maplet = Maplet::of(fractions, expected);
         let section = Section { entries: count(entries.len()), fences: fences.into() };
         let head = section.encode(layout::section_key(run.id, number), &maplet);
         Self { section, maplet, number, head, chunks, ends }
@@ -68,7 +69,7 @@ impl NewSection {
 impl Section {
     /// The chunks that may hold some of these fingerprints.
     pub(crate) fn chunks(&self, fingerprints: std::ops::RangeInclusive<u64>) -> Range<u32> {
-        // Equal fingerprints can begin in the chunk before the one that begins with them.
+        // Equal fingerprints can begin in the chunk before the chunk whose first fingerprint they are.
         let first = self.fences.partition_point(|fence| fence < fingerprints.start()).saturating_sub(1);
         let end = self.fences.partition_point(|fence| fence <= fingerprints.end());
         count(first)..count(end)
@@ -78,7 +79,7 @@ impl Section {
         count(self.fences.len())
     }
 
-    /// About how many entries so many of its chunks have.
+    /// About how many entries this number of chunks has.
     pub(crate) fn entries_of(&self, chunks: usize) -> usize {
         chunks * (self.entries as usize).div_ceil(self.fences.len().max(1))
     }
@@ -94,31 +95,31 @@ impl Section {
         head
     }
 
-    /// What was written under this key, or `None` if it is something else.
+    /// The head that was written under this key. `None` if the bytes are anything else.
     pub(crate) fn decode(key: i64, head: &[u8]) -> Option<(Self, Maplet)> {
         let (checksum, mut rest) = head.split_first_chunk()?;
         if xxh3_64_with_seed(rest, key.cast_unsigned()) != u64::from_le_bytes(*checksum) {
             return None;
         }
-        let entries = number(&mut rest)?;
-        let chunks = number(&mut rest)?;
-        let fences = (0..chunks).map(|_| long(&mut rest)).collect::<Option<_>>()?;
+        let entries = read_u32(&mut rest)?;
+        let chunks = read_u32(&mut rest)?;
+        let fences = (0..chunks).map(|_| read_u64(&mut rest)).collect::<Option<_>>()?;
         Some((Self { entries, fences }, Maplet::decode(rest)?))
     }
 }
 
-/// Of entries or chunks.
+/// A number of entries or chunks.
 fn count(of: usize) -> u32 {
     u32::try_from(of).expect("the first bits of a keyed hash share a run out evenly")
 }
 
-fn number(rest: &mut &[u8]) -> Option<u32> {
+fn read_u32(rest: &mut &[u8]) -> Option<u32> {
     let (number, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(u32::from_le_bytes(*number))
 }
 
-fn long(rest: &mut &[u8]) -> Option<u64> {
+fn read_u64(rest: &mut &[u8]) -> Option<u64> {
     let (number, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(u64::from_le_bytes(*number))
@@ -129,26 +130,26 @@ mod tests {
     use super::*;
 
     /// Distinct fingerprints, as a keyed hash spreads them.
-    fn entries(count: u64) -> Vec<Entry> {
+    fn entries(count: u64) -> Vec<IndexEntry> {
         let fingerprint = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let mut entries: Vec<_> =
-            (1..=count).map(|n| Entry { fingerprint: fingerprint(n), offset: n }).collect();
+            (1..=count).map(|n| IndexEntry { fingerprint: fingerprint(n), offset: n }).collect();
         entries.sort_unstable();
         entries
     }
 
     /// A run of one section.
-    fn of(entries: &[Entry]) -> NewSection {
+    fn of(entries: &[IndexEntry]) -> NewSection {
         of_level(1, entries)
     }
 
-    fn of_level(level: u8, entries: &[Entry]) -> NewSection {
+    fn of_level(level: u8, entries: &[IndexEntry]) -> NewSection {
         let (bits, written, entries_of_run) = (0, 1, entries.len() as u64);
         let run = RunEntry { id: 7, level, bits, written, entries: entries_of_run, inputs: Vec::new() };
         NewSection::of(&run, 0, entries)
     }
 
-    fn found(new: &NewSection, chunks: Range<u32>) -> impl Iterator<Item = Entry> {
+    fn found(new: &NewSection, chunks: Range<u32>) -> impl Iterator<Item = IndexEntry> {
         chunks.flat_map(|number| {
             let chunk = new.chunks().nth(number as usize).unwrap();
             chunk::decode(layout::chunk_key(7, 0, number), chunk).unwrap()
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_head_takes_little_memory() {
-        // What the default layout makes of a full map, and of merges.
+        // The sizes of sections that the default layout makes of a full memtable and of merges.
         for size in [53_248, 65_536, 45_000] {
             for (level, most) in [(0, 2.2), (1, 2.2), (2, 1.41), (3, 1.41)] {
                 let head = of_level(level, &entries(size)).head;
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn equal_fingerprints_are_found_across_chunks() {
         let entries: Vec<_> =
-            (0..3_000).map(|offset| Entry { fingerprint: 5 + offset / 1_000, offset }).collect();
+            (0..3_000).map(|offset| IndexEntry { fingerprint: 5 + offset / 1_000, offset }).collect();
         let new = of(&entries);
         let found = found(&new, new.section.chunks(6..=6));
         assert_eq!(found.filter(|entry| entry.fingerprint == 6).count(), 1_000);
