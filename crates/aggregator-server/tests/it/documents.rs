@@ -51,7 +51,8 @@ impl Shell {
             local program=$PROGRAMS/$4
             shift 4
             [[ ${1:-} != -- ]] || shift
-            "$program" "$@"
+            # In the background it is the job itself, so that the job's end is its end.
+            if ((BASHPID == $$)); then "$program" "$@"; else exec "$program" "$@"; fi
         }
         trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
         "#;
