@@ -5,7 +5,7 @@ pub(super) mod refusal;
 
 use super::{
     Backend, Case, Options, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
-    event, identity, ids, outcomes, query, read_all, totals, with_payload,
+    event, identity, ids, outcomes, purge_if_able, query, read_all, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::digest;
@@ -49,9 +49,9 @@ fn fill(store: &dyn DedupStore) {
         append(store, &batch);
     }
     append(store, &[with_payload("orders.eu", "again", "2"), with_payload("orders.us", "null", "null")]);
-    store.purge(&Topic::new("purged").unwrap(), 3).unwrap();
-    store.purge(&Topic::new("by-source").unwrap(), 2).unwrap();
-    store.purge(&Topic::new("all.gone").unwrap(), u64::MAX).unwrap();
+    purge_if_able(store, "purged", 3);
+    purge_if_able(store, "by-source", 2);
+    purge_if_able(store, "all.gone", u64::MAX);
     // What no publisher can say yet, but a store can keep.
     let cloud_event = StoredRow {
         kept: Kept::Event(KeptEvent {
@@ -303,8 +303,9 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
     assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(1..=30));
     let backwards = crate::Query { order: crate::Order::Descending, limit: 7, ..query("t") };
     assert!(read_all(&*store, backwards).iter().map(|event| event.seq).eq((1..=30).rev()));
-    store.purge(&Topic::new("t").unwrap(), 10).unwrap();
-    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(11..=30));
+    purge_if_able(&*store, "t", 10);
+    let left = if store.maintain().is_some() { 11..=30 } else { 1..=30 };
+    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(left));
     append_one(&*store, &event("t", "31"));
     assert_sound(&*store);
 }
@@ -325,7 +326,7 @@ fn rows_are_read_in_bounds(backend: &dyn Backend) {
         &*store,
         &(0..10).map(|n| with_payload("t", &n.to_string(), "\"0123456789\"")).collect::<Vec<_>>(),
     );
-    store.purge(&Topic::new("t").unwrap(), 2).unwrap();
+    purge_if_able(&*store, "t", 2);
     let partition = store.partitions().of("t");
     let read = |after, rows, payload_bytes| {
         let rows = store.rows(partition, after, RowLimit { rows, payload_bytes }).unwrap();
@@ -400,6 +401,9 @@ fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
 
 fn an_import_is_announced(backend: &dyn Backend) {
     let store = backend.open(Options::default());
+    if store.watch().is_none() {
+        return;
+    }
     let (send, announced) = std::sync::mpsc::channel();
     let _listener =
         store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap())).unwrap();
