@@ -122,11 +122,13 @@ impl StoreError {
         Self::Invalid(vec![Fault { index: None, error: InvalidField::new(field, reason) }])
     }
 
-    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+    /// [`StoreError::Unavailable`] without an error of the backend behind it.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), source: None }
     }
 
-    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+    /// [`StoreError::Corrupt`] without an error of the backend behind it.
+    pub fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), source: None }
     }
 }

@@ -12,6 +12,7 @@ mod memory;
 mod page;
 mod pointers;
 mod records;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod transfer;
 
@@ -27,8 +28,9 @@ pub use records::{
     MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
     Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
-#[cfg(feature = "test-util")]
+#[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
+#[cfg(feature = "sqlite")]
 pub use sqlite::{IndexOptions, OnWarning, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
