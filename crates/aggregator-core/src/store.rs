@@ -31,7 +31,7 @@ pub use records::{
 #[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{IndexOptions, OnWarning, SqliteOptions, SqliteStore};
+pub use sqlite::{Hooks, IndexOptions, OnWarning, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
 use crate::event::last_before;

@@ -65,7 +65,7 @@ impl Sqlite {
             clock: options.clock,
             max_topics: options.max_topics,
             index: self.index,
-            test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() },
+            test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() }.into(),
             ..SqliteOptions::default()
         };
         let store = SqliteStore::open_with(&path, options).unwrap();
