@@ -45,6 +45,7 @@ impl fmt::Display for Fault {
 /// Why a store did not do what it was asked. An `Err` promises nothing about what was stored: retry
 /// it with the same identities, which is always safe.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// Not now: try again later.
     #[error("the store is unavailable: {reason}")]
@@ -135,6 +136,7 @@ impl StoreError {
 
 /// Why a cursor cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WrongCursor {
     /// Another store made it.
     #[error("was made by another store")]

@@ -48,9 +48,9 @@ pub use event::{
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
-    Ancestor, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability, Import,
-    Imported, Maintain, MemoryStore, Outcome, Receipt, Record, RecordOutcome, RecordWrite, Records, RowLimit,
-    Seen, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer, VerifyReport, Watch,
+    Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
+    Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,
+    Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer, VerifyReport, Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

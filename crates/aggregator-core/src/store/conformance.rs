@@ -5,6 +5,7 @@
 //! unless the backend [lacks](Backend::lacks) it, and a store that has less or more than its backend says is a failure.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod across;
 mod append;
 mod capability;
 mod clock;
@@ -85,6 +86,7 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
     ]
     .concat();
     let of_capabilities = [
+        (Capability::Across, across::CASES),
         (Capability::Maintain, purge::CASES),
         (Capability::Transfer, transfer::CASES),
         (Capability::Transfer, transfer::refusal::CASES),
@@ -151,18 +153,17 @@ fn query(topics: &str) -> Query {
 }
 
 /// Every page of a query, one after the other.
-fn read_all(store: &dyn DedupStore, mut query: Query) -> Vec<StoredEvent> {
-    let mut events = Vec::new();
-    loop {
-        let page = store.read(&query).expect("a healthy store reads");
-        assert!(page.events.len() <= query.limit, "a page has at most as many events as asked for");
+fn read_all(store: &dyn DedupStore, query: Query) -> Vec<StoredEvent> {
+    let (mut events, mut before) = (Vec::new(), query.after.clone());
+    let limit = query.limit;
+    for page in store.pages(query) {
+        let page = page.expect("a healthy store reads");
+        assert!(page.events.len() <= limit, "a page has at most as many events as asked for");
         events.extend(page.events);
-        if page.caught_up {
-            return events;
-        }
-        assert_ne!(query.after.as_ref(), Some(&page.next), "a page that is not the last one gets on");
-        query.after = Some(page.next);
+        assert!(page.caught_up || before.as_ref() != Some(&page.next), "a page that is not the last gets on");
+        before = Some(page.next);
     }
+    events
 }
 
 /// Every way to ask for `event`: by its exact topic, by patterns, by id, by source, by time, in both orders.

@@ -96,14 +96,8 @@ impl SqliteStore {
         let connector = Connector::new(&options);
         let mut opened = file::open(path.as_ref(), &options, &connector)?;
         let files = Arc::new(opened.files);
-        let info = StoreInfo {
-            kind: "sqlite",
-            id: opened.id,
-            durability: Durability::Fsync,
-            partitions: Partitions::ONE,
-            commits_across: false,
-            ancestors: opened.ancestors,
-        };
+        let info = StoreInfo::new("sqlite", opened.id, Durability::Fsync, Partitions::ONE)
+            .with_ancestors(opened.ancestors);
         let watched = Arc::clone(&files);
         let manager = connector
             .manager(opened.claim.path(), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)

@@ -98,6 +98,7 @@ pub enum Times {
 
 /// What became of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Imported {
     /// Rows that were new.
     pub added: u64,

@@ -44,7 +44,7 @@ impl Backend for Faulty {
     }
 
     fn lacks(&self) -> &[Capability] {
-        &[Capability::Records]
+        &[Capability::Across, Capability::Records]
     }
 }
 
@@ -88,7 +88,7 @@ impl Backend for Sqlite {
     }
 
     fn lacks(&self) -> &[Capability] {
-        &[Capability::Records]
+        &[Capability::Across, Capability::Records]
     }
 }
 

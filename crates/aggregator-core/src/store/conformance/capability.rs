@@ -7,6 +7,8 @@ use crate::DedupStore;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Capability {
+    /// [`DedupStore::across`].
+    Across,
     /// [`DedupStore::maintain`].
     Maintain,
     /// [`DedupStore::transfer`].
@@ -18,10 +20,11 @@ pub enum Capability {
 }
 
 impl Capability {
-    const ALL: [Self; 4] = [Self::Maintain, Self::Transfer, Self::Records, Self::Watch];
+    const ALL: [Self; 5] = [Self::Across, Self::Maintain, Self::Transfer, Self::Records, Self::Watch];
 
     fn is_in(self, store: &dyn DedupStore) -> bool {
         match self {
+            Self::Across => store.across().is_some(),
             Self::Maintain => store.maintain().is_some(),
             Self::Transfer => store.transfer().is_some(),
             Self::Records => store.records().is_some(),

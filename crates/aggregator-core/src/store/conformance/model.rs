@@ -139,7 +139,7 @@ impl<'b> Run<'b> {
             parts.entry(partitions.of(draft.topic)).or_default().push(draft);
         }
         // Both ways, where there are two.
-        if self.store().info().commits_across && drafts.len().is_multiple_of(2) {
+        if self.store().across().is_some() && drafts.len().is_multiple_of(2) {
             return self.append_across(drafts, &parts);
         }
         for (partition, drafts) in parts {
