@@ -57,7 +57,7 @@ use crate::{
 /// on a local file system. `sqlite3 FILE 'select * from processed_events'` reads it meanwhile.
 ///
 /// While the store is open, and after a crash, its log (`…-wal`) belongs to it: whoever copies the file alone, or removes
-/// the log, has lost events, and opening it is refused. [`DedupStore::backup`] and `sqlite3 FILE '.backup COPY'` make
+/// the log, has lost events, and opening it is refused. [`Maintain::backup`] and `sqlite3 FILE '.backup COPY'` make
 /// whole copies at any time; a store that was closed can be copied as a file.
 pub struct SqliteStore {
     info: StoreInfo,

@@ -8,7 +8,7 @@ use super::test_hooks::Hooks;
 use crate::store::DEFAULT_MAX_TOPICS;
 use crate::time::{Clock, system_clock};
 
-/// How to open a [`SqliteStore`]. The defaults are good.
+/// How to open a [`SqliteStore`](super::SqliteStore). The defaults are good.
 #[derive(Clone)]
 pub struct SqliteOptions {
     /// The most topics the store takes.

@@ -2,10 +2,11 @@
 
 use super::{
     Backend, Case, Options, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
-    event_of, identity, ids, import, import_as, import_totals, memory, outcomes, query, read_all, record,
-    rows, stub, topics, totals,
+    event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, record, rows,
+    stub, topics, totals,
 };
 use crate::Outcome::Stored;
+use crate::store::conformance::ids;
 use crate::{
     DedupStore, DedupStoreExt, Import, Imported, Kept, Partition, Scope, StoreError, StoredRow, Times,
     Timestamp, Topic,
