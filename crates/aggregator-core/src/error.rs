@@ -45,6 +45,7 @@ impl fmt::Display for Fault {
 /// Why a store did not do what it was asked. An `Err` promises nothing about what was stored: retry
 /// it with the same identities, which is always safe.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// Not now: try again later.
     #[error("the store is unavailable: {reason}")]
@@ -122,17 +123,20 @@ impl StoreError {
         Self::Invalid(vec![Fault { index: None, error: InvalidField::new(field, reason) }])
     }
 
-    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+    /// [`StoreError::Unavailable`] without an error of the backend behind it.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), source: None }
     }
 
-    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+    /// [`StoreError::Corrupt`] without an error of the backend behind it.
+    pub fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), source: None }
     }
 }
 
 /// Why a cursor cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WrongCursor {
     /// Another store made it.
     #[error("was made by another store")]

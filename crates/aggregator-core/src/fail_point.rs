@@ -13,8 +13,7 @@ use crate::Receipt;
 
 #[cfg(feature = "fail-points")]
 pub use armed::{ACK_BEFORE_COMMIT, MUTATION_VARIABLE, VARIABLE};
-pub use imp::acknowledge_early;
-pub(crate) use imp::decided;
+pub use imp::{acknowledge_early, decided};
 
 #[cfg(feature = "fail-points")]
 use armed as imp;
@@ -62,8 +61,9 @@ mod disarmed {
     #[inline]
     pub fn acknowledge_early(_: impl FnOnce() -> Acknowledge) {}
 
+    /// Does nothing.
     #[inline]
-    pub(crate) fn decided(_: &[Receipt]) {}
+    pub fn decided(_: &[Receipt]) {}
 }
 
 #[cfg(feature = "fail-points")]
@@ -183,7 +183,9 @@ mod armed {
         }
     }
 
-    pub(crate) fn decided(receipts: &[Receipt]) {
+    /// A backend calls this between deciding an append and committing it: the append of an early acknowledgement hands
+    /// out its receipts here.
+    pub fn decided(receipts: &[Receipt]) {
         if let Some(acknowledge) = EARLY.take() {
             acknowledge(receipts);
         }

@@ -4,7 +4,8 @@
 //! batches of events, recognises every repeat of an [`Identity`] for ever, keeps each event once in
 //! dense per-topic order and says in a [`Receipt`] what became of every item.
 //!
-//! ```
+#![cfg_attr(feature = "sqlite", doc = "```")]
+#![cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
 //! use aggregator_core::{DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteStore, Topic};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -23,8 +24,8 @@
 //! ```
 //!
 //! * [`event`]: what is published. Its types are checked once, when they are built, and trusted after.
-//! * [`store`]: the contract every backend keeps, and the backends: [`SqliteStore`], durable, in one
-//!   file, and [`MemoryStore`], volatile, the reference the others are held against.
+//! * [`store`]: the contract every backend keeps, and the backends: `SqliteStore`, durable, in one file (feature
+//!   `sqlite`, on by default), and [`MemoryStore`], volatile, the reference the others are held against.
 //! * [`query`] and [`cursor`]: reading the clean stream.
 //!
 //! The crate knows nothing of HTTP or of async runtimes: every call blocks until it is done.
@@ -47,9 +48,10 @@ pub use event::{
 };
 pub use query::{Order, Page, Query, StoredEvent};
 pub use store::{
-    Ancestor, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability, Import,
-    Imported, Maintain, MemoryStore, Outcome, Receipt, Record, RecordOutcome, RecordWrite, Records, RowLimit,
-    Seen, SqliteOptions, SqliteStore, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer,
-    VerifyReport, Watch,
+    Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
+    Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,
+    Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer, VerifyReport, Watch,
 };
+#[cfg(feature = "sqlite")]
+pub use store::{SqliteOptions, SqliteStore};
 pub use time::{Clock, Timestamp, system_clock};

@@ -140,6 +140,7 @@ impl Query {
 
 /// Some events in a row, and where to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page {
     /// At most [`Query::limit`] events. Several partitions are merged by (`processed_at`, partition,
     /// offset).
@@ -149,6 +150,13 @@ pub struct Page {
     /// Whether there was nothing more when the page was read. A page that is not caught up can still
     /// be empty: go on.
     pub caught_up: bool,
+}
+
+impl Page {
+    /// For backends; [`crate::store::backend::merge`] makes one as well.
+    pub fn new(events: Vec<StoredEvent>, next: Cursor, caught_up: bool) -> Self {
+        Self { events, next, caught_up }
+    }
 }
 
 /// An event as it is stored.

@@ -1,42 +1,69 @@
 //! The contract of a deduplicating store, and the stores that keep it.
+//!
+//! [`DedupStore`] is what every store does. What a store may lack is a capability with a trait of its own
+//! ([`AppendAcross`], [`Maintain`], [`Transfer`], [`Records`], [`Watch`]): the store hands out the ones it has, so there
+//! is no flag beside them that could say something else. [`DedupStoreExt`] has what follows from these. [`backend`] says
+//! how to add a store.
+//!
+//! # How these types may grow
+//!
+//! What may be added to a type without breaking anybody depends on who builds it and who reads it.
+//!
+//! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`TopicInfo`], [`VerifyReport`],
+//!   [`Receipt`], [`Seen`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
+//!   fields; whatever is no argument of the constructor is set as a field.
+//! * **A caller builds it** ([`Query`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
+//!   public. Write it with `..`, as in `SqliteOptions { readers: 8, ..SqliteOptions::default() }`, and take it apart
+//!   with `..`: it can get fields.
+//! * **It says all that is kept of an event** ([`StoredEvent`](crate::StoredEvent), [`StoredRow`](crate::StoredRow),
+//!   [`KeptEvent`](crate::KeptEvent), [`Identity`]) **or all that a decision needs** (what [`backend`] and [`transfer`]
+//!   are given): closed. A backend that did not know a new field would lose it without a word, so it must not compile.
+//! * **An enum that tells a caller something** ([`StoreError`], [`WrongCursor`](crate::WrongCursor), [`Durability`]):
+//!   `#[non_exhaustive]`. [`StoreError::is_retryable`] and [`StoreError::is_fatal`] say what to do about an unknown
+//!   error.
+//! * **An enum that somebody has to act on** ([`Outcome`], [`Order`](crate::Order), [`Times`],
+//!   [`Kept`](crate::Kept), [`Scope`](crate::Scope), [`TopicSelector`](crate::TopicSelector),
+//!   [`Verdict`](transfer::Verdict)): closed. To ignore a new variant would be a mistake.
 
+mod append_across;
 pub mod backend;
 mod commit_notifier;
 #[cfg(feature = "test-util")]
 pub mod conformance;
+mod ext;
 #[cfg(feature = "test-util")]
 pub mod faulty;
 mod info;
 mod maintain;
 mod memory;
 mod page;
+mod pages;
 mod pointers;
+mod receipt;
 mod records;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod transfer;
 
-use std::path::Path;
-
-use ulid::Ulid;
-
+pub use append_across::AppendAcross;
 pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch};
+pub use ext::DedupStoreExt;
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use maintain::Maintain;
 pub use memory::MemoryStore;
+pub use pages::Pages;
+pub use receipt::{AttemptId, Outcome, Receipt, Seen};
 pub use records::{
     MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
     Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
-#[cfg(feature = "test-util")]
+#[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
-pub use sqlite::{IndexOptions, OnWarning, SqliteOptions, SqliteStore};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Hooks, IndexOptions, OnWarning, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
-use crate::event::last_before;
-use crate::{
-    Batch, Event, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow, Timestamp,
-    Topic, TopicSelector,
-};
+use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
 
 /// A durable set of events that takes each [`Identity`] once.
 ///
@@ -84,20 +111,6 @@ pub trait DedupStore: Send + Sync {
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError>;
 
-    /// [`append`](Self::append) for events of any partitions, in one commit: many small appends in many
-    /// partitions cost less so. Whoever calls it holds all these partitions at once.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append), for all events at once; [`StoreError::Unsupported`] unless
-    /// [`StoreInfo::commits_across`].
-    fn append_across(
-        &self,
-        _attempt: AttemptId,
-        _events: &[EventRef<'_>],
-    ) -> Result<Vec<Receipt>, StoreError> {
-        Err(StoreError::Unsupported { kind: self.info().kind, operation: "append across partitions" })
-    }
-
     /// Does what can be done of an append before its turn comes, on the calling thread, and notes it in
     /// `batch`. It never waits for an append and changes nothing that is stored; whoever leaves it out has
     /// slower appends and the same receipts.
@@ -138,6 +151,11 @@ pub trait DedupStore: Send + Sync {
         Ok(())
     }
 
+    /// Appending to several partitions in one commit, where the store can.
+    fn across(&self) -> Option<&dyn AppendAcross> {
+        None
+    }
+
     /// Purging, checking and copying, where the store can.
     fn maintain(&self) -> Option<&dyn Maintain> {
         None
@@ -161,180 +179,6 @@ pub trait DedupStore: Send + Sync {
     /// The store's partitions.
     fn partitions(&self) -> Partitions {
         self.info().partitions
-    }
-}
-
-/// What follows from [`DedupStore`].
-pub trait DedupStoreExt: DedupStore {
-    /// [`DedupStore::append`] for events of any partitions: one commit where the store
-    /// [`commits_across`](StoreInfo::commits_across) partitions, and otherwise one for each partition met. If
-    /// one fails, others may have been stored; retry all of them.
-    ///
-    /// # Errors
-    /// The first one met, with the indices of `events`.
-    fn append_all(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        if self.info().commits_across {
-            return self.append_across(AttemptId::new(), events);
-        }
-        let mut indices: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.partitions().count())];
-        for (index, event) in events.iter().enumerate() {
-            indices[usize::from(self.partitions().of(event.topic()).0)].push(index);
-        }
-        let mut receipts = vec![None; events.len()];
-        for (partition, indices) in self.partitions().iter().zip(indices) {
-            if indices.is_empty() {
-                continue;
-            }
-            let part: Vec<_> = indices.iter().map(|&index| events[index]).collect();
-            let appended = self.append(partition, AttemptId::new(), &part);
-            for (index, receipt) in indices.iter().zip(appended.map_err(|error| at(&indices, error))?) {
-                receipts[*index] = Some(receipt);
-            }
-        }
-        Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
-    }
-
-    /// Whether the store has, or had, a topic that `topics` selects. Costs one look at the topics.
-    ///
-    /// # Errors
-    /// As [`DedupStore::topics`].
-    fn knows(&self, topics: &TopicSelector) -> Result<bool, StoreError> {
-        let after = match topics {
-            TopicSelector::All => None,
-            TopicSelector::Exact(topic) => last_before(topic.as_str()),
-            TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
-        };
-        let first = self.topics(after.as_ref(), 1)?;
-        Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
-    }
-
-    /// [`Maintain::purge`], where the store can.
-    ///
-    /// # Errors
-    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
-    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
-        self.maintain().ok_or_else(|| self.unsupported("purge"))?.purge(topic, through_seq)
-    }
-
-    /// [`Maintain::verify`], where the store can.
-    ///
-    /// # Errors
-    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
-    fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.maintain().ok_or_else(|| self.unsupported("be verified"))?.verify()
-    }
-
-    /// [`Maintain::backup`], where the store can.
-    ///
-    /// # Errors
-    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
-    fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path)
-    }
-
-    /// [`Transfer::rows`], where the store can.
-    ///
-    /// # Errors
-    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
-    fn rows(
-        &self,
-        partition: Partition,
-        after: u64,
-        limit: RowLimit,
-    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
-        self.transfer().ok_or_else(|| self.unsupported("be exported"))?.rows(partition, after, limit)
-    }
-
-    /// [`Transfer::import`], where the store can.
-    ///
-    /// # Errors
-    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
-    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
-        self.transfer().ok_or_else(|| self.unsupported("import rows"))?.import(partition, import)
-    }
-
-    /// [`Watch::on_commit`], where the store can.
-    ///
-    /// # Errors
-    /// [`StoreError::Unsupported`] without [`DedupStore::watch`].
-    fn on_commit(&self, callback: CommitCallback) -> Result<CommitListener, StoreError> {
-        Ok(self.watch().ok_or_else(|| self.unsupported("tell of commits"))?.on_commit(callback))
-    }
-
-    /// The error of a capability that the store lacks.
-    fn unsupported(&self, operation: &'static str) -> StoreError {
-        StoreError::Unsupported { kind: self.info().kind, operation }
-    }
-
-    /// Appends one event.
-    ///
-    /// # Errors
-    /// As [`DedupStore::append`].
-    fn append_one(&self, event: &Event) -> Result<Receipt, StoreError> {
-        self.append_all(&[event.view()]).map(|receipts| receipts[0])
-    }
-}
-
-impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
-
-/// The error of a part of a batch, with the indices that its events have in the batch.
-fn at(indices: &[usize], mut error: StoreError) -> StoreError {
-    if let StoreError::Invalid(faults) = &mut error {
-        for fault in faults {
-            fault.index = fault.index.map(|index| indices[index]);
-        }
-    }
-    error
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was new.
-    Stored,
-    /// It repeats an event that is stored. As good as stored.
-    Duplicate,
-    /// It repeats an identity with another payload; the first payload stays.
-    Conflict,
-}
-
-/// What became of an event, and of the first one with its identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// The seq of the event that is stored under the identity; `None` where only the identity was
-    /// ever known.
-    pub seq: Option<u64>,
-    /// When that event was stored.
-    pub processed_at: Timestamp,
-}
-
-/// What is known of an identity that was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// The seq of its event; `None` where only the identity was ever known.
-    pub seq: Option<u64>,
-    /// When it was stored.
-    pub processed_at: Timestamp,
-    /// Whether its payload was removed since.
-    pub purged: bool,
-}
-
-/// Names one try of an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AttemptId(u128);
-
-impl AttemptId {
-    /// A new name.
-    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
-    pub fn new() -> Self {
-        Self(Ulid::generate().0)
-    }
-
-    /// The name as a number.
-    pub fn as_u128(self) -> u128 {
-        self.0
     }
 }
 

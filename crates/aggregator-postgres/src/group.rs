@@ -249,7 +249,7 @@ impl<'e> Plan<'e> {
                 (None, Some(original)) => {
                     let same = original.kept.is(event.payload());
                     let (seq, processed_at) = (original.seq, original.processed_at);
-                    let receipt = Receipt { outcome: Outcome::Stored, seq, processed_at };
+                    let receipt = Receipt::new(Outcome::Stored, seq, processed_at);
                     if part.replayed.as_ref().is_some_and(|range| range.contains(&original.offset)) {
                         firsts.insert(key, First { receipt, payload: event.payload() });
                         receipt
@@ -262,7 +262,7 @@ impl<'e> Plan<'e> {
                     row.last_seq += 1;
                     part.last_offset += 1;
                     let seq = Some(row.last_seq);
-                    let receipt = Receipt { outcome: Outcome::Stored, seq, processed_at: part.now };
+                    let receipt = Receipt::new(Outcome::Stored, seq, part.now);
                     firsts.insert(key, First { receipt, payload: event.payload() });
                     self.events.push(part, &row, event);
                     receipt
@@ -279,7 +279,7 @@ impl<'e> Plan<'e> {
         self.repeats.duplicates += 1;
         self.repeats.conflicts += i64::from(!same);
         let outcome = if same { Outcome::Duplicate } else { Outcome::Conflict };
-        Receipt { outcome, ..*first }
+        Receipt::new(outcome, first.seq, first.processed_at)
     }
 }
 

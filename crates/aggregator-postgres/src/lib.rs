@@ -49,7 +49,8 @@ use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
 use aggregator_core::store::{
-    Import, Imported, Maintain, RowLimit, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport, Watch,
+    AppendAcross, Import, Imported, Maintain, RowLimit, StoreInfo, StoreStats, TopicInfo, Transfer,
+    VerifyReport, Watch,
 };
 use aggregator_core::{
     AttemptId, CommitCallback, CommitListener, DedupStore, Durability, EventRef, Identity, Page, Partition,
@@ -76,6 +77,8 @@ const KIND: &str = "postgres";
 /// database itself says to be damaged is [`StoreError::Corrupt`].
 pub struct PostgresStore {
     info: StoreInfo,
+    /// Whether one commit takes events of several partitions.
+    commits_across: bool,
     options: PostgresOptions,
     warnings: Vec<String>,
     appenders: Pool,
@@ -129,14 +132,7 @@ impl PostgresStore {
         };
         let durability =
             if options.require_sync_standby { Durability::Replicated } else { Durability::Fsync };
-        let info = StoreInfo {
-            kind: KIND,
-            id: opened.id,
-            durability,
-            partitions: opened.partitions,
-            commits_across: opened.commits_across,
-            ancestors: Vec::new(),
-        };
+        let info = StoreInfo::new(KIND, opened.id, durability, opened.partitions);
         let announcer = Arc::new(Announcer::new(opened.last_offsets));
         let channel = format!("aggregator_{}", info.id.to_string().to_lowercase());
         let pool = |role, size| Pool::new(Arc::clone(&connector), role, size, options.connection_wait);
@@ -147,6 +143,7 @@ impl PostgresStore {
             appenders: pool(Role::Append, options.append_connections),
             readers,
             info,
+            commits_across: opened.commits_across,
             warnings: opened.warnings,
             announcer,
             topics: TopicIds::default(),
@@ -221,14 +218,6 @@ impl DedupStore for PostgresStore {
         self.append_sound(attempt, events)
     }
 
-    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        self.check_writable("append")?;
-        if !self.info.commits_across {
-            return Err(StoreError::Unsupported { kind: KIND, operation: "append across partitions here" });
-        }
-        self.append_sound(attempt, events)
-    }
-
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         self.block_on(retry::reading(&self.readers, &self.options, "reading events", async |session| {
             read::read(session, &self.info, query).await
@@ -256,6 +245,10 @@ impl DedupStore for PostgresStore {
         }))
     }
 
+    fn across(&self) -> Option<&dyn AppendAcross> {
+        self.commits_across.then_some(self as &dyn AppendAcross)
+    }
+
     fn maintain(&self) -> Option<&dyn Maintain> {
         Some(self)
     }
@@ -266,6 +259,13 @@ impl DedupStore for PostgresStore {
 
     fn watch(&self) -> Option<&dyn Watch> {
         Some(self)
+    }
+}
+
+impl AppendAcross for PostgresStore {
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.check_writable("append")?;
+        self.append_sound(attempt, events)
     }
 }
 

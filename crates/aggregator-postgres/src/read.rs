@@ -36,7 +36,7 @@ pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> 
     let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
     let merged = merge_entries(query, info, pipelined_all(scans).await?);
     let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
-    Ok(Page { events, next: merged.next, caught_up: merged.caught_up })
+    Ok(Page::new(events, merged.next, merged.caught_up))
 }
 
 /// The topic of a query for one.
@@ -254,11 +254,8 @@ pub(crate) async fn lookup(
             session.query(statement, &[&i32::from(partition.0), &topics, &event_ids, &sources]).await?;
         let seen = |row: &Row| {
             let at = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX) - 1;
-            let seen = Seen {
-                seq: sequence(row, 1)?,
-                processed_at: Timestamp::from_micros(get(row, 2)?),
-                purged: get(row, 3)?,
-            };
+            let processed_at = Timestamp::from_micros(get(row, 2)?);
+            let seen = Seen::new(sequence(row, 1)?, processed_at, get(row, 3)?);
             Ok((positions[at], seen))
         };
         rows.iter().map(seen).collect::<Result<Vec<_>>>()
@@ -276,17 +273,14 @@ pub(crate) async fn topics(session: &Session, after: Option<&Topic>, limit: usiz
     let rows = session.query(&session.statements.read().topics, &[&after, &signed(limit as u64)]).await?;
     let info = |row: &Row| {
         let slot: i32 = get(row, 2)?;
-        Ok(TopicInfo {
-            topic: Topic::new(get::<String>(row, 0)?)
-                .map_err(|error| Failure::corrupt(format!("there is a topic whose name is none: {error}")))?,
-            scope: scope(get(row, 1)?)?,
-            slot: u16::try_from(slot)
-                .map_err(|_| Failure::corrupt(format!("a topic has the slot {slot}")))?,
-            last_seq: get_u64(row, 3)?,
-            purged_seq: get_u64(row, 4)?,
-            duplicates: get_u64(row, 5)?,
-            conflicts: get_u64(row, 6)?,
-        })
+        let topic = Topic::new(get::<String>(row, 0)?)
+            .map_err(|error| Failure::corrupt(format!("there is a topic whose name is none: {error}")))?;
+        let mut info = TopicInfo::new(topic, scope(get(row, 1)?)?);
+        info.slot =
+            u16::try_from(slot).map_err(|_| Failure::corrupt(format!("a topic has the slot {slot}")))?;
+        (info.last_seq, info.purged_seq) = (get_u64(row, 3)?, get_u64(row, 4)?);
+        (info.duplicates, info.conflicts) = (get_u64(row, 5)?, get_u64(row, 6)?);
+        Ok(info)
     };
     rows.iter().map(info).collect()
 }
@@ -304,14 +298,10 @@ pub(crate) async fn stats(session: &Session, schema: &str) -> Result<StoreStats>
         Err(error) if error.as_db_error().is_some() => 0,
         Err(error) => return Err(error.into()),
     };
-    Ok(StoreStats {
-        stored: get_u64(row, 0)?,
-        duplicates: get_u64(row, 1)?,
-        conflicts: get_u64(row, 2)?,
-        topics: get_u64(row, 3)?,
-        bytes,
-        newest_processed_at: get::<Option<i64>>(row, 4)?
-            .map(Timestamp::from_micros)
-            .and_then(Timestamp::after_the_first),
-    })
+    let mut stats = StoreStats::default();
+    (stats.stored, stats.topics, stats.bytes) = (get_u64(row, 0)?, get_u64(row, 3)?, bytes);
+    (stats.duplicates, stats.conflicts) = (get_u64(row, 1)?, get_u64(row, 2)?);
+    let newest = get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros);
+    stats.newest_processed_at = newest.and_then(Timestamp::after_the_first);
+    Ok(stats)
 }

@@ -158,7 +158,8 @@ impl StoredRow {
 }
 
 impl KeptEvent {
-    pub(crate) fn details<'a>(&'a self, source: &'a str) -> Details<'a> {
+    /// All in which it can differ from another event with its identity; `source` is that of its row.
+    pub fn details<'a>(&'a self, source: &'a str) -> Details<'a> {
         Details {
             source,
             timestamp: &self.timestamp,

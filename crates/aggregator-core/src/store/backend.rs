@@ -1,5 +1,23 @@
-//! What backends outside of this crate share with those in it: see [`super::DedupStore`] for what they have
-//! to keep, and [`super::conformance`] (feature `test-util`) for how it is proved.
+//! What backends in other crates share with those in this one, and how to add one.
+//!
+//! # How to add a store
+//!
+//! 1. Implement the six methods of [`DedupStore`](super::DedupStore) that have no default. What it has to keep stands
+//!    there, under *Contract*.
+//! 2. Implement the traits of the capabilities it has, and hand them out: `fn watch(&self) -> Option<&dyn Watch>
+//!    { Some(self) }`. Leave out the methods of all others.
+//! 3. Implement [`Backend`](super::conformance::Backend) (feature `test-util`) in a test, say there what the store
+//!    [lacks](super::conformance::Backend::lacks), and call [`run_all`](super::conformance::run_all).
+//!
+//! The crate `outside-backend` of this workspace does just that, in one file for the traits and one for the rows: copy
+//! it. It depends on this crate without its default features, so it builds no SQLite.
+//!
+//! # What is here
+//!
+//! [`check_partition`] and [`too_many_topics`] refuse what every store refuses. [`CommitNotifier`] is a whole
+//! [`Watch`](super::Watch). [`transfer`](super::transfer) decides what an import may add.
+//! [`Deadline::check`](crate::Deadline::check) ends a read whose caller waits no longer; call it when a read begins and
+//! while it runs. [`fail_point::decided`](crate::fail_point::decided) is called before a commit.
 //!
 //! A page is made in three steps. [`Query::positions`](crate::Query::positions) says where every partition
 //! goes on, [`check_positions`] refuses what would skip events, then a [`Scanner`] per partition takes rows

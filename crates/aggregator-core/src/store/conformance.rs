@@ -1,10 +1,13 @@
 //! The suite that every backend runs: [`DedupStore`]'s contract as tests.
 //!
 //! A backend says how to open it in a [`Backend`] and calls [`run_all`]. A case cannot be left out by
-//! one of them, and one that is in no list does not compile without a warning.
+//! one of them, and one that is in no list does not compile without a warning. Cases about a [`Capability`] run
+//! unless the backend [lacks](Backend::lacks) it, and a store that has less or more than its backend says is a failure.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod across;
 mod append;
+mod capability;
 mod clock;
 mod commits;
 mod deadline;
@@ -19,9 +22,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::capability::Capability;
 use crate::time::{Clock, system_clock};
 use crate::{
-    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent,
+    DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent, Topic,
     TopicSelector,
 };
 
@@ -33,6 +37,11 @@ pub trait Backend {
     /// Closes the only handle of `store` and opens what it stored again; `None` if nothing is left of
     /// a store once it is closed.
     fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
+
+    /// What its stores cannot do. They have to have all the rest.
+    fn lacks(&self) -> &[Capability] {
+        &[]
+    }
 
     /// How many random runs are held against the model; fewer where opening a store takes long.
     fn model_runs(&self) -> u32 {
@@ -64,11 +73,32 @@ macro_rules! cases {
 }
 use cases;
 
-fn all_cases() -> Vec<Case> {
-    let moves = [transfer::CASES, transfer::refusal::CASES, transfer::random::CASES].concat();
-    let reads = [read::CASES, deadline::CASES].concat();
-    let appends = [append::CASES, clock::CASES, commits::CASES].concat();
-    [&appends, &reads, purge::CASES, restart::CASES, model::CASES, &*moves].concat()
+/// The cases for a backend: those of every store, and those of the capabilities it has.
+fn cases_for(backend: &dyn Backend) -> Vec<Case> {
+    let mut cases = [
+        append::CASES,
+        capability::CASES,
+        clock::CASES,
+        deadline::CASES,
+        model::CASES,
+        read::CASES,
+        restart::CASES,
+    ]
+    .concat();
+    let of_capabilities = [
+        (Capability::Across, across::CASES),
+        (Capability::Maintain, purge::CASES),
+        (Capability::Transfer, transfer::CASES),
+        (Capability::Transfer, transfer::refusal::CASES),
+        (Capability::Transfer, transfer::random::CASES),
+        (Capability::Watch, commits::CASES),
+    ];
+    for (capability, its_cases) in of_capabilities {
+        if !backend.lacks().contains(&capability) {
+            cases.extend(its_cases);
+        }
+    }
+    cases
 }
 
 /// Runs every case against `backend`.
@@ -77,7 +107,7 @@ fn all_cases() -> Vec<Case> {
 /// With the names of the cases that failed, after all have run.
 pub fn run_all(backend: &dyn Backend) {
     let mut failed = Vec::new();
-    for (name, case) in all_cases() {
+    for (name, case) in cases_for(backend) {
         if catch_unwind(AssertUnwindSafe(|| case(backend))).is_err() {
             failed.push(name);
         }
@@ -112,7 +142,7 @@ fn seqs(receipts: &[Receipt]) -> Vec<u64> {
 
 fn identity(topic: &str, event_id: &str) -> Identity {
     Identity {
-        topic: crate::Topic::new(topic).expect("the case names a good topic"),
+        topic: Topic::new(topic).expect("the case names a good topic"),
         event_id: crate::EventId::new(event_id).expect("the case names a good id"),
         source: None,
     }
@@ -123,24 +153,23 @@ fn query(topics: &str) -> Query {
 }
 
 /// Every page of a query, one after the other.
-fn read_all(store: &dyn DedupStore, mut query: Query) -> Vec<StoredEvent> {
-    let mut events = Vec::new();
-    loop {
-        let page = store.read(&query).expect("a healthy store reads");
-        assert!(page.events.len() <= query.limit, "a page has at most as many events as asked for");
+fn read_all(store: &dyn DedupStore, query: Query) -> Vec<StoredEvent> {
+    let (mut events, mut before) = (Vec::new(), query.after.clone());
+    let limit = query.limit;
+    for page in store.pages(query) {
+        let page = page.expect("a healthy store reads");
+        assert!(page.events.len() <= limit, "a page has at most as many events as asked for");
         events.extend(page.events);
-        if page.caught_up {
-            return events;
-        }
-        assert_ne!(query.after.as_ref(), Some(&page.next), "a page that is not the last one gets on");
-        query.after = Some(page.next);
+        assert!(page.caught_up || before.as_ref() != Some(&page.next), "a page that is not the last gets on");
+        before = Some(page.next);
     }
+    events
 }
 
 /// Every way to ask for `event`: by its exact topic, by patterns, by id, by source, by time, in both orders.
 /// Asserts that each way gives back the whole event.
 fn assert_every_read_gives(store: &dyn DedupStore, event: &StoredEvent) {
-    let topic = crate::Topic::new(&*event.topic).expect("a stored event has a good topic");
+    let topic = Topic::new(&*event.topic).expect("a stored event has a good topic");
     let (above, _) = event.topic.rsplit_once('.').expect("the case names a topic below another one");
     let exact = Query::topic(topic);
     let filtered = Query {
@@ -182,7 +211,18 @@ fn totals(store: &dyn DedupStore) -> StoreStats {
     }
 }
 
-/// Nothing in the store contradicts anything else in it.
+/// Purges where the store can; elsewhere, a case that is not about purging goes on without.
+fn purge_if_able(store: &dyn DedupStore, topic: &str, through_seq: u64) {
+    if store.maintain().is_some() {
+        let topic = Topic::new(topic).expect("the case names a good topic");
+        store.purge(&topic, through_seq).expect("a healthy store purges");
+    }
+}
+
+/// Nothing in the store contradicts anything else in it, as far as the store can tell.
 fn assert_sound(store: &dyn DedupStore) {
+    if store.maintain().is_none() {
+        return;
+    }
     assert_eq!(store.verify().expect("a healthy store can be verified").faults, Vec::<String>::new());
 }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
-    Watch,
+    AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen, StoreInfo,
+    StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, Topic};
 
@@ -37,7 +37,7 @@ pub enum Naming {
     Nobody,
 }
 
-/// Wraps a store; everything but [`DedupStore::append`] and [`DedupStore::append_across`] goes straight to it.
+/// Wraps a store; everything but [`DedupStore::append`] and [`AppendAcross::append_across`] goes straight to it.
 pub struct FaultyStore {
     inner: Arc<dyn DedupStore>,
     plan: Mutex<Plan>,
@@ -162,10 +162,6 @@ impl DedupStore for FaultyStore {
         self.append_or_fail(events, || self.inner.append(partition, attempt, events))
     }
 
-    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        self.append_or_fail(events, || self.inner.append_across(attempt, events))
-    }
-
     fn prepare(&self, batch: &mut Batch) {
         self.inner.prepare(batch);
     }
@@ -190,6 +186,10 @@ impl DedupStore for FaultyStore {
         self.inner.check_health()
     }
 
+    fn across(&self) -> Option<&dyn AppendAcross> {
+        self.inner.across().map(|_| self as &dyn AppendAcross)
+    }
+
     fn maintain(&self) -> Option<&dyn Maintain> {
         self.inner.maintain()
     }
@@ -204,5 +204,11 @@ impl DedupStore for FaultyStore {
 
     fn watch(&self) -> Option<&dyn Watch> {
         self.inner.watch()
+    }
+}
+
+impl AppendAcross for FaultyStore {
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.append_or_fail(events, || self.inner.append_across(attempt, events))
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use ulid::Ulid;
 
+use crate::event::slot;
 use crate::{Partitions, Scope, Timestamp, Topic};
 
 /// Names a store for its whole life.
@@ -36,6 +37,7 @@ impl fmt::Display for StoreId {
 
 /// What an `Ok` from [`DedupStore::append`](super::DedupStore::append) survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Nothing: it is gone with the process.
     Volatile,
@@ -58,6 +60,7 @@ impl Durability {
 
 /// What kind of store it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreInfo {
     /// `memory`, `sqlite`, …
     pub kind: &'static str,
@@ -67,16 +70,28 @@ pub struct StoreInfo {
     pub durability: Durability,
     /// How many append orders it has.
     pub partitions: Partitions,
-    /// Whether it takes events of several partitions in one commit:
-    /// [`DedupStore::append_across`](super::DedupStore::append_across).
-    pub commits_across: bool,
     /// The stores it is a copy of, from the first to the last.
     pub ancestors: Vec<Ancestor>,
+}
+
+impl StoreInfo {
+    /// Of a store that is no copy of another one; `kind` is a noun, as `memory` is.
+    pub fn new(kind: &'static str, id: StoreId, durability: Durability, partitions: Partitions) -> Self {
+        Self { kind, id, durability, partitions, ancestors: Vec::new() }
+    }
+
+    /// Of a store that is a copy: these are the ones before it, from the first to the last.
+    #[must_use]
+    pub fn with_ancestors(mut self, ancestors: Vec<Ancestor>) -> Self {
+        self.ancestors = ancestors;
+        self
+    }
 }
 
 /// A store that another one began as a copy of. Up to there, the two have the same events at the same
 /// offsets, and so the same cursors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ancestor {
     /// The name of the original.
     pub id: StoreId,
@@ -84,8 +99,16 @@ pub struct Ancestor {
     pub until_offset: u64,
 }
 
+impl Ancestor {
+    /// The store of this name, up to this offset.
+    pub fn new(id: StoreId, until_offset: u64) -> Self {
+        Self { id, until_offset }
+    }
+}
+
 /// Totals over a store's whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct StoreStats {
     /// Events stored, purged ones included.
     pub stored: u64,
@@ -104,6 +127,7 @@ pub struct StoreStats {
 
 /// A topic and its totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicInfo {
     /// Its name.
     pub topic: Topic,
@@ -121,8 +145,17 @@ pub struct TopicInfo {
     pub conflicts: u64,
 }
 
-/// What [`DedupStore::verify`](super::DedupStore::verify) read and found.
+impl TopicInfo {
+    /// A topic without events. Its slot follows from its name.
+    pub fn new(topic: Topic, scope: Scope) -> Self {
+        let slot = slot(topic.as_str());
+        Self { topic, scope, slot, last_seq: 0, purged_seq: 0, duplicates: 0, conflicts: 0 }
+    }
+}
+
+/// What [`Maintain::verify`](super::Maintain::verify) read and found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct VerifyReport {
     /// Events read.
     pub events: u64,

@@ -13,9 +13,9 @@ use crate::event::{digest, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{
-    AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo,
-    Transfer, VerifyReport, Watch, check_partition,
+    AppendAcross, AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore,
+    Durability, Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats,
+    TopicInfo, Transfer, VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
 /// what durability costs. It grows with everything it ever stored.
 pub struct MemoryStore {
     info: StoreInfo,
+    commits_across: bool,
     clock: Clock,
     max_topics: u64,
     state: Mutex<State>,
@@ -41,14 +42,8 @@ impl MemoryStore {
             topics: BTreeMap::new(),
         };
         Self {
-            info: StoreInfo {
-                kind: "memory",
-                id: StoreId::new(),
-                durability: Durability::Volatile,
-                partitions,
-                commits_across: true,
-                ancestors: Vec::new(),
-            },
+            info: StoreInfo::new("memory", StoreId::new(), Durability::Volatile, partitions),
+            commits_across: true,
             clock: system_clock(),
             max_topics: DEFAULT_MAX_TOPICS,
             state: Mutex::new(state),
@@ -74,7 +69,7 @@ impl MemoryStore {
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn with_a_commit_per_partition(mut self) -> Self {
-        self.info.commits_across = false;
+        self.commits_across = false;
         self
     }
 
@@ -148,16 +143,6 @@ impl DedupStore for MemoryStore {
         self.append_sound(events)
     }
 
-    fn append_across(&self, _: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        if !self.info.commits_across {
-            return Err(StoreError::Unsupported {
-                kind: self.info.kind,
-                operation: "append across partitions",
-            });
-        }
-        self.append_sound(events)
-    }
-
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut positions = query.positions(&self.info)?;
         let state = self.state_to_read("reading events")?;
@@ -223,6 +208,10 @@ impl DedupStore for MemoryStore {
         Ok(stats)
     }
 
+    fn across(&self) -> Option<&dyn AppendAcross> {
+        self.commits_across.then_some(self as &dyn AppendAcross)
+    }
+
     fn maintain(&self) -> Option<&dyn Maintain> {
         Some(self)
     }
@@ -233,6 +222,12 @@ impl DedupStore for MemoryStore {
 
     fn watch(&self) -> Option<&dyn Watch> {
         Some(self)
+    }
+}
+
+impl AppendAcross for MemoryStore {
+    fn append_across(&self, _: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.append_sound(events)
     }
 }
 

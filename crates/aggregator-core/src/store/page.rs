@@ -231,14 +231,8 @@ mod tests {
 
     #[test]
     fn a_page_of_several_partitions_ends_with_the_event_that_makes_it_too_large() {
-        let store = StoreInfo {
-            kind: "test",
-            id: StoreId::new(),
-            durability: Durability::Volatile,
-            partitions: Partitions::new(2).unwrap(),
-            commits_across: false,
-            ancestors: Vec::new(),
-        };
+        let partitions = Partitions::new(2).unwrap();
+        let store = StoreInfo::new("test", StoreId::new(), Durability::Volatile, partitions);
         for (bytes, fits) in [(Query::MAX_PAYLOAD_BYTES, 1), (Query::MAX_PAYLOAD_BYTES / 3, 4)] {
             let scans = [0, 1].map(|partition| {
                 let events = (1..=4).map(|offset| Large { partition, offset, bytes }).collect();

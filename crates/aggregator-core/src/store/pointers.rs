@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
-    Watch,
+    AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo,
+    Transfer, Watch,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Query, StoreError, Topic};
 
@@ -23,14 +23,6 @@ macro_rules! store_behind {
                 events: &[EventRef<'_>],
             ) -> Result<Vec<Receipt>, StoreError> {
                 (**self).append(partition, attempt, events)
-            }
-
-            fn append_across(
-                &self,
-                attempt: AttemptId,
-                events: &[EventRef<'_>],
-            ) -> Result<Vec<Receipt>, StoreError> {
-                (**self).append_across(attempt, events)
             }
 
             fn prepare(&self, batch: &mut Batch) {
@@ -55,6 +47,10 @@ macro_rules! store_behind {
 
             fn check_health(&self) -> Result<(), StoreError> {
                 (**self).check_health()
+            }
+
+            fn across(&self) -> Option<&dyn AppendAcross> {
+                (**self).across()
             }
 
             fn maintain(&self) -> Option<&dyn Maintain> {

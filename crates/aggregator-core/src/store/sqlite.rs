@@ -10,15 +10,16 @@ mod checkpoint;
 mod fault;
 mod file;
 mod index;
+mod options;
 mod read;
 mod row;
 mod schema;
+mod test_hooks;
 mod write;
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
@@ -28,74 +29,23 @@ use self::checkpoint::Checkpoints;
 use self::fault::store_error;
 use self::file::claim::Claim;
 use self::file::connector::Connector;
-#[cfg(feature = "test-util")]
-pub use self::file::connector::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 use self::file::files::Files;
 use self::file::room::Room;
 pub use self::index::IndexOptions;
 use self::index::{Compaction, Index};
+pub use self::options::{OnWarning, SqliteOptions};
+pub use self::test_hooks::Hooks;
+#[cfg(feature = "test-util")]
+pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 use self::write::{Writer, lookup_hint};
 use super::{
-    AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
-    VerifyReport, Watch, check_partition,
+    AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import, Imported,
+    Maintain, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport,
+    Watch, check_partition,
 };
-use crate::time::{Clock, system_clock};
 use crate::{
     Batch, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow, Topic,
 };
-
-/// How to open a [`SqliteStore`]. The defaults are good.
-#[derive(Clone)]
-pub struct SqliteOptions {
-    /// The most topics the store takes.
-    pub max_topics: u64,
-    /// The most reads at a time; each has a connection of its own.
-    pub readers: u32,
-    /// How long a read waits for its turn.
-    pub read_wait: Duration,
-    /// Memory for the writer's page cache, in bytes.
-    pub cache_bytes: u32,
-    /// Memory for the newest events, in bytes: a repeat of one of them is told without a look at the file.
-    pub latest_bytes: u32,
-    /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
-    pub checkpoint_bytes: u32,
-    /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
-    /// publishers send them again they are new.
-    pub accept_lost_log: bool,
-    /// How the dedup index is laid out.
-    pub index: IndexOptions,
-    /// Where `processed_at` comes from.
-    pub clock: Clock,
-    /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
-    /// thread that appends, and must not wait.
-    pub on_warning: OnWarning,
-    /// What a test puts below the store.
-    #[cfg(feature = "test-util")]
-    pub test_hooks: TestHooks,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self {
-            max_topics: DEFAULT_MAX_TOPICS,
-            readers: 4,
-            read_wait: Duration::from_secs(5),
-            cache_bytes: 64 << 20,
-            latest_bytes: 32 << 20,
-            checkpoint_bytes: 8 << 20,
-            accept_lost_log: false,
-            index: IndexOptions::default(),
-            clock: system_clock(),
-            on_warning: Arc::new(|_| {}),
-            #[cfg(feature = "test-util")]
-            test_hooks: TestHooks::default(),
-        }
-    }
-}
-
-/// See [`SqliteOptions::on_warning`].
-pub type OnWarning = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A durable store in one SQLite file.
 ///
@@ -107,7 +57,7 @@ pub type OnWarning = Arc<dyn Fn(&str) + Send + Sync>;
 /// on a local file system. `sqlite3 FILE 'select * from processed_events'` reads it meanwhile.
 ///
 /// While the store is open, and after a crash, its log (`…-wal`) belongs to it: whoever copies the file alone, or removes
-/// the log, has lost events, and opening it is refused. [`DedupStore::backup`] and `sqlite3 FILE '.backup COPY'` make
+/// the log, has lost events, and opening it is refused. [`Maintain::backup`] and `sqlite3 FILE '.backup COPY'` make
 /// whole copies at any time; a store that was closed can be copied as a file.
 pub struct SqliteStore {
     info: StoreInfo,
@@ -146,14 +96,8 @@ impl SqliteStore {
         let connector = Connector::new(&options);
         let mut opened = file::open(path.as_ref(), &options, &connector)?;
         let files = Arc::new(opened.files);
-        let info = StoreInfo {
-            kind: "sqlite",
-            id: opened.id,
-            durability: Durability::Fsync,
-            partitions: Partitions::ONE,
-            commits_across: false,
-            ancestors: opened.ancestors,
-        };
+        let info = StoreInfo::new("sqlite", opened.id, Durability::Fsync, Partitions::ONE)
+            .with_ancestors(opened.ancestors);
         let watched = Arc::clone(&files);
         let manager = connector
             .manager(opened.claim.path(), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)

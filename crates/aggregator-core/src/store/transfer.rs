@@ -10,7 +10,7 @@ use crate::store::{DedupStore, DedupStoreExt, TopicInfo};
 use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
 
 /// Giving out everything a store keeps, and taking what another one gave out. See
-/// [`DedupStore::transfer`](super::DedupStore::transfer).
+/// [`DedupStore::transfer`].
 pub trait Transfer: Send + Sync {
     /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
     /// stubs, and identities that were imported alone. Nothing is left out, and only the end has none.
@@ -98,6 +98,7 @@ pub enum Times {
 
 /// What became of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Imported {
     /// Rows that were new.
     pub added: u64,

@@ -28,14 +28,8 @@ type Everything = (Vec<StoredEvent>, Vec<Option<Seen>>);
 fn everything(store: &dyn DedupStore) -> Result<Everything, StoreError> {
     let mut read = Vec::new();
     for topic in TOPICS {
-        let mut query = Query::of(TopicSelector::Exact(Topic::new(topic).unwrap()));
-        loop {
-            let page = store.read(&query)?;
-            read.extend(page.events);
-            if page.caught_up {
-                break;
-            }
-            query.after = Some(page.next);
+        for page in store.pages(Query::topic(Topic::new(topic).unwrap())) {
+            read.extend(page?.events);
         }
     }
     let identity = |event: &Event| Identity {
@@ -211,16 +205,12 @@ fn a_reader_names_what_is_corrupt() {
 }
 
 /// Everything in the topic, or in all of them, in pages of this size.
-fn read_paged(store: &SqliteStore, mut query: Query) -> Result<Vec<u64>, StoreError> {
+fn read_paged(store: &SqliteStore, query: Query) -> Result<Vec<u64>, StoreError> {
     let mut offsets = Vec::new();
-    loop {
-        let page = store.read(&query)?;
-        offsets.extend(page.events.iter().map(|event| event.offset));
-        if page.caught_up {
-            return Ok(offsets);
-        }
-        query.after = Some(page.next);
+    for page in store.pages(query) {
+        offsets.extend(page?.events.iter().map(|event| event.offset));
     }
+    Ok(offsets)
 }
 
 /// Rows that are gone, which no checksum tells: a reader is given everything or an error.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, Options, run_all};
+use aggregator_core::store::conformance::{Backend, Capability, Options, run_all};
 use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
@@ -25,6 +25,10 @@ impl Backend for Memory {
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
         None
     }
+
+    fn lacks(&self) -> &[Capability] {
+        &[Capability::Records]
+    }
 }
 
 /// What fails on purpose is a store like others as long as no failure is planned; this one commits by partition.
@@ -37,6 +41,10 @@ impl Backend for Faulty {
 
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
         None
+    }
+
+    fn lacks(&self) -> &[Capability] {
+        &[Capability::Across, Capability::Records]
     }
 }
 
@@ -57,7 +65,7 @@ impl Sqlite {
             clock: options.clock,
             max_topics: options.max_topics,
             index: self.index,
-            test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() },
+            test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() }.into(),
             ..SqliteOptions::default()
         };
         let store = SqliteStore::open_with(&path, options).unwrap();
@@ -77,6 +85,10 @@ impl Backend for Sqlite {
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);
         Some(self.open_at(path, options))
+    }
+
+    fn lacks(&self) -> &[Capability] {
+        &[Capability::Across, Capability::Records]
     }
 }
 

@@ -46,7 +46,9 @@ impl Copy {
 fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, StoreStats) {
     let mut rows = Rows::of(store);
     let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
-    (rows, store.topics(None, 100).unwrap(), StoreStats { bytes: 0, ..store.stats().unwrap() })
+    let mut stats = store.stats().unwrap();
+    stats.bytes = 0;
+    (rows, store.topics(None, 100).unwrap(), stats)
 }
 
 /// Nothing was lost, nothing was added, and every identity is known.

@@ -89,7 +89,7 @@ const FAN_OUT: u8 = 2;
 
 /// A store whose index is built as slowly as can be.
 fn open(path: &Path, gate: &Arc<Gate>) -> SqliteStore {
-    let test_hooks = TestHooks { on_helper: Some(gate.hook("dedup-index")), ..TestHooks::default() };
+    let test_hooks = TestHooks { on_helper: Some(gate.hook("dedup-index")), ..TestHooks::default() }.into();
     let index = IndexOptions { memtable: RECENT, section: 10, fan_out: FAN_OUT };
     SqliteStore::open_with(path, SqliteOptions { index, test_hooks, ..SqliteOptions::default() }).unwrap()
 }
@@ -164,7 +164,7 @@ fn a_log_that_is_copied_too_slowly_is_waited_for() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let gate = Arc::new(Gate::default());
-    let test_hooks = TestHooks { on_helper: Some(gate.hook("checkpoint")), ..TestHooks::default() };
+    let test_hooks = TestHooks { on_helper: Some(gate.hook("checkpoint")), ..TestHooks::default() }.into();
     let options = SqliteOptions { checkpoint_bytes: STEP, test_hooks, ..SqliteOptions::default() };
     let store = SqliteStore::open_with(&path, options).unwrap();
     let _opens = Opens(Arc::clone(&gate));

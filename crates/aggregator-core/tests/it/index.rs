@@ -18,7 +18,7 @@ pub(crate) fn flushed() -> SqliteOptions {
 }
 
 pub(crate) fn with(index: IndexOptions) -> SqliteOptions {
-    let test_hooks = TestHooks { in_step: true, ..TestHooks::default() };
+    let test_hooks = TestHooks { in_step: true, ..TestHooks::default() }.into();
     SqliteOptions { index, test_hooks, ..SqliteOptions::default() }
 }
 

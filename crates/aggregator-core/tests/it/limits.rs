@@ -21,7 +21,8 @@ fn append(store: &SqliteStore, topic: &str, numbers: std::ops::Range<u32>) {
 /// How often SQLite reads from its files to answer a query of a store that was just opened, whose caches are empty.
 fn reads_for(path: &Path, disk: &Arc<PowerLoss>, query: &Query, events: usize) -> u64 {
     // Nothing beside the query reads.
-    let test_hooks = TestHooks { vfs: Some(disk.name().to_owned()), in_step: true, ..TestHooks::default() };
+    let test_hooks =
+        TestHooks { vfs: Some(disk.name().to_owned()), in_step: true, ..TestHooks::default() }.into();
     let options = SqliteOptions { test_hooks, ..SqliteOptions::default() };
     let store = SqliteStore::open_with(path, options).unwrap();
     let before = disk.operations().reads;

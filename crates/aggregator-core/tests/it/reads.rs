@@ -31,7 +31,8 @@ impl Work {
                 std::thread::sleep(Self::SLOW);
             }
         };
-        let test_hooks = TestHooks { on_read_steps: Some(Arc::new(on_read_steps)), ..TestHooks::default() };
+        let test_hooks =
+            TestHooks { on_read_steps: Some(Arc::new(on_read_steps)), ..TestHooks::default() }.into();
         SqliteOptions { readers: 1, test_hooks, ..SqliteOptions::default() }
     }
 

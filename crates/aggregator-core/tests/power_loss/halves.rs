@@ -62,7 +62,8 @@ type Everything = (Vec<(u64, StoredRow)>, Vec<TopicInfo>, StoreStats);
 fn everything(store: &SqliteStore) -> Everything {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
     let rows = store.rows(Partition(0), 0, RowLimit::default()).unwrap();
-    let stats = StoreStats { bytes: 0, ..store.stats().unwrap() };
+    let mut stats = store.stats().unwrap();
+    stats.bytes = 0;
     (rows, store.topics(None, 10).unwrap(), stats)
 }
 
@@ -145,15 +146,8 @@ fn an_append_is_whole_or_not_there_whichever_operation_fails() {
 fn an_import_is_whole_or_not_there_whichever_operation_fails() {
     let experiment = Experiment::new("half-an-import");
     let rows = rows();
-    let totals = TopicInfo {
-        topic: Topic::new("imported").unwrap(),
-        scope: Scope::Topic,
-        slot: 0,
-        last_seq: 70,
-        purged_seq: 10,
-        duplicates: 5,
-        conflicts: 2,
-    };
+    let mut totals = TopicInfo::new(Topic::new("imported").unwrap(), Scope::Topic);
+    (totals.last_seq, totals.purged_seq, totals.duplicates, totals.conflicts) = (70, 10, 5, 2);
     experiment.assert_all_or_nothing(|store| {
         let topics = std::slice::from_ref(&totals);
         store.import(Partition(0), Import { topics, ..Import::rows(&rows) }).map(drop)

@@ -113,7 +113,8 @@ impl Lab {
                 dies_when_opening_fails: true,
                 on_sync: Some(Arc::new(move |path| disk.synced(path))),
                 ..TestHooks::default()
-            },
+            }
+            .into(),
             ..SqliteOptions::default()
         }
     }

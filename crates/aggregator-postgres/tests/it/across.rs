@@ -168,11 +168,11 @@ fn an_engine_with_shards_gets_a_commit_for_each_partition() {
     let url = server.url().replace("/postgres", "/shards");
     assert_ne!(url, server.url());
     let plain = open(&url, &PostgresOptions { schema: "before".into(), ..with_partitions() });
-    assert!(plain.info().commits_across);
+    assert!(plain.across().is_some());
     OtherSession::new(server)
         .sql("\\connect shards\nUPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql';");
     let store = open(&url, &with_partitions());
-    assert!(!store.info().commits_across);
+    assert!(store.across().is_none());
     let batch = in_turns(&topics(&store), &[0, 1]);
     let error = attempt(&store, AttemptId::new(), &batch).unwrap_err();
     assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");

@@ -71,7 +71,7 @@ fn an_import_whose_answer_is_lost_is_run_again() {
         let store = open(&proxy.url(), &options());
         import(&store, &[stub(0), event(1)]).unwrap();
         proxy.cut(cut, 2);
-        let Imported { added, present } =
+        let Imported { added, present, .. } =
             import(&store, &[stub(0), event(1), event(2), event(3), alone(90)]).unwrap();
         assert_eq!((added + present, proxy.cuts()), (5, 2), "{cut:?}");
         assert_eq!(store.rows(Partition(0), 0, ALL).unwrap().len(), 5, "{cut:?}");

@@ -158,15 +158,11 @@ impl Drop for Countdown<'_> {
 /// The topic `t` has events with the ids from 0 on, each once, with dense seqs.
 pub(crate) fn assert_complete(store: &PostgresStore, count: u32) {
     let (mut seqs, mut ids) = (Vec::new(), BTreeSet::new());
-    let mut query = Query { limit: Query::MAX_LIMIT, ..Query::topic(Topic::new("t").unwrap()) };
-    loop {
-        let page = store.read(&query).unwrap();
+    let query = Query { limit: Query::MAX_LIMIT, ..Query::topic(Topic::new("t").unwrap()) };
+    for page in store.pages(query) {
+        let page = page.unwrap();
         seqs.extend(page.events.iter().map(|event| event.seq));
         ids.extend(page.events.iter().map(|event| event.event_id.parse::<u32>().unwrap()));
-        if page.caught_up {
-            break;
-        }
-        query.after = Some(page.next);
     }
     assert!(seqs.iter().copied().eq(1..=u64::from(count)), "seqs: {seqs:?}");
     assert!(ids.iter().copied().eq(0..count), "ids: {ids:?}");

@@ -101,9 +101,7 @@ impl Problem {
     fn wrong_cursor(why: WrongCursor) -> Self {
         let (kind, title) = match why {
             WrongCursor::OtherQuery => ("cursor-of-another-query", "Cursor of another query"),
-            WrongCursor::OtherStore | WrongCursor::OtherSinceCopy | WrongCursor::AheadOfStore => {
-                ("cursor-of-another-store", "Cursor of another store")
-            }
+            _ => ("cursor-of-another-store", "Cursor of another store"),
         };
         let way_out = match why {
             WrongCursor::OtherQuery => {
@@ -271,7 +269,9 @@ impl Problem {
             StoreError::Unsupported { .. } => {
                 Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
             }
-            StoreError::Invalid(_) => Self::internal(error.to_string()),
+            _ if error.is_fatal() => Self::failed(&error.to_string()),
+            // `Invalid`, which a request without faults of its own cannot cause, and errors this program does not know.
+            _ => Self::internal(error.to_string()),
         }
     }
 

@@ -12,7 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aggregator_core::fail_point::{self, FailPoint};
-use aggregator_core::{AttemptId, DedupStore, EventRef, Fault, Partition, Receipt, StoreError};
+use aggregator_core::{
+    AttemptId, DedupStore, DedupStoreExt, EventRef, Fault, Partition, Receipt, StoreError,
+};
 use tracing::{debug, error, warn};
 
 use crate::health::{self, Health};

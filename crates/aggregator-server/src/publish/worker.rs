@@ -38,7 +38,7 @@ impl Workers {
         let partitions = store.partitions().count();
         let count = config.workers.get().min(usize::from(partitions));
         let limits = TurnLimits {
-            across_partitions: store.info().commits_across,
+            across_partitions: store.across().is_some(),
             group: Weight { events: config.group_events.get(), bytes: config.group_bytes.0 },
         };
         let mut workers = Self {

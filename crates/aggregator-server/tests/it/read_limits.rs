@@ -18,7 +18,7 @@ const LONG_READ: &str = "/events?topic=t&source=nobody";
 
 /// A server whose reads call `on_read_steps` a few hundred times if they are long, and hardly ever if they are short.
 async fn server(directory: &TempDir, config: Config, on_read_steps: OnReadSteps) -> Server {
-    let test_hooks = TestHooks { on_read_steps: Some(on_read_steps), ..TestHooks::default() };
+    let test_hooks = TestHooks { on_read_steps: Some(on_read_steps), ..TestHooks::default() }.into();
     let options = SqliteOptions { readers: config.readers, test_hooks, ..SqliteOptions::default() };
     let store = SqliteStore::open_with(directory.path().join("events.db"), options).unwrap();
     let server = Server::start(Arc::new(store), config).await;

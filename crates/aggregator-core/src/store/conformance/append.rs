@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_every_read_gives, assert_sound, await_that, cases,
-    event, identity, ids, outcomes, query, read_all, seqs, totals, with_payload,
+    Backend, Case, Options, append, append_one, assert_every_read_gives, assert_sound, cases, event,
+    identity, ids, outcomes, query, read_all, seqs, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::{
-    AttemptId, DedupStoreExt, Event, EventId, EventRef, Partition, Query, Scope, StoreError, StoreStats,
-    StoredEvent, Timestamp,
+    AttemptId, DedupStoreExt, Event, EventId, Partition, Query, Scope, StoreError, StoreStats, StoredEvent,
+    Timestamp,
 };
 
 pub(super) const CASES: &[Case] = cases![
@@ -31,7 +31,6 @@ pub(super) const CASES: &[Case] = cases![
     topics_interleaved_in_a_batch_keep_their_orders,
     one_topic_too_many_fails_the_batch_whole,
     a_topic_of_another_partition_is_refused,
-    an_append_across_partitions_is_one_commit_or_unsupported,
     processed_at_never_goes_back,
     one_append_has_one_processed_at,
     racing_publishers_store_each_event_once,
@@ -276,45 +275,6 @@ fn a_topic_of_another_partition_is_refused(backend: &dyn Backend) {
     let error = store.append(Partition(wrong), AttemptId::new(), &[one.view()]).unwrap_err();
     assert!(matches!(error, StoreError::Invalid(_)), "{error}");
     assert_eq!(store.stats().unwrap().stored, 0);
-}
-
-fn an_append_across_partitions_is_one_commit_or_unsupported(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 20, ..Options::default() });
-    let topic = |n: usize| format!("topic-{}", n % 20);
-    let batch: Vec<_> = (0..60).map(|n| event(&topic(n), &(n / 40).to_string())).collect();
-    let views: Vec<_> = batch.iter().map(Event::view).collect();
-    let across = |views: &[EventRef<'_>]| store.append_across(AttemptId::new(), views);
-    if !store.info().commits_across {
-        assert!(matches!(across(&views), Err(StoreError::Unsupported { .. })));
-        return;
-    }
-    let announced = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let heard = Arc::clone(&announced);
-    let _listener =
-        store.on_commit(Box::new(move |partition, offset| heard.lock().unwrap().push((partition, offset))));
-    assert_eq!(across(&[]).unwrap(), []);
-    let receipts = across(&views).unwrap();
-    // 20 topics get their 0, repeat it, and get their 1.
-    let told: Vec<_> = receipts.iter().map(|receipt| (receipt.outcome, receipt.seq)).collect();
-    let expected = [(Stored, Some(1)), (Duplicate, Some(1)), (Stored, Some(2))];
-    assert_eq!(told, (0..60).map(|n| expected[n / 20]).collect::<Vec<_>>());
-    assert!(receipts.iter().all(|receipt| receipt.processed_at == receipts[0].processed_at));
-    let mut ends: Vec<_> = store.partitions().iter().map(|partition| (partition, 0)).collect();
-    (0..20).for_each(|n| ends[usize::from(store.partitions().of(&topic(n)).0)].1 += 2);
-    ends.retain(|&(_, events)| events > 0);
-    await_that("each partition is announced", || announced.lock().unwrap().len() >= ends.len());
-    announced.lock().unwrap().sort_unstable();
-    assert_eq!(*announced.lock().unwrap(), ends, "each partition with its last offset");
-
-    // One event too many fails all of them.
-    let batch = [event(&topic(0), "2"), event("one-too-many", "1"), event(&topic(1), "2")];
-    let views: Vec<_> = batch.iter().map(Event::view).collect();
-    let error = across(&views).unwrap_err();
-    let StoreError::Invalid(faults) = &error else { panic!("{error}") };
-    assert_eq!(faults.iter().map(|fault| fault.index).collect::<Vec<_>>(), [Some(1)]);
-    assert_eq!(append_one(&*store, &batch[0]).seq, Some(3), "nothing of it was stored");
-    assert_eq!(store.stats().unwrap().stored, 41);
-    assert_sound(&*store);
 }
 
 fn processed_at_never_goes_back(backend: &dyn Backend) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_sound, cases, event, ids, query, read_all,
-    with_payload,
+    Backend, Case, Options, append, append_one, assert_sound, cases, event, ids, purge_if_able, query,
+    read_all, with_payload,
 };
 use crate::{
     Cursor, DedupStoreExt, EventId, Order, Query, Source, StoreError, Timestamp, Topic, WrongCursor,
@@ -242,7 +242,7 @@ fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
     for unknown in ["a", "b", "c", "A", "-", "a.b.*", "a.a", "a.c", "a/b.*", "ab", "a-b", "abc.*", "b.-.*"] {
         assert!(!knows(unknown), "{unknown}");
     }
-    store.purge(&Topic::new("a.b").unwrap(), 1).unwrap();
+    purge_if_able(&*store, "a.b", 1);
     assert!(knows("a.b"), "its events are gone, the topic is not");
 }
 

@@ -2,18 +2,20 @@
 
 pub(super) mod random;
 pub(super) mod refusal;
+mod support;
 
+use self::support::{
+    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, record, rows, stub,
+    topics,
+};
 use super::{
     Backend, Case, Options, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
-    event, identity, ids, outcomes, query, read_all, totals, with_payload,
+    event, identity, outcomes, purge_if_able, query, read_all, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
-use crate::event::digest;
-use crate::store::Rows;
 use crate::{
-    DedupStore, DedupStoreExt, Event, Identity, Import, Imported, Kept, KeptEvent, MemoryStore, Partition,
-    Partitions, RowLimit, Scope, Source, StoreError, StoreStats, StoredEvent, StoredRow, Times, Timestamp,
-    Topic, TopicInfo,
+    DedupStore, DedupStoreExt, Imported, Kept, KeptEvent, Partition, RowLimit, Scope, StoreStats,
+    StoredEvent, StoredRow, Times, Timestamp, Topic,
 };
 
 pub(super) const CASES: &[Case] = cases![
@@ -30,157 +32,6 @@ pub(super) const CASES: &[Case] = cases![
     every_part_of_many_rows_comes_along,
     an_import_is_announced,
 ];
-
-/// A store with some of everything.
-fn fill(store: &dyn DedupStore) {
-    for round in 0..4 {
-        let mut batch: Vec<Event> = Vec::new();
-        for n in 0..12 {
-            let id = format!("{}-{round}-{n}", ["ä/ß", "😀", "o'\"\\"][n % 3]);
-            let topic = ["orders.eu", "orders.us", "purged", "by-source", "all.gone"][n % 5];
-            let scope = if topic == "by-source" { Scope::Source } else { Scope::Topic };
-            let event = with_payload(topic, &id, &format!(r#"{{"n":{n}.50,"s":"\ud83d\ude00 ä"}}"#));
-            let event = event.with_source(["a b", "ü"][round % 2]).unwrap().with_scope(scope);
-            batch.push(if n % 2 == 0 { event.with_sequence(n as u64) } else { event });
-        }
-        let source =
-            |source| event("by-source", "same").with_source(source).unwrap().with_scope(Scope::Source);
-        batch.extend([source("x"), source("y"), with_payload("orders.eu", "again", "1")]);
-        append(store, &batch);
-    }
-    append(store, &[with_payload("orders.eu", "again", "2"), with_payload("orders.us", "null", "null")]);
-    store.purge(&Topic::new("purged").unwrap(), 3).unwrap();
-    store.purge(&Topic::new("by-source").unwrap(), 2).unwrap();
-    store.purge(&Topic::new("all.gone").unwrap(), u64::MAX).unwrap();
-    // What no publisher can say yet, but a store can keep.
-    let cloud_event = StoredRow {
-        kept: Kept::Event(KeptEvent {
-            content_type: Some("application/cloudevents+json".into()),
-            attributes: Some(r#"{"subject":"s","time":null}"#.into()),
-            sequence: Some(7),
-            ..event_of("cloud", "c-1", 1, "[1]").1
-        }),
-        scope: Some(Scope::Source),
-        processed_at: newest(store),
-        ..record("cloud", "c-1", 1)
-    };
-    import(store, &[cloud_event, alone("cloud", "c-0"), alone("ids", "i-1")]).unwrap();
-}
-
-fn newest(store: &dyn DedupStore) -> Timestamp {
-    rows(store).iter().filter(|row| row.seq().is_some()).map(|row| row.processed_at).max().unwrap()
-}
-
-fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> (StoredRow, KeptEvent) {
-    let kept = KeptEvent {
-        seq,
-        timestamp: "2026-01-01T00:00:00+01:00".into(),
-        payload: payload.into(),
-        sequence: None,
-        content_type: None,
-        attributes: None,
-    };
-    let record = StoredRow {
-        topic: topic.into(),
-        scope: None,
-        event_id: event_id.into(),
-        source: Some("s".into()),
-        processed_at: Timestamp::from_micros(1_000 + i64::try_from(seq).unwrap()),
-        kept: Kept::Event(kept.clone()),
-    };
-    (record, kept)
-}
-
-/// An event with its id as its payload.
-fn record(topic: &str, event_id: &str, seq: u64) -> StoredRow {
-    event_of(topic, event_id, seq, &format!("{event_id:?}")).0
-}
-
-fn stub(topic: &str, event_id: &str, seq: u64) -> StoredRow {
-    let kept = Kept::Stub { seq, digest: digest(&format!("{event_id:?}")) };
-    StoredRow { kept, source: None, ..record(topic, event_id, seq) }
-}
-
-fn alone(topic: &str, event_id: &str) -> StoredRow {
-    StoredRow { kept: Kept::Identity, source: None, ..record(topic, event_id, 0) }
-}
-
-/// Everything there is, merged.
-fn rows(store: &dyn DedupStore) -> Vec<StoredRow> {
-    let mut rows = Rows::of(store);
-    std::iter::from_fn(|| rows.next().unwrap()).collect()
-}
-
-/// Topic by topic; between topics there is no order.
-fn by_topic(store: &dyn DedupStore) -> Vec<StoredRow> {
-    let mut rows = rows(store);
-    rows.sort_by(|a, b| a.topic.cmp(&b.topic));
-    rows
-}
-
-fn topics(store: &dyn DedupStore) -> Vec<TopicInfo> {
-    store.topics(None, 1_000).unwrap()
-}
-
-/// Imports into whatever partitions the rows belong to; one commit each.
-fn import_as(store: &dyn DedupStore, rows: &[StoredRow], times: Times) -> Result<Imported, StoreError> {
-    let mut imported = Imported::default();
-    for partition in store.partitions().iter() {
-        let here = rows.iter().filter(|row| store.partitions().of(&row.topic) == partition);
-        let here: Vec<_> = here.map(|row| row.clone().check().unwrap()).collect();
-        imported += store.import(partition, Import { times, ..Import::rows(&here) })?;
-    }
-    Ok(imported)
-}
-
-fn import(store: &dyn DedupStore, rows: &[StoredRow]) -> Result<Imported, StoreError> {
-    import_as(store, rows, Times::Keep)
-}
-
-fn import_totals(store: &dyn DedupStore, totals: &[TopicInfo]) -> Result<(), StoreError> {
-    for info in totals {
-        let partition = store.partitions().of(info.topic.as_str());
-        store.import(partition, Import::topics(std::slice::from_ref(info)))?;
-    }
-    Ok(())
-}
-
-/// All of a store into another one, a few rows at a time.
-fn copy(from: &dyn DedupStore, to: &dyn DedupStore, batch: usize) -> Imported {
-    let mut imported = Imported::default();
-    for rows in rows(from).chunks(batch) {
-        imported += import(to, rows).unwrap();
-    }
-    import_totals(to, &topics(from)).unwrap();
-    imported
-}
-
-fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
-    assert_eq!(by_topic(a), by_topic(b));
-    assert_eq!((topics(a), totals(a)), (topics(b), totals(b)));
-    let pages = |store| {
-        let clean = |event| StoredEvent { offset: 0, partition: Partition(0), ..event };
-        let mut events: Vec<_> = read_all(store, query("*")).into_iter().map(clean).collect();
-        events.sort_by(|a, b| a.topic.cmp(&b.topic));
-        events
-    };
-    assert_eq!(pages(a), pages(b));
-    let ids: Vec<_> = rows(a).iter().map(identity_of).collect();
-    let seen = a.lookup(&ids).unwrap();
-    assert!(seen.iter().all(Option::is_some));
-    assert_eq!(seen, b.lookup(&ids).unwrap());
-    assert_sound(a);
-    assert_sound(b);
-}
-
-fn identity_of(row: &StoredRow) -> Identity {
-    let source = row.source.clone().map(|source| Source::new(source).unwrap());
-    Identity { source, ..identity(&row.topic, &row.event_id) }
-}
-
-fn memory(partitions: u16) -> MemoryStore {
-    MemoryStore::new(Partitions::new(partitions).unwrap())
-}
 
 fn a_store_that_moves_there_and_back_is_the_same(backend: &dyn Backend) {
     for partitions in [1, 4] {
@@ -303,8 +154,9 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
     assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(1..=30));
     let backwards = crate::Query { order: crate::Order::Descending, limit: 7, ..query("t") };
     assert!(read_all(&*store, backwards).iter().map(|event| event.seq).eq((1..=30).rev()));
-    store.purge(&Topic::new("t").unwrap(), 10).unwrap();
-    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(11..=30));
+    purge_if_able(&*store, "t", 10);
+    let left = if store.maintain().is_some() { 11..=30 } else { 1..=30 };
+    assert!(read_all(&*store, query("t")).iter().map(|event| event.seq).eq(left));
     append_one(&*store, &event("t", "31"));
     assert_sound(&*store);
 }
@@ -325,7 +177,7 @@ fn rows_are_read_in_bounds(backend: &dyn Backend) {
         &*store,
         &(0..10).map(|n| with_payload("t", &n.to_string(), "\"0123456789\"")).collect::<Vec<_>>(),
     );
-    store.purge(&Topic::new("t").unwrap(), 2).unwrap();
+    purge_if_able(&*store, "t", 2);
     let partition = store.partitions().of("t");
     let read = |after, rows, payload_bytes| {
         let rows = store.rows(partition, after, RowLimit { rows, payload_bytes }).unwrap();
@@ -400,6 +252,9 @@ fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
 
 fn an_import_is_announced(backend: &dyn Backend) {
     let store = backend.open(Options::default());
+    if store.watch().is_none() {
+        return;
+    }
     let (send, announced) = std::sync::mpsc::channel();
     let _listener =
         store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap())).unwrap();

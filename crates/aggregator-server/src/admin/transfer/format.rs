@@ -166,15 +166,10 @@ fn take_sum(line: &mut Vec<u8>) -> Result<(), String> {
 impl TopicTotals {
     fn into_info(self) -> Result<TopicInfo, String> {
         let topic = Topic::new(self.topic).map_err(|error| error.to_string())?;
-        Ok(TopicInfo {
-            scope: parse_scope(&self.scope)?,
-            slot: aggregator_core::event::slot(topic.as_str()),
-            topic,
-            last_seq: self.last_seq,
-            purged_seq: self.purged_seq,
-            duplicates: self.duplicates,
-            conflicts: self.conflicts,
-        })
+        let mut info = TopicInfo::new(topic, parse_scope(&self.scope)?);
+        (info.last_seq, info.purged_seq) = (self.last_seq, self.purged_seq);
+        (info.duplicates, info.conflicts) = (self.duplicates, self.conflicts);
+        Ok(info)
     }
 }
 

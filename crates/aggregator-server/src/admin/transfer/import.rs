@@ -100,7 +100,7 @@ pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result
     )?;
     let read = reader.join();
     read.unwrap_or_else(|_| Err(TransferError::Refused("the thread that reads panicked".into())))?;
-    let Imported { added, present } = imported;
+    let Imported { added, present, .. } = imported;
     let what = if ids_only { "identities" } else { "rows" };
     progress.done(&format!("imported {added} {what}, {present} were there already"));
     Ok(())

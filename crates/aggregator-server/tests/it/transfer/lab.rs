@@ -98,7 +98,9 @@ pub(super) fn contents(store: &dyn DedupStore) -> Contents {
 
 /// Without what is the store's own matter: its size, and the times of appends that stored nothing.
 fn totals(store: &dyn DedupStore) -> StoreStats {
-    StoreStats { bytes: 0, newest_processed_at: None, ..store.stats().unwrap() }
+    let mut stats = store.stats().unwrap();
+    (stats.bytes, stats.newest_processed_at) = (0, None);
+    stats
 }
 
 pub(super) fn of_file(path: &Path) -> Contents {

@@ -2,10 +2,11 @@
 
 use super::{
     Backend, Case, Options, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
-    event_of, identity, ids, import, import_as, import_totals, memory, outcomes, query, read_all, record,
-    rows, stub, topics, totals,
+    event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, record, rows,
+    stub, topics, totals,
 };
 use crate::Outcome::Stored;
+use crate::store::conformance::ids;
 use crate::{
     DedupStore, DedupStoreExt, Import, Imported, Kept, Partition, Scope, StoreError, StoredRow, Times,
     Timestamp, Topic,
@@ -103,6 +104,9 @@ fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend)
 
 fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
     let store = backend.open(Options::default());
+    if store.maintain().is_none() {
+        return;
+    }
     import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap();
     // The origin purged one since: this store keeps its payload.
     let present = import(&*store, &[stub("t", "1", 1), record("t", "2", 2), record("t", "3", 3)]).unwrap();

@@ -14,79 +14,26 @@ use super::claim::Claim;
 use crate::store::sqlite::SqliteOptions;
 use crate::store::sqlite::background::Watch;
 use crate::store::sqlite::index::FINGERPRINT_BITS;
+use crate::store::sqlite::test_hooks::Hooks;
 use crate::{Deadline, StoreError};
 
 /// How many steps SQLite does for a reader between two looks at the deadline: some 5 µs of work, and a look takes
 /// 0.03.
 const READ_STEPS: i32 = 200;
 
-/// What a test puts below the store. Nobody else wants any of it.
-#[cfg(feature = "test-util")]
-#[derive(Clone, Default)]
-pub struct TestHooks {
-    /// The registered VFS that all connections use instead of the system's. There is another one of this name with
-    /// `-excl` behind it, as `unix` has `unix-excl`.
-    pub vfs: Option<String>,
-    /// Breaks durability: commits are not synced. For the proof that a test of durability notices.
-    pub synchronous_normal: bool,
-    /// Appends wait for what is done beside them (the dedup index, checkpoints), so that a seed brings back the same writes.
-    pub in_step: bool,
-    /// How many bits the fingerprints of the dedup index have; 48 if it is 0. With a few, they collide.
-    pub fingerprint_bits: u32,
-    /// A failed opening leaves behind what it made, as one does whose process died.
-    pub dies_when_opening_fails: bool,
-    /// Told of each file that was synced past SQLite, and so past its VFS.
-    pub on_sync: Option<OnSync>,
-    /// Called by every reader each time that SQLite has done some 200 further steps for it: to count the work of a
-    /// read, or to make it slow. Finding one row takes some ten steps.
-    pub on_read_steps: Option<OnReadSteps>,
-    /// Told what the threads beside the writer are about to do, on the thread that does it: whoever does not return
-    /// holds it there.
-    pub on_helper: Option<OnHelper>,
-}
-
-/// See [`TestHooks::on_sync`].
-#[cfg(feature = "test-util")]
-pub type OnSync = Arc<dyn Fn(&Path) + Send + Sync>;
-
-/// See [`TestHooks::on_read_steps`].
-#[cfg(feature = "test-util")]
-pub type OnReadSteps = Arc<dyn Fn() + Send + Sync>;
-
-/// See [`TestHooks::on_helper`].
-#[cfg(feature = "test-util")]
-pub type OnHelper = Arc<dyn Fn(HelperStep<'_>) + Send + Sync>;
-
-/// What is about to be done by a thread beside the writer, or for want of it. They are called `dedup-index` and
-/// `checkpoint`.
-#[cfg(feature = "test-util")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HelperStep<'a> {
-    /// The thread of this name begins a task.
-    Begin(&'a str),
-    /// The writer waits for the thread of this name, and nothing is appended meanwhile.
-    Wait(&'a str),
-}
-
 /// Makes connections as the options say.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    #[cfg(feature = "test-util")]
-    hooks: TestHooks,
+    #[cfg_attr(not(feature = "test-util"), expect(dead_code, reason = "it holds nothing then"))]
+    hooks: Hooks,
     /// Whether the index of the log is in the memory of this process and not in the file `-shm`: of this connector and
     /// all its clones.
     private_index: Arc<AtomicBool>,
 }
 
 impl Connector {
-    #[cfg(feature = "test-util")]
     pub(crate) fn new(options: &SqliteOptions) -> Self {
         Self { hooks: options.test_hooks.clone(), private_index: Arc::default() }
-    }
-
-    #[cfg(not(feature = "test-util"))]
-    pub(crate) fn new(_options: &SqliteOptions) -> Self {
-        Self { private_index: Arc::default() }
     }
 
     /// From now on connections do without the file `-shm`, for which there is no room, and so without other processes:
@@ -99,7 +46,7 @@ impl Connector {
     fn vfs(&self) -> Option<String> {
         let private = self.private_index.load(Ordering::Relaxed);
         #[cfg(feature = "test-util")]
-        if let Some(vfs) = &self.hooks.vfs {
+        if let Some(vfs) = &self.hooks.0.vfs {
             return Some(if private { format!("{vfs}-excl") } else { vfs.clone() });
         }
         // <https://sqlite.org/vfs.html#standard_unix_vfses>
@@ -117,7 +64,7 @@ impl Connector {
     pub(crate) fn claim(&self, path: &Path) -> Result<Claim, StoreError> {
         let claim = Claim::new(path);
         #[cfg(feature = "test-util")]
-        if self.hooks.dies_when_opening_fails {
+        if self.hooks.0.dies_when_opening_fails {
             return claim.map(|mut claim| {
                 claim.keep();
                 claim
@@ -145,7 +92,7 @@ impl Connector {
     /// of the same connection.
     pub(crate) fn limit(&self, reader: &Connection, deadline: Option<Deadline>) -> rusqlite::Result<()> {
         #[cfg(feature = "test-util")]
-        let on_read_steps = self.hooks.on_read_steps.clone();
+        let on_read_steps = self.hooks.0.on_read_steps.clone();
         let is_over = move || {
             #[cfg(feature = "test-util")]
             on_read_steps.iter().for_each(|on_read_steps| on_read_steps());
@@ -157,7 +104,7 @@ impl Connector {
     /// The `PRAGMA synchronous` of the writer, and how it reads back.
     pub(crate) fn synchronous(&self) -> (&'static str, u32) {
         #[cfg(feature = "test-util")]
-        if self.hooks.synchronous_normal {
+        if self.hooks.0.synchronous_normal {
             return ("NORMAL", 1);
         }
         ("FULL", 2)
@@ -166,7 +113,7 @@ impl Connector {
     /// See [`TestHooks`].
     pub(crate) fn in_step(&self) -> bool {
         #[cfg(feature = "test-util")]
-        return self.hooks.in_step;
+        return self.hooks.0.in_step;
         #[cfg(not(feature = "test-util"))]
         false
     }
@@ -175,15 +122,15 @@ impl Connector {
     pub(crate) fn watch(&self) -> Watch {
         Watch {
             #[cfg(feature = "test-util")]
-            on_step: self.hooks.on_helper.clone(),
+            on_step: self.hooks.0.on_helper.clone(),
         }
     }
 
     /// How many bits of a fingerprint are used.
     pub(crate) fn fingerprint_bits(&self) -> u32 {
         #[cfg(feature = "test-util")]
-        if self.hooks.fingerprint_bits != 0 {
-            return self.hooks.fingerprint_bits;
+        if self.hooks.0.fingerprint_bits != 0 {
+            return self.hooks.0.fingerprint_bits;
         }
         FINGERPRINT_BITS
     }
@@ -210,7 +157,7 @@ impl Connector {
         }
         file.sync_all()?;
         #[cfg(feature = "test-util")]
-        if let Some(on_sync) = &self.hooks.on_sync {
+        if let Some(on_sync) = &self.hooks.0.on_sync {
             on_sync(path);
         }
         Ok(())

@@ -19,7 +19,7 @@ const LAYOUT: IndexOptions = IndexOptions { memtable: 20, section: 5, fan_out: 8
 
 /// A store in `directory` that takes every step at once.
 fn open(directory: &TempDir, index: IndexOptions) -> SqliteStore {
-    let test_hooks = TestHooks { in_step: true, ..TestHooks::default() };
+    let test_hooks = TestHooks { in_step: true, ..TestHooks::default() }.into();
     let options = SqliteOptions { index, test_hooks, ..SqliteOptions::default() };
     SqliteStore::open_with(directory.path().join("s.db"), options).unwrap()
 }

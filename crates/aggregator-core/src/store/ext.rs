@@ -1,0 +1,147 @@
+//! What callers of a store do often, made of what every store can.
+
+use std::path::Path;
+
+use super::{
+    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt, RowLimit,
+    VerifyReport,
+};
+use crate::event::last_before;
+use crate::{Event, EventRef, Partition, Query, StoreError, StoredRow, Topic, TopicSelector};
+
+/// What follows from [`DedupStore`].
+pub trait DedupStoreExt: DedupStore {
+    /// [`DedupStore::append`] for events of any partitions: one commit where the store can
+    /// [append across](DedupStore::across) partitions, and otherwise one for each partition met. If one fails, others
+    /// may have been stored; retry all of them.
+    ///
+    /// # Errors
+    /// The first one met, with the indices of `events`.
+    fn append_all(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        if let Some(across) = self.across() {
+            return across.append_across(AttemptId::new(), events);
+        }
+        let mut indices: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.partitions().count())];
+        for (index, event) in events.iter().enumerate() {
+            indices[usize::from(self.partitions().of(event.topic()).0)].push(index);
+        }
+        let mut receipts = vec![None; events.len()];
+        for (partition, indices) in self.partitions().iter().zip(indices) {
+            if indices.is_empty() {
+                continue;
+            }
+            let part: Vec<_> = indices.iter().map(|&index| events[index]).collect();
+            let appended = self.append(partition, AttemptId::new(), &part);
+            for (index, receipt) in indices.iter().zip(appended.map_err(|error| at(&indices, error))?) {
+                receipts[*index] = Some(receipt);
+            }
+        }
+        Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
+    }
+
+    /// Whether the store has, or had, a topic that `topics` selects. Costs one look at the topics.
+    ///
+    /// # Errors
+    /// As [`DedupStore::topics`].
+    fn knows(&self, topics: &TopicSelector) -> Result<bool, StoreError> {
+        let after = match topics {
+            TopicSelector::All => None,
+            TopicSelector::Exact(topic) => last_before(topic.as_str()),
+            TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
+        };
+        let first = self.topics(after.as_ref(), 1)?;
+        Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
+    }
+
+    /// Page after page of what `query` asks for, from its cursor on: see [`Pages`].
+    fn pages(&self, query: Query) -> Pages<'_, Self> {
+        Pages::new(self, query)
+    }
+
+    /// [`AppendAcross::append_across`](super::AppendAcross::append_across), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::across`].
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        let across = self.across().ok_or_else(|| self.unsupported("append across partitions"))?;
+        across.append_across(attempt, events)
+    }
+
+    /// [`Maintain::purge`](super::Maintain::purge), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("purge"))?.purge(topic, through_seq)
+    }
+
+    /// [`Maintain::verify`](super::Maintain::verify), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("be verified"))?.verify()
+    }
+
+    /// [`Maintain::backup`](super::Maintain::backup), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path)
+    }
+
+    /// [`Transfer::rows`](super::Transfer::rows), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
+        self.transfer().ok_or_else(|| self.unsupported("be exported"))?.rows(partition, after, limit)
+    }
+
+    /// [`Transfer::import`](super::Transfer::import), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::transfer`].
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        self.transfer().ok_or_else(|| self.unsupported("import rows"))?.import(partition, import)
+    }
+
+    /// [`Watch::on_commit`](super::Watch::on_commit), where the store can.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] without [`DedupStore::watch`].
+    fn on_commit(&self, callback: CommitCallback) -> Result<CommitListener, StoreError> {
+        Ok(self.watch().ok_or_else(|| self.unsupported("tell of commits"))?.on_commit(callback))
+    }
+
+    /// The error of a capability that the store lacks.
+    fn unsupported(&self, operation: &'static str) -> StoreError {
+        StoreError::Unsupported { kind: self.info().kind, operation }
+    }
+
+    /// Appends one event.
+    ///
+    /// # Errors
+    /// As [`DedupStore::append`].
+    fn append_one(&self, event: &Event) -> Result<Receipt, StoreError> {
+        self.append_all(&[event.view()]).map(|receipts| receipts[0])
+    }
+}
+
+impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
+
+/// The error of a part of a batch, with the indices that its events have in the batch.
+fn at(indices: &[usize], mut error: StoreError) -> StoreError {
+    if let StoreError::Invalid(faults) = &mut error {
+        for fault in faults {
+            fault.index = fault.index.map(|index| indices[index]);
+        }
+    }
+    error
+}

@@ -1,0 +1,59 @@
+//! How a store is opened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::IndexOptions;
+use super::test_hooks::Hooks;
+use crate::store::DEFAULT_MAX_TOPICS;
+use crate::time::{Clock, system_clock};
+
+/// How to open a [`SqliteStore`](super::SqliteStore). The defaults are good.
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// The most topics the store takes.
+    pub max_topics: u64,
+    /// The most reads at a time; each has a connection of its own.
+    pub readers: u32,
+    /// How long a read waits for its turn.
+    pub read_wait: Duration,
+    /// Memory for the writer's page cache, in bytes.
+    pub cache_bytes: u32,
+    /// Memory for the newest events, in bytes: a repeat of one of them is told without a look at the file.
+    pub latest_bytes: u32,
+    /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
+    pub checkpoint_bytes: u32,
+    /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
+    /// publishers send them again they are new.
+    pub accept_lost_log: bool,
+    /// How the dedup index is laid out.
+    pub index: IndexOptions,
+    /// Where `processed_at` comes from.
+    pub clock: Clock,
+    /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
+    /// thread that appends, and must not wait.
+    pub on_warning: OnWarning,
+    /// What a test puts below the store: see `TestHooks`. Nothing without the feature `test-util`.
+    pub test_hooks: Hooks,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            max_topics: DEFAULT_MAX_TOPICS,
+            readers: 4,
+            read_wait: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
+            latest_bytes: 32 << 20,
+            checkpoint_bytes: 8 << 20,
+            accept_lost_log: false,
+            index: IndexOptions::default(),
+            clock: system_clock(),
+            on_warning: Arc::new(|_| {}),
+            test_hooks: Hooks::default(),
+        }
+    }
+}
+
+/// See [`SqliteOptions::on_warning`].
+pub type OnWarning = Arc<dyn Fn(&str) + Send + Sync>;

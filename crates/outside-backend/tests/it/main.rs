@@ -1,0 +1,109 @@
+//! The store against the contract, with its capabilities and without.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use aggregator_core::store::conformance::{Backend, Capability, Options, run_all};
+use aggregator_core::{
+    AttemptId, DedupStore, EventRef, Identity, Page, Partition, Partitions, Query, Receipt, Seen, StoreError,
+    StoreId, StoreInfo, StoreStats, Topic, TopicInfo,
+};
+use outside_backend::{Disk, ListStore};
+
+/// Stores of lists, and what makes the contract's stores of them.
+struct Lists {
+    partitions: Partitions,
+    disks: Mutex<HashMap<StoreId, Disk>>,
+    lacks: &'static [Capability],
+    finish: fn(ListStore) -> Arc<dyn DedupStore>,
+}
+
+impl Lists {
+    fn open_on(&self, disk: &Disk, options: Options) -> Arc<dyn DedupStore> {
+        (self.finish)(ListStore::open(disk).with(options.clock, options.max_topics))
+    }
+}
+
+impl Backend for Lists {
+    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+        let disk = Disk::new(self.partitions);
+        let store = self.open_on(&disk, options);
+        self.disks.lock().unwrap().insert(store.info().id, disk);
+        store
+    }
+
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>> {
+        assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
+        Some(self.open_on(&self.disks.lock().unwrap()[&store.info().id], options))
+    }
+
+    fn lacks(&self) -> &[Capability] {
+        self.lacks
+    }
+}
+
+fn run(partitions: u16, lacks: &'static [Capability], finish: fn(ListStore) -> Arc<dyn DedupStore>) {
+    let partitions = Partitions::new(partitions).unwrap();
+    run_all(&Lists { partitions, disks: Mutex::default(), lacks, finish });
+}
+
+const LACKS: &[Capability] = &[Capability::Across, Capability::Records];
+
+#[test]
+fn a_store_from_outside_the_core_keeps_the_contract() {
+    run(1, LACKS, |store| Arc::new(store));
+}
+
+#[test]
+fn a_store_from_outside_the_core_keeps_the_contract_with_four_partitions() {
+    run(4, LACKS, |store| Arc::new(store));
+}
+
+/// What every store has to have, and nothing else.
+struct Bare(ListStore);
+
+impl DedupStore for Bare {
+    fn info(&self) -> &StoreInfo {
+        self.0.info()
+    }
+
+    fn append(
+        &self,
+        partition: Partition,
+        attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        self.0.append(partition, attempt, events)
+    }
+
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        self.0.read(query)
+    }
+
+    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.0.lookup(ids)
+    }
+
+    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+        self.0.topics(after, limit)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.0.stats()
+    }
+}
+
+#[test]
+fn a_store_without_any_capability_keeps_the_contract() {
+    use Capability::{Across, Maintain, Records, Transfer, Watch};
+    run(4, &[Across, Maintain, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+}
+
+/// It is no mistake that shows in another case: those of a capability are left out where it is lacking.
+#[test]
+#[should_panic(expected = "a_store_has_every_capability_but_those_its_backend_lacks")]
+fn a_capability_that_vanished_is_noticed() {
+    use Capability::{Across, Records, Transfer, Watch};
+    run(1, &[Across, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+}
