@@ -1,4 +1,4 @@
-//! Connections: how they are made, what is set on them, and what the server says on them unasked.
+//! Sessions: how a connection is made, set up and checked, and what becomes of notices and notifications on it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{debug, warn};
 
-use crate::fault::{Failure, Result, get, unavailable};
-use crate::statements::Statements;
+use crate::columns::get;
+use crate::fault::{Failure, Result, unavailable};
+use crate::schema::statements::Statements;
 use crate::{PostgresOptions, PostgresUrl};
 
 /// What a session is for.
@@ -27,8 +28,8 @@ pub(crate) enum Role {
     /// Reads from the server that takes writes, for others may show commits in another order; in a read-only
     /// store from any.
     Read,
-    /// Tells other nodes of commits, and is told.
-    Herald,
+    /// Tells other nodes of commits and hears of theirs. Also opens a read-only store.
+    Relay,
     /// Makes the tables.
     Migrate,
 }
@@ -100,7 +101,7 @@ impl Connector {
             let connecting = self.connect_to(host, role, notifications.clone());
             match tokio::time::timeout(self.connect_timeout, connecting).await {
                 Ok(Ok(session)) => return Ok(session),
-                Ok(Err(failure)) => refusal = Some(failure.told("connecting")),
+                Ok(Err(failure)) => refusal = Some(failure.into_store_error("connecting")),
                 Err(_) => {
                     let reason = format!("no connection within {:?}", self.connect_timeout);
                     refusal = Some(unavailable(reason));
@@ -270,6 +271,6 @@ impl Session {
     /// (`pg_cancel_backend`) has committed on its own disk only, and says so by a warning
     /// before the same success as ever.
     pub(crate) fn check_warnings(&self) -> Result<()> {
-        if self.warned.load(Ordering::SeqCst) { Err(Failure::Doubtful) } else { Ok(()) }
+        if self.warned.load(Ordering::SeqCst) { Err(Failure::UnconfirmedCommit) } else { Ok(()) }
     }
 }

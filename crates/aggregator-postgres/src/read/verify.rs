@@ -1,12 +1,13 @@
-//! Reading everything and checking it against itself, in one snapshot.
+//! Checks the whole store against itself, in one snapshot.
 
 use aggregator_core::event::slot;
 use aggregator_core::store::{StoreInfo, VerifyReport};
 use tokio_postgres::Row;
 
-use crate::fault::{Result, get, get_u64};
+use crate::columns::{get, get_u64};
+use crate::connection::session::Session;
+use crate::fault::Result;
 use crate::read::SNAPSHOT;
-use crate::session::Session;
 
 /// The most faults a report lists.
 const MAX_FAULTS: usize = 100;

@@ -1,4 +1,4 @@
-//! Making the tables, and finding out what store they hold.
+//! Opens the store's tables: creates them if there are none, and reads which store they hold.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info};
 
 use crate::PostgresOptions;
-use crate::fault::{Failure, Result, get, unavailable};
-use crate::schema::{CREATE, HASH_VERSION, VERSION};
-use crate::session::{Connector, Role, Session};
+use crate::columns::get;
+use crate::connection::session::{Connector, Role, Session};
+use crate::fault::{Failure, Result, unavailable};
+use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
+use crate::schema::tables::{CREATE, HASH_VERSION, VERSION};
 
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
@@ -19,7 +21,7 @@ const ATTEMPTS: u32 = 10;
 /// for one server.
 const DEFAULT_PARTITIONS: u16 = 4;
 
-/// What a database holds.
+/// The store that the database holds.
 pub(crate) struct Opened {
     pub(crate) id: StoreId,
     pub(crate) partitions: Partitions,
@@ -34,7 +36,7 @@ pub(crate) struct Opened {
 /// Makes the tables if they are not there, and reads what they say.
 pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Result<Opened> {
     // A reader's statements cannot be prepared before the tables are known to be there.
-    let role = if options.read_only { Role::Herald } else { Role::Migrate };
+    let role = if options.read_only { Role::Relay } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
     check_encoding(&session).await?;
     if !options.read_only && meta(&session).await?.is_none() {
@@ -62,39 +64,6 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
     }
     let commits_across = is_one_server(&session).await?;
     Ok(Opened { id, partitions, commits_across, last_offsets, warnings })
-}
-
-/// Refuses a database that keeps text in another encoding: not all that is sent can be kept there, and what can has
-/// another length, by which payloads are compared.
-async fn check_encoding(session: &Session) -> Result<()> {
-    let row = session.client.query_one("SELECT current_setting('server_encoding', true)", &[]).await?;
-    match get::<Option<&str>>(&row, 0)? {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("UTF8") => {
-            let reason = format!("is {encoding}: use a database that was created with ENCODING 'UTF8'");
-            Err(StoreError::invalid("server_encoding", reason).into())
-        }
-        // Or it does not say: other engines know no other.
-        _ => Ok(()),
-    }
-}
-
-/// Whether it is PostgreSQL itself, with all partitions in one place. An engine that spreads them would commit in two
-/// phases, and cannot lock rows of several of them at once, or not in an order.
-async fn is_one_server(session: &Session) -> Result<bool> {
-    let row = session.client.query_one("SELECT version()", &[]).await?;
-    let version: &str = get(&row, 0)?;
-    // YugabyteDB says `PostgreSQL 15.2-YB-…`, Greenplum `PostgreSQL 12.12 (Greenplum Database …`, and CockroachDB its
-    // own name.
-    if !version.starts_with("PostgreSQL ") || ["-YB-", "Greenplum"].iter().any(|name| version.contains(name))
-    {
-        return Ok(false);
-    }
-    match session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await {
-        Ok(citus) => Ok(citus.is_empty()),
-        // Without extensions it is something else.
-        Err(error) if error.as_db_error().is_some() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 type Meta = HashMap<String, String>;
@@ -225,52 +194,4 @@ async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, 
         )
         .await?;
     session.run("COMMIT").await
-}
-
-/// Every new session refuses settings that lose what was acknowledged; here is said what does not show, and what the
-/// operator may not have meant.
-async fn check_settings(session: &Session, warnings: &mut Vec<String>) -> Result<()> {
-    for name in ["fsync", "full_page_writes"] {
-        if setting(session, name).await?.is_none() {
-            warnings.push(format!("the engine does not show {name}: see to it that commits are durable"));
-        }
-    }
-    // Rows have no sums of their own, as they have over SQLite.
-    if setting(session, "data_checksums").await?.as_deref() == Some("off") {
-        let what =
-            "data_checksums is off on the server: it will not notice if the disk changes what was stored";
-        warnings.push(what.to_owned());
-    }
-    Ok(())
-}
-
-/// None if the engine does not show it.
-async fn setting(session: &Session, name: &str) -> Result<Option<String>> {
-    get(&session.client.query_one("SELECT current_setting($1, true)", &[&name]).await?, 0)
-}
-
-async fn check_standby(session: &Session) -> Result<()> {
-    let row = session
-        .client
-        .query_one(
-            "SELECT current_setting('synchronous_standby_names'),
-                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
-                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IS NULL)",
-            &[],
-        )
-        .await?;
-    let (names, synchronous, hidden): (&str, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    if names.is_empty() {
-        let reason = "a synchronous standby is required, and synchronous_standby_names is empty";
-        return Err(unavailable(reason).into());
-    }
-    if synchronous == 0 && hidden > 0 {
-        let reason = "a synchronous standby is required, and the role may not see one: grant it pg_monitor";
-        return Err(unavailable(reason).into());
-    }
-    if synchronous == 0 {
-        let reason = "a synchronous standby is required, and none is connected";
-        return Err(unavailable(reason).into());
-    }
-    Ok(())
 }

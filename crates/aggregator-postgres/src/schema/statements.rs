@@ -1,9 +1,9 @@
-//! The statements of the calls that come often, prepared once a session.
+//! The statements of frequent calls. A session prepares them once, when it is made.
 
 use tokio_postgres::{Client, Statement};
 
+use crate::connection::session::Role;
 use crate::fault::Result;
-use crate::session::Role;
 
 /// Names statements, and prepares all of them in one round trip.
 macro_rules! statements {
@@ -116,7 +116,7 @@ impl Statements {
         Ok(match role {
             Role::Append => Self::Append(Box::new(Append::prepare(client).await?)),
             Role::Read => Self::Read(Box::new(Read::prepare(client).await?)),
-            Role::Herald | Role::Migrate => Self::None,
+            Role::Relay | Role::Migrate => Self::None,
         })
     }
 
