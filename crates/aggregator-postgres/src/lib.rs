@@ -27,6 +27,7 @@ mod import;
 mod partition_state;
 mod purge;
 mod read;
+mod records;
 mod schema;
 mod store;
 #[cfg(feature = "test-util")]

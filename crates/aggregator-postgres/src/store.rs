@@ -5,7 +5,7 @@ mod capabilities;
 use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
-use aggregator_core::store::{Maintain, StoreInfo, StoreStats, TopicInfo, Transfer, Watch};
+use aggregator_core::store::{Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch};
 use aggregator_core::{
     AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
     Topic,
@@ -34,6 +34,8 @@ pub struct PostgresStore {
     info: StoreInfo,
     options: PostgresOptions,
     warnings: Vec<String>,
+    /// Whether there are tables of records: a role that may not make them does without.
+    has_records: bool,
     appenders: Pool,
     readers: Arc<Pool>,
     announcer: Arc<CommitAnnouncer>,
@@ -106,6 +108,7 @@ impl PostgresStore {
             readers,
             info,
             warnings: opened.warnings,
+            has_records: opened.has_records,
             announcer,
             topics: TopicIds::default(),
             runtime: Some(runtime),
@@ -217,6 +220,10 @@ impl DedupStore for PostgresStore {
 
     fn transfer(&self) -> Option<&dyn Transfer> {
         Some(self)
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
+        if self.has_records { Some(self) } else { None }
     }
 
     fn watch(&self) -> Option<&dyn Watch> {

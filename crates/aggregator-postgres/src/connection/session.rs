@@ -8,6 +8,7 @@ use std::time::Duration;
 use aggregator_core::StoreError;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
@@ -17,7 +18,7 @@ use tracing::{debug, warn};
 
 use crate::columns::get;
 use crate::fault::{Failure, Result, unavailable};
-use crate::schema::statements::Statements;
+use crate::schema::statements::{RecordReads, RecordWrites, Statements};
 use crate::{PostgresOptions, PostgresUrl};
 
 /// What a session is for.
@@ -50,6 +51,9 @@ pub(crate) struct Connector {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) statements: Statements,
+    /// Prepared when the session first needs them: most sessions never do, and there are stores without records.
+    record_writes: OnceCell<RecordWrites>,
+    record_reads: OnceCell<RecordReads>,
     warned: Arc<AtomicBool>,
 }
 
@@ -123,7 +127,8 @@ impl Connector {
         self.set_up(&client, role).await?;
         self.check(&client, role).await?;
         let statements = Statements::prepare(&client, role).await?;
-        Ok(Session { client, statements, warned })
+        let (record_writes, record_reads) = (OnceCell::new(), OnceCell::new());
+        Ok(Session { client, statements, record_writes, record_reads, warned })
     }
 
     async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
@@ -240,6 +245,16 @@ async fn drive<S, T>(
 impl Session {
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// The statements that write records. Not to be called inside a transaction.
+    pub(crate) async fn record_writes(&self) -> Result<&RecordWrites> {
+        self.record_writes.get_or_try_init(|| RecordWrites::prepare(&self.client)).await
+    }
+
+    /// The statements that read records.
+    pub(crate) async fn record_reads(&self) -> Result<&RecordReads> {
+        self.record_reads.get_or_try_init(|| RecordReads::prepare(&self.client)).await
     }
 
     pub(crate) async fn query(

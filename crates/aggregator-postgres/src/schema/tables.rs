@@ -4,13 +4,18 @@
 //! by partition. There are no sequences, triggers or foreign keys, because distributed engines do not have them or pay
 //! for them.
 
-/// The version of the tables.
+/// The version of programs that the events need, kept as `schema_version`. A program refuses a store whose number is
+/// higher than its own. It stays as it is while older programs can go on using the tables beside newer ones.
 pub(crate) const VERSION: u32 = 1;
+
+/// The version of all tables, kept as `tables_version`. Older programs do not know of it. They use no table that it
+/// adds, so nodes of two versions can share a store during an upgrade. 2 added the tables of records.
+pub(crate) const TABLES_VERSION: u32 = 2;
 
 /// How topics are hashed to slots; kept with the store, since it can never change in it.
 pub(crate) const HASH_VERSION: &str = "xxh3-64";
 
-/// Each statement may have been run already.
+/// What `tables_version` 1 had. Each statement may have been run already.
 pub(crate) const CREATE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS meta (
         name  text PRIMARY KEY,
@@ -75,4 +80,22 @@ pub(crate) const CREATE: &[&str] = &[
         PRIMARY KEY (partition, attempt_id)
     )",
     "CREATE INDEX IF NOT EXISTS appends_by_age ON appends (partition, at)",
+];
+
+/// What `tables_version` 2 added. Each statement may have been run already. None of them locks another table.
+pub(crate) const CREATE_RECORDS: &[&str] = &[
+    // Whoever writes records holds the rows of their buckets. A record is always in the same bucket.
+    "CREATE TABLE IF NOT EXISTS record_versions (
+        bucket       integer PRIMARY KEY,
+        last_version bigint NOT NULL, -- the newest of its records' versions, deleted records included
+        last_attempt bytea  NOT NULL  -- which write it was
+    ) WITH (fillfactor = 50)",
+    "CREATE TABLE IF NOT EXISTS records (
+        kind    text COLLATE \"C\" NOT NULL,
+        name    text COLLATE \"C\" NOT NULL,
+        version bigint NOT NULL,
+        value   bytea  NOT NULL,
+        attempt bytea  NOT NULL, -- which write made it so
+        PRIMARY KEY (kind, name)
+    )",
 ];

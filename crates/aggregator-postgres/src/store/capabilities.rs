@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
-use aggregator_core::store::backend::check_partition;
-use aggregator_core::store::{Import, Imported, Maintain, RowLimit, Transfer, VerifyReport, Watch};
-use aggregator_core::{CommitCallback, CommitListener, Partition, StoreError, StoredRow, Topic};
+use aggregator_core::store::backend::{check_key, check_list, check_partition, check_writes};
+use aggregator_core::store::{
+    Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records, RowLimit, Transfer,
+    VerifyReport, Watch,
+};
+use aggregator_core::{CommitCallback, CommitListener, Partition, StoreError, StoredRow, Timestamp, Topic};
 
 use crate::connection::retry;
 use crate::import::ImportTx;
 use crate::purge;
 use crate::read::{rows, verify};
+use crate::records::{self, RecordTx};
 use crate::store::{KIND, PostgresStore};
 
 impl Maintain for PostgresStore {
@@ -30,7 +34,9 @@ impl Maintain for PostgresStore {
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.block_on(retry::verify(&self.readers, async |session| verify::verify(session, &self.info).await))
+        self.block_on(retry::verify(&self.readers, async |session| {
+            verify::verify(session, &self.info, self.has_records).await
+        }))
     }
 
     /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.
@@ -63,6 +69,46 @@ impl Transfer for PostgresStore {
         // Also one that found its rows: it may have stored them itself, and lost the answer.
         self.announcer.committed(partition, last_offset);
         Ok(imported)
+    }
+}
+
+impl Records for PostgresStore {
+    fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError> {
+        check_key(kind, name)?;
+        self.block_on(retry::read(&self.readers, &self.options, "reading a record", async |session| {
+            records::record(session, kind, name).await
+        }))
+    }
+
+    fn list(
+        &self,
+        kind: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        check_list(kind, limit)?;
+        self.block_on(retry::read(&self.readers, &self.options, "listing records", async |session| {
+            records::list(session, kind, prefix, after, limit).await
+        }))
+    }
+
+    /// If the connection is lost while it commits, the write is tried again. It knows its own records and so does not
+    /// find them stale. It is [`StoreError::Unavailable`] if others wrote the same records meanwhile in a way that
+    /// leaves nothing of it to be known by.
+    fn write(&self, writes: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {
+        check_writes(writes)?;
+        self.check_writable("write records")?;
+        let transaction = RecordTx::new(&self.options, writes);
+        self.block_on(retry::write(&self.appenders, &self.options, "writing records", async |session| {
+            transaction.transact(session).await
+        }))
+    }
+
+    fn now(&self) -> Result<Timestamp, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "reading the clock", async |session| {
+            records::now(session, &self.options).await
+        }))
     }
 }
 

@@ -42,6 +42,10 @@ impl Backend for Postgres {
     fn model_runs(&self) -> u32 {
         24
     }
+
+    fn has_records(&self) -> bool {
+        true
+    }
 }
 
 fn keeps_the_contract(partitions: u16) {
