@@ -1,10 +1,14 @@
-//! The transaction of an append: two round trips, everything in each of them sent at once.
+//! The transaction of an append, in two round trips.
 //!
-//! The server runs statements in the order they were sent, each with a snapshot of its own (READ COMMITTED).
-//! So what comes after the locks on the partitions' rows sees everything that was committed before they were
-//! obtained, and commits of one partition are in the order of their offsets.
+//! All statements of a round trip are sent at once. The server runs them in that order, each with a snapshot of its own
+//! (READ COMMITTED). The first statement locks the rows of the partitions. So the statements behind it see everything
+//! that was committed before the locks were granted, and the commits of a partition are in the order of their offsets.
 
 mod begin;
+mod group;
+mod new_rows;
+mod plan;
+pub(crate) mod topic_ids;
 
 use std::collections::HashSet;
 
@@ -13,33 +17,36 @@ use aggregator_core::{AttemptId, EventRef, Fault, Partition, Partitions, Receipt
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
+use self::group::CommitGroup;
+use self::new_rows::TopicRows;
+use self::plan::AppendPlan;
+use self::topic_ids::TopicIds;
 use crate::PostgresOptions;
-use crate::fault::{Failure, Result, get_u64, signed};
-use crate::group::{Group, Plan, Topics, column};
-use crate::pipeline::{pipelined, pipelined4};
-use crate::session::Session;
-use crate::topics::TopicIds;
+use crate::columns::{get_u64, partition_number, signed};
+use crate::connection::pipeline::{pipelined, pipelined4};
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result};
 
-/// How many appends come to one that forgets old attempts, which is one statement more.
+/// One append in this many deletes old attempts, which costs one more statement.
 const PRUNED_ONCE_IN: u128 = 16;
-/// How many it forgets for each partition that is appended to: more than come to it.
+/// How many old attempts it deletes for each partition that is appended to: more than are added meanwhile.
 const PRUNED: u64 = 200;
 
-/// What an append came to.
-pub(crate) struct Appended {
+/// The result of an append that is committed.
+pub(crate) struct AppendResult {
     pub(crate) receipts: Vec<Receipt>,
-    /// The partitions in which something was stored, with the last offset of it.
+    /// The partitions in which something was stored, each with the last offset that was stored.
     pub(crate) stored: Vec<(Partition, u64)>,
 }
 
-/// One append, however often it has to be tried.
+/// An append. Its transaction may run several times, always under the same attempt id.
 pub(crate) struct Append<'a, 'e> {
     options: &'a PostgresOptions,
     topic_ids: &'a TopicIds,
     attempt: [u8; 16],
     given: &'a [EventRef<'e>],
-    group: Group<'e>,
-    /// The group's, as the database has them.
+    group: CommitGroup<'e>,
+    /// The partitions of the group, as the column `partition` has them. Rising.
     partitions: Vec<i32>,
 }
 
@@ -52,31 +59,31 @@ impl<'a, 'e> Append<'a, 'e> {
         given: &'a [EventRef<'e>],
     ) -> Self {
         let attempt = attempt.as_u128().to_be_bytes();
-        let group = Group::new(partitions, given);
-        let partitions = group.partitions.iter().copied().map(column).collect();
+        let group = CommitGroup::new(partitions, given);
+        let partitions = group.partitions.iter().copied().map(partition_number).collect();
         Self { options, topic_ids, attempt, given, group, partitions }
     }
 
-    /// The whole transaction. After an error the session may be inside of it.
-    pub(crate) async fn transact(&self, session: &Session) -> Result<Appended> {
+    /// Runs the whole transaction. After an error the session may still be inside it.
+    pub(crate) async fn transact(&self, session: &Session) -> Result<AppendResult> {
         session.forget_warnings();
-        let mut known = self.begin(session).await?;
+        let mut snapshot = self.begin(session).await?;
         let names = || self.given.iter().map(EventRef::topic);
-        let is_known = |name: &str| known.topics.contains_key(name);
+        let is_known = |name: &str| snapshot.topics.contains_key(name);
         check_topics(session, self.options.max_topics, names, is_known).await?;
-        let plan = Plan::new(&mut known, &self.group)?;
+        let plan = AppendPlan::new(&mut snapshot, &self.group)?;
         if plan.replayed {
-            self.acknowledge(session, known.clock).await?;
+            self.acknowledge(session, snapshot.clock).await?;
         } else {
-            self.write(session, &plan, known.clock).await?;
+            self.write(session, &plan, snapshot.clock).await?;
         }
         session.check_warnings()?;
-        Ok(Appended { receipts: self.group.as_given(&plan.receipts), stored: plan.stored })
+        Ok(AppendResult { receipts: self.group.as_given(&plan.receipts), stored: plan.stored })
     }
 
     /// The second round trip: writes and commits.
-    async fn write(&self, session: &Session, plan: &Plan<'_>, clock: Timestamp) -> Result<()> {
-        let (events, topics, parts) = (&plan.events, &plan.old_topics, &plan.parts);
+    async fn write(&self, session: &Session, plan: &AppendPlan<'_>, clock: Timestamp) -> Result<()> {
+        let (events, topics, partitions) = (&plan.events, &plan.old_topics, &plan.partition_rows);
         // Not a partition's time, which a row that was imported can take a century ahead: attempts would be forgotten
         // at once.
         let (attempt, at) = (self.attempt.as_slice(), clock.as_micros());
@@ -102,14 +109,14 @@ impl<'a, 'e> Append<'a, 'e> {
             &topics.last_seqs,
             &topics.duplicates,
             &topics.conflicts,
-            &parts.partitions,
-            &parts.first_offsets,
-            &parts.last_offsets,
-            &parts.processed_at,
-            &parts.new_topics,
-            &parts.stored,
-            &parts.duplicates,
-            &parts.conflicts,
+            &partitions.partitions,
+            &partitions.first_offsets,
+            &partitions.last_offsets,
+            &partitions.processed_at,
+            &partitions.new_topics,
+            &partitions.stored,
+            &partitions.duplicates,
+            &partitions.conflicts,
             &attempt,
             &at,
         ];
@@ -123,7 +130,7 @@ impl<'a, 'e> Append<'a, 'e> {
         written.map(drop).map_err(unique_is_corrupt)
     }
 
-    async fn insert_topics(&self, session: &Session, topics: &Topics<'_>) -> Result<()> {
+    async fn insert_topics(&self, session: &Session, topics: &TopicRows<'_>) -> Result<()> {
         if topics.ids.is_empty() {
             return Ok(());
         }
@@ -140,8 +147,8 @@ impl<'a, 'e> Append<'a, 'e> {
         session.execute(&session.statements.append().insert_topics, &columns).await.map(drop)
     }
 
-    /// Forgets attempts nobody will ask for. One append in so many does, in one of its partitions, by chance: an
-    /// attempt's id is random.
+    /// Deletes the rows of attempts that nobody will repeat. One append in [`PRUNED_ONCE_IN`] does this, in one of its
+    /// partitions. The attempt's id chooses both, because it is random.
     async fn prune_attempts(&self, session: &Session, clock: Timestamp) -> Result<()> {
         let chance = u128::from_be_bytes(self.attempt);
         if !chance.is_multiple_of(PRUNED_ONCE_IN) {
@@ -198,7 +205,7 @@ pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
     if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
 }
 
-/// The constraints are the last guard: what they find was there and was not found.
+/// A unique constraint that fails is corruption: the row was there, and the lookup did not find it.
 pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
     match failure {
         Failure::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {

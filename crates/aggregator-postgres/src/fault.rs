@@ -1,21 +1,19 @@
-//! PostgreSQL's errors, by what has to be done about them.
+//! PostgreSQL's errors, sorted by what has to be done about them.
 
 use aggregator_core::StoreError;
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::FromSql;
 
-/// What went wrong on the way to the server and back.
+/// Why a call to the database failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// To be told as it is.
+    /// An error that is returned to the caller as it is.
     Store(StoreError),
     /// There was no connection to be had; nothing was sent.
     NoConnection(StoreError),
-    /// The server's word, or the connection's end.
+    /// An error that the server sent, or the end of the connection.
     Postgres(tokio_postgres::Error),
-    /// The server said it committed, and that something about it is not as it should be.
-    Doubtful,
+    /// The server committed with a warning, so the commit may not be on a standby.
+    UnconfirmedCommit,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -45,10 +43,10 @@ impl Failure {
         }
     }
 
-    /// Whether the connection is gone, and with it what became of the transaction.
-    pub(crate) fn is_lost(&self) -> bool {
+    /// Whether nobody knows what became of the transaction: mostly because the connection is gone.
+    pub(crate) fn leaves_outcome_unknown(&self) -> bool {
         match (self, self.code()) {
-            (Self::Doubtful, _) => true,
+            (Self::UnconfirmedCommit, _) => true,
             // Not said what became of it; ended by an administrator, a crash, or for being idle.
             (_, Some(code)) => {
                 code.starts_with("08")
@@ -68,16 +66,16 @@ impl Failure {
         matches!(self.code(), Some("40001" | "40P01"))
     }
 
-    /// Whether it says no more than that another statement of the transaction failed before.
-    pub(crate) fn is_sequel(&self) -> bool {
+    /// Whether the statement was refused only because one before it had failed in the same transaction (25P02).
+    pub(crate) fn is_follow_up(&self) -> bool {
         self.code() == Some("25P02")
     }
 
-    /// What the caller is told.
-    pub(crate) fn told(self, doing: &str) -> StoreError {
+    /// The error for the caller. `doing` says which call failed.
+    pub(crate) fn into_store_error(self, doing: &str) -> StoreError {
         let error = match self {
             Self::Store(error) | Self::NoConnection(error) => return error,
-            Self::Doubtful => {
+            Self::UnconfirmedCommit => {
                 let reason = format!("{doing}: the server did not wait for its standby");
                 return StoreError::Unavailable { reason, source: None };
             }
@@ -102,26 +100,7 @@ impl Failure {
     }
 }
 
-/// A column's value.
-pub(crate) fn get<'r, T: FromSql<'r>>(row: &'r Row, column: usize) -> Result<T> {
-    Ok(row.try_get(column)?)
-}
-
-/// A column that counts something.
-pub(crate) fn get_u64(row: &Row, column: usize) -> Result<u64> {
-    let number: i64 = get(row, column)?;
-    u64::try_from(number).map_err(|_| {
-        let name = row.columns()[column].name();
-        Failure::corrupt(format!("the column {name} holds {number}, which counts nothing"))
-    })
-}
-
-/// A count as the database has it. Offsets and the like end where its integers do.
-pub(crate) fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// A refusal for now.
+/// An error that is over when its cause is.
 pub(crate) fn unavailable(reason: impl Into<String>) -> StoreError {
     StoreError::Unavailable { reason: reason.into(), source: None }
 }

@@ -1,7 +1,7 @@
-//! The transaction of an import: as that of an append, two round trips under the partition's lock, but that
-//! seqs and times are given, and that there are rows without payloads.
+//! The transaction of an import. It takes two round trips under the partition's lock, as an append does, but the rows
+//! bring their seqs and times, and some have no payload.
 //!
-//! It needs no attempt: an import whose answer was lost is run again, and finds its rows.
+//! An import needs no attempt id: if its answer is lost it is run again, and finds its rows.
 
 mod plan;
 
@@ -16,19 +16,18 @@ use tokio_postgres::{Row, Statement};
 
 use crate::PostgresOptions;
 use crate::append::{check_topics, unique_is_corrupt};
-use crate::details::{details, digest_of, sequence};
-use crate::fault::{Result, get, get_u64, signed};
-use crate::group::{scope, scope_number};
-use crate::pipeline::{pipelined3, pipelined4};
-use crate::session::Session;
-use crate::tail::Tail;
-use plan::{Known, Plan, Topic, TopicRow};
+use crate::columns::{details, digest_of, get, get_u64, scope, scope_number, sequence, signed};
+use crate::connection::pipeline::{pipelined3, pipelined4};
+use crate::connection::session::Session;
+use crate::fault::Result;
+use crate::partition_state::PartitionState;
+use plan::{ImportPlan, ImportSnapshot, Topic, TopicRow};
 
 /// Payloads are fetched for their digests this many bytes at a time.
 const SLICE_BYTES: u64 = 8 << 20;
 
-/// One import, however often it has to be tried.
-pub(crate) struct Importing<'a> {
+/// An import. Its transaction may run several times.
+pub(crate) struct ImportTx<'a> {
     options: &'a PostgresOptions,
     partition: i32,
     import: Import<'a>,
@@ -37,13 +36,13 @@ pub(crate) struct Importing<'a> {
 }
 
 /// A row that is stored with its payload while the import has a stub of it.
-struct Undigested {
+struct PendingDigest {
     position: usize,
     offset: i64,
     bytes: u64,
 }
 
-impl<'a> Importing<'a> {
+impl<'a> ImportTx<'a> {
     pub(crate) fn new(options: &'a PostgresOptions, partition: Partition, import: Import<'a>) -> Self {
         let mut names: Vec<_> = import.topic_names().collect();
         names.sort_unstable();
@@ -55,24 +54,24 @@ impl<'a> Importing<'a> {
     /// session may be inside of it.
     pub(crate) async fn transact(&self, session: &Session) -> Result<(Imported, u64)> {
         session.forget_warnings();
-        let known = self.begin(session).await?;
-        let is_known = |name: &str| known.topics.contains_key(name);
+        let snapshot = self.begin(session).await?;
+        let is_known = |name: &str| snapshot.topics.contains_key(name);
         check_topics(session, self.options.max_topics, || self.import.topic_names(), is_known).await?;
-        let plan = Plan::new(&known, self.import)?;
-        self.write(session, &known, &plan).await?;
+        let plan = ImportPlan::new(&snapshot, self.import)?;
+        self.write(session, &snapshot, &plan).await?;
         session.check_warnings()?;
         Ok((plan.imported, plan.last_offset))
     }
 
     /// The first round trip: takes the partition's lock and learns all that is known of the rows.
-    async fn begin(&self, session: &Session) -> Result<Known> {
+    async fn begin(&self, session: &Session) -> Result<ImportSnapshot> {
         let statements = session.statements.append();
         let (partition, rows) = (&self.partition, self.import.rows);
         let topics: Vec<_> = rows.iter().map(|row| row.topic.as_str()).collect();
         let event_ids: Vec<_> = rows.iter().map(|row| row.event_id.as_str()).collect();
         let sources: Vec<_> = rows.iter().map(|row| row.source()).collect();
         let lengths: Vec<_> = rows.iter().map(|row| signed(row.payload_bytes() as u64)).collect();
-        let ((), tail, topics, originals) = pipelined4(
+        let ((), state, topics, originals) = pipelined4(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
             session.query(&statements.lock, &[partition]),
             session.query(&statements.import_topics, &[partition, &self.names]),
@@ -81,8 +80,9 @@ impl<'a> Importing<'a> {
         )
         .await?;
         // Its clock is of no use: rows have their times.
-        let Tail { last_offset, newest, topic_count, .. } = Tail::one(self.partition, &tail, self.options)?;
-        Ok(Known {
+        let PartitionState { last_offset, newest, topic_count, .. } =
+            PartitionState::one(self.partition, &state, self.options)?;
+        Ok(ImportSnapshot {
             last_offset,
             newest,
             topic_count,
@@ -102,7 +102,7 @@ impl<'a> Importing<'a> {
                 (None, _) => record.is_stub(digest_of(row, 5)?),
                 (Some(bytes), Kept::Stub { .. }) => {
                     let bytes = u64::try_from(bytes).unwrap_or(0);
-                    undigested.push(Undigested { position, offset: get(row, 1)?, bytes });
+                    undigested.push(PendingDigest { position, offset: get(row, 1)?, bytes });
                     false
                 }
                 // Without one, it is of another length.
@@ -123,7 +123,7 @@ impl<'a> Importing<'a> {
     async fn compare_digests(
         &self,
         session: &Session,
-        mut rows: &[Undigested],
+        mut rows: &[PendingDigest],
         originals: &mut HashMap<usize, Found>,
     ) -> Result<()> {
         while !rows.is_empty() {
@@ -153,7 +153,7 @@ impl<'a> Importing<'a> {
 
     /// The second round trip: writes and commits. Also where nothing is new: whatever kept the answer of an
     /// earlier commit, this one waits for the disk and the standbys.
-    async fn write(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
+    async fn write(&self, session: &Session, snapshot: &ImportSnapshot, plan: &ImportPlan<'_>) -> Result<()> {
         let new_topics = signed(plan.topics.iter().filter(|topic| topic.is_new()).count() as u64);
         let (last_offset, newest) = (signed(plan.last_offset), plan.newest.as_micros());
         let [stored, duplicates, conflicts] = [plan.stored, plan.duplicates, plan.conflicts].map(signed);
@@ -161,7 +161,7 @@ impl<'a> Importing<'a> {
         let (new, old) =
             (plan.topics.iter().filter(|it| it.is_new()), plan.topics.iter().filter(|it| it.is_changed()));
         let written = pipelined3(
-            self.write_rows(session, known, plan),
+            self.write_rows(session, snapshot, plan),
             self.write_topics(session, &statements.import_new_topics, new.collect()),
             pipelined3(
                 self.write_topics(session, &statements.import_old_topics, old.collect()),
@@ -176,8 +176,13 @@ impl<'a> Importing<'a> {
         written.map(drop).map_err(unique_is_corrupt)
     }
 
-    async fn write_rows(&self, session: &Session, known: &Known, plan: &Plan<'_>) -> Result<()> {
-        let (new, before) = (&plan.rows, signed(known.last_offset));
+    async fn write_rows(
+        &self,
+        session: &Session,
+        snapshot: &ImportSnapshot,
+        plan: &ImportPlan<'_>,
+    ) -> Result<()> {
+        let (new, before) = (&plan.rows, signed(snapshot.last_offset));
         if new.count() == 0 {
             return Ok(());
         }

@@ -1,12 +1,13 @@
-//! Removing payloads.
+//! Purge: removes payloads, and keeps a digest of each.
 
 use aggregator_core::event::digest;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::fault::{Failure, Result, get, get_u64, signed};
-use crate::pipeline::{pipelined, pipelined3};
-use crate::session::Session;
+use crate::columns::{get, get_u64, signed};
+use crate::connection::pipeline::{pipelined, pipelined3};
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result};
 
 /// The most events of one transaction, so that appends get their turn.
 const SLICE: u64 = 1_000;

@@ -14,6 +14,7 @@ mod deadline;
 mod model;
 mod purge;
 mod read;
+mod records;
 mod restart;
 mod transfer;
 
@@ -92,6 +93,11 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         (Capability::Transfer, transfer::refusal::CASES),
         (Capability::Transfer, transfer::random::CASES),
         (Capability::Watch, commits::CASES),
+        (Capability::Records, records::CASES),
+        (Capability::Records, records::lists::CASES),
+        (Capability::Records, records::model::CASES),
+        (Capability::Records, records::races::CASES),
+        (Capability::Records, records::versions::CASES),
     ];
     for (capability, its_cases) in of_capabilities {
         if !backend.lacks().contains(&capability) {

@@ -25,10 +25,6 @@ impl Backend for Memory {
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
         None
     }
-
-    fn lacks(&self) -> &[Capability] {
-        &[Capability::Records]
-    }
 }
 
 /// What fails on purpose is a store like others as long as no failure is planned; this one commits by partition.
@@ -44,7 +40,7 @@ impl Backend for Faulty {
     }
 
     fn lacks(&self) -> &[Capability] {
-        &[Capability::Across, Capability::Records]
+        &[Capability::Across]
     }
 }
 

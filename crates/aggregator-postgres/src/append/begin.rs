@@ -1,4 +1,4 @@
-//! The first round trip of an append: takes the partitions' locks and learns all that is known of the events.
+//! The first round trip of an append: locks the partitions and reads everything that the database knows of the events.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,18 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::Append;
-use crate::details::{digest_of, sequence};
-use crate::fault::{Failure, Result, get, get_u64, signed};
-use crate::group::{Group, Kept, Known, KnownPart, Original, TopicRow, column, scope};
-use crate::pipeline::pipelined4;
-use crate::session::Session;
-use crate::tail::Tail;
+use super::group::CommitGroup;
+use super::plan::{AppendSnapshot, KeptPayload, Original, PartitionSnapshot, TopicRow};
+use crate::columns::{digest_of, get, get_u64, partition_number, scope, sequence, signed};
+use crate::connection::pipeline::pipelined4;
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result};
+use crate::partition_state::PartitionState;
 
-/// Identities to be asked for, column by column.
+/// The identities to look up, column by column.
 #[derive(Default)]
-struct Asked<'e> {
-    /// In the group.
+struct IdentityQuery<'e> {
+    /// Positions in the commit group.
     positions: Vec<usize>,
     partitions: Vec<i32>,
     topic_ids: Vec<i64>,
@@ -26,15 +27,15 @@ struct Asked<'e> {
     lengths: Vec<i64>,
 }
 
-impl<'e> Asked<'e> {
-    /// Those of the topics that have an id here; there is an item for each topic of the group.
-    fn new(group: &Group<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
+impl<'e> IdentityQuery<'e> {
+    /// The identities of all topics that have an id. `topics` has an item for each topic of the group.
+    fn new(group: &CommitGroup<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
         let mut asked = Self::default();
         for (run, topic) in group.topics.iter().zip(topics) {
             let Some((id, scope)) = topic else { continue };
             let events = &group.sorted[run.events.clone()];
             asked.positions.extend(run.events.clone());
-            asked.partitions.extend(events.iter().map(|_| column(run.partition)));
+            asked.partitions.extend(events.iter().map(|_| partition_number(run.partition)));
             asked.topic_ids.extend(events.iter().map(|_| id));
             asked.event_ids.extend(events.iter().map(EventRef::event_id));
             asked.source_keys.extend(events.iter().map(|event| scope.key(event.source())));
@@ -45,23 +46,23 @@ impl<'e> Asked<'e> {
 }
 
 impl Append<'_, '_> {
-    pub(super) async fn begin(&self, session: &Session) -> Result<Known> {
+    pub(super) async fn begin(&self, session: &Session) -> Result<AppendSnapshot> {
         let names: Vec<_> = self.group.topics.iter().map(|topic| topic.name).collect();
         let guesses = self.topic_ids.of(&names);
-        let asked = Asked::new(&self.group, guesses.iter().copied());
-        let ((), tails, topics, mut originals) = pipelined4(
+        let asked = IdentityQuery::new(&self.group, guesses.iter().copied());
+        let ((), states, topics, mut originals) = pipelined4(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
             self.lock(session),
             self.topics(session, &names),
             self.originals(session, &asked),
         )
         .await?;
-        let tails = Tail::all(&self.partitions, &tails, self.options)?;
-        let clock = tails.iter().map(|tail| tail.clock).max().unwrap_or(Timestamp::MIN);
-        let parts = self.parts(&tails, clock, &topics)?;
+        let states = PartitionState::all(&self.partitions, &states, self.options)?;
+        let clock = states.iter().map(|state| state.clock).max().unwrap_or(Timestamp::MIN);
+        let partitions = self.partitions_of(&states, clock, &topics)?;
         let topics = topics.iter().filter_map(|row| topic(row).transpose()).collect::<Result<_>>()?;
         self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
-        Ok(Known { clock, parts, topics, originals })
+        Ok(AppendSnapshot { clock, partitions, topics, originals })
     }
 
     async fn lock(&self, session: &Session) -> Result<Vec<Row>> {
@@ -72,7 +73,7 @@ impl Append<'_, '_> {
         }
     }
 
-    /// The attempt, if it was made before, and the topics that are known.
+    /// The attempt, if it was made before, and the topics that are snapshot.
     async fn topics(&self, session: &Session, names: &[&str]) -> Result<Vec<Row>> {
         let statements = session.statements.append();
         let attempt = &self.attempt.as_slice();
@@ -80,7 +81,7 @@ impl Append<'_, '_> {
             [one] => session.query(&statements.topics, &[one, attempt, &names]).await,
             several => {
                 let partitions: Vec<_> =
-                    self.group.topics.iter().map(|topic| column(topic.partition)).collect();
+                    self.group.topics.iter().map(|topic| partition_number(topic.partition)).collect();
                 let parameters: [&(dyn ToSql + Sync); 4] = [&several, attempt, &partitions, &names];
                 session.query(&statements.topics_several, &parameters).await
             }
@@ -88,7 +89,11 @@ impl Append<'_, '_> {
     }
 
     /// What is stored under these identities, by position in the group.
-    async fn originals(&self, session: &Session, asked: &Asked<'_>) -> Result<HashMap<usize, Original>> {
+    async fn originals(
+        &self,
+        session: &Session,
+        asked: &IdentityQuery<'_>,
+    ) -> Result<HashMap<usize, Original>> {
         if asked.positions.is_empty() {
             return Ok(HashMap::new());
         }
@@ -103,7 +108,7 @@ impl Append<'_, '_> {
         rows.iter().map(|row| original(row, &asked.positions)).collect()
     }
 
-    /// Asks for the identities of topics that were not known, or are not what they were thought to be.
+    /// Looks identities up again whose topic id was not known, or was guessed wrong.
     async fn ask_again(
         &self,
         session: &Session,
@@ -113,7 +118,7 @@ impl Append<'_, '_> {
         originals: &mut HashMap<usize, Original>,
     ) -> Result<()> {
         let truth = names.iter().map(|&name| topics.get(name).map(|topic| (topic.id, topic.scope)));
-        let asked = Asked::new(
+        let asked = IdentityQuery::new(
             &self.group,
             truth.clone().zip(guesses).map(|(truth, &guess)| truth.filter(|_| truth != guess)),
         );
@@ -133,21 +138,27 @@ impl Append<'_, '_> {
     }
 
     /// What is known of the partitions. They have one time, but for those that are ahead of it.
-    fn parts(&self, tails: &[Tail], clock: Timestamp, rows: &[Row]) -> Result<Vec<KnownPart>> {
+    fn partitions_of(
+        &self,
+        states: &[PartitionState],
+        clock: Timestamp,
+        rows: &[Row],
+    ) -> Result<Vec<PartitionSnapshot>> {
         let mut attempts = HashMap::new();
         for row in rows {
             if let Some(partition) = get::<Option<i32>>(row, 0)? {
                 attempts.insert(partition, get_u64(row, 1)?..=get_u64(row, 2)?);
             }
         }
-        let parts = self.group.partitions.iter().zip(tails).map(|(&partition, tail)| KnownPart {
-            partition,
-            last_offset: tail.last_offset,
-            topic_count: tail.topic_count,
-            now: clock.max(tail.newest),
-            replayed: attempts.remove(&column(partition)),
-        });
-        Ok(parts.collect())
+        let partitions =
+            self.group.partitions.iter().zip(states).map(|(&partition, state)| PartitionSnapshot {
+                partition,
+                last_offset: state.last_offset,
+                topic_count: state.topic_count,
+                now: clock.max(state.newest),
+                replayed: attempts.remove(&partition_number(partition)),
+            });
+        Ok(partitions.collect())
     }
 }
 
@@ -164,7 +175,8 @@ fn original(row: &Row, positions: &[usize]) -> Result<(usize, Original)> {
     let at = usize::try_from(get_u64(row, 0)?).ok().and_then(|at| positions.get(at.checked_sub(1)?));
     let &position = at.ok_or_else(|| Failure::corrupt("an identity was found that was not asked for"))?;
     let purged: bool = get(row, 4)?;
-    let kept = if purged { Kept::Digest(digest_of(row, 5)?) } else { Kept::Payload(get(row, 6)?) };
+    let kept =
+        if purged { KeptPayload::Digest(digest_of(row, 5)?) } else { KeptPayload::Payload(get(row, 6)?) };
     let original = Original {
         offset: get_u64(row, 1)?,
         seq: sequence(row, 2)?,

@@ -1,4 +1,4 @@
-//! What becomes of imported rows, given what the database knows of them: no SQL, no waiting.
+//! Decides what becomes of the rows of an import, given what the database knows. It sends no SQL and waits for nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,11 +7,11 @@ use aggregator_core::store::transfer::{self, Found, TopicState, Verdict};
 use aggregator_core::store::{Import, Imported, TopicInfo};
 use aggregator_core::{CheckedRow, Fault, InvalidField, Kept, Scope, StoreError, Timestamp};
 
-use crate::details::details_of;
-use crate::fault::{Result, signed};
+use crate::columns::{details_of, signed};
+use crate::fault::Result;
 
-/// What the database knows, as of the partition's lock.
-pub(super) struct Known {
+/// What the database knew when the partition was locked.
+pub(super) struct ImportSnapshot {
     pub(super) last_offset: u64,
     /// The time of the newest row with a seq.
     pub(super) newest: Timestamp,
@@ -48,8 +48,8 @@ impl Topic<'_> {
     }
 }
 
-/// What is to be written, and what to tell.
-pub(super) struct Plan<'r> {
+/// The decisions: the rows to write, and the result to return.
+pub(super) struct ImportPlan<'r> {
     pub(super) imported: Imported,
     pub(super) rows: NewRows<'r>,
     pub(super) topics: Vec<Topic<'r>>,
@@ -84,43 +84,43 @@ pub(super) struct NewRows<'r> {
     pub(super) processed_at: Vec<i64>,
 }
 
-impl<'r> Plan<'r> {
-    pub(super) fn new(known: &Known, import: Import<'r>) -> Result<Self> {
+impl<'r> ImportPlan<'r> {
+    pub(super) fn new(snapshot: &ImportSnapshot, import: Import<'r>) -> Result<Self> {
         let mut plan = Self {
             imported: Imported::default(),
             rows: NewRows::default(),
             topics: Vec::new(),
             by_name: HashMap::new(),
             firsts: HashMap::new(),
-            last_offset: known.last_offset,
-            newest: known.newest,
+            last_offset: snapshot.last_offset,
+            newest: snapshot.newest,
             stored: 0,
             duplicates: 0,
             conflicts: 0,
-            topic_count: known.topic_count,
+            topic_count: snapshot.topic_count,
         };
         for (position, record) in import.rows.iter().enumerate() {
-            let original = known.originals.get(&position).copied();
-            let verdict = plan.row(known, record, original, import);
+            let original = snapshot.originals.get(&position).copied();
+            let verdict = plan.row(snapshot, record, original, import);
             match verdict.map_err(|error| refused(position, error))? {
                 Verdict::Add(_) => plan.imported.added += 1,
                 Verdict::Present => plan.imported.present += 1,
             }
         }
         for (index, totals) in (import.rows.len()..).zip(import.topics) {
-            plan.totals(known, totals).map_err(|error| refused(index, error))?;
+            plan.totals(snapshot, totals).map_err(|error| refused(index, error))?;
         }
         Ok(plan)
     }
 
     fn row(
         &mut self,
-        known: &Known,
+        snapshot: &ImportSnapshot,
         record: &'r CheckedRow,
         original: Option<Found>,
         import: Import<'r>,
     ) -> std::result::Result<Verdict, InvalidField> {
-        let at = self.topic(known, &record.topic, record.scope.unwrap_or_default());
+        let at = self.topic(snapshot, &record.topic, record.scope.unwrap_or_default());
         let topic = &mut self.topics[at].row;
         let key = (at, record.event_id.as_str(), topic.state.scope.key(record.source()));
         let found = original.or_else(|| self.firsts.get(&key).map(|first| found(record, first)));
@@ -140,12 +140,16 @@ impl<'r> Plan<'r> {
         Ok(verdict)
     }
 
-    fn totals(&mut self, known: &Known, totals: &'r TopicInfo) -> std::result::Result<(), InvalidField> {
+    fn totals(
+        &mut self,
+        snapshot: &ImportSnapshot,
+        totals: &'r TopicInfo,
+    ) -> std::result::Result<(), InvalidField> {
         let name = totals.topic.as_str();
         let there = self.by_name.get(name).map(|&at| self.topics[at].row.state);
-        let there = there.or_else(|| known.topics.get(name).map(|topic| topic.state));
+        let there = there.or_else(|| snapshot.topics.get(name).map(|topic| topic.state));
         transfer::validate_topic(totals, there)?;
-        let at = self.topic(known, name, totals.scope);
+        let at = self.topic(snapshot, name, totals.scope);
         let topic = &mut self.topics[at].row;
         self.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
         self.conflicts += totals.conflicts.saturating_sub(topic.conflicts);
@@ -155,12 +159,12 @@ impl<'r> Plan<'r> {
     }
 
     /// The place of a topic, which is made if there is none.
-    fn topic(&mut self, known: &Known, name: &'r str, scope: Scope) -> usize {
+    fn topic(&mut self, snapshot: &ImportSnapshot, name: &'r str, scope: Scope) -> usize {
         let vacant = match self.by_name.entry(name) {
             Entry::Occupied(at) => return *at.get(),
             Entry::Vacant(vacant) => vacant,
         };
-        let before = known.topics.get(name).copied();
+        let before = snapshot.topics.get(name).copied();
         let row = before.unwrap_or_else(|| {
             self.topic_count += 1;
             let state = TopicState { scope, last_seq: 0, purged_seq: 0 };

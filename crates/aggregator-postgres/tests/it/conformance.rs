@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, Capability, Options, run_all};
+use aggregator_core::store::conformance::{Backend, Options, run_all};
 use aggregator_core::{DedupStore, Partitions, StoreId};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -36,10 +36,6 @@ impl Backend for Postgres {
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);
         Some(self.open_in(schema, options))
-    }
-
-    fn lacks(&self) -> &[Capability] {
-        &[Capability::Records]
     }
 
     /// Each begins with tables to be made.

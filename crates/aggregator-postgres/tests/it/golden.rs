@@ -4,7 +4,7 @@
 #[path = "../../../aggregator-core/tests/golden/contents.rs"]
 mod contents;
 
-use aggregator_core::store::Rows;
+use aggregator_core::store::{RecordOutcome, RecordWrite, Rows};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, StoreStats, StoredRow, TopicInfo,
 };
@@ -48,6 +48,11 @@ fn tables_of_version_1_are_opened_with_all_they_held() {
     assert_eq!(outcomes(&conflicts), vec![Outcome::Conflict; events.len()]);
     assert_eq!(outcomes(&[Event::new("legacy", "old-3").unwrap()]), [Outcome::Duplicate]);
     assert_eq!(outcomes(&[Event::new("legacy", "new").unwrap()]), [Outcome::Stored]);
+    // The tables of records were added when it was opened.
+    let records = store.records().unwrap();
+    let outcome = records.write(&[RecordWrite::create("lease", "a", "1")]).unwrap();
+    assert_eq!(outcome, RecordOutcome::Written(vec![1]));
+    assert_eq!(records.get("lease", "a").unwrap().unwrap().value, b"1");
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
 

@@ -11,6 +11,18 @@ use crate::support::{append, assert_complete, events, open, options, stored};
 /// Raises `code` at the first `times` changes of a table; sequences count what is undone, too. `when` is empty, or
 /// `DEFERRABLE INITIALLY DEFERRED` for errors of the commit itself.
 fn raise(server: &TestServer, schema: &str, code: &str, times: u32, when: &str) {
+    let _ = raise_at(server, schema, "partitions", code, times, when);
+}
+
+/// The same at the changes of this table. Returns what says how many changes there were, raised ones included.
+pub(crate) fn raise_at<'a>(
+    server: &'a TestServer,
+    schema: &'a str,
+    table: &str,
+    code: &str,
+    times: u32,
+    when: &str,
+) -> impl Fn() -> String + use<'a> {
     let kind = if when.is_empty() { "" } else { "CONSTRAINT" };
     server.sql(&format!(
         "SET search_path = {schema};
@@ -23,8 +35,9 @@ fn raise(server: &TestServer, schema: &str, code: &str, times: u32, when: &str) 
                  RETURN NULL;
              END
          $$;
-         CREATE {kind} TRIGGER raise AFTER INSERT OR UPDATE ON partitions {when} FOR EACH ROW EXECUTE FUNCTION raise()"
+         CREATE {kind} TRIGGER raise AFTER INSERT OR UPDATE ON {table} {when} FOR EACH ROW EXECUTE FUNCTION raise()"
     ));
+    move || server.sql(&format!("SELECT last_value FROM {schema}.raised"))
 }
 
 fn stop_raising(server: &TestServer, schema: &str) {

@@ -15,6 +15,7 @@ mod opening;
 mod outages;
 mod plans;
 mod proxy;
+mod records;
 mod skipped;
 mod standby;
 mod support;

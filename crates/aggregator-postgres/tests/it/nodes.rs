@@ -234,7 +234,7 @@ fn signal(signal: &str, process: u32) {
 }
 
 /// Leaves no process behind, whatever becomes of the test.
-struct Node(std::process::Child);
+pub(crate) struct Node(pub(crate) std::process::Child);
 
 impl Drop for Node {
     fn drop(&mut self) {

@@ -1,21 +1,24 @@
 //! Appends and imports read no more than they have to whatever the statistics say: on tables that were empty when their
 //! statements were planned, and on tables that were small when they were last looked at.
 
-use aggregator_core::{DedupStoreExt, Import, Partition, Topic};
+use aggregator_core::store::{RecordOutcome, RecordWrite};
+use aggregator_core::{DedupStore, DedupStoreExt, Import, Partition, Topic};
+use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 
 use crate::support::{alone, append, await_that, events, open, options, stored};
 
 const ROWS: u32 = 10_000;
 
-/// How many entries of indexes and rows of the table `events` were read in sequence, once the schema's sessions have
-/// ended: they tell then.
-fn read_by_now(server: &TestServer, schema: &str) -> u64 {
+/// How many entries of indexes and rows of the table were read in sequence, once the schema's sessions have ended: they
+/// tell then.
+fn read_by_now(server: &TestServer, schema: &str, table: &str) -> u64 {
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{schema}'");
     await_that("the sessions' end", || server.sql(&sessions) == "0");
-    let of = |column: &str, table: &str| {
-        let read =
-            format!("SELECT sum({column}) FROM {table} WHERE relname = 'events' AND schemaname = '{schema}'");
+    let of = |column: &str, statistics: &str| {
+        let read = format!(
+            "SELECT sum({column}) FROM {statistics} WHERE relname = '{table}' AND schemaname = '{schema}'"
+        );
         server.sql(&read).parse::<u64>().unwrap()
     };
     of("idx_tup_read", "pg_stat_user_indexes") + of("seq_tup_read", "pg_stat_user_tables")
@@ -40,7 +43,7 @@ fn plans_do_not_depend_on_what_the_tables_held() {
         assert_eq!(store.import(Partition(0), Import::rows(&ids)).unwrap().present, u64::from(ROWS));
         assert_eq!(store.purge(&Topic::new("t").unwrap(), 3_000).unwrap(), 3_000);
         drop(store);
-        let read = read_by_now(server, &options.schema);
+        let read = read_by_now(server, &options.schema, "events");
         // One for each of 20,010 repeats, and four for each of 3,000 purged events. If a partition were gone through for
         // each identity, it would be hundreds of millions.
         assert!((20_000..100_000).contains(&read), "{read} entries were read, analyzed: {analyzed}");
@@ -61,10 +64,43 @@ fn a_purge_reads_what_it_purges_and_not_the_partition() {
     append(&store, &events("u", 0..ROWS));
     assert_eq!(store.purge(&Topic::new("t").unwrap(), 3_001).unwrap(), 3_000);
     drop(store);
-    let entries = read_by_now(server, schema);
+    let entries = read_by_now(server, schema, "events");
     // An event is found, its payload fetched, and then it is found twice to be updated.
     assert!(
         (12_000..15_000).contains(&entries),
         "{entries} entries of indexes were read to purge 3,000 events"
     );
+}
+
+#[test]
+fn records_are_found_by_their_names_and_not_by_their_kind() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
+    let schema = &options.schema;
+    let store = open(&server.url(), &options);
+    let records = store.records().unwrap();
+    let write = |writes: &[RecordWrite]| {
+        let outcome = records.write(writes).unwrap();
+        assert!(matches!(outcome, RecordOutcome::Written(_)), "{outcome:?}");
+    };
+    let get = |n: u32| records.get("k", &format!("{n:05}")).unwrap().unwrap();
+    server.sql(&format!("ALTER TABLE {schema}.records SET (autovacuum_enabled = off)"));
+    // The statements are planned while the table has next to nothing, and no later look at it changes that.
+    write(&[RecordWrite::create("k", "first", "")]);
+    write(&[RecordWrite::delete(&records.get("k", "first").unwrap().unwrap())]);
+    let all: Vec<_> = (0..ROWS).map(|n| RecordWrite::create("k", format!("{n:05}"), "")).collect();
+    all.chunks(1_000).for_each(write);
+    for n in 0..300 {
+        write(&[RecordWrite::update(&get(n), "1")]);
+    }
+    write(&(300..800).map(|n| RecordWrite::delete(&get(n))).collect::<Vec<_>>());
+    for n in 0..100 {
+        let listed = records.list("k", "0", Some(&format!("{:05}", n * 90)), 10).unwrap();
+        assert_eq!(listed.len(), 10);
+    }
+    drop(store);
+    let read = read_by_now(server, schema, "records");
+    // Each record that is changed is read some times, and 1,000 are listed. If the kind were gone through each time, it
+    // would be millions.
+    assert!((1_000..30_000).contains(&read), "{read} entries were read");
 }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use aggregator_postgres::test_server::TestServer;
 use tempfile::TempDir;
@@ -38,6 +38,10 @@ struct State {
     /// How many times somebody has connected, whether or not the server was there.
     connections: AtomicU32,
     commits: AtomicU32,
+    /// Whether nobody gets a connection from the next cut on.
+    holds_after_cut: AtomicBool,
+    held: Mutex<bool>,
+    released: Condvar,
 }
 
 /// A simple query of this text, as it is sent.
@@ -57,6 +61,9 @@ impl Proxy {
             cuts: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             commits: AtomicU32::new(0),
+            holds_after_cut: AtomicBool::new(false),
+            held: Mutex::new(false),
+            released: Condvar::new(),
         });
         // They end with the process.
         let of_thread = Arc::clone(&state);
@@ -88,6 +95,18 @@ impl Proxy {
         self.state.left.store(count, Ordering::SeqCst);
     }
 
+    /// From the next cut on, nobody gets a connection until [`Self::release`].
+    pub(crate) fn hold_after_cut(&self) {
+        self.state.holds_after_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets those in that were held up.
+    pub(crate) fn release(&self) {
+        self.state.holds_after_cut.store(false, Ordering::SeqCst);
+        *self.state.held.lock().unwrap() = false;
+        self.state.released.notify_all();
+    }
+
     /// How many were cut.
     pub(crate) fn cuts(&self) -> u32 {
         self.state.cuts.load(Ordering::SeqCst)
@@ -109,6 +128,9 @@ impl State {
     fn next(&self) -> Option<Cut> {
         let took = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         took.ok()?;
+        if self.holds_after_cut.load(Ordering::SeqCst) {
+            *self.held.lock().unwrap() = true;
+        }
         self.cuts.fetch_add(1, Ordering::SeqCst);
         *self.cut.lock().unwrap()
     }
@@ -146,7 +168,11 @@ fn carry(state: &Arc<State>, client: impl Client) {
     let swallow = Arc::new(AtomicBool::new(false));
     let (state, swallow_here) = (Arc::clone(state), Arc::clone(&swallow));
     let (from, to) = (client.another(), server.another());
-    std::thread::spawn(move || requests(&state, &swallow_here, from, to));
+    std::thread::spawn(move || {
+        let held = state.held.lock().unwrap();
+        drop(state.released.wait_while(held, |held| *held).unwrap());
+        requests(&state, &swallow_here, from, to);
+    });
     std::thread::spawn(move || answers(&swallow, server, client));
 }
 

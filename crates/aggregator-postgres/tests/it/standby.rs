@@ -12,7 +12,7 @@ use crate::support::{
     append, assert_complete, await_some, await_that, events, open, options, publish_all, stored,
 };
 
-fn synchronous(primary: &TestServer, names: &str) {
+pub(crate) fn synchronous(primary: &TestServer, names: &str) {
     primary.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
     primary.sql("SELECT pg_reload_conf()");
     await_that("the setting is read", || primary.sql("SHOW synchronous_standby_names") == names);
@@ -113,7 +113,7 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
 
 /// Runs a call that writes while the standby is frozen. Its wait for the standby is cut short: the transaction is
 /// committed then, but on the primary alone, and the call has to try again. The standby goes on once that waits, too.
-fn with_a_wait_cut_short<T: Send>(
+pub(crate) fn with_a_wait_cut_short<T: Send>(
     primary: &TestServer,
     standby: &mut TestServer,
     call: impl FnOnce() -> T + Send,
@@ -133,7 +133,7 @@ fn with_a_wait_cut_short<T: Send>(
 }
 
 /// With nothing but the standby to end a wait.
-fn patient() -> PostgresOptions {
+pub(crate) fn patient() -> PostgresOptions {
     let long = Duration::from_secs(60);
     PostgresOptions {
         require_sync_standby: true,

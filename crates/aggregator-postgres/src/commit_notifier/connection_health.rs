@@ -1,23 +1,23 @@
-//! Whether the herald has its connection, and what the log says of it.
+//! Whether the relay has its connection: how long it waits before it connects again, and when the log says so.
 
 use std::time::Duration;
 
 use aggregator_core::StoreError;
 use tracing::{debug, info, warn};
 
-use crate::backoff::Backoff;
+use crate::connection::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What became of the herald's connections.
-pub(super) struct Link {
+/// Counts the failures of the relay's connections.
+pub(super) struct ConnectionHealth {
     backoff: Backoff,
     /// Failures since a connection has held.
     failures: u32,
 }
 
-impl Link {
+impl ConnectionHealth {
     pub(super) const fn new() -> Self {
         Self { backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), failures: 0 }
     }
@@ -59,17 +59,17 @@ mod tests {
 
     #[test]
     fn only_a_connection_that_held_makes_the_pauses_short_again() {
-        let mut link = Link::new();
-        assert_eq!(link.pause(), Duration::ZERO, "the first connection is made at once");
+        let mut health = ConnectionHealth::new();
+        assert_eq!(health.pause(), Duration::ZERO, "the first connection is made at once");
         for _ in 0..20 {
-            link.failed(&unavailable("gone"));
-            link.pause();
+            health.failed(&unavailable("gone"));
+            health.pause();
         }
-        link.failed(&unavailable("gone"));
-        assert!(link.pause() >= LONGEST_PAUSE / 2);
-        link.held();
-        assert_eq!(link.pause(), Duration::ZERO);
-        link.failed(&unavailable("gone"));
-        assert!(link.pause() <= FIRST_PAUSE);
+        health.failed(&unavailable("gone"));
+        assert!(health.pause() >= LONGEST_PAUSE / 2);
+        health.held();
+        assert_eq!(health.pause(), Duration::ZERO);
+        health.failed(&unavailable("gone"));
+        assert!(health.pause() <= FIRST_PAUSE);
     }
 }

@@ -1,9 +1,9 @@
-//! The statements of the calls that come often, prepared once a session.
+//! The statements of frequent calls. A session prepares them once, when it is made.
 
 use tokio_postgres::{Client, Statement};
 
+use crate::connection::session::Role;
 use crate::fault::Result;
-use crate::session::Role;
 
 /// Names statements, and prepares all of them in one round trip.
 macro_rules! statements {
@@ -14,7 +14,7 @@ macro_rules! statements {
         }
 
         impl $name {
-            async fn prepare(client: &Client) -> Result<Self> {
+            pub(crate) async fn prepare(client: &Client) -> Result<Self> {
                 let ($($field,)+) = tokio::try_join!($(client.prepare($sql),)+)?;
                 Ok(Self { $($field,)+ })
             }
@@ -116,7 +116,7 @@ impl Statements {
         Ok(match role {
             Role::Append => Self::Append(Box::new(Append::prepare(client).await?)),
             Role::Read => Self::Read(Box::new(Read::prepare(client).await?)),
-            Role::Herald | Role::Migrate => Self::None,
+            Role::Relay | Role::Migrate => Self::None,
         })
     }
 
@@ -307,5 +307,43 @@ statements! {
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
                         coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
                  FROM partitions",
+    }
+}
+
+statements! {
+    /// Those of a write of records.
+    RecordWrites {
+        // In this order, so that two writes do not wait for each other.
+        lock: "SELECT b.bucket, b.last_version, b.last_attempt = $2,
+                      coalesce(current_setting('synchronous_standby_names', true), '')
+               FROM (SELECT bucket, last_version, last_attempt FROM record_versions WHERE bucket = ANY($1)
+                     ORDER BY bucket FOR UPDATE) AS b",
+        current: "SELECT k.at, r.version, r.attempt = $3
+                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(kind, name, at)
+                  CROSS JOIN LATERAL (SELECT o.version, o.attempt FROM records o
+                                      WHERE o.kind = k.kind AND o.name = k.name) AS r",
+        delete: "DELETE FROM records WHERE kind = $1 AND name = ANY($2)",
+        upsert: "INSERT INTO records (kind, name, version, value, attempt)
+                 SELECT n.kind, n.name, n.version, n.value, $5
+                 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) AS n(kind, name, version, value)
+                 ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, value = excluded.value,
+                     attempt = excluded.attempt",
+        // They are there: it is no UPDATE … FROM, as in an append.
+        count: "INSERT INTO record_versions (bucket, last_version, last_attempt)
+                SELECT n.bucket, n.last_version, $3 FROM unnest($1::integer[], $2::bigint[]) AS n(bucket, last_version)
+                ON CONFLICT (bucket) DO UPDATE SET last_version = excluded.last_version,
+                    last_attempt = excluded.last_attempt",
+        touch: "UPDATE record_versions SET last_version = last_version WHERE bucket = ANY($1)",
+    }
+}
+
+statements! {
+    /// Those of reads of records.
+    RecordReads {
+        get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
+        list: "SELECT name, version, value FROM records
+               WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
+               ORDER BY name LIMIT $5",
+        now: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     }
 }

@@ -1,14 +1,13 @@
-//! Everything that a partition keeps, row by row: what another store is made of.
+//! Reads everything that a partition keeps, row by row. Export and copying use it.
 
 use aggregator_core::store::RowLimit;
 use aggregator_core::{Kept, KeptEvent, Partition, Scope, StoredRow, Timestamp};
 use tokio_postgres::Row;
 
-use crate::details::{details, digest_of, sequence};
-use crate::fault::{Failure, Result, get, get_u64, signed};
-use crate::group::scope;
-use crate::pipeline::pipelined;
-use crate::session::Session;
+use crate::columns::{details, digest_of, get, get_u64, scope, sequence, signed};
+use crate::connection::pipeline::pipelined;
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result};
 
 /// The rows behind `after`. There has to be one at each offset.
 pub(crate) async fn rows(

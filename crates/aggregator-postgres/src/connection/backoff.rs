@@ -1,4 +1,4 @@
-//! Pauses between tries.
+//! Pauses between tries, with exponential backoff and jitter.
 
 use std::time::Duration;
 

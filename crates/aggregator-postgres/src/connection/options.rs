@@ -1,4 +1,4 @@
-//! What can be chosen about a store, with the defaults.
+//! The options of a store, with their defaults and bounds.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Making the tables, and finding out what store they hold.
+//! Opens the store's tables: creates them if there are none, adds what older programs did not know, and reads which
+//! store they hold.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,9 +10,12 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info};
 
 use crate::PostgresOptions;
-use crate::fault::{Failure, Result, get, unavailable};
-use crate::schema::{CREATE, HASH_VERSION, VERSION};
-use crate::session::{Connector, Role, Session};
+use crate::columns::get;
+use crate::connection::session::{Connector, Role, Session};
+use crate::fault::{Failure, Result, unavailable};
+use crate::records::BUCKETS;
+use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
+use crate::schema::tables::{CREATE, CREATE_RECORDS, HASH_VERSION, TABLES_VERSION, VERSION};
 
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
@@ -19,12 +23,14 @@ const ATTEMPTS: u32 = 10;
 /// for one server.
 const DEFAULT_PARTITIONS: u16 = 4;
 
-/// What a database holds.
+/// The store that the database holds.
 pub(crate) struct Opened {
     pub(crate) id: StoreId,
     pub(crate) partitions: Partitions,
     /// Whether one commit over several partitions costs no more than one over one.
     pub(crate) commits_across: bool,
+    /// Whether there are tables of records.
+    pub(crate) has_records: bool,
     /// Per partition.
     pub(crate) last_offsets: Vec<u64>,
     /// What could not be made sure of.
@@ -34,11 +40,12 @@ pub(crate) struct Opened {
 /// Makes the tables if they are not there, and reads what they say.
 pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Result<Opened> {
     // A reader's statements cannot be prepared before the tables are known to be there.
-    let role = if options.read_only { Role::Herald } else { Role::Migrate };
+    let role = if options.read_only { Role::Relay } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
     check_encoding(&session).await?;
-    if !options.read_only && meta(&session).await?.is_none() {
-        create(&session, connector.schema(), options).await?;
+    let mut warnings = Vec::new();
+    if !options.read_only {
+        make_tables(&session, connector.schema(), options, &mut warnings).await?;
     }
     let Some(meta) = meta(&session).await? else {
         let schema = connector.schema();
@@ -53,7 +60,6 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         let at = at.ok_or_else(|| Failure::corrupt(format!("there is a partition {partition}")))?;
         *at = u64::try_from(offset).unwrap_or(0);
     }
-    let mut warnings = Vec::new();
     if !options.read_only {
         check_settings(&session, &mut warnings).await?;
         if options.require_sync_standby {
@@ -61,40 +67,8 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         }
     }
     let commits_across = is_one_server(&session).await?;
-    Ok(Opened { id, partitions, commits_across, last_offsets, warnings })
-}
-
-/// Refuses a database that keeps text in another encoding: not all that is sent can be kept there, and what can has
-/// another length, by which payloads are compared.
-async fn check_encoding(session: &Session) -> Result<()> {
-    let row = session.client.query_one("SELECT current_setting('server_encoding', true)", &[]).await?;
-    match get::<Option<&str>>(&row, 0)? {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("UTF8") => {
-            let reason = format!("is {encoding}: use a database that was created with ENCODING 'UTF8'");
-            Err(StoreError::invalid("server_encoding", reason).into())
-        }
-        // Or it does not say: other engines know no other.
-        _ => Ok(()),
-    }
-}
-
-/// Whether it is PostgreSQL itself, with all partitions in one place. An engine that spreads them would commit in two
-/// phases, and cannot lock rows of several of them at once, or not in an order.
-async fn is_one_server(session: &Session) -> Result<bool> {
-    let row = session.client.query_one("SELECT version()", &[]).await?;
-    let version: &str = get(&row, 0)?;
-    // YugabyteDB says `PostgreSQL 15.2-YB-…`, Greenplum `PostgreSQL 12.12 (Greenplum Database …`, and CockroachDB its
-    // own name.
-    if !version.starts_with("PostgreSQL ") || ["-YB-", "Greenplum"].iter().any(|name| version.contains(name))
-    {
-        return Ok(false);
-    }
-    match session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await {
-        Ok(citus) => Ok(citus.is_empty()),
-        // Without extensions it is something else.
-        Err(error) if error.as_db_error().is_some() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    let has_records = tables_version(&meta)? >= TABLES_VERSION;
+    Ok(Opened { id, partitions, commits_across, has_records, last_offsets, warnings })
 }
 
 type Meta = HashMap<String, String>;
@@ -147,10 +121,49 @@ fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partit
     Ok((StoreId::from_u128(id), partitions))
 }
 
-async fn create(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+/// The version of the tables. A store whose tables nothing was added to does not say it.
+fn tables_version(meta: &Meta) -> Result<u32> {
+    let Some(version) = meta.get("tables_version") else { return Ok(1) };
+    version.parse().map_err(|_| Failure::corrupt(format!("the store's tables_version is {version}")))
+}
+
+/// Makes the tables that are not there. Where the role may not add to those of an older version, that is a warning:
+/// events are stored all the same.
+async fn make_tables(
+    session: &Session,
+    schema: &str,
+    options: &PostgresOptions,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let found = meta(session).await?;
+    if let Some(found) = &found {
+        check_meta(found, options)?;
+        if tables_version(found)? >= TABLES_VERSION {
+            return Ok(());
+        }
+    }
+    match make_in_one_commit(session, schema, options, found.is_none()).await {
+        Err(failure) if found.is_some() && failure.code() == Some("42501") => {
+            session.run("ROLLBACK").await?;
+            warnings.push(format!(
+                "the role may not add the tables of records to schema {schema}, so there are no records: grant it \
+                 CREATE there, or start a node once whose role owns the schema"
+            ));
+            Ok(())
+        }
+        made => made,
+    }
+}
+
+async fn make_in_one_commit(
+    session: &Session,
+    schema: &str,
+    options: &PostgresOptions,
+    is_new: bool,
+) -> Result<()> {
     let locks = has_advisory_locks(session).await?;
     for attempt in 1.. {
-        match try_create(session, schema, options, locks).await {
+        match try_make(session, schema, options, is_new, locks).await {
             Ok(()) => break,
             // Somebody else was making the same tables in that moment.
             Err(failure)
@@ -183,15 +196,29 @@ async fn has_advisory_locks(session: &Session) -> Result<bool> {
 }
 
 /// One transaction that makes what is not there, under a lock where the engine has one.
-async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, locks: bool) -> Result<()> {
-    let client = &session.client;
+async fn try_make(
+    session: &Session,
+    schema: &str,
+    options: &PostgresOptions,
+    is_new: bool,
+    locks: bool,
+) -> Result<()> {
     session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     if locks {
         // Of a number that stands for the schema. It goes with the transaction.
-        client
-            .query_one("SELECT pg_advisory_xact_lock(hashtext($1))", &[&format!("aggregator {schema}")])
-            .await?;
+        let name = format!("aggregator {schema}");
+        session.client.query_one("SELECT pg_advisory_xact_lock(hashtext($1))", &[&name]).await?;
     }
+    if is_new {
+        make_store(session, schema, options).await?;
+    }
+    make_records(session).await?;
+    session.run("COMMIT").await
+}
+
+/// Makes what is needed to store events.
+async fn make_store(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+    let client = &session.client;
     // Without this, a role that may not create schemas could not use one that was made for it.
     if client.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty() {
         session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
@@ -207,12 +234,7 @@ async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, 
         ("schema_version", VERSION.to_string()),
     ];
     for (name, value) in entries {
-        client
-            .execute(
-                "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-                &[&name, &value],
-            )
-            .await?;
+        insert_entry(session, name, &value).await?;
     }
     // As many as the store says it has, whoever said so.
     client
@@ -224,53 +246,23 @@ async fn try_create(session: &Session, schema: &str, options: &PostgresOptions, 
             &[&aggregator_core::Timestamp::MIN.as_micros()],
         )
         .await?;
-    session.run("COMMIT").await
-}
-
-/// Every new session refuses settings that lose what was acknowledged; here is said what does not show, and what the
-/// operator may not have meant.
-async fn check_settings(session: &Session, warnings: &mut Vec<String>) -> Result<()> {
-    for name in ["fsync", "full_page_writes"] {
-        if setting(session, name).await?.is_none() {
-            warnings.push(format!("the engine does not show {name}: see to it that commits are durable"));
-        }
-    }
-    // Rows have no sums of their own, as they have over SQLite.
-    if setting(session, "data_checksums").await?.as_deref() == Some("off") {
-        let what =
-            "data_checksums is off on the server: it will not notice if the disk changes what was stored";
-        warnings.push(what.to_owned());
-    }
     Ok(())
 }
 
-/// None if the engine does not show it.
-async fn setting(session: &Session, name: &str) -> Result<Option<String>> {
-    get(&session.client.query_one("SELECT current_setting($1, true)", &[&name]).await?, 0)
+/// Makes what is needed for records. It takes no lock that an append waits for.
+async fn make_records(session: &Session) -> Result<()> {
+    for sql in CREATE_RECORDS {
+        session.run(sql).await?;
+    }
+    let buckets = "INSERT INTO record_versions (bucket, last_version, last_attempt)
+                   SELECT n, 0, ''::bytea FROM generate_series(0, $1::integer - 1) AS n ON CONFLICT (bucket) DO NOTHING";
+    session.client.execute(buckets, &[&BUCKETS]).await?;
+    insert_entry(session, "tables_version", &TABLES_VERSION.to_string()).await
 }
 
-async fn check_standby(session: &Session) -> Result<()> {
-    let row = session
-        .client
-        .query_one(
-            "SELECT current_setting('synchronous_standby_names'),
-                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
-                    (SELECT count(*) FROM pg_stat_replication WHERE sync_state IS NULL)",
-            &[],
-        )
-        .await?;
-    let (names, synchronous, hidden): (&str, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    if names.is_empty() {
-        let reason = "a synchronous standby is required, and synchronous_standby_names is empty";
-        return Err(unavailable(reason).into());
-    }
-    if synchronous == 0 && hidden > 0 {
-        let reason = "a synchronous standby is required, and the role may not see one: grant it pg_monitor";
-        return Err(unavailable(reason).into());
-    }
-    if synchronous == 0 {
-        let reason = "a synchronous standby is required, and none is connected";
-        return Err(unavailable(reason).into());
-    }
+/// Has the store say this of itself, unless it does already.
+async fn insert_entry(session: &Session, name: &str, value: &str) -> Result<()> {
+    let sql = "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+    session.client.execute(sql, &[&name, &value]).await?;
     Ok(())
 }

@@ -1,10 +1,30 @@
-//! Columns that are read in the same way by several calls.
+//! Converts the columns of rows into the core's types, and back.
 
-use aggregator_core::KeptEvent;
 use aggregator_core::event::Details;
+use aggregator_core::{KeptEvent, Partition, Scope};
 use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
 
-use crate::fault::{Failure, Result, get, get_u64};
+use crate::fault::{Failure, Result};
+
+/// A column's value.
+pub(crate) fn get<'r, T: FromSql<'r>>(row: &'r Row, column: usize) -> Result<T> {
+    Ok(row.try_get(column)?)
+}
+
+/// A column that counts something.
+pub(crate) fn get_u64(row: &Row, column: usize) -> Result<u64> {
+    let number: i64 = get(row, column)?;
+    u64::try_from(number).map_err(|_| {
+        let name = row.columns()[column].name();
+        Failure::corrupt(format!("the column {name} holds {number}, which counts nothing"))
+    })
+}
+
+/// A count as the database has it. Offsets and the like end where its integers do.
+pub(crate) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
 
 /// What is left of a purged payload; nothing of an identity that was imported alone.
 pub(crate) fn digest_of(row: &Row, column: usize) -> Result<Option<[u8; 16]>> {
@@ -41,4 +61,26 @@ pub(crate) fn details_of<'a>(event: &'a KeptEvent, source: &'a str) -> Details<'
 /// A count, or nothing.
 pub(crate) fn sequence(row: &Row, column: usize) -> Result<Option<u64>> {
     get::<Option<i64>>(row, column)?.map(|_| get_u64(row, column)).transpose()
+}
+
+/// As the column `partition` has it.
+pub(crate) fn partition_number(partition: Partition) -> i32 {
+    i32::from(partition.0)
+}
+
+/// As the column `scope` has it.
+pub(crate) fn scope_number(scope: Scope) -> i32 {
+    match scope {
+        Scope::Topic => 0,
+        Scope::Source => 1,
+    }
+}
+
+/// What [`scope_number`] made a number of.
+pub(crate) fn scope(number: i32) -> Result<Scope> {
+    match number {
+        0 => Ok(Scope::Topic),
+        1 => Ok(Scope::Source),
+        other => Err(Failure::corrupt(format!("a topic has the scope {other}"))),
+    }
 }

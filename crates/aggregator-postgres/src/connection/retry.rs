@@ -1,4 +1,4 @@
-//! What is done again, and for how long.
+//! Retries: which failures are tried again, and for how long.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::PostgresOptions;
-use crate::backoff::Backoff;
+use crate::connection::backoff::Backoff;
+use crate::connection::pool::{Lease, Pool};
+use crate::connection::session::Session;
 use crate::fault::{Failure, Result, unavailable};
-use crate::pool::{Lease, Pool};
-use crate::session::Session;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a transaction until it is known what became of it, or the deadline is over. `transaction` has to be one
 /// that can be run again after it was committed.
-pub(crate) async fn writing<T>(
+pub(crate) async fn write<T>(
     pool: &Pool,
     options: &PostgresOptions,
     doing: &str,
@@ -28,18 +28,18 @@ pub(crate) async fn writing<T>(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut was_lost = false;
     loop {
-        let failure = match timeout_at(deadline, once(pool, &transaction)).await {
+        let failure = match timeout_at(deadline, run_once(pool, &transaction)).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) => failure,
             Err(_) => return Err(late()),
         };
-        was_lost |= failure.is_lost();
+        was_lost |= failure.leaves_outcome_unknown();
         // Without a connection nothing was sent: the caller may as well wait. But if an earlier one was lost, its
         // outcome is still to be learned.
-        let again = failure.is_lost()
+        let again = failure.leaves_outcome_unknown()
             || failure.is_collision()
             || (was_lost && matches!(failure, Failure::NoConnection(_)));
-        let error = failure.told(doing);
+        let error = failure.into_store_error(doing);
         if !again || error.is_fatal() {
             return Err(error);
         }
@@ -53,7 +53,7 @@ pub(crate) async fn writing<T>(
 }
 
 /// Reads until the deadline of the caller; once more if the connection turned out to be gone.
-pub(crate) async fn reading<T>(
+pub(crate) async fn read<T>(
     pool: &Pool,
     options: &PostgresOptions,
     doing: &str,
@@ -68,10 +68,11 @@ pub(crate) async fn reading<T>(
     let mut tries = 2;
     loop {
         tries -= 1;
-        match timeout_at(deadline, once(pool, &read)).await {
+        match timeout_at(deadline, run_once(pool, &read)).await {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(failure)) if tries > 0 && (failure.is_lost() || failure.is_collision()) => {}
-            Ok(Err(failure)) => return Err(failure.told(doing)),
+            Ok(Err(failure)) if tries > 0 && (failure.leaves_outcome_unknown() || failure.is_collision()) => {
+            }
+            Ok(Err(failure)) => return Err(failure.into_store_error(doing)),
             Err(_) if callers.is_some() => return Err(Deadline::missed(doing)),
             Err(_) => {
                 return Err(unavailable(format!("{doing}: not done within {:?}", options.read_timeout)));
@@ -81,14 +82,14 @@ pub(crate) async fn reading<T>(
 }
 
 /// Reads everything, however long it takes.
-pub(crate) async fn verifying<T>(
+pub(crate) async fn verify<T>(
     pool: &Pool,
     read: impl AsyncFn(&Session) -> Result<T>,
 ) -> std::result::Result<T, StoreError> {
-    once(pool, &read).await.map_err(|failure| failure.told("verifying"))
+    run_once(pool, &read).await.map_err(|failure| failure.into_store_error("verifying"))
 }
 
-async fn once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
+async fn run_once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
     let lease = pool.lease().await?;
     match call(lease.session()).await {
         Ok(done) => {
@@ -96,15 +97,18 @@ async fn once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) -> Res
             Ok(done)
         }
         Err(failure) => {
-            leave(lease, &failure).await;
+            end_transaction(lease, &failure).await;
             Err(failure)
         }
     }
 }
 
 /// Keeps the session of a call that failed, if its transaction can be ended.
-async fn leave(lease: Lease<'_>, failure: &Failure) {
-    if !failure.is_lost() && !lease.session().is_closed() && lease.session().run("ROLLBACK").await.is_ok() {
+async fn end_transaction(lease: Lease<'_>, failure: &Failure) {
+    if !failure.leaves_outcome_unknown()
+        && !lease.session().is_closed()
+        && lease.session().run("ROLLBACK").await.is_ok()
+    {
         lease.release();
     }
 }

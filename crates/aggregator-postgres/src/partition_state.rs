@@ -1,21 +1,22 @@
-//! How partitions end, as their locks say it.
+//! Reads the state of partitions from the statement that locks them.
 
 use aggregator_core::Timestamp;
 use tokio_postgres::Row;
 
 use crate::PostgresOptions;
-use crate::fault::{Failure, Result, get, get_u64, unavailable};
+use crate::columns::{get, get_u64};
+use crate::fault::{Failure, Result, unavailable};
 
-/// How a partition ends, and what time it was then.
-pub(crate) struct Tail {
+/// The state of a locked partition, and the time when it was locked.
+pub(crate) struct PartitionState {
     pub(crate) last_offset: u64,
     pub(crate) newest: Timestamp,
     pub(crate) topic_count: u64,
     pub(crate) clock: Timestamp,
 }
 
-impl Tail {
-    /// Those of these partitions, in rising order, if the server is one that may be written to.
+impl PartitionState {
+    /// The states of these partitions, which rise. Fails if the server may not be written to now.
     pub(crate) fn all(partitions: &[i32], rows: &[Row], options: &PostgresOptions) -> Result<Vec<Self>> {
         let mut rows = rows.iter();
         let tails = partitions.iter().map(|&partition| {
@@ -28,7 +29,7 @@ impl Tail {
         tails.collect()
     }
 
-    /// That of this partition.
+    /// The state of one partition.
     pub(crate) fn one(partition: i32, rows: &[Row], options: &PostgresOptions) -> Result<Self> {
         Self::all(&[partition], rows, options)?.pop().ok_or_else(|| absent(partition))
     }

@@ -1,12 +1,12 @@
-//! A bounded number of sessions of one kind.
+//! A pool with a bounded number of sessions of one role.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Failure, Result, unavailable};
-use crate::session::{Connector, Role, Session};
 
 /// Sessions that are made when they are needed and kept for the next call. Not a pool from elsewhere: those
 /// keep what the server says unasked to themselves, and a commit's warnings decide (`Session::check_warnings`).

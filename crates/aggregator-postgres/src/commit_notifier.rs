@@ -1,7 +1,10 @@
-//! Commits are told to this node's readers at once, and to those of other nodes through the database:
-//! `NOTIFY`, a few times a second at most, for it takes a lock that all of the server's databases share.
+//! Tells of the commits of all nodes.
+//!
+//! [`CommitAnnouncer`] tells this node's listeners of its own commits at once. [`CommitRelay`] sends them to the other
+//! nodes by `NOTIFY`, and hears of theirs by `LISTEN`. It sends a few notifications a second at most, because `NOTIFY`
+//! takes a lock that all databases of the server share. It also polls the offsets, since a notification can be lost.
 
-mod link;
+mod connection_health;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,20 +20,21 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::PostgresOptions;
-use crate::fault::{Result, get, get_u64, unavailable};
-use crate::herald::link::{LONGEST_PAUSE, Link};
-use crate::pool::Pool;
-use crate::session::{Connector, Role, Session};
+use crate::columns::{get, get_u64};
+use crate::commit_notifier::connection_health::{ConnectionHealth, LONGEST_PAUSE};
+use crate::connection::pool::Pool;
+use crate::connection::session::{Connector, Role, Session};
+use crate::fault::{Result, unavailable};
 
-/// Who is told of commits: the listeners here, and other nodes.
-pub(crate) struct Announcer {
+/// Tells this node's listeners of commits, and collects what other nodes have to be told.
+pub(crate) struct CommitAnnouncer {
     listeners: CommitNotifier,
-    /// What other nodes have to be told.
+    /// Per partition, the newest offset that other nodes have not been told of.
     news: Mutex<BTreeMap<u16, u64>>,
     has_news: Notify,
 }
 
-impl Announcer {
+impl CommitAnnouncer {
     pub(crate) fn new(last_offsets: Vec<u64>) -> Self {
         Self { listeners: CommitNotifier::new(last_offsets), news: Mutex::default(), has_news: Notify::new() }
     }
@@ -39,7 +43,7 @@ impl Announcer {
         self.listeners.listen(callback)
     }
 
-    /// A commit of this node's.
+    /// Tells of a commit of this node.
     pub(crate) fn committed(&self, partition: Partition, last_offset: u64) {
         self.add_news(partition.0, last_offset);
         self.listeners.announce(partition, last_offset);
@@ -57,7 +61,8 @@ impl Announcer {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A commit of another node's, or of this one's that was told of already.
+    /// Tells the listeners of an offset that the database reports: another node's commit, or one of this node that was
+    /// told of already.
     fn heard(&self, partition: u16, last_offset: u64) {
         let partition = Partition(partition);
         if self.listeners.is_news(partition, last_offset) {
@@ -67,12 +72,12 @@ impl Announcer {
     }
 }
 
-/// Carries news between this node and the others, over a connection of its own.
-pub(crate) struct Herald {
+/// Carries offsets between this node and the others, over a connection of its own.
+pub(crate) struct CommitRelay {
     connector: Arc<Connector>,
-    /// One of these connections polls while the herald has none.
+    /// Polls over one of these connections while the relay has none of its own.
     readers: Arc<Pool>,
-    announcer: Arc<Announcer>,
+    announcer: Arc<CommitAnnouncer>,
     channel: String,
     listen: bool,
     notify_interval: Duration,
@@ -88,11 +93,11 @@ const MAX_WAITING: usize = 1_024;
 /// With notifications, offsets are read so many times less often; for whatever may be lost.
 const POLL_LESS: u32 = 20;
 
-impl Herald {
+impl CommitRelay {
     pub(crate) fn new(
         connector: Arc<Connector>,
         readers: Arc<Pool>,
-        announcer: Arc<Announcer>,
+        announcer: Arc<CommitAnnouncer>,
         channel: String,
         options: &PostgresOptions,
     ) -> Self {
@@ -102,30 +107,30 @@ impl Herald {
 
     /// Until the runtime ends. Connects anew, after a pause, as often as it has to.
     pub(crate) async fn run(self) {
-        let mut link = Link::new();
+        let mut health = ConnectionHealth::new();
         loop {
             let (session, notifications) = tokio::select! {
-                connected = self.connect(&mut link) => connected,
+                connected = self.connect(&mut health) => connected,
                 never = self.poll_without_connection() => match never {},
             };
-            let Err(failure) = self.serve(&session, notifications, &mut link).await;
-            link.failed(&failure.told("telling of commits"));
+            let Err(failure) = self.serve(&session, notifications, &mut health).await;
+            health.failed(&failure.into_store_error("telling of commits"));
         }
     }
 
-    async fn connect(&self, link: &mut Link) -> (Session, Receiver<String>) {
+    async fn connect(&self, health: &mut ConnectionHealth) -> (Session, Receiver<String>) {
         loop {
-            tokio::time::sleep(link.pause()).await;
+            tokio::time::sleep(health.pause()).await;
             let (sender, notifications) = channel(MAX_WAITING);
-            match self.connector.connect(Role::Herald, Some(sender)).await {
+            match self.connector.connect(Role::Relay, Some(sender)).await {
                 Ok(session) => return (session, notifications),
-                Err(failure) => link.failed(&failure.told("telling of commits")),
+                Err(failure) => health.failed(&failure.into_store_error("telling of commits")),
             }
         }
     }
 
-    /// Reads the offsets over a reader's connection while there is none of the herald's own: the server may refuse
-    /// further connections and keep those that are there.
+    /// Reads the offsets over a reader's connection while the relay has none of its own. The server may refuse new
+    /// connections and keep the old ones.
     async fn poll_without_connection(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.poll_interval).await;
@@ -142,7 +147,7 @@ impl Herald {
         &self,
         session: &Session,
         mut notifications: Receiver<String>,
-        link: &mut Link,
+        health: &mut ConnectionHealth,
     ) -> Result<Infallible> {
         let listens = self.listen && self.try_sql(session, &format!("LISTEN {}", self.channel)).await?;
         let interval = if listens { self.poll_interval * POLL_LESS } else { self.poll_interval };
@@ -165,7 +170,7 @@ impl Herald {
                     next_notification = Instant::now() + self.notify_interval;
                 }
                 () = tokio::time::sleep_until(holds_at), if !has_held => {
-                    link.held();
+                    health.held();
                     has_held = true;
                 }
             }
@@ -176,9 +181,9 @@ impl Herald {
     async fn try_sql(&self, session: &Session, sql: &str) -> Result<bool> {
         match session.run(sql).await {
             Ok(()) => Ok(true),
-            Err(failure) if failure.is_lost() => Err(failure),
+            Err(failure) if failure.leaves_outcome_unknown() => Err(failure),
             Err(failure) => {
-                debug!(error = %failure.told(sql), "not there");
+                debug!(error = %failure.into_store_error(sql), "not there");
                 Ok(false)
             }
         }

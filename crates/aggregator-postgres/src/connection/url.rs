@@ -1,4 +1,4 @@
-//! Where the database is.
+//! The connection URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::PostgresOptions;
-use crate::tls::{Tls, Trust};
+use crate::connection::tls::{Tls, Trust};
 
 /// A connection URL as libpq has it: `postgres://user:password@host:port,host2:port2/database?sslmode=verify-full`.
 ///

@@ -1,4 +1,4 @@
-//! Encryption, with the trust that libpq's `sslmode` asks for.
+//! TLS, with the verification that libpq's `sslmode` asks for.
 
 use std::path::PathBuf;
 use std::sync::Arc;

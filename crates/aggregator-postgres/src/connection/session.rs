@@ -1,4 +1,4 @@
-//! Connections: how they are made, what is set on them, and what the server says on them unasked.
+//! Sessions: how a connection is made, set up and checked, and what becomes of notices and notifications on it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use aggregator_core::StoreError;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
@@ -15,8 +16,9 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{debug, warn};
 
-use crate::fault::{Failure, Result, get, unavailable};
-use crate::statements::Statements;
+use crate::columns::get;
+use crate::fault::{Failure, Result, unavailable};
+use crate::schema::statements::{RecordReads, RecordWrites, Statements};
 use crate::{PostgresOptions, PostgresUrl};
 
 /// What a session is for.
@@ -27,8 +29,8 @@ pub(crate) enum Role {
     /// Reads from the server that takes writes, for others may show commits in another order; in a read-only
     /// store from any.
     Read,
-    /// Tells other nodes of commits, and is told.
-    Herald,
+    /// Tells other nodes of commits and hears of theirs. Also opens a read-only store.
+    Relay,
     /// Makes the tables.
     Migrate,
 }
@@ -49,6 +51,9 @@ pub(crate) struct Connector {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) statements: Statements,
+    /// Prepared when the session first needs them: most sessions never do, and there are stores without records.
+    record_writes: OnceCell<RecordWrites>,
+    record_reads: OnceCell<RecordReads>,
     warned: Arc<AtomicBool>,
 }
 
@@ -100,7 +105,7 @@ impl Connector {
             let connecting = self.connect_to(host, role, notifications.clone());
             match tokio::time::timeout(self.connect_timeout, connecting).await {
                 Ok(Ok(session)) => return Ok(session),
-                Ok(Err(failure)) => refusal = Some(failure.told("connecting")),
+                Ok(Err(failure)) => refusal = Some(failure.into_store_error("connecting")),
                 Err(_) => {
                     let reason = format!("no connection within {:?}", self.connect_timeout);
                     refusal = Some(unavailable(reason));
@@ -122,7 +127,8 @@ impl Connector {
         self.set_up(&client, role).await?;
         self.check(&client, role).await?;
         let statements = Statements::prepare(&client, role).await?;
-        Ok(Session { client, statements, warned })
+        let (record_writes, record_reads) = (OnceCell::new(), OnceCell::new());
+        Ok(Session { client, statements, record_writes, record_reads, warned })
     }
 
     async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
@@ -241,6 +247,16 @@ impl Session {
         self.client.is_closed()
     }
 
+    /// The statements that write records. Not to be called inside a transaction.
+    pub(crate) async fn record_writes(&self) -> Result<&RecordWrites> {
+        self.record_writes.get_or_try_init(|| RecordWrites::prepare(&self.client)).await
+    }
+
+    /// The statements that read records.
+    pub(crate) async fn record_reads(&self) -> Result<&RecordReads> {
+        self.record_reads.get_or_try_init(|| RecordReads::prepare(&self.client)).await
+    }
+
     pub(crate) async fn query(
         &self,
         statement: &Statement,
@@ -270,6 +286,6 @@ impl Session {
     /// (`pg_cancel_backend`) has committed on its own disk only, and says so by a warning
     /// before the same success as ever.
     pub(crate) fn check_warnings(&self) -> Result<()> {
-        if self.warned.load(Ordering::SeqCst) { Err(Failure::Doubtful) } else { Ok(()) }
+        if self.warned.load(Ordering::SeqCst) { Err(Failure::UnconfirmedCommit) } else { Ok(()) }
     }
 }

@@ -1,17 +1,17 @@
-//! The ids of topics that this node has met.
+//! Remembers the ids of topics that this node has met.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aggregator_core::Scope;
 
-/// Neither a topic's id nor its scope ever changes, so identities can be asked for by them at once. A guess all the
-/// same: an append compares with what the database says under the partition's lock, and asks again if that is
-/// something else.
+/// A topic's id and scope never change, so an append can look identities up by a remembered id in its first round trip.
+/// The remembered id is only a guess: the append compares it with the one that the database has under the partition's
+/// lock, and looks the identities up again if they differ.
 #[derive(Default)]
 pub(crate) struct TopicIds(Mutex<HashMap<String, (i64, Scope)>>);
 
-/// More are forgotten.
+/// How many topics are remembered. Over this number, all are forgotten.
 const MOST: usize = 200_000;
 
 impl TopicIds {

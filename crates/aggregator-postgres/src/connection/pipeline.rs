@@ -1,8 +1,8 @@
-//! Statements that are sent without waiting for each other's answers.
+//! Sends several statements without waiting for each other's answers.
 //!
-//! What follows a statement that failed inside a transaction is refused for that alone (25P02), and the answer of
-//! the one may be looked at before the answer of the other. So the failure told is the first one in the order of
-//! sending, not of seeing: it alone says what went wrong, and whether to try again.
+//! If a statement fails inside a transaction, the server refuses every statement behind it with 25P02. The client may
+//! see these answers in another order. So the failure that is returned is the first one in the order of sending: only
+//! that one says what went wrong, and whether to try again.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -72,7 +72,7 @@ pub(crate) async fn pipelined_all<A>(
     for answer in join_all(statements).await {
         match answer {
             Ok(answer) => answers.push(answer),
-            Err(next) if failure.as_ref().is_none_or(Failure::is_sequel) => failure = Some(next),
+            Err(next) if failure.as_ref().is_none_or(Failure::is_follow_up) => failure = Some(next),
             Err(_) => {}
         }
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn told<T>(result: Result<T>) -> String {
-        result.map(drop).unwrap_err().told("testing").to_string()
+        result.map(drop).unwrap_err().into_store_error("testing").to_string()
     }
 
     fn assert_pending<T>(waiting: Pin<&mut impl Future<Output = T>>) {

@@ -1,12 +1,16 @@
-//! Reading everything and checking it against itself, in one snapshot.
+//! Checks the whole store against itself, in one snapshot.
+
+use std::collections::HashMap;
 
 use aggregator_core::event::slot;
 use aggregator_core::store::{StoreInfo, VerifyReport};
 use tokio_postgres::Row;
 
-use crate::fault::{Result, get, get_u64};
+use crate::columns::{get, get_u64};
+use crate::connection::session::Session;
+use crate::fault::Result;
 use crate::read::SNAPSHOT;
-use crate::session::Session;
+use crate::records::{BUCKETS, bucket};
 
 /// The most faults a report lists.
 const MAX_FAULTS: usize = 100;
@@ -73,7 +77,7 @@ const DOUBLED: &str =
      FROM events GROUP BY partition, topic_id, event_id, source_key HAVING count(*) > 1";
 
 /// What is found. After an error the session is inside a transaction.
-pub(crate) async fn verify(session: &Session, info: &StoreInfo) -> Result<VerifyReport> {
+pub(crate) async fn verify(session: &Session, info: &StoreInfo, has_records: bool) -> Result<VerifyReport> {
     session.run(SNAPSHOT).await?;
     session.run("SET LOCAL statement_timeout = 0").await?;
     // The tables themselves, not their indexes.
@@ -97,6 +101,9 @@ pub(crate) async fn verify(session: &Session, info: &StoreInfo) -> Result<Verify
     for row in &topics {
         report.faults.extend(misplaced(row, info)?);
     }
+    if has_records {
+        check_records(session, &mut report).await?;
+    }
     check_index(session, &mut report).await?;
     report.faults.truncate(MAX_FAULTS);
     session.run("COMMIT").await?;
@@ -109,6 +116,27 @@ fn misplaced(row: &Row, info: &StoreInfo) -> Result<Option<String>> {
     let fault =
         format!("topic {name} has slot {at} and partition {partition}, not {} and {}", belongs.0, belongs.1);
     Ok((belongs != (at, partition)).then_some(fault))
+}
+
+/// No record has a version that its bucket has not given.
+async fn check_records(session: &Session, report: &mut VerifyReport) -> Result<()> {
+    let mut last_versions = HashMap::new();
+    for row in session.client.query("SELECT bucket, last_version FROM record_versions", &[]).await? {
+        last_versions.insert(get::<i32>(&row, 0)?, get::<i64>(&row, 1)?);
+    }
+    if let Some(bucket) = (0..BUCKETS).find(|bucket| !last_versions.contains_key(bucket)) {
+        report.faults.push(format!("the bucket {bucket} of records has no row"));
+    }
+    for row in session.client.query("SELECT kind, name, version FROM records", &[]).await? {
+        let (kind, name, version): (&str, &str, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        let last = last_versions.get(&bucket(kind, name)).copied().unwrap_or(0);
+        if !(1..=last).contains(&version) {
+            report.faults.push(format!(
+                "the record {name} of kind {kind} has version {version}, and the last one given is {last}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The indexes lead to as many rows as there are.

@@ -1,0 +1,230 @@
+//! Reads a page of events in one snapshot.
+//!
+//! The first statements find where the page's events are, partition by partition. The next ones fetch the bodies, so
+//! no payload is moved that the page does not show.
+
+use std::collections::HashMap;
+
+use aggregator_core::store::StoreInfo;
+use aggregator_core::store::backend::{
+    Ends, Entry, Merged, Position, Scan, Scanner, check_positions, merge_entries,
+};
+use aggregator_core::{Order, Page, Partition, Query, StoredEvent, Timestamp, TopicSelector};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::columns::{get, get_u64, sequence, signed};
+use crate::connection::pipeline::{pipelined, pipelined_all, pipelined4};
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result};
+use crate::read::SNAPSHOT;
+
+/// The page. After an error the session may be inside a transaction.
+pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> Result<Page> {
+    let mut positions = query.positions(info)?;
+    let (ends, topic) = begin(session, info, query).await?;
+    check_positions(query, info, &mut positions, |partition| {
+        Ok(ends.get(&partition).map_or(
+            Ends { purged_offset: 0, last_offset: 0 },
+            |&(purged_offset, last_offset)| Ends { purged_offset, last_offset },
+        ))
+    })?;
+    let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
+    let merged = merge_entries(query, info, pipelined_all(scans).await?);
+    let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
+    Ok(Page::new(events, merged.next, merged.caught_up))
+}
+
+/// The topic of a query for one.
+struct ExactTopic {
+    id: i64,
+    purged_offset: u64,
+}
+
+/// Per partition: up to where topics of the query were purged, and the last offset.
+type AllEnds = HashMap<Partition, (u64, u64)>;
+
+async fn begin(session: &Session, info: &StoreInfo, query: &Query) -> Result<(AllEnds, Option<ExactTopic>)> {
+    let statements = session.statements.read();
+    let (low, high) = names(&query.topics);
+    let exact = async {
+        let TopicSelector::Exact(name) = &query.topics else { return Ok(None) };
+        let partition = i32::from(info.partitions.of(name.as_str()).0);
+        let rows = session.query(&statements.topic, &[&partition, &name.as_str()]).await?;
+        let topic =
+            |row: &Row| Ok::<_, Failure>(ExactTopic { id: get(row, 0)?, purged_offset: get_u64(row, 1)? });
+        rows.first().map(topic).transpose()
+    };
+    let ((), last_offsets, purged, topic) = pipelined4(
+        session.run(SNAPSHOT),
+        session.query(&statements.ends, &[]),
+        session.query(&statements.purged, &[&low, &high]),
+        exact,
+    )
+    .await?;
+    let mut ends = AllEnds::new();
+    for row in &last_offsets {
+        ends.insert(partition(row, 0)?, (0, get_u64(row, 1)?));
+    }
+    for row in &purged {
+        ends.entry(partition(row, 0)?).or_default().0 = get_u64(row, 1)?;
+    }
+    Ok((ends, topic))
+}
+
+/// The names a selector means, as a range in the order of their bytes: all that a name may hold lies between
+/// a space and a tilde.
+fn names(topics: &TopicSelector) -> (String, String) {
+    match topics {
+        TopicSelector::All => (String::new(), "~".into()),
+        TopicSelector::Exact(topic) => (topic.to_string(), format!("{topic} ")),
+        TopicSelector::Below(topic) => (format!("{topic}."), format!("{topic}/")),
+    }
+}
+
+fn partition(row: &Row, column: usize) -> Result<Partition> {
+    let number: i32 = get(row, column)?;
+    let number =
+        u16::try_from(number).map_err(|_| Failure::corrupt(format!("there is a partition {number}")))?;
+    Ok(Partition(number))
+}
+
+/// Where an event of the page is.
+struct EventPosition {
+    processed_at: Timestamp,
+    partition: Partition,
+    offset: u64,
+    payload_bytes: usize,
+}
+
+impl Entry for EventPosition {
+    fn place(&self) -> (Timestamp, Partition, u64) {
+        (self.processed_at, self.partition, self.offset)
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+}
+
+/// One partition's part of a page, in slices: as many rows as the page shows, then more if the filters left
+/// some of them out.
+async fn scan(
+    session: &Session,
+    query: &Query,
+    topic: Option<&ExactTopic>,
+    from: Position,
+) -> Result<Scan<EventPosition>> {
+    const SLICE: usize = 2_500;
+    let mut scanner = Scanner::new(query, from);
+    let exact = matches!(query.topics, TopicSelector::Exact(_));
+    if exact && topic.is_none() {
+        return Ok(scanner.finish());
+    }
+    let purged_offset = topic.map_or(0, |topic| topic.purged_offset);
+    let statement = statement(session, query);
+    let number = i32::from(from.partition.0);
+    let mut offset = signed(from.offset);
+    if query.order == Order::Ascending {
+        offset = offset.max(signed(purged_offset));
+    }
+    let mut slice = query.limit + 1;
+    loop {
+        let limit = signed(slice as u64);
+        let id = topic.map_or(0, |topic| topic.id);
+        let event_id = query.event_id.as_ref().map_or("", |id| id.as_str());
+        let parameters: [&(dyn ToSql + Sync); 5] = [&number, &offset, &limit, &id, &event_id];
+        let used = 3 + usize::from(exact) + usize::from(query.event_id.is_some());
+        let rows = session.query(statement, &parameters[..used]).await?;
+        for row in &rows {
+            if !take(&mut scanner, row, from.partition, purged_offset)? {
+                return Ok(scanner.finish());
+            }
+        }
+        let Some(last) = rows.last().filter(|_| rows.len() == slice) else { return Ok(scanner.finish()) };
+        offset = get(last, 0)?;
+        slice = SLICE;
+    }
+}
+
+fn statement<'s>(session: &'s Session, query: &Query) -> &'s tokio_postgres::Statement {
+    let statements = session.statements.read();
+    let exact = matches!(query.topics, TopicSelector::Exact(_));
+    match (exact, query.event_id.is_some(), query.order) {
+        (false, _, Order::Ascending) => &statements.all_up,
+        (false, _, Order::Descending) => &statements.all_down,
+        (true, false, Order::Ascending) => &statements.topic_up,
+        (true, false, Order::Descending) => &statements.topic_down,
+        (true, true, Order::Ascending) => &statements.id_up,
+        (true, true, Order::Descending) => &statements.id_down,
+    }
+}
+
+/// Whether to go on behind this row.
+fn take(
+    scanner: &mut Scanner<'_, EventPosition>,
+    row: &Row,
+    partition: Partition,
+    purged_offset: u64,
+) -> Result<bool> {
+    let (offset, processed_at) = (get_u64(row, 0)?, Timestamp::from_micros(get(row, 1)?));
+    let query = scanner.query();
+    if query.order == Order::Descending && offset <= purged_offset {
+        return Ok(false);
+    }
+    if scanner.is_full() {
+        return Ok(false);
+    }
+    // What is left of purged events was looked at, so that a page does not look at them without end.
+    let Some(payload_bytes) = get::<Option<i32>>(row, 2)? else {
+        scanner.looked_at(offset, None);
+        return Ok(true);
+    };
+    if scanner.is_past(processed_at) {
+        return Ok(false);
+    }
+    let passes = query.topics.matches(get(row, 5)?) && query.admits(get(row, 3)?, get(row, 4)?, processed_at);
+    let payload_bytes = usize::try_from(payload_bytes).unwrap_or(0);
+    let place = EventPosition { processed_at, partition, offset, payload_bytes };
+    scanner.looked_at(offset, passes.then_some(place));
+    Ok(true)
+}
+
+/// The events at the places of a page, in its order.
+async fn bodies(session: &Session, page: &Merged<EventPosition>) -> Result<Vec<StoredEvent>> {
+    let mut offsets: HashMap<Partition, Vec<i64>> = HashMap::new();
+    for place in &page.entries {
+        offsets.entry(place.partition).or_default().push(signed(place.offset));
+    }
+    let statement = &session.statements.read().bodies;
+    let fetch = offsets.into_iter().map(|(partition, offsets)| async move {
+        let rows = session.query(statement, &[&i32::from(partition.0), &offsets]).await?;
+        rows.iter().map(|row| event(row, partition)).collect::<Result<Vec<_>>>()
+    });
+    let fetched = pipelined_all(fetch).await?.into_iter().flatten();
+    let mut events: HashMap<_, _> = fetched.map(|event| ((event.partition, event.offset), event)).collect();
+    let at = |place: &EventPosition| {
+        let event = events.remove(&(place.partition, place.offset));
+        event.ok_or_else(|| {
+            Failure::corrupt(format!("the event at offset {} cannot be read twice", place.offset))
+        })
+    };
+    page.entries.iter().map(at).collect()
+}
+
+fn event(row: &Row, partition: Partition) -> Result<StoredEvent> {
+    Ok(StoredEvent {
+        offset: get_u64(row, 0)?,
+        topic: get(row, 1)?,
+        event_id: get(row, 2)?,
+        timestamp: get(row, 3)?,
+        source: get(row, 4)?,
+        payload: get(row, 5)?,
+        sequence: sequence(row, 6)?,
+        content_type: get(row, 7)?,
+        attributes: get(row, 8)?,
+        seq: get_u64(row, 9)?,
+        processed_at: Timestamp::from_micros(get(row, 10)?),
+        partition,
+    })
+}

@@ -1,0 +1,226 @@
+//! [`PostgresStore`]: opens the store and dispatches its calls.
+
+mod capabilities;
+
+use std::sync::Arc;
+
+use aggregator_core::store::backend::check_partition;
+use aggregator_core::store::{
+    AppendAcross, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+};
+use aggregator_core::{
+    AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
+    Topic,
+};
+use tokio::runtime::Runtime;
+
+use crate::append::Append;
+use crate::append::topic_ids::TopicIds;
+use crate::commit_notifier::{CommitAnnouncer, CommitRelay};
+use crate::connection::pool::Pool;
+use crate::connection::retry;
+use crate::connection::session::{Connector, Role};
+use crate::read::{catalog, lookup, pages};
+use crate::schema::migrate;
+use crate::{PostgresOptions, PostgresUrl, fault};
+
+const KIND: &str = "postgres";
+
+/// A [`DedupStore`] in a PostgreSQL database.
+///
+/// An append is one transaction. If its connection is lost while it commits, it is run again under the same
+/// [`AttemptId`], and what the first one had stored is told as stored. A database that is gone, starting, full or
+/// too slow is [`StoreError::Unavailable`] (or `NoSpace`), and the next call connects anew; only what the
+/// database itself says to be damaged is [`StoreError::Corrupt`].
+pub struct PostgresStore {
+    info: StoreInfo,
+    /// Whether one commit takes events of several partitions.
+    commits_across: bool,
+    options: PostgresOptions,
+    warnings: Vec<String>,
+    /// Whether there are tables of records: a role that may not make them does without.
+    has_records: bool,
+    appenders: Pool,
+    readers: Arc<Pool>,
+    announcer: Arc<CommitAnnouncer>,
+    topics: TopicIds,
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl PostgresStore {
+    /// Opens the store in the database at `url` (see [`PostgresUrl`]) with the default options; creates its tables
+    /// if there are none.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`], and [`StoreError::Invalid`] for what is no such URL.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let url = url.parse().map_err(|reason: String| StoreError::invalid("store", reason))?;
+        Self::open_with(&url, PostgresOptions::default())
+    }
+
+    /// Opens the store in the database at `url`; creates its tables if there are none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if there is no connection to be had, or none with the rights or the standby it
+    /// takes; [`StoreError::Invalid`] if the options, the server's settings (`fsync` or `full_page_writes` off) or
+    /// the version of the tables do not go together.
+    pub fn open_with(url: &PostgresUrl, options: PostgresOptions) -> Result<Self, StoreError> {
+        options.check()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("postgres")
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::Unavailable {
+                reason: "the threads of its client cannot be started".into(),
+                source: Some(error.into()),
+            })?;
+        let connector = Arc::new(Connector::new(url, &options)?);
+        let opened = block_on(&runtime, async {
+            let opened = tokio::time::timeout(options.deadline, migrate::open(&connector, &options)).await;
+            let late = |_| fault::unavailable(format!("not opened within {:?}", options.deadline));
+            opened.map_err(late)?.map_err(|failure| failure.into_store_error("opening"))
+        });
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let durability =
+            if options.require_sync_standby { Durability::Replicated } else { Durability::Fsync };
+        let info = StoreInfo::new(KIND, opened.id, durability, opened.partitions);
+        let announcer = Arc::new(CommitAnnouncer::new(opened.last_offsets));
+        let channel = format!("aggregator_{}", info.id.to_string().to_lowercase());
+        let pool = |role, size| Pool::new(Arc::clone(&connector), role, size, options.connection_wait);
+        let readers = Arc::new(pool(Role::Read, options.read_connections));
+        let (relay_readers, relay_announcer) = (Arc::clone(&readers), Arc::clone(&announcer));
+        runtime.spawn(
+            CommitRelay::new(Arc::clone(&connector), relay_readers, relay_announcer, channel, &options).run(),
+        );
+        Ok(Self {
+            appenders: pool(Role::Append, options.append_connections),
+            readers,
+            info,
+            commits_across: opened.commits_across,
+            warnings: opened.warnings,
+            has_records: opened.has_records,
+            announcer,
+            topics: TopicIds::default(),
+            runtime: Some(runtime),
+            options,
+        })
+    }
+
+    /// What could not be made sure of when it was opened, a sentence each: settings that the engine does not
+    /// show.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
+        block_on(self.runtime.as_ref().expect("it is there until the store is dropped"), call)
+    }
+
+    /// Appends events that belong where they are appended to.
+    fn append_sound(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let append = Append::new(&self.options, &self.topics, self.info.partitions, attempt, events);
+        let appended =
+            self.block_on(retry::write(&self.appenders, &self.options, "appending", async |session| {
+                append.transact(session).await
+            }))?;
+        for (partition, last_offset) in appended.stored {
+            self.announcer.committed(partition, last_offset);
+        }
+        Ok(appended.receipts)
+    }
+
+    fn check_writable(&self, operation: &'static str) -> Result<(), StoreError> {
+        if self.options.read_only {
+            return Err(StoreError::Unsupported { kind: "read-only postgres", operation });
+        }
+        Ok(())
+    }
+}
+
+/// Waits for `call` on this thread, which may belong to another runtime: so not by [`Runtime::block_on`], which
+/// panics there.
+fn block_on<T>(runtime: &Runtime, call: impl Future<Output = T>) -> T {
+    let _inside = runtime.enter();
+    pollster::block_on(call)
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Without waiting, which is not allowed everywhere. Nothing is under way: no call is.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl DedupStore for PostgresStore {
+    fn info(&self) -> &StoreInfo {
+        &self.info
+    }
+
+    fn append(
+        &self,
+        partition: Partition,
+        attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        self.check_writable("append")?;
+        check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
+        self.append_sound(attempt, events)
+    }
+
+    fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "reading events", async |session| {
+            pages::read(session, &self.info, query).await
+        }))
+    }
+
+    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "looking identities up", async |session| {
+            lookup::lookup(session, &self.info, ids).await
+        }))
+    }
+
+    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "listing topics", async |session| {
+            catalog::topics(session, after, limit).await
+        }))
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "counting", async |session| {
+            catalog::stats(session, &self.options.schema).await
+        }))
+    }
+
+    fn across(&self) -> Option<&dyn AppendAcross> {
+        if self.commits_across { Some(self) } else { None }
+    }
+
+    fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
+    }
+
+    fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
+        if self.has_records { Some(self) } else { None }
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+}

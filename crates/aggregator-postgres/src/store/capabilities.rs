@@ -1,0 +1,129 @@
+//! What a PostgreSQL store can do besides appending and reading.
+
+use std::path::Path;
+
+use aggregator_core::store::backend::{check_key, check_list, check_partition, check_writes};
+use aggregator_core::store::{
+    AppendAcross, Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records, RowLimit,
+    Transfer, VerifyReport, Watch,
+};
+use aggregator_core::{
+    AttemptId, CommitCallback, CommitListener, EventRef, Partition, Receipt, StoreError, StoredRow,
+    Timestamp, Topic,
+};
+
+use crate::connection::retry;
+use crate::import::ImportTx;
+use crate::purge;
+use crate::read::{rows, verify};
+use crate::records::{self, RecordTx};
+use crate::store::{KIND, PostgresStore};
+
+impl AppendAcross for PostgresStore {
+    fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+        self.check_writable("append")?;
+        self.append_sound(attempt, events)
+    }
+}
+
+impl Maintain for PostgresStore {
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        self.check_writable("purge")?;
+        let partition = self.info.partitions.of(topic.as_str()).0;
+        let mut purged = 0;
+        loop {
+            // A slice at a time, so that appends get their turn in between.
+            let slice = retry::write(&self.appenders, &self.options, "purging", async |session| {
+                purge::purge_slice(session, partition, topic.as_str(), through_seq).await
+            });
+            match self.block_on(slice)? {
+                0 => return Ok(purged),
+                slice => purged += slice,
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.block_on(retry::verify(&self.readers, async |session| {
+            verify::verify(session, &self.info, self.has_records).await
+        }))
+    }
+
+    /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.
+    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
+    }
+}
+
+impl Transfer for PostgresStore {
+    fn rows(
+        &self,
+        partition: Partition,
+        after: u64,
+        limit: RowLimit,
+    ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
+        check_partition(self.info.partitions, partition, std::iter::empty())?;
+        self.block_on(retry::read(&self.readers, &self.options, "reading rows", async |session| {
+            rows::rows(session, partition, after, limit).await
+        }))
+    }
+
+    fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
+        self.check_writable("import rows")?;
+        check_partition(self.info.partitions, partition, import.topic_names())?;
+        let transaction = ImportTx::new(&self.options, partition, import);
+        let (imported, last_offset) =
+            self.block_on(retry::write(&self.appenders, &self.options, "importing", async |session| {
+                transaction.transact(session).await
+            }))?;
+        // Also one that found its rows: it may have stored them itself, and lost the answer.
+        self.announcer.committed(partition, last_offset);
+        Ok(imported)
+    }
+}
+
+impl Records for PostgresStore {
+    fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError> {
+        check_key(kind, name)?;
+        self.block_on(retry::read(&self.readers, &self.options, "reading a record", async |session| {
+            records::record(session, kind, name).await
+        }))
+    }
+
+    fn list(
+        &self,
+        kind: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        check_list(kind, limit)?;
+        self.block_on(retry::read(&self.readers, &self.options, "listing records", async |session| {
+            records::list(session, kind, prefix, after, limit).await
+        }))
+    }
+
+    /// If the connection is lost while it commits, the write is tried again. It knows its own records and so does not
+    /// find them stale. It is [`StoreError::Unavailable`] if others wrote the same records meanwhile in a way that
+    /// leaves nothing of it to be known by.
+    fn write(&self, writes: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {
+        check_writes(writes)?;
+        self.check_writable("write records")?;
+        let transaction = RecordTx::new(&self.options, writes);
+        self.block_on(retry::write(&self.appenders, &self.options, "writing records", async |session| {
+            transaction.transact(session).await
+        }))
+    }
+
+    fn now(&self) -> Result<Timestamp, StoreError> {
+        self.block_on(retry::read(&self.readers, &self.options, "reading the clock", async |session| {
+            records::now(session, &self.options).await
+        }))
+    }
+}
+
+impl Watch for PostgresStore {
+    fn on_commit(&self, callback: CommitCallback) -> CommitListener {
+        self.announcer.listen(callback)
+    }
+}
