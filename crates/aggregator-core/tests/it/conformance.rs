@@ -86,6 +86,10 @@ impl Backend for Sqlite {
         drop(store);
         Some(self.open_at(path, options))
     }
+
+    fn has_records(&self) -> bool {
+        true
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Everything that reads. Each call is one short read transaction, so that it sees one state and does
 //! not hold the write-ahead log for long.
 
+pub(crate) mod records;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod verify;

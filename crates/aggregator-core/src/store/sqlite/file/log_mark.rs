@@ -10,6 +10,8 @@
 //!   That is copied and synced, too, before the log is cut and deleted.
 //! * So a marked file without a log, or with an empty one, has lost it; no crash and no power loss leaves that behind.
 //!
+//! A file of before there were records gets their table in the commit of the mark.
+//!
 //! A copy that SQLite makes (`.backup`, `VACUUM INTO`) holds what is in the log, but also the mark. It is told by the
 //! *schema cookie* in the file's header: the mark counts only where its number is that of the cookie. SQLite gives each
 //! copy another cookie, so that connections read the schema anew (`.backup` the one of the file it writes over, plus one;
@@ -52,7 +54,8 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<String>> 
 /// succeeds.
 pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     keep_log(connection)?;
-    if read(connection)?.is_none() {
+    // The table changes the schema, and so the cookie: it is made together with a mark.
+    if read(connection)?.is_none() || !schema::has_records(connection)? {
         write(connection, now)?;
     }
     // Readers that began when there was no log read the file itself, which cannot be written meanwhile.
@@ -77,6 +80,7 @@ pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 
 fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    schema::create_records(&transaction)?;
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction
