@@ -11,6 +11,7 @@ mod deadline;
 mod model;
 mod purge;
 mod read;
+mod records;
 mod restart;
 mod transfer;
 
@@ -37,6 +38,12 @@ pub trait Backend {
     /// How many random runs are held against the model; fewer where opening a store takes long.
     fn model_runs(&self) -> u32 {
         192
+    }
+
+    /// Whether its stores have [records](crate::DedupStore::records); if not, the cases of records are skipped, and
+    /// standard error says so. A backend that has to have them says `true`, so that no case is left out by mistake.
+    fn has_records(&self) -> bool {
+        self.open(Options::default()).records().is_some()
     }
 }
 
@@ -77,12 +84,23 @@ fn all_cases() -> Vec<Case> {
 /// With the names of the cases that failed, after all have run.
 pub fn run_all(backend: &dyn Backend) {
     let mut failed = Vec::new();
-    for (name, case) in all_cases() {
+    let mut cases = all_cases();
+    if backend.has_records() {
+        cases.extend(records::cases());
+    } else {
+        say_that_records_are_skipped();
+    }
+    for (name, case) in cases {
         if catch_unwind(AssertUnwindSafe(|| case(backend))).is_err() {
             failed.push(name);
         }
     }
     assert!(failed.is_empty(), "the backend breaks the contract in: {failed:?}");
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the suite reads it there")]
+fn say_that_records_are_skipped() {
+    eprintln!("skipped: the cases of records, which this backend does not have");
 }
 
 fn event(topic: &str, event_id: &str) -> Event {

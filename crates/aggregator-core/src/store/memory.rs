@@ -1,5 +1,6 @@
 //! The reference backend: everything in memory, nothing clever.
 
+mod records;
 mod state;
 mod transfer;
 
@@ -8,14 +9,15 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
+use self::records::RecordTable;
 use self::state::{Left, Row, Rows, State};
 use crate::event::{digest, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo,
-    Transfer, VerifyReport, Watch, check_partition,
+    Import, Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats,
+    TopicInfo, Transfer, VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -39,6 +41,7 @@ impl MemoryStore {
         let state = State {
             partitions: partitions.iter().map(|_| Rows::default()).collect(),
             topics: BTreeMap::new(),
+            records: RecordTable::default(),
         };
         Self {
             info: StoreInfo {
@@ -231,6 +234,10 @@ impl DedupStore for MemoryStore {
         Some(self)
     }
 
+    fn records(&self) -> Option<&dyn Records> {
+        Some(self)
+    }
+
     fn watch(&self) -> Option<&dyn Watch> {
         Some(self)
     }
@@ -239,7 +246,7 @@ impl DedupStore for MemoryStore {
 impl Maintain for MemoryStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         let mut guard = self.state()?;
-        let State { partitions, topics } = &mut *guard;
+        let State { partitions, topics, .. } = &mut *guard;
         let Some(state) = topics.get_mut(topic) else { return Ok(0) };
         let rows = &mut partitions[usize::from(self.info.partitions.of(topic.as_str()).0)].rows;
         let before = state.purged_seq;

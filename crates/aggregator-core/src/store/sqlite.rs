@@ -11,6 +11,7 @@ mod fault;
 mod file;
 mod index;
 mod read;
+mod records;
 mod row;
 mod schema;
 mod write;
@@ -34,11 +35,12 @@ use self::file::files::Files;
 use self::file::room::Room;
 pub use self::index::IndexOptions;
 use self::index::{Compaction, Index};
+use self::write::record_queue::RecordQueue;
 use self::write::{Writer, lookup_hint};
 use super::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore, Durability,
-    Import, Imported, Maintain, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
-    VerifyReport, Watch, check_partition,
+    Import, Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo,
+    Transfer, VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -116,7 +118,9 @@ pub struct SqliteStore {
     index: Arc<Index>,
     names: Arc<TopicNames>,
     writer: Mutex<Writer>,
+    record_queue: RecordQueue,
     commits: CommitNotifier,
+    clock: Clock,
     files: Arc<Files>,
     room: Room,
     /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
@@ -204,6 +208,7 @@ impl SqliteStore {
             source: Some(Box::new(error)),
         })?;
         let names = Arc::<TopicNames>::default();
+        let clock = Arc::clone(&options.clock);
         let writer = Writer::new(
             opened.connection,
             opened.catalog,
@@ -222,7 +227,9 @@ impl SqliteStore {
             index,
             writer: Mutex::new(writer),
             names,
+            record_queue: RecordQueue::default(),
             commits: CommitNotifier::new([0]),
+            clock,
             files,
             _file: opened.file,
             claim: opened.claim,
@@ -350,6 +357,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
         Some(self)
     }
 

@@ -25,6 +25,10 @@ impl Backend for Memory {
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
         None
     }
+
+    fn has_records(&self) -> bool {
+        true
+    }
 }
 
 /// What fails on purpose is a store like others as long as no failure is planned; this one commits by partition.
@@ -37,6 +41,10 @@ impl Backend for Faulty {
 
     fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
         None
+    }
+
+    fn has_records(&self) -> bool {
+        true
     }
 }
 
@@ -77,6 +85,10 @@ impl Backend for Sqlite {
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);
         Some(self.open_at(path, options))
+    }
+
+    fn has_records(&self) -> bool {
+        true
     }
 }
 

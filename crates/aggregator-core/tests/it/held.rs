@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aggregator_core::store::{HelperStep, IndexOptions, OnHelper, TestHooks};
 use aggregator_core::{
-    CheckedRow, DedupStoreExt, Event, Import, Kept, Outcome, Partition, SqliteOptions,
-    SqliteStore, StoredRow, Timestamp,
+    CheckedRow, DedupStoreExt, Event, Import, Kept, Outcome, Partition, SqliteOptions, SqliteStore,
+    StoredRow, Timestamp,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore,
-    StoreError, Topic,
+    DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore, StoreError, Topic,
 };
 use sqlite_power_loss::{Fault, FileKind, Random};
 

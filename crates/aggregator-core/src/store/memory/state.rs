@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::records::RecordTable;
 use super::too_many_topics;
 use crate::cursor::Position;
 use crate::event::{DEFAULT_SOURCE, digest};
@@ -17,6 +18,7 @@ use crate::{
 pub(super) struct State {
     pub(super) partitions: Vec<Rows>,
     pub(super) topics: BTreeMap<Topic, TopicState>,
+    pub(super) records: RecordTable,
 }
 
 #[derive(Default)]
