@@ -12,6 +12,7 @@ mod file;
 mod index;
 mod options;
 mod read;
+mod records;
 mod row;
 mod schema;
 mod test_hooks;
@@ -37,14 +38,16 @@ pub use self::options::{OnWarning, SqliteOptions};
 pub use self::test_hooks::Hooks;
 #[cfg(feature = "test-util")]
 pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
+use self::write::record_queue::RecordQueue;
 use self::write::{Writer, lookup_hint};
 use super::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import, Imported,
-    Maintain, Outcome, Receipt, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport,
-    Watch, check_partition,
+    Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
+    VerifyReport, Watch, check_partition,
 };
 use crate::{
-    Batch, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow, Topic,
+    Batch, Clock, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow,
+    Topic,
 };
 
 /// A durable store in one SQLite file.
@@ -66,7 +69,9 @@ pub struct SqliteStore {
     index: Arc<Index>,
     names: Arc<TopicNames>,
     writer: Mutex<Writer>,
+    record_queue: RecordQueue,
     commits: CommitNotifier,
+    clock: Clock,
     files: Arc<Files>,
     room: Room,
     /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
@@ -148,6 +153,7 @@ impl SqliteStore {
             source: Some(Box::new(error)),
         })?;
         let names = Arc::<TopicNames>::default();
+        let clock = Arc::clone(&options.clock);
         let writer = Writer::new(
             opened.connection,
             opened.catalog,
@@ -166,7 +172,9 @@ impl SqliteStore {
             index,
             writer: Mutex::new(writer),
             names,
+            record_queue: RecordQueue::default(),
             commits: CommitNotifier::new([0]),
+            clock,
             files,
             _file: opened.file,
             claim: opened.claim,
@@ -294,6 +302,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn transfer(&self) -> Option<&dyn Transfer> {
+        Some(self)
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
         Some(self)
     }
 

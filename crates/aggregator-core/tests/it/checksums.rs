@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions, RowLimit,
-    SqliteOptions, SqliteStore, StoreError, StoredRow, Timestamp, Topic,
+    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions,
+    RecordOutcome, RecordWrite, RowLimit, SqliteOptions, SqliteStore, StoreError, StoredRow, Timestamp,
+    Topic,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -52,6 +53,8 @@ fn written(directory: &Path) -> PathBuf {
     }
     store.append_one(&events[40].clone().with_payload("[1]").unwrap()).unwrap();
     store.purge(&Topic::new("t").unwrap(), 9).unwrap();
+    let names = ["a", "b", "c"].map(|name| RecordWrite::create("lease", name, format!("of {name}")));
+    assert!(matches!(store.records().unwrap().write(&names), Ok(RecordOutcome::Written(_))));
     path
 }
 
@@ -196,6 +199,51 @@ fn each_column_of_a_topic_is_part_of_its_checksum() {
         damaged.is_corrupt(|| damaged.open()?.topics(None, 10));
     });
     assert!(changes > 30, "{changes}");
+}
+
+#[test]
+fn each_column_of_a_record_is_part_of_its_checksum() {
+    let changes = each_change("name = 'b'", "records", |damaged| {
+        damaged.is_noticed_by_the_check();
+        // SQLite moves what gets another name or kind to another place, where nobody looks for it.
+        if damaged.what.contains("SET kind") {
+            return;
+        }
+        damaged.is_corrupt(|| damaged.open()?.records().unwrap().list("lease", "", None, 10));
+        if !damaged.what.contains("SET name") {
+            damaged.is_corrupt(|| damaged.open()?.records().unwrap().get("lease", "b"));
+            let write = RecordWrite::create("lease", "b", "mine");
+            damaged.is_corrupt(|| damaged.open()?.records().unwrap().write(&[write]));
+        }
+    });
+    assert!(changes > 14, "{changes}");
+}
+
+/// The versions that were given out, and how many records there are.
+#[test]
+fn each_character_of_what_is_said_of_all_records_is_part_of_its_checksum() {
+    let directory = TempDir::new().unwrap();
+    let path = written(directory.path());
+    let original = fs::read(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let row = "SELECT value FROM meta WHERE name = 'records'";
+    let says: String = connection.query_row(row, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    for at in 0..says.len() {
+        let mut bytes = says.clone().into_bytes();
+        bytes[at] ^= 1;
+        let value = Value::Text(String::from_utf8(bytes).unwrap());
+        let damage = "UPDATE meta SET value = ?1 WHERE name = 'records'";
+        let damaged = Damaged::new(&original, directory.path(), damage, &value).unwrap();
+        damaged.is_noticed_by_the_check();
+        let write = RecordWrite::create("lease", "new", "1");
+        damaged.is_corrupt(|| damaged.open()?.records().unwrap().write(&[write]));
+    }
+    let damage = "DELETE FROM meta WHERE name = 'records' AND ?1 = 1";
+    let damaged = Damaged::new(&original, directory.path(), damage, &Value::Integer(1)).unwrap();
+    assert!(!SqliteStore::verify_file(&damaged.path, &options()).unwrap().faults.is_empty());
+    let write = RecordWrite::create("lease", "new", "1");
+    damaged.is_corrupt(|| damaged.open()?.records().unwrap().write(&[write]));
 }
 
 /// Its slot, which is in the row as well, tells most other names.

@@ -84,7 +84,7 @@ impl Backend for Sqlite {
     }
 
     fn lacks(&self) -> &[Capability] {
-        &[Capability::Across, Capability::Records]
+        &[Capability::Across]
     }
 }
 

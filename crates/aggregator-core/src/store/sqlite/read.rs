@@ -1,6 +1,7 @@
 //! Reads: pages of events, lookups, topics and counters. Each call is one short read transaction, so that it sees one
 //! commit and does not hold the write-ahead log for long.
 
+pub(crate) mod records;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod verify;

@@ -1,6 +1,7 @@
 //! Rows of events and stubs, each with a checksum, and the row that holds an identity.
 
 pub(crate) mod checksum;
+pub(crate) mod record;
 pub(crate) mod stored_identity;
 
 use rusqlite::Row;

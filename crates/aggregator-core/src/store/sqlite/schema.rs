@@ -1,5 +1,7 @@
 //! The schema of the file, and the settings of connections.
 
+use rusqlite::Connection;
+
 /// `PRAGMA application_id`: "ADdp" in ASCII. It distinguishes our files from other SQLite databases.
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
@@ -101,6 +103,30 @@ SELECT t.name AS topic, e.event_id, e.timestamp, e.source, e.payload, e.seq,
 FROM events e JOIN topics t ON t.topic_id = e.topic_id
 ORDER BY e.offset;
 ";
+
+/// Records: small named values. Apart from [`CREATE`], because files from before there were records get the table later.
+const CREATE_RECORDS: &str = "
+CREATE TABLE records (
+    kind     TEXT    NOT NULL,
+    name     TEXT    NOT NULL,
+    version  INTEGER NOT NULL, -- of all records together: see the row 'records' of meta
+    value    BLOB    NOT NULL,
+    checksum INTEGER NOT NULL, -- XXH3-64 of the row
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Whether the file has the table of records.
+pub(super) fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'records'")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Creates the table of records, if there is none.
+pub(super) fn create_records(connection: &Connection) -> rusqlite::Result<()> {
+    if has_records(connection)? { Ok(()) } else { connection.execute_batch(CREATE_RECORDS) }
+}
 
 /// Without memory mapping, where an I/O error would be a signal instead of an error.
 pub(super) const READER_PRAGMAS: &str = "

@@ -8,6 +8,8 @@ pub(crate) mod lookup_hint;
 pub(crate) mod prefetch;
 pub(crate) mod purge;
 pub(crate) mod recent_events;
+pub(crate) mod record_queue;
+pub(crate) mod records_tx;
 
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use super::file::files::Files;
 use super::file::log_mark;
 use super::index::{Compaction, Index, Memtable};
 use crate::fail_point::{self, FailPoint};
-use crate::store::{Import, Imported, Receipt};
+use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
 use crate::{EventRef, StoreError, Timestamp};
 
 pub(crate) struct Writer {
@@ -201,6 +203,21 @@ impl Writer {
         self.names.committed(catalog);
         self.compaction.committed(&mut self.added, manifest);
         Ok(done)
+    }
+
+    /// Does the writes one after the other, in one commit; what became of each of them.
+    pub(crate) fn write_records(
+        &mut self,
+        group: &[&[RecordWrite]],
+    ) -> Result<Vec<RecordOutcome>, StoreError> {
+        self.mark()?;
+        let result = records_tx::write(&mut self.connection, group);
+        let outcomes = result.map_err(|failure| self.fail("writing records", failure))?;
+        // Where all were stale, there was no commit.
+        if outcomes.iter().any(|outcome| matches!(outcome, RecordOutcome::Written(_))) {
+            self.committed()?;
+        }
+        Ok(outcomes)
     }
 
     /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.

@@ -10,6 +10,8 @@
 //!   copied and synced before the log is cut and deleted.
 //! * So a marked file whose log is missing or empty has lost its log. No crash and no power loss leaves that behind.
 //!
+//! A file from before there were records gets their table in the commit of the mark.
+//!
 //! A copy that SQLite makes (`.backup`, `VACUUM INTO`) includes the content of the log, but also the mark. The *schema
 //! cookie* in the file's header distinguishes such a copy: the mark counts only if its number equals the cookie. SQLite
 //! gives each copy another cookie, so that connections read the schema again (`.backup`: the cookie of the file it
@@ -53,7 +55,8 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<String>> 
 /// succeeds.
 pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     keep_log(connection)?;
-    if read(connection)?.is_none() {
+    // The table changes the schema, and so the cookie: it is made together with a mark.
+    if read(connection)?.is_none() || !schema::has_records(connection)? {
         write(connection, now)?;
     }
     // Readers that began without a log read the main file itself, so it cannot be written until they end.
@@ -78,6 +81,7 @@ pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 
 fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    schema::create_records(&transaction)?;
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction

@@ -195,6 +195,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
+    schema::create_records(&transaction)?;
     index::reset(&transaction)?;
     let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
     meta.execute(("store_id", StoreId::new().to_string()))?;

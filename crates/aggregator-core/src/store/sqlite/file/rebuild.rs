@@ -13,8 +13,9 @@ use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::{SqliteOptions, index, schema};
 
-/// All tables except those of the index.
-const NOT_INDEX: [&str; 7] = ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs"];
+/// All tables except those of the index. The last one is not in every file.
+const NOT_INDEX: [&str; 8] =
+    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records"];
 
 pub(crate) fn empty_index(
     path: &Path,
@@ -78,7 +79,14 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "EXTRA")?;
     connection.execute("ATTACH ?1 AS old", [old.to_str().unwrap_or_default()])?;
     let transaction = connection.transaction()?;
+    let is_there = |table: &str| -> rusqlite::Result<bool> {
+        let count = "SELECT count(*) FROM old.sqlite_schema WHERE type = 'table' AND name = ?1";
+        transaction.query_row(count, [table], |row| row.get(0))
+    };
     for table in NOT_INDEX {
+        if table == "records" && !is_there(table)? {
+            continue;
+        }
         transaction.execute_batch(&format!(
             "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
         ))?;

@@ -8,6 +8,8 @@ use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::index;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::row::record::{RECORD_COLUMNS, RecordRow, RecordState};
+use crate::store::sqlite::schema;
 
 /// The most faults a report lists.
 const MAX_FAULTS: usize = 100;
@@ -25,6 +27,7 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         check_purges(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
         check_checksums(&snapshot, &mut report).map_err(failed)?;
+        check_records(&snapshot, &mut report).map_err(failed)?;
         // The index is compared only if no row is missing or damaged.
         if report.faults.is_empty() {
             let fault = &mut |fault| report.faults.push(fault);
@@ -238,6 +241,29 @@ fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqli
     check(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"), |row| TopicRow::read(row).map(drop))?;
     if let Err(error) = PartitionState::read(connection) {
         report.faults.push(store_error("verifying", error).to_string());
+    }
+    Ok(())
+}
+
+/// Every record is what was written, and none is missing or too many.
+fn check_records(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let mut counted = RecordState::default();
+    if schema::has_records(connection)? {
+        let mut select = connection.prepare(&format!("SELECT {RECORD_COLUMNS} FROM records r"))?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            match RecordRow::read(row) {
+                Ok(record) => counted.add(&record),
+                Err(error) => report.faults.push(store_error("verifying", error).to_string()),
+            }
+            if report.faults.len() >= MAX_FAULTS {
+                return Ok(());
+            }
+        }
+    }
+    match RecordState::read(connection) {
+        Ok(state) => report.faults.extend(state.contradiction(&counted)),
+        Err(error) => report.faults.push(store_error("verifying", error).to_string()),
     }
     Ok(())
 }
