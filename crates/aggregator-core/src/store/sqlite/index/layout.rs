@@ -36,3 +36,16 @@ pub(crate) fn passed(bits: u32, from: u64) -> u32 {
     u32::try_from(from >> (BITS - bits))
         .expect("a run has at most 2^24 sections, and a unit four times as many maplets")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores of this format have them already.
+    #[test]
+    fn the_keys_of_rows_stay_what_they_are() {
+        assert_eq!(section_key(1, 2), 0x0100_0002);
+        assert_eq!(chunk_key(1, 2, 3), 0x0100_0002_0003);
+        assert_eq!(chunk_key(MAX_RUN, (1 << MAX_SECTION_BITS) - 1, u32::from(u16::MAX)), i64::MAX);
+    }
+}
