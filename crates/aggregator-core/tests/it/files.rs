@@ -185,17 +185,6 @@ fn closing_a_store_whose_files_were_replaced_touches_nothing_of_the_others() {
     other.append_one(&event("another")).unwrap();
 }
 
-#[test]
-fn closing_a_store_whose_log_was_replaced_leaves_the_log_that_lies_there() {
-    let (_directory, path, store) = open_store();
-    let log = beside(&path, "-wal");
-    fs::copy(&log, beside(&path, ".new")).unwrap();
-    fs::rename(beside(&path, ".new"), &log).unwrap();
-    let before = fs::read(&log).unwrap();
-    drop(store);
-    assert_eq!(fs::read(&log).ok(), Some(before));
-}
-
 /// A reader opens the file by its name, too.
 #[test]
 fn a_replaced_file_is_not_read_under_the_name_of_the_old_one() {
