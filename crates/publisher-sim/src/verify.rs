@@ -156,3 +156,22 @@ impl Reader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clean_is_what_was_read_to_its_end_and_has_no_fault() {
+        let is_clean = |unfinished: Option<&str>, faults| {
+            let mut counts = Counts::default();
+            (0..faults).for_each(|_| counts.lost.add(String::new));
+            let unfinished = unfinished.map(str::to_owned);
+            Verification { counts, unfinished, elapsed: Duration::ZERO }.is_clean()
+        };
+        assert!(is_clean(None, 0));
+        assert!(!is_clean(None, 1));
+        assert!(!is_clean(Some("the server is gone"), 0));
+        assert!(!is_clean(Some("the server is gone"), 1));
+    }
+}

@@ -356,4 +356,35 @@ mod tests {
         assert_eq!(fields, ["topic", "event_id", "timestamp", "source", "sequence"]);
         assert!(builder.is_empty());
     }
+
+    #[test]
+    fn a_batch_says_what_it_holds() {
+        let body = "orders e-1";
+        let mut builder =
+            BatchBuilder::new(Bytes::from_static(body.as_bytes()), Timestamp::from_micros(1)).unwrap();
+        for (at, (topic, id)) in [("a", "1"), ("b", "2"), ("c", "3")].into_iter().enumerate() {
+            assert_eq!((builder.len(), builder.is_empty()), (at, at == 0));
+            builder.push(&raw(topic, id)).unwrap();
+        }
+        let mut batch = builder.finish();
+        assert_eq!((batch.len(), batch.is_empty()), (3, false));
+        assert_eq!((batch.topic(1), batch.event_id(2)), ("b", "3"));
+        let bytes = body.len() + batch.rewritten.capacity() + batch.items.capacity() * size_of::<Item>();
+        assert_eq!(batch.bytes(), bytes);
+        batch.set_hints(vec![None; 3]);
+        assert_eq!(batch.bytes(), bytes + 3 * size_of::<Option<Hint>>());
+    }
+
+    #[test]
+    fn room_is_made_for_as_many_events_as_the_first_one_lets_expect() {
+        let builder = BatchBuilder::new(Bytes::from(vec![b' '; 10_000]), Timestamp::from_micros(1)).unwrap();
+        let payload = serde_json::from_str::<&RawValue>(r#"{"total":12}"#).unwrap();
+        let first = RawEvent {
+            timestamp: Some("2026-01-31T12:00:00Z"),
+            source: Some("shop"),
+            payload: Some(payload),
+            ..raw("orders", "o-1")
+        };
+        assert_eq!(builder.expected(&first), 10_000 / (25 + 6 + 3 + 20 + 4 + 12));
+    }
 }

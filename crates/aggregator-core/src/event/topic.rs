@@ -234,4 +234,16 @@ mod tests {
         assert_eq!(xxh3_64(b""), 0x2D06_8005_38D3_94C2);
         assert_eq!(slot(""), 0x0C2);
     }
+
+    #[test]
+    fn whoever_means_a_pattern_is_told_how_to_write_it() {
+        let reason = |text: &str| text.parse::<TopicSelector>().unwrap_err().to_string();
+        for text in ["orders*", "orders.>", "orders.#", "orders.**"] {
+            assert!(reason(text).contains("did you mean orders.*,"), "{}", reason(text));
+        }
+        for text in ["*.eu", "or*ers", "or*ers>"] {
+            assert!(reason(text).contains("is no pattern"), "{}", reason(text));
+        }
+        assert!(!reason("or ders").contains("pattern"), "{}", reason("or ders"));
+    }
 }

@@ -249,6 +249,20 @@ fn an_index_made_anew_knows_stubs_and_every_scope() {
     assert_eq!(store.append_one(&scoped(3, "z")).unwrap().outcome, Outcome::Stored);
 }
 
+#[test]
+fn an_index_made_anew_leaves_no_more_in_memory_than_two_maps_hold() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, flushed()).unwrap();
+    fill(&store, 300, 30);
+    drop(store);
+    let options = with(IndexOptions { memtable: 16, section: 8, fan_out: 3 });
+    let _store = SqliteStore::rebuild_index(&path, options).unwrap();
+    let sql = "SELECT json_extract(manifest, '$.covered') FROM index_manifest";
+    let covered: u32 = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!((300 - 2 * 16..=300).contains(&covered), "{covered}");
+}
+
 /// What is older is among the golden stores.
 #[test]
 fn the_index_of_a_later_format_is_not_made_anew() {

@@ -339,3 +339,28 @@ impl From<u64> for Probe {
         Self { fingerprint, absent_through: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_and_the_most_of_each_option_are_taken_and_what_lies_beyond_is_refused() {
+        let least = IndexOptions { memtable: 1, section: 1, fan_out: 2 };
+        let most = IndexOptions { memtable: 1 << 24, section: 1 << 20, fan_out: 16 };
+        for options in [least, most, IndexOptions::default()] {
+            assert!(options.check().is_ok(), "{options:?}");
+        }
+        for (options, named) in [
+            (IndexOptions { memtable: 0, ..least }, "memtable"),
+            (IndexOptions { memtable: (1 << 24) + 1, ..most }, "memtable"),
+            (IndexOptions { section: 0, ..least }, "section"),
+            (IndexOptions { section: (1 << 20) + 1, ..most }, "section"),
+            (IndexOptions { fan_out: 1, ..least }, "fan_out"),
+            (IndexOptions { fan_out: 17, ..most }, "fan_out"),
+        ] {
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{options:?}: {error}");
+        }
+    }
+}

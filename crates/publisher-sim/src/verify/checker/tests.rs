@@ -50,6 +50,14 @@ fn honest(workload: &Workload) -> (Vec<Vec<Row>>, Ledger) {
 
 /// What the checker finds after `lie` changed the rows of topic 0.
 fn found(lie: impl FnOnce(&mut Vec<Row>)) -> [u64; 4] {
+    let counts = check(lie);
+    let found =
+        [&counts.lost, &counts.doubled, &counts.out_of_order, &counts.mismatched].map(Findings::count);
+    assert_eq!(counts.faults(), found.iter().sum::<u64>());
+    found
+}
+
+fn check(lie: impl FnOnce(&mut Vec<Row>)) -> Counts {
     let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
     let (mut topics, mut ledger) = honest(&workload);
     lie(&mut topics[0]);
@@ -69,7 +77,7 @@ fn found(lie: impl FnOnce(&mut Vec<Row>)) -> [u64; 4] {
     }
     let counts = checker.finish();
     assert_eq!(counts.acknowledged, u64::from(IDENTITIES));
-    [&counts.lost, &counts.doubled, &counts.out_of_order, &counts.mismatched].map(Findings::count)
+    counts
 }
 
 fn renumber(rows: &mut [Row]) {
@@ -196,4 +204,50 @@ fn the_kept_payload_is_the_one_that_receipts_speak_of() {
 #[test]
 fn compacting_leaves_strings_alone() {
     assert_eq!(compact("{ \"a b\" : [ 1 , \"\\\" \\\\\" ] }\n"), "{\"a b\":[1,\"\\\" \\\\\"]}");
+}
+
+#[test]
+fn it_counts_what_it_read() {
+    let counts = check(|rows| {
+        for id in ["a", "b"] {
+            rows.push(Row { event_id: id.to_owned(), seq: rows.len() as u64 + 1, ..rows[0].clone() });
+        }
+        rows.remove(3);
+    });
+    let identities = u64::from(IDENTITIES);
+    assert_eq!((counts.events_read, counts.found, counts.foreign), (identities + 1, identities - 1, 2));
+}
+
+#[test]
+fn a_finding_names_the_event() {
+    let counts = check(|rows| rows[7].source = "unknown".to_owned());
+    let example = &counts.mismatched.examples()[0];
+    assert!(example.contains("sim.topic-0 ") && example.contains(" seq 8: "), "{example}");
+}
+
+#[test]
+fn a_check_that_is_given_up_calls_nothing_lost() {
+    let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
+    let (_, mut ledger) = honest(&workload);
+    let counts = Checker::new(&workload, IDENTITIES, &mut ledger).give_up();
+    assert_eq!((counts.acknowledged, counts.faults()), (u64::from(IDENTITIES), 0));
+}
+
+/// Whichever of its deliveries came through first was kept.
+#[test]
+fn without_a_receipt_either_payload_may_have_been_kept_and_no_other() {
+    let workload = workload(3, 1, IdScheme::Ulid, 100);
+    for (altered, other, clean) in [(false, false, true), (true, false, true), (false, true, false)] {
+        let mut event = Vec::new();
+        workload.write_event(0, altered, &mut event);
+        let mut event =
+            format!("{},\"seq\":1}}", String::from_utf8(event).unwrap().strip_suffix('}').unwrap());
+        if other {
+            event = event.replace("\"name\"", "\"other\"");
+        }
+        let mut ledger = Ledger::new(1);
+        let mut checker = Checker::new(&workload, 1, &mut ledger);
+        checker.see(&serde_json::from_str(&event).unwrap());
+        assert_eq!(checker.finish().mismatched.count() == 0, clean, "{event}");
+    }
 }

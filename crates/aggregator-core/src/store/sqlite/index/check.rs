@@ -197,3 +197,28 @@ impl EntrySet {
         self.hashes = self.hashes.wrapping_add(xxh3_64(&bytes));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_stands_for_the_entries_whatever_their_order_and_for_no_others() {
+        let sum = |entries: &[(u64, u64)]| {
+            let mut sum = Sum::default();
+            entries.iter().for_each(|&(fingerprint, offset)| sum.add(Entry { fingerprint, offset }));
+            sum
+        };
+        let entries = sum(&[(7, 1), (7, 2), (9, 3)]);
+        assert_eq!(entries.count, 3);
+        assert!(entries == sum(&[(9, 3), (7, 1), (7, 2)]));
+        for others in [
+            &[(7, 1), (7, 2)][..],
+            &[(7, 1), (7, 2), (9, 4)],
+            &[(7, 1), (7, 2), (8, 3)],
+            &[(1, 7), (7, 2), (9, 3)],
+        ] {
+            assert!(entries != sum(others), "{others:?}");
+        }
+    }
+}

@@ -35,3 +35,16 @@ pub(crate) fn section_number(bits: u32, fingerprint: u64) -> u32 {
     u32::try_from(fingerprint >> (BITS - bits))
         .expect("a run has at most 2^24 sections, and a filter group four times as many maplets")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores of this format have them already.
+    #[test]
+    fn the_keys_of_rows_stay_what_they_are() {
+        assert_eq!(section_key(1, 2), 0x0100_0002);
+        assert_eq!(chunk_key(1, 2, 3), 0x0100_0002_0003);
+        assert_eq!(chunk_key(MAX_RUN, (1 << MAX_SECTION_BITS) - 1, u32::from(u16::MAX)), i64::MAX);
+    }
+}

@@ -166,3 +166,54 @@ pub(crate) fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
         "the dedup index: {what} (it can be made anew from the events: aggregator-server check --rebuild-index)"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> (Connection, Manifest) {
+        let connection = Connection::open_in_memory().unwrap();
+        reset(&connection).unwrap();
+        let manifest = Manifest::read(&connection).unwrap();
+        (connection, manifest)
+    }
+
+    /// Whoever has an older one in memory has to notice.
+    #[test]
+    fn every_write_is_a_generation_of_its_own() {
+        let (connection, mut manifest) = empty();
+        for _ in 0..3 {
+            let before = Manifest::read_generation(&connection).unwrap();
+            manifest.write(&connection).unwrap();
+            assert_eq!(Manifest::read_generation(&connection).unwrap(), before + 1);
+            assert_eq!(Manifest::read(&connection).unwrap(), manifest);
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_no_program_of_this_version_writes_is_refused() {
+        let run = |id| RunEntry { id, level: 0, bits: 1, written: 2, entries: 10, inputs: Vec::new() };
+        let merged = RunEntry { written: 1, inputs: vec![1, 2], ..run(3) };
+        let most =
+            RunEntry { bits: layout::MAX_SECTION_BITS, written: 1 << layout::MAX_SECTION_BITS, ..run(1) };
+        for runs in [vec![], vec![run(1), run(2)], vec![run(1), run(2), merged.clone()], vec![most]] {
+            let (connection, mut manifest) = empty();
+            manifest.runs = runs;
+            manifest.write(&connection).unwrap();
+            assert_eq!(Manifest::read(&connection).unwrap(), manifest);
+        }
+        let bits = layout::MAX_SECTION_BITS + 1;
+        for (what, runs) in [
+            ("more sections than keys", vec![RunEntry { bits, written: 1 << bits, ..run(1) }]),
+            ("more sections written than there are", vec![RunEntry { written: 3, ..run(1) }]),
+            ("unfinished, and merged from none", vec![RunEntry { written: 1, ..run(1) }]),
+            ("merged from a run that is not there", vec![run(1), merged]),
+        ] {
+            let (connection, mut manifest) = empty();
+            manifest.runs = runs;
+            manifest.write(&connection).unwrap();
+            let error = Manifest::read(&connection).unwrap_err().to_string();
+            assert!(error.contains("says nothing this program knows"), "{what}: {error}");
+        }
+    }
+}

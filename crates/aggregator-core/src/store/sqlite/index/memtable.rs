@@ -85,3 +85,22 @@ impl Hasher for FibonacciHasher {
         self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::BuildHasher as _;
+
+    use super::*;
+
+    /// Otherwise lookups walk through long chains: nothing would be wrong, but all of it slow.
+    #[test]
+    fn numbers_are_spread_over_the_first_and_the_last_bits() {
+        let hash = |number: u64| BuildHasherDefault::<Spread>::default().hash_one(number);
+        let distinct =
+            |bits: &dyn Fn(u64) -> u64| (0..1_000).map(|n| bits(hash(n))).collect::<HashSet<_>>().len();
+        assert_eq!(distinct(&|hash| hash), 1_000);
+        assert_eq!(distinct(&|hash| hash >> 57), 128);
+        assert_eq!(distinct(&|hash| hash & 0x3ff), 1_000);
+    }
+}

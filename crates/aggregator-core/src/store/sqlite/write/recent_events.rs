@@ -194,6 +194,7 @@ mod tests {
                         None => prop_assert!(bytes + 250 > room || age >= room / RecentEvents::ROW_BYTES),
                     }
                 }
+                prop_assert!(recent_events.rows.len() <= (room / RecentEvents::ROW_BYTES).max(1));
                 prop_assert!(recent_events.get(offset).is_none());
                 prop_assert!(recent_events.get(0).is_none());
             }
