@@ -205,8 +205,8 @@ mod tests {
     #[test]
     fn a_sum_stands_for_the_entries_whatever_their_order_and_for_no_others() {
         let sum = |entries: &[(u64, u64)]| {
-            let mut sum = Sum::default();
-            entries.iter().for_each(|&(fingerprint, offset)| sum.add(Entry { fingerprint, offset }));
+            let mut sum = EntrySet::default();
+            entries.iter().for_each(|&(fingerprint, offset)| sum.add(IndexEntry { fingerprint, offset }));
             sum
         };
         let entries = sum(&[(7, 1), (7, 2), (9, 3)]);

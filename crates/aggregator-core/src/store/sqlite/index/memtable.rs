@@ -96,7 +96,7 @@ mod tests {
     /// Otherwise lookups walk through long chains: nothing would be wrong, but all of it slow.
     #[test]
     fn numbers_are_spread_over_the_first_and_the_last_bits() {
-        let hash = |number: u64| BuildHasherDefault::<Spread>::default().hash_one(number);
+        let hash = |number: u64| BuildHasherDefault::<FibonacciHasher>::default().hash_one(number);
         let distinct =
             |bits: &dyn Fn(u64) -> u64| (0..1_000).map(|n| bits(hash(n))).collect::<HashSet<_>>().len();
         assert_eq!(distinct(&|hash| hash), 1_000);

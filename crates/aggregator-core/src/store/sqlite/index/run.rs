@@ -58,21 +58,22 @@ impl Run {
 mod tests {
     use super::section::NewSection;
     use super::*;
-    use crate::store::sqlite::index::Entry;
+    use crate::store::sqlite::index::IndexEntry;
     use crate::store::sqlite::index::manifest::RunEntry;
 
     /// Equal fingerprints may begin in the chunk before.
     #[test]
     fn a_fingerprint_is_looked_for_in_one_chunk_or_two() {
         let count = 3_000;
-        let entries: Vec<_> = (0..count).map(|offset| Entry { fingerprint: offset << 20, offset }).collect();
+        let entries: Vec<_> =
+            (0..count).map(|offset| IndexEntry { fingerprint: offset << 20, offset }).collect();
         let entry = RunEntry { id: 7, level: 1, bits: 0, written: 1, entries: count, inputs: Vec::new() };
         let section = NewSection::of(&entry, 0, &entries).section;
         let chunks = chunk_key(7, 0, 0)..chunk_key(7, 0, section.chunk_count());
-        let run = Run { id: 7, bits: 0, from: 0, sections: vec![Some(section)] };
+        let run = Run { id: 7, bits: 0, answers_from: 0, sections: vec![Some(section)] };
         assert!(chunks.end - chunks.start > 3);
-        for Entry { fingerprint, .. } in entries {
-            let Some(Place::Chunks { first, count }) = run.chunks(fingerprint) else {
+        for IndexEntry { fingerprint, .. } in entries {
+            let Some(Location::Chunks { first, count }) = run.chunks(fingerprint) else {
                 panic!("{fingerprint} is in none");
             };
             assert!(count == 1 || count == 2, "{fingerprint} is looked for in {count} chunks");

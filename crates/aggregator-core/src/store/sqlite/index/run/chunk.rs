@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn numbers_take_no_more_bytes_than_their_distances_need() {
         let (fingerprint, offset) = (1 << 47, 1 << 40);
-        let next = Entry { fingerprint: fingerprint + 255, offset: offset + 256 };
-        let Widths { distance, offset } = Widths::of(&[Entry { fingerprint, offset }, next]);
+        let next = IndexEntry { fingerprint: fingerprint + 255, offset: offset + 256 };
+        let Widths { distance, offset } = Widths::of(&[IndexEntry { fingerprint, offset }, next]);
         assert_eq!((distance, offset), (1, 2));
     }
 }
