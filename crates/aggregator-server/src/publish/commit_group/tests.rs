@@ -169,10 +169,10 @@ fn a_fault_of_an_event_that_was_not_there_ends_too() {
 
 #[test]
 fn each_request_of_a_group_is_told_of_its_own_events() {
-    let (mut worker, _store) = worker([], Naming::First);
+    let mut lab = Lab::new([], Naming::First);
     let (jobs, replies): (Vec<_>, Vec<_>) =
         [&[0, 1][..], &[2], &[3, 4, 5]].into_iter().map(|ids| job(ids, true)).unzip();
-    worker.append(jobs);
+    lab.group().append(jobs);
     let told: Vec<Vec<_>> = replies
         .into_iter()
         .map(|mut reply| reply.try_recv().unwrap().unwrap().iter().map(|receipt| receipt.seq).collect())
@@ -186,7 +186,7 @@ fn the_request_that_a_fault_names_is_tried_alone() {
     for (index, named) in [(0, 0), (1, 0), (2, 1), (3, 2), (5, 2)] {
         let error = aggregator_core::InvalidField::new("payload", "none");
         let jobs = requests.map(|ids| job(ids, true).0).into();
-        let pieces = take_apart(jobs, &[Fault { index: Some(index), error }], 1);
+        let pieces = split(jobs, &[Fault { index: Some(index), error }], 1);
         let events: Vec<Vec<_>> =
             pieces.iter().map(|piece| piece.jobs.iter().map(|job| job.indices.len()).collect()).collect();
         assert_eq!((events.len(), events[0].len()), (2, 2), "{index}: {events:?}");
@@ -197,14 +197,14 @@ fn the_request_that_a_fault_names_is_tried_alone() {
 /// Its publisher counts on the order.
 #[test]
 fn nothing_overtakes_what_was_kept_of_its_partition() {
-    let (mut worker, store) = worker([1], Naming::Nobody);
+    let mut lab = Lab::new([1], Naming::Nobody);
     // The whole, then each request by itself: the second try is that of the queued one.
-    store.fail_nth(2, Failure::Unavailable);
+    lab.store.fail_nth(2, Failure::Unavailable);
     let jobs = [job(&[0], false), job(&[1], true), job(&[2], true)];
     let (jobs, mut replies): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-    worker.append(jobs);
+    lab.group().append(jobs);
     let error = replies[2].try_recv().unwrap().unwrap_err();
     assert!(matches!(*error, StoreError::Unavailable { .. }), "{error}");
-    assert_eq!(stored(&*store), [0; 0]);
-    assert_eq!(worker.kept.len(), 1);
+    assert_eq!(stored(&lab.store), [0; 0]);
+    assert_eq!(lab.result.kept.len(), 1);
 }
