@@ -4,7 +4,8 @@ use std::path::Path;
 
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
-    DedupStoreExt, Event, EventRef, Import, Partition, Receipt, SqliteOptions, SqliteStore, StoreError, Topic,
+    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, Receipt, RecordWrite, SqliteOptions,
+    SqliteStore, StoreError, Topic,
 };
 use sqlite_power_loss::{Fault, FileKind, Random};
 
@@ -26,6 +27,10 @@ pub(crate) fn batches(seed: u64) -> Vec<Vec<Event>> {
 
 pub(crate) fn append(store: &SqliteStore, batch: &[Event]) -> Result<Vec<Receipt>, StoreError> {
     store.append_all(&batch.iter().map(Event::view).collect::<Vec<EventRef<'_>>>())
+}
+
+fn write_record(store: &SqliteStore, name: &str) -> Result<(), StoreError> {
+    store.records().unwrap().write(&[RecordWrite::create("lease", name, "1")]).map(drop)
 }
 
 /// Appends until one fails; which one, and how.
@@ -87,7 +92,8 @@ fn fail_each_sync(lab: &Lab, on: FileKind, then: impl Fn(&Path, &Ledger, &str)) 
             }
             let purged = store.purge(&Topic::new("stock").unwrap(), 1).map(drop);
             let imported = store.import(Partition(0), Import::rows(&[])).map(drop);
-            for error in [purged.unwrap_err(), imported.unwrap_err()] {
+            let written = write_record(&store, "another");
+            for error in [purged.unwrap_err(), imported.unwrap_err(), written.unwrap_err()] {
                 assert!(matches!(error, StoreError::Poisoned { .. }), "{when}, and then: {error:?}");
             }
             assert_eq!(lab.disk.operations().mutating(), before, "{when}, and it writes on");
@@ -168,7 +174,7 @@ fn assert_no_failed_sync_is_kept_quiet(
 }
 
 #[test]
-fn no_import_purge_or_merge_is_done_whose_sync_failed() {
+fn no_import_purge_merge_or_record_is_done_whose_sync_failed() {
     let lab = Lab::new("failed-syncs-of-others");
     let open = |path: &Path| lab.open(path, 1 << 10).unwrap();
     let rows: Vec<_> = (1..=20).map(|seq| Row::new(seq, &mut Random::new(seq)).record()).collect();
@@ -183,6 +189,8 @@ fn no_import_purge_or_merge_is_done_whose_sync_failed() {
     assert_no_failed_sync_is_kept_quiet(&lab, "a purge", filled, |store| {
         store.purge(&Topic::new(IMPORTED).unwrap(), 15).map(drop)
     });
+
+    assert_no_failed_sync_is_kept_quiet(&lab, "a record", open, |store| write_record(store, "a"));
 
     // More runs than this layout wants: the next append merges some of them first, in transactions of their own.
     let crowded = |path: &Path| {

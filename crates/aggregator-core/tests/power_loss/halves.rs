@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aggregator_core::{
-    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, RowLimit, Scope,
-    SqliteOptions, SqliteStore, StoreError, StoreStats, StoredRow, Timestamp, Topic, TopicInfo,
+    CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Record, RecordOutcome,
+    RecordWrite, RowLimit, Scope, SqliteOptions, SqliteStore, StoreError, StoreStats, StoredRow, Timestamp,
+    Topic, TopicInfo,
 };
 use sqlite_power_loss::{Fault, FileKind};
 use tempfile::TempDir;
@@ -57,14 +58,18 @@ fn rows() -> Vec<CheckedRow> {
 }
 
 /// Everything that a store can be asked for.
-type Everything = (Vec<(u64, StoredRow)>, Vec<TopicInfo>, StoreStats);
+type Everything = (Vec<(u64, StoredRow)>, Vec<TopicInfo>, StoreStats, Vec<Record>);
 
 fn everything(store: &SqliteStore) -> Everything {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
     let rows = store.rows(Partition(0), 0, RowLimit::default()).unwrap();
     let mut stats = store.stats().unwrap();
     stats.bytes = 0;
-    (rows, store.topics(None, 10).unwrap(), stats)
+    (rows, store.topics(None, 10).unwrap(), stats, leases(store))
+}
+
+fn leases(store: &SqliteStore) -> Vec<Record> {
+    store.records().unwrap().list("lease", "", None, 100).unwrap()
 }
 
 struct Experiment {
@@ -86,6 +91,9 @@ impl Experiment {
             )
             .unwrap();
         }
+        let lease = |n: usize| RecordWrite::create("lease", n.to_string(), vec![b'1'; n * 400]);
+        let written = store.records().unwrap().write(&(0..8).map(lease).collect::<Vec<_>>()).unwrap();
+        assert!(matches!(written, RecordOutcome::Written(_)));
         drop(store);
         Self { lab, filled, _directory: directory }
     }
@@ -159,4 +167,23 @@ fn a_purge_is_whole_or_not_there_whichever_operation_fails() {
     let experiment = Experiment::new("half-a-purge");
     let topic = Topic::new("a").unwrap();
     experiment.assert_all_or_nothing(|store| store.purge(&topic, 30).map(drop));
+}
+
+#[test]
+fn a_record_write_is_whole_or_not_there_whichever_operation_fails() {
+    let experiment = Experiment::new("half-a-record-write");
+    experiment.assert_all_or_nothing(|store| {
+        let leases = (0..8).map(|n: usize| {
+            let lease = store.records().unwrap().get("lease", &n.to_string())?.expect("it was written");
+            Ok(match n % 4 {
+                0 => RecordWrite::delete(&lease),
+                1 => RecordWrite::create("lease", format!("new {n}"), vec![b'2'; n * 200]),
+                _ => RecordWrite::update(&lease, vec![b'2'; n * 600]),
+            })
+        });
+        let writes = leases.collect::<Result<Vec<_>, StoreError>>()?;
+        let outcome = store.records().unwrap().write(&writes)?;
+        assert!(matches!(outcome, RecordOutcome::Written(_)));
+        Ok(())
+    });
 }

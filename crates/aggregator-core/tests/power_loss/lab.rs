@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, SqliteOptions, SqliteStore, StoreError,
-    Timestamp,
+    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, RecordWrite, SqliteOptions, SqliteStore,
+    StoreError, Timestamp,
 };
 use sqlite_power_loss::{PowerLoss, Random};
 use tempfile::TempDir;
 
 use crate::ledger::{Ledger, Violation};
+use crate::records::Failure;
 use crate::workload::{Append, Row, Step, Workload};
 
 /// A disk, and an empty store to begin each experiment with.
@@ -265,6 +266,7 @@ impl Lab {
                     store.purge(topic, through_seq)?;
                     ledger.purge(topic, through_seq, true);
                 }
+                Step::Records(drafts) => ledger.records.write(&store, drafts)?,
                 Step::Reopen => {
                     drop(store);
                     store = self.open(path, workload.checkpoint_bytes)?;
@@ -280,7 +282,13 @@ impl Lab {
     fn append_to_a_full_disk(&self, store: &SqliteStore, events: &[Event]) -> Result<(), Stop> {
         self.disk.set_full(true);
         let result = store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>());
+        let record = store.records().unwrap().write(&[RecordWrite::create("full", "disk", "")]);
         self.disk.set_full(false);
+        match record {
+            Err(StoreError::NoSpace { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(outcome) => return Err(Stop::Broken(format!("a full disk took a record: {outcome:?}"))),
+        }
         match result {
             Err(StoreError::NoSpace { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -333,6 +341,15 @@ enum Stop {
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Failed(error) => Self::Failed(error),
+            Failure::Broken(violation) => Self::Broken(violation),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use aggregator_core::{
     TopicSelector,
 };
 
+use crate::records::RecordLedger;
 use crate::workload::{Row, identity, identity_of};
 
 /// What a promise was broken by, a sentence.
@@ -33,6 +34,7 @@ pub(crate) struct Ledger {
     in_doubt: Vec<Event>,
     /// Repeats that failed appends may have counted.
     uncertain_repeats: u64,
+    pub(crate) records: RecordLedger,
 }
 
 impl Ledger {
@@ -107,6 +109,7 @@ impl Ledger {
         if !report.faults.is_empty() {
             return Err(format!("verify: {}", report.faults.join("; ")));
         }
+        self.records.check(store)?;
         let purged = self.check_topics(store)?;
         let events = read_all(store)?;
         self.check_acknowledged(store, &events, &purged)?;

@@ -13,6 +13,7 @@ mod halves;
 mod lab;
 mod ledger;
 mod lost_log;
+mod records;
 mod start;
 mod workload;
 

@@ -6,6 +6,8 @@ use aggregator_core::{
 };
 use sqlite_power_loss::Random;
 
+use crate::records::{self, Draft};
+
 pub(crate) const TOPICS: [&str; 3] = ["orders.created", "orders.paid", "stock"];
 
 pub(crate) const IMPORTED: &str = "imported";
@@ -21,6 +23,7 @@ pub(crate) enum Step {
     Import(Vec<Row>),
     /// Of half of what the topic holds by then.
     Purge(Topic),
+    Records(Vec<Draft>),
     /// A clean restart.
     Reopen,
     Backup,
@@ -91,7 +94,7 @@ impl Workload {
         let checkpoint_bytes = 32 << 10 << random.below(4);
         let mut last_seq = 0;
         let mut steps: Vec<Step> = (0..16)
-            .map(|_| match random.below(10) {
+            .map(|_| match random.below(13) {
                 0 => Step::Reopen,
                 1 => Step::Purge(Topic::new(*pick(&TOPICS, &mut random)).unwrap()),
                 2 => {
@@ -99,6 +102,7 @@ impl Workload {
                     last_seq += 1 + random.below(8);
                     Step::Import((first..=last_seq).map(|seq| Row::new(seq, &mut random)).collect())
                 }
+                10.. => Step::Records(records::drafts(&mut random)),
                 _ => {
                     let events = batch(&TOPICS, &mut random);
                     Step::Append(Append::new(events, &mut random))

@@ -55,7 +55,9 @@ fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
     )?;
     let id = StoreId::new().to_string();
     log_mark::remove(&transaction)?;
-    schema::create_records(&transaction)?;
+    if RecordState::lacks_table(&transaction)? {
+        schema::create_records(&transaction)?;
+    }
     RecordState::read(&transaction)?.of_copy().write(&transaction)?;
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id])?;
     transaction.commit()?;

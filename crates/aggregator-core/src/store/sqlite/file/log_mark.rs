@@ -27,6 +27,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
 
 use super::files::beside;
+use crate::store::sqlite::row::record::RecordState;
 use crate::store::sqlite::schema;
 use crate::{StoreError, Timestamp};
 
@@ -56,7 +57,7 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<String>> 
 pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     keep_log(connection)?;
     // The table changes the schema, and so the cookie: it is made together with a mark.
-    if read(connection)?.is_none() || !schema::has_records(connection)? {
+    if read(connection)?.is_none() || RecordState::lacks_table(connection)? {
         write(connection, now)?;
     }
     // Readers that began without a log read the main file itself, so it cannot be written until they end.
@@ -81,7 +82,9 @@ pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 
 fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    schema::create_records(&transaction)?;
+    if RecordState::lacks_table(&transaction)? {
+        schema::create_records(&transaction)?;
+    }
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction

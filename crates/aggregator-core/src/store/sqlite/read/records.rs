@@ -5,7 +5,6 @@ use rusqlite::Connection;
 use crate::StoreError;
 use crate::store::Record;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::checksum::Corruption;
 use crate::store::sqlite::row::record::{self, RecordState, Start, find};
 use crate::store::sqlite::schema;
 
@@ -48,8 +47,8 @@ fn of_table<T: Default>(
     if schema::has_records(&snapshot).map_err(failed)? {
         return Err(error);
     }
-    if RecordState::read(&snapshot).map_err(failed)?.last_version > 0 {
-        return Err(failed(Corruption::error("the table of the records is missing".into())));
+    if RecordState::lacks_table(&snapshot).map_err(failed)? {
+        return Ok(T::default());
     }
-    Ok(T::default())
+    Err(failed(RecordState::lost_table()))
 }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::checksum::{Checksum, Corruption, text};
 use crate::store::Record;
+use crate::store::sqlite::schema;
 
 /// Everything a row of `records` says, in the order of [`RECORD_COLUMNS`].
 pub(crate) struct RecordRow<'a> {
@@ -144,7 +145,7 @@ impl RecordState {
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut select = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         let row = select.query_row([Self::NAME], |row| Self::parse(text(row, 0)?)).optional()?;
-        if row.is_none() && super::super::schema::has_records(connection)? {
+        if row.is_none() && schema::has_records(connection)? {
             let any: bool = connection
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM records)")?
                 .query_row([], |row| row.get(0))?;
@@ -155,6 +156,17 @@ impl RecordState {
             }
         }
         Ok(row.unwrap_or_default())
+    }
+
+    /// Whether the file is one of before there were records. One that has lost them does not get an empty table in their
+    /// place.
+    pub(crate) fn lacks_table(connection: &Connection) -> rusqlite::Result<bool> {
+        Ok(!schema::has_records(connection)? && Self::read(connection)?.last_version == 0)
+    }
+
+    /// The error of a file that has lost its records.
+    pub(crate) fn lost_table() -> rusqlite::Error {
+        Corruption::error("the table of the records is missing".into())
     }
 
     fn parse(text: &str) -> rusqlite::Result<Self> {

@@ -5,6 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::row::checksum::Corruption;
 use crate::store::sqlite::row::record::{RecordRow, RecordState, find};
+use crate::store::sqlite::schema;
 use crate::store::{RecordOutcome, RecordWrite, StaleRecord};
 
 /// Does the writes of several callers, each of which sees what those before it have done, and commits once. A caller whose
@@ -15,6 +16,9 @@ pub(crate) fn write(
 ) -> Result<Vec<RecordOutcome>, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut state = RecordState::read(&transaction)?;
+    if !schema::has_records(&transaction)? {
+        return Err(RecordState::lost_table().into());
+    }
     let last_version = state.last_version;
     let outcomes = group
         .iter()
