@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Inside is an asynchronous client on a runtime of its own, so that the statements of a transaction can be sent
-//! without waiting for each other; every call blocks until it is done, as [`DedupStore`] has it.
+//! without waiting for each other; every call blocks until it is done, as [`DedupStore`](aggregator_core::DedupStore) has it.
 
 mod append;
 mod columns;
