@@ -9,7 +9,7 @@ mod plan;
 mod write;
 
 use aggregator_core::Timestamp;
-use aggregator_core::store::Record;
+use aggregator_core::store::{MAX_RECORDS_BYTES, Record};
 
 use crate::PostgresOptions;
 use crate::columns::{get, get_u64, signed};
@@ -43,7 +43,9 @@ pub(crate) async fn list(
     let after = after.split('\0').next().unwrap_or_default();
     let end = end_of_prefix(prefix);
     let statement = &session.record_reads().await?.list;
-    let rows = session.query(statement, &[&kind, &prefix, &after, &end, &signed(limit as u64)]).await?;
+    let most = signed(MAX_RECORDS_BYTES as u64);
+    let rows =
+        session.query(statement, &[&kind, &prefix, &after, &end, &signed(limit as u64), &most]).await?;
     let record =
         |row| Ok(Record::new(kind, get::<String>(row, 0)?, get_u64(row, 1)?, get::<Vec<u8>>(row, 2)?));
     rows.iter().map(record).collect()

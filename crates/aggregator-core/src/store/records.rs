@@ -18,7 +18,7 @@ pub const MAX_RECORD_VALUE_BYTES: usize = 64 << 10;
 /// The most records one call writes or lists.
 pub const MAX_RECORDS: usize = 1_000;
 
-/// The most bytes of values in one call of [`Records::write`].
+/// The most bytes of values in one call of [`Records::write`]. [`Records::list`] ends with the record that reaches them.
 pub const MAX_RECORDS_BYTES: usize = 8 << 20;
 
 /// A store's records. See [`DedupStore::records`](super::DedupStore::records).
@@ -42,7 +42,8 @@ pub trait Records: Send + Sync {
     fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError>;
 
     /// Up to `limit` records (1 to [`MAX_RECORDS`]) of a kind, in the byte order of their names: those whose names
-    /// begin with `prefix` and, with `after`, come after that name.
+    /// begin with `prefix` and, with `after`, come after that name. There are fewer where the values reach
+    /// [`MAX_RECORDS_BYTES`], so a caller goes on after the last name until a list is empty.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a kind or a limit that is out of range; otherwise whatever the backend meets.

@@ -74,7 +74,7 @@ pub struct SqliteStore {
     clock: Clock,
     files: Arc<Files>,
     room: Room,
-    /// The file, for its syncs. Behind all connections: closing it drops the locks SQLite has on it.
+    /// The file, for its syncs. Declared after all connections: closing it drops the locks SQLite has on it.
     _file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
     claim: Claim,
@@ -133,7 +133,7 @@ impl SqliteStore {
             options.index,
             opened.index_reader,
             connector.in_step(),
-            connector.watch(),
+            connector.helper_observer(),
         );
         let compaction = compaction.map_err(|error| StoreError::Unavailable {
             reason: "the thread that builds the dedup index cannot be started".into(),
@@ -145,7 +145,7 @@ impl SqliteStore {
             move || file.sync_data(),
             options.checkpoint_bytes / schema::PAGE_BYTES,
             connector.in_step(),
-            connector.watch(),
+            connector.helper_observer(),
             Arc::clone(&options.on_warning),
         );
         let checkpoints = checkpoints.map_err(|error| StoreError::Unavailable {
@@ -242,8 +242,8 @@ impl SqliteStore {
         Ok(reader)
     }
 
-    /// To be called before a read that takes long: one that began before the file is marked would keep the first
-    /// append waiting. Where it cannot be marked, the read goes on all the same.
+    /// Marks the file before a long read. A long read that begins before the mark would make the first append wait. If
+    /// the file cannot be marked, the read goes on without it.
     fn mark(&self) {
         let _ = self.writer().and_then(|mut writer| writer.mark());
     }

@@ -124,8 +124,8 @@ fn repeats_are_told_alike_wherever_the_first_one_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.db");
     let event = |id: &str, payload| Event::new("t", id).unwrap().with_payload(payload).unwrap();
-    let told = |latest_bytes, restart: bool| {
-        let options = || SqliteOptions { latest_bytes, ..SqliteOptions::default() };
+    let told = |recent_events_bytes, restart: bool| {
+        let options = || SqliteOptions { recent_events_bytes, ..SqliteOptions::default() };
         let _ = std::fs::remove_file(&path);
         let mut store = SqliteStore::open_with(&path, options()).unwrap();
         for id in ["a", "b", "c"] {

@@ -341,9 +341,12 @@ statements! {
     /// Those of reads of records.
     RecordReads {
         get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
-        list: "SELECT name, version, value FROM records
-               WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
-               ORDER BY name LIMIT $5",
+        list: "SELECT name, version, value FROM (
+                   SELECT *, sum(octet_length(value)) OVER (ORDER BY name) - octet_length(value) AS before FROM (
+                       SELECT name, version, value FROM records
+                       WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
+                       ORDER BY name LIMIT $5) limited) summed
+               WHERE before < $6 ORDER BY name",
         now: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     }
 }

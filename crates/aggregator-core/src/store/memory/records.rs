@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use super::MemoryStore;
 use crate::store::records::{
-    Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key, check_list, check_writes,
+    MAX_RECORDS_BYTES, Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key, check_list,
+    check_writes,
 };
 use crate::{StoreError, Timestamp};
 
@@ -76,7 +77,13 @@ impl Records for MemoryStore {
         };
         let behind = state.records.records.range((from, Bound::Unbounded)).map(|(_, record)| record);
         let of_list = behind.take_while(|record| record.kind == kind && record.name.starts_with(prefix));
-        Ok(of_list.take(limit).cloned().collect())
+        let mut bytes = 0;
+        let fits = |record: &&Record| {
+            let fits = bytes < MAX_RECORDS_BYTES;
+            bytes += record.value.len();
+            fits
+        };
+        Ok(of_list.take(limit).take_while(fits).cloned().collect())
     }
 
     fn write(&self, writes: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {

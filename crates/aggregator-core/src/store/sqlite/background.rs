@@ -7,12 +7,12 @@ use rusqlite::Connection;
 
 /// Tells a test what helper threads do. Without a test it tells nobody.
 #[derive(Clone, Default)]
-pub(crate) struct Watch {
+pub(crate) struct HelperObserver {
     #[cfg(feature = "test-util")]
     pub(crate) on_step: Option<super::OnHelper>,
 }
 
-impl Watch {
+impl HelperObserver {
     fn begin(&self, _name: &str) {
         #[cfg(feature = "test-util")]
         if let Some(on_step) = &self.on_step {
@@ -31,7 +31,7 @@ impl Watch {
 /// A thread that does tasks one after the other. Dropping the helper ends the thread and closes its connection.
 pub(crate) struct Helper<T, R> {
     name: &'static str,
-    watch: Watch,
+    observer: HelperObserver,
     tasks: Option<Sender<T>>,
     results: Receiver<R>,
     thread: Option<JoinHandle<()>>,
@@ -49,12 +49,12 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
     pub(crate) fn start(
         name: &'static str,
         connection: Connection,
-        watch: Watch,
+        observer: HelperObserver,
         work: impl Fn(&Connection, T) -> R + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, queue) = channel();
         let (done, results) = channel();
-        let watched = watch.clone();
+        let watched = observer.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             for task in queue {
                 watched.begin(name);
@@ -63,7 +63,7 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
                 }
             }
         })?;
-        Ok(Self { name, watch, tasks: Some(tasks), results, thread: Some(thread) })
+        Ok(Self { name, observer, tasks: Some(tasks), results, thread: Some(thread) })
     }
 
     /// Hands over a task. If the thread has panicked, [`Self::take`] says so.
@@ -76,7 +76,7 @@ impl<T: Send + 'static, R: Send + 'static> Helper<T, R> {
     /// The result of the oldest task whose result was not taken yet.
     pub(crate) fn take(&self, wait: bool) -> Result<R, NoResult> {
         if wait {
-            self.watch.wait(self.name);
+            self.observer.wait(self.name);
             return self.results.recv().map_err(|_| NoResult::ThreadPanicked);
         }
         self.results.try_recv().map_err(|error| match error {

@@ -15,7 +15,7 @@ use std::io;
 use rusqlite::{Connection, ffi};
 
 use super::OnWarning;
-use super::background::{Helper, NoResult, Watch};
+use super::background::{Helper, HelperObserver, NoResult};
 use super::fault::{TransactionError, write_error};
 use super::schema::PAGE_BYTES;
 use crate::StoreError;
@@ -66,10 +66,10 @@ impl Checkpoints {
         sync: impl Fn() -> io::Result<()> + Send + 'static,
         step: u32,
         in_step: bool,
-        watch: Watch,
+        observer: HelperObserver,
         on_warning: OnWarning,
     ) -> io::Result<Self> {
-        let copier = Helper::start("checkpoint", connection, watch, move |connection, ()| {
+        let copier = Helper::start("checkpoint", connection, observer, move |connection, ()| {
             let copied = copy(connection).and_then(|()| sync().map_err(|error| fsync_error(&error)));
             // On this thread, because the system keeps the last error for each thread.
             copied.map_err(|error| write_error("checkpointing", error))
@@ -229,7 +229,8 @@ mod tests {
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let fails = || Err(io::Error::from(io::ErrorKind::Other));
         let mut checkpoints =
-            Checkpoints::start(connection(&directory), fails, 1, true, Watch::default(), silent()).unwrap();
+            Checkpoints::start(connection(&directory), fails, 1, true, HelperObserver::default(), silent())
+                .unwrap();
         let Err(TransactionError::Store(error)) = checkpoints.between_commits(&writer) else {
             panic!("it is the helper's failure");
         };
@@ -237,7 +238,7 @@ mod tests {
     }
 
     /// Makes a helper begin its task only when the writer waits for it.
-    fn slow() -> Watch {
+    fn slow() -> HelperObserver {
         let (release, released) = mpsc::channel();
         let released = Mutex::new(released);
         let on_step = move |step: HelperStep<'_>| match step {
@@ -245,7 +246,7 @@ mod tests {
             HelperStep::Begin(_) => drop(released.lock().unwrap().recv_timeout(Duration::from_secs(20))),
             HelperStep::Wait(_) => release.send(()).unwrap(),
         };
-        Watch { on_step: Some(Arc::new(on_step)) }
+        HelperObserver { on_step: Some(Arc::new(on_step)) }
     }
 
     #[test]
@@ -283,15 +284,15 @@ mod tests {
         writer.execute_batch("CREATE TABLE t (x)").unwrap();
         let waits = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&waits);
-        let Watch { on_step: Some(slow) } = slow() else { unreachable!("it has one") };
+        let HelperObserver { on_step: Some(slow) } = slow() else { unreachable!("it has one") };
         let on_step = move |step: HelperStep<'_>| {
             counted.fetch_add(u32::from(matches!(step, HelperStep::Wait(_))), Ordering::SeqCst);
             slow(step);
         };
-        let watch = Watch { on_step: Some(Arc::new(on_step)) };
+        let observer = HelperObserver { on_step: Some(Arc::new(on_step)) };
         let step = 20;
         let mut checkpoints =
-            Checkpoints::start(connection(&directory), || Ok(()), step, false, watch, silent()).unwrap();
+            Checkpoints::start(connection(&directory), || Ok(()), step, false, observer, silent()).unwrap();
         for round in 1..=3 {
             let mut longest = 0;
             while waits.load(Ordering::SeqCst) < round {
@@ -322,9 +323,15 @@ mod tests {
         writer.busy_timeout(Duration::from_millis(1)).unwrap();
         let reader = connection(&directory);
         let (on_warning, heard) = listening();
-        let mut checkpoints =
-            Checkpoints::start(connection(&directory), || Ok(()), 1, true, Watch::default(), on_warning)
-                .unwrap();
+        let mut checkpoints = Checkpoints::start(
+            connection(&directory),
+            || Ok(()),
+            1,
+            true,
+            HelperObserver::default(),
+            on_warning,
+        )
+        .unwrap();
         for _ in 0..2 {
             reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
             for _ in 0..10 {

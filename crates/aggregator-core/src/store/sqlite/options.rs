@@ -20,7 +20,7 @@ pub struct SqliteOptions {
     /// Memory for the writer's page cache, in bytes.
     pub cache_bytes: u32,
     /// Memory for the newest events, in bytes: a repeat of one of them is told without a look at the file.
-    pub latest_bytes: u32,
+    pub recent_events_bytes: u32,
     /// The write-ahead log is copied back into the file each time it has grown by this many bytes.
     pub checkpoint_bytes: u32,
     /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
@@ -44,7 +44,7 @@ impl Default for SqliteOptions {
             readers: 4,
             read_wait: Duration::from_secs(5),
             cache_bytes: 64 << 20,
-            latest_bytes: 32 << 20,
+            recent_events_bytes: 32 << 20,
             checkpoint_bytes: 8 << 20,
             accept_lost_log: false,
             index: IndexOptions::default(),

@@ -1,4 +1,4 @@
-//! The one writer of the file: a transaction per append, and what follows when one fails.
+//! The one writer of the file. Each append is a transaction; a failed one decides whether the writer goes on.
 
 pub(crate) mod append_tx;
 pub(crate) mod by_topic;
@@ -31,21 +31,21 @@ use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
 use crate::{EventRef, StoreError, Timestamp};
 
 pub(crate) struct Writer {
-    /// Before the connection, so that it is let go first: SQLite copies the log when the last connection that may
-    /// write closes.
+    /// Declared before the connection, so that it is dropped first: SQLite copies the log when the last connection that
+    /// may write closes.
     checkpoints: Checkpoints,
     connection: Connection,
     options: SqliteOptions,
-    /// What the file says, as of the last commit; `None` where that has to be read first.
+    /// The topics and counters as of the last commit; `None` if they have to be read from the file first.
     catalog: Option<Catalog>,
     compaction: Compaction,
-    /// The entries of the append at hand.
+    /// The index entries of the current append.
     added: Memtable,
     recent_events: RecentEvents,
     names: Arc<TopicNames>,
-    /// Also why no further write is taken.
+    /// Says why the writer takes no more writes, once it does not.
     files: Arc<Files>,
-    /// Whether the file says that its log belongs to it; nothing is committed before.
+    /// Whether the file says that its log belongs to it. Nothing is committed before it does.
     marked: bool,
 }
 
@@ -53,8 +53,9 @@ impl Drop for Writer {
     /// Leaves everything in the file, so that the file alone can be copied. SQLite does that when the
     /// last connection closes, unless that is one of the readers, which may only read.
     ///
-    /// If it fails, the log still holds everything. It stays as well after a failed sync, for it holds what that may have
-    /// lost, and where the files are no longer those under their names: what lies there belongs to somebody else.
+    /// If this fails, the log still holds everything. The log also stays after a failed sync, because it holds the pages
+    /// that the sync may have lost. And it stays if the files under these names are other files now: those belong to
+    /// somebody else.
     fn drop(&mut self) {
         if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
             let why = match log_mark::close_in_order(&self.connection) {
@@ -84,7 +85,7 @@ impl Writer {
         }
         Self {
             connection,
-            recent_events: RecentEvents::new(options.latest_bytes as usize),
+            recent_events: RecentEvents::new(options.recent_events_bytes as usize),
             names,
             options,
             catalog,
@@ -109,7 +110,7 @@ impl Writer {
         Ok(appended)
     }
 
-    /// Sees to it that the file says that its log belongs to it.
+    /// Makes the file say that its log belongs to it.
     pub(crate) fn mark(&mut self) -> Result<(), StoreError> {
         self.files.check_failure()?;
         if !self.marked {
@@ -139,7 +140,7 @@ impl Writer {
         let by_topic = ByTopic::of(events, self.compaction.index().owner());
         let (receipts, stored, now) =
             self.transact(|transaction, catalog, index, recent_events, added| {
-                // Before anything changes: a batch that is refused costs its neighbours nothing.
+                // Before anything changes, so that a refused batch does not make the writer read its state again.
                 let names = by_topic.topics.iter().map(|topic| topic.name);
                 check_topics(catalog, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
                 let now =
@@ -193,7 +194,7 @@ impl Writer {
             let what = "the last offset in the file is not the one the dedup index goes up to";
             return Err(TransactionError::Store(StoreError::corrupt(what)));
         }
-        // From here on it is ahead of the file; any failure before the commit's end throws it away.
+        // From here on the catalog in memory is ahead of the file. Any failure before the commit has returned discards it.
         let done =
             work(&transaction, catalog, self.compaction.index(), &self.recent_events, &mut self.added)?;
         let manifest = self.compaction.write(&transaction)?;
@@ -205,7 +206,7 @@ impl Writer {
         Ok(done)
     }
 
-    /// Does the writes one after the other, in one commit; what became of each of them.
+    /// Does the writes one after the other in one commit. Returns the outcome of each.
     pub(crate) fn write_records(
         &mut self,
         group: &[&[RecordWrite]],
@@ -220,7 +221,7 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Turns up to a thousand of the topic's oldest events into stubs; how many it were.
+    /// Turns up to a thousand of the topic's oldest events into stubs. Returns how many.
     pub(crate) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
         self.mark()?;
         self.recent_events.clear();
@@ -230,7 +231,7 @@ impl Writer {
         Ok(purged)
     }
 
-    /// What the caller is told of a failure; remembers it if nothing can be trusted after it.
+    /// Turns a failure into the caller's error. Remembers it if nothing can be trusted after it.
     fn fail(&mut self, doing: &str, failure: TransactionError) -> StoreError {
         let error = match failure {
             TransactionError::Refused(faults) => return StoreError::Invalid(faults),
@@ -244,10 +245,10 @@ impl Writer {
         error
     }
 
-    /// What follows a commit before anybody is told of it.
+    /// The steps between a commit and its acknowledgement.
     fn committed(&mut self) -> Result<(), StoreError> {
         self.checkpoint()?;
-        // It is on the disk. Whether the next start finds it there is another question.
+        // The commit is on the disk. But the next start finds it only if the files are still under their names.
         self.files.check()
     }
 

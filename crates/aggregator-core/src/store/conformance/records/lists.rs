@@ -3,13 +3,14 @@
 use super::super::{Backend, Case, Options, assert_sound, cases};
 use super::{KIND, create, records, written};
 use crate::DedupStore;
-use crate::store::records::RecordWrite;
+use crate::store::records::{MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES, RecordWrite};
 
 pub(in crate::store::conformance) const CASES: &[Case] = cases![
     a_list_is_in_the_order_of_bytes,
     a_prefix_is_text_and_not_a_pattern,
     a_list_goes_on_after_any_name,
     pages_of_any_size_give_the_same_list,
+    a_list_ends_where_its_values_are_many_bytes,
 ];
 
 /// In the order of their bytes, which is neither that of a language nor that of UTF-16.
@@ -118,4 +119,20 @@ fn pages_of_any_size_give_the_same_list(backend: &dyn Backend) {
             assert_eq!(listed, expected(&names, prefix, None, usize::MAX), "{prefix:?} by {limit}");
         }
     }
+}
+
+fn a_list_ends_where_its_values_are_many_bytes(backend: &dyn Backend) {
+    let store = backend.open(Options::default());
+    let at_once = MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES;
+    let value = vec![b'x'; MAX_RECORD_VALUE_BYTES];
+    let names: Vec<_> = (0..at_once + 2).map(|n| format!("{n:03}")).collect();
+    for names in names.chunks(at_once) {
+        let writes: Vec<_> =
+            names.iter().map(|name| RecordWrite::create(KIND, name, value.clone())).collect();
+        written(&*store, &writes);
+    }
+    let first = list(&*store, "", None, MAX_RECORDS);
+    assert_eq!(first, names[..at_once]);
+    assert_eq!(list(&*store, "", Some(&first[at_once - 1]), MAX_RECORDS), names[at_once..]);
+    assert_eq!(list(&*store, "", Some(&names[at_once + 1]), MAX_RECORDS), [""; 0]);
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::claim::Claim;
 use crate::store::sqlite::SqliteOptions;
-use crate::store::sqlite::background::Watch;
+use crate::store::sqlite::background::HelperObserver;
 use crate::store::sqlite::index::FINGERPRINT_BITS;
 use crate::store::sqlite::test_hooks::Hooks;
 use crate::{Deadline, StoreError};
@@ -36,8 +36,8 @@ impl Connector {
         Self { hooks: options.test_hooks.clone(), private_index: Arc::default() }
     }
 
-    /// From now on connections do without the file `-shm`, for which there is no room, and so without other processes:
-    /// they have no way to the log then. No connection may be open.
+    /// From now on connections do without the file `-shm`, because there is no room for it. Other processes cannot read
+    /// the store then. No connection may be open.
     pub(crate) fn do_without_shared_memory(&self) {
         self.private_index.store(true, Ordering::Relaxed);
     }
@@ -85,8 +85,8 @@ impl Connector {
         SqliteConnectionManager::file(path).with_flags(flags)
     }
 
-    /// Sees to it that what `reader` does next ends at the deadline, also in the middle of a statement. Without a
-    /// deadline, that of an earlier read is taken off.
+    /// Makes the next statements of `reader` end at the deadline, even in the middle of one. Without a deadline, removes
+    /// that of an earlier read.
     ///
     /// It is a progress handler and not a thread that interrupts: that could come too late, and hit the next read
     /// of the same connection.
@@ -119,8 +119,8 @@ impl Connector {
     }
 
     /// How the threads beside the writer are watched.
-    pub(crate) fn watch(&self) -> Watch {
-        Watch {
+    pub(crate) fn helper_observer(&self) -> HelperObserver {
+        HelperObserver {
             #[cfg(feature = "test-util")]
             on_step: self.hooks.0.on_helper.clone(),
         }

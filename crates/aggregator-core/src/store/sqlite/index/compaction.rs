@@ -21,7 +21,7 @@ use super::manifest::{Manifest, RunEntry, damaged};
 use super::run::Run;
 use super::{Index, IndexOptions, IndexState, Memtable};
 use crate::StoreError;
-use crate::store::sqlite::background::{Helper, NoResult, Watch};
+use crate::store::sqlite::background::{Helper, HelperObserver, NoResult};
 use crate::store::sqlite::fault::TransactionError;
 
 /// A level with more runs than this many times the fan-out is crowded: appends wait for merges.
@@ -63,9 +63,9 @@ impl Compaction {
         options: IndexOptions,
         connection: Connection,
         in_step: bool,
-        watch: Watch,
+        observer: HelperObserver,
     ) -> std::io::Result<Self> {
-        let helper = Helper::start("dedup-index", connection, watch, build::run)?;
+        let helper = Helper::start("dedup-index", connection, observer, build::run)?;
         let mut compaction = Self {
             index,
             options,

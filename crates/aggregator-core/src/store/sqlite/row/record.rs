@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::checksum::{Checksum, Corruption, text};
-use crate::store::Record;
 use crate::store::sqlite::schema;
+use crate::store::{MAX_RECORDS_BYTES, Record};
 
 /// Everything a row of `records` says, in the order of [`RECORD_COLUMNS`].
 pub(crate) struct RecordRow<'a> {
@@ -78,7 +78,8 @@ pub(crate) enum Start<'n> {
     After(&'n str),
 }
 
-/// Up to `limit` records of the kind in the order of their names, as long as these begin with `prefix`.
+/// Up to `limit` records of the kind in the order of their names, as long as these begin with `prefix`, and up to the
+/// one that reaches [`MAX_RECORDS_BYTES`].
 ///
 /// Rows with a damaged name lie among the others or at either end: see [`find`].
 pub(crate) fn list(
@@ -100,12 +101,13 @@ pub(crate) fn list(
     );
     let mut select = connection.prepare_cached(&sql)?;
     let mut rows = select.query((kind, from))?;
-    let mut records: Vec<Record> = Vec::new();
+    let (mut records, mut bytes) = (Vec::<Record>::new(), 0);
     while let Some(row) = rows.next()? {
         let record = RecordRow::read(row)?;
-        if !record.name.starts_with(prefix) || records.len() == limit {
+        if !record.name.starts_with(prefix) || records.len() == limit || bytes >= MAX_RECORDS_BYTES {
             return Ok(records);
         }
+        bytes += record.value.len();
         records.push(record.to_record());
     }
     check_after(connection, kind, records.last().map_or(from, |record| &record.name))?;

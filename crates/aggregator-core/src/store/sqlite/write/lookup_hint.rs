@@ -1,21 +1,21 @@
-//! What can be done of an append before its turn comes: on the threads of the requests, and not on the one
-//! that all appends wait for.
+//! Lookups in the dedup index before an append has its turn: on the threads of the requests, not on the writer's thread,
+//! for which all appends wait.
 
 use crate::event::{Hint, HintOwner};
 use crate::store::sqlite::catalog::TopicNames;
 use crate::store::sqlite::index::{Index, Key, Probe};
 use crate::{Batch, EventRef};
 
-/// From how many events on it is worth its while: a few are looked for as quickly by the writer.
+/// Batches with fewer events get no hints: the writer looks a few events up just as quickly.
 pub(crate) const FROM: usize = 16;
 
 /// What the dedup index says of an event before the writer looks.
 #[derive(Clone, Copy)]
 pub(crate) struct LookupHint {
     pub(crate) topic_id: i64,
-    /// Of its identity.
+    /// The fingerprint of its identity.
     fingerprint: u64,
-    /// No row up to this offset has the fingerprint; 0 if one may.
+    /// No row up to this offset has the fingerprint; 0 if some row may have it.
     absent_through: u64,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn hints(index: &Index, names: &TopicNames, batch: &Batch) -> Vec<Opt
     let names = names.read();
     let mut found = Vec::with_capacity(batch.len());
     for event in batch.iter() {
-        // A topic that is not there yet is created by an append, which then knows all of it.
+        // An append creates a topic that does not exist yet, and then knows all of its events.
         found.push(names.get(event.topic()).map(|topic| {
             let source = topic.scope.key(event.source());
             let key = Key { topic_id: topic.id, event_id: event.event_id(), source };
