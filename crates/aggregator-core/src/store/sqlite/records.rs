@@ -34,7 +34,11 @@ impl Records for SqliteStore {
         };
         // Whoever comes until the writer is free goes along.
         let written = self.writer().and_then(|mut writer| writer.write_records(&turn.gather()));
-        self.room.note(&written);
+        // Stale writes commit nothing, so they do not show that there is room.
+        let commits = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Written(_));
+        if written.as_ref().map_or(true, |outcomes| outcomes.iter().any(commits)) {
+            self.room.note(&written);
+        }
         turn.end(written)
     }
 

@@ -105,7 +105,7 @@ ORDER BY e.offset;
 ";
 
 /// Records: small named values. Apart from [`CREATE`], because files from before there were records get the table later.
-const CREATE_RECORDS: &str = "
+pub(super) const CREATE_RECORDS: &str = "
 CREATE TABLE records (
     kind     TEXT    NOT NULL,
     name     TEXT    NOT NULL,
@@ -121,11 +121,6 @@ pub(super) fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'records'")?
         .query_row([], |row| row.get(0))
-}
-
-/// Creates the table of records, if there is none.
-pub(super) fn create_records(connection: &Connection) -> rusqlite::Result<()> {
-    if has_records(connection)? { Ok(()) } else { connection.execute_batch(CREATE_RECORDS) }
 }
 
 /// Without memory mapping, where an I/O error would be a signal instead of an error.

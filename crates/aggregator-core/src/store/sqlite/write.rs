@@ -47,6 +47,9 @@ pub(crate) struct Writer {
     files: Arc<Files>,
     /// Whether the file says that its log belongs to it. Nothing is committed before it does.
     marked: bool,
+    /// Versions of records are above the time of the opening, in microseconds. So a copy of the file that is put back
+    /// gives out no version again, whoever made it and however many were given out since.
+    version_floor: u64,
 }
 
 impl Drop for Writer {
@@ -87,12 +90,13 @@ impl Writer {
             connection,
             recent_events: RecentEvents::new(options.recent_events_bytes as usize),
             names,
-            options,
             catalog,
             compaction,
             added: Memtable::default(),
             files,
             marked: false,
+            version_floor: u64::try_from((options.clock)().as_micros()).unwrap_or(0),
+            options,
             checkpoints,
         }
     }
@@ -212,7 +216,7 @@ impl Writer {
         group: &[&[RecordWrite]],
     ) -> Result<Vec<RecordOutcome>, StoreError> {
         self.mark()?;
-        let result = records_tx::write(&mut self.connection, group);
+        let result = records_tx::write(&mut self.connection, group, self.version_floor);
         let outcomes = result.map_err(|failure| self.fail("writing records", failure))?;
         // Where all were stale, there was no commit.
         if outcomes.iter().any(|outcome| matches!(outcome, RecordOutcome::Written(_))) {

@@ -11,8 +11,6 @@ use super::log_mark;
 use crate::StoreError;
 use crate::store::StoreId;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::record::RecordState;
-use crate::store::sqlite::schema;
 
 /// Copies the store, as of one commit, to `to`. The copy gets that name only once it is complete.
 pub(crate) fn backup(connector: &Connector, from: &Path, to: &Path) -> Result<(), StoreError> {
@@ -55,10 +53,6 @@ fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
     )?;
     let id = StoreId::new().to_string();
     log_mark::remove(&transaction)?;
-    if RecordState::lacks_table(&transaction)? {
-        schema::create_records(&transaction)?;
-    }
-    RecordState::read(&transaction)?.of_copy().write(&transaction)?;
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id])?;
     transaction.commit()?;
     copy.close().map_err(|(_, error)| error)?;

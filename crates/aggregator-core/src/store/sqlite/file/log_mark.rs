@@ -83,7 +83,7 @@ pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
 fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if RecordState::lacks_table(&transaction)? {
-        schema::create_records(&transaction)?;
+        RecordState::create_table(&transaction)?;
     }
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;

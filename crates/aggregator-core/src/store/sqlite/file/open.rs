@@ -18,6 +18,7 @@ use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
+use crate::store::sqlite::row::record::RecordState;
 use crate::store::sqlite::{SqliteOptions, index, schema};
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
@@ -195,7 +196,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
-    schema::create_records(&transaction)?;
+    RecordState::create_table(&transaction)?;
     index::reset(&transaction)?;
     let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
     meta.execute(("store_id", StoreId::new().to_string()))?;

@@ -85,6 +85,8 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
     };
     for table in NOT_INDEX {
         if table == "records" && !is_there(table)? {
+            // The first write makes it, or refuses to, if the state in `meta` says that there were records.
+            transaction.execute_batch("DROP TABLE main.records")?;
             continue;
         }
         transaction.execute_batch(&format!(

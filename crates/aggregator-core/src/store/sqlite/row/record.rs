@@ -143,19 +143,22 @@ pub(crate) struct RecordState {
 impl RecordState {
     const NAME: &str = "records";
 
-    /// What the file says; nothing was written yet where it says nothing.
+    /// Makes the table of records, together with this row: a table without the row has lost it.
+    pub(crate) fn create_table(connection: &Connection) -> rusqlite::Result<()> {
+        if schema::has_records(connection)? {
+            return Ok(());
+        }
+        connection.execute_batch(schema::CREATE_RECORDS)?;
+        Self::default().write(connection)
+    }
+
+    /// What the file says. A file of before there were records says nothing.
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut select = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         let row = select.query_row([Self::NAME], |row| Self::parse(text(row, 0)?)).optional()?;
         if row.is_none() && schema::has_records(connection)? {
-            let any: bool = connection
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM records)")?
-                .query_row([], |row| row.get(0))?;
-            if any {
-                return Err(Corruption::error(
-                    "there are records, and nothing says up to which version".into(),
-                ));
-            }
+            let what = "there is a table of records, and nothing says up to which version";
+            return Err(Corruption::error(what.into()));
         }
         Ok(row.unwrap_or_default())
     }
@@ -189,10 +192,10 @@ impl RecordState {
             .map(drop)
     }
 
-    /// Of a copy, which may take the original's place: its versions go on where the original will not come to, so that
-    /// none of them is one that the original gives out from now on.
-    pub(crate) fn of_copy(self) -> Self {
-        Self { last_version: self.last_version | 0xffff_ffff, ..self }
+    /// Gives out the next version: above all earlier ones, and above `floor`.
+    pub(crate) fn next_version(&mut self, floor: u64) -> u64 {
+        self.last_version = self.last_version.max(floor) + 1;
+        self.last_version
     }
 
     pub(crate) fn add(&mut self, record: &RecordRow<'_>) {

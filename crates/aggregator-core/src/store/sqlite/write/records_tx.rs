@@ -9,10 +9,11 @@ use crate::store::sqlite::schema;
 use crate::store::{RecordOutcome, RecordWrite, StaleRecord};
 
 /// Does the writes of several callers, each of which sees what those before it have done, and commits once. A caller whose
-/// write is stale changes nothing for the others.
+/// write is stale changes nothing for the others. Versions are above `floor`.
 pub(crate) fn write(
     connection: &mut Connection,
     group: &[&[RecordWrite]],
+    floor: u64,
 ) -> Result<Vec<RecordOutcome>, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut state = RecordState::read(&transaction)?;
@@ -22,7 +23,7 @@ pub(crate) fn write(
     let last_version = state.last_version;
     let outcomes = group
         .iter()
-        .map(|writes| write_all(&transaction, &mut state, writes))
+        .map(|writes| write_all(&transaction, &mut state, writes, floor))
         .collect::<rusqlite::Result<Vec<_>>>()?;
     if state.last_version != last_version {
         state.write(&transaction)?;
@@ -36,6 +37,7 @@ fn write_all(
     connection: &Connection,
     state: &mut RecordState,
     writes: &[RecordWrite],
+    floor: u64,
 ) -> rusqlite::Result<RecordOutcome> {
     let mut stale = Vec::new();
     let mut current = Vec::with_capacity(writes.len());
@@ -58,9 +60,9 @@ fn write_all(
         if let Some(current) = current {
             state.remove(&RecordRow::of(&current));
         }
-        state.last_version += 1;
+        let version = state.next_version(floor);
         apply(connection, state, write)?;
-        Ok(state.last_version)
+        Ok(version)
     });
     Ok(RecordOutcome::Written(versions.collect::<rusqlite::Result<_>>()?))
 }
