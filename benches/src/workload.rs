@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use aggregator_core::{Event, InvalidField};
+
 /// One delivery in so many repeats an earlier one: a share of 20 %.
 const BLOCK: u64 = 5;
 
@@ -137,6 +139,14 @@ impl<'a> Row<'a> {
             source: "bench",
             payload: text(PAYLOAD),
         }
+    }
+
+    /// As the core takes it.
+    pub(crate) fn event(&self) -> Result<Event, InvalidField> {
+        Event::new(self.topic, self.event_id)?
+            .with_timestamp(self.timestamp)?
+            .with_source(self.source)?
+            .with_payload(self.payload)
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn lanes(
     let mut text = TEMPLATE.to_vec();
     for n in deliveries {
         workload.render(workload.identity(n), &mut text);
-        let event = event(&Row::of(&text)).context("a delivery")?;
+        let event = Row::of(&text).event().context("a delivery")?;
         let partition = partitions.of(event.view().topic());
         let events = &mut open[usize::from(partition.0)];
         events.push(event);
@@ -53,13 +53,6 @@ pub(super) fn lanes(
         }
     }
     Ok(lanes)
-}
-
-fn event(row: &Row<'_>) -> Result<Event, aggregator_core::InvalidField> {
-    Event::new(row.topic, row.event_id)?
-        .with_timestamp(row.timestamp)?
-        .with_source(row.source)?
-        .with_payload(row.payload)
 }
 
 /// Runs a thread per lane, each with a connection of its own; the seconds they took together.
