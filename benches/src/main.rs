@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, read, scale};
+use crate::measures::{growth, ingest, latency, read, records, scale};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -64,6 +64,10 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Scale) {
         note("scale", scale::measure(options, &mut report.scale));
+    }
+    if options.measures(Measure::Records) {
+        note("records", records::measure(options, &mut report.records));
+        note("records", records::beside_ingest::measure(options, &mut report.ingest_beside_records));
     }
     if options.measures(Measure::Rivals) {
         failures.extend(

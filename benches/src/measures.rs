@@ -6,6 +6,7 @@ pub(crate) mod ingest;
 pub(crate) mod latency;
 pub(crate) mod machine;
 pub(crate) mod read;
+pub(crate) mod records;
 pub(crate) mod scale;
 pub(crate) mod stalls;
 

@@ -97,6 +97,8 @@ pub(crate) enum Measure {
     Latency,
     /// Over PostgreSQL: partitions, nodes, and the raw insert of the same rows
     Scale,
+    /// Writes of records per second, and what they take from ingest
+    Records,
     /// The same deliveries to other systems
     Rivals,
 }

@@ -1,6 +1,7 @@
 //! What was measured: as JSON for programs, as Markdown for people.
 
 mod markdown;
+mod records;
 mod scale;
 
 use std::fs;
@@ -16,6 +17,8 @@ use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
 use crate::measures::read::Reading;
 use crate::measures::read::unknown::Asked;
+use crate::measures::records::Writing;
+use crate::measures::records::beside_ingest::BesideIngest;
 use crate::measures::scale::Scale;
 use crate::options::Options;
 
@@ -37,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) lookups: Vec<Asked>,
     pub(crate) latency: Vec<Steady>,
     pub(crate) scale: Option<Scale>,
+    pub(crate) records: Vec<Writing>,
+    pub(crate) ingest_beside_records: Option<BesideIngest>,
     pub(crate) rivals: Vec<RivalLine>,
 }
 
@@ -95,6 +100,8 @@ impl Report {
             lookups: Vec::new(),
             latency: Vec::new(),
             scale: None,
+            records: Vec::new(),
+            ingest_beside_records: None,
             rivals: Vec::new(),
         }
     }

@@ -21,6 +21,8 @@ pub(super) fn render(report: &Report) -> String {
         (!report.lookups.is_empty()).then(|| lookups(report)),
         (!report.latency.is_empty()).then(|| latency(report)),
         report.scale.as_ref().map(super::scale::render),
+        (!report.records.is_empty()).then(|| super::records::writing(&report.records)),
+        report.ingest_beside_records.as_ref().map(super::records::beside_ingest),
         (!report.rivals.is_empty()).then(|| rivals(report)),
     ];
     text.push_str(&sections.into_iter().flatten().collect::<Vec<_>>().join("\n"));
