@@ -76,6 +76,41 @@ impl<R: Rng> Retries<R> {
             };
             on_retry(&error);
             tokio::time::sleep(wait).await;
+            // A timer may be late by a millisecond. An attempt without any time would only hide this error.
+            if self.time_left(began.elapsed()).is_zero() {
+                return Err(GaveUp::Exhausted { attempts: self.failed(), last: error });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::Backoff;
+
+    struct ComeBackIn(Duration);
+
+    impl AttemptError for ComeBackIn {
+        fn retry(&self) -> Retry {
+            Retry::Allowed { after: Some(self.0) }
+        }
+    }
+
+    /// It would end with a timeout of nothing, which hides why the server could not answer.
+    #[tokio::test]
+    async fn no_attempt_is_made_without_any_time() {
+        let deadline = Duration::from_millis(60);
+        for _ in 0..5 {
+            let mut had = Vec::new();
+            let attempt = |left: Duration| {
+                had.push(left);
+                async { Err::<(), _>(ComeBackIn(deadline - Duration::from_millis(1))) }
+            };
+            let backoff = Backoff::new(Duration::from_millis(1), deadline, 9, deadline).unwrap();
+            let gave_up = backoff.start(rand::rng()).run(|_| {}, attempt).await;
+            assert!(matches!(gave_up, Err(GaveUp::Exhausted { .. })));
+            assert!(had.iter().all(|left| !left.is_zero()), "{had:?}");
         }
     }
 }

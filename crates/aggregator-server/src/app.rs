@@ -1,11 +1,12 @@
 //! What all request handlers share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant as StdInstant;
 
 use aggregator_core::DedupStore;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::health::{self, Health};
@@ -13,6 +14,12 @@ use crate::http::problem::Problem;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read::pool::ReadPool;
+
+/// How many large bodies may be decoded at a time: as many as there are processors.
+fn decoders() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
 
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {
@@ -30,27 +37,36 @@ pub(crate) struct App {
     pub(crate) responses: Arc<Semaphore>,
     /// See [`App::rejected`].
     rejected: AtomicU64,
-    pub(crate) started: Instant,
+    pub(crate) started: StdInstant,
 }
 
 impl App {
     /// Starts the workers over `store`.
     pub(crate) fn start(store: Arc<dyn DedupStore>, config: Config) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
             bodies: Arc::new(Semaphore::new(config.request_bytes.kib())),
-            decoders: Arc::new(Semaphore::new(processors)),
+            decoders: Arc::new(Semaphore::new(decoders())),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
-            started: Instant::now(),
+            started: StdInstant::now(),
             store,
             health,
             config,
         })
+    }
+
+    /// Waits until the large bodies under way are decoded, those of clients that are gone as well: their threads hold the
+    /// store.
+    pub(crate) async fn stop_decoders(&self, deadline: Instant) {
+        let all = u32::try_from(decoders()).unwrap_or(u32::MAX);
+        if let Ok(Ok(all)) = timeout_at(deadline, self.decoders.acquire_many(all)).await {
+            all.forget();
+        }
+        self.decoders.close();
     }
 
     /// Refuses a request while nothing may be acknowledged.

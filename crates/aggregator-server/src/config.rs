@@ -8,6 +8,7 @@ mod location;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
@@ -16,6 +17,12 @@ pub use self::byte_size::ByteSize;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
 pub(crate) use self::location::may_be_repeated;
+
+/// See [`Config::max_json_depth`].
+pub(crate) const JSON_DEPTHS: RangeInclusive<u64> = 4..=1024;
+
+/// See [`Config::readers`].
+pub(crate) const READERS: RangeInclusive<u64> = 1..=256;
 
 /// The settings of the service.
 ///
@@ -173,7 +180,7 @@ impl Config {
     /// [`Self::listen`].
     ///
     /// # Errors
-    /// Names the options, and what would be right.
+    /// Names the settings as options, and says what would be right.
     pub fn check_reach(&self, addresses: &[SocketAddr]) -> Result<(), String> {
         let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
         let Some(address) = reachable.filter(|_| !self.allow_anonymous) else { return Ok(()) };
@@ -187,7 +194,7 @@ impl Config {
         ))
     }
 
-    /// Refuses options that contradict each other.
+    /// Refuses settings that are out of bounds or contradict each other. [`run`](crate::run) calls it.
     ///
     /// # Errors
     /// Names the options, and what would be right.
@@ -206,6 +213,14 @@ impl Config {
         }
         if self.max_body_bytes.0 > aggregator_core::BatchBuilder::MAX_BODY_BYTES {
             return Err(format!("--max-body-bytes {} must be at most 1GiB", self.max_body_bytes));
+        }
+        if !JSON_DEPTHS.contains(&self.max_json_depth.into()) {
+            let (least, most) = (JSON_DEPTHS.start(), JSON_DEPTHS.end());
+            return Err(format!("--max-json-depth {} must be {least} to {most}", self.max_json_depth));
+        }
+        if !READERS.contains(&self.readers.into()) {
+            let (least, most) = (READERS.start(), READERS.end());
+            return Err(format!("--readers {} must be {least} to {most}", self.readers));
         }
         Ok(())
     }
@@ -237,5 +252,9 @@ mod tests {
         assert!(config.check().unwrap_err().contains("--queue-events"));
         let config = Config { request_bytes: ByteSize(10), ..Config::default() };
         assert!(config.check().unwrap_err().contains("--request-bytes"));
+        let config = Config { max_json_depth: 3, ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--max-json-depth 3 must be 4 to 1024"));
+        let config = Config { readers: 0, ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--readers 0 must be 1 to 256"));
     }
 }

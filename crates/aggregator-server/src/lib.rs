@@ -42,6 +42,9 @@ use crate::http::layers::Layers;
 /// Why [`run`] did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The settings are out of bounds or contradict each other: see [`Config::check`].
+    #[error("{0}")]
+    Settings(String),
     /// The workers could not be started.
     #[error("the workers could not be started")]
     Start(#[source] std::io::Error),
@@ -76,6 +79,7 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    config.check().map_err(RunError::Settings)?;
     let app = Arc::new(App::start(store, config).map_err(RunError::Start)?);
 
     // Before the first request is answered.
@@ -100,6 +104,7 @@ pub async fn run(
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
     app.reads.stop(drain_until).await;
+    app.stop_decoders(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });
     }

@@ -12,7 +12,9 @@ use program_support::values::{at_least, flag, time_span, within};
 
 use crate::admin::check;
 use crate::admin::transfer::{export, import};
-use crate::config::{ByteSize, Config, ListenAddress, LogFormat, LoneSurrogates, StoreLocation};
+use crate::config::{
+    ByteSize, Config, JSON_DEPTHS, ListenAddress, LogFormat, LoneSurrogates, READERS, StoreLocation,
+};
 
 use self::values::StoreParser;
 
@@ -106,7 +108,7 @@ pub struct Options {
     /// Levels of nesting in JSON, counted as in a page of events: a payload has three fewer
     #[arg(long, env = "AGGREGATOR_MAX_JSON_DEPTH", default_value_t = Config::default().max_json_depth,
           value_name = "LEVELS",
-          value_parser = within::<u16>(4..=1024))]
+          value_parser = within::<u16>(JSON_DEPTHS))]
     max_json_depth: u16,
 
     /// What becomes of an event whose payload has half a surrogate pair, which is no character ("\ud83d"): many
@@ -144,7 +146,7 @@ pub struct Options {
 
     /// Reads at a time
     #[arg(long, env = "AGGREGATOR_READERS", default_value_t = Config::default().readers, value_name = "N",
-          value_parser = within::<u32>(1..=256))]
+          value_parser = within::<u32>(READERS))]
     readers: u32,
 
     /// Reads that may wait for their turn; beyond that the answer is 503

@@ -6,7 +6,7 @@ use super::{
     AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo,
     Transfer, Watch,
 };
-use crate::{Batch, EventRef, Identity, Page, Partition, Query, StoreError, Topic};
+use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
 
 /// Every method goes to the store behind the pointer, those with a default as well.
 macro_rules! store_behind {
@@ -67,6 +67,10 @@ macro_rules! store_behind {
 
             fn watch(&self) -> Option<&dyn Watch> {
                 (**self).watch()
+            }
+
+            fn partitions(&self) -> Partitions {
+                (**self).partitions()
             }
         }
     };

@@ -24,6 +24,9 @@ pub(super) struct BucketState {
     pub(super) last_version: u64,
     /// Whether this very attempt was the last one that wrote to it.
     pub(super) written_by_this: bool,
+    /// New versions are above this: the time by the database's clock, in microseconds. So a database that was put back to
+    /// an older state gives out no version again.
+    pub(super) version_floor: u64,
 }
 
 /// A record as it was when its bucket was locked.
@@ -114,7 +117,8 @@ pub(super) fn decide(
             let what = format!("the record {name} of kind {kind} has a version that was never given");
             return Err(Failure::corrupt(what));
         }
-        *last += 1;
+        let floor = snapshot.buckets.get(&number).map_or(0, |state| state.version_floor);
+        *last = floor.max(*last) + 1;
         versions.push(*last);
     }
     Ok(Decision::Write(NewVersions { sent: SentCommit { versions, before }, buckets }))
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn snapshot(writes: &[RecordWrite], last: u64, records: &[Option<RecordState>]) -> RecordSnapshot {
-        let state = BucketState { last_version: last, written_by_this: false };
+        let state = BucketState { last_version: last, written_by_this: false, version_floor: 0 };
         let buckets = writes.iter().map(|write| (bucket(&write.kind, &write.name), state)).collect();
         RecordSnapshot { buckets, records: records.to_vec() }
     }
@@ -198,6 +202,18 @@ mod tests {
         let decision = decide(&writes, &snapshot(&writes, 9, &[record(3), None]), None).unwrap();
         let Decision::Write(new) = decision else { panic!("{decision:?}") };
         assert_eq!((new.sent.versions, new.buckets), (vec![10, 11], BTreeMap::from([(of("a"), 11)])));
+    }
+
+    #[test]
+    fn versions_are_above_the_clock_and_above_all_before() {
+        let writes = [create("a")];
+        for (floor, expected) in [(5, 10), (9, 10), (1_000, 1_001)] {
+            let mut snapshot = snapshot(&writes, 9, &[None]);
+            snapshot.buckets.values_mut().for_each(|state| state.version_floor = floor);
+            let decision = decide(&writes, &snapshot, None).unwrap();
+            let Decision::Write(new) = decision else { panic!("{decision:?}") };
+            assert_eq!(new.sent.versions, [expected], "{floor}");
+        }
     }
 
     #[test]

@@ -97,7 +97,11 @@ impl<'a> RecordTx<'a> {
             if self.options.require_sync_standby && get::<&str>(row, 3)?.is_empty() {
                 return Err(unavailable("the server asks for no synchronous standby any more").into());
             }
-            let state = BucketState { last_version: get_u64(row, 1)?, written_by_this: get(row, 2)? };
+            let state = BucketState {
+                last_version: get_u64(row, 1)?,
+                written_by_this: get(row, 2)?,
+                version_floor: get_u64(row, 4)?,
+            };
             states.insert(get(row, 0)?, state);
         }
         match self.buckets.iter().find(|&bucket| !states.contains_key(bucket)) {

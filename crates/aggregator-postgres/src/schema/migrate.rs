@@ -15,7 +15,7 @@ use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Failure, Result, unavailable};
 use crate::records::BUCKETS;
 use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
-use crate::schema::tables::{CREATE, CREATE_RECORDS, HASH_VERSION, TABLES_VERSION, VERSION};
+use crate::schema::tables::{CREATE, CREATE_RECORDS, HASH_VERSION, RECORDS_SINCE, TABLES_VERSION, VERSION};
 
 /// How often the tables are tried to be made beside others who make them.
 const ATTEMPTS: u32 = 10;
@@ -67,7 +67,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         }
     }
     let commits_across = is_one_server(&session).await?;
-    let has_records = tables_version(&meta)? >= TABLES_VERSION;
+    let has_records = tables_version(&meta)? >= RECORDS_SINCE;
     Ok(Opened { id, partitions, commits_across, has_records, last_offsets, warnings })
 }
 
@@ -257,7 +257,10 @@ async fn make_records(session: &Session) -> Result<()> {
     let buckets = "INSERT INTO record_versions (bucket, last_version, last_attempt)
                    SELECT n, 0, ''::bytea FROM generate_series(0, $1::integer - 1) AS n ON CONFLICT (bucket) DO NOTHING";
     session.client.execute(buckets, &[&BUCKETS]).await?;
-    insert_entry(session, "tables_version", &TABLES_VERSION.to_string()).await
+    let sql = "INSERT INTO meta (name, value) VALUES ('tables_version', $1)
+               ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value::integer < excluded.value::integer";
+    session.client.execute(sql, &[&TABLES_VERSION.to_string()]).await?;
+    Ok(())
 }
 
 /// Has the store say this of itself, unless it does already.

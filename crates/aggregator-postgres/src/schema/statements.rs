@@ -315,7 +315,8 @@ statements! {
     RecordWrites {
         // In this order, so that two writes do not wait for each other.
         lock: "SELECT b.bucket, b.last_version, b.last_attempt = $2,
-                      coalesce(current_setting('synchronous_standby_names', true), '')
+                      coalesce(current_setting('synchronous_standby_names', true), ''),
+                      (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
                FROM (SELECT bucket, last_version, last_attempt FROM record_versions WHERE bucket = ANY($1)
                      ORDER BY bucket FOR UPDATE) AS b",
         current: "SELECT k.at, r.version, r.attempt = $3

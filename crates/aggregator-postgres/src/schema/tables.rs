@@ -12,6 +12,9 @@ pub(crate) const VERSION: u32 = 1;
 /// adds, so nodes of two versions can share a store during an upgrade. 2 added the tables of records.
 pub(crate) const TABLES_VERSION: u32 = 2;
 
+/// The first of these versions that has the tables of records.
+pub(crate) const RECORDS_SINCE: u32 = 2;
+
 /// How topics are hashed to slots; kept with the store, since it can never change in it.
 pub(crate) const HASH_VERSION: &str = "xxh3-64";
 

@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod full_disk;
 mod http;
+mod let_go;
 mod limits;
 #[cfg(feature = "postgres")]
 mod postgres;
