@@ -42,7 +42,7 @@ impl Told {
         self.0.lock().unwrap().clone()
     }
 
-    /// Another thread than the one that appended may be telling.
+    /// Waits, because another thread than the one that appended may call the listener.
     fn await_all(&self, expected: &[(Partition, u64)]) {
         await_that(&format!("{expected:?}"), || self.all().len() >= expected.len());
         assert_eq!(self.all(), expected);
