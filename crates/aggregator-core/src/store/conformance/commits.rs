@@ -1,4 +1,4 @@
-//! Commits are announced: in order, to whoever listens at the time, and whatever a callback does.
+//! Commits are announced: in order, to all that listen at the time, whatever a callback does.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
