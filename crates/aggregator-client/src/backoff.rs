@@ -118,9 +118,9 @@ impl<R: Rng> Retries<R> {
 
     /// Notes a failed attempt, `elapsed` after the first one began, and returns the wait before the next.
     ///
-    /// A server's `retry_after` wins over the policy's own wait, and gets a little jitter on top, so that
-    /// those who were sent away together do not return together. `None` means give up: the attempts are
-    /// used up, or the next one would lie beyond the deadline.
+    /// A server's `retry_after` wins over the policy's own wait, and gets a little jitter on top, so that clients that
+    /// were sent away together do not return together. `None` means give up: the attempts are used up, or the next
+    /// one would come after the deadline.
     pub fn next_wait(&mut self, elapsed: Duration, retry_after: Option<Duration>) -> Option<Duration> {
         self.failed = self.failed.saturating_add(1);
         let left = self.time_left(elapsed);
@@ -128,14 +128,14 @@ impl<R: Rng> Retries<R> {
             return None;
         }
         match retry_after {
-            // To come earlier would disobey the server, to come then would break the deadline.
+            // An earlier attempt would disobey the server, and one at that time would break the deadline.
             Some(asked) if asked >= left => None,
             Some(asked) => Some(asked + self.jitter(self.policy.base.min(left - asked))),
             None => {
                 let doubled = self.policy.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
                 let wait = self.jitter(doubled.min(self.policy.cap));
-                // Not cut to what is left: that would make the last attempts come ever faster, and the very last one end
-                // with a timeout of next to nothing, which hides what was really wrong.
+                // Not cut to the time that is left. Else the last attempts would come ever faster, and the very last
+                // one would end with a timeout of next to nothing, which hides the real failure.
                 (wait < left).then_some(wait)
             }
         }

@@ -27,7 +27,7 @@ pub struct Builder {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The URL is none.
+    /// The URL is invalid.
     #[error("the URL of the server, {url:?}, {reason}")]
     Url {
         /// What was given.
@@ -81,27 +81,27 @@ impl Builder {
         self
     }
 
-    /// So many connections are kept open while nothing is sent over them. The default is 16. It does not limit the
+    /// How many connections are kept open while nothing is sent over them. The default is 16. It does not limit the
     /// connections in use: each request under way has one of its own.
     pub fn idle_connections(mut self, connections: usize) -> Self {
         self.idle_connections = connections;
         self
     }
 
-    /// Events in one batch. The default is 10,000, as is the server's (`--max-batch-events`).
+    /// The most events in one batch. The default is 10,000, as is the server's (`--max-batch-events`).
     pub fn max_batch_events(mut self, events: usize) -> Self {
         self.max_batch_events = events;
         self
     }
 
-    /// Bytes of one batch, as JSON. The default is 16 MiB, as is the server's (`--max-body-bytes`).
+    /// The most bytes of one batch, as JSON. The default is 16 MiB, as is the server's (`--max-body-bytes`).
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.max_batch_bytes = bytes;
         self
     }
 
-    /// Bytes of one reply; reading stops there. The default is 64 MiB. A page of 1,000 events with large payloads can be
-    /// longer: ask for fewer events.
+    /// The most bytes of one reply; reading stops there. The default is 64 MiB. A page of 1,000 events with large
+    /// payloads can be longer: ask for fewer events.
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes;
         self
@@ -116,7 +116,7 @@ impl Builder {
     /// Checks the settings and makes the client. It connects with the first request.
     ///
     /// # Errors
-    /// When a setting makes no sense, which is named.
+    /// When a setting makes no sense. The error names it.
     pub fn build(self) -> Result<Client, BuildError> {
         let url: ServerUrl =
             self.url.parse().map_err(|reason| BuildError::Url { url: self.url.clone(), reason })?;

@@ -24,13 +24,13 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     http: reqwest::Client,
     url: ServerUrl,
-    /// Made once, as it is asked for most often.
+    /// Made once, because most requests use it.
     publish: Url,
     settings: Builder,
 }
 
 impl Client {
-    /// Begins with the settings: `url` is `http://HOST:PORT`, and a path if the server is behind one.
+    /// A builder with the default settings. `url` is `http://HOST:PORT`, with a path if the server is behind one.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder::new(url.into())
     }
@@ -51,7 +51,7 @@ impl Client {
         self.0.url.endpoint(path)
     }
 
-    /// A body with `count` items, if it is within the limits of a batch.
+    /// Encodes a body with `count` items, if it is within the limits of a batch.
     pub(crate) fn encode(
         &self,
         items: &'static str,
@@ -81,7 +81,7 @@ impl Client {
         })
     }
 
-    /// The time an attempt has, if the call it belongs to has `limit` left.
+    /// How long an attempt may take if its call has `limit` left.
     pub(crate) fn attempt_timeout(&self, limit: Duration) -> Duration {
         limit.min(self.settings().request_timeout)
     }
@@ -99,7 +99,7 @@ impl Client {
         self.send(request, limit).await
     }
 
-    /// The body of a 2xx reply.
+    /// Sends a request, and returns the body of a 2xx reply.
     async fn send(&self, mut request: Request, limit: Duration) -> Result<Bytes, Error> {
         let url = without_query(request.url());
         let failed = |error: &reqwest::Error| self.transport_error(error, &url, limit);
@@ -138,7 +138,7 @@ impl Client {
     }
 }
 
-/// What a reply's body says.
+/// Parses the body of a reply.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8], url: &Url) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| bad_reply(url, error.to_string()))
 }

@@ -68,7 +68,7 @@ pub enum Error {
         url: String,
         /// What the server says about it.
         problem: Box<Problem>,
-        /// How long the server asks to stay away.
+        /// How long the server asks the client to wait.
         retry_after: Option<Duration>,
     },
     /// Retention removed events behind the cursor (410). Reading goes on from `oldest`: it skips no event that is
@@ -101,13 +101,13 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
-    /// So many pages in a row moved the cursor nowhere, although the server says that there is more.
+    /// Many pages in a row left the cursor where it was, although the server says that there is more.
     #[error("{pages} pages in a row left the cursor where it was, but the server says that there is more")]
     Stuck {
         /// How many.
         pages: u32,
     },
-    /// What could be retried was, up to the bounds of the [`Backoff`](crate::Backoff).
+    /// The call was retried up to the limits of the [`Backoff`](crate::Backoff), and the last attempt failed as well.
     #[error("gave up after {attempts} {}; the last one ended with: {last}", if *attempts == 1 { "attempt" } else { "attempts" })]
     GaveUp {
         /// How often it was tried.
@@ -150,7 +150,8 @@ fn may_pass(status: StatusCode) -> bool {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Names the kind for good, such as `urn:aggregator:problem:queue-full`. Empty where the reply had no problem.
+    /// The name of the kind, which never changes, such as `urn:aggregator:problem:queue-full`. Empty where the reply
+    /// had no problem.
     #[serde(rename = "type")]
     pub kind: String,
     /// The kind, for people.
@@ -161,7 +162,7 @@ pub struct Problem {
     pub retryable: Option<bool>,
     /// What is wrong with single events or parameters.
     pub errors: Vec<ItemError>,
-    /// Where a reader goes on whose cursor expired.
+    /// The cursor to go on from, if the reader's cursor has expired.
     pub oldest: Option<String>,
     /// The name of the request in the server's log.
     pub request_id: Option<String>,
@@ -181,7 +182,7 @@ pub struct ItemError {
 }
 
 impl Problem {
-    /// Of a reply's body; an empty one if that is no problem.
+    /// Reads the body of a reply. If that is not a problem, all fields are empty.
     pub(crate) fn of(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
     }

@@ -63,7 +63,7 @@ impl Event {
     /// What happened, as anything that can be written as JSON.
     ///
     /// # Errors
-    /// [`Error::Payload`] if it cannot.
+    /// [`Error::Payload`] if it cannot be written as JSON.
     pub fn with_payload<T: Serialize + ?Sized>(mut self, payload: &T) -> Result<Self, Error> {
         self.payload = Some(to_raw_value(payload).map_err(Error::Payload)?);
         Ok(self)

@@ -17,7 +17,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of an event with this topic and id.
+    /// The identity of an event with this topic and id.
     #[must_use]
     pub fn new(topic: impl Into<String>, event_id: impl Into<String>) -> Self {
         Self { topic: topic.into(), event_id: event_id.into(), source: None }
@@ -39,9 +39,9 @@ pub struct Seen {
     pub topic: String,
     /// The id asked for.
     pub event_id: String,
-    /// Whether it was.
+    /// Whether the identity was seen.
     pub seen: bool,
-    /// The place in its topic of the event that is stored under it.
+    /// The seq of the event that is stored under it: its place in the topic, from 1.
     pub seq: Option<u64>,
     /// When that event was stored (RFC 3339).
     pub processed_at: Option<String>,
@@ -66,7 +66,7 @@ pub struct TopicsPage {
 pub struct TopicTotals {
     /// Its name.
     pub topic: String,
-    /// The newest event's seq: so many events were stored.
+    /// The seq of the newest event; also the number of events stored.
     pub last_seq: u64,
     /// Retention removed the events up to this seq.
     pub purged_seq: u64,
@@ -76,7 +76,7 @@ pub struct TopicTotals {
     pub conflicts: u64,
 }
 
-/// The totals over the store's life, whichever servers did it.
+/// The totals over the store's life, whichever servers counted them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -95,7 +95,8 @@ impl Client {
     /// Asks which identities were seen. The answers come in the order of the questions.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for more than fit into a batch, [`Error::Refused`] with status 422 if an identity breaks a rule.
+    /// [`Error::TooLarge`] for more than fit in a batch, [`Error::Refused`] with status 422 if an identity breaks a
+    /// rule.
     pub async fn lookup(&self, identities: &[Identity]) -> Result<Vec<Seen>, Error> {
         #[derive(Serialize)]
         struct Body<'a> {

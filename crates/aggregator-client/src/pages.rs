@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use crate::client::{Client, parse};
 use crate::error::Error;
 
-/// So many pages in a row may leave the cursor where it is before reading counts as stuck.
+/// After this many pages without progress of the cursor, reading is reported as stuck.
 const MAX_PAGES_WITHOUT_PROGRESS: u32 = 10;
 
-/// Which events to read. Without any filter these are all events, the oldest one first, 100 to a page.
+/// Which events to read. Without any filter it is all events, the oldest one first, 100 to a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     topic: Option<String>,
@@ -43,35 +43,35 @@ impl Query {
         Self::default()
     }
 
-    /// Those of a topic, `orders.eu`, or of all topics below one, `orders.*`.
+    /// Only events of a topic, `orders.eu`, or of all topics below one, `orders.*`.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// The one with this id. It needs the name of one topic.
+    /// Only the event with this id. The query must name one topic, too.
     #[must_use]
     pub fn event_id(mut self, event_id: impl Into<String>) -> Self {
         self.event_id = Some(event_id.into());
         self
     }
 
-    /// Those that this publisher published.
+    /// Only events that this publisher published.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Those that were stored at this time or later (`processed_at`, RFC 3339).
+    /// Only events that were stored at this time or later (`processed_at`, RFC 3339).
     #[must_use]
     pub fn since(mut self, time: impl Into<String>) -> Self {
         self.since = Some(time.into());
         self
     }
 
-    /// Those that were stored before this time (`processed_at`, RFC 3339).
+    /// Only events that were stored before this time (`processed_at`, RFC 3339).
     #[must_use]
     pub fn until(mut self, time: impl Into<String>) -> Self {
         self.until = Some(time.into());
@@ -85,14 +85,14 @@ impl Query {
         self
     }
 
-    /// So many events to a page, 1 to 1,000.
+    /// The most events on a page, 1 to 1,000.
     #[must_use]
     pub fn limit(mut self, events: u32) -> Self {
         self.limit = Some(events);
         self
     }
 
-    /// Those after a cursor, which an earlier page of the same query has in [`Page::next`].
+    /// Only events after a cursor: [`Page::next`] of an earlier page of the same query.
     #[must_use]
     pub fn after(mut self, cursor: impl Into<String>) -> Self {
         self.after = Some(cursor.into());
@@ -121,11 +121,11 @@ impl Query {
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct Page {
-    /// The events. There may be none although more follow: a page ends after a bounded search, too.
+    /// The events. There may be none although more follow, because a page also ends after a bounded search.
     pub events: Vec<StoredEvent>,
     /// The cursor behind them. Keep it to go on later, after a restart for example.
     pub next: String,
-    /// Whether these are the last ones for now.
+    /// Whether these are the last events for now.
     pub caught_up: bool,
     /// `false` if there is no topic of that name, or none below the pattern: look for a slip.
     #[serde(default = "known")]
@@ -152,7 +152,7 @@ pub struct StoredEvent {
     pub payload: Box<RawValue>,
     /// The publisher's own counter.
     pub sequence: Option<u64>,
-    /// What the payload is, where an import brought it.
+    /// The media type of the payload, where an import brought one.
     pub content_type: Option<String>,
     /// Further attributes, where an import brought them.
     pub attributes: Option<Box<RawValue>>,
@@ -177,7 +177,7 @@ impl StoredEvent {
 pub struct Pages {
     client: Client,
     query: Query,
-    /// Whether the last page was the last one for then.
+    /// Whether the newest page was caught up.
     caught_up: bool,
     without_progress: u32,
 }

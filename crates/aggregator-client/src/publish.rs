@@ -42,7 +42,7 @@ pub struct PublishOptions {
 }
 
 impl PublishOptions {
-    /// Answered after the commit; all or nothing.
+    /// The defaults: the answer comes after the commit, and a batch is taken as a whole or not at all.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -70,7 +70,8 @@ impl PublishOptions {
 pub enum Outcome {
     /// It is new, and stored.
     Stored,
-    /// It was stored before, with the same payload. That is a success: a retry of what had worked gets it.
+    /// It was stored before, with the same payload. That is a success: a retry gets it if an earlier attempt had
+    /// worked.
     Duplicate,
     /// Another event has its identity: the same topic and id with another payload. That one stays.
     Conflict,
@@ -177,8 +178,8 @@ impl Client {
         self.encode("events", events.len(), &Body { events })
     }
 
-    /// Reads the receipts of a batch: one for each event, in order, each about its event. A reply that is anything else
-    /// acknowledges nothing.
+    /// Reads the receipts of a batch: one for each event, in order, each about its event. Any other reply acknowledges
+    /// nothing.
     fn receipts(&self, reply: &[u8], events: &[Event]) -> Result<Published, Error> {
         let url = self.publish_url();
         let reply: Reply<'_> = parse(reply, &url)?;
@@ -206,7 +207,7 @@ struct Reply<'a> {
 
 #[derive(Deserialize)]
 struct Item<'a> {
-    /// A rejected event may not have a topic or an id that could be told.
+    /// Missing for a rejected event whose topic and id the server cannot tell.
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
     #[serde(borrow)]

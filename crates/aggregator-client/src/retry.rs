@@ -1,7 +1,7 @@
-//! Trying until it works, or until there is no point in trying.
+//! Tries until it works, or until there is no point in trying.
 //!
-//! A [`Client`](crate::Client) does this for all of its calls. It is public for those who have a single attempt of
-//! their own: who count attempts, or inject faults into them.
+//! A [`Client`](crate::Client) does this for all of its calls. It is public for callers with their own function for
+//! one attempt, for example to count attempts or to inject faults into them.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub enum Retry {
     Never,
     /// It may work.
     Allowed {
-        /// How long the server asked to stay away, if it did.
+        /// How long the server asked the client to wait, if it did.
         after: Option<Duration>,
     },
 }
 
 /// An error of one attempt that knows whether another one may work.
 pub trait AttemptError {
-    /// Whether, and how soon.
+    /// Whether another attempt may work, and how soon.
     fn retry(&self) -> Retry;
 }
 
@@ -49,7 +49,7 @@ impl<R: Rng> Retries<R> {
     /// Calls `attempt` with the time it may take, until it succeeds or the policy says to give up. `on_retry` is told
     /// of every failure that is followed by another attempt.
     ///
-    /// Dropping the future ends it at once; what the attempt under way did to the server is then unknown.
+    /// Dropping the future ends it at once. Then nobody knows what the attempt under way did on the server.
     ///
     /// # Errors
     /// When it gives up.

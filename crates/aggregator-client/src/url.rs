@@ -14,21 +14,21 @@ pub struct ServerUrl(Url);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ServerUrlError {
-    /// No URL at all.
+    /// It is not a URL.
     #[error("must be a URL, such as http://127.0.0.1:8080")]
     NotAUrl,
-    /// A host and a port alone.
+    /// It has only a host and a port.
     #[error("must begin with http://: did you mean http://{0}?")]
     NoScheme(String),
-    /// TLS is left to a proxy.
+    /// It asks for TLS, which is left to a proxy.
     #[error(
         "must begin with http://: this program is built without TLS, so https needs a proxy that adds it"
     )]
     Https,
-    /// Some other protocol.
+    /// It asks for some other protocol.
     #[error("must begin with http://")]
     OtherScheme,
-    /// Parts that would be dropped in silence, or printed where they should not be.
+    /// It has parts that would be dropped in silence, or printed where they should not be.
     #[error("must have no user, password, ?query or #fragment")]
     ExtraParts,
 }
@@ -46,7 +46,7 @@ impl FromStr for ServerUrl {
     type Err = ServerUrlError;
 
     fn from_str(s: &str) -> Result<Self, ServerUrlError> {
-        // `localhost:8080` would be a URL, too, of the scheme `localhost`.
+        // `localhost:8080` is a URL, too: its scheme is `localhost`.
         if !s.contains("://") && !s.contains('@') && Url::parse(&format!("http://{s}")).is_ok() {
             return Err(ServerUrlError::NoScheme(s.to_owned()));
         }

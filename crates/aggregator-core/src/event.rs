@@ -21,7 +21,7 @@ use crate::InvalidField;
 pub const DEFAULT_SOURCE: &str = "unknown";
 pub(crate) const DEFAULT_PAYLOAD: &str = "{}";
 
-/// One event, owned. What a [`Batch`] holds many of without copying them.
+/// One event that owns its data. A [`Batch`] holds many events without copying them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     topic: Topic,
@@ -89,7 +89,7 @@ impl Event {
         self
     }
 
-    /// With this scope for its topic, should the event be the topic's first.
+    /// With this scope for its topic. It is used only if this is the first event of its topic.
     #[must_use]
     pub fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
@@ -174,7 +174,7 @@ impl<'a> EventRef<'a> {
         self.attributes
     }
 
-    /// The scope its topic gets, should this event be the topic's first.
+    /// The scope that its topic gets if this is the first event of the topic.
     pub fn scope(&self) -> Scope {
         self.scope
     }

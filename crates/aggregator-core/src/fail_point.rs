@@ -1,13 +1,13 @@
-//! Points at which a test can end the process: whatever a crash there leaves behind has to be right.
+//! Points at which a test can end the process. What a crash there leaves behind has to be right.
 //!
-//! Nothing of it is in a production build: without the feature `fail-points` every function here is
+//! A production build has none of this: without the feature `fail-points` every function here is
 //! empty. With it, two environment variables are read when a point is first reached.
 //!
 //! * `AGGREGATOR_FAIL_POINT=NAME:N` aborts the process when the point NAME is reached for the N-th time.
 //!   `NAME:N:hold=MICROS` keeps the thread there for that long first, so that a reply which was sent too
-//!   early arrives; `NAME:N:pass=MICROS` lets it go on, and aborts in the middle of what comes then.
+//!   early arrives. `NAME:N:pass=MICROS` lets the thread go on, and aborts the process after that time.
 //! * `AGGREGATOR_MUTATION=ack-before-commit` makes the workers answer before the commit. A proof that
-//!   does not notice proves nothing.
+//!   does not notice this proves nothing.
 
 use crate::Receipt;
 
@@ -25,13 +25,13 @@ use disarmed as imp;
 pub enum FailPoint {
     /// An append is decided and written into its transaction, which is open.
     BeforeCommit,
-    /// The transaction is committed, and nobody knows.
+    /// The transaction is committed, but no caller has been told.
     AfterCommit,
     /// The log is about to be copied back into the file.
     Checkpoint,
-    /// It has been.
+    /// The log has been copied back into the file.
     Checkpointed,
-    /// The worker has the receipts, and has answered nobody.
+    /// The worker has the receipts, but has answered nobody.
     BeforeReplies,
     /// No more requests are taken; some are under way.
     Draining,
@@ -183,8 +183,8 @@ mod armed {
         }
     }
 
-    /// A backend calls this between deciding an append and committing it: the append of an early acknowledgement hands
-    /// out its receipts here.
+    /// A backend calls this between deciding an append and committing it. If the append is to be acknowledged too
+    /// early, its receipts are handed out here.
     pub fn decided(receipts: &[Receipt]) {
         if let Some(acknowledge) = EARLY.take() {
             acknowledge(receipts);

@@ -79,9 +79,10 @@ use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Store
 /// * **Time.** `processed_at` is one value per append and partition, and never goes back within a
 ///   partition, whatever the clock does.
 /// * **Deadlines.** [`read`](Self::read), [`lookup`](Self::lookup), [`topics`](Self::topics) and
-///   [`stats`](Self::stats) end soon after the [`Deadline`](crate::Deadline) of their caller, if it has one,
-///   with [`StoreError::Unavailable`], and leave nothing behind that a later call would notice. A call that begins
-///   after its deadline does nothing. Appends have no deadline.
+///   [`stats`](Self::stats), and [`get`](Records::get) and [`list`](Records::list) of the store's records, end soon
+///   after the [`Deadline`](crate::Deadline) of their caller, if it has one, with [`StoreError::Unavailable`], and
+///   leave nothing behind that a later call would notice. A call that begins after its deadline does nothing. Appends
+///   and writes of records have no deadline.
 /// * **Errors.** `Err` from [`append`](Self::append) promises nothing (the commit may have happened
 ///   and its reply been lost), so the caller retries with the same identities and learns from the
 ///   receipts what became of them. The backends here are all or nothing per batch.
@@ -98,8 +99,9 @@ pub trait DedupStore: Send + Sync {
     /// Repeats inside the batch are found: the first one wins. A batch of duplicates only, and an
     /// empty one, are fine. A repeat of an identity with another payload is a conflict, and the first
     /// payload stays. `attempt` names this try: a caller that does not know whether an append was
-    /// committed may repeat it with the same events and the same attempt, and a backend that can then
-    /// lose a reply without losing the commit tells `stored` from `duplicate` by it.
+    /// committed may repeat it with the same events and the same attempt. A backend whose reply can be
+    /// lost after the commit must store `attempt` in that commit: only so can the repeat be told `stored`
+    /// and not `duplicate`. A backend in the same process loses no reply and may ignore it.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] if a topic does not belong to `partition` or would be one too many;
@@ -112,8 +114,8 @@ pub trait DedupStore: Send + Sync {
     ) -> Result<Vec<Receipt>, StoreError>;
 
     /// Does what can be done of an append before its turn comes, on the calling thread, and notes it in
-    /// `batch`. It never waits for an append and changes nothing that is stored; whoever leaves it out has
-    /// slower appends and the same receipts.
+    /// `batch`. It never waits for an append and changes nothing that is stored. A caller may skip it:
+    /// appends are then slower, and the receipts are the same.
     fn prepare(&self, _batch: &mut Batch) {}
 
     /// A page of the clean stream.
@@ -141,8 +143,8 @@ pub trait DedupStore: Send + Sync {
     /// Whatever the backend meets.
     fn stats(&self) -> Result<StoreStats, StoreError>;
 
-    /// Whether the store can still keep what it promises, as far as a moment's look tells: cheap enough for every second,
-    /// beside appends, for nobody else would notice while nothing is appended. The default has nothing to look at.
+    /// Whether the store can still keep what it promises. A quick check, cheap enough to run every second beside
+    /// appends. It is needed because without appends nobody else would notice a failure. The default checks nothing.
     ///
     /// # Errors
     /// What stands in the way. After a [fatal](StoreError::is_fatal) error no append succeeds any more either; after
@@ -188,7 +190,7 @@ pub const DEFAULT_MAX_TOPICS: u64 = 100_000;
 /// Refuses items whose topic belongs to another partition.
 ///
 /// # Errors
-/// [`StoreError::Invalid`], naming each of them; or the partition, if there is no such one.
+/// [`StoreError::Invalid`], which names each of them, or the partition if the store does not have it.
 pub fn check_partition<'t>(
     partitions: Partitions,
     partition: Partition,

@@ -30,7 +30,8 @@ pub(crate) const READERS: RangeInclusive<u64> = 1..=256;
 /// `store`, `partitions`, `require_sync_standby`, `allow_anonymous`), and those of the log, are for the program.
 ///
 /// A new setting gets a field here, its default in [`Config::default`], an option in [`crate::options`], and a row in
-/// `docs/reference.md`. The compiler asks for the option, a test for the row.
+/// `docs/reference.md`. The compiler asks for the option, a test for the row. An option that a command uses, too, is
+/// `global`. A new kind of value also gets a sample in the test of `options.rs`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen. Port 0 picks a free one.

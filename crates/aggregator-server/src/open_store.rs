@@ -48,7 +48,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
 pub fn open_existing(config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
     match &config.store {
         StoreLocation::Memory(_) => {
-            Err(StoreError::invalid("store", "would be a new one: name one that holds something"))
+            Err(StoreError::invalid("store", "is always empty at the start: name a store that has data"))
         }
         StoreLocation::Sqlite(path) => {
             check_exists(path)?;

@@ -1,5 +1,6 @@
 //! The locks, atomics, threads and clock that join requests and workers. They are the standard library's, or shuttle's
-//! under `--cfg shuttle`, so that tests can explore their schedules (`publish/shuttle_tests.rs`).
+//! under `--cfg shuttle`, so that tests can explore their schedules (`publish/shuttle_tests.rs`). No schedule
+//! depends on plain counters and measured times, so these use `std`.
 
 #[cfg(shuttle)]
 mod explored;

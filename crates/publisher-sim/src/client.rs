@@ -1,6 +1,6 @@
-//! The aggregator through `aggregator-client`: one attempt at a time, and what its failure is called in the report.
+//! Asks the aggregator through `aggregator-client`: one attempt at a time. Gives failures their names in the report.
 //!
-//! Replies come as bytes. What they say is read by code of the simulator's own ([`crate::receipt`], [`crate::verify`]): a
+//! Replies come as bytes. The simulator reads them with its own code ([`crate::receipt`], [`crate::verify`]): a
 //! mistake in how the client reads receipts or pages must not hide a mistake of the server.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub enum Failure {
     Retryable {
         /// What went wrong.
         cause: RetryCause,
-        /// How long the server asked to stay away.
+        /// How long the server asked the client to wait.
         retry_after: Option<Duration>,
     },
     /// Sending the same bytes again would end the same way.
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// The server's counters, or `None` if it does not give them: they are shown, nothing hangs on them.
+    /// The server's counters, or `None` if it does not give them. They are only shown.
     pub async fn stats(&self) -> Option<Stats> {
         self.attempts.stats().await.ok()
     }

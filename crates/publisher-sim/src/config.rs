@@ -198,7 +198,7 @@ impl Ratio {
     /// Nothing.
     pub const ZERO: Self = Self(0.0);
 
-    /// So many hundredths; more than 100 is 100.
+    /// This many hundredths; more than 100 is 100.
     #[must_use]
     pub fn percent(hundredths: u8) -> Self {
         Self(f64::from(hundredths.min(100)) / 100.0)

@@ -1,6 +1,6 @@
-//! Things that are wrong: all counted, the first few told.
+//! Things that are wrong: all are counted, and the first few are shown.
 
-/// How many are told.
+/// How many are shown.
 const EXAMPLES: usize = 5;
 
 /// A count with its first examples.
@@ -11,7 +11,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Counts one; the words for it are only made while they are wanted.
+    /// Counts one. The message is built only for the first few.
     pub fn add(&mut self, example: impl FnOnce() -> String) {
         self.count += 1;
         if self.examples.len() < EXAMPLES {

@@ -1,7 +1,7 @@
 //! What the receipts said about each identity of the run: eight bytes each.
 //!
 //! Receipts must not contradict each other: an identity is stored once, has one seq, and keeps one
-//! payload. The ledger notices where they do, and is what the store is held against in the end.
+//! payload. The ledger notices contradictions, and in the end the store is compared with it.
 
 use thiserror::Error;
 

@@ -3,7 +3,7 @@
 //! It plans exact counts of originals and repeats from a seed ([`plan`], [`workload`]), sends them in
 //! batches over several connections through `aggregator-client`, which retries them ([`sender`], [`retry`],
 //! [`client`]), injects faults on its own side ([`faults`]), keeps every receipt ([`ledger`]), and in the end reads
-//! everything back and holds it against them ([`verify`]).
+//! everything back and compares it with them ([`verify`]).
 //!
 //! # What is exact
 //!
@@ -13,7 +13,7 @@
 //!   identities, and everything else `duplicate` or `conflict`. Which delivery of an identity is the
 //!   stored one depends on which connection is first.
 //! - The conflicts, with one connection and neither `--reorder` nor `--bursts`. Otherwise an altered
-//!   repeat may arrive before its original; then it is the one that is kept, and the others conflict.
+//!   repeat may arrive before its original. Then the altered one is kept, and the others conflict.
 //!
 //! A lost (or dropped) reply makes its retry say `duplicate` about an event that no receipt calls
 //! `stored`. So `stored` in the receipts may be less than the number of identities although nothing is
@@ -44,7 +44,7 @@ use std::sync::Arc;
 use aggregator_client::{Backoff, BackoffError, BuildError};
 use thiserror::Error;
 
-/// The retry policy is the client's. Whoever drives the parts of a run by itself starts it here.
+/// The retry policy of the client, for callers that drive the parts of a run themselves.
 pub use aggregator_client::backoff;
 
 use crate::client::{Client, ProbeError};
@@ -78,10 +78,10 @@ pub enum SetupError {
     /// The retry options contradict each other.
     #[error(transparent)]
     Backoff(#[from] BackoffError),
-    /// The counts cannot be had.
+    /// These counts are impossible.
     #[error(transparent)]
     Plan(#[from] NoOriginal),
-    /// There is no HTTP client to be had.
+    /// The HTTP client cannot be made.
     #[error(transparent)]
     Client(#[from] BuildError),
     /// There is no server.
@@ -93,7 +93,7 @@ impl Simulation {
     /// Checks the options against each other, and draws a seed if none is given.
     ///
     /// # Errors
-    /// When they do not go together.
+    /// When options contradict each other.
     pub fn new(config: Config) -> Result<Self, SetupError> {
         let seed = config.seed.unwrap_or_else(random_seed);
         let streams = Streams::new(seed, config.payload_bytes);
@@ -106,10 +106,10 @@ impl Simulation {
         Ok(Self { seed, streams, plan, workload: Arc::new(workload), faults, backoff, client, config })
     }
 
-    /// Looks whether the server is there. Only here is a missing server the end; later it is retried.
+    /// Looks whether the server is there. A missing server ends the run only here; later it is retried.
     ///
     /// # Errors
-    /// When it is not.
+    /// When the server is missing.
     pub async fn probe(&self) -> Result<(), SetupError> {
         Ok(self.client.probe().await?)
     }
@@ -177,7 +177,7 @@ impl Simulation {
 /// Probes the server, runs to the end, and reports.
 ///
 /// # Errors
-/// When the options do not go together, or there is no server.
+/// When options contradict each other, or there is no server.
 pub async fn run(config: Config, stop: &Stop) -> Result<Report, SetupError> {
     let simulation = Simulation::new(config)?;
     simulation.probe().await?;

@@ -47,7 +47,7 @@ async fn run(config: Config) -> ExitCode {
         return unusable(&error);
     }
     if seed_is_new {
-        // Before anything is sent: a run that is killed can be repeated too.
+        // Shown before anything is sent, so that a run that is killed can be repeated as well.
         tell(&format!("seed {}", simulation.seed()));
     }
     let report = simulation.run(&stop).await;
@@ -73,7 +73,7 @@ fn print(report: &Report, json: bool) -> io::Result<()> {
 
 /// The first signal ends the run with a report, the second ends it now.
 async fn stop_when_signalled(switch: StopSwitch) {
-    // Without handlers the first one ends the program as it would any other.
+    // Without handlers the first signal ends the program at once, without a report.
     if let Ok(mut signals) = StopSignals::new() {
         signals.next().await;
         switch.stop();

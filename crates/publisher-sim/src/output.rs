@@ -1,15 +1,15 @@
-//! Standard error and standard output. Nobody may be reading there, which is no reason to stop a run or to panic.
+//! Standard error and standard output. If nobody reads them, a run neither stops nor panics.
 
 use std::io::{self, ErrorKind, Write as _};
 
-/// Says a line on standard error, if it can be said there.
+/// Writes a line to standard error, if that is possible.
 pub fn tell(line: &str) {
     #[expect(clippy::disallowed_methods, reason = "this is the one way to it")]
     let mut stderr = io::stderr();
     let _ = writeln!(stderr, "{line}");
 }
 
-/// Writes a result to standard output. It is no error if nobody reads it any more: they have enough.
+/// Writes a result to standard output. It is no error if the reader has closed it: then the reader has enough.
 ///
 /// # Errors
 /// Whatever else keeps it from being written.

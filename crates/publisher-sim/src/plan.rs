@@ -36,7 +36,7 @@ pub struct Plan {
     pub altered: u32,
 }
 
-/// The counts asked for cannot be had.
+/// The counts are impossible: no delivery would be left to be the original.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("--dup leaves no original: {repeats} of {deliveries} deliveries cannot all repeat an earlier one")]
 pub struct NoOriginal {

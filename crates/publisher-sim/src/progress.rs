@@ -28,7 +28,7 @@ impl Progress {
         self.bar.reset();
     }
 
-    /// So many steps further.
+    /// Moves on by this many steps.
     pub fn advance(&self, steps: u64) {
         self.bar.inc(steps);
     }

@@ -1,4 +1,4 @@
-//! What a run came to: for people a table, for programs one JSON object.
+//! The result of a run: a table for people, one JSON object for programs.
 
 mod facts;
 mod table;
@@ -28,13 +28,13 @@ impl Verdict {
         match self {
             Self::Done => 0,
             Self::Broken => 1,
-            // 128 + SIGINT, as shells have it.
+            // 128 + SIGINT, as in shells.
             Self::Interrupted => 130,
         }
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// How it ended.

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 /// every release and on every machine.
 pub type SimRng = Xoshiro256PlusPlus;
 
-/// How many bits a seed has that nobody chose: few enough for every JSON reader, and to be typed again.
+/// The number of bits of a random seed: few enough for every JSON reader, and for people who type it again.
 const RANDOM_SEED_BITS: u32 = 48;
 
 /// What a random number is drawn for.

@@ -49,7 +49,7 @@ pub struct Sending {
     pub progress: Progress,
 }
 
-/// What sending came to.
+/// The result of sending.
 #[derive(Debug)]
 pub struct Sent {
     /// The counts and the receipts.

@@ -1,8 +1,8 @@
-//! The wish to stop early, told to everything that waits.
+//! Stops a run early: tells everything that waits.
 
 use tokio::sync::watch;
 
-/// Knows whether the run shall stop.
+/// Tells whether the run has to stop.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<bool>);
 
@@ -25,13 +25,13 @@ impl StopSwitch {
 }
 
 impl Stop {
-    /// Whether the run shall stop.
+    /// Whether the run has to stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Waits until the run shall stop.
+    /// Waits until the run has to stop.
     pub async fn stopped(&self) {
         if self.0.clone().wait_for(|stopped| *stopped).await.is_err() {
             std::future::pending::<()>().await;

@@ -11,10 +11,10 @@ use crate::findings::Findings;
 use crate::ledger::Ledger;
 use crate::receipt::{Outcome, Receipt};
 
-/// How many different refusals are told apart; the rest share one line.
+/// How many different refusals have a line of their own; the rest share one line.
 const MAX_REFUSALS: usize = 8;
 
-/// Latencies are kept from 1 µs to the longest request timeout, with so many significant digits.
+/// Latencies are kept from 1 µs to the longest request timeout, with this many significant digits.
 const MAX_LATENCY_US: u64 = (u32::MAX as u64) * 1000;
 const LATENCY_DIGITS: u8 = 3;
 

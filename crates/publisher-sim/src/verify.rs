@@ -1,4 +1,4 @@
-//! Reads everything of a run back and holds it against the receipts.
+//! Reads everything of a run back and compares it with the receipts.
 //!
 //! Receipts alone prove little: a retry after a lost reply is told `duplicate` about an event that no
 //! receipt called `stored`, and a server may say what it likes. What counts is what a reader gets.
@@ -34,7 +34,7 @@ const PAGE_BYTES: u32 = 8 << 20;
 /// What an event has around its payload, roughly.
 const EVENT_OVERHEAD_BYTES: u32 = 512;
 
-/// So many pages in a row may leave the cursor where it is before reading counts as stuck.
+/// After this many pages without progress of the cursor, reading is reported as stuck.
 const MAX_PAGES_WITHOUT_PROGRESS: u32 = 10;
 
 /// How the store compares with the receipts.
@@ -133,7 +133,7 @@ impl Reader<'_> {
             let page = |limit| self.client.page(topic, page_size, after.as_deref(), limit);
             let reading = persist(retries, self.stop, |_| {}, page);
             let Some(body) = reading.await.map_err(|gave_up| gave_up.to_string())? else {
-                // A topic that no event was drawn for; if there were any, they will be counted as lost.
+                // Usually no event was drawn for this topic. If there were any, they are counted as lost.
                 return Ok(());
             };
             let page: Page<'_> =

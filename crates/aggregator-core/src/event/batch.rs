@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{InvalidField, Timestamp, time};
 
-/// Checked events that borrow from the body of the request that brought them: nothing is copied but
-/// what had to be rewritten (unescaped strings, payloads with white space).
+/// Checked events that borrow from the body of the request that brought them. Only text that had to be rewritten is
+/// copied: strings with escapes, and payloads with white space.
 #[derive(Debug)]
 pub struct Batch {
     body: ByteString,
@@ -129,7 +129,7 @@ pub struct RawEvent<'a> {
     pub payload: Option<&'a RawValue>,
     /// The publisher's own counter.
     pub sequence: Option<u64>,
-    /// The scope the topic gets, should this event be its first.
+    /// The scope that the topic gets if this is its first event.
     pub scope: Scope,
 }
 
@@ -144,11 +144,11 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// The largest body, in bytes: positions in it, and in what is rewritten of it, take 32 bits.
+    /// The largest body, in bytes. Positions in the body and in its rewritten text are kept in 32 bits.
     pub const MAX_BODY_BYTES: usize = 1 << 30;
 
-    /// A builder for events that were parsed from `body` (they may also lie elsewhere, and are copied
-    /// then). Events without a timestamp get `received_at`.
+    /// A builder for events that were parsed from `body`. Events that lie elsewhere are copied. Events without a
+    /// timestamp get `received_at`.
     ///
     /// # Errors
     /// When `body` is not UTF-8, or longer than [`Self::MAX_BODY_BYTES`].
@@ -231,7 +231,8 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// How many events the body has if all are as long as this one, its first; of very many, what to begin with.
+    /// Estimates how many events the body has, as if all were as long as the first one. The estimate has a limit, so
+    /// that not too much room is reserved.
     fn expected(&self, first: &RawEvent<'_>) -> usize {
         /// What the names of the fields take, at least.
         const NAMES: usize = 25;

@@ -107,7 +107,7 @@ pub enum Scope {
     Source,
 }
 
-/// The source's place in the key of an identity whose topic has [`Scope::Topic`]. No [`Source`] is
+/// What stands in place of the source in the key of an identity whose topic has [`Scope::Topic`]. No [`Source`] is
 /// empty, so the two scopes cannot be mistaken for each other.
 const TOPIC_SCOPE_SOURCE: &str = "";
 
@@ -136,8 +136,8 @@ pub struct Identity {
     pub topic: Topic,
     /// The publisher's id.
     pub event_id: EventId,
-    /// The source. It counts only where the topic has [`Scope::Source`]; without one, an identity there
-    /// is that of an event that came without one: its source is `unknown`.
+    /// The source. It counts only in topics of [`Scope::Source`]. If missing in such a topic, the source `unknown` is
+    /// used, as for an event without a source.
     pub source: Option<Source>,
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct HintOwner(NonZeroU64);
 
 impl HintOwner {
-    /// An owner that no other open store is.
+    /// An owner that differs from all others.
     ///
     /// # Panics
     /// After 2^64 calls.

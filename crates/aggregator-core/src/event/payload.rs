@@ -1,4 +1,4 @@
-//! Payloads: JSON text, kept as the publisher spelled it but for white space.
+//! Payloads: JSON text, kept as the publisher spelled it except for white space.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,9 @@ pub const DEFAULT_PAYLOAD_DEPTH: usize = 124;
 
 /// What becomes of a payload that has half a surrogate pair, `"\ud83d"` for example.
 ///
-/// JSON's grammar takes it, and it is no character (RFC 8259, section 8.2), so that many parsers refuse whatever it
-/// stands in: one such payload, and a whole page of events. Truncated strings of JavaScript are full of them.
+/// JSON's grammar allows it, but it is not a character (RFC 8259, section 8.2). Many parsers refuse the whole
+/// document, so one such payload makes a whole page of events unreadable for them. Truncated strings of JavaScript
+/// often have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoneSurrogates {
     /// Its event is refused.
@@ -31,7 +32,7 @@ pub fn digest(payload: &str) -> [u8; 16] {
     xxh3_128(payload.as_bytes()).to_be_bytes()
 }
 
-/// What a byte outside of strings means: for most, nothing.
+/// Whether a byte matters outside of strings: quotes, brackets and white space do.
 const MATTERS: [bool; 256] = {
     let mut matters = [false; 256];
     let bytes = b"\"{}[] \t\n\r";
@@ -98,7 +99,7 @@ pub(super) fn compact(
 
 /// A string as it is written.
 struct Literal {
-    /// The position behind it.
+    /// The position after it.
     end: usize,
     /// Whether it has a `\u`.
     has_unicode_escape: bool,

@@ -9,23 +9,24 @@ use super::payload::{LoneSurrogates, compact};
 use super::{DEFAULT_SOURCE, Scope, digest, fields, topic};
 use crate::{InvalidField, Timestamp, time};
 
-/// How deep a payload may be nested in a record: what `--max-json-depth` takes at most, less the three
-/// levels around a payload. The store it comes from had its own bound.
+/// How deep the payload of a row may be nested: the most that `--max-json-depth` takes, less the three levels around
+/// a payload. The store that the row comes from had its own limit.
 const MAX_PAYLOAD_DEPTH: usize = 1021;
 
 /// A row of a store, whatever is left of it: an event, the stub of a purged one, or an identity alone.
 ///
-/// It knows nothing of its offset and of its partition, which are the store's own matter.
+/// It has neither an offset nor a partition: each store gives a row its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRow {
     /// The topic.
     pub topic: String,
-    /// The topic's scope; `None` where it is not known: then it is the one the topic has, and
-    /// [`Scope::Topic`] if it is new.
+    /// The topic's scope. `None` if it is not known: then the scope that the topic has is used, and
+    /// [`Scope::Topic`] if the topic is new.
     pub scope: Option<Scope>,
     /// The publisher's id.
     pub event_id: String,
-    /// Who published it. Always there with an event; without one, only where the scope asks for it.
+    /// Who published it. A whole event always has a source. A stub or an identity has one only where the scope
+    /// needs it.
     pub source: Option<String>,
     /// When it was stored.
     pub processed_at: Timestamp,
@@ -45,7 +46,7 @@ pub enum Kept {
         /// [`digest`] of the payload.
         digest: [u8; 16],
     },
-    /// Nothing but the identity was ever known: it has no seq, and any payload repeats it.
+    /// Only the identity was ever known. It has no seq, and an event with any payload is a repeat of it.
     Identity,
 }
 
@@ -79,13 +80,13 @@ impl Deref for CheckedRow {
 }
 
 impl CheckedRow {
-    /// The record.
+    /// The row.
     pub fn into_inner(self) -> StoredRow {
         self.0
     }
 }
 
-/// The fields in which two events with one identity can differ, borrowed from wherever they are kept.
+/// The fields in which two events with the same identity can differ, borrowed from where they are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "see `StoredRow` and `KeptEvent`")]
 pub struct Details<'a> {
@@ -120,7 +121,7 @@ impl StoredRow {
         }
     }
 
-    /// Whether an event that is stored under its identity says the same.
+    /// Whether the event stored under this identity has the same content, as far as this row knows it.
     pub fn is_event(&self, stored: Details<'_>) -> bool {
         match &self.kept {
             Kept::Event(event) => event.details(self.source()) == stored,
@@ -129,7 +130,8 @@ impl StoredRow {
         }
     }
 
-    /// Whether a stub that is stored under its identity stays of the same event.
+    /// Whether a stub stored under this identity is the stub of the same event. `None` stands for an identity that was
+    /// imported alone, which is the same as any event.
     pub fn is_stub(&self, stored: Option<[u8; 16]>) -> bool {
         match (&self.kept, stored) {
             (Kept::Event(event), Some(stored)) => digest(&event.payload) == stored,
@@ -158,7 +160,7 @@ impl StoredRow {
 }
 
 impl KeptEvent {
-    /// All in which it can differ from another event with its identity; `source` is that of its row.
+    /// The fields in which two events with the same identity can differ. `source` is the source of this event's row.
     pub fn details<'a>(&'a self, source: &'a str) -> Details<'a> {
         Details {
             source,
@@ -188,7 +190,8 @@ impl KeptEvent {
     }
 }
 
-/// Stores compare payloads byte by byte, so one that is not compact would make conflicts of repeats.
+/// Checks that a text is JSON and compact. Stores compare payloads byte by byte, so a payload that is not compact
+/// would turn its repeats into conflicts.
 fn check_json(field: &'static str, json: &str) -> Result<(), InvalidField> {
     let raw = serde_json::from_str::<&RawValue>(json)
         .map_err(|error| InvalidField::new(field, format!("is not JSON: {error}")))?;

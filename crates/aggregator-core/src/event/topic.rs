@@ -107,7 +107,7 @@ impl FromStr for TopicSelector {
     }
 }
 
-/// Explains what was meant as a pattern, perhaps one of another system.
+/// Explains how to write what was probably meant as a pattern, perhaps a pattern of another system.
 fn not_a_pattern(text: &str) -> Option<InvalidField> {
     let parent = text.trim_end_matches(['*', '>', '#', '.']);
     let reason = if parent.len() < text.len() && check(parent).is_ok() {
@@ -124,11 +124,11 @@ fn not_a_pattern(text: &str) -> Option<InvalidField> {
 /// The bytes a topic consists of, in their order.
 const ALPHABET: &[u8] = b"-./0123456789:ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
 
-/// The last of all possible topics that come before `text`, which is a topic or the beginning of some.
+/// The greatest possible topic name that sorts before `text`. `text` is a topic, or the beginning of one.
 pub(crate) fn last_before(text: &str) -> Option<Topic> {
     let last = *text.as_bytes().last()?;
     let head = &text[..text.len() - 1];
-    // Behind a lower byte, the highest topic is as long as a topic can be.
+    // After a lower byte, the greatest topic is as long as a topic can be.
     let below = ALPHABET.iter().rev().filter(|&&byte| byte < last).find_map(|&byte| {
         let start = format!("{head}{}", char::from(byte));
         Topic::new(format!("{start:z<MAX_TOPIC_BYTES$}")).ok()

@@ -3,10 +3,11 @@
 use super::{AttemptId, Receipt};
 use crate::{EventRef, StoreError};
 
-/// What a store can do whose commits take several partitions. See [`DedupStore::across`](super::DedupStore::across).
+/// Implemented by stores that can commit to several partitions at once. See
+/// [`DedupStore::across`](super::DedupStore::across).
 pub trait AppendAcross: Send + Sync {
-    /// [`DedupStore::append`](super::DedupStore::append) for events of any partitions, in one commit: many small appends
-    /// in many partitions cost less so. Whoever calls it holds all these partitions at once.
+    /// [`DedupStore::append`](super::DedupStore::append) for events of any partitions, in one commit. This makes many
+    /// small appends cheaper. The caller must own all these partitions during the call.
     ///
     /// # Errors
     /// As [`DedupStore::append`](super::DedupStore::append), for all events at once.

@@ -8,6 +8,8 @@
 //!    { Some(self) }`. Leave out the methods of all others.
 //! 3. Implement [`Backend`](super::conformance::Backend) (feature `test-util`) in a test, say there what the store
 //!    [lacks](super::conformance::Backend::lacks), and call [`run_all`](super::conformance::run_all).
+//! 4. To serve it, call `aggregator_server::run` with it. To name it with `--store`, add a variant to `StoreLocation`
+//!    of the server (`config/location.rs`), and its spelling to `FromStr` there: the compiler finds the other places.
 //!
 //! The crate `outside-backend` of this workspace does just that, in one file for the traits and one for the rows: copy
 //! it. It depends on this crate without its default features, so it builds no SQLite.
@@ -17,7 +19,8 @@
 //! [`check_partition`] and [`too_many_topics`] refuse what every store refuses. [`CommitNotifier`] is a whole
 //! [`Watch`](super::Watch). [`transfer`](super::transfer) decides what an import may add.
 //! [`Deadline::check`](crate::Deadline::check) ends a read whose caller waits no longer; call it when a read begins and
-//! while it runs. [`fail_point::decided`](crate::fail_point::decided) is called before a commit.
+//! while it runs. A backend that the server's `kill` tests run over calls
+//! [`fail_point::decided`](crate::fail_point::decided) with the receipts just before the commit; others leave it out.
 //!
 //! A page is made in three steps. [`Query::positions`](crate::Query::positions) says where every partition
 //! goes on, [`check_positions`] refuses what would skip events, then a [`Scanner`] per partition takes rows

@@ -1,9 +1,10 @@
-//! Tells whoever listens that a partition grew.
+//! Tells listeners that a partition grew.
 //!
-//! Appends announce their commits after they have let go of the store, so two of them may do so in either order. Here
-//! one thread at a time tells of a partition, always of its newest offset. A thread that announces meanwhile notes its
-//! offset and goes on; the one that is telling finds it and tells of it before it ends. So no offset follows a larger
-//! one, no lock is held while a callback runs, and a callback may announce, listen and let go itself.
+//! Appends announce their commits after they have released the store, so two of them may announce in either order.
+//! Therefore only one thread at a time calls the listeners of a partition, always with its newest offset. A thread
+//! that announces meanwhile only notes its offset. The calling thread finds the note and tells of it before it ends.
+//! So no offset follows a larger one, no lock is held while a callback runs, and a callback may announce, listen and
+//! drop listeners.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,13 +18,14 @@ pub trait Watch: Send + Sync {
     /// Calls `callback` after commits that stored something, with the partition and its last offset, until the
     /// listener is dropped.
     ///
-    /// * The offsets of a partition only rise. Where commits race, a call with the newest offset stands for all.
-    /// * Whoever listens first and reads then misses nothing: what the read does not find is announced.
-    /// * The callback may use the store, listen and drop listeners, for the store holds no lock meanwhile. It must
-    ///   not block: an append waits for it, though not always the one it is told of, and no other append does.
-    /// * A commit that comes after the listener was dropped is not told to it. A call that has begun on another
-    ///   thread may still be running.
-    /// * One that panics is called for the next commit again. Neither the append nor other listeners notice.
+    /// * The offsets of a partition only rise. If commits race, one call with the newest offset stands for all.
+    /// * A caller that first listens and then reads misses nothing: what the read does not find is announced.
+    /// * The callback may use the store, listen and drop listeners, because the store holds no lock meanwhile. It must
+    ///   not block. One append waits for the callback. It need not be the append that the callback is about. Other
+    ///   appends do not wait.
+    /// * A listener that was dropped is not told of later commits. A call that has begun on another thread may still
+    ///   be running.
+    /// * A callback that panics is called again for the next commit. Neither the append nor other listeners notice.
     fn on_commit(&self, callback: CommitCallback) -> CommitListener;
 }
 
@@ -38,13 +40,13 @@ pub struct CommitListener {
     entry: Arc<Entry>,
 }
 
-/// What every backend announces its commits with.
+/// Announces the commits of a backend to its listeners.
 pub struct CommitNotifier {
     registry: Arc<Mutex<Registry>>,
     partitions: Box<[Mutex<Progress>]>,
 }
 
-/// Who listens, in the order in which they came.
+/// The listeners, in the order in which they registered.
 #[derive(Default)]
 struct Registry {
     next_id: u64,
@@ -53,7 +55,7 @@ struct Registry {
 
 struct Entry {
     id: u64,
-    /// Not any more once its listener was dropped, though a thread may be on its way to it.
+    /// False once the listener was dropped. A thread may still hold the entry and be about to call it.
     listens: AtomicBool,
     callback: CommitCallback,
 }
@@ -67,7 +69,7 @@ struct Progress {
 }
 
 impl CommitNotifier {
-    /// For partitions that end at these offsets: what is announced up to there is no news.
+    /// A notifier for partitions that end at these offsets. Offsets up to there are no news.
     pub fn new(last_offsets: impl IntoIterator<Item = u64>) -> Self {
         let progress = |newest| Mutex::new(Progress { newest, telling: false });
         Self { registry: Arc::default(), partitions: last_offsets.into_iter().map(progress).collect() }
@@ -115,11 +117,12 @@ impl CommitNotifier {
     }
 
     fn tell(&self, partition: Partition, last_offset: u64) {
-        // Taken after the offset was noted: who is not among them has yet to read, and will find this commit.
+        // Taken after the offset was noted. A listener that registers later reads later, so it finds this commit
+        // itself.
         let entries: Vec<_> = lock(&self.registry).entries.values().cloned().collect();
         for entry in entries {
             if entry.listens.load(Ordering::SeqCst) {
-                // The panic was reported by the panic hook. The commit it was told of stands, and others wait for it.
+                // The panic hook has reported the panic. The commit stands, and other listeners wait to hear of it.
                 let _ = catch_unwind(AssertUnwindSafe(|| (entry.callback)(partition, last_offset)));
             }
         }
@@ -130,7 +133,8 @@ impl Drop for CommitListener {
     fn drop(&mut self) {
         self.entry.listens.store(false, Ordering::SeqCst);
         if let Some(registry) = self.registry.upgrade() {
-            // The callback itself goes with this one's field, behind the lock: it may own another listener.
+            // `self.entry` keeps the callback alive until the lock is released: it may own another listener, whose
+            // drop takes the lock.
             lock(&registry).entries.remove(&self.entry.id);
         }
     }

@@ -1,8 +1,8 @@
 //! The suite that every backend runs: [`DedupStore`]'s contract as tests.
 //!
-//! A backend says how to open it in a [`Backend`] and calls [`run_all`]. A case cannot be left out by
-//! one of them, and one that is in no list does not compile without a warning. Cases about a [`Capability`] run
-//! unless the backend [lacks](Backend::lacks) it, and a store that has less or more than its backend says is a failure.
+//! A backend says in a [`Backend`] how to open it, and calls [`run_all`]. No backend can leave out a case. A case that
+//! is missing from the lists causes a compiler warning. Cases about a [`Capability`] run unless the backend
+//! [lacks](Backend::lacks) it, and a store that has less or more than its backend says is a failure.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod across;
@@ -35,16 +35,15 @@ pub trait Backend {
     /// A new, empty store.
     fn open(&self, options: Options) -> Arc<dyn DedupStore>;
 
-    /// Closes the only handle of `store` and opens what it stored again; `None` if nothing is left of
-    /// a store once it is closed.
+    /// Closes `store`, of which this is the only handle, and opens it again; `None` if a closed store keeps nothing.
     fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
 
-    /// What its stores cannot do. They have to have all the rest.
+    /// The capabilities that its stores lack. They must have all others.
     fn lacks(&self) -> &[Capability] {
         &[]
     }
 
-    /// How many random runs are held against the model; fewer where opening a store takes long.
+    /// How many random runs are compared with the model. Return fewer if opening a store takes long.
     fn model_runs(&self) -> u32 {
         192
     }
@@ -193,7 +192,7 @@ fn assert_every_read_gives(store: &dyn DedupStore, event: &StoredEvent) {
     }
 }
 
-/// What a test waits for takes nearly no time; what takes longer is stuck.
+/// What a test waits for takes nearly no time. If it takes this long, it is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn await_that(what: &str, condition: impl Fn() -> bool) {
@@ -208,7 +207,8 @@ fn ids(events: &[StoredEvent]) -> Vec<&str> {
     events.iter().map(|event| event.event_id.as_str()).collect()
 }
 
-/// What every store counts alike: neither its size nor the times of appends that stored nothing.
+/// The totals that every store counts in the same way. Its size is not among them, nor its newest time, which may be
+/// that of an append that stored nothing.
 fn totals(store: &dyn DedupStore) -> StoreStats {
     StoreStats {
         bytes: 0,
@@ -217,7 +217,7 @@ fn totals(store: &dyn DedupStore) -> StoreStats {
     }
 }
 
-/// Purges where the store can; elsewhere, a case that is not about purging goes on without.
+/// Purges if the store can. If it cannot, a case that is not about purging goes on without.
 fn purge_if_able(store: &dyn DedupStore, topic: &str, through_seq: u64) {
     if store.maintain().is_some() {
         let topic = Topic::new(topic).expect("the case names a good topic");
@@ -225,7 +225,7 @@ fn purge_if_able(store: &dyn DedupStore, topic: &str, through_seq: u64) {
     }
 }
 
-/// Nothing in the store contradicts anything else in it, as far as the store can tell.
+/// Asserts that the store finds no contradiction in itself, if it can look for one.
 fn assert_sound(store: &dyn DedupStore) {
     if store.maintain().is_none() {
         return;

@@ -1,4 +1,4 @@
-//! What callers of a store do often, made of what every store can.
+//! Methods for callers of a store, made of those that a store has to implement.
 
 use std::path::Path;
 
@@ -9,7 +9,11 @@ use super::{
 use crate::event::last_before;
 use crate::{Event, EventRef, Partition, Query, StoreError, StoredRow, Topic, TopicSelector};
 
-/// What follows from [`DedupStore`].
+/// Methods that every [`DedupStore`] has, and those of its capabilities, which return [`StoreError::Unsupported`] if
+/// the store lacks the capability.
+///
+/// The methods of [`Records`](super::Records) are not among them. As methods of a store, `get`, `write` and `now`
+/// would not say that they are about records: call them on [`DedupStore::records`].
 pub trait DedupStoreExt: DedupStore {
     /// [`DedupStore::append`] for events of any partitions: one commit where the store can
     /// [append across](DedupStore::across) partitions, and otherwise one for each partition met. If one fails, others
@@ -39,7 +43,7 @@ pub trait DedupStoreExt: DedupStore {
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
     }
 
-    /// Whether the store has, or had, a topic that `topics` selects. Costs one look at the topics.
+    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic.
     ///
     /// # Errors
     /// As [`DedupStore::topics`].
@@ -136,7 +140,7 @@ pub trait DedupStoreExt: DedupStore {
 
 impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
 
-/// The error of a part of a batch, with the indices that its events have in the batch.
+/// The error of a part of a batch, with the indices that the events of the part have in the whole batch.
 fn at(indices: &[usize], mut error: StoreError) -> StoreError {
     if let StoreError::Invalid(faults) = &mut error {
         for fault in faults {

@@ -23,7 +23,7 @@ impl StoreId {
         self.0.0
     }
 
-    /// The name that was this number.
+    /// The name with this number.
     pub fn from_u128(id: u128) -> Self {
         Self(Ulid(id))
     }
@@ -75,12 +75,12 @@ pub struct StoreInfo {
 }
 
 impl StoreInfo {
-    /// Of a store that is no copy of another one; `kind` is a noun, as `memory` is.
+    /// For a store that is not a copy of another one. `kind` is a noun, such as `memory`.
     pub fn new(kind: &'static str, id: StoreId, durability: Durability, partitions: Partitions) -> Self {
         Self { kind, id, durability, partitions, ancestors: Vec::new() }
     }
 
-    /// Of a store that is a copy: these are the ones before it, from the first to the last.
+    /// For a store that is a copy. `ancestors` are the stores before it, from the first to the last.
     #[must_use]
     pub fn with_ancestors(mut self, ancestors: Vec<Ancestor>) -> Self {
         self.ancestors = ancestors;
@@ -88,7 +88,7 @@ impl StoreInfo {
     }
 }
 
-/// A store that another one began as a copy of. Up to there, the two have the same events at the same
+/// A store that another one is a copy of. Up to [`Self::until_offset`], the two have the same events at the same
 /// offsets, and so the same cursors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -8,7 +8,7 @@ use crate::{StoreError, Topic};
 /// What a store can do for the operator who keeps it. See [`DedupStore::maintain`](super::DedupStore::maintain).
 pub trait Maintain: Send + Sync {
     /// Removes the payloads of `topic`'s events up to and including `through_seq`, and says how many events lost
-    /// theirs. It keeps the identities as stubs, so repeats and conflicts are still told. It removes a prefix of the
+    /// theirs. It keeps the identities as stubs, so repeats and conflicts are still found. It removes a prefix of the
     /// topic, never a middle.
     ///
     /// # Errors

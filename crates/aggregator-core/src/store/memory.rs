@@ -25,8 +25,8 @@ use crate::{
     Topic,
 };
 
-/// A volatile store: for tests, as the oracle the durable ones are held against, and for measuring
-/// what durability costs. It grows with everything it ever stored.
+/// A volatile store: for tests, for comparison with the durable stores, and for measuring what durability
+/// costs. It never forgets an event, so it grows.
 pub struct MemoryStore {
     info: StoreInfo,
     commits_across: bool,
@@ -68,7 +68,7 @@ impl MemoryStore {
         self
     }
 
-    /// As a store that has no commit across partitions: what is around a store can be tried with both kinds.
+    /// Turns off commits across partitions, so that callers can be tested with both kinds of store.
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn with_a_commit_per_partition(mut self) -> Self {
@@ -76,7 +76,7 @@ impl MemoryStore {
         self
     }
 
-    /// Appends events that belong where they are appended to.
+    /// Appends events of any partitions. The caller has checked that they belong where it was asked to append them.
     fn append_sound(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
         let mut receipts = Vec::with_capacity(events.len());
         let mut last_offsets = BTreeMap::new();
@@ -100,10 +100,10 @@ impl MemoryStore {
         Ok(receipts)
     }
 
-    /// For a caller that waits no longer than its deadline.
+    /// The state, for a read. An error if the caller's deadline has passed.
     fn state_to_read(&self, doing: &str) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state()?;
-        // Also after the wait for the lock.
+        // Checked here, because the wait for the lock counts as well.
         Deadline::check(doing)?;
         Ok(state)
     }

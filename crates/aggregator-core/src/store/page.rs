@@ -1,4 +1,4 @@
-//! Making one page of what several partitions hold.
+//! Makes one page of what several partitions hold.
 
 use crate::cursor::{Cursor, Position};
 use crate::query::{Order, Page, Query, StoredEvent};
@@ -7,7 +7,7 @@ use crate::{Partition, StoreError, Timestamp, WrongCursor};
 
 /// What a page is made of: a [`StoredEvent`], or what a backend knows of one before it fetches it.
 pub trait Entry {
-    /// By what the partitions are merged: `processed_at`, partition, offset.
+    /// The key by which partitions are merged: `processed_at`, partition, offset.
     fn place(&self) -> (Timestamp, Partition, u64);
 
     /// The length of its payload.
@@ -32,15 +32,16 @@ pub struct Ends {
     pub last_offset: u64,
 }
 
-/// Refuses positions that would skip events without a word: those beyond what there is (the store was
-/// put back to an older state, and its offsets will be given out again), and those before events that
-/// retention removed, unless their reader knows of the removal.
+/// Refuses positions from which a reader would miss events without being told:
 ///
-/// A reader that starts anew accepts what is gone by then; one that reads backwards meets the removal
-/// as the end.
+/// * a position after the newest offset ([`StoreError::WrongCursor`]). The store was put back to an older state, and
+///   its offsets will be given out again.
+/// * a position before events that retention removed ([`StoreError::Expired`]), unless its reader knows of the
+///   removal. A reader that starts anew accepts the removals of before. A reader that reads backwards ends at the
+///   removal.
 ///
 /// # Errors
-/// [`StoreError::WrongCursor`] and [`StoreError::Expired`], as said; otherwise what `ends` meets.
+/// Those two; otherwise what `ends` meets.
 pub fn check_positions(
     query: &Query,
     store: &StoreInfo,
@@ -51,7 +52,7 @@ pub fn check_positions(
     for position in &mut *positions {
         let Ends { purged_offset, last_offset } = ends(position.partition)?;
         if query.order == Order::Descending && query.after.is_none() {
-            // What comes from now on lies before the beginning of this walk, whatever its pages hold.
+            // Events that are stored from now on are newer than the beginning of this walk, so it never reads them.
             position.offset = last_offset.saturating_add(1);
         }
         if query.after.is_some() && position.is_beyond(last_offset, query.order) {
@@ -98,7 +99,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
         self.query
     }
 
-    /// Whether the row at hand does not fit any more. Ask before each row.
+    /// Whether no further row fits. Ask before each row.
     pub fn is_full(&mut self) -> bool {
         let full = self.scan.events.len() >= self.query.limit
             || self.scanned >= Query::MAX_SCANNED
@@ -107,7 +108,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
         full
     }
 
-    /// Whether neither this row nor any behind it can pass: `processed_at` never goes back.
+    /// Whether this row and all later rows are outside the time filter: `processed_at` never goes back.
     pub fn is_past(&self, processed_at: Timestamp) -> bool {
         match self.query.order {
             Order::Ascending => self.query.until.is_some_and(|until| processed_at >= until),
@@ -115,7 +116,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
         }
     }
 
-    /// The row at `offset` was looked at; `event` is it, if it passed.
+    /// Notes that the row at `offset` was looked at. `event` is that row, if it passed the filters.
     pub fn looked_at(&mut self, offset: u64, event: Option<E>) {
         self.scanned += 1;
         self.scan.scanned_to = offset;

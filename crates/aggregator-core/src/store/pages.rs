@@ -30,7 +30,7 @@ impl<S: ?Sized> Pages<'_, S> {
         &self.query
     }
 
-    /// The same, to go on with.
+    /// The query of the next page, to go on with later.
     pub fn into_query(self) -> Query {
         self.query
     }

@@ -4,8 +4,8 @@ use ulid::Ulid;
 
 use crate::Timestamp;
 
-/// What became of an event. There is no fourth outcome, and there will be none: whoever acknowledges events has to
-/// tell one from the other, and a new one would be a new promise.
+/// What became of an event. There will never be a fourth outcome: a caller that acknowledges events has to handle each
+/// of them, and a new one would be a new promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was new.
@@ -44,12 +44,12 @@ pub struct Seen {
     pub seq: Option<u64>,
     /// When it was stored.
     pub processed_at: Timestamp,
-    /// Whether its payload was removed since.
+    /// Whether its payload has been removed.
     pub purged: bool,
 }
 
 impl Seen {
-    /// Of an event that was stored then.
+    /// For an event that was stored at `processed_at`.
     pub fn new(seq: Option<u64>, processed_at: Timestamp, purged: bool) -> Self {
         Self { seq, processed_at, purged }
     }

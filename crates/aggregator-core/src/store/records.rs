@@ -1,6 +1,8 @@
 //! Records: small named values with versions, changed by compare-and-set.
 //!
-//! Everything that is small, shared and changes stands on them: keys, subscriptions, leases, who runs retention.
+//! They are for everything that is small, shared and changes. Nothing in this workspace uses them yet. A user of
+//! records picks a kind of its own, because all users of a store share its kinds. For example, a lease is a record
+//! whose value holds its holder and its end by [`now`](Records::now); its version is the fencing token.
 
 use std::collections::HashSet;
 
@@ -18,35 +20,38 @@ pub const MAX_RECORD_VALUE_BYTES: usize = 64 << 10;
 /// The most records one call writes or lists.
 pub const MAX_RECORDS: usize = 1_000;
 
-/// The most bytes of values in one call of [`Records::write`]. [`Records::list`] ends with the record that reaches them.
+/// The most bytes of values in one call of [`Records::write`]. [`Records::list`] ends with the record that reaches
+/// this number.
 pub const MAX_RECORDS_BYTES: usize = 8 << 20;
 
 /// A store's records. See [`DedupStore::records`](super::DedupStore::records).
 ///
 /// # Contract
 ///
-/// * **Compare and set.** A write names the version it expects of each record. If one has another version, nothing of
-///   the write happens.
+/// * **Compare and set.** A write names the version that it expects of each record. If a record has another version,
+///   nothing is written.
 /// * **All or nothing**, for all records of a write, at a crash as well.
 /// * **Durable** as an append: `Ok` means what [`StoreInfo::durability`](super::StoreInfo::durability) says.
-/// * **Versions never repeat** for a record, not even after it was deleted and made anew, and they only grow. So a
+/// * **Versions never repeat** for a record, not even after it was deleted and created again. They only grow. So a
 ///   version is a fencing token.
 /// * **Linearizable.** A read that begins after a write has returned sees that write or a later one, on every node.
+/// * **Deadlines.** [`get`](Self::get) and [`list`](Self::list) keep the [`Deadline`](crate::Deadline) of their
+///   caller, as the reads of a [`DedupStore`](super::DedupStore) do. Writes have none.
 /// * **Errors.** `Err` from [`write`](Self::write) promises nothing: the write may have happened and its answer been
 ///   lost. The caller reads the records and decides.
 pub trait Records: Send + Sync {
     /// The record, if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a kind or name that no record can have; otherwise whatever the backend meets.
+    /// [`StoreError::Invalid`] for an invalid kind or name; otherwise whatever the backend meets.
     fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError>;
 
     /// Up to `limit` records (1 to [`MAX_RECORDS`]) of a kind, in the byte order of their names: those whose names
-    /// begin with `prefix` and, with `after`, come after that name. There are fewer where the values reach
+    /// begin with `prefix` and, with `after`, come after that name. There are fewer if their values reach
     /// [`MAX_RECORDS_BYTES`], so a caller goes on after the last name until a list is empty.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a kind or a limit that is out of range; otherwise whatever the backend meets.
+    /// [`StoreError::Invalid`] for an invalid kind or limit; otherwise whatever the backend meets.
     fn list(
         &self,
         kind: &str,
@@ -72,13 +77,13 @@ pub trait Records: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// What it is a record of: see [`RecordWrite::kind`].
+    /// Its kind: see [`RecordWrite::kind`].
     pub kind: String,
     /// Its name within its kind.
     pub name: String,
-    /// Which write made it so: at least 1.
+    /// The version, from 1, given by its last write.
     pub version: u64,
-    /// What it says, as its writer encoded it.
+    /// The value, as its writer encoded it.
     pub value: Vec<u8>,
 }
 
@@ -98,18 +103,18 @@ impl Record {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordWrite {
-    /// What it is a record of: 1 to [`MAX_RECORD_KIND_BYTES`] of `a-z`, `0-9`, `_` and `-`.
+    /// Its kind: 1 to [`MAX_RECORD_KIND_BYTES`] of `a-z`, `0-9`, `_` and `-`.
     pub kind: String,
     /// Its name within its kind: 1 to [`MAX_RECORD_NAME_BYTES`] of UTF-8 without control characters.
     pub name: String,
-    /// The version it has to have; `None` if there must be no such record.
+    /// The version that the record must have; `None` if there must be no such record.
     pub expected_version: Option<u64>,
-    /// What it says from now on, up to [`MAX_RECORD_VALUE_BYTES`]; `None` deletes it.
+    /// The new value, up to [`MAX_RECORD_VALUE_BYTES`]; `None` deletes the record.
     pub value: Option<Vec<u8>>,
 }
 
 impl RecordWrite {
-    /// Makes a record that must not exist yet.
+    /// Creates a record that must not exist yet.
     pub fn create(kind: impl Into<String>, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         Self { kind: kind.into(), name: name.into(), expected_version: None, value: Some(value.into()) }
     }
@@ -134,7 +139,8 @@ impl RecordWrite {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a stale write changed nothing"]
 pub enum RecordOutcome {
-    /// All of it was written: the new version for each of the writes. A deletion has one too, which no record has.
+    /// Everything was written: these are the new versions, in the order of the writes. A deletion gets a version, too;
+    /// no record shows it.
     Written(Vec<u64>),
     /// Nothing was written: these records have another version than was expected, in the order of the writes.
     Stale(Vec<StaleRecord>),
@@ -143,14 +149,14 @@ pub enum RecordOutcome {
 /// A record that has another version than a write expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleRecord {
-    /// Which of the writes.
+    /// The index of its write.
     pub index: usize,
     /// The version the record has; `None` if there is no such record.
     pub version: Option<u64>,
 }
 
-/// Refuses writes that no store takes: kinds, names and values out of bounds, too many of them, and two of one record.
-/// Every backend calls it first.
+/// Refuses invalid writes: kinds, names or values out of bounds, too many writes, and two writes of one record. Every
+/// backend calls it first.
 ///
 /// # Errors
 /// [`StoreError::Invalid`], which names every fault.
@@ -186,7 +192,7 @@ pub fn check_writes(writes: &[RecordWrite]) -> Result<(), StoreError> {
     if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
 }
 
-/// Refuses what is the key of no record. Every backend calls it before it reads one.
+/// Refuses an invalid kind or name. Every backend calls it before it reads a record.
 ///
 /// # Errors
 /// [`StoreError::Invalid`] for the kind or the name.
@@ -194,7 +200,7 @@ pub fn check_key(kind: &str, name: &str) -> Result<(), StoreError> {
     check_kind(kind).and_then(|()| check_name(name)).map_err(one_fault)
 }
 
-/// Refuses a list that no store gives. Every backend calls it before it lists.
+/// Refuses an invalid kind or limit for [`Records::list`]. Every backend calls it before it lists.
 ///
 /// # Errors
 /// [`StoreError::Invalid`] for the kind or the limit.

@@ -1,7 +1,7 @@
-//! Moving what is stored from one store to another: what both sides have to agree on.
+//! Moving rows from one store to another: the rules that both sides share.
 //!
-//! [`Rows`] reads a store in the order in which another one can take it. What becomes of a row there is
-//! decided by [`validate_row`] and [`validate_topic`] alone, so that all backends take and refuse the same.
+//! [`Rows`] reads a store in an order in which another store can take it. [`validate_row`] and [`validate_topic`]
+//! alone decide about a row there, so all backends take and refuse the same.
 
 use std::collections::VecDeque;
 
@@ -9,11 +9,10 @@ use crate::event::{CheckedRow, Kept, StoredRow};
 use crate::store::{DedupStore, DedupStoreExt, TopicInfo};
 use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
 
-/// Giving out everything a store keeps, and taking what another one gave out. See
-/// [`DedupStore::transfer`].
+/// Reading everything that a store keeps, and importing what another store had. See [`DedupStore::transfer`].
 pub trait Transfer: Send + Sync {
     /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
-    /// stubs, and identities that were imported alone. Nothing is left out, and only the end has none.
+    /// stubs, and identities that were imported alone. No row is left out. An empty result means the end.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] where it cannot be exported; [`StoreError::Corrupt`] where a row is
@@ -27,20 +26,20 @@ pub trait Transfer: Send + Sync {
 
     /// Stores rows of another store with their seqs and times, in one commit, as durable as an append. A
     /// row that is there already is skipped, so an import that was cut off, or whose reply was lost, is
-    /// repeated. What is taken and what is refused is decided by [`validate_row`] and, for the
-    /// totals that come with or behind the rows, by [`validate_topic`].
+    /// repeated. [`validate_row`] decides which rows are taken, and [`validate_topic`] which totals, whether they come
+    /// with the rows or after them.
     ///
     /// Every topic must belong to `partition`. Rows with a seq move the partition's time, which never goes
     /// back; identities alone do not, and are not counted as stored.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] if anything of it is refused: nothing of it was stored then. The fault's
-    /// index is that of the row; totals count on behind the rows. [`StoreError::Unsupported`] where nothing
+    /// [`StoreError::Invalid`] if any part of it is refused: then nothing of it was stored. The fault's
+    /// index is that of the row; totals are counted after the rows. [`StoreError::Unsupported`] where nothing
     /// can be imported; otherwise whatever the backend meets.
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError>;
 }
 
-/// How much of a partition is read at a time. The row that reaches a bound is the last one.
+/// How much of a partition is read at a time. Reading stops after the row that reaches one of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowLimit {
     /// Rows, at least 1.
@@ -86,7 +85,8 @@ impl<'a> Import<'a> {
     }
 }
 
-/// `processed_at` may not go back within a partition. This is what becomes of an imported row whose does.
+/// What becomes of an imported row that is older than the row before it: `processed_at` never goes back within a
+/// partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Times {
     /// It is refused: every row keeps its time.
@@ -131,7 +131,7 @@ pub struct Found {
     pub seq: Option<u64>,
     /// When it was stored.
     pub processed_at: Timestamp,
-    /// Whether it says the same: see [`StoredRow::is_event`] and [`StoredRow::is_stub`].
+    /// Whether it has the same content: see [`StoredRow::is_event`] and [`StoredRow::is_stub`].
     pub same: bool,
 }
 

@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of a server that answers so and closes, or answers nothing and stays.
+    /// The message for a server that sends this answer and closes, or sends nothing and keeps the connection open.
     fn said_of(answer: Option<&'static str>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = ListenAddress::Ip(listener.local_addr().unwrap());

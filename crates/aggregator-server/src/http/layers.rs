@@ -14,9 +14,14 @@
 //! 7. **Connection**: ends it where a body was left unread.
 //! 8. **Log and head**: a debug line, and the request id in the head.
 //!
-//! A new layer that can refuse a request belongs into [`check`]. One that watches every answer, to count or to time it,
-//! belongs beside the log line in [`Layers::answer`]. A connection over the limit passes no layer, because nothing is read
-//! from it: see `connections.rs`.
+//! A new layer that can refuse a request belongs in [`check`]. A layer that watches every answer, to count or to time
+//! it, belongs beside the log line in [`Layers::answer`]. The status is known there, but the body has not been written
+//! yet. To count by route, let `routes.rs` hand out the path of the row that it found. Never count by the path of the
+//! request: clients can make up any number of them.
+//!
+//! A layer does not see everything: not connections over the limit, from which nothing is read (see `connections.rs`),
+//! not what hyper answers itself (400, 431), and not the end of a request whose client left. Only `tests/it` can test
+//! a layer, because only hyper can make the body of a request.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

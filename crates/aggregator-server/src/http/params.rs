@@ -69,7 +69,7 @@ impl Params {
             None => Ok(()),
             Some((name, _)) => {
                 let detail = if known.is_empty() {
-                    "is unknown here, where no parameter is".to_owned()
+                    "is unknown: this route takes no parameters".to_owned()
                 } else {
                     format!("is unknown here; known are: {known}")
                 };
@@ -139,9 +139,7 @@ impl FromParam for Timestamp {
     fn from_param(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error| match text.rsplit_once(' ') {
             Some((local, offset)) if format!("{local}+{offset}").parse::<Self>().is_ok() => {
-                format!(
-                    "has no offset, for a plus sign in a URL stands for a space: write {local}%2B{offset}"
-                )
+                format!("has no offset. A plus sign in a URL means a space: write {local}%2B{offset}")
             }
             _ => reason(error),
         })

@@ -270,7 +270,7 @@ impl Problem {
                 Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
             }
             _ if error.is_fatal() => Self::failed(&error.to_string()),
-            // `Invalid`, which a request without faults of its own cannot cause, and errors this program does not know.
+            // `Invalid` (a valid request never causes it), and errors that this program does not know.
             _ => Self::internal(error.to_string()),
         }
     }
@@ -321,7 +321,7 @@ pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response
     body.push(b'\n');
     *response.body_mut() = Body::from(body);
     let headers = response.headers_mut();
-    // Of the body that was not there yet.
+    // It described the empty body.
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(seconds) = problem.retry_after_seconds {

@@ -247,8 +247,8 @@ fn append_jobs(store: &dyn DedupStore, jobs: &[Job]) -> Result<Vec<Receipt>, Sto
     try_append(store, first.partition, last.partition, &events)
 }
 
-/// Appends events of the partitions from `first` to `last`. The store never holds the jobs, so they are answered even if
-/// it panics.
+/// Appends events of the partitions from `first` to `last`. This is the one place where the server calls an append:
+/// one call is one commit of the store. The store never holds the jobs, so they are answered even if it panics.
 fn try_append(
     store: &dyn DedupStore,
     first: Partition,

@@ -46,8 +46,8 @@ pub(crate) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
     app.reads.run(read).await
 }
 
-/// Whether there is a topic that could have had events. The store is asked only if nothing else tells a misspelt name from
-/// a topic without matching events.
+/// Whether there is a topic that could have had events. The store is asked only if the page does not show it: then an
+/// empty page may come from a misspelt name, or from a topic without matching events.
 fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, StoreError> {
     let begins = query.after.is_none() && query.topics != TopicSelector::All;
     Ok(!(begins && page.events.is_empty() && page.caught_up) || store.knows(&query.topics)?)
@@ -97,7 +97,7 @@ fn render(topic: &str, known: bool, page: &Page) -> Response {
 }
 
 fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
-    // Checked again, because a disk may return something else than was written.
+    // Checked again, because a disk may return something else than what was written.
     let json = |field, text| {
         serde_json::from_str::<&RawValue>(text).map_err(|_| {
             Problem::internal(format!(

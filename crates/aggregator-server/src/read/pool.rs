@@ -60,8 +60,8 @@ impl ReadPool {
                 // If a reader finds the file corrupt, the dedup index cannot be trusted either.
                 health.fail(error.to_string());
             }
-            // The read gives its places back when it ends, even if nobody waits for it any more. It lets go of the store
-            // before, so whoever has all places knows that no read holds the store.
+            // The read gives its places back when it ends, even if nobody waits for it any more. It drops the store
+            // before. So a caller that has all places knows that no read holds the store.
             drop(store);
             drop((admitted, running));
             result

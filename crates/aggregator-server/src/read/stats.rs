@@ -1,4 +1,5 @@
 //! `GET /stats`: the totals of the store over its whole life, whichever processes used it, and the share of this process.
+//! There is no metrics endpoint: the counters of the service are shown here.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::http::response::json;
 
-/// How many topics are named.
+/// The most topics that are named.
 const MAX_TOPICS: usize = 100;
 
 #[derive(Serialize)]
@@ -25,7 +26,7 @@ struct StatsBody {
     /// Repeats with the payload of the first one. As everywhere, no outcome is counted inside another one.
     duplicate_dropped: u64,
     conflicts: u64,
-    /// `duplicate_dropped`, of what was decided: 0 to 1.
+    /// `duplicate_dropped` divided by the number of events that were decided: 0 to 1.
     duplicate_rate: f64,
     /// Items refused since the start of the process; never stored, so not part of `received`.
     rejected: u64,
@@ -80,7 +81,7 @@ struct StoreBody {
 struct ClockBody {
     now: String,
     newest_processed_at: Option<String>,
-    /// Whole ones; 0 if it is not ahead.
+    /// Whole seconds; 0 if the store is not ahead.
     ahead_seconds: u64,
 }
 

@@ -144,7 +144,7 @@ async fn a_path_that_is_nearly_right_is_told_the_right_one() {
     }
     let answer = server.get("/nothing/like/it").await;
     answer.problem(404, "not-found");
-    answer.tells(&["/publish, /events, /lookup, /topics, /stats"]);
+    answer.tells(&["/publish", "/events", "/lookup", "/topics", "/stats"]);
     let answer = server.get(&format!("/{}", "x".repeat(30_000))).await;
     answer.problem(404, "not-found");
     assert!(answer.json.to_string().len() < 1_000);

@@ -3,10 +3,15 @@
 use aggregator_server::options::Options;
 use clap::CommandFactory as _;
 
+use crate::support::Server;
+
+fn reference() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference.md")).unwrap()
+}
+
 /// The cells of the table of options.
 fn rows() -> Vec<[String; 2]> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = reference();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `--"));
     rows.map(|row| {
         let (option, rest) = row.split_once('`').unwrap();
@@ -41,5 +46,40 @@ fn the_reference_has_every_option_with_its_default_and_no_other() {
     }
     for [shown, _] in &rows {
         assert!(expected.iter().any(|(name, _)| name == shown), "there is no option {shown}");
+    }
+}
+
+/// The methods and paths of the table of routes. A row may have several paths with one method.
+fn routes() -> Vec<[String; 2]> {
+    let text = reference();
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let with_method =
+        cells.filter_map(|cell| cell.split_once(' ').filter(|(_, paths)| paths.starts_with('/')));
+    with_method
+        .flat_map(|(method, paths)| {
+            paths.split(", ").map(|path| [method.to_owned(), path.trim_matches('`').to_owned()])
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_reference_has_every_route_with_its_method_and_no_other() {
+    let server = Server::volatile().await;
+    let routes = routes();
+    let mut shown: Vec<_> = routes.iter().map(|[_, path]| path.as_str()).collect();
+    shown.sort_unstable();
+    // A 404 names all paths but `/`.
+    let answer = server.get("/nothing/like/it").await;
+    let (_, served) = answer.json["detail"].as_str().unwrap().split_once("the paths are ").unwrap();
+    let mut served: Vec<_> = served.split(", ").chain(["/"]).collect();
+    served.sort_unstable();
+    assert_eq!(shown, served);
+    for [method, path] in &routes {
+        let request = server.client.delete(format!("{}{path}", server.url));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 405, "{path}");
+        let allowed = answer.headers()["allow"].to_str().unwrap();
+        // Whatever takes GET takes HEAD.
+        assert_eq!(allowed.trim_end_matches(",HEAD"), method, "{path}");
     }
 }

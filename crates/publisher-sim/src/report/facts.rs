@@ -1,4 +1,4 @@
-//! From what a run left behind to the report of it.
+//! Makes the report of a run from what the run left behind.
 
 use hdrhistogram::Histogram;
 

@@ -11,8 +11,8 @@ use crate::findings::Findings;
 use crate::ledger::Ledger;
 use crate::workload::Workload;
 
-/// Events of other runs in the same topic are watched for doubles up to this many per topic; they take
-/// some 100 bytes each.
+/// How many events of other runs in the same topic are checked for doubles, per topic. Each of them takes some 100
+/// bytes.
 const MAX_FOREIGN_IDS: usize = 1_000_000;
 
 /// What was found.
@@ -136,7 +136,7 @@ impl<'a> Checker<'a> {
         let equals = |altered| self.payload_equals(index, altered, stored);
         let as_expected = match self.ledger.kept_altered(index) {
             Some(altered) => equals(altered),
-            // Never acknowledged: whichever of the two came through first may be kept.
+            // Never acknowledged: the server keeps the payload that came first, and that may be either of the two.
             None => equals(false) || equals(true),
         };
         (!as_expected).then(|| "its payload is not the one its receipts speak of".to_owned())

@@ -202,7 +202,7 @@ fn the_source_counts_only_in_its_scope(backend: &dyn Backend) {
     append_one(&*store, &event("w", "1").with_scope(Scope::Source));
     assert_eq!(ask("w", None), Some(3));
 
-    // Whoever asks for the id alone is given the events of all sources.
+    // A query for the id alone gives the events of all sources.
     let id = Some(EventId::new("1").unwrap());
     let seqs = |source: Option<&str>| {
         let source = source.map(|source| crate::Source::new(source).unwrap());

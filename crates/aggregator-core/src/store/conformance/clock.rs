@@ -24,7 +24,7 @@ fn the_newest_processed_at_is_told(backend: &dyn Backend) {
     let mut store = backend.open(options.clone());
     assert_eq!(store.stats().unwrap().newest_processed_at, None, "nothing is stored");
     let ahead = Timestamp::from_micros(4_000_000_000_000_000);
-    // In whatever partition they are.
+    // Whichever partitions the topics are in.
     for (topic, micros) in [("a", 1_000), ("b", ahead.as_micros()), ("c", 2_000), ("d", 0)] {
         now.store(micros, Ordering::SeqCst);
         append_one(&*store, &event(topic, "1"));

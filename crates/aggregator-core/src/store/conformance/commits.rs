@@ -1,4 +1,4 @@
-//! Commits are announced: in order, to whoever listens at the time, and whatever a callback does.
+//! Commits are announced: in order, to all that listen at the time, whatever a callback does.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +42,7 @@ impl Told {
         self.0.lock().unwrap().clone()
     }
 
-    /// Another thread than the one that appended may be telling.
+    /// Waits, because another thread than the one that appended may call the listener.
     fn await_all(&self, expected: &[(Partition, u64)]) {
         await_that(&format!("{expected:?}"), || self.all().len() >= expected.len());
         assert_eq!(self.all(), expected);

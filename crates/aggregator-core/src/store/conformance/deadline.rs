@@ -26,7 +26,7 @@ fn reads(store: &dyn DedupStore) -> [(&'static str, Result<(), StoreError>); 5] 
 fn a_read_that_begins_after_its_deadline_is_refused_and_the_next_one_is_served(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     append_one(&*store, &event("t", "1"));
-    // More than there are connections: none is lost by it.
+    // More often than there are connections: a refused read gives its connection back.
     for _ in 0..10 {
         for (what, read) in Deadline::after(Duration::ZERO).scope(|| reads(&*store)) {
             let error = read.expect_err(what);

@@ -1,4 +1,4 @@
-//! Random operations, held against a model that is plain enough to be read as the contract.
+//! Random operations, compared with a model that is plain enough to be read as the contract.
 //!
 //! The model shares no code with any store, so that a mistake in what they share is seen, too.
 //! `PROPTEST_CASES` asks for another number of runs and `PROPTEST_RNG_SEED` for other runs.
@@ -36,7 +36,7 @@ fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
     }
 }
 
-/// So many runs, unless the environment says otherwise.
+/// This many runs, unless the environment says otherwise.
 pub(super) fn config(runs: u32) -> Config {
     let asked = |name| std::env::var_os(name).is_some();
     let config = Config::default();
@@ -58,7 +58,7 @@ struct Run<'b> {
     clock: Arc<AtomicI64>,
     store: Option<Arc<dyn DedupStore>>,
     reference: Reference,
-    /// Readers that stand somewhere.
+    /// Readers that have begun and can go on.
     walks: Vec<Walk>,
 }
 
@@ -83,7 +83,7 @@ impl<'b> Run<'b> {
         for operation in operations {
             self.step(operation)?;
         }
-        // Nobody who stood anywhere has lost their way.
+        // Every reader can still go on from its cursor.
         for walk in &mut self.walks {
             let store = self.store.as_deref().expect("it is open");
             while !walk.read(store, &self.reference, 3)? {}

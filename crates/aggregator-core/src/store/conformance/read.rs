@@ -246,7 +246,7 @@ fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
     assert!(knows("a.b"), "its events are gone, the topic is not");
 }
 
-/// Many at once, as backends write those together that are alike.
+/// Many events at once, because backends write similar ones together.
 fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let sent: Vec<_> = (0..120_u64)
@@ -274,7 +274,7 @@ fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
     assert_sound(&*store);
 }
 
-/// Of the many rows that come later, or came before, none can be in it.
+/// Many rows come before and after the window, and none of them can be on the page.
 fn a_page_looks_at_nothing_beyond_its_time_window(backend: &dyn Backend) {
     let now = Arc::new(AtomicI64::new(10));
     let clock = Arc::clone(&now);

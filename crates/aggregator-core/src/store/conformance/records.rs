@@ -33,7 +33,7 @@ fn write(store: &dyn DedupStore, writes: &[RecordWrite]) -> RecordOutcome {
     records(store).write(writes).expect("a healthy store writes records")
 }
 
-/// The versions of a write that nothing stands in the way of.
+/// Writes, and returns the new versions. No record of the write may be stale.
 fn written(store: &dyn DedupStore, writes: &[RecordWrite]) -> Vec<u64> {
     match write(store, writes) {
         RecordOutcome::Written(versions) => {
@@ -52,7 +52,7 @@ fn create(name: &str, value: &str) -> RecordWrite {
     RecordWrite::create(KIND, name, value)
 }
 
-/// What a write is told of records at these places that have these versions.
+/// The outcome of a write if the records at these indices are stale and have these versions.
 fn stale(records: &[(usize, Option<u64>)]) -> RecordOutcome {
     RecordOutcome::Stale(records.iter().map(|&(index, version)| StaleRecord { index, version }).collect())
 }
@@ -225,7 +225,7 @@ fn reads_of_records_keep_the_deadline_of_their_caller_and_writes_have_none(backe
     let store = backend.open(Options::default());
     let passed = Deadline::after(std::time::Duration::ZERO);
     let version = passed.scope(|| write_one(&*store, create("a", "1")));
-    // More than there are connections: none is lost by it.
+    // More often than there are connections: a refused read gives its connection back.
     for _ in 0..10 {
         passed.scope(|| {
             let get = records(&*store).get(KIND, "a").map(drop);

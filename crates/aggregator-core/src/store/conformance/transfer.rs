@@ -94,7 +94,7 @@ fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
     fill(&origin);
     let store = backend.open(Options::default());
     let Imported { added, .. } = copy(&origin, &*store, 9);
-    // Repeats that came since are not forgotten by it, and none is counted twice.
+    // The import does not forget repeats that came since, and counts none twice.
     append_one(&*store, &with_payload("orders.eu", "again", "1"));
     let after = (topics(&*store), totals(&*store), rows(&*store));
     assert_eq!(copy(&origin, &*store, 4), Imported { added: 0, present: added });
@@ -229,7 +229,7 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
     expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
 }
 
-/// Many in a row that have the same parts, as backends write those together that are alike.
+/// Many rows in a row that have the same parts, because backends write similar ones together.
 fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let sent: Vec<_> = (1..=240)

@@ -37,7 +37,7 @@ impl RecordTable {
         }
     }
 
-    /// The new version.
+    /// Makes one change, and returns the new version.
     fn apply(&mut self, RecordWrite { kind, name, value, .. }: &RecordWrite) -> u64 {
         self.last_version += 1;
         let key = (kind.clone(), name.clone());

@@ -1,4 +1,4 @@
-//! What a memory store holds, and what happens to it while nobody else looks.
+//! The contents of a memory store, and how they change while the store is locked.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,7 +33,7 @@ pub(super) struct Rows {
 pub(super) type Key = (String, String, String);
 
 pub(super) struct Row {
-    /// What is not known of it any more is empty; so is the seq of an identity that was imported alone, 0.
+    /// Fields that are no longer known are empty. The seq of an identity that was imported alone is 0.
     pub(super) event: StoredEvent,
     pub(super) left: Left,
 }
@@ -79,7 +79,7 @@ impl TopicState {
 }
 
 impl State {
-    /// Refuses the items whose topics would be too many.
+    /// Refuses the items whose new topics would be more than `max_topics`.
     pub(super) fn check_topics<'t>(
         &self,
         topics: impl Iterator<Item = &'t str>,
@@ -106,7 +106,7 @@ impl State {
         if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
     }
 
-    /// At this time, unless the partition's is later.
+    /// Appends an event. Its time is `clock`, or that of the partition's last append if that is later.
     pub(super) fn append(&mut self, partition: Partition, clock: Timestamp, event: &EventRef<'_>) -> Receipt {
         let rows = &mut self.partitions[usize::from(partition.0)];
         let now = rows.last_processed_at.map_or(clock, |last| last.max(clock));
@@ -155,7 +155,7 @@ impl State {
     }
 
     pub(super) fn scan(&self, query: &Query, from: Position) -> Result<Scan, StoreError> {
-        // Rows of other topics are not counted by the scanner, and there can be any number of them.
+        // The scanner does not count rows of other topics, and there can be any number of them.
         const CHECK_EVERY: usize = 1_000;
         let rows = &self.partitions[usize::from(from.partition.0)].rows;
         let mut scanner = Scanner::new(query, from);

@@ -27,7 +27,7 @@ impl State {
         taken
     }
 
-    /// All of it, or nothing: what was changed until a refusal is put back.
+    /// Imports everything or nothing: a refusal undoes what was changed before it.
     pub(super) fn import(
         &mut self,
         partition: Partition,

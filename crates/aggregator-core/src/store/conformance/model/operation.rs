@@ -151,7 +151,8 @@ fn draft() -> impl Strategy<Value = Draft> {
     )
 }
 
-/// The last one seldom: once the store has the topics it takes, it makes the whole append be refused.
+/// A topic. The last one is rare: once the store has as many topics as it takes, a further one makes it refuse the whole
+/// append.
 fn topic() -> impl Strategy<Value = &'static str> {
     let (last, others) = TOPICS.split_last().expect("there are some");
     prop_oneof![40 => select(others), 1 => Just(*last)]

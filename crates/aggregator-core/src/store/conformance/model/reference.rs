@@ -144,7 +144,7 @@ impl Reference {
         Ok(())
     }
 
-    /// How many events went.
+    /// Returns how many events lost their payload.
     pub(super) fn purge(&mut self, topic: &str, through_seq: u64) -> u64 {
         let Some(topic) = self.topics.get_mut(topic) else { return 0 };
         let before = topic.purged;

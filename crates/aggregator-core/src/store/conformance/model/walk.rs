@@ -23,7 +23,7 @@ struct Place {
     given: Option<u64>,
     /// Ascending: the cursor is not beyond this. Between the two lies only what the filters leave out.
     looked_at: u64,
-    /// What was purged up to here, it knows of.
+    /// It knows of the purges up to this offset.
     horizon: u64,
     /// The newest offset when the walk began.
     began_at: u64,
@@ -35,7 +35,7 @@ impl Walk {
         Self { filters, cursor: None, places: BTreeMap::new() }
     }
 
-    /// Reads a page and holds it against the reference. Whether it was caught up.
+    /// Reads a page and compares it with the reference. Returns whether the page was caught up.
     pub(super) fn read(
         &mut self,
         store: &dyn DedupStore,
@@ -70,7 +70,7 @@ impl Walk {
                 self.places.insert(partition, Place { began_at, ..Place::default() });
             }
         }
-        // Who starts anew has lost nothing.
+        // A reader that starts anew has lost nothing.
         self.know_purges(reference);
     }
 
@@ -89,7 +89,7 @@ impl Walk {
     }
 
     fn was_purged_beyond(&self, reference: &Reference, cursor: impl Fn(&Place) -> u64) -> bool {
-        // Who reads backwards meets the removal as the end.
+        // A reader that reads backwards ends at the removal.
         self.filters.order == Order::Ascending
             && self.places.iter().any(|(&partition, place)| {
                 let purged = reference.purged_offset(self.filters.topics, partition);

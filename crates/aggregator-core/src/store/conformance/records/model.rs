@@ -74,7 +74,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 type Key = (&'static str, &'static str);
 
-/// What there has to be.
+/// The records that the store has to have.
 #[derive(Default)]
 struct Model {
     records: BTreeMap<Key, (u64, Vec<u8>)>,

@@ -144,7 +144,7 @@ fn a_write_of_two_records_is_never_read_by_halves(backend: &dyn Backend) {
             if number % 2 == 0 {
                 let next = (value_of(a) + 1).to_string();
                 let writes = [RecordWrite::update(a, &*next), RecordWrite::update(b, &*next)];
-                // Of both or of none another one was the winner.
+                // If another thread has won, it has won both records.
                 if let RecordOutcome::Stale(stale) = records(&*store).write(&writes).unwrap() {
                     assert_eq!(stale.len(), 2);
                 }

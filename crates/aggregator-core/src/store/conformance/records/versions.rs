@@ -1,4 +1,4 @@
-//! Whoever expects another version changes nothing, and no version comes twice.
+//! A write that expects another version changes nothing, and no version comes twice.
 
 use super::super::{Backend, Case, Options, assert_sound, cases};
 use super::{KIND, all, create, get, records, stale, write, write_one, written};

@@ -47,7 +47,7 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     assert_eq!((topics(&*store), totals(&*store), newest(&*store), rows(&*store)), before);
     assert_eq!(store.lookup(&[identity("t", "2"), identity("t", "x")]).unwrap(), [None, None]);
     assert_sound(&*store);
-    // Nor does memory hold on to it.
+    // Nothing of it stays in memory either.
     assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(2));
     assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
     assert_sound(&*store);
@@ -108,7 +108,7 @@ fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
         return;
     }
     import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap();
-    // The origin purged one since: this store keeps its payload.
+    // The origin has purged one event since. This store keeps its payload.
     let present = import(&*store, &[stub("t", "1", 1), record("t", "2", 2), record("t", "3", 3)]).unwrap();
     assert_eq!(present, Imported { added: 1, present: 2 });
     assert_eq!(read_all(&*store, query("t")).len(), 3);
@@ -157,7 +157,8 @@ fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backe
         assert_eq!(import_as(&*store, again, Times::Raise).unwrap().present, 3);
     }
     assert_eq!(import(&*store, &stored).unwrap().present, 3);
-    // No import of these rows would have stored what is there: times are never lowered, and not raised where they are kept.
+    // No import of these rows would have stored the rows that are there: an import never lowers a time, and it raises
+    // times only with `Times::Raise`.
     for (row, raise_helps) in [(at(1, 11), false), (at(2, 11), false), (at(3, 21), false), (at(2, 9), true)] {
         let row = std::slice::from_ref(&row);
         assert_eq!(refused(import(&*store, row)).1, "processed_at");
