@@ -51,8 +51,9 @@ fn tables_of_version_1_are_opened_with_all_they_held() {
     // The tables of records were added when it was opened.
     let records = store.records().unwrap();
     let outcome = records.write(&[RecordWrite::create("lease", "a", "1")]).unwrap();
-    assert_eq!(outcome, RecordOutcome::Written(vec![1]));
-    assert_eq!(records.get("lease", "a").unwrap().unwrap().value, b"1");
+    let record = records.get("lease", "a").unwrap().unwrap();
+    assert_eq!(outcome, RecordOutcome::Written(vec![record.version]));
+    assert_eq!(record.value, b"1");
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
 

@@ -115,9 +115,9 @@ fn a_role_that_may_only_read_reads_records() {
 fn records_that_contradict_themselves_are_found() {
     let Some(server) = TestServer::shared() else { return };
     for (damage, found) in [
-        ("UPDATE records SET version = 99", "has version 99"),
+        ("UPDATE records SET version = 9000000000000000", "has version 9000000000000000"),
         ("UPDATE records SET version = 0", "has version 0"),
-        ("DELETE FROM record_versions WHERE last_version = 1", "has no row"),
+        ("DELETE FROM record_versions WHERE last_version > 0", "has no row"),
     ] {
         let options = options();
         let store = open(&server.url(), &options);

@@ -147,7 +147,7 @@ fn a_write_that_waited_has_the_larger_version() {
         assert_eq!(stale[0].version, Some(first.version + 5));
     });
     let record = get(&one, "a").unwrap();
-    assert_eq!(written(&one, &[raise(&record)]), [first.version + 6]);
+    assert!(written(&one, &[raise(&record)])[0] > first.version + 5);
 }
 
 #[test]
