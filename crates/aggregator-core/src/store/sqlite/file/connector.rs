@@ -11,9 +11,9 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::claim::Claim;
-use crate::store::sqlite::SqliteOptions;
 use crate::store::sqlite::background::HelperObserver;
 use crate::store::sqlite::index::FINGERPRINT_BITS;
+use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::test_hooks::Hooks;
 use crate::{Deadline, StoreError};
 

@@ -18,7 +18,8 @@ use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
-use crate::store::sqlite::{SqliteOptions, index, schema};
+use crate::store::sqlite::options::SqliteOptions;
+use crate::store::sqlite::{index, schema};
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 

@@ -11,7 +11,8 @@ use super::log_mark;
 use super::open::{connect_alone, write_schema};
 use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::{SqliteOptions, index, schema};
+use crate::store::sqlite::options::SqliteOptions;
+use crate::store::sqlite::{index, schema};
 
 /// All tables except those of the index. The last one is not in every file.
 const NOT_INDEX: [&str; 8] =

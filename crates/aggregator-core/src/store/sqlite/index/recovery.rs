@@ -15,12 +15,12 @@ use super::layout;
 use super::manifest::{Manifest, damaged};
 use super::run::Run;
 use super::run::section::Section;
-use super::{Index, IndexEntry, IndexOptions, IndexState, Key, Memtable};
+use super::{Index, IndexEntry, IndexOptions, IndexState, Memtable};
 use crate::Scope;
 use crate::store::sqlite::catalog::PartitionState;
-use crate::store::sqlite::fault::is_full;
-use crate::store::sqlite::row;
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::fault::{Corruption, is_full};
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::row::{self, Key};
 
 /// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
 /// others are written as runs on the way; after a [reset](super::reset), that is nearly all rows. `mark` is called

@@ -11,9 +11,10 @@ use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
-use crate::store::sqlite::fault::check_deadline;
-use crate::store::sqlite::index::{self, Index, Key};
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow};
+use crate::store::sqlite::fault::{Corruption, check_deadline};
+use crate::store::sqlite::index::{self, Index};
+use crate::store::sqlite::row::Key;
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::store::sqlite::row::stored_identity::{EVENT, StoredIdentities};
 use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
 

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::checksum::{Checksum, Corruption, text};
+use super::checksum::{Checksum, text};
+use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::schema;
 use crate::store::{MAX_RECORDS_BYTES, Record};
 

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::row::checksum::Corruption;
 use crate::store::sqlite::row::record::{RecordRow, RecordState, find};
 use crate::store::sqlite::schema;
 use crate::store::{RecordOutcome, RecordWrite, StaleRecord};
