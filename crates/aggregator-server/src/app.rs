@@ -12,7 +12,7 @@ use crate::health::{self, Health};
 use crate::http::problem::Problem;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
-use crate::read::pool::ReadPool;
+use crate::read_pool::ReadPool;
 
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! http/connections ─ http/layers ─ http/routes ─┬─ publish/handler ─ decode ─ admission ─ queue ─ worker ─ DedupStore::append
-//!                                               └─ read/… ─ read/pool ─ DedupStore::{read, lookup, …}
+//!                                               └─ read/… ─ read_pool ─ DedupStore::{read, lookup, …}
 //! ```
 //!
 //! [`run`] is the whole service. It takes the listener, the store and the signal to stop from outside, and knows neither
@@ -22,6 +22,7 @@ pub mod options;
 pub mod output;
 mod publish;
 mod read;
+mod read_pool;
 mod sync;
 
 use std::sync::Arc;

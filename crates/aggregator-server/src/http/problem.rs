@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use axum::body::Body;
@@ -14,6 +13,8 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use tracing::error;
+
+use crate::read_pool::ReadError;
 
 use super::request_id::RequestId;
 
@@ -229,15 +230,6 @@ impl Problem {
         )
     }
 
-    /// 503: `what` did not happen in time.
-    pub(crate) fn read_timeout(what: &str, timeout: Duration) -> Self {
-        let timeout = humantime::format_duration(timeout);
-        let detail = format!(
-            "{what} within --read-timeout {timeout}: ask for less at a time, ask again later, or raise it"
-        );
-        Self::unavailable("read-timeout", "Read timeout", detail)
-    }
-
     /// 500: a defect of this program.
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -246,14 +238,6 @@ impl Problem {
 
     fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
-    }
-
-    /// What a read's error means to the reader.
-    pub(crate) fn from_read(error: &StoreError) -> Self {
-        match item_errors(error).into_iter().next() {
-            Some(error) => Self::parameter(error.field, error.detail),
-            None => Self::from_store(error),
-        }
     }
 
     /// What an error that is not about the input means.
@@ -280,6 +264,24 @@ impl Problem {
                       without them";
         let problem = Self::new("cursor-expired", "Cursor expired", StatusCode::GONE, detail);
         Self { oldest: Some(oldest.to_string()), ..problem }
+    }
+}
+
+/// What a read's error means to the reader.
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::QueueFull => Self::overloaded(error.to_string()),
+            ReadError::Timeout { .. } => {
+                let detail = format!("{error}: ask for less at a time, ask again later, or raise it");
+                Self::unavailable("read-timeout", "Read timeout", detail)
+            }
+            ReadError::Store(error) => match item_errors(error).into_iter().next() {
+                Some(error) => Self::parameter(error.field, error.detail),
+                None => Self::from_store(error),
+            },
+            ReadError::Internal(detail) => Self::internal(*detail),
+        }
     }
 }
 
