@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::health::{self, Health};
+use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
@@ -22,8 +23,7 @@ pub(crate) struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) workers: Workers,
     pub(crate) reads: ReadPool,
-    /// How much of request bodies may be in memory at a time, in KiB.
-    pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) bodies: BodyReader,
     /// How many large bodies may be decoded at a time.
     pub(crate) decoders: Arc<Semaphore>,
     /// How much of large responses may be in memory at a time, in KiB.
@@ -42,7 +42,7 @@ impl App {
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
-            bodies: Arc::new(Semaphore::new(config.request_bytes.kib())),
+            bodies: BodyReader::new(&config),
             decoders: Arc::new(Semaphore::new(processors)),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),

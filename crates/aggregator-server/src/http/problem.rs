@@ -1,7 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem details. The only place where an error becomes a status.
 //!
 //! A handler answers with a [`Problem`]. Its response carries the problem as an extension and has no body yet: [`render`]
-//! writes the body, with the id of the request, once the answer is back in `layers.rs`.
+//! writes the body, with the id of the request, once the answer is back in `serve/layers.rs`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -306,7 +306,7 @@ impl IntoResponse for Problem {
 }
 
 /// Writes the body of a response that is a problem. Any other response stays as it is.
-pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response {
+pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response {
     /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
     #[derive(Serialize)]
     struct ProblemBody<'a> {
@@ -333,7 +333,7 @@ pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response
 }
 
 /// The answer to a client whose request is not even read.
-pub(super) fn unread(problem: Problem) -> Response {
+pub(crate) fn unread(problem: Problem) -> Response {
     let request_id = RequestId::generate();
     let mut response = render(problem.into_response(), &request_id);
     request_id.add_to(response.headers_mut());

@@ -19,7 +19,7 @@ use super::format::{self, Header, Line, RowCounts};
 use super::progress::{ExpectedTotal, Progress};
 use super::{FileOrStdio, TransferError};
 use crate::config::ByteSize;
-use crate::http::body::BYTE_ORDER_MARK;
+use crate::utf8::BYTE_ORDER_MARK;
 
 /// How many batches wait to be committed.
 const WAITING_BATCHES: usize = 2;
