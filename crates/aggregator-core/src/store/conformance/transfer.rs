@@ -5,7 +5,7 @@ pub(super) mod refusal;
 mod support;
 
 use self::support::{
-    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, record, rows, stub,
+    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, row, rows, stub,
     topics,
 };
 use super::{
@@ -100,7 +100,7 @@ fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
     assert_eq!(copy(&origin, &*store, 4), Imported { added: 0, present: added });
     assert_eq!((topics(&*store), totals(&*store), rows(&*store)), after);
     // A row that comes twice in one import is one, too.
-    let twice = [record("twice", "1", 1), record("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
+    let twice = [row("twice", "1", 1), row("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
     assert_eq!(import_as(&*store, &twice, Times::Raise).unwrap(), Imported { added: 2, present: 2 });
     assert_sound(&*store);
 }
@@ -146,7 +146,7 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
     let store = backend.open(Options::default());
     let mut rows = Vec::new();
     for seq in 1..=30 {
-        rows.push(record("t", &seq.to_string(), seq));
+        rows.push(row("t", &seq.to_string(), seq));
         rows.push(alone(["t", "u"][usize::from(seq % 2 == 1)], &format!("alone-{seq}")));
     }
     import(&*store, &rows).unwrap();
@@ -163,7 +163,7 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
 
 fn identities_alone_are_between_many_events_of_one_time(backend: &dyn Backend) {
     let store = backend.open(Options::default());
-    let mut rows: Vec<_> = (1..=60).map(|seq| record("t", &seq.to_string(), seq)).collect();
+    let mut rows: Vec<_> = (1..=60).map(|seq| row("t", &seq.to_string(), seq)).collect();
     rows.iter_mut().for_each(|row| row.processed_at = Timestamp::from_micros(5));
     rows.insert(25, alone("t", "alone"));
     import(&*store, &rows).unwrap();
@@ -206,20 +206,20 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
     };
     let full = StoredRow { event_id: "c-2".into(), kept: Kept::Event(full), ..plain.clone() };
     import(&*store, &[plain.clone(), full.clone()]).unwrap();
-    let stored = |record: &StoredRow| {
-        let Kept::Event(event) = record.kept.clone() else { panic!("it is an event") };
+    let stored = |row: &StoredRow| {
+        let Kept::Event(event) = row.kept.clone() else { panic!("it is an event") };
         StoredEvent {
-            topic: record.topic.clone(),
-            event_id: record.event_id.clone(),
+            topic: row.topic.clone(),
+            event_id: row.event_id.clone(),
             timestamp: event.timestamp,
-            source: record.source().to_owned(),
+            source: row.source().to_owned(),
             payload: event.payload,
             sequence: event.sequence,
             content_type: event.content_type,
             attributes: event.attributes,
             seq: event.seq,
-            processed_at: record.processed_at,
-            partition: store.partitions().of(&record.topic),
+            processed_at: row.processed_at,
+            partition: store.partitions().of(&row.topic),
             offset: event.seq,
         }
     };
@@ -258,7 +258,7 @@ fn an_import_is_announced(backend: &dyn Backend) {
     let (send, announced) = std::sync::mpsc::channel();
     let _listener =
         store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap())).unwrap();
-    let rows = [record("t", "1", 1), record("t", "2", 2)];
+    let rows = [row("t", "1", 1), row("t", "2", 2)];
     import(&*store, &rows).unwrap();
     import(&*store, &rows).unwrap();
     let first = announced.recv_timeout(PATIENCE).unwrap();

@@ -112,9 +112,9 @@ impl Exporter {
         every: NonZeroU64,
     ) -> Result<(), TransferError> {
         let mut rows = Rows::after(store, offsets);
-        while let Some(record) = rows.next()? {
-            format::write_row(&mut self.buffer, &record).map_err(not_json)?;
-            self.written.count(&record);
+        while let Some(row) = rows.next()? {
+            format::write_row(&mut self.buffer, &row).map_err(not_json)?;
+            self.written.count(&row);
             if self.buffer.len() >= BUFFER_BYTES {
                 self.flush()?;
             }

@@ -218,8 +218,8 @@ impl LineReader {
             if self.line.is_empty() {
                 continue;
             }
-            let record = format::read_identity(&self.line, now).map_err(|reason| self.fault(reason))?;
-            if let Err(Stopped) = self.push(record) {
+            let row = format::read_identity(&self.line, now).map_err(|reason| self.fault(reason))?;
+            if let Err(Stopped) = self.push(row) {
                 return Ok(());
             }
         }
@@ -323,9 +323,9 @@ impl LineReader {
         TransferError::Line { number: self.number, reason: reason.into() }
     }
 
-    fn push(&mut self, record: CheckedRow) -> Result<(), Stopped> {
-        let part = &mut self.batch.parts[usize::from(self.partitions.of(&record.topic).0)];
-        part.rows.push(record);
+    fn push(&mut self, row: CheckedRow) -> Result<(), Stopped> {
+        let part = &mut self.batch.parts[usize::from(self.partitions.of(&row.topic).0)];
+        part.rows.push(row);
         part.lines.push(self.number);
         self.count()
     }
