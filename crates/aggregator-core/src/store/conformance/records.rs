@@ -7,7 +7,7 @@ pub(super) mod versions;
 
 use super::{Backend, Case, Options, append_one, assert_sound, cases, event, totals};
 use crate::store::records::{
-    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
+    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL,
     Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
 use crate::{Deadline, DedupStore, StoreError, Timestamp};
@@ -168,11 +168,11 @@ fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
     let many = |count: usize, value: &[u8]| -> Vec<_> {
         (0..count).map(|n| RecordWrite::create(KIND, n.to_string(), value)).collect()
     };
-    let too_many_bytes = many(MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES + 1, &large[1..]);
+    let too_many_bytes = many(MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES + 1, &large[1..]);
     let without_version = RecordWrite { value: None, ..create("there", "") };
     for (what, writes) in [
         ("no write", vec![]),
-        ("too many", many(MAX_RECORDS + 1, b"")),
+        ("too many", many(MAX_RECORDS_PER_CALL + 1, b"")),
         ("too large a value", vec![update(), RecordWrite::create(KIND, "a", large)]),
         ("too many bytes", too_many_bytes),
         ("twice", vec![create("a", "1"), update(), create("a", "2")]),
@@ -180,7 +180,7 @@ fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
     ] {
         is_invalid(what, &records(&*store).write(&writes));
     }
-    for limit in [0, MAX_RECORDS + 1] {
+    for limit in [0, MAX_RECORDS_PER_CALL + 1] {
         is_invalid("limit", &records(&*store).list(KIND, "", None, limit));
     }
     assert_eq!(all(&*store, KIND), [here]);
@@ -197,13 +197,13 @@ fn what_is_just_within_bounds_is_taken(backend: &dyn Backend) {
         records(&*store).get(kind, name).unwrap(),
         Some(Record::new(kind, name, version, value.clone()))
     );
-    let many: Vec<_> = (0..MAX_RECORDS).map(|n| create(&n.to_string(), "")).collect();
+    let many: Vec<_> = (0..MAX_RECORDS_PER_CALL).map(|n| create(&n.to_string(), "")).collect();
     written(&*store, &many);
-    assert_eq!(records(&*store).list(KIND, "", None, MAX_RECORDS).unwrap().len(), MAX_RECORDS);
-    let count = MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES;
+    assert_eq!(records(&*store).list(KIND, "", None, MAX_RECORDS_PER_CALL).unwrap().len(), MAX_RECORDS_PER_CALL);
+    let count = MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES;
     let large: Vec<_> = (0..count).map(|n| RecordWrite::create("large", n.to_string(), &*value)).collect();
     written(&*store, &large);
-    let listed = records(&*store).list("large", "", None, MAX_RECORDS).unwrap();
+    let listed = records(&*store).list("large", "", None, MAX_RECORDS_PER_CALL).unwrap();
     assert_eq!(listed.len(), count);
     assert!(listed.iter().all(|record| record.value == value));
     assert_sound(&*store);

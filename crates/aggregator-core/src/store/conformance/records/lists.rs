@@ -3,7 +3,7 @@
 use super::super::{Backend, Case, Options, assert_sound, cases};
 use super::{KIND, create, records, written};
 use crate::DedupStore;
-use crate::store::records::{MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES, RecordWrite};
+use crate::store::records::{MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL, RecordWrite};
 
 pub(in crate::store::conformance) const CASES: &[Case] = cases![
     a_list_is_in_the_order_of_bytes,
@@ -123,7 +123,7 @@ fn pages_of_any_size_give_the_same_list(backend: &dyn Backend) {
 
 fn a_list_ends_where_its_values_are_many_bytes(backend: &dyn Backend) {
     let store = backend.open(Options::default());
-    let at_once = MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES;
+    let at_once = MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES;
     let value = vec![b'x'; MAX_RECORD_VALUE_BYTES];
     let names: Vec<_> = (0..at_once + 2).map(|n| format!("{n:03}")).collect();
     for names in names.chunks(at_once) {
@@ -131,8 +131,8 @@ fn a_list_ends_where_its_values_are_many_bytes(backend: &dyn Backend) {
             names.iter().map(|name| RecordWrite::create(KIND, name, value.clone())).collect();
         written(&*store, &writes);
     }
-    let first = list(&*store, "", None, MAX_RECORDS);
+    let first = list(&*store, "", None, MAX_RECORDS_PER_CALL);
     assert_eq!(first, names[..at_once]);
-    assert_eq!(list(&*store, "", Some(&first[at_once - 1]), MAX_RECORDS), names[at_once..]);
-    assert_eq!(list(&*store, "", Some(&names[at_once + 1]), MAX_RECORDS), [""; 0]);
+    assert_eq!(list(&*store, "", Some(&first[at_once - 1]), MAX_RECORDS_PER_CALL), names[at_once..]);
+    assert_eq!(list(&*store, "", Some(&names[at_once + 1]), MAX_RECORDS_PER_CALL), [""; 0]);
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::checksum::{Checksum, text};
 use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::schema;
-use crate::store::{MAX_RECORDS_BYTES, Record};
+use crate::store::{MAX_VALUE_BYTES_PER_CALL, Record};
 
 /// Everything a row of `records` says, in the order of [`RECORD_COLUMNS`].
 pub(crate) struct RecordRow<'a> {
@@ -80,7 +80,7 @@ pub(crate) enum Start<'n> {
 }
 
 /// Up to `limit` records of the kind in the order of their names, as long as these begin with `prefix`, and up to the
-/// one that reaches [`MAX_RECORDS_BYTES`].
+/// one that reaches [`MAX_VALUE_BYTES_PER_CALL`].
 ///
 /// Rows with a damaged name lie among the others or at either end: see [`find`].
 pub(crate) fn list(
@@ -105,7 +105,7 @@ pub(crate) fn list(
     let (mut records, mut bytes) = (Vec::<Record>::new(), 0);
     while let Some(row) = rows.next()? {
         let record = RecordRow::read(row)?;
-        if !record.name.starts_with(prefix) || records.len() == limit || bytes >= MAX_RECORDS_BYTES {
+        if !record.name.starts_with(prefix) || records.len() == limit || bytes >= MAX_VALUE_BYTES_PER_CALL {
             return Ok(records);
         }
         bytes += record.value.len();

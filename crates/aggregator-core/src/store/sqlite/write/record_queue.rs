@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::StoreError;
-use crate::store::records::{MAX_RECORDS, MAX_RECORDS_BYTES};
+use crate::store::records::{MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL};
 use crate::store::{RecordOutcome, RecordWrite};
 
 type Outcome = Result<RecordOutcome, StoreError>;
@@ -98,7 +98,7 @@ impl Turn<'_> {
         let fits = waiting.iter().take_while(|one| {
             records += one.writes.len();
             bytes += one.bytes();
-            records <= MAX_RECORDS && bytes <= MAX_RECORDS_BYTES
+            records <= MAX_RECORDS_PER_CALL && bytes <= MAX_VALUE_BYTES_PER_CALL
         });
         // They stay in the queue: who comes now does not lead.
         self.group = fits.cloned().collect();
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_group_has_bounds_and_what_does_not_fit_goes_next() {
-        for (count, bytes, fit) in [(MAX_RECORDS / 4, 0, 4), (64, 64 << 10, 2), (MAX_RECORDS, 0, 1)] {
+        for (count, bytes, fit) in [(MAX_RECORDS_PER_CALL / 4, 0, 4), (64, 64 << 10, 2), (MAX_RECORDS_PER_CALL, 0, 1)] {
             let queue = RecordQueue::default();
             thread::scope(|scope| {
                 let mut turn = lead(&queue, &writes(count, bytes));
