@@ -160,8 +160,9 @@ pub fn check_writes(writes: &[RecordWrite]) -> Result<(), StoreError> {
     }
     let bytes: usize = writes.iter().filter_map(|write| write.value.as_ref()).map(Vec::len).sum();
     if bytes > MAX_VALUE_BYTES_PER_CALL {
-        let reason =
-            format!("have {bytes} bytes of values, and may have {MAX_VALUE_BYTES_PER_CALL}: write fewer at a time");
+        let reason = format!(
+            "have {bytes} bytes of values, and may have {MAX_VALUE_BYTES_PER_CALL}: write fewer at a time"
+        );
         return Err(StoreError::invalid("writes", reason));
     }
     let mut faults = Vec::new();
@@ -249,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_write_has_bounds() {
-        let many: Vec<_> = (0..=MAX_RECORDS_PER_CALL).map(|n| RecordWrite::create("k", n.to_string(), "")).collect();
+        let many: Vec<_> =
+            (0..=MAX_RECORDS_PER_CALL).map(|n| RecordWrite::create("k", n.to_string(), "")).collect();
         assert!(check_writes(&[]).is_err());
         assert!(check_writes(&many).is_err());
         check_writes(&many[1..]).unwrap();

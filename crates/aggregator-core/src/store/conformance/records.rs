@@ -7,8 +7,8 @@ pub(super) mod versions;
 
 use super::{Backend, Case, Options, append_one, assert_sound, cases, event, totals};
 use crate::store::records::{
-    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL,
-    Record, RecordOutcome, RecordWrite, Records, StaleRecord,
+    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL,
+    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
 use crate::{Deadline, DedupStore, StoreError, Timestamp};
 
@@ -199,7 +199,10 @@ fn what_is_just_within_bounds_is_taken(backend: &dyn Backend) {
     );
     let many: Vec<_> = (0..MAX_RECORDS_PER_CALL).map(|n| create(&n.to_string(), "")).collect();
     written(&*store, &many);
-    assert_eq!(records(&*store).list(KIND, "", None, MAX_RECORDS_PER_CALL).unwrap().len(), MAX_RECORDS_PER_CALL);
+    assert_eq!(
+        records(&*store).list(KIND, "", None, MAX_RECORDS_PER_CALL).unwrap().len(),
+        MAX_RECORDS_PER_CALL
+    );
     let count = MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES;
     let large: Vec<_> = (0..count).map(|n| RecordWrite::create("large", n.to_string(), &*value)).collect();
     written(&*store, &large);

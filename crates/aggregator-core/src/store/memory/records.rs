@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use super::MemoryStore;
 use crate::store::records::{
-    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key, check_list,
-    check_writes,
+    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key,
+    check_list, check_writes,
 };
 use crate::{StoreError, Timestamp};
 

@@ -45,7 +45,7 @@ pub(crate) mod run;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-pub(crate) use self::check::{check, check_log};
+pub(crate) use self::check::{check, check_rows};
 pub(crate) use self::compaction::Compaction;
 use self::filter::bloom::CurrentBloom;
 use self::filter::filter_group::{PositionedFingerprint, Runs};

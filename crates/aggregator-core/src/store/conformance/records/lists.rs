@@ -3,7 +3,9 @@
 use super::super::{Backend, Case, Options, assert_sound, cases};
 use super::{KIND, create, records, written};
 use crate::DedupStore;
-use crate::store::records::{MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL, RecordWrite};
+use crate::store::records::{
+    MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL, RecordWrite,
+};
 
 pub(in crate::store::conformance) const CASES: &[Case] = cases![
     a_list_is_in_the_order_of_bytes,

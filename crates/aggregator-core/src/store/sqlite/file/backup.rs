@@ -7,11 +7,11 @@ use rusqlite::OpenFlags;
 
 use super::connector::Connector;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
-use super::log_mark;
+use super::wal_mark;
 use crate::StoreError;
 use crate::store::StoreId;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::record::RecordState;
+use crate::store::sqlite::row::record::RecordTotals;
 use crate::store::sqlite::schema;
 
 /// Copies the store, as of one commit, to `to`. The copy gets that name only once it is complete.
@@ -54,11 +54,11 @@ fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
         [],
     )?;
     let id = StoreId::new().to_string();
-    log_mark::remove(&transaction)?;
-    if RecordState::lacks_table(&transaction)? {
+    wal_mark::remove(&transaction)?;
+    if RecordTotals::lacks_table(&transaction)? {
         schema::create_records(&transaction)?;
     }
-    RecordState::read(&transaction)?.of_copy().write(&transaction)?;
+    RecordTotals::read(&transaction)?.of_copy().write(&transaction)?;
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id])?;
     transaction.commit()?;
     copy.close().map_err(|(_, error)| error)?;

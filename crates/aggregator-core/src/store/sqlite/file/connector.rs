@@ -90,7 +90,11 @@ impl Connector {
     ///
     /// It is a progress handler and not a thread that interrupts: that could come too late, and hit the next read
     /// of the same connection.
-    pub(crate) fn limit(&self, reader: &Connection, deadline: Option<Deadline>) -> rusqlite::Result<()> {
+    pub(crate) fn set_deadline(
+        &self,
+        reader: &Connection,
+        deadline: Option<Deadline>,
+    ) -> rusqlite::Result<()> {
         #[cfg(feature = "test-util")]
         let on_read_steps = self.hooks.0.on_read_steps.clone();
         let is_over = move || {

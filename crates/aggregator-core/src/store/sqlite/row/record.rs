@@ -130,9 +130,9 @@ fn check_first(connection: &Connection, condition: &str, kind: &str, name: &str)
     rows.next()?.map_or(Ok(()), |row| RecordRow::read(row).map(drop))
 }
 
-/// The row `records` of `meta`.
+/// What is kept of all records together: the row `records` of `meta`.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct RecordState {
+pub(crate) struct RecordTotals {
     /// The newest version of any record, deleted ones included. Each write takes the next one, so no version comes twice.
     pub(crate) last_version: u64,
     /// How many records there are.
@@ -141,7 +141,7 @@ pub(crate) struct RecordState {
     sum: u64,
 }
 
-impl RecordState {
+impl RecordTotals {
     const NAME: &str = "records";
 
     /// What the file says; nothing was written yet where it says nothing.
@@ -175,9 +175,9 @@ impl RecordState {
     fn parse(text: &str) -> rusqlite::Result<Self> {
         let numbers: Option<Vec<u64>> = text.split(' ').map(|number| number.parse().ok()).collect();
         if let Some(&[last_version, count, sum, checksum]) = numbers.as_deref() {
-            let state = Self { last_version, count, sum };
-            if state.checksum() == checksum && state.to_string() == text {
-                return Ok(state);
+            let totals = Self { last_version, count, sum };
+            if totals.checksum() == checksum && totals.to_string() == text {
+                return Ok(totals);
             }
         }
         Err(Corruption::error("what is said of all records does not match its checksum".into()))
@@ -228,7 +228,7 @@ impl RecordState {
     }
 }
 
-impl std::fmt::Display for RecordState {
+impl std::fmt::Display for RecordTotals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {} {}", self.last_version, self.count, self.sum, self.checksum())
     }
