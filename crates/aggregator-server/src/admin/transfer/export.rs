@@ -10,8 +10,8 @@ use aggregator_core::{DedupStore, StoreError};
 
 use program_support::values::at_least;
 
-use super::checkpoint::{self, ExportFile};
-use super::format::{self, Checkpoint, Header, RowCounts};
+use super::export_file::{self, ExportFile};
+use super::format::{self, Header, ResumePoint, RowCounts};
 use super::progress::{ExpectedTotal, Progress};
 use super::{FileOrStdio, TransferError};
 
@@ -56,8 +56,8 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
             (ExportTarget::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
         }
         FileOrStdio::File(path) => {
-            let ExportFile { file, checkpoint } = checkpoint::open(path, &header, &line)?;
-            (ExportTarget::File(file), checkpoint)
+            let ExportFile { file, resume_point } = export_file::open(path, &header, &line)?;
+            (ExportTarget::File(file), resume_point)
         }
     };
     let TopicSums { purged, seqs, .. } = totals(store, |_| Ok(()))?;
@@ -69,7 +69,8 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
         ));
     }
     let new = begun.is_none();
-    let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
+    let nothing =
+        || ResumePoint { offsets: vec![0; usize::from(header.partitions)], ..ResumePoint::default() };
     let begun = begun.unwrap_or_else(nothing);
     let progress = Progress::new("export", ExpectedTotal::Rows(seqs), begun.written.rows());
     let mut export =
@@ -150,8 +151,8 @@ impl Exporter {
         }
         self.flush()?;
         self.sync()?;
-        let checkpoint = Checkpoint { written: self.written, purged: self.purged, offsets };
-        format::write_checkpoint(&mut self.buffer, checkpoint).map_err(not_json)?;
+        let resume_point = ResumePoint { written: self.written, purged: self.purged, offsets };
+        format::write_checkpoint(&mut self.buffer, resume_point).map_err(not_json)?;
         self.flush()
     }
 

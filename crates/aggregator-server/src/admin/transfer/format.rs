@@ -21,7 +21,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) enum Line {
     Header(Header),
     Row(Box<CheckedRow>),
-    Checkpoint(Checkpoint),
+    Checkpoint(ResumePoint),
     Totals(TopicInfo),
     End(RowCounts),
 }
@@ -40,15 +40,15 @@ pub(super) struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Control {
-    Checkpoint(Checkpoint),
+    Checkpoint(ResumePoint),
     Totals(TopicTotals),
     End(RowCounts),
 }
 
-/// How far an export has got: everything before its line is written.
+/// A place from which an export can go on, written as a checkpoint line: everything before that line is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Checkpoint {
+#[serde(deny_unknown_fields, expecting = "a checkpoint")]
+pub(super) struct ResumePoint {
     pub(super) written: RowCounts,
     /// How many events of the store were purged when the export began.
     pub(super) purged: u64,
@@ -111,8 +111,11 @@ impl Header {
     }
 }
 
-pub(super) fn write_checkpoint(out: &mut Vec<u8>, checkpoint: Checkpoint) -> Result<(), serde_json::Error> {
-    write_line(out, &Control::Checkpoint(checkpoint))
+pub(super) fn write_checkpoint(
+    out: &mut Vec<u8>,
+    resume_point: ResumePoint,
+) -> Result<(), serde_json::Error> {
+    write_line(out, &Control::Checkpoint(resume_point))
 }
 
 pub(super) fn write_end(out: &mut Vec<u8>, counts: RowCounts) -> Result<(), serde_json::Error> {
@@ -144,7 +147,7 @@ pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
         return serde_json::from_str(text).map(Line::Header).map_err(not_read);
     }
     match serde_json::from_str(text).map_err(not_read)? {
-        Control::Checkpoint(checkpoint) => Ok(Line::Checkpoint(checkpoint)),
+        Control::Checkpoint(resume_point) => Ok(Line::Checkpoint(resume_point)),
         Control::Totals(totals) => totals.into_info().map(Line::Totals),
         Control::End(counts) => Ok(Line::End(counts)),
     }
