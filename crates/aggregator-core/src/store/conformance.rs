@@ -33,11 +33,11 @@ use crate::{
 /// How the suite gets at a backend.
 pub trait Backend {
     /// A new, empty store.
-    fn open(&self, options: Options) -> Arc<dyn DedupStore>;
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore>;
 
     /// Closes the only handle of `store` and opens what it stored again; `None` if nothing is left of
     /// a store once it is closed.
-    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>>;
 
     /// What its stores cannot do. They have to have all the rest.
     fn lacks(&self) -> &[Capability] {
@@ -52,14 +52,14 @@ pub trait Backend {
 
 /// What a case asks of a store.
 #[derive(Clone)]
-pub struct Options {
+pub struct CaseOptions {
     /// Where `processed_at` comes from.
     pub clock: Clock,
     /// The most topics.
     pub max_topics: u64,
 }
 
-impl Default for Options {
+impl Default for CaseOptions {
     fn default() -> Self {
         Self { clock: system_clock(), max_topics: 1_000 }
     }

@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// What to export, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct ExportOptions {
     /// The file to write, or - for standard output. If an interrupted export left the file behind, this one continues
     /// it; a pipe or a device is written from the beginning
     #[arg(long, value_name = "FILE")]
@@ -35,7 +35,7 @@ pub struct Options {
 ///
 /// # Errors
 /// See [`TransferError`]. The next export continues a file that this one leaves behind.
-pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferError> {
+pub fn export(store: &dyn DedupStore, options: &ExportOptions) -> Result<(), TransferError> {
     let info = store.info();
     let header = Header {
         export: format::VERSION,

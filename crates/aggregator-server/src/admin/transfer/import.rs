@@ -26,7 +26,7 @@ const WAITING_BATCHES: usize = 2;
 
 /// What to import, and how.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct ImportOptions {
     /// The file to read, or - for standard input
     #[arg(long = "in", value_name = "FILE")]
     pub input: FileOrStdio,
@@ -82,7 +82,7 @@ impl Input {
 ///
 /// # Errors
 /// See [`TransferError`]. The rows imported so far stay, and the next import skips them.
-pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result<(), TransferError> {
+pub fn import(store: &dyn DedupStore, input: Input, options: &ImportOptions) -> Result<(), TransferError> {
     let Input { lines: input, bytes } = input;
     let (send, batches) = sync_channel(WAITING_BATCHES);
     let partitions = store.partitions();
@@ -177,7 +177,7 @@ impl PartitionRows {
 /// Reads lines and gathers them in batches.
 struct LineReader {
     input: Box<dyn BufRead + Send>,
-    options: Options,
+    options: ImportOptions,
     partitions: Partitions,
     send: SyncSender<RowBatch>,
     batch: RowBatch,
@@ -197,7 +197,7 @@ struct Stopped;
 impl LineReader {
     fn new(
         input: Box<dyn BufRead + Send>,
-        options: Options,
+        options: ImportOptions,
         partitions: Partitions,
         send: SyncSender<RowBatch>,
     ) -> Self {

@@ -1,7 +1,7 @@
 //! What an import refuses, and that nothing of it is stored then.
 
 use super::{
-    Backend, Case, Options, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
+    Backend, Case, CaseOptions, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
     event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, row, rows, stub,
     topics, totals,
 };
@@ -34,7 +34,7 @@ fn newest(store: &dyn DedupStore) -> Option<Timestamp> {
 }
 
 fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     import(&*store, &[row("t", "1", 1)]).unwrap();
     let before = (topics(&*store), totals(&*store), newest(&*store), rows(&*store));
     let many: Vec<_> = (2..100).map(|seq| row("t", &seq.to_string(), seq)).collect();
@@ -52,7 +52,7 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
     assert_sound(&*store);
     // Nor the next import.
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     import(&*store, &[row("t", "1", 1)]).unwrap();
     refused(import(&*store, &bad));
     assert_eq!(import(&*store, &many).unwrap(), Imported { added: 98, present: 0 });
@@ -61,7 +61,7 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
 }
 
 fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     import(&*store, &[row("t", "1", 1), row("t", "2", 2), alone("t", "alone")]).unwrap();
     let before = rows(&*store);
     let source = StoredRow { scope: Some(Scope::Source), ..row("t", "3", 3) };
@@ -90,12 +90,12 @@ fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
 fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend) {
     let origin = memory(1);
     append(&origin, &[event("t", "1"), event("t", "2"), event("u", "1")]);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "own"));
     let (_, field, reason) = refused(import_as(&*store, &rows(&origin), Times::Raise));
     assert!(field == "seq" && reason.contains("events of its own"), "{field}: {reason}");
     // Between the runs of an import, too.
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     import(&*store, &rows(&origin)[..1]).unwrap();
     append_one(&*store, &event("t", "own"));
     assert!(import_as(&*store, &rows(&origin), Times::Raise).is_err());
@@ -103,7 +103,7 @@ fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend)
 }
 
 fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     if store.maintain().is_none() {
         return;
     }
@@ -120,7 +120,7 @@ fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
 }
 
 fn times_are_kept_or_raised(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let own = append_one(&*store, &event("own", "1"));
     // The topics of one partition are not those of another.
     let topic = (0..)
@@ -142,7 +142,7 @@ fn times_are_kept_or_raised(backend: &dyn Backend) {
 }
 
 fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let at = |seq: u64, micros| StoredRow {
         processed_at: Timestamp::from_micros(micros),
         ..row("t", &seq.to_string(), seq)
@@ -173,7 +173,7 @@ fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backe
 fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
     let origin = memory(1);
     append(&origin, &[event("t", "1"), event("t", "2"), event("t", "2")]);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert!(import_totals(&*store, &topics(&origin)).is_err());
     import(&*store, &rows(&origin)[..1]).unwrap();
     let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
@@ -184,7 +184,7 @@ fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
 }
 
 fn too_many_topics_are_refused_in_an_import(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 1, ..Options::default() });
+    let store = backend.open(CaseOptions { max_topics: 1, ..CaseOptions::default() });
     import(&*store, &[alone("a", "1")]).unwrap();
     let (index, field, _) = refused(import(&*store, &[alone("b", "1")]));
     assert_eq!((index, field), (Some(0), "topic"));
