@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Tries until it works, or until the policy says to give up.
-    pub(crate) async fn persist<T, A>(&self, attempt: impl FnMut(Duration) -> A) -> Result<T, Error>
+    pub(crate) async fn with_retries<T, A>(&self, attempt: impl FnMut(Duration) -> A) -> Result<T, Error>
     where
         A: Future<Output = Result<T, Error>>,
     {

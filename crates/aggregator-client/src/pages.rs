@@ -194,7 +194,7 @@ impl Pages {
             return Ok(None);
         }
         let (client, query) = (&self.client, &self.query);
-        let body = client.persist(|limit| client.page_once(query, limit)).await?;
+        let body = client.with_retries(|limit| client.page_once(query, limit)).await?;
         let page: Page = parse(&body, &client.endpoint("/events"))?;
         self.caught_up = page.caught_up;
         let moved = page.caught_up || self.query.after.as_ref() != Some(&page.next);

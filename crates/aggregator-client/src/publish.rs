@@ -142,7 +142,7 @@ impl Client {
     /// As [`Client::publish`].
     pub async fn publish_with(&self, events: &[Event], options: PublishOptions) -> Result<Published, Error> {
         let body = self.encode_batch(events)?;
-        let reply = self.persist(|limit| self.publish_once(body.clone(), options, limit)).await?;
+        let reply = self.with_retries(|limit| self.publish_once(body.clone(), options, limit)).await?;
         self.receipts(&reply, events)
     }
 

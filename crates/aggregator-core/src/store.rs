@@ -54,8 +54,8 @@ pub use memory::MemoryStore;
 pub use pages::Pages;
 pub use receipt::{AttemptId, Outcome, Receipt, Seen};
 pub use records::{
-    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
-    Record, RecordOutcome, RecordWrite, Records, StaleRecord,
+    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL,
+    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
 #[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};

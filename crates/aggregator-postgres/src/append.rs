@@ -5,9 +5,9 @@
 //! that was committed before the locks were granted, and the commits of a partition are in the order of their offsets.
 
 mod begin;
-mod group;
 mod new_rows;
 mod plan;
+mod sorted_events;
 pub(crate) mod topic_ids;
 
 use std::collections::HashSet;
@@ -17,9 +17,9 @@ use aggregator_core::{AttemptId, EventRef, Fault, Partition, Partitions, Receipt
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use self::group::CommitGroup;
 use self::new_rows::TopicRows;
 use self::plan::AppendPlan;
+use self::sorted_events::SortedEvents;
 use self::topic_ids::TopicIds;
 use crate::PostgresOptions;
 use crate::columns::{get_u64, partition_number, signed};
@@ -45,7 +45,7 @@ pub(crate) struct Append<'a, 'e> {
     topic_ids: &'a TopicIds,
     attempt: [u8; 16],
     given: &'a [EventRef<'e>],
-    group: CommitGroup<'e>,
+    group: SortedEvents<'e>,
     /// The partitions of the group, as the column `partition` has them. Rising.
     partitions: Vec<i32>,
 }
@@ -59,7 +59,7 @@ impl<'a, 'e> Append<'a, 'e> {
         given: &'a [EventRef<'e>],
     ) -> Self {
         let attempt = attempt.as_u128().to_be_bytes();
-        let group = CommitGroup::new(partitions, given);
+        let group = SortedEvents::new(partitions, given);
         let partitions = group.partitions.iter().copied().map(partition_number).collect();
         Self { options, topic_ids, attempt, given, group, partitions }
     }

@@ -134,10 +134,10 @@ impl CommitRelay {
     async fn poll_without_connection(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.poll_interval).await;
-            let Some(lease) = self.readers.idle() else { continue };
+            let Some(pooled) = self.readers.idle() else { continue };
             // What fails or takes longer is closed.
-            if let Ok(Ok(())) = timeout(self.deadline, self.read_offsets(lease.session())).await {
-                lease.release();
+            if let Ok(Ok(())) = timeout(self.deadline, self.read_offsets(pooled.session())).await {
+                pooled.release();
             }
         }
     }

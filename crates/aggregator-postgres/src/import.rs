@@ -97,9 +97,9 @@ impl<'a> ImportTx<'a> {
         for row in rows {
             // Ordinals begin at 1.
             let position = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX) - 1;
-            let record = &self.import.rows[position];
-            let same = match (get::<Option<i32>>(row, 4)?, &record.kept) {
-                (None, _) => record.is_stub(digest_of(row, 5)?),
+            let imported = &self.import.rows[position];
+            let same = match (get::<Option<i32>>(row, 4)?, &imported.kept) {
+                (None, _) => imported.is_stub(digest_of(row, 5)?),
                 (Some(bytes), Kept::Stub { .. }) => {
                     let bytes = u64::try_from(bytes).unwrap_or(0);
                     undigested.push(PendingDigest { position, offset: get(row, 1)?, bytes });
@@ -107,8 +107,8 @@ impl<'a> ImportTx<'a> {
                 }
                 // Without one, it is of another length.
                 (Some(_), _) => match get::<Option<&str>>(row, 6)? {
-                    Some(payload) => record.is_event(details(row, 7, payload)?),
-                    None => matches!(record.kept, Kept::Identity),
+                    Some(payload) => imported.is_event(details(row, 7, payload)?),
+                    None => matches!(imported.kept, Kept::Identity),
                 },
             };
             let seq = sequence(row, 2)?;

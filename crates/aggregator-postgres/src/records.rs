@@ -9,7 +9,7 @@ mod plan;
 mod write;
 
 use aggregator_core::Timestamp;
-use aggregator_core::store::{MAX_RECORDS_BYTES, Record};
+use aggregator_core::store::{MAX_VALUE_BYTES_PER_CALL, Record};
 
 use crate::PostgresOptions;
 use crate::columns::{get, get_u64, signed};
@@ -43,7 +43,7 @@ pub(crate) async fn list(
     let after = after.split('\0').next().unwrap_or_default();
     let end = end_of_prefix(prefix);
     let statement = &session.record_reads().await?.list;
-    let most = signed(MAX_RECORDS_BYTES as u64);
+    let most = signed(MAX_VALUE_BYTES_PER_CALL as u64);
     let rows =
         session.query(statement, &[&kind, &prefix, &after, &end, &signed(limit as u64), &most]).await?;
     let record =

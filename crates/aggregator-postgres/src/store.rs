@@ -125,7 +125,11 @@ impl PostgresStore {
     }
 
     /// Appends events that belong where they are appended to.
-    fn append_sound(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+    fn append_checked(
+        &self,
+        attempt: AttemptId,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -177,7 +181,7 @@ impl DedupStore for PostgresStore {
     ) -> Result<Vec<Receipt>, StoreError> {
         self.check_writable("append")?;
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        self.append_sound(attempt, events)
+        self.append_checked(attempt, events)
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {

@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::health::{self, Health};
+use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
-use crate::read::pool::ReadPool;
+use crate::read_pool::ReadPool;
 
 /// How many large bodies may be decoded at a time: as many as there are processors.
 fn decoders() -> usize {
@@ -29,8 +30,7 @@ pub(crate) struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) workers: Workers,
     pub(crate) reads: ReadPool,
-    /// How much of request bodies may be in memory at a time, in KiB.
-    pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) bodies: BodyReader,
     /// How many large bodies may be decoded at a time.
     pub(crate) decoders: Arc<Semaphore>,
     /// How much of large responses may be in memory at a time, in KiB.
@@ -48,7 +48,7 @@ impl App {
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
-            bodies: Arc::new(Semaphore::new(config.request_bytes.kib())),
+            bodies: BodyReader::new(&config),
             decoders: Arc::new(Semaphore::new(decoders())),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aggregator_core::Timestamp;
 use tracing::{info, warn};
 
-use crate::read::pool::ReadPool;
+use crate::read_pool::ReadPool;
 
 /// The clocks of machines with NTP differ by less.
 const TOLERATED: Duration = Duration::from_secs(60);

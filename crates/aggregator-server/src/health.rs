@@ -3,8 +3,6 @@
 //! It goes from ready to draining or failed, and never back. While it is ready, the store is asked once a second whether
 //! it has room for events.
 
-pub(crate) mod probes;
-
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 

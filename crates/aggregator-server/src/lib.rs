@@ -2,8 +2,8 @@
 //! [`DedupStore`] at the end.
 //!
 //! ```text
-//! http/connections ─ http/layers ─ http/routes ─┬─ publish/handler ─ decode ─ admission ─ queue ─ worker ─ DedupStore::append
-//!                                               └─ read/… ─ read/pool ─ DedupStore::{read, lookup, …}
+//! serve/connections ─ layers ─ routes ─┬─ publish/handler ─ decode ─ admission ─ queue ─ worker ─ DedupStore::append
+//!                                      └─ read/… ─ read_pool ─ DedupStore::{read, lookup, …}
 //! ```
 //!
 //! [`run`] is the whole service. It takes the listener, the store and the signal to stop from outside, and knows neither
@@ -22,7 +22,10 @@ pub mod options;
 pub mod output;
 mod publish;
 mod read;
+mod read_pool;
+mod serve;
 mod sync;
+mod utf8;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +39,8 @@ use tracing::{error, info};
 pub use crate::config::Config;
 
 use crate::app::App;
-use crate::http::connections;
-use crate::http::layers::Layers;
+use crate::serve::connections;
+use crate::serve::layers::Layers;
 
 /// Why [`run`] did not end in order.
 #[derive(Debug, thiserror::Error)]

@@ -97,12 +97,12 @@ fn with_causes(error: &anyhow::Error) -> String {
     told
 }
 
-fn export(config: &Config, options: &export::Options) -> anyhow::Result<()> {
+fn export(config: &Config, options: &export::ExportOptions) -> anyhow::Result<()> {
     let store = open_store::open_existing(config).with_context(|| format!("--store {}", config.store))?;
     Ok(export::export(&*store, options)?)
 }
 
-fn import(config: &Config, options: &import::Options) -> anyhow::Result<()> {
+fn import(config: &Config, options: &import::ImportOptions) -> anyhow::Result<()> {
     // Before the store: a missing input must not leave a new store behind.
     let input = import::Input::open(&options.input)?;
     let store = open_store::open(config).with_context(|| format!("--store {}", config.store))?;

@@ -215,12 +215,12 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
-    Check(check::Options),
+    Check(check::CheckOptions),
     /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
-    Export(export::Options),
+    Export(export::ExportOptions),
     /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
     /// exit with 0, or 1
-    Import(import::Options),
+    Import(import::ImportOptions),
     /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
     Healthcheck,
 }

@@ -107,7 +107,7 @@ impl Client {
         let attempts = aggregator_client::Client::builder(url.to_string())
             .connect_timeout(ms(args.connect_timeout_ms))
             .request_timeout(request_timeout)
-            // Publishing and reading are retried by `retry::persist`, whose waits follow from the seed; the counters,
+            // Publishing and reading are retried by `retry::with_retries`, whose waits follow from the seed; the counters,
             // which are asked for through this, are not retried.
             .backoff(Backoff::once(request_timeout)?)
             .idle_connections(connections)

@@ -47,7 +47,7 @@ impl GaveUp {
 ///
 /// # Errors
 /// When it gives up, or when `stop` says so first.
-pub async fn persist<T, A>(
+pub async fn with_retries<T, A>(
     retries: Retries<SimRng>,
     stop: &Stop,
     mut on_retry: impl FnMut(RetryCause),

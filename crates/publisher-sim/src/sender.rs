@@ -16,7 +16,7 @@ use crate::faults::{BURST_COPIES, Faults};
 use crate::plan::{Delivery, Plan};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, receipts};
-use crate::retry::{GaveUp, persist};
+use crate::retry::{GaveUp, with_retries};
 use crate::seed::{Stream, Streams};
 use crate::stop::Stop;
 use crate::tally::Tally;
@@ -176,7 +176,7 @@ impl Sender {
         let place = batch.number * u64::from(BURST_COPIES) + u64::from(copy);
         let retries = sending.backoff.start(sending.streams.rng(Stream::Backoff, place));
         let on_retry = |cause| self.tally().retry(cause);
-        persist(retries, &sending.stop, on_retry, |limit| self.attempt(batch, limit)).await
+        with_retries(retries, &sending.stop, on_retry, |limit| self.attempt(batch, limit)).await
     }
 
     async fn attempt(&self, batch: &Batch, limit: Duration) -> Result<Vec<Receipt>, Failure> {

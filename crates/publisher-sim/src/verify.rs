@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::client::Client;
 use crate::ledger::Ledger;
 use crate::progress::Progress;
-use crate::retry::persist;
+use crate::retry::with_retries;
 use crate::seed::{Stream, Streams};
 use crate::stop::Stop;
 use crate::workload::Workload;
@@ -131,7 +131,7 @@ impl Reader<'_> {
         loop {
             let retries = self.backoff.start(self.streams.rng(Stream::Backoff, u64::MAX));
             let page = |limit| self.client.page(topic, page_size, after.as_deref(), limit);
-            let reading = persist(retries, self.stop, |_| {}, page);
+            let reading = with_retries(retries, self.stop, |_| {}, page);
             let Some(body) = reading.await.map_err(|gave_up| gave_up.to_string())? else {
                 // Usually no event was drawn for this topic. If there were any, they are counted as lost.
                 return Ok(());

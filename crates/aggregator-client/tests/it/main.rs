@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
-mod inspect;
 mod pages;
 mod peer;
 mod publish;
+mod queries;
 mod refusals;
 mod retries;
 #[path = "../../../publisher-sim/tests/it/server.rs"]

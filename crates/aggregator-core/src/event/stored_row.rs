@@ -207,7 +207,7 @@ fn check_json(field: &'static str, json: &str) -> Result<(), InvalidField> {
 mod tests {
     use super::*;
 
-    fn record(payload: &str) -> StoredRow {
+    fn row(payload: &str) -> StoredRow {
         StoredRow {
             topic: "t".into(),
             scope: None,
@@ -228,16 +228,16 @@ mod tests {
     #[test]
     fn payloads_are_taken_as_they_are_kept_and_not_otherwise() {
         for good in ["{}", "null", "1e400", r#""\ud800""#, r#"{"a b":[1,2.50]}"#] {
-            assert!(record(good).check().is_ok(), "{good}");
+            assert!(row(good).check().is_ok(), "{good}");
         }
         for bad in ["", "{} ", " 1", "{\"a\": 1}", "{", "1 2", "\"\n\""] {
-            assert_eq!(record(bad).check().unwrap_err()[0].field, "payload", "{bad:?}");
+            assert_eq!(row(bad).check().unwrap_err()[0].field, "payload", "{bad:?}");
         }
     }
 
     #[test]
     fn every_bad_field_is_named() {
-        let mut bad = record("{}");
+        let mut bad = row("{}");
         (bad.topic, bad.event_id, bad.source) = ("a..b".into(), "a\nb".into(), None);
         let Kept::Event(event) = &mut bad.kept else { panic!("it is one") };
         (event.timestamp, event.sequence) = ("yesterday".into(), Some(u64::MAX));

@@ -33,10 +33,10 @@ use crate::{
 /// How the suite gets at a backend.
 pub trait Backend {
     /// A new, empty store.
-    fn open(&self, options: Options) -> Arc<dyn DedupStore>;
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore>;
 
     /// Closes `store`, of which this is the only handle, and opens it again; `None` if a closed store keeps nothing.
-    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>>;
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>>;
 
     /// The capabilities that its stores lack. They must have all others.
     fn lacks(&self) -> &[Capability] {
@@ -51,14 +51,14 @@ pub trait Backend {
 
 /// What a case asks of a store.
 #[derive(Clone)]
-pub struct Options {
+pub struct CaseOptions {
     /// Where `processed_at` comes from.
     pub clock: Clock,
     /// The most topics.
     pub max_topics: u64,
 }
 
-impl Default for Options {
+impl Default for CaseOptions {
     fn default() -> Self {
         Self { clock: system_clock(), max_topics: 1_000 }
     }

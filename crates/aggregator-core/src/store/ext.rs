@@ -36,7 +36,9 @@ pub trait DedupStoreExt: DedupStore {
             }
             let part: Vec<_> = indices.iter().map(|&index| events[index]).collect();
             let appended = self.append(partition, AttemptId::new(), &part);
-            for (index, receipt) in indices.iter().zip(appended.map_err(|error| at(&indices, error))?) {
+            for (index, receipt) in
+                indices.iter().zip(appended.map_err(|error| with_batch_indices(&indices, error))?)
+            {
                 receipts[*index] = Some(receipt);
             }
         }
@@ -141,7 +143,7 @@ pub trait DedupStoreExt: DedupStore {
 impl<S: DedupStore + ?Sized> DedupStoreExt for S {}
 
 /// The error of a part of a batch, with the indices that the events of the part have in the whole batch.
-fn at(indices: &[usize], mut error: StoreError) -> StoreError {
+fn with_batch_indices(indices: &[usize], mut error: StoreError) -> StoreError {
     if let StoreError::Invalid(faults) = &mut error {
         for fault in faults {
             fault.index = fault.index.map(|index| indices[index]);

@@ -77,7 +77,7 @@ impl MemoryStore {
     }
 
     /// Appends events of any partitions. The caller has checked that they belong where it was asked to append them.
-    fn append_sound(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
+    fn append_checked(&self, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
         let mut receipts = Vec::with_capacity(events.len());
         let mut last_offsets = BTreeMap::new();
         {
@@ -143,7 +143,7 @@ impl DedupStore for MemoryStore {
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        self.append_sound(events)
+        self.append_checked(events)
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
@@ -234,7 +234,7 @@ impl DedupStore for MemoryStore {
 
 impl AppendAcross for MemoryStore {
     fn append_across(&self, _: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
-        self.append_sound(events)
+        self.append_checked(events)
     }
 }
 

@@ -18,11 +18,11 @@ pub const MAX_RECORD_NAME_BYTES: usize = 512;
 pub const MAX_RECORD_VALUE_BYTES: usize = 64 << 10;
 
 /// The most records one call writes or lists.
-pub const MAX_RECORDS: usize = 1_000;
+pub const MAX_RECORDS_PER_CALL: usize = 1_000;
 
 /// The most bytes of values in one call of [`Records::write`]. [`Records::list`] ends with the record that reaches
 /// this number.
-pub const MAX_RECORDS_BYTES: usize = 8 << 20;
+pub const MAX_VALUE_BYTES_PER_CALL: usize = 8 << 20;
 
 /// A store's records. See [`DedupStore::records`](super::DedupStore::records).
 ///
@@ -46,9 +46,9 @@ pub trait Records: Send + Sync {
     /// [`StoreError::Invalid`] for an invalid kind or name; otherwise whatever the backend meets.
     fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError>;
 
-    /// Up to `limit` records (1 to [`MAX_RECORDS`]) of a kind, in the byte order of their names: those whose names
+    /// Up to `limit` records (1 to [`MAX_RECORDS_PER_CALL`]) of a kind, in the byte order of their names: those whose names
     /// begin with `prefix` and, with `after`, come after that name. There are fewer if their values reach
-    /// [`MAX_RECORDS_BYTES`], so a caller goes on after the last name until a list is empty.
+    /// [`MAX_VALUE_BYTES_PER_CALL`], so a caller goes on after the last name until a list is empty.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for an invalid kind or limit; otherwise whatever the backend meets.
@@ -60,7 +60,7 @@ pub trait Records: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes 1 to [`MAX_RECORDS`] records in one commit, or none of them.
+    /// Writes 1 to [`MAX_RECORDS_PER_CALL`] records in one commit, or none of them.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for what [`check_writes`] refuses; otherwise whatever the backend meets.
@@ -161,13 +161,14 @@ pub struct StaleRecord {
 /// # Errors
 /// [`StoreError::Invalid`], which names every fault.
 pub fn check_writes(writes: &[RecordWrite]) -> Result<(), StoreError> {
-    if writes.is_empty() || writes.len() > MAX_RECORDS {
-        return Err(StoreError::invalid("writes", format!("must be 1 to {MAX_RECORDS}")));
+    if writes.is_empty() || writes.len() > MAX_RECORDS_PER_CALL {
+        return Err(StoreError::invalid("writes", format!("must be 1 to {MAX_RECORDS_PER_CALL}")));
     }
     let bytes: usize = writes.iter().filter_map(|write| write.value.as_ref()).map(Vec::len).sum();
-    if bytes > MAX_RECORDS_BYTES {
-        let reason =
-            format!("have {bytes} bytes of values, and may have {MAX_RECORDS_BYTES}: write fewer at a time");
+    if bytes > MAX_VALUE_BYTES_PER_CALL {
+        let reason = format!(
+            "have {bytes} bytes of values, and may have {MAX_VALUE_BYTES_PER_CALL}: write fewer at a time"
+        );
         return Err(StoreError::invalid("writes", reason));
     }
     let mut faults = Vec::new();
@@ -206,8 +207,8 @@ pub fn check_key(kind: &str, name: &str) -> Result<(), StoreError> {
 /// [`StoreError::Invalid`] for the kind or the limit.
 pub fn check_list(kind: &str, limit: usize) -> Result<(), StoreError> {
     check_kind(kind).map_err(one_fault)?;
-    if !(1..=MAX_RECORDS).contains(&limit) {
-        return Err(StoreError::invalid("limit", format!("must be 1 to {MAX_RECORDS}")));
+    if !(1..=MAX_RECORDS_PER_CALL).contains(&limit) {
+        return Err(StoreError::invalid("limit", format!("must be 1 to {MAX_RECORDS_PER_CALL}")));
     }
     Ok(())
 }
@@ -255,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_write_has_bounds() {
-        let many: Vec<_> = (0..=MAX_RECORDS).map(|n| RecordWrite::create("k", n.to_string(), "")).collect();
+        let many: Vec<_> =
+            (0..=MAX_RECORDS_PER_CALL).map(|n| RecordWrite::create("k", n.to_string(), "")).collect();
         assert!(check_writes(&[]).is_err());
         assert!(check_writes(&many).is_err());
         check_writes(&many[1..]).unwrap();
@@ -273,8 +275,8 @@ mod tests {
             assert!(check_key(kind, name).is_err(), "{kind:?} {name:?}");
         }
         assert!(check_key(&"k".repeat(65), "a").is_err());
-        check_list("k", MAX_RECORDS).unwrap();
+        check_list("k", MAX_RECORDS_PER_CALL).unwrap();
         assert!(check_list("k", 0).is_err());
-        assert!(check_list("k", MAX_RECORDS + 1).is_err());
+        assert!(check_list("k", MAX_RECORDS_PER_CALL + 1).is_err());
     }
 }

@@ -205,7 +205,7 @@ impl SqliteStore {
         let report = read::verify(&mut connection, connector.fingerprint_bits())?;
         if report.faults.is_empty() {
             // A log that cannot be copied now stays, and the next opening copies it.
-            let closed = file::log_mark::close_in_order(&connection);
+            let closed = file::wal_mark::close_in_order(&connection);
             if options.accept_lost_log {
                 let doing = format!("marking {} as closed", claim.path().display());
                 closed.map_err(|error| store_error(&doing, error))?;
@@ -238,7 +238,7 @@ impl SqliteStore {
                 source: Some(Box::new(error)),
             },
         })?;
-        self.connector.limit(&reader, deadline).map_err(|error| store_error(doing, error))?;
+        self.connector.set_deadline(&reader, deadline).map_err(|error| store_error(doing, error))?;
         Ok(reader)
     }
 

@@ -150,27 +150,27 @@ pub enum Verdict {
 /// # Errors
 /// Why it is refused, and the way out.
 pub fn validate_row(
-    record: &StoredRow,
+    row: &StoredRow,
     topic: TopicState,
     newest: Timestamp,
     found: Option<Found>,
     times: Times,
 ) -> Result<Verdict, InvalidField> {
-    check_scope(&record.topic, record.scope, topic.scope)?;
-    let Some(seq) = record.seq() else {
-        return Ok(found.map_or(Verdict::Add(record.processed_at), |_| Verdict::Present));
+    check_scope(&row.topic, row.scope, topic.scope)?;
+    let Some(seq) = row.seq() else {
+        return Ok(found.map_or(Verdict::Add(row.processed_at), |_| Verdict::Present));
     };
     if let Some(found) = found {
-        return judge_repeat(record, seq, found, times).map(|()| Verdict::Present);
+        return judge_repeat(row, seq, found, times).map(|()| Verdict::Present);
     }
     let next = topic.last_seq + 1;
     if seq == 0 {
-        return Err(refuse("seq", record, "seqs begin at 1"));
+        return Err(refuse("seq", row, "seqs begin at 1"));
     }
     if seq < next {
         return Err(refuse(
             "seq",
-            record,
+            row,
             "this store has another event there: it took events of its own in this topic. Import into a \
              store that did not, an empty one for example",
         ));
@@ -180,33 +180,33 @@ pub fn validate_row(
             "the next seq here is {next}: rows are missing before this one. Import all of the file, or \
              what comes before it first"
         );
-        return Err(refuse("seq", record, &reason));
+        return Err(refuse("seq", row, &reason));
     }
-    if matches!(record.kept, Kept::Stub { .. }) && topic.purged_seq != topic.last_seq {
+    if matches!(row.kept, Kept::Stub { .. }) && topic.purged_seq != topic.last_seq {
         let reason = format!(
             "its payload was purged, and this store still has the ones before it: only a prefix of a topic \
              may be purged. Purge the topic here through seq {} first, or import into an empty store",
             topic.last_seq
         );
-        return Err(refuse("digest", record, &reason));
+        return Err(refuse("digest", row, &reason));
     }
-    if record.processed_at < newest && times == Times::Keep {
+    if row.processed_at < newest && times == Times::Keep {
         let reason = format!(
             "it was stored at {}, before the newest row of this store's partition ({newest}), and times may \
              not go back: import into an empty store, or have it take that time (--raise-times)",
-            record.processed_at
+            row.processed_at
         );
-        return Err(refuse("processed_at", record, &reason));
+        return Err(refuse("processed_at", row, &reason));
     }
-    Ok(Verdict::Add(record.processed_at.max(newest)))
+    Ok(Verdict::Add(row.processed_at.max(newest)))
 }
 
 /// A row that is there already has to be the same one.
-fn judge_repeat(record: &StoredRow, seq: u64, found: Found, times: Times) -> Result<(), InvalidField> {
+fn judge_repeat(row: &StoredRow, seq: u64, found: Found, times: Times) -> Result<(), InvalidField> {
     let Some(there) = found.seq else {
         return Err(refuse(
             "event_id",
-            record,
+            row,
             "this store knows the identity without a seq: it was imported alone (--ids-only). Import into a \
              store where it was not",
         ));
@@ -216,24 +216,24 @@ fn judge_repeat(record: &StoredRow, seq: u64, found: Found, times: Times) -> Res
             "this store has the same identity at seq {there}: it took events of its own in this topic. \
              Import into a store that did not, an empty one for example"
         );
-        return Err(refuse("event_id", record, &reason));
+        return Err(refuse("event_id", row, &reason));
     }
     if !found.same {
         return Err(refuse(
             "payload",
-            record,
+            row,
             "this store has the event there, but not with the same content: it is not a copy of the same \
              store. Import into an empty one",
         ));
     }
-    let raised = times == Times::Raise && found.processed_at > record.processed_at;
-    if found.processed_at != record.processed_at && !raised {
+    let raised = times == Times::Raise && found.processed_at > row.processed_at;
+    if found.processed_at != row.processed_at && !raised {
         let reason = format!(
             "this store has the event there, but stored at {} and not at {}: it did not get it by an import \
              of this file. Import into an empty store; if that import raised times, say --raise-times again",
-            found.processed_at, record.processed_at
+            found.processed_at, row.processed_at
         );
-        return Err(refuse("processed_at", record, &reason));
+        return Err(refuse("processed_at", row, &reason));
     }
     Ok(())
 }
@@ -276,9 +276,9 @@ fn check_scope(topic: &str, wanted: Option<Scope>, scope: Scope) -> Result<(), I
     Err(InvalidField::new("scope", reason))
 }
 
-fn refuse(field: &'static str, record: &StoredRow, why: &str) -> InvalidField {
-    let seq = record.seq().map_or_else(|| "without seq".to_owned(), |seq| format!("seq {seq}"));
-    let StoredRow { topic, event_id, .. } = record;
+fn refuse(field: &'static str, row: &StoredRow, why: &str) -> InvalidField {
+    let seq = row.seq().map_or_else(|| "without seq".to_owned(), |seq| format!("seq {seq}"));
+    let StoredRow { topic, event_id, .. } = row;
     InvalidField::new(field, format!("topic {topic}, {seq}, event id {event_id:?}: {why}"))
 }
 
@@ -347,14 +347,14 @@ impl<'s> Rows<'s> {
         }
         // An identity alone has a time that may come from anywhere: it goes first, and holds up nothing.
         let key = |part: &Part| {
-            let (offset, record) = part.rows.front()?;
-            Some((record.seq().map(|_| record.processed_at), part.partition, *offset))
+            let (offset, row) = part.rows.front()?;
+            Some((row.seq().map(|_| row.processed_at), part.partition, *offset))
         };
         let heads = self.parts.iter().enumerate();
         let next = heads.filter_map(|(at, part)| Some((key(part)?, at))).min();
         let Some(part) = next.and_then(|(_, at)| self.parts.get_mut(at)) else { return Ok(None) };
-        let Some((offset, record)) = part.rows.pop_front() else { return Ok(None) };
+        let Some((offset, row)) = part.rows.pop_front() else { return Ok(None) };
         part.given = offset;
-        Ok(Some(record))
+        Ok(Some(row))
     }
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, Capability, Options, run_all};
+use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
 use tempfile::TempDir;
 
-fn memory(partitions: u16, options: Options) -> MemoryStore {
+fn memory(partitions: u16, options: CaseOptions) -> MemoryStore {
     let store = MemoryStore::new(Partitions::new(partitions).unwrap());
     store.with_clock(options.clock).with_max_topics(options.max_topics)
 }
@@ -18,11 +18,11 @@ fn memory(partitions: u16, options: Options) -> MemoryStore {
 struct Memory(u16);
 
 impl Backend for Memory {
-    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
         Arc::new(memory(self.0, options))
     }
 
-    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
+    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
         None
     }
 }
@@ -31,11 +31,11 @@ impl Backend for Memory {
 struct Faulty;
 
 impl Backend for Faulty {
-    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
         Arc::new(FaultyStore::new(Arc::new(memory(4, options).with_a_commit_per_partition())))
     }
 
-    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: Options) -> Option<Arc<dyn DedupStore>> {
+    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
         None
     }
 
@@ -56,7 +56,7 @@ impl Sqlite {
         Self { directory: TempDir::new().unwrap(), paths: Mutex::default(), index, fingerprint_bits }
     }
 
-    fn open_at(&self, path: PathBuf, options: Options) -> Arc<dyn DedupStore> {
+    fn open_at(&self, path: PathBuf, options: CaseOptions) -> Arc<dyn DedupStore> {
         let options = SqliteOptions {
             clock: options.clock,
             max_topics: options.max_topics,
@@ -71,12 +71,12 @@ impl Sqlite {
 }
 
 impl Backend for Sqlite {
-    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
         let number = self.paths.lock().unwrap().len();
         self.open_at(self.directory.path().join(format!("{number}.db")), options)
     }
 
-    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>> {
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
         let path = self.paths.lock().unwrap()[&store.info().id].clone();
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);

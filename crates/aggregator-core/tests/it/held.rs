@@ -142,7 +142,7 @@ fn appends_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
 #[test]
 fn imports_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
     let identity = |n: &u32| -> CheckedRow {
-        let record = StoredRow {
+        let row = StoredRow {
             topic: "t".into(),
             scope: None,
             event_id: n.to_string(),
@@ -150,7 +150,7 @@ fn imports_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
             processed_at: Timestamp::from_micros(1),
             kept: Kept::Identity,
         };
-        record.check().unwrap()
+        row.check().unwrap()
     };
     assert_that_it_waits(|store, numbers| {
         let rows: Vec<_> = numbers.iter().map(identity).collect();

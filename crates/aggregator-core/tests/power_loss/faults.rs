@@ -177,7 +177,7 @@ fn assert_no_failed_sync_is_kept_quiet(
 fn no_import_purge_merge_or_record_is_done_whose_sync_failed() {
     let lab = Lab::new("failed-syncs-of-others");
     let open = |path: &Path| lab.open(path, 1 << 10).unwrap();
-    let rows: Vec<_> = (1..=20).map(|seq| Row::new(seq, &mut Random::new(seq)).record()).collect();
+    let rows: Vec<_> = (1..=20).map(|seq| Row::new(seq, &mut Random::new(seq)).checked()).collect();
     assert_no_failed_sync_is_kept_quiet(&lab, "an import", open, |store| {
         store.import(Partition(0), Import::rows(&rows)).map(drop)
     });

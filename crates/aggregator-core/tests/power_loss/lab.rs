@@ -251,8 +251,8 @@ impl Lab {
                 }
                 Step::FullDisk(events) => self.append_to_a_full_disk(&store, events)?,
                 Step::Import(rows) => {
-                    let records: Vec<_> = rows.iter().map(Row::record).collect();
-                    let imported = store.import(Partition(0), Import::rows(&records));
+                    let checked: Vec<_> = rows.iter().map(Row::checked).collect();
+                    let imported = store.import(Partition(0), Import::rows(&checked));
                     if let Err(error) = imported {
                         let events: Vec<_> = rows.iter().map(|row| row.event.clone()).collect();
                         ledger.doubt(&events);

@@ -59,7 +59,7 @@ impl Row {
         Self { event: event.with_payload(&format!("{filler:?}")).unwrap(), seq, processed_at }
     }
 
-    pub(crate) fn record(&self) -> CheckedRow {
+    pub(crate) fn checked(&self) -> CheckedRow {
         let event = self.event.view();
         let kept = KeptEvent {
             seq: self.seq,
@@ -69,7 +69,7 @@ impl Row {
             content_type: None,
             attributes: None,
         };
-        let record = StoredRow {
+        let row = StoredRow {
             topic: event.topic().to_owned(),
             scope: Some(event.scope()),
             event_id: event.event_id().to_owned(),
@@ -77,7 +77,7 @@ impl Row {
             processed_at: self.processed_at,
             kept: Kept::Event(kept),
         };
-        record.check().unwrap()
+        row.check().unwrap()
     }
 }
 

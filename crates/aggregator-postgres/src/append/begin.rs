@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::Append;
-use super::group::CommitGroup;
 use super::plan::{AppendSnapshot, KeptPayload, Original, PartitionSnapshot, TopicRow};
+use super::sorted_events::SortedEvents;
 use crate::columns::{digest_of, get, get_u64, partition_number, scope, sequence, signed};
 use crate::connection::pipeline::pipelined4;
 use crate::connection::session::Session;
@@ -29,7 +29,7 @@ struct IdentityQuery<'e> {
 
 impl<'e> IdentityQuery<'e> {
     /// The identities of all topics that have an id. `topics` has an item for each topic of the group.
-    fn new(group: &CommitGroup<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
+    fn new(group: &SortedEvents<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
         let mut asked = Self::default();
         for (run, topic) in group.topics.iter().zip(topics) {
             let Some((id, scope)) = topic else { continue };

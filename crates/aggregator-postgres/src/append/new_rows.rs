@@ -3,8 +3,8 @@
 use aggregator_core::event::slot;
 use aggregator_core::{EventRef, Scope};
 
-use super::group::GroupTopic;
 use super::plan::{PartitionSnapshot, TopicRow};
+use super::sorted_events::SortedTopic;
 use crate::columns::{partition_number, scope_number, signed};
 
 /// The events that are new, in the order of their offsets.
@@ -85,7 +85,7 @@ impl<'e> EventRows<'e> {
 }
 
 impl<'e> TopicRows<'e> {
-    pub(super) fn push(&mut self, topic: &GroupTopic<'e>, row: &TopicRow, repeats: Repeats) {
+    pub(super) fn push(&mut self, topic: &SortedTopic<'e>, row: &TopicRow, repeats: Repeats) {
         self.partitions.push(partition_number(topic.partition));
         self.ids.push(row.id);
         self.names.push(topic.name);

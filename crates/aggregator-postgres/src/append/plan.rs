@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use aggregator_core::event::digest;
 use aggregator_core::{EventRef, Outcome, Partition, Receipt, Scope, StoreError, Timestamp};
 
-use super::group::{CommitGroup, GroupTopic};
 use super::new_rows::{EventRows, PartitionRows, Repeats, TopicRows};
+use super::sorted_events::{SortedEvents, SortedTopic};
 use crate::columns::signed;
 use crate::fault::{Failure, Result};
 
@@ -90,7 +90,7 @@ struct FirstOccurrence<'e> {
 }
 
 impl<'e> AppendPlan<'e> {
-    pub(crate) fn new(snapshot: &mut AppendSnapshot, group: &CommitGroup<'e>) -> Result<Self> {
+    pub(crate) fn new(snapshot: &mut AppendSnapshot, group: &SortedEvents<'e>) -> Result<Self> {
         let replayed = snapshot.partitions.iter().any(|partition| partition.replayed.is_some());
         if replayed && snapshot.partitions.iter().any(|partition| partition.replayed.is_none()) {
             return Err(other_events());
@@ -127,7 +127,7 @@ impl<'e> AppendPlan<'e> {
         &mut self,
         snapshot: &mut AppendSnapshot,
         partition: &mut PartitionSnapshot,
-        topic: &GroupTopic<'e>,
+        topic: &SortedTopic<'e>,
         sorted: &[EventRef<'e>],
     ) -> Result<()> {
         let run = &sorted[topic.events.clone()];

@@ -19,8 +19,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Session>>,
 }
 
-/// A session in use. Dropped, it is closed and the server undoes what it had begun; [`Lease::release`] keeps it.
-pub(crate) struct Lease<'p> {
+/// A session in use. Dropped, it is closed and the server undoes what it had begun; [`PooledSession::release`] keeps it.
+pub(crate) struct PooledSession<'p> {
     pool: &'p Pool,
     session: Option<Session>,
     _permit: SemaphorePermit<'p>,
@@ -33,7 +33,7 @@ impl Pool {
     }
 
     /// A session, as soon as there is one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
+    pub(crate) async fn acquire(&self) -> Result<PooledSession<'_>> {
         let permit = match tokio::time::timeout(self.wait, self.permits.acquire()).await {
             Ok(permit) => permit.expect("nobody closes it"),
             Err(_) => {
@@ -46,14 +46,14 @@ impl Pool {
             Some(session) => session,
             None => self.connector.connect(self.role, None).await?,
         };
-        Ok(Lease { pool: self, session: Some(session), _permit: permit })
+        Ok(PooledSession { pool: self, session: Some(session), _permit: permit })
     }
 
     /// A session that nobody uses, if there is one. Makes none.
-    pub(crate) fn idle(&self) -> Option<Lease<'_>> {
+    pub(crate) fn idle(&self) -> Option<PooledSession<'_>> {
         let permit = self.permits.try_acquire().ok()?;
         let session = self.kept()?;
-        Some(Lease { pool: self, session: Some(session), _permit: permit })
+        Some(PooledSession { pool: self, session: Some(session), _permit: permit })
     }
 
     fn kept(&self) -> Option<Session> {
@@ -62,7 +62,7 @@ impl Pool {
     }
 }
 
-impl Lease<'_> {
+impl PooledSession<'_> {
     pub(crate) fn session(&self) -> &Session {
         self.session.as_ref().expect("it is there until it is released")
     }

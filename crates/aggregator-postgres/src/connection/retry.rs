@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::PostgresOptions;
 use crate::connection::backoff::Backoff;
-use crate::connection::pool::{Lease, Pool};
+use crate::connection::pool::{Pool, PooledSession};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result, unavailable};
 
@@ -90,25 +90,25 @@ pub(crate) async fn verify<T>(
 }
 
 async fn run_once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
-    let lease = pool.lease().await?;
-    match call(lease.session()).await {
+    let pooled = pool.acquire().await?;
+    match call(pooled.session()).await {
         Ok(done) => {
-            lease.release();
+            pooled.release();
             Ok(done)
         }
         Err(failure) => {
-            end_transaction(lease, &failure).await;
+            end_transaction(pooled, &failure).await;
             Err(failure)
         }
     }
 }
 
 /// Keeps the session of a call that failed, if its transaction can be ended.
-async fn end_transaction(lease: Lease<'_>, failure: &Failure) {
+async fn end_transaction(pooled: PooledSession<'_>, failure: &Failure) {
     if !failure.leaves_outcome_unknown()
-        && !lease.session().is_closed()
-        && lease.session().run("ROLLBACK").await.is_ok()
+        && !pooled.session().is_closed()
+        && pooled.session().run("ROLLBACK").await.is_ok()
     {
-        lease.release();
+        pooled.release();
     }
 }

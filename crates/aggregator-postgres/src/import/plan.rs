@@ -99,9 +99,9 @@ impl<'r> ImportPlan<'r> {
             conflicts: 0,
             topic_count: snapshot.topic_count,
         };
-        for (position, record) in import.rows.iter().enumerate() {
+        for (position, row) in import.rows.iter().enumerate() {
             let original = snapshot.originals.get(&position).copied();
-            let verdict = plan.row(snapshot, record, original, import);
+            let verdict = plan.row(snapshot, row, original, import);
             match verdict.map_err(|error| refused(position, error))? {
                 Verdict::Add(_) => plan.imported.added += 1,
                 Verdict::Present => plan.imported.present += 1,
@@ -116,27 +116,27 @@ impl<'r> ImportPlan<'r> {
     fn row(
         &mut self,
         snapshot: &ImportSnapshot,
-        record: &'r CheckedRow,
+        row: &'r CheckedRow,
         original: Option<Found>,
         import: Import<'r>,
     ) -> std::result::Result<Verdict, InvalidField> {
-        let at = self.topic(snapshot, &record.topic, record.scope.unwrap_or_default());
+        let at = self.topic(snapshot, &row.topic, row.scope.unwrap_or_default());
         let topic = &mut self.topics[at].row;
-        let key = (at, record.event_id.as_str(), topic.state.scope.key(record.source()));
-        let found = original.or_else(|| self.firsts.get(&key).map(|first| found(record, first)));
-        let verdict = transfer::validate_row(record, topic.state, self.newest, found, import.times)?;
+        let key = (at, row.event_id.as_str(), topic.state.scope.key(row.source()));
+        let found = original.or_else(|| self.firsts.get(&key).map(|first| found(row, first)));
+        let verdict = transfer::validate_row(row, topic.state, self.newest, found, import.times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
         self.last_offset += 1;
-        if let Some(seq) = record.seq() {
+        if let Some(seq) = row.seq() {
             topic.state.last_seq = seq;
             self.newest = processed_at;
             self.stored += 1;
         }
-        if let Kept::Stub { seq, .. } = record.kept {
+        if let Kept::Stub { seq, .. } = row.kept {
             (topic.state.purged_seq, topic.purged_offset) = (seq, self.last_offset);
         }
-        self.rows.push(topic, record, processed_at);
-        self.firsts.insert(key, (record, processed_at));
+        self.rows.push(topic, row, processed_at);
+        self.firsts.insert(key, (row, processed_at));
         Ok(verdict)
     }
 
@@ -177,10 +177,10 @@ impl<'r> ImportPlan<'r> {
 }
 
 /// What an earlier row of the same import is to a later one.
-fn found(record: &CheckedRow, &(first, processed_at): &(&CheckedRow, Timestamp)) -> Found {
+fn found(row: &CheckedRow, &(first, processed_at): &(&CheckedRow, Timestamp)) -> Found {
     let same = match &first.kept {
-        Kept::Event(event) => record.is_event(details_of(event, first.source())),
-        Kept::Stub { digest, .. } => record.is_stub(Some(*digest)),
+        Kept::Event(event) => row.is_event(details_of(event, first.source())),
+        Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
         Kept::Identity => true,
     };
     Found { seq: first.seq(), processed_at, same }
@@ -191,16 +191,16 @@ impl<'r> NewRows<'r> {
         self.seqs.len()
     }
 
-    fn push(&mut self, topic: &TopicRow, record: &'r CheckedRow, processed_at: Timestamp) {
-        let (event, digest) = match &record.kept {
+    fn push(&mut self, topic: &TopicRow, row: &'r CheckedRow, processed_at: Timestamp) {
+        let (event, digest) = match &row.kept {
             Kept::Event(event) => (Some(event), None),
             Kept::Stub { digest, .. } => (None, Some(digest.as_slice())),
             Kept::Identity => (None, None),
         };
         self.topic_ids.push(topic.id);
-        self.seqs.push(record.seq().map(signed));
-        self.event_ids.push(&record.event_id);
-        self.sources.push(record.source());
+        self.seqs.push(row.seq().map(signed));
+        self.event_ids.push(&row.event_id);
+        self.sources.push(row.source());
         self.by_source.push(topic.state.scope == Scope::Source);
         self.timestamps.push(event.map_or("", |event| &event.timestamp));
         self.payloads.push(event.map(|event| event.payload.as_str()));

@@ -37,9 +37,9 @@ pub(crate) async fn rows(
         if offset != expected {
             return Err(missing(expected));
         }
-        let record = record(row, offset)?;
-        payload_bytes += record.payload_bytes();
-        taken.push((offset, record));
+        let stored = stored_row(row, offset)?;
+        payload_bytes += stored.payload_bytes();
+        taken.push((offset, stored));
     }
     let last = taken.last().map_or(after, |&(offset, _)| offset);
     if payload_bytes < limit.payload_bytes.max(1) && last < until.min(get_u64(end, 0)?) {
@@ -48,7 +48,7 @@ pub(crate) async fn rows(
     Ok(taken)
 }
 
-fn record(row: &Row, offset: u64) -> Result<StoredRow> {
+fn stored_row(row: &Row, offset: u64) -> Result<StoredRow> {
     let (Some(topic), Some(scope_is)) = (get::<Option<String>>(row, 1)?, get::<Option<i32>>(row, 2)?) else {
         return Err(Failure::corrupt(format!("the event at offset {offset} has no topic")));
     };

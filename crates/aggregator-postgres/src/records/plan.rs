@@ -31,7 +31,7 @@ pub(super) struct BucketState {
 
 /// A record as it was when its bucket was locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RecordState {
+pub(super) struct LockedRecord {
     pub(super) version: u64,
     /// Whether this very attempt wrote it.
     pub(super) written_by_this: bool,
@@ -41,7 +41,7 @@ pub(super) struct RecordState {
 pub(super) struct RecordSnapshot {
     pub(super) buckets: BTreeMap<i32, BucketState>,
     /// In the order of the writes; `None` where there is no such record.
-    pub(super) records: Vec<Option<RecordState>>,
+    pub(super) records: Vec<Option<LockedRecord>>,
 }
 
 /// A commit that was sent, and whose outcome is not known.
@@ -156,12 +156,12 @@ mod tests {
         bucket("k", name)
     }
 
-    fn record(version: u64) -> Option<RecordState> {
-        Some(RecordState { version, written_by_this: false })
+    fn record(version: u64) -> Option<LockedRecord> {
+        Some(LockedRecord { version, written_by_this: false })
     }
 
-    fn own(version: u64) -> Option<RecordState> {
-        Some(RecordState { version, written_by_this: true })
+    fn own(version: u64) -> Option<LockedRecord> {
+        Some(LockedRecord { version, written_by_this: true })
     }
 
     fn update(name: &str, version: u64) -> RecordWrite {
@@ -176,7 +176,7 @@ mod tests {
         RecordWrite::create("k", name, "x")
     }
 
-    fn snapshot(writes: &[RecordWrite], last: u64, records: &[Option<RecordState>]) -> RecordSnapshot {
+    fn snapshot(writes: &[RecordWrite], last: u64, records: &[Option<LockedRecord>]) -> RecordSnapshot {
         let state = BucketState { last_version: last, written_by_this: false, version_floor: 0 };
         let buckets = writes.iter().map(|write| (bucket(&write.kind, &write.name), state)).collect();
         RecordSnapshot { buckets, records: records.to_vec() }

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::plan::{
-    BucketState, Decision, NewVersions, RecordSnapshot, RecordState, SentCommit, absent, bucket, decide,
+    BucketState, Decision, LockedRecord, NewVersions, RecordSnapshot, SentCommit, absent, bucket, decide,
 };
 use crate::PostgresOptions;
 use crate::columns::{get, get_u64, signed};
@@ -85,7 +85,7 @@ impl<'a> RecordTx<'a> {
             let at =
                 usize::try_from(get_u64(row, 0)?).ok().and_then(|at| records.get_mut(at.checked_sub(1)?));
             let at = at.ok_or_else(|| Failure::corrupt("a record was found that was not looked up"))?;
-            *at = Some(RecordState { version: get_u64(row, 1)?, written_by_this: get(row, 2)? });
+            *at = Some(LockedRecord { version: get_u64(row, 1)?, written_by_this: get(row, 2)? });
         }
         Ok(RecordSnapshot { buckets, records })
     }

@@ -22,7 +22,7 @@ use crate::store::{KIND, PostgresStore};
 impl AppendAcross for PostgresStore {
     fn append_across(&self, attempt: AttemptId, events: &[EventRef<'_>]) -> Result<Vec<Receipt>, StoreError> {
         self.check_writable("append")?;
-        self.append_sound(attempt, events)
+        self.append_checked(attempt, events)
     }
 }
 

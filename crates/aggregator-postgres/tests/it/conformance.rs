@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, Options, run_all};
+use aggregator_core::store::conformance::{Backend, CaseOptions, run_all};
 use aggregator_core::{DedupStore, Partitions, StoreId};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -17,7 +17,7 @@ struct Postgres {
 }
 
 impl Postgres {
-    fn open_in(&self, schema: String, options: Options) -> Arc<dyn DedupStore> {
+    fn open_in(&self, schema: String, options: CaseOptions) -> Arc<dyn DedupStore> {
         let options =
             PostgresOptions { schema: schema.clone(), partitions: Some(self.partitions), ..with(options) };
         let store = PostgresStore::open_with(&self.server.url().parse().unwrap(), options).unwrap();
@@ -27,11 +27,11 @@ impl Postgres {
 }
 
 impl Backend for Postgres {
-    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
         self.open_in(new_schema(), options)
     }
 
-    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>> {
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
         let schema = self.schemas.lock().unwrap()[&store.info().id].clone();
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use aggregator_core::store::conformance::Options;
+use aggregator_core::store::conformance::CaseOptions;
 use aggregator_core::{
     CheckedRow, DedupStore, DedupStoreExt, Event, Kept, Order, Outcome, Partitions, Query, Receipt,
     StoredRow, Timestamp, Topic,
@@ -37,7 +37,7 @@ pub(crate) fn open(url: &str, options: &PostgresOptions) -> PostgresStore {
 }
 
 /// What the conformance suite asks for.
-pub(crate) fn with(options: Options) -> PostgresOptions {
+pub(crate) fn with(options: CaseOptions) -> PostgresOptions {
     PostgresOptions {
         clock: Some(options.clock),
         max_topics: options.max_topics,

@@ -12,7 +12,7 @@ use crate::output;
 
 /// What to do beside checking.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct CheckOptions {
     /// Make the dedup index anew from the events first, whatever is left of it
     #[arg(long)]
     pub rebuild_index: bool,
@@ -53,7 +53,7 @@ pub enum CheckError {
 ///
 /// # Errors
 /// See [`CheckError`].
-pub fn check(config: &Config, options: &Options) -> Result<(), CheckError> {
+pub fn check(config: &Config, options: &CheckOptions) -> Result<(), CheckError> {
     let location = &config.store;
     if options.accept_lost_log && !matches!(location, StoreLocation::Sqlite(_)) {
         return Err(CheckError::HasNoLog(location.clone()));
@@ -76,7 +76,7 @@ pub fn check(config: &Config, options: &Options) -> Result<(), CheckError> {
 }
 
 /// What is wrong with the store is no error: the report says it.
-fn verify(config: &Config, options: &Options) -> Result<VerifyReport, StoreError> {
+fn verify(config: &Config, options: &CheckOptions) -> Result<VerifyReport, StoreError> {
     match &config.store {
         StoreLocation::Sqlite(path) => {
             SqliteStore::verify_file(path, &sqlite_options(path, config, options)?)
@@ -87,7 +87,7 @@ fn verify(config: &Config, options: &Options) -> Result<VerifyReport, StoreError
     }
 }
 
-fn rebuild_index(config: &Config, options: &Options) -> Result<(), StoreError> {
+fn rebuild_index(config: &Config, options: &CheckOptions) -> Result<(), StoreError> {
     match &config.store {
         StoreLocation::Sqlite(path) => {
             SqliteStore::rebuild_index(path, sqlite_options(path, config, options)?).map(drop)
@@ -103,7 +103,7 @@ fn rebuild_index(config: &Config, options: &Options) -> Result<(), StoreError> {
 }
 
 /// For the store at this path, which has to exist.
-fn sqlite_options(path: &Path, config: &Config, options: &Options) -> Result<SqliteOptions, StoreError> {
+fn sqlite_options(path: &Path, config: &Config, options: &CheckOptions) -> Result<SqliteOptions, StoreError> {
     open_store::check_exists(path)?;
     Ok(SqliteOptions { accept_lost_log: options.accept_lost_log, ..open_store::sqlite_options(config) })
 }

@@ -1,8 +1,8 @@
 //! Moves the contents of a store: `export` writes them as lines of JSON, `import` reads them into another store.
 //! `docs/export.md` describes the format.
 
-mod checkpoint;
 pub mod export;
+mod export_file;
 mod format;
 pub mod import;
 mod progress;

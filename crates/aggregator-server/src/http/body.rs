@@ -10,12 +10,10 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app::App;
+use crate::config::{ByteSize, Config};
+use crate::utf8::BYTE_ORDER_MARK;
 
 use super::problem::Problem;
-
-/// The bytes that some programs write before a text in UTF-8.
-pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A body, and the room that is reserved for it.
 pub(crate) struct ReceivedBody {
@@ -24,34 +22,88 @@ pub(crate) struct ReceivedBody {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-/// Reads a JSON body. Skips a byte order mark before it (RFC 8259, section 8.1).
-pub(crate) async fn json(app: &App, headers: &HeaderMap, mut body: Body) -> Result<ReceivedBody, Problem> {
-    let buffer = match begin(app, headers) {
-        Ok(buffer) => buffer,
-        // To read a part of the body would ask the client for all of it.
-        Err(problem) if is_held_back(headers) => return Err(problem),
-        Err(problem) => {
-            discard(body).await;
-            return Err(problem);
-        }
-    };
-    let read = read(app, &mut body, buffer);
-    let read = tokio::time::timeout(app.config.body_timeout, read).await;
-    let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
-    match &mut received {
-        Ok(received) if received.bytes.starts_with(BYTE_ORDER_MARK) => {
-            received.bytes.advance(BYTE_ORDER_MARK.len());
-        }
-        Ok(_) => {}
-        Err(_) => discard(body).await,
-    }
-    received
+/// Reads bodies, within the limits for each one and for all together.
+pub(crate) struct BodyReader {
+    max_bytes: ByteSize,
+    timeout: Duration,
+    /// How much of bodies may be in memory at a time, in KiB.
+    room: Arc<Semaphore>,
 }
 
-/// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). Hyper sends it when
-/// the body is first read.
-pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+impl BodyReader {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_bytes: config.max_body_bytes,
+            timeout: config.body_timeout,
+            room: Arc::new(Semaphore::new(config.request_bytes.kib())),
+        }
+    }
+
+    /// Reads a JSON body. Skips a byte order mark before it (RFC 8259, section 8.1).
+    pub(crate) async fn json(&self, headers: &HeaderMap, mut body: Body) -> Result<ReceivedBody, Problem> {
+        let buffer = match self.begin(headers) {
+            Ok(buffer) => buffer,
+            // To read a part of the body would ask the client for all of it.
+            Err(problem) if is_held_back(headers) => return Err(problem),
+            Err(problem) => {
+                discard(body).await;
+                return Err(problem);
+            }
+        };
+        let read = self.read(&mut body, buffer);
+        let read = tokio::time::timeout(self.timeout, read).await;
+        let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
+        match &mut received {
+            Ok(received) if received.bytes.starts_with(BYTE_ORDER_MARK) => {
+                received.bytes.advance(BYTE_ORDER_MARK.len());
+            }
+            Ok(_) => {}
+            Err(_) => discard(body).await,
+        }
+        received
+    }
+
+    /// Refuses what can be refused before the body arrives.
+    fn begin(&self, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
+        check_type(headers)?;
+        let declared =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|declared| declared > self.max_bytes.0) {
+            return Err(self.too_large());
+        }
+        Ok(BodyBuffer { room: self.reserve(1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
+    }
+
+    /// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep
+    /// all of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
+    async fn read(&self, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
+        let BodyBuffer { mut bytes, mut room } = buffer;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > self.max_bytes.0 {
+                return Err(self.too_large());
+            }
+            let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
+            if missing > 0 {
+                room.merge(self.reserve(missing)?);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(ReceivedBody { bytes: bytes.freeze(), room })
+    }
+
+    fn reserve(&self, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        Semaphore::try_acquire_many_owned(Arc::clone(&self.room), kib).map_err(|_| {
+            Problem::overloaded("too many bytes of request bodies are in memory (--request-bytes)")
+        })
+    }
+
+    fn too_large(&self) -> Problem {
+        let limit = self.max_bytes;
+        Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
+    }
 }
 
 /// A body as far as it has arrived, and the room reserved for it so far.
@@ -60,44 +112,10 @@ struct BodyBuffer {
     room: OwnedSemaphorePermit,
 }
 
-/// Refuses what can be refused before the body arrives.
-fn begin(app: &App, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
-    check_type(headers)?;
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|declared| declared > app.config.max_body_bytes.0) {
-        return Err(too_large(app));
-    }
-    Ok(BodyBuffer { room: reserve(app, 1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
-}
-
-/// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep all
-/// of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
-async fn read(app: &App, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
-    let BodyBuffer { mut bytes, mut room } = buffer;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > app.config.max_body_bytes.0 {
-            return Err(too_large(app));
-        }
-        let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
-        if missing > 0 {
-            room.merge(reserve(app, missing)?);
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(ReceivedBody { bytes: bytes.freeze(), room })
-}
-
-fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-    Semaphore::try_acquire_many_owned(Arc::clone(&app.bodies), kib)
-        .map_err(|_| Problem::overloaded("too many bytes of request bodies are in memory (--request-bytes)"))
-}
-
-fn too_large(app: &App) -> Problem {
-    let limit = app.config.max_body_bytes;
-    Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
+/// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). Hyper sends it when
+/// the body is first read.
+pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Reads the rest of a refused body, up to a limit. Many clients read the answer only after they have sent everything.

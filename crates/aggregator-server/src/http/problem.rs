@@ -1,11 +1,10 @@
 //! Errors as clients see them: RFC 9457 problem details. The only place where an error becomes a status.
 //!
 //! A handler answers with a [`Problem`]. Its response carries the problem as an extension and has no body yet: [`render`]
-//! writes the body, with the id of the request, once the answer is back in `layers.rs`.
+//! writes the body, with the id of the request, once the answer is back in `serve/layers.rs`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use axum::body::Body;
@@ -14,6 +13,8 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use tracing::error;
+
+use crate::read_pool::ReadError;
 
 use super::request_id::RequestId;
 
@@ -229,15 +230,6 @@ impl Problem {
         )
     }
 
-    /// 503: `what` did not happen in time.
-    pub(crate) fn read_timeout(what: &str, timeout: Duration) -> Self {
-        let timeout = humantime::format_duration(timeout);
-        let detail = format!(
-            "{what} within --read-timeout {timeout}: ask for less at a time, ask again later, or raise it"
-        );
-        Self::unavailable("read-timeout", "Read timeout", detail)
-    }
-
     /// 500: a defect of this program.
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -246,14 +238,6 @@ impl Problem {
 
     fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
-    }
-
-    /// What a read's error means to the reader.
-    pub(crate) fn from_read(error: &StoreError) -> Self {
-        match item_errors(error).into_iter().next() {
-            Some(error) => Self::parameter(error.field, error.detail),
-            None => Self::from_store(error),
-        }
     }
 
     /// What an error that is not about the input means.
@@ -283,6 +267,24 @@ impl Problem {
     }
 }
 
+/// What a read's error means to the reader.
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::QueueFull => Self::overloaded(error.to_string()),
+            ReadError::Timeout { .. } => {
+                let detail = format!("{error}: ask for less at a time, ask again later, or raise it");
+                Self::unavailable("read-timeout", "Read timeout", detail)
+            }
+            ReadError::Store(error) => match item_errors(error).into_iter().next() {
+                Some(error) => Self::parameter(error.field, error.detail),
+                None => Self::from_store(error),
+            },
+            ReadError::Internal(detail) => Self::internal(*detail),
+        }
+    }
+}
+
 /// The faults of an [`StoreError::Invalid`].
 pub(crate) fn item_errors(error: &StoreError) -> Vec<ItemError> {
     let StoreError::Invalid(faults) = error else { return Vec::new() };
@@ -304,7 +306,7 @@ impl IntoResponse for Problem {
 }
 
 /// Writes the body of a response that is a problem. Any other response stays as it is.
-pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response {
+pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response {
     /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
     #[derive(Serialize)]
     struct ProblemBody<'a> {
@@ -331,7 +333,7 @@ pub(super) fn render(mut response: Response, request_id: &RequestId) -> Response
 }
 
 /// The answer to a client whose request is not even read.
-pub(super) fn unread(problem: Problem) -> Response {
+pub(crate) fn unread(problem: Problem) -> Response {
     let request_id = RequestId::generate();
     let mut response = render(problem.into_response(), &request_id);
     request_id.add_to(response.headers_mut());

@@ -19,8 +19,8 @@ use tracing::{debug, error, warn};
 
 use crate::health::{self, Health};
 
+use super::injected_bug;
 use super::job::{Job, Receipts};
-use super::mutation;
 use super::outcome_counters::OutcomeCounters;
 use super::queue::TurnResult;
 
@@ -36,15 +36,15 @@ struct Subgroup {
     refusals: u32,
 }
 
-/// The group of one turn, and everything that is needed to commit it.
-pub(super) struct CommitGroup<'t> {
+/// Commits the group of one turn, and answers its jobs.
+pub(super) struct GroupCommitter<'t> {
     store: &'t dyn DedupStore,
     health: &'t Health,
     counters: &'t OutcomeCounters,
     result: &'t mut TurnResult,
 }
 
-impl<'t> CommitGroup<'t> {
+impl<'t> GroupCommitter<'t> {
     pub(super) fn new(
         store: &'t dyn DedupStore,
         health: &'t Health,
@@ -69,14 +69,14 @@ impl<'t> CommitGroup<'t> {
     fn append_together(&mut self, Subgroup { mut jobs, refusals }: Subgroup) -> Vec<Subgroup> {
         if let health::State::Failed(reason) = self.health.state() {
             let reason = reason.to_owned();
-            self.refuse(jobs, StoreError::Poisoned { reason });
+            self.fail_jobs(jobs, StoreError::Poisoned { reason });
             return Vec::new();
         }
-        jobs = self.refuse_behind_kept(jobs);
+        jobs = self.fail_behind_kept(jobs);
         if jobs.is_empty() {
             return Vec::new();
         }
-        fail_point::acknowledge_early(|| mutation::answer_all(&mut jobs));
+        fail_point::acknowledge_early(|| injected_bug::answer_all(&mut jobs));
         let result = append_jobs(self.store, &jobs);
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
@@ -89,27 +89,27 @@ impl<'t> CommitGroup<'t> {
                     .filter_map(|job| self.without_refused(job, &faults, refusals + 1))
                     .collect();
             }
-            Err(error) => self.refuse(jobs, error),
+            Err(error) => self.fail_jobs(jobs, error),
         }
         Vec::new()
     }
 
-    /// A job may not overtake a kept one of its partition: refuses such jobs, and returns the others.
-    fn refuse_behind_kept(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+    /// A job may not overtake a kept one of its partition: such jobs fail. Returns the others.
+    fn fail_behind_kept(&mut self, jobs: Vec<Job>) -> Vec<Job> {
         if self.result.kept.is_empty() {
             return jobs;
         }
         let kept: HashSet<_> = self.result.kept.iter().map(|job| job.partition).collect();
         let (behind, free) = jobs.into_iter().partition(|job| kept.contains(&job.partition));
         let reason = "it has not taken what came before".to_owned();
-        self.refuse(behind, StoreError::Unavailable { reason, source: None });
+        self.fail_jobs(behind, StoreError::Unavailable { reason, source: None });
         free
     }
 
     /// The publisher of a queued job has its answer already and cannot mend the job. So the job loses the events that
     /// the store refuses, and no others. Returns what is left to try.
     fn without_refused(&mut self, mut job: Job, faults: &[Fault], refusals: u32) -> Option<Subgroup> {
-        let bad = named(faults, job.indices.len(), refusals);
+        let bad = refused_events(faults, job.indices.len(), refusals);
         if bad.is_empty() {
             self.append_each(job);
             return None;
@@ -135,7 +135,7 @@ impl<'t> CommitGroup<'t> {
                 Err(error) => {
                     self.count_refused(refused, fault.as_ref());
                     job.indices = indices[at..].to_vec();
-                    return self.refuse(vec![job], error);
+                    return self.fail_jobs(vec![job], error);
                 }
             }
         }
@@ -163,7 +163,7 @@ impl<'t> CommitGroup<'t> {
     }
 
     /// Answers the jobs with this error. A queued job is kept instead, if the store may take it later.
-    fn refuse(&mut self, jobs: Vec<Job>, error: StoreError) {
+    fn fail_jobs(&mut self, jobs: Vec<Job>, error: StoreError) {
         if jobs.is_empty() {
             return;
         }
@@ -203,7 +203,7 @@ impl<'t> CommitGroup<'t> {
 /// each of the others is tried alone. A queued job keeps its place, because its publisher counts on the order. A job that
 /// is waited for has no place yet and comes last.
 fn split(jobs: Vec<Job>, faults: &[Fault], refusals: u32) -> Vec<Subgroup> {
-    let bad = named(faults, jobs.iter().map(|job| job.indices.len()).sum(), refusals);
+    let bad = refused_events(faults, jobs.iter().map(|job| job.indices.len()).sum(), refusals);
     let mut end = 0;
     let (mut parts, mut sound, mut last) = (Vec::new(), Vec::new(), Vec::new());
     for job in jobs {
@@ -226,7 +226,7 @@ fn split(jobs: Vec<Job>, faults: &[Fault], refusals: u32) -> Vec<Subgroup> {
 
 /// Which of `events` events are no longer tried together with the others. None, if the faults name no event or have been
 /// wrong too often.
-fn named(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usize> {
+fn refused_events(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usize> {
     if events == 1 {
         return HashSet::from([0]);
     }

@@ -13,7 +13,7 @@ use hyper::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::http::body::{self, ReceivedBody};
+use crate::http::body::ReceivedBody;
 use crate::http::problem::Problem;
 
 use super::decode::{DecodeLimits, Decoded, decode};
@@ -36,7 +36,7 @@ pub(crate) async fn publish(
     app.check_ready()?;
     let (head, body) = request.into_parts();
     let options = PublishOptions::parse(&head.uri, &head.headers)?;
-    let received = body::json(&app, &head.headers, body).await?;
+    let received = app.bodies.json(&head.headers, body).await?;
     let received_at = Timestamp::now();
     // The room for the body is held until the answer is ready.
     let (decoded, _room) = decode_body(&app, received, received_at, options.skip_invalid).await?;

@@ -11,7 +11,7 @@ use crate::health::Health;
 use crate::sync::thread::{self, JoinHandle};
 
 use super::admission::Weight;
-use super::commit_group::CommitGroup;
+use super::commit_group::GroupCommitter;
 use super::job::Job;
 use super::outcome_counters::{OutcomeCounters, OutcomeCounts};
 use super::queue::{Queue, TurnLimits};
@@ -115,7 +115,7 @@ impl Worker {
         let mut ended = None;
         while let Some(mut turn) = queue.next(ended) {
             let jobs = std::mem::take(&mut turn.jobs);
-            CommitGroup::new(&*self.store, &self.health, &self.counters, &mut turn.result).append(jobs);
+            GroupCommitter::new(&*self.store, &self.health, &self.counters, &mut turn.result).append(jobs);
             ended = Some(turn);
         }
     }

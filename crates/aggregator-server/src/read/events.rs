@@ -43,7 +43,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         link::to_next(&mut response, &uri, &page.next.to_string());
         Ok(response)
     };
-    app.reads.run(read).await
+    Ok(app.reads.run(read).await?)
 }
 
 /// Whether there is a topic that could have had events. The store is asked only if the page does not show it: then an

@@ -14,7 +14,6 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::http::body;
 use crate::http::params::Params;
 use crate::http::problem::{ItemError, Problem};
 use crate::http::response::json;
@@ -84,7 +83,7 @@ pub(crate) async fn lookup(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let received = body::json(&app, &headers, body).await?;
+    let received = app.bodies.json(&headers, body).await?;
     let limit = app.config.max_batch_events.get();
     // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
     app.reads

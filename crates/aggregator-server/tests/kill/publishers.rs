@@ -11,7 +11,7 @@ use publisher_sim::batch::Batch;
 use publisher_sim::client::{Client, Failure, Stats};
 use publisher_sim::config::Config;
 use publisher_sim::plan::{Delivery, Plan};
-use publisher_sim::retry::{GaveUp, persist};
+use publisher_sim::retry::{GaveUp, with_retries};
 use publisher_sim::seed::{SimRng, Stream, Streams};
 use publisher_sim::stop::{Stop, StopSwitch, stop_switch};
 use publisher_sim::workload::Workload;
@@ -135,7 +135,7 @@ impl Shared {
     async fn deliver(&self, batch: &Batch) {
         let retries = self.backoff.start(self.streams.rng(Stream::Backoff, batch.number));
         let retried = |_| self.journal.retried();
-        match persist(retries, &self.stop, retried, |limit| self.attempt(batch, limit)).await {
+        match with_retries(retries, &self.stop, retried, |limit| self.attempt(batch, limit)).await {
             Ok(reply) => self.journal.note(batch, &self.workload, &reply),
             Err(GaveUp::Refused(reason)) => self.journal.refused(&reason),
             Err(reason) => panic!("a publisher gives up: {reason}"),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, Capability, Options, run_all};
+use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::{
     AttemptId, DedupStore, EventRef, Identity, Page, Partition, Partitions, Query, Receipt, Seen, StoreError,
     StoreId, StoreInfo, StoreStats, Topic, TopicInfo,
@@ -20,20 +20,20 @@ struct Lists {
 }
 
 impl Lists {
-    fn open_on(&self, disk: &Disk, options: Options) -> Arc<dyn DedupStore> {
+    fn open_on(&self, disk: &Disk, options: CaseOptions) -> Arc<dyn DedupStore> {
         (self.finish)(ListStore::open(disk).with(options.clock, options.max_topics))
     }
 }
 
 impl Backend for Lists {
-    fn open(&self, options: Options) -> Arc<dyn DedupStore> {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
         let disk = Disk::new(self.partitions);
         let store = self.open_on(&disk, options);
         self.disks.lock().unwrap().insert(store.info().id, disk);
         store
     }
 
-    fn reopen(&self, store: Arc<dyn DedupStore>, options: Options) -> Option<Arc<dyn DedupStore>> {
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         Some(self.open_on(&self.disks.lock().unwrap()[&store.info().id], options))
     }

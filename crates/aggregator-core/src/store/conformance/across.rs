@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, Case, Options, append_one, assert_sound, await_that, cases, event};
+use super::{Backend, Case, CaseOptions, append_one, assert_sound, await_that, cases, event};
 use crate::Outcome::{Duplicate, Stored};
 use crate::{AttemptId, DedupStoreExt, Event, EventRef, StoreError};
 
 pub(super) const CASES: &[Case] = cases![an_append_across_partitions_is_one_commit];
 
 fn an_append_across_partitions_is_one_commit(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 20, ..Options::default() });
+    let store = backend.open(CaseOptions { max_topics: 20, ..CaseOptions::default() });
     let topic = |n: usize| format!("topic-{}", n % 20);
     let batch: Vec<_> = (0..60).map(|n| event(&topic(n), &(n / 40).to_string())).collect();
     let views: Vec<_> = batch.iter().map(Event::view).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_every_read_gives, assert_sound, cases, event,
+    Backend, Case, CaseOptions, append, append_one, assert_every_read_gives, assert_sound, cases, event,
     identity, ids, outcomes, query, read_all, seqs, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = cases![
 ];
 
 fn an_event_is_stored_once(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let one = event("orders", "1");
     let first = append_one(&*store, &one);
     assert_eq!((first.outcome, first.seq), (Stored, Some(1)));
@@ -51,14 +51,14 @@ fn an_event_is_stored_once(backend: &dyn Backend) {
 }
 
 fn an_empty_batch_is_fine(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert_eq!(store.append(Partition(0), AttemptId::new(), &[]).unwrap(), []);
     assert_eq!(store.stats().unwrap().stored, 0);
     assert_sound(&*store);
 }
 
 fn repeats_inside_a_batch_are_found(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let receipts = append(
         &*store,
         &[event("t", "a"), event("t", "b"), event("t", "a"), event("t", "a"), event("t", "c")],
@@ -70,7 +70,7 @@ fn repeats_inside_a_batch_are_found(backend: &dyn Backend) {
 }
 
 fn a_batch_of_repeats_only_is_fine(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let batch = [event("t", "a"), event("t", "b")];
     append(&*store, &batch);
     assert_eq!(outcomes(&append(&*store, &batch)), [Duplicate, Duplicate]);
@@ -79,7 +79,7 @@ fn a_batch_of_repeats_only_is_fine(backend: &dyn Backend) {
 }
 
 fn repeats_and_new_events_mix(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &[event("t", "b"), event("t", "d")]);
     let mixed: Vec<_> = ["a", "b", "c", "d", "e"].map(|id| event("t", id)).into();
     let receipts = append(&*store, &mixed);
@@ -90,7 +90,7 @@ fn repeats_and_new_events_mix(backend: &dyn Backend) {
 }
 
 fn a_duplicate_is_told_where_the_first_one_is(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "before"));
     let first = append_one(&*store, &event("t", "1"));
     append_one(&*store, &event("t", "after"));
@@ -104,7 +104,7 @@ fn a_duplicate_is_told_where_the_first_one_is(backend: &dyn Backend) {
 }
 
 fn identities_are_compared_byte_by_byte(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     // Case, padding, number spelling, both Unicode forms of ä, look-alikes, quoting.
     let different = [
         "a",
@@ -138,7 +138,7 @@ fn identities_are_compared_byte_by_byte(backend: &dyn Backend) {
 }
 
 fn a_topic_is_part_of_the_identity(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     // The parts must not run together: ("ab", "c") is not ("a", "bc").
     let pairs = [("ab", "c"), ("a", "bc"), ("a.b", "c"), ("a", "c")];
     let batch: Vec<_> = pairs.iter().map(|(topic, id)| event(topic, id)).collect();
@@ -147,7 +147,7 @@ fn a_topic_is_part_of_the_identity(backend: &dyn Backend) {
 }
 
 fn another_payload_is_a_conflict_and_the_first_one_stays(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let first = append_one(&*store, &with_payload("t", "1", r#"{"total":1}"#));
     let other = append_one(&*store, &with_payload("t", "1", r#"{"total":2}"#));
     assert_eq!((other.outcome, other.seq, other.processed_at), (Conflict, first.seq, first.processed_at));
@@ -160,7 +160,7 @@ fn another_payload_is_a_conflict_and_the_first_one_stays(backend: &dyn Backend) 
 }
 
 fn white_space_is_no_conflict_but_spelling_is(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &with_payload("t", "1", r#"{"a":1,"b":[1.0,"x y"]}"#));
     let again = |payload| append_one(&*store, &with_payload("t", "1", payload)).outcome;
     assert_eq!(again("{ \"a\": 1,\n\t\"b\" : [ 1.0, \"x y\" ] }"), Duplicate);
@@ -170,7 +170,7 @@ fn white_space_is_no_conflict_but_spelling_is(backend: &dyn Backend) {
 }
 
 fn conflicts_inside_a_batch_are_found(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let batch = [with_payload("t", "1", "1"), with_payload("t", "1", "2"), with_payload("t", "1", "1")];
     assert_eq!(outcomes(&append(&*store, &batch)), [Stored, Conflict, Duplicate]);
     assert_eq!(read_all(&*store, query("t"))[0].payload, "1");
@@ -181,7 +181,7 @@ fn from(topic: &str, id: &str, source: &str, scope: Scope) -> Event {
 }
 
 fn the_source_counts_only_in_its_scope(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let narrow = [from("n", "1", "x", Scope::Topic), from("n", "1", "y", Scope::Topic)];
     assert_eq!(outcomes(&append(&*store, &narrow)), [Stored, Duplicate]);
     let wide = [
@@ -214,14 +214,14 @@ fn the_source_counts_only_in_its_scope(backend: &dyn Backend) {
 }
 
 fn the_scope_is_fixed_by_the_first_event(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &from("t", "1", "x", Scope::Topic));
     assert_eq!(append_one(&*store, &from("t", "1", "y", Scope::Source)).outcome, Duplicate);
     assert_eq!(store.topics(None, 10).unwrap()[0].scope, Scope::Topic);
 }
 
 fn seqs_are_dense_and_in_order(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for batch in 0..10 {
         let events: Vec<_> = (0..20).map(|n| event("t", &format!("{}", (batch * 15 + n) % 120))).collect();
         append(&*store, &events);
@@ -233,7 +233,7 @@ fn seqs_are_dense_and_in_order(backend: &dyn Backend) {
 }
 
 fn topics_interleaved_in_a_batch_keep_their_orders(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let batch: Vec<_> = (0..60).map(|n| event(["c", "a", "b"][n % 3], &n.to_string())).collect();
     let receipts = append(&*store, &batch);
     let expected: Vec<_> = (0..60).map(|n| n / 3 + 1).collect();
@@ -246,7 +246,7 @@ fn topics_interleaved_in_a_batch_keep_their_orders(backend: &dyn Backend) {
 }
 
 fn one_topic_too_many_fails_the_batch_whole(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 2, ..Options::default() });
+    let store = backend.open(CaseOptions { max_topics: 2, ..CaseOptions::default() });
     // One topic, three times, so that all lie in one partition whatever their number.
     let of = |topic: &str, id: &str| event(topic, id);
     append(&*store, &[of("t1", "1"), of("t2", "1")]);
@@ -268,7 +268,7 @@ fn one_topic_too_many_fails_the_batch_whole(backend: &dyn Backend) {
 }
 
 fn a_topic_of_another_partition_is_refused(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let one = event("t", "1");
     let count = store.partitions().count();
     let wrong = if count == 1 { 1 } else { (store.partitions().of("t").0 + 1) % count };
@@ -280,9 +280,9 @@ fn a_topic_of_another_partition_is_refused(backend: &dyn Backend) {
 fn processed_at_never_goes_back(backend: &dyn Backend) {
     let now = Arc::new(AtomicI64::new(1_000));
     let clock = { Arc::clone(&now) };
-    let store = backend.open(Options {
+    let store = backend.open(CaseOptions {
         clock: Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
-        ..Options::default()
+        ..CaseOptions::default()
     });
     let mut stored_at = Vec::new();
     for (id, micros) in [("1", 1_000), ("2", 500), ("3", -7), ("4", 1_001), ("5", 1_000)] {
@@ -294,9 +294,9 @@ fn processed_at_never_goes_back(backend: &dyn Backend) {
 
 fn one_append_has_one_processed_at(backend: &dyn Backend) {
     let ticks = AtomicI64::new(0);
-    let store = backend.open(Options {
+    let store = backend.open(CaseOptions {
         clock: Arc::new(move || Timestamp::from_micros(ticks.fetch_add(1, Ordering::SeqCst))),
-        ..Options::default()
+        ..CaseOptions::default()
     });
     let batch: Vec<_> = (0..10).map(|n| event("t", &n.to_string())).collect();
     let receipts = append(&*store, &batch);
@@ -306,7 +306,7 @@ fn one_append_has_one_processed_at(backend: &dyn Backend) {
 fn racing_publishers_store_each_event_once(backend: &dyn Backend) {
     const PUBLISHERS: usize = 8;
     const EVENTS: usize = 200;
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let stored = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
@@ -338,7 +338,7 @@ fn stats(stored: u64, duplicates: u64, conflicts: u64, topics: u64) -> StoreStat
 }
 
 fn counters_say_what_happened(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert_eq!(totals(&*store), stats(0, 0, 0, 0));
     append(&*store, &[event("a", "1"), event("b", "1"), event("a", "1"), with_payload("a", "1", "7")]);
     append(&*store, &[event("b", "2"), event("b", "2")]);
@@ -353,7 +353,7 @@ fn counters_say_what_happened(backend: &dyn Backend) {
 }
 
 fn every_part_of_an_event_comes_back(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let sent = event("orders.eu", "ä'\"\\ 1")
         .with_timestamp("2026-01-31T23:59:59.123456789+05:30")
         .unwrap()

@@ -1,6 +1,6 @@
 //! What a store may lack, and whether it has what its backend says.
 
-use super::{Backend, Case, Options, cases};
+use super::{Backend, Case, CaseOptions, cases};
 use crate::DedupStore;
 
 /// What a store may lack: one for each method of [`DedupStore`] that hands out a trait.
@@ -36,7 +36,7 @@ impl Capability {
 pub(super) const CASES: &[Case] = cases![a_store_has_every_capability_but_those_its_backend_lacks];
 
 fn a_store_has_every_capability_but_those_its_backend_lacks(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for capability in Capability::ALL {
         let declared = !backend.lacks().contains(&capability);
         assert_eq!(

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{
-    Backend, Case, Options, append_one, assert_sound, cases, event, identity, purge_if_able, query, read_all,
+    Backend, Case, CaseOptions, append_one, assert_sound, cases, event, identity, purge_if_able, query,
+    read_all,
 };
 use crate::{Query, Timestamp};
 
@@ -12,11 +13,11 @@ pub(super) const CASES: &[Case] =
     cases![the_newest_processed_at_is_told, a_clock_at_either_end_of_time_is_taken_as_it_is];
 
 /// Options with a clock, and what sets it.
-fn settable_clock() -> (Options, Arc<AtomicI64>) {
+fn settable_clock() -> (CaseOptions, Arc<AtomicI64>) {
     let now = Arc::new(AtomicI64::new(0));
     let clock = Arc::clone(&now);
     let clock = Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst)));
-    (Options { clock, ..Options::default() }, now)
+    (CaseOptions { clock, ..CaseOptions::default() }, now)
 }
 
 fn the_newest_processed_at_is_told(backend: &dyn Backend) {

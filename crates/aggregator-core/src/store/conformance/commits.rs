@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    Backend, Case, Options, PATIENCE, append, append_one, assert_sound, await_that, cases, event, query,
+    Backend, Case, CaseOptions, PATIENCE, append, append_one, assert_sound, await_that, cases, event, query,
     read_all,
 };
 use crate::Outcome::Stored;
@@ -59,7 +59,7 @@ impl Told {
 }
 
 fn commits_are_announced(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let told = Told::default();
     let _listener = told.listen(&*store);
     append(&*store, &[event("t", "1"), event("t", "2")]);
@@ -72,7 +72,7 @@ fn commits_are_announced(backend: &dyn Backend) {
 fn racing_commits_are_announced_in_the_order_of_their_offsets(backend: &dyn Backend) {
     const APPENDERS: u64 = 4;
     const APPENDS: u64 = 60;
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let told = Told::default();
     let _listener = {
         let told = told.clone();
@@ -110,7 +110,7 @@ fn racing_commits_are_announced_in_the_order_of_their_offsets(backend: &dyn Back
 }
 
 fn a_callback_that_runs_holds_up_no_other_append(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let (entered, is_inside) = channel();
     let (let_go, gate) = channel::<()>();
     let (told, gate) = (Told::default(), Mutex::new(Some(gate)));
@@ -140,7 +140,7 @@ fn a_callback_that_runs_holds_up_no_other_append(backend: &dyn Backend) {
 }
 
 fn inside_a_callback_the_store_can_be_read_appended_to_and_listened_to(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let (outer, inner) = (Told::default(), Told::default());
     let listeners = Arc::new(Mutex::new(Vec::new()));
     let callback = {
@@ -179,7 +179,7 @@ fn inside_a_callback_the_store_can_be_read_appended_to_and_listened_to(backend: 
 }
 
 fn nothing_is_announced_to_a_listener_that_was_dropped(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let (stays, goes) = (Told::default(), Told::default());
     let going = goes.listen(&*store);
     let _staying = stays.listen(&*store);
@@ -196,7 +196,7 @@ fn nothing_is_announced_to_a_listener_that_was_dropped(backend: &dyn Backend) {
 }
 
 fn a_listener_that_is_dropped_while_others_append_hears_of_no_later_commit(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let stop = AtomicBool::new(false);
     let next = AtomicU64::new(0);
     let newest = || {
@@ -236,7 +236,7 @@ fn a_listener_that_is_dropped_while_others_append_hears_of_no_later_commit(backe
 }
 
 fn a_callback_that_panics_harms_nobody(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let (calls, told) = (Arc::new(AtomicU64::new(0)), Told::default());
     let _panics = {
         let calls = Arc::clone(&calls);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Backend, Case, Options, append_one, cases, event, identity, query};
+use super::{Backend, Case, CaseOptions, append_one, cases, event, identity, query};
 use crate::store::DedupStore;
 use crate::{Deadline, Outcome, StoreError};
 
@@ -24,7 +24,7 @@ fn reads(store: &dyn DedupStore) -> [(&'static str, Result<(), StoreError>); 5] 
 }
 
 fn a_read_that_begins_after_its_deadline_is_refused_and_the_next_one_is_served(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "1"));
     // More often than there are connections: a refused read gives its connection back.
     for _ in 0..10 {
@@ -39,7 +39,7 @@ fn a_read_that_begins_after_its_deadline_is_refused_and_the_next_one_is_served(b
 }
 
 fn a_read_before_its_deadline_is_served(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "1"));
     for time in [Duration::from_secs(600), Duration::MAX] {
         for (what, read) in Deadline::after(time).scope(|| reads(&*store)) {
@@ -49,7 +49,7 @@ fn a_read_before_its_deadline_is_served(backend: &dyn Backend) {
 }
 
 fn an_append_takes_no_notice_of_a_deadline(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let receipt = Deadline::after(Duration::ZERO).scope(|| append_one(&*store, &event("t", "1")));
     assert_eq!(receipt.outcome, Outcome::Stored);
 }

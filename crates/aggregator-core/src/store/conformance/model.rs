@@ -17,7 +17,7 @@ use proptest::{collection, prop_assert_eq};
 use self::operation::{Draft, Name, Operation, TOPICS};
 use self::reference::Reference;
 use self::walk::Walk;
-use super::{Backend, Case, Options, cases, query, totals};
+use super::{Backend, Case, CaseOptions, cases, query, totals};
 use crate::{AttemptId, DedupStore, DedupStoreExt, Event, Partition, Query, Receipt, Timestamp, Topic};
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
@@ -27,7 +27,7 @@ const MAX_OPERATIONS: usize = 40;
 const MAX_TOPICS: usize = TOPICS.len() - 1;
 
 fn random_operations_agree_with_a_plain_model(backend: &dyn Backend) {
-    let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
+    let reopens = backend.reopen(backend.open(CaseOptions::default()), CaseOptions::default()).is_some();
     let operations = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
     let outcome = TestRunner::new(config(backend.model_runs()))
         .run(&operations, |operations| Run::new(backend, reopens).run(&operations));
@@ -54,7 +54,7 @@ struct Run<'b> {
     backend: &'b dyn Backend,
     /// Whether the backend keeps anything when it is closed.
     reopens: bool,
-    options: Options,
+    options: CaseOptions,
     clock: Arc<AtomicI64>,
     store: Option<Arc<dyn DedupStore>>,
     reference: Reference,
@@ -66,7 +66,7 @@ impl<'b> Run<'b> {
     fn new(backend: &'b dyn Backend, reopens: bool) -> Self {
         let clock = Arc::new(AtomicI64::new(0));
         let now = Arc::clone(&clock);
-        let options = Options {
+        let options = CaseOptions {
             clock: Arc::new(move || Timestamp::from_micros(now.load(Ordering::SeqCst))),
             max_topics: MAX_TOPICS as u64,
         };

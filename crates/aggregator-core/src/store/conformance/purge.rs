@@ -1,8 +1,8 @@
 //! Retention: payloads go, identities stay.
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_sound, cases, event, identity, ids, query, read_all,
-    with_payload,
+    Backend, Case, CaseOptions, append, append_one, assert_sound, cases, event, identity, ids, query,
+    read_all, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::{DedupStoreExt, Event, Order, Query, StoreError, Topic};
@@ -27,7 +27,7 @@ fn ten(topic: &str) -> Vec<Event> {
 }
 
 fn a_purged_prefix_is_gone_and_the_rest_stays(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &ten("t"));
     append(&*store, &ten("u"));
     assert_eq!(store.purge(&topic("t"), 4).unwrap(), 4);
@@ -41,7 +41,7 @@ fn a_purged_prefix_is_gone_and_the_rest_stays(backend: &dyn Backend) {
 }
 
 fn a_purged_event_is_still_recognised(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let first = append(&*store, &ten("t"))[2];
     store.purge(&topic("t"), 4).unwrap();
     let again = append_one(&*store, &with_payload("t", "3", "3"));
@@ -52,7 +52,7 @@ fn a_purged_event_is_still_recognised(backend: &dyn Backend) {
 }
 
 fn a_purged_payload_still_tells_a_conflict(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &ten("t"));
     store.purge(&topic("t"), 4).unwrap();
     assert_eq!(append_one(&*store, &with_payload("t", "3", "4")).outcome, Conflict);
@@ -60,7 +60,7 @@ fn a_purged_payload_still_tells_a_conflict(backend: &dyn Backend) {
 }
 
 fn purging_twice_or_nothing_is_fine(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert_eq!(store.purge(&topic("t"), 4).unwrap(), 0, "no such topic");
     append(&*store, &ten("t"));
     assert_eq!(store.purge(&topic("t"), 0).unwrap(), 0);
@@ -72,7 +72,7 @@ fn purging_twice_or_nothing_is_fine(backend: &dyn Backend) {
 }
 
 fn purging_everything_goes_on_where_it_was(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &ten("t"));
     assert_eq!(store.purge(&topic("t"), u64::MAX).unwrap(), 10);
     assert!(read_all(&*store, query("*")).is_empty());
@@ -83,7 +83,7 @@ fn purging_everything_goes_on_where_it_was(backend: &dyn Backend) {
 }
 
 fn a_cursor_before_a_purge_is_refused_once(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &ten("t"));
     append(&*store, &ten("u"));
     for topics in ["t", "*"] {
@@ -110,7 +110,7 @@ fn a_cursor_before_a_purge_is_refused_once(backend: &dyn Backend) {
 }
 
 fn a_new_reader_starts_at_what_is_left(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &ten("u"));
     append(&*store, &ten("t"));
     store.purge(&topic("t"), 5).unwrap();
@@ -120,7 +120,7 @@ fn a_new_reader_starts_at_what_is_left(backend: &dyn Backend) {
 }
 
 fn many_events_are_purged_in_slices(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let events: Vec<_> = (0..2_500).map(|n| event("t", &n.to_string())).collect();
     append(&*store, &events);
     assert_eq!(store.purge(&topic("t"), 2_400).unwrap(), 2_400);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_sound, cases, event, ids, purge_if_able, query,
+    Backend, Case, CaseOptions, append, append_one, assert_sound, cases, event, ids, purge_if_able, query,
     read_all, with_payload,
 };
 use crate::{
@@ -36,7 +36,7 @@ fn numbered(topic: &str, range: std::ops::Range<u32>) -> Vec<crate::Event> {
 }
 
 fn an_empty_store_reads_as_empty(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for topics in ["*", "t", "t.*"] {
         let page = store.read(&query(topics)).unwrap();
         assert!(page.events.is_empty() && page.caught_up, "{topics}");
@@ -45,7 +45,7 @@ fn an_empty_store_reads_as_empty(backend: &dyn Backend) {
 }
 
 fn pages_join_without_gap_or_overlap(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &numbered("noise", 0..30));
     append(&*store, &numbered("t", 0..50));
     append(&*store, &numbered("noise", 30..60));
@@ -63,7 +63,7 @@ fn pages_join_without_gap_or_overlap(backend: &dyn Backend) {
 }
 
 fn pages_of_many_topics_join_and_keep_each_topics_order(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for n in 0..40 {
         append(&*store, &numbered(&format!("t.{}", n % 8), n..n + 3));
     }
@@ -83,7 +83,7 @@ fn pages_of_many_topics_join_and_keep_each_topics_order(backend: &dyn Backend) {
 }
 
 fn descending_is_the_reverse(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &numbered("t", 0..5));
     let newest = Query { order: Order::Descending, limit: 2, ..query("t") };
     let page = store.read(&newest).unwrap();
@@ -93,7 +93,7 @@ fn descending_is_the_reverse(backend: &dyn Backend) {
 }
 
 fn patterns_select_what_is_below(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let topics = ["a", "a.b", "a.b.c", "a-b", "a/b", "ab", "b.a"];
     append(&*store, &topics.map(|topic| event(topic, topic)));
     let selected = |pattern: &str| {
@@ -111,9 +111,9 @@ fn patterns_select_what_is_below(backend: &dyn Backend) {
 fn filters_hold_together(backend: &dyn Backend) {
     let now = Arc::new(AtomicI64::new(0));
     let clock = Arc::clone(&now);
-    let store = backend.open(Options {
+    let store = backend.open(CaseOptions {
         clock: Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
-        ..Options::default()
+        ..CaseOptions::default()
     });
     for n in 0..20_u32 {
         now.store(i64::from(n) * 10, Ordering::SeqCst);
@@ -135,7 +135,7 @@ fn filters_hold_together(backend: &dyn Backend) {
 }
 
 fn one_event_is_found_by_its_id(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &numbered("t", 0..100));
     append(&*store, &numbered("u", 0..100));
     let by_id = |id: &str| Query { event_id: Some(EventId::new(id).unwrap()), ..query("t") };
@@ -148,7 +148,7 @@ fn one_event_is_found_by_its_id(backend: &dyn Backend) {
 }
 
 fn a_cursor_at_the_end_waits_for_what_comes(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for topics in ["t", "*"] {
         let mut from = query(topics);
         let page = store.read(&from).unwrap();
@@ -167,7 +167,7 @@ fn a_cursor_at_the_end_waits_for_what_comes(backend: &dyn Backend) {
 }
 
 fn a_descending_cursor_does_not_meet_what_comes_later(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &numbered("t", 0..10));
     let down = Query { order: Order::Descending, limit: 4, ..query("t") };
     let page = store.read(&down).unwrap();
@@ -177,7 +177,7 @@ fn a_descending_cursor_does_not_meet_what_comes_later(backend: &dyn Backend) {
 }
 
 fn a_cursor_is_refused_with_another_query_or_store(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &numbered("t", 0..10));
     let first = Query { limit: 5, ..query("t") };
     let after = Some(store.read(&first).unwrap().next);
@@ -195,13 +195,13 @@ fn a_cursor_is_refused_with_another_query_or_store(backend: &dyn Backend) {
         store.read(&Query { after: after.clone(), limit: 3, ..first.clone() }).is_ok(),
         "a limit may change"
     );
-    let other = backend.open(Options::default());
+    let other = backend.open(CaseOptions::default());
     let error = other.read(&Query { after, ..first }).unwrap_err();
     assert!(matches!(error, StoreError::WrongCursor(WrongCursor::OtherStore)), "{error}");
 }
 
 fn limits_are_refused_out_of_range(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for limit in [0, Query::MAX_LIMIT + 1] {
         let error = store.read(&Query { limit, ..query("t") }).unwrap_err();
         assert!(matches!(&error, StoreError::Invalid(faults) if faults[0].error.field == "limit"), "{error}");
@@ -210,7 +210,7 @@ fn limits_are_refused_out_of_range(backend: &dyn Backend) {
 }
 
 fn a_page_ends_at_its_byte_bound(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let megabyte = format!("\"{}\"", "x".repeat(1 << 20));
     for n in 0..20 {
         append_one(&*store, &with_payload(["t", "u", "v"][n % 3], &n.to_string(), &megabyte));
@@ -221,7 +221,7 @@ fn a_page_ends_at_its_byte_bound(backend: &dyn Backend) {
 }
 
 fn a_page_looks_at_a_bounded_number_of_rows(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let rows = u32::try_from(Query::MAX_SCANNED).unwrap() + 500;
     append(&*store, &numbered("t", 0..rows));
     append_one(&*store, &event("t", "needle").with_source("needle").unwrap());
@@ -232,7 +232,7 @@ fn a_page_looks_at_a_bounded_number_of_rows(backend: &dyn Backend) {
 }
 
 fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let knows = |topics: &str| store.knows(&topics.parse().unwrap()).unwrap();
     assert!(!knows("*") && !knows("a") && !knows("a.*"));
     append(&*store, &["a-b.c", "a.b", "a/b", "ab.c", "b.-"].map(|topic| event(topic, "1")));
@@ -248,7 +248,7 @@ fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {
 
 /// Many events at once, because backends write similar ones together.
 fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let sent: Vec<_> = (0..120_u64)
         .map(|n| {
             let event = with_payload(["t", "u"][usize::from(n > 80)], &n.to_string(), &format!("[{n}]"));
@@ -278,9 +278,9 @@ fn every_part_of_many_events_comes_back(backend: &dyn Backend) {
 fn a_page_looks_at_nothing_beyond_its_time_window(backend: &dyn Backend) {
     let now = Arc::new(AtomicI64::new(10));
     let clock = Arc::clone(&now);
-    let store = backend.open(Options {
+    let store = backend.open(CaseOptions {
         clock: Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
-        ..Options::default()
+        ..CaseOptions::default()
     });
     let many = u32::try_from(Query::MAX_SCANNED).unwrap() + 10;
     for (at, range) in [(10, 0..5), (20, 5..many), (30, many..many + 5)] {
@@ -299,7 +299,7 @@ fn a_page_looks_at_nothing_beyond_its_time_window(backend: &dyn Backend) {
 }
 
 fn topics_are_listed_in_pages(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let mut names: Vec<_> = (0..25).map(|n| format!("t.{}", n * 7 % 25)).collect();
     append(&*store, &names.iter().map(|name| event(name, "1")).collect::<Vec<_>>());
     names.sort();

@@ -5,10 +5,10 @@ pub(super) mod model;
 pub(super) mod races;
 pub(super) mod versions;
 
-use super::{Backend, Case, Options, append_one, assert_sound, cases, event, totals};
+use super::{Backend, Case, CaseOptions, append_one, assert_sound, cases, event, totals};
 use crate::store::records::{
-    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES,
-    Record, RecordOutcome, RecordWrite, Records, StaleRecord,
+    MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL,
+    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
 use crate::{Deadline, DedupStore, StoreError, Timestamp};
 
@@ -75,7 +75,7 @@ fn all(store: &dyn DedupStore, kind: &str) -> Vec<Record> {
 }
 
 fn a_record_is_created_read_changed_and_deleted(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert_eq!(get(&*store, "a"), None);
     assert_eq!(all(&*store, KIND), []);
     let created = write_one(&*store, create("a", "1"));
@@ -95,7 +95,7 @@ fn a_record_is_created_read_changed_and_deleted(backend: &dyn Backend) {
 }
 
 fn values_are_any_bytes_and_names_any_text(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let every_byte: Vec<u8> = (0..=255).collect();
     let names =
         ["x", " ", "%", "_", "'", "\"", "\\", "orders.*/7", "ü", "e\u{301}", "é", "\u{10ffff}", "日本"];
@@ -111,13 +111,13 @@ fn values_are_any_bytes_and_names_any_text(backend: &dyn Backend) {
         }
     }
     assert_eq!(all(&*store, KIND).len(), names.len());
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     assert_eq!(all(&*store, KIND).len(), names.len());
     assert_sound(&*store);
 }
 
 fn records_of_two_kinds_have_nothing_to_do_with_each_other(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let kinds = ["a", "a-", "a-b", "a_", "ab", "b"];
     for kind in kinds {
         for name in ["a", "b", "-"] {
@@ -149,7 +149,7 @@ fn is_invalid<T: std::fmt::Debug>(what: &str, answer: &Result<T, StoreError>) {
 }
 
 fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let version = write_one(&*store, create("here", "1"));
     let here = Record::new(KIND, "here", version, "1");
     let update = || RecordWrite::update(&here, "2");
@@ -168,11 +168,11 @@ fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
     let many = |count: usize, value: &[u8]| -> Vec<_> {
         (0..count).map(|n| RecordWrite::create(KIND, n.to_string(), value)).collect()
     };
-    let too_many_bytes = many(MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES + 1, &large[1..]);
+    let too_many_bytes = many(MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES + 1, &large[1..]);
     let without_version = RecordWrite { value: None, ..create("there", "") };
     for (what, writes) in [
         ("no write", vec![]),
-        ("too many", many(MAX_RECORDS + 1, b"")),
+        ("too many", many(MAX_RECORDS_PER_CALL + 1, b"")),
         ("too large a value", vec![update(), RecordWrite::create(KIND, "a", large)]),
         ("too many bytes", too_many_bytes),
         ("twice", vec![create("a", "1"), update(), create("a", "2")]),
@@ -180,7 +180,7 @@ fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
     ] {
         is_invalid(what, &records(&*store).write(&writes));
     }
-    for limit in [0, MAX_RECORDS + 1] {
+    for limit in [0, MAX_RECORDS_PER_CALL + 1] {
         is_invalid("limit", &records(&*store).list(KIND, "", None, limit));
     }
     assert_eq!(all(&*store, KIND), [here]);
@@ -188,7 +188,7 @@ fn what_is_out_of_bounds_is_refused_and_changes_nothing(backend: &dyn Backend) {
 }
 
 fn what_is_just_within_bounds_is_taken(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let longest = ["k".repeat(MAX_RECORD_KIND_BYTES), "ü".repeat(MAX_RECORD_NAME_BYTES / 2)];
     let [kind, name] = &longest;
     let value: Vec<u8> = (0..251).cycle().take(MAX_RECORD_VALUE_BYTES).collect();
@@ -197,20 +197,23 @@ fn what_is_just_within_bounds_is_taken(backend: &dyn Backend) {
         records(&*store).get(kind, name).unwrap(),
         Some(Record::new(kind, name, version, value.clone()))
     );
-    let many: Vec<_> = (0..MAX_RECORDS).map(|n| create(&n.to_string(), "")).collect();
+    let many: Vec<_> = (0..MAX_RECORDS_PER_CALL).map(|n| create(&n.to_string(), "")).collect();
     written(&*store, &many);
-    assert_eq!(records(&*store).list(KIND, "", None, MAX_RECORDS).unwrap().len(), MAX_RECORDS);
-    let count = MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES;
+    assert_eq!(
+        records(&*store).list(KIND, "", None, MAX_RECORDS_PER_CALL).unwrap().len(),
+        MAX_RECORDS_PER_CALL
+    );
+    let count = MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES;
     let large: Vec<_> = (0..count).map(|n| RecordWrite::create("large", n.to_string(), &*value)).collect();
     written(&*store, &large);
-    let listed = records(&*store).list("large", "", None, MAX_RECORDS).unwrap();
+    let listed = records(&*store).list("large", "", None, MAX_RECORDS_PER_CALL).unwrap();
     assert_eq!(listed.len(), count);
     assert!(listed.iter().all(|record| record.value == value));
     assert_sound(&*store);
 }
 
 fn records_are_no_events(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "1"));
     let before = (totals(&*store), store.topics(None, 10).unwrap());
     let version = write_one(&*store, create("a", "1"));
@@ -222,7 +225,7 @@ fn records_are_no_events(backend: &dyn Backend) {
 }
 
 fn reads_of_records_keep_the_deadline_of_their_caller_and_writes_have_none(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let passed = Deadline::after(std::time::Duration::ZERO);
     let version = passed.scope(|| write_one(&*store, create("a", "1")));
     // More often than there are connections: a refused read gives its connection back.
@@ -240,7 +243,7 @@ fn reads_of_records_keep_the_deadline_of_their_caller_and_writes_have_none(backe
 }
 
 fn the_clock_of_the_store_is_told(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let year_2020 = Timestamp::from_micros(1_577_836_800_000_000);
     assert!(records(&*store).now().unwrap() > year_2020);
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{
-    Backend, Case, Options, append, append_one, assert_sound, cases, event, outcomes, purge_if_able, query,
-    read_all, with_payload,
+    Backend, Case, CaseOptions, append, append_one, assert_sound, cases, event, outcomes, purge_if_able,
+    query, read_all, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::{Query, StoreStats, Timestamp};
@@ -19,10 +19,10 @@ pub(super) const CASES: &[Case] = cases![
 ];
 
 fn repeats_are_recognised_after_a_restart(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let batch: Vec<_> = (0..300).map(|n| with_payload(["a", "b"][n % 2], &n.to_string(), "1")).collect();
     let first = append(&*store, &batch);
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     let again = append(&*store, &batch);
     assert_eq!(outcomes(&again), [Duplicate; 300]);
     assert!(again.iter().zip(&first).all(|(a, b)| (a.seq, a.processed_at) == (b.seq, b.processed_at)));
@@ -33,21 +33,21 @@ fn repeats_are_recognised_after_a_restart(backend: &dyn Backend) {
 }
 
 fn counters_and_topics_survive_a_restart(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &[event("a", "1"), event("a", "1"), with_payload("a", "1", "2"), event("b", "1")]);
     let (id, topics) = (store.info().id, store.topics(None, 10).unwrap());
     let stats = StoreStats { bytes: 0, ..store.stats().unwrap() };
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     assert_eq!(StoreStats { bytes: 0, ..store.stats().unwrap() }, stats);
     assert_eq!((store.info().id, store.topics(None, 10).unwrap()), (id, topics));
 }
 
 fn cursors_survive_a_restart(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &(0..10).map(|n| event("t", &n.to_string())).collect::<Vec<_>>());
     let first = Query { limit: 4, ..query("t") };
     let after = Some(store.read(&first).unwrap().next);
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     let rest = read_all(&*store, Query { after, ..first });
     assert!(rest.iter().map(|event| event.seq).eq(5..=10));
 }
@@ -55,9 +55,9 @@ fn cursors_survive_a_restart(backend: &dyn Backend) {
 fn processed_at_does_not_go_back_over_a_restart(backend: &dyn Backend) {
     let now = Arc::new(AtomicI64::new(1_000));
     let clock = Arc::clone(&now);
-    let options = Options {
+    let options = CaseOptions {
         clock: Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
-        ..Options::default()
+        ..CaseOptions::default()
     };
     let store = backend.open(options.clone());
     append_one(&*store, &event("t", "1"));
@@ -67,10 +67,10 @@ fn processed_at_does_not_go_back_over_a_restart(backend: &dyn Backend) {
 }
 
 fn offsets_are_not_used_again_after_a_restart(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(&*store, &[event("t", "1"), event("t", "2")]);
     purge_if_able(&*store, "t", 2);
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     append_one(&*store, &event("t", "3"));
     assert_eq!(read_all(&*store, query("t")).last().unwrap().offset, 3);
     assert_sound(&*store);

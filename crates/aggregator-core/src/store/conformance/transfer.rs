@@ -5,11 +5,11 @@ pub(super) mod refusal;
 mod support;
 
 use self::support::{
-    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, record, rows, stub,
+    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, row, rows, stub,
     topics,
 };
 use super::{
-    Backend, Case, Options, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
+    Backend, Case, CaseOptions, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
     event, identity, outcomes, purge_if_able, query, read_all, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
@@ -37,7 +37,7 @@ fn a_store_that_moves_there_and_back_is_the_same(backend: &dyn Backend) {
     for partitions in [1, 4] {
         let origin = memory(partitions);
         fill(&origin);
-        let (there, back) = (backend.open(Options::default()), memory(4));
+        let (there, back) = (backend.open(CaseOptions::default()), memory(4));
         let count = rows(&origin).len() as u64;
         assert_eq!(copy(&origin, &*there, 7), Imported { added: count, present: 0 });
         assert_eq!(copy(&*there, &back, 5), Imported { added: count, present: 0 });
@@ -45,7 +45,7 @@ fn a_store_that_moves_there_and_back_is_the_same(backend: &dyn Backend) {
         assert_same(&origin, &back);
     }
     // And one of the backend's own.
-    let (origin, there) = (backend.open(Options::default()), backend.open(Options::default()));
+    let (origin, there) = (backend.open(CaseOptions::default()), backend.open(CaseOptions::default()));
     fill(&*origin);
     copy(&*origin, &*there, 100);
     assert_same(&*origin, &*there);
@@ -56,7 +56,7 @@ fn repeats_are_told_after_an_import(backend: &dyn Backend) {
     let batch: Vec<_> = (0..20).map(|n| with_payload("t", &n.to_string(), &n.to_string())).collect();
     let first = append(&origin, &batch);
     origin.purge(&Topic::new("t").unwrap(), 8).unwrap();
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     copy(&origin, &*store, 6);
 
     let again = append(&*store, &batch);
@@ -74,9 +74,9 @@ fn repeats_are_told_after_an_import(backend: &dyn Backend) {
 fn an_import_knows_its_rows_after_a_restart(backend: &dyn Backend) {
     let origin = memory(4);
     fill(&origin);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     copy(&origin, &*store, 9);
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     assert_same(&origin, &*store);
     let count = rows(&origin).len() as u64;
     assert_eq!(copy(&origin, &*store, 11), Imported { added: 0, present: count });
@@ -92,7 +92,7 @@ fn an_import_knows_its_rows_after_a_restart(backend: &dyn Backend) {
 fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
     let origin = memory(4);
     fill(&origin);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let Imported { added, .. } = copy(&origin, &*store, 9);
     // The import does not forget repeats that came since, and counts none twice.
     append_one(&*store, &with_payload("orders.eu", "again", "1"));
@@ -100,7 +100,7 @@ fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
     assert_eq!(copy(&origin, &*store, 4), Imported { added: 0, present: added });
     assert_eq!((topics(&*store), totals(&*store), rows(&*store)), after);
     // A row that comes twice in one import is one, too.
-    let twice = [record("twice", "1", 1), record("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
+    let twice = [row("twice", "1", 1), row("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
     assert_eq!(import_as(&*store, &twice, Times::Raise).unwrap(), Imported { added: 2, present: 2 });
     assert_sound(&*store);
 }
@@ -109,7 +109,7 @@ fn an_import_goes_on_where_it_was_cut_off(backend: &dyn Backend) {
     let origin = memory(4);
     fill(&origin);
     let all = rows(&origin);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     for cut in (0..=all.len()).step_by(3) {
         import(&*store, &all[..cut]).unwrap();
         assert_eq!(rows(&*store).len(), cut);
@@ -119,7 +119,7 @@ fn an_import_goes_on_where_it_was_cut_off(backend: &dyn Backend) {
 }
 
 fn an_identity_that_was_imported_alone_is_recognised(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let mut in_source = alone("by-source", "1");
     (in_source.scope, in_source.source) = (Some(Scope::Source), Some("x".into()));
     assert_eq!(import(&*store, &[alone("t", "1"), in_source]).unwrap().added, 2);
@@ -143,10 +143,10 @@ fn an_identity_that_was_imported_alone_is_recognised(backend: &dyn Backend) {
 }
 
 fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let mut rows = Vec::new();
     for seq in 1..=30 {
-        rows.push(record("t", &seq.to_string(), seq));
+        rows.push(row("t", &seq.to_string(), seq));
         rows.push(alone(["t", "u"][usize::from(seq % 2 == 1)], &format!("alone-{seq}")));
     }
     import(&*store, &rows).unwrap();
@@ -162,8 +162,8 @@ fn identities_alone_are_between_events_and_in_no_page(backend: &dyn Backend) {
 }
 
 fn identities_alone_are_between_many_events_of_one_time(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    let mut rows: Vec<_> = (1..=60).map(|seq| record("t", &seq.to_string(), seq)).collect();
+    let store = backend.open(CaseOptions::default());
+    let mut rows: Vec<_> = (1..=60).map(|seq| row("t", &seq.to_string(), seq)).collect();
     rows.iter_mut().for_each(|row| row.processed_at = Timestamp::from_micros(5));
     rows.insert(25, alone("t", "alone"));
     import(&*store, &rows).unwrap();
@@ -172,7 +172,7 @@ fn identities_alone_are_between_many_events_of_one_time(backend: &dyn Backend) {
 }
 
 fn rows_are_read_in_bounds(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append(
         &*store,
         &(0..10).map(|n| with_payload("t", &n.to_string(), "\"0123456789\"")).collect::<Vec<_>>(),
@@ -195,7 +195,7 @@ fn rows_are_read_in_bounds(backend: &dyn Backend) {
 }
 
 fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let (plain, kept) = event_of("cloud.eu", "c-1", 1, r#"{"n":1.50}"#);
     let full = KeptEvent {
         sequence: Some(7),
@@ -206,32 +206,32 @@ fn every_field_that_was_imported_comes_back_by_every_read(backend: &dyn Backend)
     };
     let full = StoredRow { event_id: "c-2".into(), kept: Kept::Event(full), ..plain.clone() };
     import(&*store, &[plain.clone(), full.clone()]).unwrap();
-    let stored = |record: &StoredRow| {
-        let Kept::Event(event) = record.kept.clone() else { panic!("it is an event") };
+    let stored = |row: &StoredRow| {
+        let Kept::Event(event) = row.kept.clone() else { panic!("it is an event") };
         StoredEvent {
-            topic: record.topic.clone(),
-            event_id: record.event_id.clone(),
+            topic: row.topic.clone(),
+            event_id: row.event_id.clone(),
             timestamp: event.timestamp,
-            source: record.source().to_owned(),
+            source: row.source().to_owned(),
             payload: event.payload,
             sequence: event.sequence,
             content_type: event.content_type,
             attributes: event.attributes,
             seq: event.seq,
-            processed_at: record.processed_at,
-            partition: store.partitions().of(&record.topic),
+            processed_at: row.processed_at,
+            partition: store.partitions().of(&row.topic),
             offset: event.seq,
         }
     };
     let expected = [stored(&plain), stored(&full)];
     expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     expected.iter().for_each(|event| assert_every_read_gives(&*store, event));
 }
 
 /// Many rows in a row that have the same parts, because backends write similar ones together.
 fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let sent: Vec<_> = (1..=240)
         .map(|seq: u64| {
             let parts = seq / 30;
@@ -251,14 +251,14 @@ fn every_part_of_many_rows_comes_along(backend: &dyn Backend) {
 }
 
 fn an_import_is_announced(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     if store.watch().is_none() {
         return;
     }
     let (send, announced) = std::sync::mpsc::channel();
     let _listener =
         store.on_commit(Box::new(move |partition, offset| send.send((partition, offset)).unwrap())).unwrap();
-    let rows = [record("t", "1", 1), record("t", "2", 2)];
+    let rows = [row("t", "1", 1), row("t", "2", 2)];
     import(&*store, &rows).unwrap();
     import(&*store, &rows).unwrap();
     let first = announced.recv_timeout(PATIENCE).unwrap();

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use super::MemoryStore;
 use crate::store::records::{
-    MAX_RECORDS_BYTES, Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key, check_list,
-    check_writes,
+    MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord, check_key,
+    check_list, check_writes,
 };
 use crate::{StoreError, Timestamp};
 
@@ -79,7 +79,7 @@ impl Records for MemoryStore {
         let of_list = behind.take_while(|record| record.kind == kind && record.name.starts_with(prefix));
         let mut bytes = 0;
         let fits = |record: &&Record| {
-            let fits = bytes < MAX_RECORDS_BYTES;
+            let fits = bytes < MAX_VALUE_BYTES_PER_CALL;
             bytes += record.value.len();
             fits
         };

@@ -17,9 +17,9 @@ impl State {
         let mut payload_bytes = 0;
         for row in rows[from..].iter().take(limit.rows.max(1)) {
             let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
-            let record = row.record(self.topics[&topic].scope);
-            payload_bytes += record.payload_bytes();
-            taken.push((row.event.offset, record));
+            let stored = row.stored_row(self.topics[&topic].scope);
+            payload_bytes += stored.payload_bytes();
+            taken.push((row.event.offset, stored));
             if payload_bytes >= limit.payload_bytes {
                 break;
             }
@@ -62,10 +62,10 @@ impl State {
     ) -> Result<Imported, Fault> {
         let mut imported = Imported::default();
         let fault = |index| move |error| Fault { index: Some(index), error };
-        for (index, record) in import.rows.iter().enumerate() {
-            let name = Topic::new(&*record.topic).expect("a record's topic was checked");
+        for (index, row) in import.rows.iter().enumerate() {
+            let name = Topic::new(&*row.topic).expect("a row's topic was checked");
             before.entry(name.clone()).or_insert_with(|| self.topics.get(&name).copied());
-            match self.import_row(partition, &name, record, import.times).map_err(fault(index))? {
+            match self.import_row(partition, &name, row, import.times).map_err(fault(index))? {
                 Verdict::Add(_) => imported.added += 1,
                 Verdict::Present => imported.present += 1,
             }
@@ -81,28 +81,27 @@ impl State {
         &mut self,
         partition: Partition,
         name: &Topic,
-        record: &CheckedRow,
+        row: &CheckedRow,
         times: Times,
     ) -> Result<Verdict, InvalidField> {
         let rows = &mut self.partitions[usize::from(partition.0)];
-        let new = || TopicState::new(record.scope.unwrap_or_default());
+        let new = || TopicState::new(row.scope.unwrap_or_default());
         let topic = self.topics.entry(name.clone()).or_insert_with(new);
-        let key: Key =
-            (record.topic.clone(), record.event_id.clone(), topic.scope.key(record.source()).to_owned());
-        let found = rows.seen.get(&key).map(|&at| rows.rows[at].found(record));
+        let key: Key = (row.topic.clone(), row.event_id.clone(), topic.scope.key(row.source()).to_owned());
+        let found = rows.seen.get(&key).map(|&at| rows.rows[at].found(row));
         let newest = rows.last_processed_at.unwrap_or(Timestamp::MIN);
-        let verdict = transfer::validate_row(record, topic.known(), newest, found, times)?;
+        let verdict = transfer::validate_row(row, topic.known(), newest, found, times)?;
         let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
         let offset = rows.rows.len() as u64 + 1;
-        if let Some(seq) = record.seq() {
+        if let Some(seq) = row.seq() {
             rows.last_processed_at = Some(processed_at);
             topic.last_seq = seq;
-            if matches!(record.kept, Kept::Stub { .. }) {
+            if matches!(row.kept, Kept::Stub { .. }) {
                 (topic.purged_seq, topic.purged_offset) = (seq, offset);
             }
         }
         rows.seen.insert(key, rows.rows.len());
-        rows.rows.push(Row::imported(record, processed_at, partition, offset));
+        rows.rows.push(Row::imported(row, processed_at, partition, offset));
         Ok(verdict)
     }
 
@@ -123,14 +122,14 @@ impl TopicState {
 }
 
 impl Row {
-    fn imported(record: &StoredRow, processed_at: Timestamp, partition: Partition, offset: u64) -> Self {
-        let (left, event) = match record.kept.clone() {
+    fn imported(row: &StoredRow, processed_at: Timestamp, partition: Partition, offset: u64) -> Self {
+        let (left, event) = match row.kept.clone() {
             Kept::Event(event) => (Left::Payload, Some(event)),
             Kept::Stub { digest, .. } => (Left::Digest(digest), None),
             Kept::Identity => (Left::Nothing, None),
         };
         let event = event.unwrap_or_else(|| KeptEvent {
-            seq: record.seq().unwrap_or(0),
+            seq: row.seq().unwrap_or(0),
             timestamp: String::new(),
             payload: String::new(),
             sequence: None,
@@ -138,10 +137,10 @@ impl Row {
             attributes: None,
         });
         let event = StoredEvent {
-            topic: record.topic.clone(),
-            event_id: record.event_id.clone(),
+            topic: row.topic.clone(),
+            event_id: row.event_id.clone(),
             timestamp: event.timestamp,
-            source: record.source().to_owned(),
+            source: row.source().to_owned(),
             payload: event.payload,
             sequence: event.sequence,
             content_type: event.content_type,
@@ -154,7 +153,7 @@ impl Row {
         Self { event, left }
     }
 
-    fn record(&self, scope: Scope) -> StoredRow {
+    fn stored_row(&self, scope: Scope) -> StoredRow {
         let event = &self.event;
         let kept = match self.left {
             Left::Payload => Kept::Event(KeptEvent {
@@ -184,10 +183,10 @@ impl Row {
         (event.topic.clone(), event.event_id.clone(), scope.key(&event.source).to_owned())
     }
 
-    fn found(&self, record: &StoredRow) -> Found {
+    fn found(&self, row: &StoredRow) -> Found {
         let event = &self.event;
         let same = match self.left {
-            Left::Payload => record.is_event(Details {
+            Left::Payload => row.is_event(Details {
                 source: &event.source,
                 timestamp: &event.timestamp,
                 payload: &event.payload,
@@ -195,7 +194,7 @@ impl Row {
                 content_type: event.content_type.as_deref(),
                 attributes: event.attributes.as_deref(),
             }),
-            Left::Digest(digest) => record.is_stub(Some(digest)),
+            Left::Digest(digest) => row.is_stub(Some(digest)),
             Left::Nothing => true,
         };
         Found { seq: self.seq(), processed_at: event.processed_at, same }

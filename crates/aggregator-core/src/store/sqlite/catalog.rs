@@ -10,8 +10,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::{Connection, Row};
 
-use super::fault::TransactionError;
-use super::row::checksum::{Checksum, Corruption, text};
+use super::fault::{Corruption, TransactionError};
+use super::row::checksum::{Checksum, text};
 use super::row::scope;
 use crate::event::slot;
 use crate::store::memory::too_many_topics;

@@ -14,9 +14,9 @@ use std::io;
 
 use rusqlite::{Connection, ffi};
 
-use super::OnWarning;
 use super::background::{Helper, HelperObserver, NoResult};
 use super::fault::{TransactionError, write_error};
+use super::options::OnWarning;
 use super::schema::PAGE_BYTES;
 use crate::StoreError;
 use crate::fail_point::FailPoint;

@@ -1,10 +1,11 @@
 //! Turns SQLite's errors into the store's errors, which say what the caller has to do.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 
+use rusqlite::types::Type;
 use rusqlite::{Error, ErrorCode, Result, ffi};
 
-use super::row::checksum::Corruption;
 use crate::{Deadline, Fault, StoreError};
 
 /// The store's error for an SQLite error that occurred while `doing` something. To be called right after the call that
@@ -108,6 +109,25 @@ fn out_of_space(error: &Error) -> Option<io::Error> {
 /// Whether `error` says that there is no room.
 pub(super) fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// Says that two parts of the file contradict each other.
+#[derive(Debug)]
+pub(crate) struct Corruption(String);
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Corruption {}
+
+impl Corruption {
+    /// The contradiction as an SQLite error, for functions that return those.
+    pub(crate) fn error(what: String) -> Error {
+        Error::FromSqlConversionFailure(0, Type::Null, Box::new(Self(what)))
+    }
 }
 
 /// Why a transaction of the writer failed.

@@ -5,10 +5,10 @@ pub(crate) mod claim;
 pub(crate) mod connector;
 pub(crate) mod files;
 pub(crate) mod header;
-pub(crate) mod log_mark;
 pub(crate) mod open;
 pub(crate) mod rebuild;
 pub(crate) mod room;
+pub(crate) mod wal_mark;
 
 pub(crate) use self::backup::backup;
 pub(crate) use self::open::{connect_alone, open};

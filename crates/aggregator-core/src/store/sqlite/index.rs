@@ -45,7 +45,7 @@ pub(crate) mod run;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-pub(crate) use self::check::{check, check_log};
+pub(crate) use self::check::{check, check_rows};
 pub(crate) use self::compaction::Compaction;
 use self::filter::bloom::CurrentBloom;
 use self::filter::filter_group::{PositionedFingerprint, Runs};
@@ -57,6 +57,7 @@ pub(crate) use self::memtable::{FibonacciHasher, Memtable};
 pub(crate) use self::recovery::recover;
 use crate::StoreError;
 use crate::event::HintOwner;
+use crate::store::sqlite::row::Key;
 
 pub(crate) const CREATE: &str = "
 -- The dedup index. One row says which runs and sections there are.
@@ -117,15 +118,6 @@ impl Default for IndexOptions {
         // Bloom filters spare new identities the look into all these runs.
         Self { memtable: (1 << 19) / 16 * 13, section: 1 << 16, fan_out: 16 }
     }
-}
-
-/// An identity with its topic resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key<'a> {
-    pub(crate) topic_id: i64,
-    pub(crate) event_id: &'a str,
-    /// Empty where the topic's scope leaves the source out.
-    pub(crate) source: &'a str,
 }
 
 /// Says that the row at `offset` may have this fingerprint.

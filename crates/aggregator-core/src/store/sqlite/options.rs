@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::IndexOptions;
+use super::index::IndexOptions;
 use super::test_hooks::Hooks;
 use crate::store::DEFAULT_MAX_TOPICS;
 use crate::time::{Clock, system_clock};

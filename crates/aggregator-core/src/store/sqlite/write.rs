@@ -19,13 +19,13 @@ use self::append_tx::AppendTx;
 use self::by_topic::ByTopic;
 use self::import_tx::ImportTx;
 use self::recent_events::RecentEvents;
-use super::SqliteOptions;
 use super::catalog::{Catalog, TopicNames, check_topics};
 use super::checkpoint::Checkpoints;
 use super::fault::{TransactionError, write_error};
 use super::file::files::Files;
-use super::file::log_mark;
+use super::file::wal_mark;
 use super::index::{Compaction, Index, Memtable};
+use super::options::SqliteOptions;
 use crate::fail_point::{self, FailPoint};
 use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
 use crate::{EventRef, StoreError, Timestamp};
@@ -61,14 +61,14 @@ impl Drop for Writer {
     /// somebody else.
     fn drop(&mut self) {
         if self.checkpoints.settle().is_ok() && self.files.check().is_ok() {
-            let why = match log_mark::close_in_order(&self.connection) {
+            let why = match wal_mark::close_in_order(&self.connection) {
                 Ok(true) => return,
                 Ok(false) => "somebody still reads or copies it".to_owned(),
                 Err(error) => write_error("copying the log into the file", error).to_string(),
             };
             (self.options.on_warning)(&format!("the file is closed and its log stays beside it: {why}"));
         } else {
-            let _ = log_mark::keep_log(&self.connection);
+            let _ = wal_mark::keep_wal(&self.connection);
         }
     }
 }
@@ -118,7 +118,7 @@ impl Writer {
     pub(crate) fn mark(&mut self) -> Result<(), StoreError> {
         self.files.check_failure()?;
         if !self.marked {
-            let marked = log_mark::ensure(&mut self.connection, (self.options.clock)());
+            let marked = wal_mark::ensure(&mut self.connection, (self.options.clock)());
             marked.map_err(|error| self.fail("marking the file", TransactionError::Sqlite(error)))?;
             self.marked = true;
         }

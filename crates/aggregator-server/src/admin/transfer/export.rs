@@ -10,8 +10,8 @@ use aggregator_core::{DedupStore, StoreError};
 
 use program_support::values::at_least;
 
-use super::checkpoint::{self, ExportFile};
-use super::format::{self, Checkpoint, Header, RowCounts};
+use super::export_file::{self, ExportFile};
+use super::format::{self, Header, ResumePoint, RowCounts};
 use super::progress::{ExpectedTotal, Progress};
 use super::{FileOrStdio, TransferError};
 
@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// What to export, and where to.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct ExportOptions {
     /// The file to write, or - for standard output. If an interrupted export left the file behind, this one continues
     /// it; a pipe or a device is written from the beginning
     #[arg(long, value_name = "FILE")]
@@ -35,7 +35,7 @@ pub struct Options {
 ///
 /// # Errors
 /// See [`TransferError`]. The next export continues a file that this one leaves behind.
-pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferError> {
+pub fn export(store: &dyn DedupStore, options: &ExportOptions) -> Result<(), TransferError> {
     let info = store.info();
     let header = Header {
         export: format::VERSION,
@@ -56,8 +56,8 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
             (ExportTarget::Stream(opened.map_err(TransferError::io(path.display().to_string()))?), None)
         }
         FileOrStdio::File(path) => {
-            let ExportFile { file, checkpoint } = checkpoint::open(path, &header, &line)?;
-            (ExportTarget::File(file), checkpoint)
+            let ExportFile { file, resume_point } = export_file::open(path, &header, &line)?;
+            (ExportTarget::File(file), resume_point)
         }
     };
     let TopicSums { purged, seqs, .. } = totals(store, |_| Ok(()))?;
@@ -69,7 +69,8 @@ pub fn export(store: &dyn DedupStore, options: &Options) -> Result<(), TransferE
         ));
     }
     let new = begun.is_none();
-    let nothing = || Checkpoint { offsets: vec![0; usize::from(header.partitions)], ..Checkpoint::default() };
+    let nothing =
+        || ResumePoint { offsets: vec![0; usize::from(header.partitions)], ..ResumePoint::default() };
     let begun = begun.unwrap_or_else(nothing);
     let progress = Progress::new("export", ExpectedTotal::Rows(seqs), begun.written.rows());
     let mut export =
@@ -112,9 +113,9 @@ impl Exporter {
         every: NonZeroU64,
     ) -> Result<(), TransferError> {
         let mut rows = Rows::after(store, offsets);
-        while let Some(record) = rows.next()? {
-            format::write_row(&mut self.buffer, &record).map_err(not_json)?;
-            self.written.count(&record);
+        while let Some(row) = rows.next()? {
+            format::write_row(&mut self.buffer, &row).map_err(not_json)?;
+            self.written.count(&row);
             if self.buffer.len() >= BUFFER_BYTES {
                 self.flush()?;
             }
@@ -150,8 +151,8 @@ impl Exporter {
         }
         self.flush()?;
         self.sync()?;
-        let checkpoint = Checkpoint { written: self.written, purged: self.purged, offsets };
-        format::write_checkpoint(&mut self.buffer, checkpoint).map_err(not_json)?;
+        let resume_point = ResumePoint { written: self.written, purged: self.purged, offsets };
+        format::write_checkpoint(&mut self.buffer, resume_point).map_err(not_json)?;
         self.flush()
     }
 

@@ -21,7 +21,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) enum Line {
     Header(Header),
     Row(Box<CheckedRow>),
-    Checkpoint(Checkpoint),
+    Checkpoint(ResumePoint),
     Totals(TopicInfo),
     End(RowCounts),
 }
@@ -40,15 +40,15 @@ pub(super) struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Control {
-    Checkpoint(Checkpoint),
+    Checkpoint(ResumePoint),
     Totals(TopicTotals),
     End(RowCounts),
 }
 
-/// How far an export has got: everything before its line is written.
+/// A place from which an export can go on, written as a checkpoint line: everything before that line is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Checkpoint {
+#[serde(deny_unknown_fields, expecting = "a checkpoint")]
+pub(super) struct ResumePoint {
     pub(super) written: RowCounts,
     /// How many events of the store were purged when the export began.
     pub(super) purged: u64,
@@ -71,8 +71,8 @@ impl RowCounts {
         self.events + self.stubs + self.identities
     }
 
-    pub(super) fn count(&mut self, record: &StoredRow) {
-        *match record.kept {
+    pub(super) fn count(&mut self, row: &StoredRow) {
+        *match row.kept {
             Kept::Event(_) => &mut self.events,
             Kept::Stub { .. } => &mut self.stubs,
             Kept::Identity => &mut self.identities,
@@ -111,8 +111,11 @@ impl Header {
     }
 }
 
-pub(super) fn write_checkpoint(out: &mut Vec<u8>, checkpoint: Checkpoint) -> Result<(), serde_json::Error> {
-    write_line(out, &Control::Checkpoint(checkpoint))
+pub(super) fn write_checkpoint(
+    out: &mut Vec<u8>,
+    resume_point: ResumePoint,
+) -> Result<(), serde_json::Error> {
+    write_line(out, &Control::Checkpoint(resume_point))
 }
 
 pub(super) fn write_end(out: &mut Vec<u8>, counts: RowCounts) -> Result<(), serde_json::Error> {
@@ -138,13 +141,13 @@ pub(super) fn read_line(line: &mut Vec<u8>) -> Result<Line, String> {
     let not_read = |error: serde_json::Error| format!("is not a line of an export: {error}");
     if text.starts_with(r#"{"topic""#) {
         let row: Row<'_> = serde_json::from_str(text).map_err(not_read)?;
-        return row.into_record().map(|record| Line::Row(Box::new(record)));
+        return row.into_stored().map(|row| Line::Row(Box::new(row)));
     }
     if text.starts_with(r#"{"export""#) {
         return serde_json::from_str(text).map(Line::Header).map_err(not_read);
     }
     match serde_json::from_str(text).map_err(not_read)? {
-        Control::Checkpoint(checkpoint) => Ok(Line::Checkpoint(checkpoint)),
+        Control::Checkpoint(resume_point) => Ok(Line::Checkpoint(resume_point)),
         Control::Totals(totals) => totals.into_info().map(Line::Totals),
         Control::End(counts) => Ok(Line::End(counts)),
     }
@@ -193,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn record(kept: Kept) -> StoredRow {
+    fn row(kept: Kept) -> StoredRow {
         StoredRow {
             topic: "a.b".into(),
             scope: Some(Scope::Source),
@@ -205,7 +208,7 @@ mod tests {
     }
 
     fn event(payload: &str) -> StoredRow {
-        record(Kept::Event(KeptEvent {
+        row(Kept::Event(KeptEvent {
             seq: 7,
             timestamp: "2026-01-01T00:00:00+01:00".into(),
             payload: payload.into(),
@@ -215,9 +218,9 @@ mod tests {
         }))
     }
 
-    fn written(record: &StoredRow) -> Vec<u8> {
+    fn written(row: &StoredRow) -> Vec<u8> {
         let mut out = Vec::new();
-        write_row(&mut out, record).unwrap();
+        write_row(&mut out, row).unwrap();
         assert_eq!(out.pop(), Some(b'\n'));
         out
     }
@@ -226,7 +229,7 @@ mod tests {
     fn rows_come_back_byte_by_byte() {
         let payloads =
             ["{}", "null", "1e400", r#""\ud800 \u00e4 ä""#, "[1.0,-0,123456789012345678901234567890]"];
-        let others = [record(Kept::Stub { seq: 1, digest: [0xAB; 16] }), record(Kept::Identity)];
+        let others = [row(Kept::Stub { seq: 1, digest: [0xAB; 16] }), row(Kept::Identity)];
         for row in payloads.into_iter().map(event).chain(others) {
             let Ok(Line::Row(read)) = read_line(&mut written(&row)) else { panic!("{row:?}") };
             assert_eq!(read.into_inner(), row);

@@ -19,14 +19,14 @@ use super::format::{self, Header, Line, RowCounts};
 use super::progress::{ExpectedTotal, Progress};
 use super::{FileOrStdio, TransferError};
 use crate::config::ByteSize;
-use crate::http::body::BYTE_ORDER_MARK;
+use crate::utf8::BYTE_ORDER_MARK;
 
 /// How many batches wait to be committed.
 const WAITING_BATCHES: usize = 2;
 
 /// What to import, and how.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Options {
+pub struct ImportOptions {
     /// The file to read, or - for standard input
     #[arg(long = "in", value_name = "FILE")]
     pub input: FileOrStdio,
@@ -82,7 +82,7 @@ impl Input {
 ///
 /// # Errors
 /// See [`TransferError`]. The rows imported so far stay, and the next import skips them.
-pub fn import(store: &dyn DedupStore, input: Input, options: &Options) -> Result<(), TransferError> {
+pub fn import(store: &dyn DedupStore, input: Input, options: &ImportOptions) -> Result<(), TransferError> {
     let Input { lines: input, bytes } = input;
     let (send, batches) = sync_channel(WAITING_BATCHES);
     let partitions = store.partitions();
@@ -177,7 +177,7 @@ impl PartitionRows {
 /// Reads lines and gathers them in batches.
 struct LineReader {
     input: Box<dyn BufRead + Send>,
-    options: Options,
+    options: ImportOptions,
     partitions: Partitions,
     send: SyncSender<RowBatch>,
     batch: RowBatch,
@@ -197,7 +197,7 @@ struct Stopped;
 impl LineReader {
     fn new(
         input: Box<dyn BufRead + Send>,
-        options: Options,
+        options: ImportOptions,
         partitions: Partitions,
         send: SyncSender<RowBatch>,
     ) -> Self {
@@ -218,8 +218,8 @@ impl LineReader {
             if self.line.is_empty() {
                 continue;
             }
-            let record = format::read_identity(&self.line, now).map_err(|reason| self.fault(reason))?;
-            if let Err(Stopped) = self.push(record) {
+            let row = format::read_identity(&self.line, now).map_err(|reason| self.fault(reason))?;
+            if let Err(Stopped) = self.push(row) {
                 return Ok(());
             }
         }
@@ -323,9 +323,9 @@ impl LineReader {
         TransferError::Line { number: self.number, reason: reason.into() }
     }
 
-    fn push(&mut self, record: CheckedRow) -> Result<(), Stopped> {
-        let part = &mut self.batch.parts[usize::from(self.partitions.of(&record.topic).0)];
-        part.rows.push(record);
+    fn push(&mut self, row: CheckedRow) -> Result<(), Stopped> {
+        let part = &mut self.batch.parts[usize::from(self.partitions.of(&row.topic).0)];
+        part.rows.push(row);
         part.lines.push(self.number);
         self.count()
     }

@@ -61,8 +61,8 @@ impl Lab {
         }
     }
 
-    fn group(&mut self) -> CommitGroup<'_> {
-        CommitGroup::new(&self.store, &self.health, &self.counters, &mut self.result)
+    fn group(&mut self) -> GroupCommitter<'_> {
+        GroupCommitter::new(&self.store, &self.health, &self.counters, &mut self.result)
     }
 }
 
@@ -161,7 +161,7 @@ fn a_fault_of_an_event_that_was_not_there_ends_too() {
     let (jobs, _replies): (Vec<_>, Vec<_>) = (0..3).map(|id| job(&[id], id == 1)).unzip();
     assert_eq!(split(jobs, &faults, 1).len(), 3, "it may be anybody's");
     let (waits, mut reply) = job(&[0], true);
-    lab.group().refuse(vec![waits], StoreError::Invalid(faults.into()));
+    lab.group().fail_jobs(vec![waits], StoreError::Invalid(faults.into()));
     let StoreError::Invalid(told) = &*reply.try_recv().unwrap().unwrap_err() else { panic!("it is") };
     assert_eq!(told[0].index, None);
     assert_eq!(lab.store.appends(), 0);

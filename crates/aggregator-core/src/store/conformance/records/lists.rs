@@ -1,9 +1,11 @@
 //! Lists: by prefix, in the order of bytes, page by page.
 
-use super::super::{Backend, Case, Options, assert_sound, cases};
+use super::super::{Backend, Case, CaseOptions, assert_sound, cases};
 use super::{KIND, create, records, written};
 use crate::DedupStore;
-use crate::store::records::{MAX_RECORD_VALUE_BYTES, MAX_RECORDS, MAX_RECORDS_BYTES, RecordWrite};
+use crate::store::records::{
+    MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL, RecordWrite,
+};
 
 pub(in crate::store::conformance) const CASES: &[Case] = cases![
     a_list_is_in_the_order_of_bytes,
@@ -65,7 +67,7 @@ fn expected<'n>(names: &[&'n str], prefix: &str, after: Option<&str>, limit: usi
 }
 
 fn a_list_is_in_the_order_of_bytes(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert_eq!(list(&*store, "", None, 100), [""; 0]);
     let names = filled(&*store);
     assert_eq!(list(&*store, "", None, 100), names);
@@ -73,7 +75,7 @@ fn a_list_is_in_the_order_of_bytes(backend: &dyn Backend) {
 }
 
 fn a_prefix_is_text_and_not_a_pattern(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let names = filled(&*store);
     let others = ["a%b%", "c", "e", "\u{301}", "\u{10ffff}", "a\0", "\0", "*", "a*", "?", "[a]", "\\", "'"];
     for prefix in names.iter().chain(&others) {
@@ -86,7 +88,7 @@ fn a_prefix_is_text_and_not_a_pattern(backend: &dyn Backend) {
 }
 
 fn a_list_goes_on_after_any_name(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let names = filled(&*store);
     let others = ["", "a\u{0}", "a%a", "aaa", "c", "\u{10ffff}"];
     for prefix in ["", "a", "a%", "b", "é"] {
@@ -103,7 +105,7 @@ fn a_list_goes_on_after_any_name(backend: &dyn Backend) {
 }
 
 fn pages_of_any_size_give_the_same_list(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let names = filled(&*store);
     for prefix in ["", "a", "z", "none"] {
         for limit in [1, 2, 5, 24, 1_000] {
@@ -122,8 +124,8 @@ fn pages_of_any_size_give_the_same_list(backend: &dyn Backend) {
 }
 
 fn a_list_ends_where_its_values_are_many_bytes(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    let at_once = MAX_RECORDS_BYTES / MAX_RECORD_VALUE_BYTES;
+    let store = backend.open(CaseOptions::default());
+    let at_once = MAX_VALUE_BYTES_PER_CALL / MAX_RECORD_VALUE_BYTES;
     let value = vec![b'x'; MAX_RECORD_VALUE_BYTES];
     let names: Vec<_> = (0..at_once + 2).map(|n| format!("{n:03}")).collect();
     for names in names.chunks(at_once) {
@@ -131,8 +133,8 @@ fn a_list_ends_where_its_values_are_many_bytes(backend: &dyn Backend) {
             names.iter().map(|name| RecordWrite::create(KIND, name, value.clone())).collect();
         written(&*store, &writes);
     }
-    let first = list(&*store, "", None, MAX_RECORDS);
+    let first = list(&*store, "", None, MAX_RECORDS_PER_CALL);
     assert_eq!(first, names[..at_once]);
-    assert_eq!(list(&*store, "", Some(&first[at_once - 1]), MAX_RECORDS), names[at_once..]);
-    assert_eq!(list(&*store, "", Some(&names[at_once + 1]), MAX_RECORDS), [""; 0]);
+    assert_eq!(list(&*store, "", Some(&first[at_once - 1]), MAX_RECORDS_PER_CALL), names[at_once..]);
+    assert_eq!(list(&*store, "", Some(&names[at_once + 1]), MAX_RECORDS_PER_CALL), [""; 0]);
 }

@@ -8,7 +8,7 @@ use proptest::test_runner::{TestCaseResult, TestRunner};
 use proptest::{collection, option, sample};
 
 use super::super::model::config;
-use super::super::{Backend, Case, Options, assert_sound, cases};
+use super::super::{Backend, Case, CaseOptions, assert_sound, cases};
 use super::records;
 use crate::store::records::{Record, RecordOutcome, RecordWrite, StaleRecord};
 use crate::{DedupStore, StoreError};
@@ -160,7 +160,7 @@ impl Model {
 }
 
 fn random_records_agree_with_a_plain_map(backend: &dyn Backend) {
-    let reopens = backend.reopen(backend.open(Options::default()), Options::default()).is_some();
+    let reopens = backend.reopen(backend.open(CaseOptions::default()), CaseOptions::default()).is_some();
     let operations = collection::vec(operation(), 1..=40);
     let outcome =
         TestRunner::new(config(backend.model_runs())).run(&operations, |ops| run(backend, reopens, &ops));
@@ -170,7 +170,7 @@ fn random_records_agree_with_a_plain_map(backend: &dyn Backend) {
 }
 
 fn run(backend: &dyn Backend, reopens: bool, operations: &[Operation]) -> TestCaseResult {
-    let mut store: Arc<dyn DedupStore> = backend.open(Options::default());
+    let mut store: Arc<dyn DedupStore> = backend.open(CaseOptions::default());
     let mut model = Model::default();
     for operation in operations {
         match operation {
@@ -187,7 +187,8 @@ fn run(backend: &dyn Backend, reopens: bool, operations: &[Operation]) -> TestCa
                 prop_assert_eq!(listed, model.list(kind, prefix, *after, *limit));
             }
             Operation::Reopen if reopens => {
-                store = backend.reopen(store, Options::default()).expect("it could be opened again before");
+                store =
+                    backend.reopen(store, CaseOptions::default()).expect("it could be opened again before");
             }
             Operation::Reopen => {}
         }

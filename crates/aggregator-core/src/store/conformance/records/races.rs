@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use super::super::{Backend, Case, Options, assert_sound, cases};
+use super::super::{Backend, Case, CaseOptions, assert_sound, cases};
 use super::{KIND, all, create, get, records, write_one, written};
 use crate::store::records::{Record, RecordOutcome, RecordWrite, StaleRecord};
 use crate::{DedupStore, Event};
@@ -31,7 +31,7 @@ fn value_of(record: &Record) -> u64 {
 }
 
 fn of_writers_that_expect_the_same_version_exactly_one_wins(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let barrier = Barrier::new(THREADS);
     for round in 0..20 {
         let was = get(&*store, "a");
@@ -65,7 +65,7 @@ fn of_writers_that_expect_the_same_version_exactly_one_wins(backend: &dyn Backen
 
 fn a_counter_that_many_threads_raise_ends_at_the_exact_sum(backend: &dyn Backend) {
     const TIMES: u64 = 25;
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     write_one(&*store, create("counter", "0"));
     on_threads(|_| {
         for _ in 0..TIMES {
@@ -93,7 +93,7 @@ fn a_counter_that_many_threads_raise_ends_at_the_exact_sum(backend: &dyn Backend
 /// Half of the threads write what is theirs, a quarter are always refused, and a quarter append events.
 fn writers_of_different_records_do_not_disturb_each_other(backend: &dyn Backend) {
     const TIMES: usize = 20;
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let taken = write_one(&*store, create("taken", "1"));
     let event = |number: usize, n: usize| Event::new("t", format!("{number}-{n}")).unwrap();
     let last = on_threads(|number| {
@@ -134,7 +134,7 @@ fn writers_of_different_records_do_not_disturb_each_other(backend: &dyn Backend)
 }
 
 fn a_write_of_two_records_is_never_read_by_halves(backend: &dyn Backend) {
-    let store: Arc<dyn DedupStore> = backend.open(Options::default());
+    let store: Arc<dyn DedupStore> = backend.open(CaseOptions::default());
     written(&*store, &[create("a", "0"), create("b", "0")]);
     on_threads(|number| {
         for _ in 0..20 {

@@ -1,6 +1,6 @@
 //! A write that expects another version changes nothing, and no version comes twice.
 
-use super::super::{Backend, Case, Options, assert_sound, cases};
+use super::super::{Backend, Case, CaseOptions, assert_sound, cases};
 use super::{KIND, all, create, get, records, stale, write, write_one, written};
 use crate::store::records::{Record, RecordOutcome, RecordWrite};
 
@@ -13,7 +13,7 @@ pub(in crate::store::conformance) const CASES: &[Case] = cases![
 ];
 
 fn a_write_that_expects_another_version_is_told_the_one_there_is(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let first = write_one(&*store, create("a", "1"));
     let old = get(&*store, "a").unwrap();
     assert_eq!(write(&*store, &[create("a", "2")]), stale(&[(0, Some(first))]), "it exists");
@@ -39,7 +39,7 @@ fn a_write_that_expects_another_version_is_told_the_one_there_is(backend: &dyn B
 }
 
 fn a_write_of_several_records_is_all_or_nothing(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     written(&*store, &[create("a", "1"), create("b", "1"), create("c", "1")]);
     let before = all(&*store, KIND);
     let [a, b, c] = &before[..] else { panic!("three were written") };
@@ -76,7 +76,7 @@ fn a_write_of_several_records_is_all_or_nothing(backend: &dyn Backend) {
 }
 
 fn a_stale_write_names_every_record_that_has_another_version(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let versions = written(&*store, &[create("a", "1"), create("b", "1")]);
     let a = get(&*store, "a").unwrap();
     let gone = Record::new(KIND, "gone", versions[0], "");
@@ -94,7 +94,7 @@ fn a_stale_write_names_every_record_that_has_another_version(backend: &dyn Backe
 }
 
 fn versions_only_grow_and_never_come_again(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let mut last = 0;
     let mut grows = |version: u64| {
         assert!(version > last, "{version} after {last}");
@@ -113,13 +113,13 @@ fn versions_only_grow_and_never_come_again(backend: &dyn Backend) {
 }
 
 fn versions_go_on_after_a_restart(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     written(&*store, &[create("deleted", "1"), create("kept", "1")]);
     let deleted = get(&*store, "deleted").unwrap();
     let kept = get(&*store, "kept").unwrap();
     // The newest version is one that no record has.
     let last = write_one(&*store, RecordWrite::delete(&deleted));
-    let Some(store) = backend.reopen(store, Options::default()) else { return };
+    let Some(store) = backend.reopen(store, CaseOptions::default()) else { return };
     assert_eq!(all(&*store, KIND), std::slice::from_ref(&kept));
     assert!(write_one(&*store, create("deleted", "2")) > last);
     assert!(write_one(&*store, RecordWrite::update(&kept, "2")) > kept.version);
@@ -129,8 +129,8 @@ fn versions_go_on_after_a_restart(backend: &dyn Backend) {
     // Nor after one in which nothing was written.
     let last = get(&*store, "deleted").unwrap();
     let last = write_one(&*store, RecordWrite::delete(&last));
-    let store = backend.reopen(store, Options::default()).expect("it could be opened again before");
-    let store = backend.reopen(store, Options::default()).expect("it could be opened again before");
+    let store = backend.reopen(store, CaseOptions::default()).expect("it could be opened again before");
+    let store = backend.reopen(store, CaseOptions::default()).expect("it could be opened again before");
     assert!(write_one(&*store, create("deleted", "3")) > last);
     assert_sound(&*store);
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::{
-    Backend, Case, Options, alone, assert_same, cases, copy, import, import_as, memory, purge_if_able, rows,
+    Backend, Case, CaseOptions, alone, assert_same, cases, copy, import, import_as, memory, purge_if_able,
+    rows,
 };
 use crate::store::conformance::model::{self, operation};
 use crate::{DedupStore, DedupStoreExt, Event, Times, Timestamp};
@@ -32,7 +33,7 @@ fn random_histories_move_whole(backend: &dyn Backend) {
             for operation in &history {
                 apply(&origin, &now, operation);
             }
-            let (there, back) = (backend.open(Options::default()), memory(4));
+            let (there, back) = (backend.open(CaseOptions::default()), memory(4));
             let all = rows(&origin);
             import(&*there, &all[..cut.index(all.len() + 1)]).unwrap();
             copy(&origin, &*there, step);

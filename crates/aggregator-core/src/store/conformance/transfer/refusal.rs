@@ -1,9 +1,9 @@
 //! What an import refuses, and that nothing of it is stored then.
 
 use super::{
-    Backend, Case, Options, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
-    event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, record, rows,
-    stub, topics, totals,
+    Backend, Case, CaseOptions, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
+    event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, row, rows, stub,
+    topics, totals,
 };
 use crate::Outcome::Stored;
 use crate::store::conformance::ids;
@@ -34,11 +34,11 @@ fn newest(store: &dyn DedupStore) -> Option<Timestamp> {
 }
 
 fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1)]).unwrap();
+    let store = backend.open(CaseOptions::default());
+    import(&*store, &[row("t", "1", 1)]).unwrap();
     let before = (topics(&*store), totals(&*store), newest(&*store), rows(&*store));
-    let many: Vec<_> = (2..100).map(|seq| record("t", &seq.to_string(), seq)).collect();
-    let bad = [&many[..], &[alone("t", "x"), record("t", "gap", 200)]].concat();
+    let many: Vec<_> = (2..100).map(|seq| row("t", &seq.to_string(), seq)).collect();
+    let bad = [&many[..], &[alone("t", "x"), row("t", "gap", 200)]].concat();
     let (index, field, reason) = refused(import(&*store, &bad));
     assert_eq!((index, field), (Some(99), "seq"));
     for part in ["topic t", "seq 200", "\"gap\"", "next seq here is 100"] {
@@ -52,8 +52,8 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     assert_eq!(outcomes(&append(&*store, &[event("t", "2"), event("t", "3")])), [Stored; 2]);
     assert_sound(&*store);
     // Nor the next import.
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1)]).unwrap();
+    let store = backend.open(CaseOptions::default());
+    import(&*store, &[row("t", "1", 1)]).unwrap();
     refused(import(&*store, &bad));
     assert_eq!(import(&*store, &many).unwrap(), Imported { added: 98, present: 0 });
     assert_eq!(append_one(&*store, &event("t", "own")).seq, Some(100));
@@ -61,21 +61,21 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
 }
 
 fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
-    import(&*store, &[record("t", "1", 1), record("t", "2", 2), alone("t", "alone")]).unwrap();
+    let store = backend.open(CaseOptions::default());
+    import(&*store, &[row("t", "1", 1), row("t", "2", 2), alone("t", "alone")]).unwrap();
     let before = rows(&*store);
-    let source = StoredRow { scope: Some(Scope::Source), ..record("t", "3", 3) };
-    let other_time = StoredRow { processed_at: Timestamp::from_micros(9_999), ..record("t", "2", 2) };
+    let source = StoredRow { scope: Some(Scope::Source), ..row("t", "3", 3) };
+    let other_time = StoredRow { processed_at: Timestamp::from_micros(9_999), ..row("t", "2", 2) };
     for (bad, field) in [
-        (record("t", "4", 4), "seq"),
-        (record("t", "0", 0), "seq"),
-        (record("new", "2", 2), "seq"),
-        (record("t", "foreign", 2), "seq"),
-        (record("t", "1", 3), "event_id"),
-        (record("t", "alone", 3), "event_id"),
+        (row("t", "4", 4), "seq"),
+        (row("t", "0", 0), "seq"),
+        (row("new", "2", 2), "seq"),
+        (row("t", "foreign", 2), "seq"),
+        (row("t", "1", 3), "event_id"),
+        (row("t", "alone", 3), "event_id"),
         (event_of("t", "2", 2, "\"other\"").0, "payload"),
-        (StoredRow { source: Some("other".into()), ..record("t", "2", 2) }, "payload"),
-        (StoredRow { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..record("t", "2", 2) }, "payload"),
+        (StoredRow { source: Some("other".into()), ..row("t", "2", 2) }, "payload"),
+        (StoredRow { kept: Kept::Stub { seq: 2, digest: [7; 16] }, ..row("t", "2", 2) }, "payload"),
         (stub("t", "3", 3), "digest"),
         (source, "scope"),
         (other_time, "processed_at"),
@@ -83,19 +83,19 @@ fn rows_that_do_not_follow_are_refused(backend: &dyn Backend) {
         assert_eq!(refused(import(&*store, std::slice::from_ref(&bad))).1, field, "{bad:?}");
         assert_eq!(rows(&*store), before, "{bad:?}");
     }
-    import(&*store, &[record("t", "3", 3)]).unwrap();
+    import(&*store, &[row("t", "3", 3)]).unwrap();
     assert_sound(&*store);
 }
 
 fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend) {
     let origin = memory(1);
     append(&origin, &[event("t", "1"), event("t", "2"), event("u", "1")]);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     append_one(&*store, &event("t", "own"));
     let (_, field, reason) = refused(import_as(&*store, &rows(&origin), Times::Raise));
     assert!(field == "seq" && reason.contains("events of its own"), "{field}: {reason}");
     // Between the runs of an import, too.
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     import(&*store, &rows(&origin)[..1]).unwrap();
     append_one(&*store, &event("t", "own"));
     assert!(import_as(&*store, &rows(&origin), Times::Raise).is_err());
@@ -103,30 +103,30 @@ fn a_store_with_events_of_its_own_in_the_topic_is_refused(backend: &dyn Backend)
 }
 
 fn a_row_may_be_purged_on_either_side(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     if store.maintain().is_none() {
         return;
     }
-    import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap();
+    import(&*store, &[row("t", "1", 1), row("t", "2", 2)]).unwrap();
     // The origin has purged one event since. This store keeps its payload.
-    let present = import(&*store, &[stub("t", "1", 1), record("t", "2", 2), record("t", "3", 3)]).unwrap();
+    let present = import(&*store, &[stub("t", "1", 1), row("t", "2", 2), row("t", "3", 3)]).unwrap();
     assert_eq!(present, Imported { added: 1, present: 2 });
     assert_eq!(read_all(&*store, query("t")).len(), 3);
     // This store purged two since: they do not come back.
     store.purge(&Topic::new("t").unwrap(), 2).unwrap();
-    assert_eq!(import(&*store, &[record("t", "1", 1), record("t", "2", 2)]).unwrap().present, 2);
+    assert_eq!(import(&*store, &[row("t", "1", 1), row("t", "2", 2)]).unwrap().present, 2);
     assert_eq!(ids(&read_all(&*store, query("t"))), ["3"]);
     assert_sound(&*store);
 }
 
 fn times_are_kept_or_raised(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let own = append_one(&*store, &event("own", "1"));
     // The topics of one partition are not those of another.
     let topic = (0..)
         .map(|n| format!("t{n}"))
         .find(|topic| store.partitions().of(topic) == store.partitions().of("own"));
-    let old = [record(&topic.clone().unwrap(), "1", 1), record(&topic.unwrap(), "2", 2)];
+    let old = [row(&topic.clone().unwrap(), "1", 1), row(&topic.unwrap(), "2", 2)];
     let (_, field, reason) = refused(import(&*store, &old));
     assert!(field == "processed_at" && reason.contains("--raise-times"), "{field}: {reason}");
     assert_eq!(import_as(&*store, &old, Times::Raise).unwrap().added, 2);
@@ -142,10 +142,10 @@ fn times_are_kept_or_raised(backend: &dyn Backend) {
 }
 
 fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backend) {
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     let at = |seq: u64, micros| StoredRow {
         processed_at: Timestamp::from_micros(micros),
-        ..record("t", &seq.to_string(), seq)
+        ..row("t", &seq.to_string(), seq)
     };
     let origin = [at(1, 10), at(2, 5), at(3, 20)];
     assert_eq!(import_as(&*store, &origin, Times::Raise).unwrap().added, 3);
@@ -174,7 +174,7 @@ fn a_time_is_raised_to_that_of_the_newest_row_and_no_further(backend: &dyn Backe
 fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
     let origin = memory(1);
     append(&origin, &[event("t", "1"), event("t", "2"), event("t", "2")]);
-    let store = backend.open(Options::default());
+    let store = backend.open(CaseOptions::default());
     assert!(import_totals(&*store, &topics(&origin)).is_err());
     import(&*store, &rows(&origin)[..1]).unwrap();
     let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
@@ -185,11 +185,11 @@ fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
 }
 
 fn too_many_topics_are_refused_in_an_import(backend: &dyn Backend) {
-    let store = backend.open(Options { max_topics: 1, ..Options::default() });
+    let store = backend.open(CaseOptions { max_topics: 1, ..CaseOptions::default() });
     import(&*store, &[alone("a", "1")]).unwrap();
     let (index, field, _) = refused(import(&*store, &[alone("b", "1")]));
     assert_eq!((index, field), (Some(0), "topic"));
-    let foreign = [record("a", "2", 1).check().unwrap()];
+    let foreign = [row("a", "2", 1).check().unwrap()];
     let partition = Partition((store.partitions().of("a").0 + 1) % 4);
     assert!(store.import(partition, Import::rows(&foreign)).is_err(), "it belongs to another partition");
     assert_eq!(rows(&*store).len(), 1);

@@ -41,7 +41,7 @@ pub(super) fn fill(store: &dyn DedupStore) {
         }),
         scope: Some(Scope::Source),
         processed_at: newest(store),
-        ..record("cloud", "c-1", 1)
+        ..row("cloud", "c-1", 1)
     };
     import(store, &[cloud_event, alone("cloud", "c-0"), alone("ids", "i-1")]).unwrap();
 }
@@ -59,7 +59,7 @@ pub(super) fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> 
         content_type: None,
         attributes: None,
     };
-    let record = StoredRow {
+    let row = StoredRow {
         topic: topic.into(),
         scope: None,
         event_id: event_id.into(),
@@ -67,21 +67,21 @@ pub(super) fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> 
         processed_at: Timestamp::from_micros(1_000 + i64::try_from(seq).unwrap()),
         kept: Kept::Event(kept.clone()),
     };
-    (record, kept)
+    (row, kept)
 }
 
 /// An event with its id as its payload.
-pub(super) fn record(topic: &str, event_id: &str, seq: u64) -> StoredRow {
+pub(super) fn row(topic: &str, event_id: &str, seq: u64) -> StoredRow {
     event_of(topic, event_id, seq, &format!("{event_id:?}")).0
 }
 
 pub(super) fn stub(topic: &str, event_id: &str, seq: u64) -> StoredRow {
     let kept = Kept::Stub { seq, digest: digest(&format!("{event_id:?}")) };
-    StoredRow { kept, source: None, ..record(topic, event_id, seq) }
+    StoredRow { kept, source: None, ..row(topic, event_id, seq) }
 }
 
 pub(super) fn alone(topic: &str, event_id: &str) -> StoredRow {
-    StoredRow { kept: Kept::Identity, source: None, ..record(topic, event_id, 0) }
+    StoredRow { kept: Kept::Identity, source: None, ..row(topic, event_id, 0) }
 }
 
 /// Everything there is, merged.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Result};
 
 use super::{PartitionState, TOPIC_COLUMNS, TopicIdentity, TopicNames, TopicRow};
-use crate::store::sqlite::row::checksum::Corruption;
+use crate::store::sqlite::fault::Corruption;
 
 /// The names and ids of all topics, as of a reader's transaction.
 pub(crate) struct TopicSnapshot<'n> {

@@ -7,7 +7,7 @@ use rusqlite::OpenFlags;
 
 use super::connector::Connector;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
-use super::log_mark;
+use super::wal_mark;
 use crate::StoreError;
 use crate::store::StoreId;
 use crate::store::sqlite::fault::store_error;
@@ -52,7 +52,7 @@ fn copy(connector: &Connector, from: &Path, to: &str) -> rusqlite::Result<()> {
         [],
     )?;
     let id = StoreId::new().to_string();
-    log_mark::remove(&transaction)?;
+    wal_mark::remove(&transaction)?;
     transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id])?;
     transaction.commit()?;
     copy.close().map_err(|(_, error)| error)?;

@@ -11,9 +11,9 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::claim::Claim;
-use crate::store::sqlite::SqliteOptions;
 use crate::store::sqlite::background::HelperObserver;
 use crate::store::sqlite::index::FINGERPRINT_BITS;
+use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::test_hooks::Hooks;
 use crate::{Deadline, StoreError};
 
@@ -90,7 +90,11 @@ impl Connector {
     ///
     /// It is a progress handler and not a thread that interrupts: that could come too late, and hit the next read
     /// of the same connection.
-    pub(crate) fn limit(&self, reader: &Connection, deadline: Option<Deadline>) -> rusqlite::Result<()> {
+    pub(crate) fn set_deadline(
+        &self,
+        reader: &Connection,
+        deadline: Option<Deadline>,
+    ) -> rusqlite::Result<()> {
         #[cfg(feature = "test-util")]
         let on_read_steps = self.hooks.0.on_read_steps.clone();
         let is_over = move || {

@@ -26,7 +26,7 @@ pub(crate) fn check_header(claim: &Claim) -> Result<(), StoreError> {
         && header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4] == schema::APPLICATION_ID.to_be_bytes();
     // A power loss during a checkpoint can leave the first page torn. Then the log has the whole page, and SQLite reads
     // it there; `connect` checks the application id.
-    if ours || (!header.starts_with(MAGIC) && has_log(path)) {
+    if ours || (!header.starts_with(MAGIC) && has_wal(path)) {
         return Ok(());
     }
     if !header.starts_with(MAGIC) && claim.found_lock() {
@@ -40,7 +40,7 @@ pub(crate) fn check_header(claim: &Claim) -> Result<(), StoreError> {
     Err(StoreError::invalid("store", format!("{} is {kind}: name another file", path.display())))
 }
 
-/// The file is a store with a torn first page: only a store has a lock file. Its log is gone, because `has_log` did not
+/// The file is a store with a torn first page: only a store has a lock file. Its log is gone, because `has_wal` did not
 /// find it.
 fn refuse_torn(path: &Path) -> StoreError {
     let (file, log) = (path.display(), beside(path, "-wal"));
@@ -73,7 +73,7 @@ fn refuse_empty(path: &Path) -> StoreError {
 }
 
 /// Whether there is a log beside the file whose page size is ours (<https://sqlite.org/walformat.html>).
-fn has_log(path: &Path) -> bool {
+fn has_wal(path: &Path) -> bool {
     let mut header = [0; 12];
     let read = File::open(beside(path, "-wal")).and_then(|mut wal| wal.read_exact(&mut header));
     read.is_ok()

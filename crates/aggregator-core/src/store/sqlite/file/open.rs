@@ -12,14 +12,15 @@ use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
 use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
 use super::header::check_header;
-use super::log_mark;
+use super::wal_mark;
 use crate::event::SLOTS;
 use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
-use crate::store::sqlite::row::record::RecordState;
-use crate::store::sqlite::{SqliteOptions, index, schema};
+use crate::store::sqlite::options::SqliteOptions;
+use crate::store::sqlite::row::record::RecordTotals;
+use crate::store::sqlite::{index, schema};
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 
@@ -96,7 +97,7 @@ fn recover_index(
 ) -> rusqlite::Result<(Index, Manifest)> {
     // Building the index again takes many commits, and the writer, which makes checkpoints, does not exist yet.
     connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
-    let mark = |connection: &mut Connection| log_mark::ensure(connection, (options.clock)());
+    let mark = |connection: &mut Connection| wal_mark::ensure(connection, (options.clock)());
     let recovered = index::recover(connection, options.index, connector.fingerprint_bits(), mark)?;
     // From now on the writer makes checkpoints between its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -196,7 +197,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
-    RecordState::create_table(&transaction)?;
+    RecordTotals::create_table(&transaction)?;
     index::reset(&transaction)?;
     let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
     meta.execute(("store_id", StoreId::new().to_string()))?;
@@ -219,18 +220,18 @@ fn connect(
     connector: &Connector,
     oldest: u32,
 ) -> rusqlite::Result<Connected> {
-    let has_log = log_mark::has_log(path);
+    let has_wal = wal_mark::has_wal(path);
     let (connection, application) = first_connection(path, options, connector)?;
     // A log that exists stays, even if the opening fails. Only an orderly close removes it.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_wal)?;
     if let Err(error) = check_format(&connection, path, application, oldest)? {
         return Ok(Err(error));
     }
-    if !has_log
+    if !has_wal
         && !options.accept_lost_log
-        && let Some(since) = log_mark::read(&connection)?
+        && let Some(since) = wal_mark::read(&connection)?
     {
-        return Ok(Err(log_mark::refusal(path, &since, newest_event_time(&connection))));
+        return Ok(Err(wal_mark::refusal(path, &since, newest_event_time(&connection))));
     }
     if let Err(error) = make_durable(&connection, path, connector)? {
         return Ok(Err(error));
@@ -274,7 +275,7 @@ fn configure(connection: &Connection, options: &SqliteOptions) -> rusqlite::Resu
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_bytes / 1024))?;
     // If readers made the log long, SQLite cuts it when it starts the log again.
     connection.pragma_update(None, "journal_size_limit", u64::from(options.checkpoint_bytes) * 4)?;
-    connection.busy_timeout(log_mark::BUSY_TIMEOUT)?;
+    connection.busy_timeout(wal_mark::BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

@@ -7,11 +7,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::connector::Connector;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
-use super::log_mark;
 use super::open::{connect_alone, write_schema};
+use super::wal_mark;
 use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::{SqliteOptions, index, schema};
+use crate::store::sqlite::options::SqliteOptions;
+use crate::store::sqlite::{index, schema};
 
 /// All tables except those of the index. The last one is not in every file.
 const NOT_INDEX: [&str; 8] =
@@ -25,10 +26,10 @@ pub(crate) fn empty_index(
     let (claim, mut connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     // First of all: an index that is gone and cannot be built again would be worse than a damaged index.
-    index::check_log(&connection).map_err(failed)?;
-    log_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
+    index::check_rows(&connection).map_err(failed)?;
+    wal_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
     let done = reset(&mut connection).map_err(failed);
-    let closed = log_mark::close_in_order(&connection).map_err(failed)?;
+    let closed = wal_mark::close_in_order(&connection).map_err(failed)?;
     match done {
         Err(StoreError::Corrupt { .. }) => {
             if !closed {

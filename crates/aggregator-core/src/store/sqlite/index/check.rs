@@ -12,7 +12,7 @@ use super::fingerprint::{BITS, Fingerprints};
 use super::layout;
 use super::lookup::ChunkReader;
 use super::manifest::Manifest;
-use super::recovery::{LogReader, load_runs};
+use super::recovery::{RowReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
@@ -39,10 +39,10 @@ pub(crate) fn check(
         fault(describe(error));
         Ok(())
     })?;
-    let mut log =
-        LogReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
+    let mut rows =
+        RowReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
     let mut of_rows = EntrySet::default();
-    for_each_row(connection, &mut log, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
+    for_each_row(connection, &mut rows, 0, manifest.covered, &mut |entry| of_rows.add(entry))?;
     // A memtable answers for the rows that no run covers, but such a row may repeat an identity that a run covers.
     let mut uncovered = Vec::new();
     let last_offset = PartitionState::read(connection)?.last_offset;
@@ -53,7 +53,7 @@ pub(crate) fn check(
         ));
         return Ok(());
     }
-    for_each_row(connection, &mut log, manifest.covered, last_offset, &mut |entry| uncovered.push(entry))?;
+    for_each_row(connection, &mut rows, manifest.covered, last_offset, &mut |entry| uncovered.push(entry))?;
     uncovered.sort_unstable();
 
     let of_runs = check_runs(connection, &runs, &uncovered, fault)?;
@@ -100,10 +100,10 @@ fn check_runs(
 }
 
 /// Checks that the index can be built again: each row that has to be there is there and whole.
-pub(crate) fn check_log(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn check_rows(connection: &Connection) -> rusqlite::Result<()> {
     let fingerprints = Fingerprints::new((0, 0), BITS);
-    let mut log = LogReader { fingerprints, scopes: HashMap::new() };
-    for_each_row(connection, &mut log, 0, PartitionState::read(connection)?.last_offset, &mut |_| {})
+    let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
+    for_each_row(connection, &mut rows, 0, PartitionState::read(connection)?.last_offset, &mut |_| {})
 }
 
 fn describe(error: rusqlite::Error) -> String {
@@ -112,7 +112,7 @@ fn describe(error: rusqlite::Error) -> String {
 
 fn for_each_row(
     connection: &Connection,
-    log: &mut LogReader,
+    rows: &mut RowReader,
     after: u64,
     to: u64,
     take: &mut dyn FnMut(IndexEntry),
@@ -120,7 +120,7 @@ fn for_each_row(
     let mut read_to = after;
     while read_to < to {
         let end = to.min(read_to + BATCH);
-        log.read(connection, read_to, end, take)?;
+        rows.read(connection, read_to, end, take)?;
         read_to = end;
     }
     Ok(())

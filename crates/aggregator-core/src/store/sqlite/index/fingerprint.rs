@@ -4,7 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::Key;
+use crate::store::sqlite::row::Key;
 
 /// The bits of a fingerprint. With 10^8 identities, one new identity in 10^6 shares its fingerprint with another one,
 /// and one row has to be read for it.

@@ -6,8 +6,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
 use super::manifest::{Manifest, damaged};
 use super::run::chunk;
-use super::{Candidate, Index, IndexEntry, Key, Location, Probe};
+use super::{Candidate, Index, IndexEntry, Location, Probe};
 use crate::store::sqlite::fault::check_deadline;
+use crate::store::sqlite::row::Key;
 
 /// Reads chunks inside the transaction that its connection has open.
 pub(crate) struct ChunkReader<'c>(CachedStatement<'c>);

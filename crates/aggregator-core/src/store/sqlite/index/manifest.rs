@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::CREATE;
 use super::fingerprint::BITS;
 use super::layout;
-use crate::store::sqlite::row::checksum::Corruption;
+use crate::store::sqlite::fault::Corruption;
 
 /// The state of the index after some commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

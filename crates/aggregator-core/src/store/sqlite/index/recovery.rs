@@ -15,12 +15,12 @@ use super::layout;
 use super::manifest::{Manifest, damaged};
 use super::run::Run;
 use super::run::section::Section;
-use super::{Index, IndexEntry, IndexOptions, IndexState, Key, Memtable};
+use super::{Index, IndexEntry, IndexOptions, IndexState, Memtable};
 use crate::Scope;
 use crate::store::sqlite::catalog::PartitionState;
-use crate::store::sqlite::fault::is_full;
-use crate::store::sqlite::row;
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::fault::{Corruption, is_full};
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::row::{self, Key};
 
 /// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
 /// others are written as runs on the way; after a [reset](super::reset), that is nearly all rows. `mark` is called
@@ -48,10 +48,10 @@ pub(crate) fn recover(
         current_bloom: CurrentBloom::new(options, &manifest),
         covered: manifest.covered,
     };
-    let mut log = LogReader { fingerprints, scopes: HashMap::new() };
+    let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
     while state.last_offset < last_offset {
         let window = last_offset.min(state.last_offset + u64::from(options.memtable));
-        log.read(connection, state.last_offset, window, &mut |entry| state.memtable.insert(entry))?;
+        rows.read(connection, state.last_offset, window, &mut |entry| state.memtable.insert(entry))?;
         state.last_offset = window;
         // The rows that a crash leaves fit into two memtables, or nearly so. Then a start writes next to nothing.
         if state.sealed.is_some() && window < last_offset {
@@ -127,12 +127,12 @@ fn read_head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::
 }
 
 /// Reads events and stubs, and makes index entries of them.
-pub(crate) struct LogReader {
+pub(crate) struct RowReader {
     pub(crate) fingerprints: Fingerprints,
     pub(crate) scopes: HashMap<i64, Scope>,
 }
 
-impl LogReader {
+impl RowReader {
     /// Hands `take` the entry of every row behind the offset `after`, up to `to`. There has to be a row at each offset.
     pub(crate) fn read(
         &mut self,

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::StoreError;
 use crate::store::Record;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::record::{self, RecordState, Start, find};
+use crate::store::sqlite::row::record::{self, RecordTotals, Start, find};
 use crate::store::sqlite::schema;
 
 pub(crate) fn get(
@@ -47,8 +47,8 @@ fn of_table<T: Default>(
     if schema::has_records(&snapshot).map_err(failed)? {
         return Err(error);
     }
-    if RecordState::lacks_table(&snapshot).map_err(failed)? {
+    if RecordTotals::lacks_table(&snapshot).map_err(failed)? {
         return Ok(T::default());
     }
-    Err(failed(RecordState::lost_table()))
+    Err(failed(RecordTotals::lost_table()))
 }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Result};
 use crate::event::{Kept, KeptEvent, StoredRow};
 use crate::store::RowLimit;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
-use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::fault::{Corruption, store_error};
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::{Scope, StoreError, Timestamp};
 
 pub(crate) fn rows(

@@ -11,9 +11,10 @@ use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
-use crate::store::sqlite::fault::check_deadline;
-use crate::store::sqlite::index::{self, Index, Key};
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow};
+use crate::store::sqlite::fault::{Corruption, check_deadline};
+use crate::store::sqlite::index::{self, Index};
+use crate::store::sqlite::row::Key;
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::store::sqlite::row::stored_identity::{EVENT, StoredIdentities};
 use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
 
@@ -31,7 +32,7 @@ pub(crate) fn scan(
     let offset = i64::try_from(from.offset).unwrap_or(i64::MAX);
     let TopicSelector::Exact(name) = &query.topics else {
         let all = Expected::all(query.order, from.offset, &partition);
-        return fill(connection, scanner, all, &of_all(query.order), [offset]).map(Some);
+        return fill(connection, scanner, all, &select_all_sql(query.order), [offset]).map(Some);
     };
     let Some(topic) = topic(connection, name)? else {
         return match TopicSnapshot::at(connection, names, &partition)?.get(name.as_str()) {
@@ -55,29 +56,30 @@ pub(crate) fn scan(
             stored_identities.find(key, row, |_| ())?;
         }
         let rows = serde_json::Value::from(rows).to_string();
-        let sql = of_these(query.order);
+        let sql = select_offsets_sql(query.order);
         return fill(connection, scanner, Expected::Anything, &sql, (offset, rows)).map(Some);
     }
     let expected = Expected::of_topic(connection, &topic, query.order, from.offset)?;
-    fill(connection, scanner, expected, &of_topic(query.order), (offset, topic.id)).map(Some)
+    fill(connection, scanner, expected, &select_topic_sql(query.order), (offset, topic.id)).map(Some)
 }
 
 /// All events beyond the offset ?1.
-fn of_all(order: Order) -> String {
-    let (beyond, order) = beyond(order);
+fn select_all_sql(order: Order) -> String {
+    let (beyond, order) = direction_sql(order);
     format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset {beyond} ?1 ORDER BY e.offset {order}")
 }
 
 /// The events at the offsets ?2 beyond the offset ?1.
-fn of_these(order: Order) -> String {
-    let (beyond, order) = beyond(order);
+fn select_offsets_sql(order: Order) -> String {
+    let (beyond, order) = direction_sql(order);
     format!(
         "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset IN (SELECT value FROM json_each(?2))
              AND e.offset {beyond} ?1 ORDER BY e.offset {order}"
     )
 }
 
-fn beyond(order: Order) -> (&'static str, &'static str) {
+/// How an offset beyond another one compares with it, and the order, in SQL.
+fn direction_sql(order: Order) -> (&'static str, &'static str) {
     match order {
         Order::Ascending => (">", "ASC"),
         Order::Descending => ("<", "DESC"),
@@ -85,7 +87,7 @@ fn beyond(order: Order) -> (&'static str, &'static str) {
 }
 
 /// The events of topic ?2 beyond the offset ?1: a nested loop over the topic's spans, in their order.
-fn of_topic(order: Order) -> String {
+fn select_topic_sql(order: Order) -> String {
     // One bound on each side of the rowid: with two bounds on one side, SQLite would begin the scan of each span at the
     // farther one.
     match order {

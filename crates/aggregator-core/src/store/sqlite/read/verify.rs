@@ -8,7 +8,7 @@ use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::index;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use crate::store::sqlite::row::record::{RECORD_COLUMNS, RecordRow, RecordState};
+use crate::store::sqlite::row::record::{RECORD_COLUMNS, RecordRow, RecordTotals};
 use crate::store::sqlite::schema;
 
 /// The most faults a report lists.
@@ -247,7 +247,7 @@ fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqli
 
 /// Every record is what was written, and none is missing or too many.
 fn check_records(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
-    let mut counted = RecordState::default();
+    let mut counted = RecordTotals::default();
     if schema::has_records(connection)? {
         let mut select = connection.prepare(&format!("SELECT {RECORD_COLUMNS} FROM records r"))?;
         let mut rows = select.query([])?;
@@ -261,8 +261,8 @@ fn check_records(connection: &Connection, report: &mut VerifyReport) -> rusqlite
             }
         }
     }
-    match RecordState::read(connection) {
-        Ok(state) => report.faults.extend(state.contradiction(&counted)),
+    match RecordTotals::read(connection) {
+        Ok(totals) => report.faults.extend(totals.contradiction(&counted)),
         Err(error) => report.faults.push(store_error("verifying", error).to_string()),
     }
     Ok(())

@@ -1,10 +1,10 @@
 //! A checksum for each row, because SQLite has none, and a disk may return other bytes than were written.
 
-use std::fmt;
-
 use rusqlite::types::Type;
 use rusqlite::{Error, Result, Row};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::store::sqlite::fault::Corruption;
 
 /// A row of `events`, in the order of [`EVENT_COLUMNS`].
 pub(crate) struct EventRow<'a> {
@@ -139,25 +139,6 @@ impl Checksum {
 
     pub(crate) fn finish(self) -> i64 {
         self.0.cast_signed()
-    }
-}
-
-/// Says that two parts of the file contradict each other.
-#[derive(Debug)]
-pub(crate) struct Corruption(String);
-
-impl fmt::Display for Corruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Corruption {}
-
-impl Corruption {
-    /// The contradiction as an SQLite error, for functions that return those.
-    pub(crate) fn error(what: String) -> Error {
-        Error::FromSqlConversionFailure(0, Type::Null, Box::new(Self(what)))
     }
 }
 

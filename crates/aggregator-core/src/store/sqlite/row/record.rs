@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::checksum::{Checksum, Corruption, text};
+use super::checksum::{Checksum, text};
+use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::schema;
-use crate::store::{MAX_RECORDS_BYTES, Record};
+use crate::store::{MAX_VALUE_BYTES_PER_CALL, Record};
 
 /// Everything a row of `records` says, in the order of [`RECORD_COLUMNS`].
 pub(crate) struct RecordRow<'a> {
@@ -79,7 +80,7 @@ pub(crate) enum Start<'n> {
 }
 
 /// Up to `limit` records of the kind in the order of their names, as long as these begin with `prefix`, and up to the
-/// one that reaches [`MAX_RECORDS_BYTES`].
+/// one that reaches [`MAX_VALUE_BYTES_PER_CALL`].
 ///
 /// Rows with a damaged name lie among the others or at either end: see [`find`].
 pub(crate) fn list(
@@ -104,7 +105,7 @@ pub(crate) fn list(
     let (mut records, mut bytes) = (Vec::<Record>::new(), 0);
     while let Some(row) = rows.next()? {
         let record = RecordRow::read(row)?;
-        if !record.name.starts_with(prefix) || records.len() == limit || bytes >= MAX_RECORDS_BYTES {
+        if !record.name.starts_with(prefix) || records.len() == limit || bytes >= MAX_VALUE_BYTES_PER_CALL {
             return Ok(records);
         }
         bytes += record.value.len();
@@ -129,9 +130,9 @@ fn check_first(connection: &Connection, condition: &str, kind: &str, name: &str)
     rows.next()?.map_or(Ok(()), |row| RecordRow::read(row).map(drop))
 }
 
-/// The row `records` of `meta`.
+/// What is kept of all records together: the row `records` of `meta`.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct RecordState {
+pub(crate) struct RecordTotals {
     /// The newest version of any record, deleted ones included. Each write takes the next one, so no version comes twice.
     pub(crate) last_version: u64,
     /// How many records there are.
@@ -140,7 +141,7 @@ pub(crate) struct RecordState {
     sum: u64,
 }
 
-impl RecordState {
+impl RecordTotals {
     const NAME: &str = "records";
 
     /// Makes the table of records, together with this row: a table without the row has lost it.
@@ -177,9 +178,9 @@ impl RecordState {
     fn parse(text: &str) -> rusqlite::Result<Self> {
         let numbers: Option<Vec<u64>> = text.split(' ').map(|number| number.parse().ok()).collect();
         if let Some(&[last_version, count, sum, checksum]) = numbers.as_deref() {
-            let state = Self { last_version, count, sum };
-            if state.checksum() == checksum && state.to_string() == text {
-                return Ok(state);
+            let totals = Self { last_version, count, sum };
+            if totals.checksum() == checksum && totals.to_string() == text {
+                return Ok(totals);
             }
         }
         Err(Corruption::error("what is said of all records does not match its checksum".into()))
@@ -230,7 +231,7 @@ impl RecordState {
     }
 }
 
-impl std::fmt::Display for RecordState {
+impl std::fmt::Display for RecordTotals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {} {}", self.last_version, self.count, self.sum, self.checksum())
     }

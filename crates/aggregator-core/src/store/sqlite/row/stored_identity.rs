@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 
-use super::checksum::{Corruption, EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use crate::store::sqlite::index::Key;
+use super::Key;
+use super::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::fault::Corruption;
 
 /// The row that holds an identity.
 pub(crate) enum StoredIdentity<'a> {

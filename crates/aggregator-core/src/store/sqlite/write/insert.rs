@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use rusqlite::{CachedStatement, Connection, Result};
 
 use super::prefetch::prefetch;
-use crate::store::sqlite::row::checksum::{Corruption, EventRow, StubRow};
+use crate::store::sqlite::fault::Corruption;
+use crate::store::sqlite::row::checksum::{EventRow, StubRow};
 
 /// How many rows one statement inserts. Measured: with more, a row costs no less.
 const BATCH_ROWS: usize = 20;

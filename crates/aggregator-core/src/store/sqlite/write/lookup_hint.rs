@@ -3,7 +3,8 @@
 
 use crate::event::{Hint, HintOwner};
 use crate::store::sqlite::catalog::TopicNames;
-use crate::store::sqlite::index::{Index, Key, Probe};
+use crate::store::sqlite::index::{Index, Probe};
+use crate::store::sqlite::row::Key;
 use crate::{Batch, EventRef};
 
 /// Batches with fewer events get no hints: the writer looks a few events up just as quickly.

@@ -5,8 +5,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::insert::StubInserts;
 use crate::event::digest;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
-use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::row::checksum::{Corruption, EVENT_COLUMNS, EventRow, StubRow};
+use crate::store::sqlite::fault::{Corruption, TransactionError};
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, StubRow};
 
 /// The most events of one transaction, so that appends get their turn between two transactions.
 const MAX_PURGED: u64 = 1_000;

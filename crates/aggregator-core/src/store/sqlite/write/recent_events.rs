@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::prefetch::prefetch;
-use crate::store::sqlite::index::Key;
+use crate::store::sqlite::row::Key;
 
 /// A ring buffer of the fields that repeats are compared with. It holds consecutive offsets up to the last commit.
 pub(crate) struct RecentEvents {

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::StoreError;
-use crate::store::records::{MAX_RECORDS, MAX_RECORDS_BYTES};
+use crate::store::records::{MAX_RECORDS_PER_CALL, MAX_VALUE_BYTES_PER_CALL};
 use crate::store::{RecordOutcome, RecordWrite};
 
-type Outcome = Result<RecordOutcome, StoreError>;
+type WriteResult = Result<RecordOutcome, StoreError>;
 
 /// Who waits to write records. As long as it is not empty, the first one leads, and no other.
 #[derive(Default)]
@@ -26,13 +26,13 @@ struct Waiting {
 enum Told {
     Nothing,
     ToLead,
-    Outcome(Outcome),
+    Done(WriteResult),
 }
 
 /// What a thread that has waited is to do.
 pub(crate) enum Joined<'q> {
     /// Nothing: somebody else has done it.
-    Done(Outcome),
+    Done(WriteResult),
     /// To write what has gathered, its own writes first.
     Leads(Turn<'q>),
 }
@@ -56,7 +56,7 @@ impl RecordQueue {
         waiting.push_back(Arc::clone(&own));
         drop(waiting);
         match own.wait() {
-            Told::Outcome(outcome) => Joined::Done(outcome),
+            Told::Done(outcome) => Joined::Done(outcome),
             _ => Joined::Leads(Turn { queue: self, group: Vec::new(), has_ended: false }),
         }
     }
@@ -98,7 +98,7 @@ impl Turn<'_> {
         let fits = waiting.iter().take_while(|one| {
             records += one.writes.len();
             bytes += one.bytes();
-            records <= MAX_RECORDS && bytes <= MAX_RECORDS_BYTES
+            records <= MAX_RECORDS_PER_CALL && bytes <= MAX_VALUE_BYTES_PER_CALL
         });
         // They stay in the queue: who comes now does not lead.
         self.group = fits.cloned().collect();
@@ -106,7 +106,7 @@ impl Turn<'_> {
     }
 
     /// Tells all that went along what became of their writes, and the caller of its own.
-    pub(crate) fn end(mut self, written: Result<Vec<RecordOutcome>, StoreError>) -> Outcome {
+    pub(crate) fn end(mut self, written: Result<Vec<RecordOutcome>, StoreError>) -> WriteResult {
         if self.group.is_empty() {
             // It came to nothing before the writer was free.
             self.gather();
@@ -122,7 +122,7 @@ impl Turn<'_> {
     }
 
     /// The outcome of the first one is the caller's.
-    fn tell(&mut self, outcomes: Vec<Outcome>) -> Option<Outcome> {
+    fn tell(&mut self, outcomes: Vec<WriteResult>) -> Option<WriteResult> {
         self.has_ended = true;
         let mut waiting = self.queue.waiting();
         waiting.drain(..self.group.len());
@@ -133,7 +133,7 @@ impl Turn<'_> {
         let mut outcomes = outcomes.into_iter();
         let own = outcomes.next();
         for (one, outcome) in self.group.drain(..).skip(1).zip(outcomes) {
-            one.tell(Told::Outcome(outcome));
+            one.tell(Told::Done(outcome));
         }
         own
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// What a thread is told that leads if it has to.
-    fn told(queue: &RecordQueue, writes: &[RecordWrite]) -> Outcome {
+    fn told(queue: &RecordQueue, writes: &[RecordWrite]) -> WriteResult {
         match queue.join(writes) {
             Joined::Done(outcome) => outcome,
             Joined::Leads(mut turn) => {
@@ -272,7 +272,9 @@ mod tests {
 
     #[test]
     fn a_group_has_bounds_and_what_does_not_fit_goes_next() {
-        for (count, bytes, fit) in [(MAX_RECORDS / 4, 0, 4), (64, 64 << 10, 2), (MAX_RECORDS, 0, 1)] {
+        for (count, bytes, fit) in
+            [(MAX_RECORDS_PER_CALL / 4, 0, 4), (64, 64 << 10, 2), (MAX_RECORDS_PER_CALL, 0, 1)]
+        {
             let queue = RecordQueue::default();
             thread::scope(|scope| {
                 let mut turn = lead(&queue, &writes(count, bytes));

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::fault::TransactionError;
-use crate::store::sqlite::row::checksum::Corruption;
-use crate::store::sqlite::row::record::{RecordRow, RecordState, find};
+use crate::store::sqlite::row::record::{RecordRow, RecordTotals, find};
 use crate::store::sqlite::schema;
 use crate::store::{RecordOutcome, RecordWrite, StaleRecord};
 
@@ -16,17 +16,17 @@ pub(crate) fn write(
     floor: u64,
 ) -> Result<Vec<RecordOutcome>, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut state = RecordState::read(&transaction)?;
+    let mut totals = RecordTotals::read(&transaction)?;
     if !schema::has_records(&transaction)? {
-        return Err(RecordState::lost_table().into());
+        return Err(RecordTotals::lost_table().into());
     }
-    let last_version = state.last_version;
+    let last_version = totals.last_version;
     let outcomes = group
         .iter()
-        .map(|writes| write_all(&transaction, &mut state, writes, floor))
+        .map(|writes| write_all(&transaction, &mut totals, writes, floor))
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    if state.last_version != last_version {
-        state.write(&transaction)?;
+    if totals.last_version != last_version {
+        totals.write(&transaction)?;
         transaction.commit()?;
     }
     Ok(outcomes)
@@ -35,7 +35,7 @@ pub(crate) fn write(
 /// Does the writes of one caller, or none of them.
 fn write_all(
     connection: &Connection,
-    state: &mut RecordState,
+    totals: &mut RecordTotals,
     writes: &[RecordWrite],
     floor: u64,
 ) -> rusqlite::Result<RecordOutcome> {
@@ -44,7 +44,7 @@ fn write_all(
     for (index, write) in writes.iter().enumerate() {
         let found = find(connection, &write.kind, &write.name)?;
         let version = found.as_ref().map(|found| found.version);
-        if version > Some(state.last_version) {
+        if version > Some(totals.last_version) {
             let what = format!("the record {:?} has a version that was never given out", write.name);
             return Err(Corruption::error(what));
         }
@@ -58,26 +58,26 @@ fn write_all(
     }
     let versions = writes.iter().zip(current).map(|(write, current)| {
         if let Some(current) = current {
-            state.remove(&RecordRow::of(&current));
+            totals.remove(&RecordRow::of(&current));
         }
-        let version = state.next_version(floor);
-        apply(connection, state, write)?;
+        let version = totals.next_version(floor);
+        apply(connection, totals, write)?;
         Ok(version)
     });
     Ok(RecordOutcome::Written(versions.collect::<rusqlite::Result<_>>()?))
 }
 
-fn apply(connection: &Connection, state: &mut RecordState, write: &RecordWrite) -> rusqlite::Result<()> {
+fn apply(connection: &Connection, totals: &mut RecordTotals, write: &RecordWrite) -> rusqlite::Result<()> {
     let RecordWrite { kind, name, value, .. } = write;
     let Some(value) = value else {
         let mut delete = connection.prepare_cached("DELETE FROM records WHERE kind = ?1 AND name = ?2")?;
         return delete.execute((kind, name)).map(drop);
     };
-    let record = RecordRow { kind, name, version: state.last_version, value };
+    let record = RecordRow { kind, name, version: totals.last_version, value };
     let mut insert = connection.prepare_cached(
         "INSERT OR REPLACE INTO records (kind, name, version, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
     insert.execute((kind, name, record.version, value, record.checksum()))?;
-    state.add(&record);
+    totals.add(&record);
     Ok(())
 }

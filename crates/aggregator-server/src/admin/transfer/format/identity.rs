@@ -22,7 +22,7 @@ pub(in crate::admin::transfer) fn read_identity(line: &[u8], now: Timestamp) -> 
             "is not an identity: {error}. Say topic and event_id, and if need be source, scope, processed_at"
         )
     })?;
-    let record = StoredRow {
+    let row = StoredRow {
         topic: id.topic,
         scope: id.scope.as_deref().map(parse_scope).transpose()?,
         event_id: id.event_id,
@@ -30,7 +30,7 @@ pub(in crate::admin::transfer) fn read_identity(line: &[u8], now: Timestamp) -> 
         processed_at: id.processed_at.as_deref().map_or(Ok(now), parse_time)?,
         kept: Kept::Identity,
     };
-    record.check().map_err(|faults| fault_list(&faults))
+    row.check().map_err(|faults| fault_list(&faults))
 }
 
 #[cfg(test)]

@@ -47,33 +47,33 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 /// Writes a row. Fails if the stored payload is not JSON, because then the store is damaged.
 pub(in crate::admin::transfer) fn write_row(
     out: &mut Vec<u8>,
-    record: &StoredRow,
+    row: &StoredRow,
 ) -> Result<(), serde_json::Error> {
-    let event = match &record.kept {
+    let event = match &row.kept {
         Kept::Event(event) => Some(event),
         Kept::Stub { .. } | Kept::Identity => None,
     };
-    let digest = match &record.kept {
+    let digest = match &row.kept {
         Kept::Stub { digest, .. } => Some(format!("{:032x}", u128::from_be_bytes(*digest))),
         Kept::Event(_) | Kept::Identity => None,
     };
     let payload = event.map(|event| raw(&event.payload)).transpose()?;
     let attributes = event.and_then(|event| event.attributes.as_deref()).map(raw).transpose()?;
-    let row = Row {
-        topic: record.topic.as_str().into(),
-        scope: record.scope.filter(|&scope| scope != Scope::default()).map(|scope| scope.as_str().into()),
-        seq: record.seq(),
-        event_id: record.event_id.as_str().into(),
+    let line = Row {
+        topic: row.topic.as_str().into(),
+        scope: row.scope.filter(|&scope| scope != Scope::default()).map(|scope| scope.as_str().into()),
+        seq: row.seq(),
+        event_id: row.event_id.as_str().into(),
         timestamp: event.map(|event| event.timestamp.as_str().into()),
-        source: record.source.as_deref().map(Into::into),
+        source: row.source.as_deref().map(Into::into),
         payload,
         digest: digest.map(Into::into),
         sequence: event.and_then(|event| event.sequence),
         content_type: event.and_then(|event| event.content_type.as_deref()).map(Into::into),
         attributes,
-        processed_at: Some(record.processed_at.to_string().into()),
+        processed_at: Some(row.processed_at.to_string().into()),
     };
-    write_line(out, &row)
+    write_line(out, &line)
 }
 
 fn raw(json: &str) -> Result<&RawValue, serde_json::Error> {
@@ -81,7 +81,7 @@ fn raw(json: &str) -> Result<&RawValue, serde_json::Error> {
 }
 
 impl Row<'_> {
-    pub(super) fn into_record(self) -> Result<CheckedRow, String> {
+    pub(super) fn into_stored(self) -> Result<CheckedRow, String> {
         let at = self.processed_at.as_deref().ok_or("processed_at: is missing")?;
         let processed_at = parse_time(at)?;
         let kept = match (self.payload, self.digest.as_deref(), self.seq) {
@@ -97,7 +97,7 @@ impl Row<'_> {
             (None, None, None) => Kept::Identity,
             _ => return Err("seq: goes with either a payload or a digest, and they with a seq".into()),
         };
-        let record = StoredRow {
+        let row = StoredRow {
             topic: self.topic.into_owned(),
             scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), parse_scope)?),
             event_id: self.event_id.into_owned(),
@@ -105,7 +105,7 @@ impl Row<'_> {
             processed_at,
             kept,
         };
-        record.check().map_err(|faults| fault_list(&faults))
+        row.check().map_err(|faults| fault_list(&faults))
     }
 }
 

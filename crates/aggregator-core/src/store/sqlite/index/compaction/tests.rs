@@ -11,7 +11,8 @@ use crate::store::sqlite::index::filter::filter_group::{FilterGroup, Runs};
 use crate::store::sqlite::index::fingerprint::BITS;
 use crate::store::sqlite::index::layout;
 use crate::store::sqlite::index::manifest::RunEntry;
-use crate::store::sqlite::index::{ChunkReader, IndexEntry, Key, Location, Manifest, recovery};
+use crate::store::sqlite::index::{ChunkReader, IndexEntry, Location, Manifest, recovery};
+use crate::store::sqlite::row::Key;
 use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
 use crate::{DedupStoreExt, Event};
 

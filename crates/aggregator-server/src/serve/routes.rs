@@ -12,12 +12,12 @@ use hyper::{Method, Request, Uri};
 use hyper_util::service::TowerToHyperService;
 
 use crate::app::App;
-use crate::health::probes;
+use crate::http::problem::Problem;
 use crate::publish::handler;
 use crate::read::{events, lookup, stats, topics};
 
 use super::not_found::nothing_at;
-use super::problem::Problem;
+use super::probes;
 
 /// Every route, with its handler.
 ///

@@ -5,24 +5,24 @@ use std::ops::Range;
 use aggregator_core::{EventRef, Partition, Partitions, Receipt};
 
 /// The events of an append in the order of their offsets: by partition, then by topic, and then as they were given.
-pub(crate) struct CommitGroup<'e> {
+pub(crate) struct SortedEvents<'e> {
     pub(crate) sorted: Vec<EventRef<'e>>,
     /// The index at which each sorted event was given.
     order: Vec<usize>,
     /// Rising.
     pub(crate) partitions: Vec<Partition>,
     /// In the order of the events.
-    pub(crate) topics: Vec<GroupTopic<'e>>,
+    pub(crate) topics: Vec<SortedTopic<'e>>,
 }
 
-/// The events of one topic in a [`CommitGroup`].
-pub(crate) struct GroupTopic<'e> {
+/// The events of one topic in a [`SortedEvents`].
+pub(crate) struct SortedTopic<'e> {
     pub(crate) name: &'e str,
     pub(crate) partition: Partition,
     pub(crate) events: Range<usize>,
 }
 
-impl<'e> CommitGroup<'e> {
+impl<'e> SortedEvents<'e> {
     pub(crate) fn new(partitions: Partitions, given: &[EventRef<'e>]) -> Self {
         let topic_of = |index: usize| given[index].topic();
         let mut by_topic: Vec<usize> = (0..given.len()).collect();
@@ -33,7 +33,7 @@ impl<'e> CommitGroup<'e> {
         let mut order = Vec::with_capacity(given.len());
         let mut topics = Vec::with_capacity(runs.len());
         for (partition, run) in runs {
-            topics.push(GroupTopic {
+            topics.push(SortedTopic {
                 name: topic_of(run[0]),
                 partition,
                 events: order.len()..order.len() + run.len(),

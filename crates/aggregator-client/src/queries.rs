@@ -109,7 +109,7 @@ impl Client {
         let url = self.endpoint("/lookup");
         let body = self.encode("identities", identities.len(), &Body { ids: identities })?;
         let attempt = |limit| self.post_once(url.clone(), body.clone(), self.attempt_timeout(limit));
-        let reply: Reply = parse(&self.persist(attempt).await?, &url)?;
+        let reply: Reply = parse(&self.with_retries(attempt).await?, &url)?;
         let asked = identities.iter().map(|id| (&id.topic, &id.event_id));
         if !asked.eq(reply.results.iter().map(|seen| (&seen.topic, &seen.event_id))) {
             return Err(bad_reply(&url, "it answers other questions than those asked"));
@@ -127,7 +127,7 @@ impl Client {
             .append_pair("limit", &limit.to_string())
             .extend_pairs(after.map(|after| ("after", after)));
         let attempt = |limit| self.get_once(url.clone(), self.attempt_timeout(limit));
-        parse(&self.persist(attempt).await?, &url)
+        parse(&self.with_retries(attempt).await?, &url)
     }
 
     /// The totals.
@@ -137,7 +137,7 @@ impl Client {
     pub async fn stats(&self) -> Result<Stats, Error> {
         let url = self.endpoint("/stats");
         let attempt = |limit| self.get_once(url.clone(), self.attempt_timeout(limit));
-        parse(&self.persist(attempt).await?, &url)
+        parse(&self.with_retries(attempt).await?, &url)
     }
 
     /// Whether the server takes events now. It is asked once: a retry would answer another question.

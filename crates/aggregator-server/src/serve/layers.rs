@@ -2,14 +2,14 @@
 //!
 //! A request passes these, in this order:
 //!
-//! 1. **Request id** (`request_id.rs`): the client's, or a new one.
+//! 1. **Request id** (`http/request_id.rs`): the client's, or a new one.
 //! 2. **Checks** ([`check`]): refuse a request for something in its head, before a byte of its body is read.
 //! 3. **Panics** ([`Layers::handle`]): a handler that panics is answered 500.
 //! 4. **Routes** (`routes.rs`): find the handler. 404 and 405 are answers like any other.
 //!
 //! Its answer, whoever gave it, then passes these:
 //!
-//! 5. **Problem** (`problem.rs`): an error gets its body, with the request id.
+//! 5. **Problem** (`http/problem.rs`): an error gets its body, with the request id.
 //! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
 //! 7. **Connection**: ends it where a body was left unread.
 //! 8. **Log and head**: a debug line, and the request id in the head.
@@ -35,11 +35,12 @@ use hyper::{Request, StatusCode};
 use tracing::debug;
 
 use crate::app::App;
+use crate::http::body;
+use crate::http::problem::{self, Problem};
+use crate::http::request_id::RequestId;
 
-use super::problem::{self, Problem};
-use super::request_id::RequestId;
 use super::routes::Routes;
-use super::{body, host, response_room};
+use super::{host, response_room};
 
 /// The routes with the layers around them.
 pub(crate) struct Layers {

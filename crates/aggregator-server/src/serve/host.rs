@@ -3,7 +3,7 @@
 use hyper::header::HOST;
 use hyper::{HeaderMap, Version};
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Refuses a request that does not name exactly one host. Any host will do: proxies and balancers know the server by other
 /// names.

@@ -27,7 +27,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
 
 use super::files::beside;
-use crate::store::sqlite::row::record::RecordState;
+use crate::store::sqlite::row::record::RecordTotals;
 use crate::store::sqlite::schema;
 use crate::{StoreError, Timestamp};
 
@@ -55,9 +55,9 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<String>> 
 /// Makes sure that the main file has the mark, on the disk. To be called before the first write, and again until it
 /// succeeds.
 pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
-    keep_log(connection)?;
+    keep_wal(connection)?;
     // The table changes the schema, and so the cookie: it is made together with a mark.
-    if read(connection)?.is_none() || RecordState::lacks_table(connection)? {
+    if read(connection)?.is_none() || RecordTotals::lacks_table(connection)? {
         write(connection, now)?;
     }
     // Readers that began without a log read the main file itself, so it cannot be written until they end.
@@ -76,14 +76,14 @@ pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::R
 }
 
 /// From now on SQLite does not delete the log when the connection is closed, unless [`close_in_order`] was called.
-pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn keep_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if RecordState::lacks_table(&transaction)? {
-        RecordState::create_table(&transaction)?;
+    if RecordTotals::lacks_table(&transaction)? {
+        RecordTotals::create_table(&transaction)?;
     }
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
@@ -131,7 +131,7 @@ fn copy_all(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
 }
 
 /// Whether there is a log beside the file that is long enough to hold a commit.
-pub(crate) fn has_log(path: &Path) -> bool {
+pub(crate) fn has_wal(path: &Path) -> bool {
     // The log's header, a frame's header and a page: <https://sqlite.org/walformat.html>.
     const LEAST: u64 = 32 + 24 + schema::PAGE_BYTES as u64;
     fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() >= LEAST)

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::TransferError;
-use super::format::{self, Checkpoint, Header, Line};
+use super::format::{self, Header, Line, ResumePoint};
 
 /// Only the line of a checkpoint begins so.
 const CHECKPOINT: &[u8] = b"\n{\"checkpoint\":";
@@ -18,7 +18,7 @@ const MAX_HEADER_BYTES: u64 = 4096;
 pub(super) struct ExportFile {
     pub(super) file: File,
     /// What the file holds already; `None` for a new file.
-    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) resume_point: Option<ResumePoint>,
 }
 
 /// Opens the file at `path` for an export of the store with this header. `line` is the header as it is written.
@@ -59,7 +59,7 @@ fn resume(mut file: File, header: &Header, line: &[u8]) -> io::Result<Result<Exp
         // The file is empty, or its header was cut off.
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
-        return Ok(Ok(ExportFile { file, checkpoint: None }));
+        return Ok(Ok(ExportFile { file, resume_point: None }));
     }
     let header_bytes = first.len() as u64;
     let theirs = first.pop().and_then(|_| format::read_line(&mut first).ok());
@@ -76,22 +76,22 @@ fn resume(mut file: File, header: &Header, line: &[u8]) -> io::Result<Result<Exp
     if let Some(Line::End(_)) = last_line(&mut file)? {
         return Ok(Err("is a complete export already: name another file".into()));
     }
-    let (checkpoint, end) = match last_checkpoint(&mut file)? {
-        Some((checkpoint, end)) => (checkpoint, end),
-        None => (Checkpoint::default(), header_bytes),
+    let (resume_point, end) = match last_checkpoint(&mut file)? {
+        Some((resume_point, end)) => (resume_point, end),
+        None => (ResumePoint::default(), header_bytes),
     };
     let offsets = usize::from(header.partitions);
-    let checkpoint = if checkpoint.offsets.is_empty() {
-        Checkpoint { offsets: vec![0; offsets], ..checkpoint }
+    let resume_point = if resume_point.offsets.is_empty() {
+        ResumePoint { offsets: vec![0; offsets], ..resume_point }
     } else {
-        checkpoint
+        resume_point
     };
-    if checkpoint.offsets.len() != offsets {
+    if resume_point.offsets.len() != offsets {
         return Ok(Err("has a checkpoint of other partitions: remove it, and export anew".into()));
     }
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
-    Ok(Ok(ExportFile { file, checkpoint: Some(checkpoint) }))
+    Ok(Ok(ExportFile { file, resume_point: Some(resume_point) }))
 }
 
 /// The line at the end of the file, if it is whole.
@@ -109,7 +109,7 @@ fn last_line(file: &mut File) -> io::Result<Option<Line>> {
 }
 
 /// The last whole checkpoint, and where its line ends. Searches backwards, because it is not far from the end.
-fn last_checkpoint(file: &mut File) -> io::Result<Option<(Checkpoint, u64)>> {
+fn last_checkpoint(file: &mut File) -> io::Result<Option<(ResumePoint, u64)>> {
     const BLOCK: u64 = 1 << 20;
     let mut end = file.metadata()?.len();
     while end > 0 {
@@ -130,7 +130,7 @@ fn last_checkpoint(file: &mut File) -> io::Result<Option<(Checkpoint, u64)>> {
     Ok(None)
 }
 
-fn checkpoint_at(file: &mut File, start: u64) -> io::Result<Option<(Checkpoint, u64)>> {
+fn checkpoint_at(file: &mut File, start: u64) -> io::Result<Option<(ResumePoint, u64)>> {
     file.seek(SeekFrom::Start(start))?;
     let mut line = Vec::new();
     BufReader::new(file).read_until(b'\n', &mut line)?;
@@ -139,7 +139,7 @@ fn checkpoint_at(file: &mut File, start: u64) -> io::Result<Option<(Checkpoint, 
         return Ok(None);
     }
     Ok(match format::read_line(&mut line) {
-        Ok(Line::Checkpoint(checkpoint)) => Some((checkpoint, end)),
+        Ok(Line::Checkpoint(resume_point)) => Some((resume_point, end)),
         _ => None,
     })
 }

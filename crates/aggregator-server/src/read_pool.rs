@@ -10,7 +10,23 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
 use crate::health::Health;
-use crate::http::problem::Problem;
+
+const DID_NOT_END: &str = "the read did not end";
+
+/// Why a read has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("too many reads are waiting (--read-queue)")]
+    QueueFull,
+    /// `what` did not happen in time.
+    #[error("{what} within --read-timeout {}", humantime::format_duration(*.timeout))]
+    Timeout { what: &'static str, timeout: Duration },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A defect of this program.
+    #[error("{0}")]
+    Internal(&'static str),
+}
 
 /// Runs reads of the store.
 pub(crate) struct ReadPool {
@@ -41,16 +57,17 @@ impl ReadPool {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, ReadError> {
         let deadline = Deadline::after(self.timeout);
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
-            return Err(Problem::overloaded("too many reads are waiting (--read-queue)"));
+            return Err(ReadError::QueueFull);
         };
+        let late = |what| ReadError::Timeout { what, timeout: self.timeout };
         let turn = timeout_at(deadline.instant().into(), Arc::clone(&self.running).acquire_owned());
         let Ok(running) = turn.await else {
-            return Err(Problem::read_timeout("none of the --readers was free", self.timeout));
+            return Err(late("none of the --readers was free"));
         };
-        let running = running.map_err(|_| Problem::internal("the readers are closed"))?;
+        let running = running.map_err(|_| ReadError::Internal("the readers are closed"))?;
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
         let result = tokio::task::spawn_blocking(move || {
             let result = deadline.scope(|| read(&*store));
@@ -66,14 +83,13 @@ impl ReadPool {
             drop((admitted, running));
             result
         });
-        let late = || Problem::read_timeout("the read did not end", self.timeout);
         // The store ends the read itself, unless it is stuck, for example in its disk.
         match timeout_at(deadline.instant().into(), result).await {
-            Err(_) => Err(late()),
+            Err(_) => Err(late(DID_NOT_END)),
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) if error.is_retryable() && deadline.has_passed() => Err(late()),
-            Ok(Ok(Err(error))) => Err(Problem::from_read(&error)),
-            Ok(Err(_)) => Err(Problem::internal("a read panicked")),
+            Ok(Ok(Err(error))) if error.is_retryable() && deadline.has_passed() => Err(late(DID_NOT_END)),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(_)) => Err(ReadError::Internal("a read panicked")),
         }
     }
 

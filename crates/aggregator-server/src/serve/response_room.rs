@@ -10,8 +10,7 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::App;
-
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// The number of connections bounds smaller responses.
 const SMALL_BYTES: u64 = 64 << 10;

@@ -19,9 +19,9 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use crate::config::Config;
+use crate::http::problem::{self, Problem};
 
 use super::layers::Layers;
-use super::problem::{self, Problem};
 
 /// How many connections over the limit are answered at a time. Further ones are closed without an answer.
 const MAX_REFUSALS: usize = 64;
