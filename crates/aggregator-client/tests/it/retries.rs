@@ -1,5 +1,6 @@
 //! What may pass is retried, safely and within bounds.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -140,7 +141,7 @@ async fn a_server_that_is_not_there_is_named() {
 async fn a_full_queue_of_the_server_is_waited_for() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
     store.hold();
-    let config = Config { queue_events: 1, ..Config::default() };
+    let config = Config { queue_events: 1, max_batch_events: NonZeroUsize::MIN, ..Config::default() };
     let aggregator = Aggregator::start(Arc::clone(&store) as _, config).await;
     let held = client(aggregator.url());
     let held = tokio::spawn(async move { held.publish(&events("held", 1)).await });
