@@ -7,13 +7,12 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Process, event};
+use crate::support::{Process, event, until};
 
 /// Asks for root's right to mount; without it the tests here are skipped, unless this says 1.
 const REQUIRE: &str = "AGGREGATOR_REQUIRE_MOUNT";
@@ -157,9 +156,8 @@ impl Publisher {
     }
 
     async fn wait_for(&self, server: &Process, path: &str, status: u16) {
-        let waiting = async { while self.get(server, path).await.0 != status {} };
-        let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-        assert!(waited.is_ok(), "{path} never was {status}");
+        // With a pause between two looks: the server logs every answer, and its log is on the small disk, too.
+        until(&format!("{path} is {status}"), async || self.get(server, path).await.0 == status).await;
     }
 }
 
