@@ -50,6 +50,7 @@ impl Records for SqliteStore {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
@@ -91,14 +92,17 @@ mod tests {
     fn a_panic_while_records_are_written_stops_the_store_and_leaves_nobody_waiting() {
         let directory = tempfile::TempDir::new().unwrap();
         let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
+        let has_writer = Barrier::new(2);
         let panicked = thread::scope(|scope| {
             let holds = scope.spawn(|| {
                 let _writer = store.writer().unwrap();
+                has_writer.wait();
                 while store.record_queue.len() < 4 {
                     thread::yield_now();
                 }
                 panic!("as planned");
             });
+            has_writer.wait();
             let waiting: Vec<_> = (0..4)
                 .map(|n: u32| {
                     scope.spawn({
