@@ -45,8 +45,6 @@ use aggregator_client::{Backoff, BackoffError, BuildError};
 use thiserror::Error;
 
 /// The retry policy of the client, for callers that drive the parts of a run themselves.
-pub use aggregator_client::backoff;
-
 use crate::client::{Client, ProbeError};
 use crate::config::Config;
 use crate::faults::Faults;

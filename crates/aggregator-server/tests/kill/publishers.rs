@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aggregator_client::Backoff;
 use bytes::Bytes;
 use clap::Parser as _;
-use publisher_sim::backoff::Backoff;
 use publisher_sim::batch::Batch;
 use publisher_sim::client::{Client, Failure, Stats};
 use publisher_sim::config::Config;
