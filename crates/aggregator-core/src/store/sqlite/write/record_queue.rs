@@ -49,10 +49,11 @@ pub(crate) struct Turn<'q> {
 impl RecordQueue {
     /// Waits until the writes are done or it is the caller's turn to do them.
     pub(crate) fn join(&self, writes: &[RecordWrite]) -> Joined<'_> {
+        // Copied before the queue is locked: it may be megabytes.
+        let writes = writes.to_vec();
         let mut waiting = self.waiting();
-        let leads = waiting.is_empty();
-        let told = Mutex::new(if leads { Told::ToLead } else { Told::Nothing });
-        let own = Arc::new(Waiting { writes: writes.to_vec(), told, changed: Condvar::new() });
+        let told = Mutex::new(if waiting.is_empty() { Told::ToLead } else { Told::Nothing });
+        let own = Arc::new(Waiting { writes, told, changed: Condvar::new() });
         waiting.push_back(Arc::clone(&own));
         drop(waiting);
         match own.wait() {
