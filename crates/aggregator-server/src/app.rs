@@ -1,26 +1,20 @@
 //! What all request handlers share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant as StdInstant;
+use std::time::Instant;
 
 use aggregator_core::DedupStore;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
+use crate::places::Places;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read_pool::ReadPool;
-
-/// How many large bodies may be decoded at a time: as many as there are processors.
-fn decoders() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
 
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {
@@ -31,42 +25,33 @@ pub(crate) struct App {
     pub(crate) workers: Workers,
     pub(crate) reads: ReadPool,
     pub(crate) bodies: BodyReader,
-    /// How many large bodies may be decoded at a time.
-    pub(crate) decoders: Arc<Semaphore>,
+    /// How many large bodies may be decoded at a time: as many as there are processors.
+    pub(crate) decoders: Places,
     /// How much of large responses may be in memory at a time, in KiB.
     pub(crate) responses: Arc<Semaphore>,
     /// See [`App::rejected`].
     rejected: AtomicU64,
-    pub(crate) started: StdInstant,
+    pub(crate) started: Instant,
 }
 
 impl App {
     /// Starts the workers over `store`.
     pub(crate) fn start(store: Arc<dyn DedupStore>, config: Config) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
             bodies: BodyReader::new(&config),
-            decoders: Arc::new(Semaphore::new(decoders())),
+            decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX)),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
-            started: StdInstant::now(),
+            started: Instant::now(),
             store,
             health,
             config,
         })
-    }
-
-    /// Waits until the large bodies under way are decoded, those of clients that are gone as well: their threads hold the
-    /// store.
-    pub(crate) async fn stop_decoders(&self, deadline: Instant) {
-        let all = u32::try_from(decoders()).unwrap_or(u32::MAX);
-        if let Ok(Ok(all)) = timeout_at(deadline, self.decoders.acquire_many(all)).await {
-            all.forget();
-        }
-        self.decoders.close();
     }
 
     /// Refuses a request while nothing may be acknowledged.

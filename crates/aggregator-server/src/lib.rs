@@ -20,6 +20,7 @@ pub mod log;
 pub mod open_store;
 pub mod options;
 pub mod output;
+mod places;
 mod publish;
 mod read;
 mod read_pool;
@@ -107,7 +108,7 @@ pub async fn run(
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
     app.reads.stop(drain_until).await;
-    app.stop_decoders(drain_until).await;
+    app.decoders.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });
     }

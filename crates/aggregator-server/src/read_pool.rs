@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
 use crate::health::Health;
+use crate::places::Places;
 
 const DID_NOT_END: &str = "the read did not end";
 
@@ -32,8 +33,7 @@ pub(crate) enum ReadError {
 pub(crate) struct ReadPool {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
-    running: Arc<Semaphore>,
-    readers: u32,
+    running: Places,
     /// Running and waiting reads together.
     admitted: Arc<Semaphore>,
     timeout: Duration,
@@ -46,8 +46,7 @@ impl ReadPool {
         Self {
             store,
             health,
-            running: Arc::new(Semaphore::new(readers)),
-            readers: config.readers,
+            running: Places::new(config.readers),
             admitted: Arc::new(Semaphore::new(admitted)),
             timeout: config.read_timeout,
         }
@@ -63,11 +62,11 @@ impl ReadPool {
             return Err(ReadError::QueueFull);
         };
         let late = |what| ReadError::Timeout { what, timeout: self.timeout };
-        let turn = timeout_at(deadline.instant().into(), Arc::clone(&self.running).acquire_owned());
+        let turn = timeout_at(deadline.instant().into(), self.running.take());
         let Ok(running) = turn.await else {
             return Err(late("none of the --readers was free"));
         };
-        let running = running.map_err(|_| ReadError::Internal("the readers are closed"))?;
+        let running = running.ok_or(ReadError::Internal("the readers are closed"))?;
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
         let result = tokio::task::spawn_blocking(move || {
             let result = deadline.scope(|| read(&*store));
@@ -93,11 +92,8 @@ impl ReadPool {
         }
     }
 
-    /// Starts no further read, and waits until all reads under way have ended, even those that nobody waits for.
+    /// See [`Places::stop`].
     pub(crate) async fn stop(&self, deadline: Instant) {
-        if let Ok(Ok(all)) = timeout_at(deadline, self.running.acquire_many(self.readers)).await {
-            all.forget();
-        }
-        self.running.close();
+        self.running.stop(deadline).await;
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::app::App;
 use crate::http::body::ReceivedBody;
 use crate::http::problem::Problem;
+use crate::places::Place;
 
 use super::decode::{DecodeLimits, Decoded, decode};
 use super::options::PublishOptions;
@@ -98,9 +99,8 @@ async fn decode_body(
 
 /// Waits until a large body may be decoded; as many as there are processors are decoded at a time. A decoded body can
 /// be many times as large as its text, if every field of it is wrong.
-async fn decoder_turn(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
-    let turn = Arc::clone(&app.decoders).acquire_owned().await;
-    turn.map_err(|_| Problem::internal("the decoders are closed"))
+async fn decoder_turn(app: &App) -> Result<Place, Problem> {
+    app.decoders.take().await.ok_or_else(|| Problem::internal("the decoders are closed"))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
