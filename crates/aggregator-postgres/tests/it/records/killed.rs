@@ -2,9 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use aggregator_core::store::{RecordOutcome, RecordWrite};
-use aggregator_postgres::PostgresOptions;
+use aggregator_core::store::{Record, RecordOutcome, RecordWrite};
 use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use super::{create, get, number, raise, records, written};
 use crate::nodes::Node;
@@ -18,7 +18,9 @@ const WRITING: &str = "AGGREGATOR_TEST_WRITING_NODE";
 fn a_node_that_writes_until_it_is_killed() {
     let Ok(node) = std::env::var(WRITING) else { return };
     let [url, schema, acknowledged] = node.split(' ').collect::<Vec<_>>()[..] else { panic!("{node}") };
-    let options = PostgresOptions { schema: schema.to_owned(), ..PostgresOptions::default() };
+    let application_name = writing_node(schema);
+    let options =
+        PostgresOptions { schema: schema.to_owned(), application_name, ..PostgresOptions::default() };
     let store = open(url, &options);
     loop {
         let writes = ["a", "b"].map(|name| raise(&get(&store, name).unwrap()));
@@ -51,8 +53,8 @@ fn a_node_that_is_killed_leaves_whole_writes_and_no_locks() {
             read() > before + round
         });
         drop(node);
-        // Its last write may come to its end behind its back, before or after one of these reads.
-        let [a, b] = await_both(&store);
+        await_end_of_sessions(server, &options.schema);
+        let [a, b] = both(&store);
         assert_eq!(number(&a), number(&b));
         assert!(number(&a) >= read(), "{} of {}", number(&a), read());
         let outcome = records(&store).write(&[RecordWrite::update(&a, a.value.clone())]).unwrap();
@@ -60,13 +62,19 @@ fn a_node_that_is_killed_leaves_whole_writes_and_no_locks() {
     }
 }
 
-/// Both as one statement sees them, once the node's session has ended.
-fn await_both(store: &aggregator_postgres::PostgresStore) -> [aggregator_core::store::Record; 2] {
-    let mut both = records(store).list(super::KIND, "", None, 9).unwrap();
-    await_that("nothing is under way", || {
-        let before = std::mem::replace(&mut both, records(store).list(super::KIND, "", None, 9).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        before == both
-    });
-    both.try_into().unwrap()
+/// The name by which the sessions of the node that is killed are known.
+fn writing_node(schema: &str) -> String {
+    format!("{schema}_writing")
+}
+
+/// The server goes on with the statement of a client that died and may commit it: it is over when the session is.
+fn await_end_of_sessions(server: &TestServer, schema: &str) {
+    let sessions =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'", writing_node(schema));
+    await_that("the node's sessions have ended", || server.sql(&sessions) == "0");
+}
+
+/// Both as one statement sees them.
+fn both(store: &PostgresStore) -> [Record; 2] {
+    records(store).list(super::KIND, "", None, 9).unwrap().try_into().unwrap()
 }
