@@ -1,27 +1,64 @@
 //! Opaque positions in the clean stream.
+//!
+//! A cursor says where its reader stands in each partition. It also says which row it stands at there: its *anchor*. A
+//! store that was put back to an older state gives its later offsets out again, to other events. Then the rows at the
+//! anchors are others, and the store refuses the cursor, although it has as many offsets again.
 
-use std::fmt;
-use std::str::FromStr;
+mod anchor;
+mod format_1;
+mod text;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use xxhash_rust::xxh3::xxh3_64;
-
+use crate::Partition;
 use crate::query::Order;
 use crate::store::StoreId;
-use crate::{InvalidField, Partition};
+
+pub use self::anchor::{Anchor, Fingerprint};
 
 /// "Everything before this is read": a position in every partition a query is about.
 ///
-/// Its text form, `[A-Za-z0-9_-]+`, is for handing back only. It is good for one store and for one
-/// combination of filters and order; it survives restarts and backups, not an export.
+/// Its text form, `[A-Za-z0-9_-]+`, is for handing back only. With 16 partitions it has at most 128 bytes, as long as
+/// their offsets are below 2^28. It is good for one store and for one combination of filters and order; it survives
+/// restarts and backups, not an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    pub(crate) store: StoreId,
+    /// [`StoreId::hash`] of the store that made it.
+    pub(crate) store: u64,
     pub(crate) order: Order,
     /// [`crate::Query::filter_hash`] of the query it belongs to.
-    pub(crate) filter: u64,
+    pub(crate) filter: u32,
+    /// That of all anchors together; `None` in a cursor of format 1, which had none.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// In ascending order of their partitions, without the fingerprints of their anchors.
     pub(crate) positions: Vec<Position>,
+}
+
+impl Cursor {
+    pub(crate) fn new(store: StoreId, order: Order, filter: u32, positions: &[Position]) -> Self {
+        let mut cursor =
+            Self { store: store.hash(), order, filter, fingerprint: None, positions: Vec::new() };
+        cursor.put_to(positions);
+        cursor
+    }
+
+    /// Puts it to these positions, whose anchors have their fingerprints.
+    pub(crate) fn put_to(&mut self, positions: &[Position]) {
+        let mut fingerprint = Fingerprint::default();
+        self.positions.clear();
+        for position in positions {
+            fingerprint.toggle(position.anchor.fingerprint);
+            self.positions.push(position.without_what_follows(self.order));
+        }
+        self.fingerprint = Some(fingerprint);
+    }
+
+    /// Moves one of its positions from where it is.
+    pub(crate) fn go_on(&mut self, index: usize, from: Position, to: Position) {
+        self.positions[index] = to.without_what_follows(self.order);
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.toggle(from.anchor.fingerprint);
+            fingerprint.toggle(to.anchor.fingerprint);
+        }
+    }
 }
 
 /// A place in one partition's append order. For backends: readers have the [`Cursor`].
@@ -34,6 +71,11 @@ pub struct Position {
     pub offset: u64,
     /// Removals by retention up to this offset are known to the reader.
     pub horizon: u64,
+    /// The row at `offset`. At the start of a descending walk, the newest row there is. [`check_positions`] fills in its
+    /// fingerprint.
+    ///
+    /// [`check_positions`]: crate::store::backend::check_positions
+    pub anchor: Anchor,
 }
 
 impl Position {
@@ -43,148 +85,31 @@ impl Position {
             Order::Ascending => 0,
             Order::Descending => u64::MAX,
         };
-        Self { partition, offset, horizon: 0 }
+        Self { partition, offset, horizon: 0, anchor: Anchor::NONE }
     }
 
-    /// Whether what was read up to here, or is still to be read, holds an event beyond `offset`.
-    pub(crate) fn is_beyond(self, offset: u64, order: Order) -> bool {
-        match order {
-            Order::Ascending => self.offset > offset,
-            // A descending reader is done with its offset and what lies above. The start stands for no event.
-            Order::Descending => self.offset > offset.saturating_add(1) && self.offset != u64::MAX,
+    /// The offset of the anchor in a partition whose newest offset is `last_offset`; `None` if no row is there.
+    pub fn anchor_offset(&self, last_offset: u64) -> Option<u64> {
+        let offset = if self.is_descending_start() { last_offset } else { self.anchor.offset };
+        (1..=last_offset).contains(&offset).then_some(offset)
+    }
+
+    /// Whether it is the beginning of a descending walk that no store has seen yet.
+    pub(crate) fn is_descending_start(&self) -> bool {
+        self.offset == u64::MAX
+    }
+
+    /// Moves to a row that was looked at.
+    pub(crate) fn move_to(&mut self, row: Anchor) {
+        (self.offset, self.anchor) = (row.offset, row);
+    }
+
+    /// As a cursor keeps it. A horizon means nothing up to the offset of an ascending reader, nor to a descending one.
+    fn without_what_follows(mut self, order: Order) -> Self {
+        if order == Order::Descending || self.horizon <= self.offset {
+            self.horizon = 0;
         }
-    }
-}
-
-const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 1 + 1 + 16 + 8 + 2;
-const POSITION_BYTES: usize = 2 + 8 + 8;
-const CHECKSUM_BYTES: usize = 8;
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes =
-            Vec::with_capacity(HEADER_BYTES + self.positions.len() * POSITION_BYTES + CHECKSUM_BYTES);
-        bytes.push(VERSION);
-        bytes.push(match self.order {
-            Order::Ascending => 0,
-            Order::Descending => 1,
-        });
-        bytes.extend(self.store.as_u128().to_be_bytes());
-        bytes.extend(self.filter.to_be_bytes());
-        let count = u16::try_from(self.positions.len()).expect("there are at most 1024 partitions");
-        bytes.extend(count.to_be_bytes());
-        for position in &self.positions {
-            bytes.extend(position.partition.0.to_be_bytes());
-            bytes.extend(position.offset.to_be_bytes());
-            bytes.extend(position.horizon.to_be_bytes());
-        }
-        bytes.extend(xxh3_64(&bytes).to_be_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = InvalidField;
-
-    fn from_str(text: &str) -> Result<Self, InvalidField> {
-        parse(text).ok_or_else(|| {
-            InvalidField::new("after", "is not a cursor: hand back `next` of an earlier page unchanged")
-        })
-    }
-}
-
-fn parse(text: &str) -> Option<Cursor> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (body, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
-    if xxh3_64(body).to_be_bytes() != *checksum {
-        return None;
-    }
-    let (version, rest) = body.split_first()?;
-    let (order, rest) = rest.split_first()?;
-    let (store, rest) = rest.split_first_chunk::<16>()?;
-    let (filter, rest) = rest.split_first_chunk::<8>()?;
-    let (count, rest) = rest.split_first_chunk::<2>()?;
-    if *version != VERSION || rest.len() != usize::from(u16::from_be_bytes(*count)) * POSITION_BYTES {
-        return None;
-    }
-    let positions = rest.chunks_exact(POSITION_BYTES).map(|chunk| {
-        let (partition, rest) = chunk.split_first_chunk::<2>()?;
-        let (offset, rest) = rest.split_first_chunk::<8>()?;
-        let (horizon, _) = rest.split_first_chunk::<8>()?;
-        Some(Position {
-            partition: Partition(u16::from_be_bytes(*partition)),
-            offset: u64::from_be_bytes(*offset),
-            horizon: u64::from_be_bytes(*horizon),
-        })
-    });
-    Some(Cursor {
-        store: StoreId::from_u128(u128::from_be_bytes(*store)),
-        order: match order {
-            0 => Order::Ascending,
-            1 => Order::Descending,
-            _ => return None,
-        },
-        filter: u64::from_be_bytes(*filter),
-        positions: positions.collect::<Option<_>>()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_cursor_survives_its_text_form_and_no_damage_to_it(
-            store: u128, filter: u64, descending: bool,
-            positions in prop::collection::vec((0_u16..1024, any::<u64>(), any::<u64>()), 0..5), flip: prop::sample::Index,
-        ) {
-            let cursor = Cursor {
-                store: StoreId::from_u128(store), filter,
-                order: if descending { Order::Descending } else { Order::Ascending },
-                positions: positions.into_iter()
-                    .map(|(partition, offset, horizon)| Position { partition: Partition(partition), offset, horizon })
-                    .collect(),
-            };
-            let text = cursor.to_string();
-            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)));
-            prop_assert_eq!(&text.parse::<Cursor>().unwrap(), &cursor);
-
-            let mut damaged = text.into_bytes();
-            let at = flip.index(damaged.len());
-            damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
-            prop_assert!(String::from_utf8(damaged).unwrap().parse::<Cursor>().is_err());
-        }
-    }
-
-    /// With a checksum that is right.
-    #[test]
-    fn a_cursor_of_another_version_or_length_is_refused() {
-        let position = Position { partition: Partition(3), offset: 5, horizon: 1 };
-        let (store, order, filter) = (StoreId::from_u128(7), Order::Ascending, 9);
-        let text = Cursor { store, order, filter, positions: vec![position; 2] }.to_string();
-        let changed = |change: &dyn Fn(&mut Vec<u8>)| {
-            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
-            bytes.truncate(bytes.len() - CHECKSUM_BYTES);
-            change(&mut bytes);
-            bytes.extend(xxh3_64(&bytes).to_be_bytes());
-            URL_SAFE_NO_PAD.encode(bytes).parse::<Cursor>()
-        };
-        assert!(changed(&|_| {}).is_ok());
-        assert!(changed(&|bytes| bytes[0] = VERSION + 1).is_err());
-        assert!(changed(&|bytes| bytes[1] = 2).is_err(), "an order that is none");
-        assert!(changed(&|bytes| bytes[HEADER_BYTES - 1] += 1).is_err(), "positions that are not there");
-        assert!(changed(&|bytes| bytes.truncate(HEADER_BYTES + POSITION_BYTES)).is_err());
-        assert!(changed(&|bytes| bytes.push(0)).is_err());
-    }
-
-    #[test]
-    fn what_is_no_cursor_is_refused() {
-        for text in ["", "A", "hello", "AAAA", "=", "ä"] {
-            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
-        }
+        self.anchor.fingerprint = Fingerprint::default();
+        self
     }
 }

@@ -81,7 +81,7 @@ pub enum StoreError {
         Vec<Fault>,
     ),
     /// The cursor says nothing about this query of this store. Begin anew without one, or ask for what it was
-    /// made for.
+    /// made for. If it is the store whose history is another one, the reason says where to begin anew.
     #[error("the cursor {0}")]
     WrongCursor(WrongCursor),
     /// The cursor stands before events that retention has removed. Go on from `oldest`, knowing that
@@ -135,7 +135,7 @@ impl StoreError {
 }
 
 /// Why a cursor cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WrongCursor {
     /// Another store made it.
@@ -146,7 +146,16 @@ pub enum WrongCursor {
     OtherSinceCopy,
     /// It stands behind everything there is: the store was put back to an older state.
     #[error("is ahead of the store, which was put back to an older state")]
-    AheadOfStore,
+    AheadOfStore {
+        /// The beginning of what is stored: nothing later is certain to be the same as what the reader was given.
+        oldest: Cursor,
+    },
+    /// The rows it stands at are others now: the store was put back to an older state and has grown since.
+    #[error("stands at events that are others now: the store was put back to an older state")]
+    OtherHistory {
+        /// As with [`Self::AheadOfStore`].
+        oldest: Cursor,
+    },
     /// Its query had other filters or another order.
     #[error("was made for another query")]
     OtherQuery,

@@ -1,10 +1,14 @@
 //! Reading the clean stream in pages.
 
+mod page;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cursor::Position;
 use crate::store::StoreInfo;
 use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector, WrongCursor};
+
+pub use self::page::{Cursors, Page};
 
 /// In which order a page lists its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,10 +100,10 @@ impl Query {
                 .map(|partition| Position::start(partition, self.order))
                 .collect());
         };
-        if after.store != store.id {
-            let ancestor = store.ancestors.iter().find(|ancestor| ancestor.id == after.store);
+        if after.store != store.id.hash() {
+            let ancestor = store.ancestors.iter().find(|ancestor| ancestor.id.hash() == after.store);
             let ancestor = ancestor.ok_or(StoreError::WrongCursor(WrongCursor::OtherStore))?;
-            if after.positions.iter().any(|position| position.is_beyond(ancestor.until_offset, after.order)) {
+            if after.positions.iter().any(|position| position.anchor.offset > ancestor.until_offset) {
                 return Err(StoreError::WrongCursor(WrongCursor::OtherSinceCopy));
             }
         }
@@ -114,12 +118,12 @@ impl Query {
     }
 
     /// The cursor of this query at `positions`.
-    pub fn cursor(&self, store: &StoreInfo, positions: Vec<Position>) -> Cursor {
-        Cursor { store: store.id, order: self.order, filter: self.filter_hash(), positions }
+    pub fn cursor(&self, store: &StoreInfo, positions: &[Position]) -> Cursor {
+        Cursor::new(store.id, self.order, self.filter_hash(), positions)
     }
 
-    /// Tells one combination of filters from another; part of the cursor's format.
-    fn filter_hash(&self) -> u64 {
+    /// Tells one combination of filters from another; part of the cursor's format. The lower half of XXH3-64.
+    pub(crate) fn filter_hash(&self) -> u32 {
         let mut hash = Xxh3::new();
         let mut add = |part: Option<String>| match part {
             // The length keeps neighbouring parts apart.
@@ -134,28 +138,8 @@ impl Query {
         add(self.source.as_ref().map(ToString::to_string));
         add(self.since.as_ref().map(ToString::to_string));
         add(self.until.as_ref().map(ToString::to_string));
-        hash.digest()
-    }
-}
-
-/// Some events in a row, and where to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Page {
-    /// At most [`Query::limit`] events. Several partitions are merged by (`processed_at`, partition,
-    /// offset).
-    pub events: Vec<StoredEvent>,
-    /// What to put into [`Query::after`] for the next page.
-    pub next: Cursor,
-    /// Whether there was nothing more when the page was read. A page that is not caught up can still
-    /// be empty: go on.
-    pub caught_up: bool,
-}
-
-impl Page {
-    /// For backends; [`crate::store::backend::merge`] makes one as well.
-    pub fn new(events: Vec<StoredEvent>, next: Cursor, caught_up: bool) -> Self {
-        Self { events, next, caught_up }
+        let [.., a, b, c, d] = hash.digest().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aggregator_core::event::{DEFAULT_SOURCE, digest};
-use aggregator_core::store::backend::{Ends, Position, Scan, Scanner, too_many_topics};
+use aggregator_core::store::backend::{Anchor, Ends, Position, Scan, Scanner, too_many_topics};
 use aggregator_core::store::transfer::{Found, TopicState, Verdict, validate_row, validate_topic};
 use aggregator_core::{
     CheckedRow, EventRef, Fault, Identity, Import, Imported, InvalidField, Kept, KeptEvent, Order, Outcome,
@@ -165,12 +165,16 @@ impl Contents {
         receipts
     }
 
-    pub(crate) fn ends(&self, query: &Query, partition: Partition) -> Ends {
+    pub(crate) fn ends(&self, query: &Query, position: Position) -> Ends {
+        let partition = position.partition;
         let in_query = self.topics.iter().filter(|(topic, _)| {
             query.topics.matches(topic.as_str()) && self.partitions.of(topic.as_str()) == partition
         });
         let purged_offset = in_query.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0);
-        Ends { purged_offset, last_offset: self.last_offset(partition) }
+        let last_offset = self.last_offset(partition);
+        let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
+        let anchor = at.map_or(Anchor::NONE, |at| anchor(&self.log(partition).rows[at - 1], partition, at));
+        Ends { purged_offset, last_offset, anchor: anchor.fingerprint }
     }
 
     pub(crate) fn scan(&self, query: &Query, from: Position) -> Scan {
@@ -190,9 +194,9 @@ impl Contents {
             if scanner.is_full() || scanner.is_past(row.processed_at) {
                 break;
             }
-            let offset = offset as u64;
             let passes = query.admits(&row.event_id, row.source(), row.processed_at);
-            scanner.looked_at(offset, passes.then(|| stored(row, event, from.partition, offset)));
+            let event = passes.then(|| stored(row, event, from.partition, offset as u64));
+            scanner.looked_at(anchor(row, from.partition, offset), event);
         }
         scanner.finish()
     }
@@ -351,6 +355,10 @@ fn found(row: &StoredRow, stored: &StoredRow) -> Found {
         Kept::Identity => true,
     };
     Found { seq: stored.seq(), processed_at: stored.processed_at, same }
+}
+
+fn anchor(row: &StoredRow, partition: Partition, offset: usize) -> Anchor {
+    Anchor::new(partition, offset as u64, &row.topic, row.seq(), &row.event_id)
 }
 
 fn stored(row: &StoredRow, event: &KeptEvent, partition: Partition, offset: u64) -> StoredEvent {

@@ -84,7 +84,7 @@ impl DedupStore for ListStore {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut positions = query.positions(&self.info)?;
         let contents = self.read_contents("reading events")?;
-        check_positions(query, &self.info, &mut positions, |partition| Ok(contents.ends(query, partition)))?;
+        check_positions(query, &self.info, &mut positions, |position| Ok(contents.ends(query, position)))?;
         let scans = positions.into_iter().map(|from| contents.scan(query, from)).collect();
         Ok(merge(query, &self.info, scans))
     }

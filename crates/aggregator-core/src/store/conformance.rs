@@ -10,6 +10,7 @@ mod append;
 mod capability;
 mod clock;
 mod commits;
+mod cursors;
 mod deadline;
 mod model;
 mod purge;
@@ -79,6 +80,7 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         append::CASES,
         capability::CASES,
         clock::CASES,
+        cursors::CASES,
         deadline::CASES,
         model::CASES,
         read::CASES,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ulid::Ulid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::slot;
 use crate::{Partitions, Scope, Timestamp, Topic};
@@ -21,6 +22,11 @@ impl StoreId {
     /// The name as a number.
     pub fn as_u128(self) -> u128 {
         self.0.0
+    }
+
+    /// What cursors keep of it: XXH3-64 of the number, big-endian.
+    pub(crate) fn hash(self) -> u64 {
+        xxh3_64(&self.as_u128().to_be_bytes())
     }
 
     /// The name with this number.

@@ -13,7 +13,7 @@ use self::records::RecordTable;
 use self::state::{Left, Row, Rows, State};
 use crate::event::{digest, slot};
 use crate::query::{Page, Query};
-use crate::store::page::{Ends, check_positions, merge};
+use crate::store::page::{check_positions, merge};
 use crate::store::{
     AppendAcross, AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore,
     Durability, Import, Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreId, StoreInfo,
@@ -149,13 +149,8 @@ impl DedupStore for MemoryStore {
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         let mut positions = query.positions(&self.info)?;
         let state = self.state_to_read("reading events")?;
-        check_positions(query, &self.info, &mut positions, |partition| {
-            let purged = state.topics.iter().filter(|(topic, _)| {
-                query.topics.matches(topic.as_str()) && self.info.partitions.of(topic.as_str()) == partition
-            });
-            let purged_offset = purged.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0);
-            let last_offset = state.partitions[usize::from(partition.0)].rows.len() as u64;
-            Ok(Ends { purged_offset, last_offset })
+        check_positions(query, &self.info, &mut positions, |position| {
+            Ok(state.ends(self.info.partitions, query, position))
         })?;
         let scans = positions.into_iter().map(|from| state.scan(query, from)).collect::<Result<_, _>>()?;
         Ok(merge(query, &self.info, scans))

@@ -1,6 +1,6 @@
 //! Makes one page of what several partitions hold.
 
-use crate::cursor::{Cursor, Position};
+use crate::cursor::{Anchor, Cursor, Fingerprint, Position};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::StoreInfo;
 use crate::{Partition, StoreError, Timestamp, WrongCursor};
@@ -12,6 +12,9 @@ pub trait Entry {
 
     /// The length of its payload.
     fn payload_bytes(&self) -> usize;
+
+    /// Its row, as cursors keep it.
+    fn anchor(&self) -> Anchor;
 }
 
 impl Entry for StoredEvent {
@@ -22,23 +25,32 @@ impl Entry for StoredEvent {
     fn payload_bytes(&self) -> usize {
         self.payload.len()
     }
+
+    fn anchor(&self) -> Anchor {
+        Anchor::new(self.partition, self.offset, &self.topic, Some(self.seq), &self.event_id)
+    }
 }
 
-/// What a partition holds.
+/// What a partition holds, as of the page's snapshot. The default is that of an empty one.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Ends {
     /// Up to here, topics of the query were purged; 0 if none was.
     pub purged_offset: u64,
     /// The newest offset.
     pub last_offset: u64,
+    /// Of the row at [`Position::anchor_offset`]. If there is no such row, whatever it is does not matter.
+    pub anchor: Fingerprint,
 }
 
 /// Refuses positions from which a reader would miss events without being told:
 ///
-/// * a position after the newest offset ([`StoreError::WrongCursor`]). The store was put back to an older state, and
-///   its offsets will be given out again.
+/// * a position after the newest offset, or at a row that is another one now ([`StoreError::WrongCursor`]). The store was
+///   put back to an older state, and its offsets are given out again.
 /// * a position before events that retention removed ([`StoreError::Expired`]), unless its reader knows of the
 ///   removal. A reader that starts anew accepts the removals of before. A reader that reads backwards ends at the
 ///   removal.
+///
+/// The positions that it lets pass know their anchors and the removals that their reader knows of.
 ///
 /// # Errors
 /// Those two; otherwise what `ends` meets.
@@ -46,25 +58,52 @@ pub fn check_positions(
     query: &Query,
     store: &StoreInfo,
     positions: &mut [Position],
-    ends: impl Fn(Partition) -> Result<Ends, StoreError>,
+    ends: impl Fn(Position) -> Result<Ends, StoreError>,
 ) -> Result<(), StoreError> {
-    let mut expired = false;
+    let (mut ahead, mut expired) = (false, false);
+    // What the cursor has to have.
+    let mut found = Fingerprint::default();
     for position in &mut *positions {
-        let Ends { purged_offset, last_offset } = ends(position.partition)?;
-        if query.order == Order::Descending && query.after.is_none() {
+        let Ends { purged_offset, last_offset, anchor } = ends(*position)?;
+        ahead |= position.anchor.offset > last_offset;
+        let row = position.anchor_offset(last_offset);
+        position.anchor = row.map_or(Anchor::NONE, |offset| Anchor { offset, fingerprint: anchor });
+        if position.is_descending_start() {
             // Events that are stored from now on are newer than the beginning of this walk, so it never reads them.
             position.offset = last_offset.saturating_add(1);
+        } else {
+            found.toggle(position.anchor.fingerprint);
         }
-        if query.after.is_some() && position.is_beyond(last_offset, query.order) {
-            return Err(StoreError::WrongCursor(WrongCursor::AheadOfStore));
-        }
-        expired |= query.after.is_some() && purged_offset > position.offset.max(position.horizon);
+        expired |= purged_offset > position.offset.max(position.horizon);
         position.horizon = position.horizon.max(purged_offset);
     }
+    let Some(after) = &query.after else { return Ok(()) };
+    if ahead || after.fingerprint.is_some_and(|fingerprint| fingerprint != found) {
+        let oldest = oldest(query, store, positions, ends)?;
+        return Err(StoreError::WrongCursor(match ahead {
+            true => WrongCursor::AheadOfStore { oldest },
+            false => WrongCursor::OtherHistory { oldest },
+        }));
+    }
     if expired && query.order == Order::Ascending {
-        return Err(StoreError::Expired { oldest: query.cursor(store, positions.to_vec()) });
+        return Err(StoreError::Expired { oldest: query.cursor(store, positions) });
     }
     Ok(())
+}
+
+/// The beginning of what is stored. It knows of the removals of before.
+fn oldest(
+    query: &Query,
+    store: &StoreInfo,
+    positions: &[Position],
+    ends: impl Fn(Position) -> Result<Ends, StoreError>,
+) -> Result<Cursor, StoreError> {
+    let start = |position: &Position| {
+        let horizon = ends(*position)?.purged_offset;
+        Ok(Position { horizon, ..Position::start(position.partition, query.order) })
+    };
+    let starts = positions.iter().map(start).collect::<Result<Vec<_>, StoreError>>()?;
+    Ok(query.cursor(store, &starts))
 }
 
 /// What one partition has for a page.
@@ -73,9 +112,9 @@ pub struct Scan<E = StoredEvent> {
     pub from: Position,
     /// The events that pass the query's filters, in its order, at most [`Query::limit`].
     pub events: Vec<E>,
-    /// The last offset looked at; where the scan began if there was nothing.
-    pub scanned_to: u64,
-    /// Whether there was nothing beyond `scanned_to`.
+    /// At the last row looked at; where the scan began if there was nothing.
+    pub to: Position,
+    /// Whether there was nothing beyond `to`.
     pub exhausted: bool,
 }
 
@@ -90,7 +129,7 @@ pub struct Scanner<'q, E = StoredEvent> {
 impl<'q, E: Entry> Scanner<'q, E> {
     /// For a partition's part of a page.
     pub fn new(query: &'q Query, from: Position) -> Self {
-        let scan = Scan { from, events: Vec::new(), scanned_to: from.offset, exhausted: true };
+        let scan = Scan { from, events: Vec::new(), to: from, exhausted: true };
         Self { query, scan, scanned: 0, payload_bytes: 0 }
     }
 
@@ -116,10 +155,10 @@ impl<'q, E: Entry> Scanner<'q, E> {
         }
     }
 
-    /// Notes that the row at `offset` was looked at. `event` is that row, if it passed the filters.
-    pub fn looked_at(&mut self, offset: u64, event: Option<E>) {
+    /// Notes that a row was looked at. `event` is that row, if it passed the filters.
+    pub fn looked_at(&mut self, row: Anchor, event: Option<E>) {
         self.scanned += 1;
-        self.scan.scanned_to = offset;
+        self.scan.to.move_to(row);
         if let Some(event) = event {
             self.payload_bytes += event.payload_bytes();
             self.scan.events.push(event);
@@ -135,12 +174,14 @@ impl<'q, E: Entry> Scanner<'q, E> {
 /// Merges the scans by (`processed_at`, partition, offset). What does not fit is left for the next
 /// page: the cursor of its partition stays before it.
 pub fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page {
-    let Merged { entries: events, next, caught_up } = merge_entries(query, store, scans);
-    Page { events, next, caught_up }
+    let Merged { start, entries, next, caught_up } = merge_entries(query, store, scans);
+    Page::new(start, entries, next, caught_up)
 }
 
 /// A page before its events are fetched.
 pub struct Merged<E> {
+    /// Where it begins.
+    pub start: Vec<Position>,
     /// What it consists of, in its order.
     pub entries: Vec<E>,
     /// See [`Page::next`].
@@ -151,15 +192,13 @@ pub struct Merged<E> {
 
 /// What [`merge`] does, for any kind of entry.
 pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan<E>>) -> Merged<E> {
-    let mut caught_up = true;
-    let mut positions = Vec::with_capacity(scans.len());
-    let mut queues: Vec<_> = Vec::with_capacity(scans.len());
-    for scan in scans {
-        caught_up &= scan.exhausted;
-        positions.push((scan.from, scan.scanned_to));
-        queues.push(scan.events.into_iter().peekable());
-    }
+    let start: Vec<_> = scans.iter().map(|scan| scan.from).collect();
+    let mut caught_up = scans.iter().all(|scan| scan.exhausted);
+    let mut positions: Vec<_> = scans.iter().map(|scan| scan.to).collect();
+    let mut queues: Vec<_> = scans.into_iter().map(|scan| scan.events.into_iter().peekable()).collect();
     let mut entries: Vec<E> = Vec::new();
+    // Of each partition, which entry is its last one.
+    let mut last = vec![None; queues.len()];
     let mut payload_bytes = 0;
     while entries.len() < query.limit && payload_bytes < Query::MAX_PAYLOAD_BYTES {
         let heads = queues.iter_mut().enumerate().filter_map(|(i, queue)| Some((queue.peek()?.place(), i)));
@@ -170,18 +209,17 @@ pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan
         let Some((_, partition)) = next else { break };
         let Some(entry) = queues[partition].next() else { break };
         payload_bytes += entry.payload_bytes();
-        positions[partition].0.offset = entry.place().2;
+        last[partition] = Some(entries.len());
         entries.push(entry);
     }
-    for ((position, scanned_to), queue) in positions.iter_mut().zip(&mut queues) {
-        if queue.peek().is_some() {
-            caught_up = false;
-        } else {
-            position.offset = *scanned_to;
+    for (partition, _) in queues.iter_mut().enumerate().filter(|(_, queue)| queue.len() > 0) {
+        caught_up = false;
+        positions[partition] = start[partition];
+        if let Some(last) = last[partition] {
+            positions[partition].move_to(entries[last].anchor());
         }
     }
-    let positions = positions.into_iter().map(|(position, _)| position).collect();
-    Merged { entries, next: query.cursor(store, positions), caught_up }
+    Merged { start, entries, next: query.cursor(store, &positions), caught_up }
 }
 
 #[cfg(test)]
@@ -207,6 +245,10 @@ mod tests {
         fn payload_bytes(&self) -> usize {
             self.bytes
         }
+
+        fn anchor(&self) -> Anchor {
+            Anchor::new(Partition(self.partition), self.offset, "t", None, "id")
+        }
     }
 
     fn query() -> Query {
@@ -223,7 +265,8 @@ mod tests {
             let mut offset = 0;
             while offset < 1_000 && !scanner.is_full() {
                 offset += 1;
-                scanner.looked_at(offset, Some(Large { partition: 0, offset, bytes }));
+                let large = Large { partition: 0, offset, bytes };
+                scanner.looked_at(large.anchor(), Some(large));
             }
             let scan = scanner.finish();
             assert_eq!((scan.events.len(), scan.exhausted), (fits, false), "{bytes} bytes each");
@@ -238,7 +281,7 @@ mod tests {
             let scans = [0, 1].map(|partition| {
                 let events = (1..=4).map(|offset| Large { partition, offset, bytes }).collect();
                 let from = Position::start(Partition(partition), Order::Ascending);
-                Scan { from, events, scanned_to: 4, exhausted: true }
+                Scan { from, events, to: Position { offset: 4, ..from }, exhausted: true }
             });
             let page = merge_entries(&query(), &store, scans.into());
             assert_eq!((page.entries.len(), page.caught_up), (fits, false), "{bytes} bytes each");

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use aggregator_core::store::StoreInfo;
 use aggregator_core::store::backend::{
-    Ends, Entry, Merged, Position, Scan, Scanner, check_positions, merge_entries,
+    Anchor, Ends, Entry, Fingerprint, Merged, Position, Scan, Scanner, check_positions, merge_entries,
 };
 use aggregator_core::{Order, Page, Partition, Query, StoredEvent, Timestamp, TopicSelector};
 use tokio_postgres::Row;
@@ -22,17 +22,14 @@ use crate::read::SNAPSHOT;
 /// The page. After an error the session may be inside a transaction.
 pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> Result<Page> {
     let mut positions = query.positions(info)?;
-    let (ends, topic) = begin(session, info, query).await?;
-    check_positions(query, info, &mut positions, |partition| {
-        Ok(ends.get(&partition).map_or(
-            Ends { purged_offset: 0, last_offset: 0 },
-            |&(purged_offset, last_offset)| Ends { purged_offset, last_offset },
-        ))
+    let (ends, topic) = begin(session, info, query, &positions).await?;
+    check_positions(query, info, &mut positions, |position| {
+        Ok(ends.get(&position.partition).copied().unwrap_or_default())
     })?;
     let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
     let merged = merge_entries(query, info, pipelined_all(scans).await?);
     let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
-    Ok(Page::new(events, merged.next, merged.caught_up))
+    Ok(Page::new(merged.start, events, merged.next, merged.caught_up))
 }
 
 /// The topic of a query for one.
@@ -41,10 +38,14 @@ struct ExactTopic {
     purged_offset: u64,
 }
 
-/// Per partition: up to where topics of the query were purged, and the last offset.
-type AllEnds = HashMap<Partition, (u64, u64)>;
+type AllEnds = HashMap<Partition, Ends>;
 
-async fn begin(session: &Session, info: &StoreInfo, query: &Query) -> Result<(AllEnds, Option<ExactTopic>)> {
+async fn begin(
+    session: &Session,
+    info: &StoreInfo,
+    query: &Query,
+    positions: &[Position],
+) -> Result<(AllEnds, Option<ExactTopic>)> {
     let statements = session.statements.read();
     let (low, high) = names(&query.topics);
     let exact = async {
@@ -55,21 +56,45 @@ async fn begin(session: &Session, info: &StoreInfo, query: &Query) -> Result<(Al
             |row: &Row| Ok::<_, Failure>(ExactTopic { id: get(row, 0)?, purged_offset: get_u64(row, 1)? });
         rows.first().map(topic).transpose()
     };
-    let ((), last_offsets, purged, topic) = pipelined4(
+    let ((), last_offsets, purged, (topic, anchors)) = pipelined4(
         session.run(SNAPSHOT),
         session.query(&statements.ends, &[]),
         session.query(&statements.purged, &[&low, &high]),
-        exact,
+        pipelined(exact, anchors(session, positions)),
     )
     .await?;
     let mut ends = AllEnds::new();
     for row in &last_offsets {
-        ends.insert(partition(row, 0)?, (0, get_u64(row, 1)?));
+        ends.entry(partition(row, 0)?).or_default().last_offset = get_u64(row, 1)?;
     }
     for row in &purged {
-        ends.entry(partition(row, 0)?).or_default().0 = get_u64(row, 1)?;
+        ends.entry(partition(row, 0)?).or_default().purged_offset = get_u64(row, 1)?;
+    }
+    for (partition, anchor) in anchors {
+        ends.entry(partition).or_default().anchor = anchor;
     }
     Ok((ends, topic))
+}
+
+/// The fingerprints of the rows that the positions are at. The last offset is not known yet: a place behind all rows
+/// gets the last one.
+async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<(Partition, Fingerprint)>> {
+    let places: (Vec<_>, Vec<_>) = positions
+        .iter()
+        .filter_map(|position| {
+            Some((i32::from(position.partition.0), signed(position.anchor_offset(u64::MAX)?)))
+        })
+        .unzip();
+    if places.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.query(&session.statements.read().anchors, &[&places.0, &places.1]).await?;
+    let fingerprint = |row: &Row| {
+        let partition = partition(row, 0)?;
+        let seq = sequence(row, 3)?;
+        Ok((partition, Fingerprint::new(partition, get_u64(row, 1)?, get(row, 2)?, seq, get(row, 4)?)))
+    };
+    rows.iter().map(fingerprint).collect()
 }
 
 /// The names a selector means, as a range in the order of their bytes: all that a name may hold lies between
@@ -95,6 +120,7 @@ struct EventPosition {
     partition: Partition,
     offset: u64,
     payload_bytes: usize,
+    fingerprint: Fingerprint,
 }
 
 impl Entry for EventPosition {
@@ -104,6 +130,10 @@ impl Entry for EventPosition {
 
     fn payload_bytes(&self) -> usize {
         self.payload_bytes
+    }
+
+    fn anchor(&self) -> Anchor {
+        Anchor { offset: self.offset, fingerprint: self.fingerprint }
     }
 }
 
@@ -175,18 +205,22 @@ fn take(
     if scanner.is_full() {
         return Ok(false);
     }
+    let (event_id, topic) = (get(row, 3)?, get(row, 5)?);
+    let seq = sequence(row, 6)?;
+    let anchor = Anchor::new(partition, offset, topic, seq, event_id);
     // What is left of purged events was looked at, so that a page does not look at them without end.
     let Some(payload_bytes) = get::<Option<i32>>(row, 2)? else {
-        scanner.looked_at(offset, None);
+        scanner.looked_at(anchor, None);
         return Ok(true);
     };
     if scanner.is_past(processed_at) {
         return Ok(false);
     }
-    let passes = query.topics.matches(get(row, 5)?) && query.admits(get(row, 3)?, get(row, 4)?, processed_at);
+    let passes = query.topics.matches(topic) && query.admits(event_id, get(row, 4)?, processed_at);
     let payload_bytes = usize::try_from(payload_bytes).unwrap_or(0);
-    let place = EventPosition { processed_at, partition, offset, payload_bytes };
-    scanner.looked_at(offset, passes.then_some(place));
+    let fingerprint = anchor.fingerprint;
+    let place = EventPosition { processed_at, partition, offset, payload_bytes, fingerprint };
+    scanner.looked_at(anchor, passes.then_some(place));
     Ok(true)
 }
 

@@ -257,7 +257,7 @@ statements! {
 macro_rules! scan {
     ($from:literal, $beyond:literal, $order:literal) => {
         concat!(
-            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name
+            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name, e.seq
              FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
              WHERE e.partition = $1 AND ",
             $from,
@@ -276,6 +276,14 @@ statements! {
         ends: "SELECT partition, last_offset FROM partitions",
         purged: "SELECT partition, max(purged_offset) FROM topics
                  WHERE purged_offset > 0 AND name >= $1 AND name < $2 GROUP BY partition",
+        // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
+        anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id
+                  FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
+                  CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
+                                      ORDER BY i.\"offset\" DESC LIMIT 1) AS e
+                  CROSS JOIN LATERAL (SELECT o.name FROM topics o WHERE o.partition = k.partition
+                                      AND o.topic_id >= e.topic_id AND o.topic_id <= e.topic_id
+                                      ORDER BY o.topic_id LIMIT 1) AS t",
         topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),

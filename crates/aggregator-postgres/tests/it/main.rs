@@ -16,6 +16,7 @@ mod outages;
 mod plans;
 mod proxy;
 mod records;
+mod restored;
 mod skipped;
 mod standby;
 mod support;

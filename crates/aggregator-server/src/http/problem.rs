@@ -32,7 +32,7 @@ pub(crate) struct Problem {
     retryable: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ItemError>,
-    /// Where a reader whose cursor expired can go on.
+    /// Where a reader can go on whose cursor expired, or begin anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
     #[serde(skip)]
@@ -99,18 +99,28 @@ impl Problem {
     }
 
     /// 400: a cursor of something else.
-    fn wrong_cursor(why: WrongCursor) -> Self {
-        let (kind, title) = match why {
-            WrongCursor::OtherQuery => ("cursor-of-another-query", "Cursor of another query"),
-            _ => ("cursor-of-another-store", "Cursor of another store"),
+    fn wrong_cursor(why: &WrongCursor) -> Self {
+        let (kind, title, way_out) = match why {
+            WrongCursor::OtherQuery => (
+                "cursor-of-another-query",
+                "Cursor of another query",
+                "keep topic, event_id, source, since, until and order as they were, or begin without `after`",
+            ),
+            WrongCursor::AheadOfStore { .. } | WrongCursor::OtherHistory { .. } => (
+                "cursor-of-another-history",
+                "Cursor of another history",
+                "begin anew, at `oldest` or without `after`",
+            ),
+            _ => ("cursor-of-another-store", "Cursor of another store", "begin without `after`"),
         };
-        let way_out = match why {
-            WrongCursor::OtherQuery => {
-                "keep topic, event_id, source, since, until and order as they were, or begin without `after`"
+        let oldest = match why {
+            WrongCursor::AheadOfStore { oldest } | WrongCursor::OtherHistory { oldest } => {
+                Some(oldest.to_string())
             }
-            _ => "begin without `after`",
+            _ => None,
         };
-        Self::of_parameter(kind, title, "after", format!("is a cursor that {why}: {way_out}"))
+        let problem = Self::of_parameter(kind, title, "after", format!("is a cursor that {why}: {way_out}"));
+        Self { oldest, ..problem }
     }
 
     /// 400: a body that cannot be read at all.
@@ -249,7 +259,7 @@ impl Problem {
             StoreError::NoSpace { .. } => Self::no_space(&error.to_string()),
             StoreError::Corrupt { .. } | StoreError::Poisoned { .. } => Self::failed(&error.to_string()),
             StoreError::Expired { oldest } => Self::expired(oldest),
-            StoreError::WrongCursor(why) => Self::wrong_cursor(*why),
+            StoreError::WrongCursor(why) => Self::wrong_cursor(why),
             StoreError::Unsupported { .. } => {
                 Self::new("unsupported", "Not supported", StatusCode::NOT_IMPLEMENTED, error.to_string())
             }

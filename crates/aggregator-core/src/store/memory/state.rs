@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::records::RecordTable;
 use super::too_many_topics;
-use crate::cursor::Position;
+use crate::cursor::{Anchor, Position};
 use crate::event::{DEFAULT_SOURCE, digest};
 use crate::query::{Order, Query, StoredEvent};
-use crate::store::page::{Scan, Scanner};
+use crate::store::page::{Ends, Scan, Scanner};
 use crate::store::{Outcome, Receipt};
 use crate::{
     Deadline, EventRef, Fault, Identity, Partition, Partitions, Scope, Source, StoreError, Timestamp, Topic,
@@ -55,6 +55,11 @@ impl Row {
             Left::Digest(kept) => *kept == digest(payload),
             Left::Nothing => true,
         }
+    }
+
+    pub(super) fn anchor(&self) -> Anchor {
+        let event = &self.event;
+        Anchor::new(event.partition, event.offset, &event.topic, self.seq(), &event.event_id)
     }
 
     pub(super) fn seq(&self) -> Option<u64> {
@@ -154,6 +159,18 @@ impl State {
         }
     }
 
+    pub(super) fn ends(&self, partitions: Partitions, query: &Query, position: Position) -> Ends {
+        let purged = self.topics.iter().filter(|(topic, _)| {
+            query.topics.matches(topic.as_str()) && partitions.of(topic.as_str()) == position.partition
+        });
+        let purged_offset = purged.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0);
+        let rows = &self.partitions[usize::from(position.partition.0)].rows;
+        let last_offset = rows.len() as u64;
+        let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
+        let anchor = at.map_or(Anchor::NONE, |at| rows[at - 1].anchor());
+        Ends { purged_offset, last_offset, anchor: anchor.fingerprint }
+    }
+
     pub(super) fn scan(&self, query: &Query, from: Position) -> Result<Scan, StoreError> {
         // The scanner does not count rows of other topics, and there can be any number of them.
         const CHECK_EVERY: usize = 1_000;
@@ -177,7 +194,7 @@ impl State {
                 break;
             }
             let passes = query.admits(&event.event_id, &event.source, event.processed_at);
-            scanner.looked_at(event.offset, passes.then(|| event.clone()));
+            scanner.looked_at(row.anchor(), passes.then(|| event.clone()));
         }
         Ok(scanner.finish())
     }

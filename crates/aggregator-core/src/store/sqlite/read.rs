@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use self::scan::scan;
+use self::scan::{fingerprint, scan};
 use super::catalog::snapshot::TopicSnapshot;
 use super::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
 use super::fault::{check_deadline, store_error};
 use super::index::{self, Index};
 use super::row::Key;
 use super::row::stored_identity::{StoredIdentities, StoredIdentity};
+use crate::cursor::Position;
 use crate::event::{DEFAULT_SOURCE, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
@@ -39,7 +40,8 @@ pub(crate) fn read(
     let positions = query.positions(info)?;
     with_index(connection, "reading events", |snapshot| {
         let mut positions = positions.clone();
-        check_positions(query, info, &mut positions, |_| ends(snapshot, &query.topics).map_err(failed))?;
+        let ends = |position| ends(snapshot, &query.topics, position).map_err(failed);
+        check_positions(query, info, &mut positions, ends)?;
         let mut scans = Vec::with_capacity(positions.len());
         for from in positions {
             match scan(snapshot, index, names, query, from).map_err(failed)? {
@@ -74,7 +76,7 @@ fn with_index<T>(
     )))
 }
 
-fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<Ends> {
+fn ends(connection: &Connection, topics: &TopicSelector, position: Position) -> rusqlite::Result<Ends> {
     const ENDS: &str =
         "SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0 AND {topics}";
     let last_offset = PartitionState::read(connection)?.last_offset;
@@ -84,7 +86,10 @@ fn ends(connection: &Connection, topics: &TopicSelector) -> rusqlite::Result<End
         TopicSelector::Below(topic) => ("name > ?1 || '.' AND name < ?1 || '/'", topic.as_str()),
     };
     let mut select = connection.prepare_cached(&ENDS.replace("{topics}", condition))?;
-    select.query_row([topic], |row| Ok(Ends { purged_offset: row.get(0)?, last_offset }))
+    let purged_offset = select.query_row([topic], |row| row.get(0))?;
+    let anchor = position.anchor_offset(last_offset);
+    let anchor = anchor.map(|offset| fingerprint(connection, offset)).transpose()?.unwrap_or_default();
+    Ok(Ends { purged_offset, last_offset, anchor })
 }
 
 pub(crate) fn lookup(

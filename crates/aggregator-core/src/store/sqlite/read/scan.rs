@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
-use crate::cursor::Position;
+use crate::cursor::{Anchor, Fingerprint, Position};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
@@ -15,8 +15,23 @@ use crate::store::sqlite::fault::{Corruption, check_deadline};
 use crate::store::sqlite::index::{self, Index};
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
-use crate::store::sqlite::row::stored_identity::{EVENT, StoredIdentities};
+use crate::store::sqlite::row::stored_identity::{EVENT, StoredIdentities, StoredIdentity};
 use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
+
+/// The only one.
+const PARTITION: Partition = Partition(0);
+
+/// The fingerprint of the row at `offset`, which has to be there.
+pub(super) fn fingerprint(connection: &Connection, offset: u64) -> Result<Fingerprint> {
+    let row = StoredIdentities::new(connection)?.at(offset, |row| match row {
+        StoredIdentity::Event(event) => (event.topic_id, Some(event.seq), event.event_id.to_owned()),
+        StoredIdentity::Stub(stub) => (stub.topic_id, stub.seq, stub.event_id.to_owned()),
+    })?;
+    let (topic_id, seq, event_id) =
+        row.ok_or_else(|| Corruption::error(format!("offset {offset} has neither an event nor a stub")))?;
+    let topic = topic_name(connection, topic_id)?;
+    Ok(Fingerprint::new(PARTITION, offset, &topic, seq, &event_id))
+}
 
 /// One partition's part of a page; `None` if the index in memory belongs to another commit.
 pub(crate) fn scan(
@@ -136,8 +151,8 @@ fn fill(
         };
         let query = scanner.query();
         let passes = query.topics.matches(name) && query.admits(event.event_id, event.source, processed_at);
-        let offset = event.offset;
-        scanner.looked_at(offset, passes.then(|| stored_event(&event, name)));
+        let row = Anchor::new(PARTITION, event.offset, name, Some(event.seq), event.event_id);
+        scanner.looked_at(row, passes.then(|| stored_event(&event, name)));
     }
     Ok(scanner.finish())
 }
@@ -279,7 +294,7 @@ fn stored_event(event: &EventRow<'_>, topic: &str) -> StoredEvent {
         attributes: event.attributes.map(str::to_owned),
         seq: event.seq,
         processed_at: Timestamp::from_micros(event.processed_at),
-        partition: Partition(0),
+        partition: PARTITION,
         offset: event.offset,
     }
 }

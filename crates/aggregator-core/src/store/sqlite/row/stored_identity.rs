@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, Row};
 
 use super::Key;
 use super::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
@@ -39,23 +39,38 @@ impl<'c> StoredIdentities<'c> {
         offset: u64,
         read_found: impl Fn(StoredIdentity<'_>) -> T,
     ) -> Result<Option<T>> {
-        let found = self.event.query_row([offset], |row| {
-            let first = EventRow::read(row)?;
-            let same = (first.topic_id, first.event_id) == (key.topic_id, key.event_id)
-                && (key.source.is_empty() || first.source == key.source);
-            Ok(same.then(|| read_found(StoredIdentity::Event(first))))
-        });
-        if let Some(found) = found.optional()? {
-            return Ok(found);
-        }
-        let found = self.stub.query_row([offset], |row| {
-            let first = StubRow::read(row)?;
-            let same =
-                (first.topic_id, first.event_id, first.source) == (key.topic_id, key.event_id, key.source);
-            Ok(same.then(|| read_found(StoredIdentity::Stub(first))))
-        });
-        found.optional()?.ok_or_else(|| {
+        let found = self.at(offset, |row| row.has(key).then(|| read_found(row)))?;
+        found.ok_or_else(|| {
             Corruption::error(format!("the dedup index points to offset {offset}, where there is nothing"))
         })
+    }
+
+    /// What `read_found` makes of the row at `offset`, if there is one.
+    pub(crate) fn at<T>(
+        &mut self,
+        offset: u64,
+        read_found: impl Fn(StoredIdentity<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let event = |row: &Row<'_>| Ok(read_found(StoredIdentity::Event(EventRow::read(row)?)));
+        let found = self.event.query_row([offset], event).optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let stub = |row: &Row<'_>| Ok(read_found(StoredIdentity::Stub(StubRow::read(row)?)));
+        self.stub.query_row([offset], stub).optional()
+    }
+}
+
+impl StoredIdentity<'_> {
+    fn has(&self, key: Key<'_>) -> bool {
+        match self {
+            Self::Event(event) => {
+                (event.topic_id, event.event_id) == (key.topic_id, key.event_id)
+                    && (key.source.is_empty() || event.source == key.source)
+            }
+            Self::Stub(stub) => {
+                (stub.topic_id, stub.event_id, stub.source) == (key.topic_id, key.event_id, key.source)
+            }
+        }
     }
 }

@@ -1,0 +1,96 @@
+//! A page, and the cursors behind its events.
+
+use std::iter::FusedIterator;
+use std::slice;
+
+use super::StoredEvent;
+use crate::Cursor;
+use crate::cursor::Position;
+use crate::store::backend::Entry as _;
+
+/// Some events in a row, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// At most [`Query::limit`](super::Query::limit) events. Several partitions are merged by (`processed_at`, partition,
+    /// offset).
+    pub events: Vec<StoredEvent>,
+    /// What to put into [`Query::after`](super::Query::after) for the next page.
+    pub next: Cursor,
+    /// Whether there was nothing more when the page was read. A page that is not caught up can still
+    /// be empty: go on.
+    pub caught_up: bool,
+    /// Where it begins, with the fingerprints of the anchors.
+    start: Vec<Position>,
+}
+
+impl Page {
+    /// For backends; [`crate::store::backend::merge`] makes one as well. `start` is where the page begins in every
+    /// partition, as [`check_positions`](crate::store::backend::check_positions) left it.
+    pub fn new(start: Vec<Position>, events: Vec<StoredEvent>, next: Cursor, caught_up: bool) -> Self {
+        Self { events, next, caught_up, start }
+    }
+
+    /// The cursor before the first event. It knows of all removals that the reader was told of.
+    pub fn start(&self) -> Cursor {
+        self.cursors().cursor
+    }
+
+    /// A cursor for each event, in their order: "everything up to and with this event is read". [`Self::next`] lies
+    /// where the last one does, or further on, behind what the filters left out.
+    pub fn cursors(&self) -> Cursors<'_> {
+        let mut cursor = self.next.clone();
+        cursor.put_to(&self.start);
+        Cursors { events: self.events.iter(), positions: self.start.clone(), cursor }
+    }
+
+    /// The cursor after the event at this index; `None` if the page has no such event. For many events,
+    /// [`Self::cursors`] costs less.
+    pub fn cursor_after(&self, index: usize) -> Option<Cursor> {
+        self.cursors().nth(index)
+    }
+}
+
+/// See [`Page::cursors`].
+#[derive(Debug, Clone)]
+pub struct Cursors<'p> {
+    events: slice::Iter<'p, StoredEvent>,
+    positions: Vec<Position>,
+    cursor: Cursor,
+}
+
+impl Cursors<'_> {
+    fn advance(&mut self) -> Option<()> {
+        let event = self.events.next()?;
+        let index = self.positions.binary_search_by_key(&event.partition, |position| position.partition);
+        let index = index.expect("a page has events of the partitions that its query is about");
+        let before = self.positions[index];
+        self.positions[index].move_to(event.anchor());
+        self.cursor.go_on(index, before, self.positions[index]);
+        Some(())
+    }
+}
+
+impl Iterator for Cursors<'_> {
+    type Item = Cursor;
+
+    fn next(&mut self) -> Option<Cursor> {
+        self.advance()?;
+        Some(self.cursor.clone())
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Cursor> {
+        for _ in 0..n {
+            self.advance()?;
+        }
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Cursors<'_> {}
+
+impl FusedIterator for Cursors<'_> {}
