@@ -76,6 +76,10 @@ pub struct Position {
     ///
     /// [`check_positions`]: crate::store::backend::check_positions
     pub anchor: Anchor,
+    /// The newest row of the partition, as of the snapshot that [`check_positions`] looked at. No part of a cursor.
+    ///
+    /// [`check_positions`]: crate::store::backend::check_positions
+    pub newest: Anchor,
 }
 
 impl Position {
@@ -85,7 +89,7 @@ impl Position {
             Order::Ascending => 0,
             Order::Descending => u64::MAX,
         };
-        Self { partition, offset, horizon: 0, anchor: Anchor::NONE }
+        Self { partition, offset, horizon: 0, anchor: Anchor::NONE, newest: Anchor::NONE }
     }
 
     /// The offset of the anchor in a partition whose newest offset is `last_offset`; `None` if no row is there.
@@ -110,6 +114,7 @@ impl Position {
             self.horizon = 0;
         }
         self.anchor.fingerprint = Fingerprint::default();
+        self.newest = Anchor::NONE;
         self
     }
 }

@@ -1,6 +1,7 @@
 //! Reading the clean stream in pages.
 
 mod page;
+mod progress;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -9,6 +10,7 @@ use crate::store::StoreInfo;
 use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector, WrongCursor};
 
 pub use self::page::{Cursors, Page};
+pub use self::progress::Progress;
 
 /// In which order a page lists its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -171,10 +171,12 @@ impl Contents {
             query.topics.matches(topic.as_str()) && self.partitions.of(topic.as_str()) == partition
         });
         let purged_offset = in_query.map(|(_, topic)| topic.purged_offset).max().unwrap_or(0);
-        let last_offset = self.last_offset(partition);
+        let rows = &self.log(partition).rows;
+        let newest = rows.last().map_or(Anchor::NONE, |row| anchor(row, partition, rows.len()));
+        let last_offset = newest.offset;
         let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
-        let anchor = at.map_or(Anchor::NONE, |at| anchor(&self.log(partition).rows[at - 1], partition, at));
-        Ends { purged_offset, last_offset, anchor: anchor.fingerprint }
+        let anchor = at.map_or(Anchor::NONE, |at| anchor(&rows[at - 1], partition, at));
+        Ends { purged_offset, newest, anchor: anchor.fingerprint }
     }
 
     pub(crate) fn scan(&self, query: &Query, from: Position) -> Scan {

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::Partition;
 
 /// The row of a partition that a [`Position`](super::Position) stands at. For backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Anchor {
     /// Its offset; 0 for no row.
     pub offset: u64,

@@ -42,6 +42,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Cursor> {
             offset,
             horizon: u64::from_be_bytes(*horizon),
             anchor: Anchor { offset: anchor, fingerprint: Fingerprint::default() },
+            newest: Anchor::NONE,
         };
         Some(position.without_what_follows(order))
     });
@@ -79,6 +80,7 @@ mod tests {
                 offset,
                 horizon: 0,
                 anchor: Anchor { offset: anchor, fingerprint: Fingerprint::default() },
+                newest: Anchor::NONE,
             });
             let store = StoreId::from_u128(0x01a2_26f9_9622_fb2a_5390_d22d_47a7_8dc3);
             let expected = Cursor::new(store, order, cursor.filter, &positions.collect::<Vec<_>>());

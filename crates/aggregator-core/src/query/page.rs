@@ -3,7 +3,7 @@
 use std::iter::FusedIterator;
 use std::slice;
 
-use super::StoredEvent;
+use super::{Progress, StoredEvent};
 use crate::Cursor;
 use crate::cursor::Position;
 use crate::store::backend::Entry as _;
@@ -22,18 +22,38 @@ pub struct Page {
     pub caught_up: bool,
     /// Where it begins, with the fingerprints of the anchors.
     start: Vec<Position>,
+    /// Where it ends: the positions of `next`, in the same way.
+    end: Vec<Position>,
 }
 
 impl Page {
-    /// For backends; [`crate::store::backend::merge`] makes one as well. `start` is where the page begins in every
-    /// partition, as [`check_positions`](crate::store::backend::check_positions) left it.
-    pub fn new(start: Vec<Position>, events: Vec<StoredEvent>, next: Cursor, caught_up: bool) -> Self {
-        Self { events, next, caught_up, start }
+    /// For backends; [`crate::store::backend::merge`] makes one as well. `from_to` is where the page begins in every
+    /// partition, as [`check_positions`](crate::store::backend::check_positions) left it, and where it ends.
+    pub fn new(
+        from_to: (Vec<Position>, Vec<Position>),
+        events: Vec<StoredEvent>,
+        next: Cursor,
+        caught_up: bool,
+    ) -> Self {
+        let (start, end) = from_to;
+        Self { events, next, caught_up, start, end }
     }
 
     /// The cursor before the first event. It knows of all removals that the reader was told of.
     pub fn start(&self) -> Cursor {
         self.cursors().cursor
+    }
+
+    /// How far its reader has come before the first event, and behind everything that was looked at.
+    pub fn progress(&self) -> (Progress, Progress) {
+        (Progress::new(&self.start), Progress::new(&self.end))
+    }
+
+    /// Behind the newest row of every partition, as of the page's snapshot.
+    pub(crate) fn newest(&self) -> Vec<Position> {
+        let mut positions = self.start.clone();
+        positions.iter_mut().for_each(|position| position.move_to(position.newest));
+        positions
     }
 
     /// A cursor for each event, in their order: "everything up to and with this event is read". [`Self::next`] lies

@@ -12,6 +12,7 @@ mod clock;
 mod commits;
 mod cursors;
 mod deadline;
+mod end;
 mod model;
 mod purge;
 mod read;
@@ -82,6 +83,7 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         clock::CASES,
         cursors::CASES,
         deadline::CASES,
+        end::CASES,
         model::CASES,
         read::CASES,
         restart::CASES,

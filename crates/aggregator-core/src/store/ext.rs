@@ -7,7 +7,9 @@ use super::{
     VerifyReport,
 };
 use crate::event::last_before;
-use crate::{Event, EventRef, Partition, Query, StoreError, StoredRow, Topic, TopicSelector};
+use crate::{
+    Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicSelector,
+};
 
 /// Methods that every [`DedupStore`] has, and those of its capabilities, which return [`StoreError::Unsupported`] if
 /// the store lacks the capability.
@@ -57,6 +59,18 @@ pub trait DedupStoreExt: DedupStore {
         };
         let first = self.topics(after.as_ref(), 1)?;
         Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
+    }
+
+    /// The cursor behind everything that is stored: a reader of `query` that begins there reads what is stored from now
+    /// on.
+    ///
+    /// # Errors
+    /// As [`DedupStore::read`].
+    fn end(&self, query: &Query) -> Result<Cursor, StoreError> {
+        let query = Query { order: Order::Ascending, after: None, ..query.clone() };
+        // Nothing is as old as this, so no event is looked at.
+        let nothing = Query { until: Some(Timestamp::from_micros(i64::MIN)), limit: 1, ..query.clone() };
+        Ok(query.cursor(self.info(), &self.read(&nothing)?.newest()))
     }
 
     /// Page after page of what `query` asks for, from its cursor on: see [`Pages`].

@@ -36,8 +36,8 @@ impl Entry for StoredEvent {
 pub struct Ends {
     /// Up to here, topics of the query were purged; 0 if none was.
     pub purged_offset: u64,
-    /// The newest offset.
-    pub last_offset: u64,
+    /// The newest row; [`Anchor::NONE`] if there is none.
+    pub newest: Anchor,
     /// Of the row at [`Position::anchor_offset`]. If there is no such row, whatever it is does not matter.
     pub anchor: Fingerprint,
 }
@@ -64,7 +64,9 @@ pub fn check_positions(
     // What the cursor has to have.
     let mut found = Fingerprint::default();
     for position in &mut *positions {
-        let Ends { purged_offset, last_offset, anchor } = ends(*position)?;
+        let Ends { purged_offset, newest, anchor } = ends(*position)?;
+        let last_offset = newest.offset;
+        position.newest = newest;
         ahead |= position.anchor.offset > last_offset;
         let row = position.anchor_offset(last_offset);
         position.anchor = row.map_or(Anchor::NONE, |offset| Anchor { offset, fingerprint: anchor });
@@ -166,7 +168,14 @@ impl<'q, E: Entry> Scanner<'q, E> {
     }
 
     /// What was collected.
-    pub fn finish(self) -> Scan<E> {
+    ///
+    /// An ascending reader that looked at everything that its query is about need not look at the rest either. So the next
+    /// page of a reader who waits for rare events looks at what is stored until then, and not at everything again.
+    pub fn finish(mut self) -> Scan<E> {
+        let Scan { from, to, exhausted, .. } = &mut self.scan;
+        if *exhausted && self.query.order == Order::Ascending && to.offset < from.newest.offset {
+            to.move_to(from.newest);
+        }
         self.scan
     }
 }
@@ -174,14 +183,16 @@ impl<'q, E: Entry> Scanner<'q, E> {
 /// Merges the scans by (`processed_at`, partition, offset). What does not fit is left for the next
 /// page: the cursor of its partition stays before it.
 pub fn merge(query: &Query, store: &StoreInfo, scans: Vec<Scan>) -> Page {
-    let Merged { start, entries, next, caught_up } = merge_entries(query, store, scans);
-    Page::new(start, entries, next, caught_up)
+    let Merged { start, end, entries, next, caught_up } = merge_entries(query, store, scans);
+    Page::new((start, end), entries, next, caught_up)
 }
 
 /// A page before its events are fetched.
 pub struct Merged<E> {
     /// Where it begins.
     pub start: Vec<Position>,
+    /// Where it ends: the positions of `next`.
+    pub end: Vec<Position>,
     /// What it consists of, in its order.
     pub entries: Vec<E>,
     /// See [`Page::next`].
@@ -219,7 +230,7 @@ pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan
             positions[partition].move_to(entries[last].anchor());
         }
     }
-    Merged { start, entries, next: query.cursor(store, &positions), caught_up }
+    Merged { start, next: query.cursor(store, &positions), end: positions, entries, caught_up }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> 
     let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
     let merged = merge_entries(query, info, pipelined_all(scans).await?);
     let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
-    Ok(Page::new(merged.start, events, merged.next, merged.caught_up))
+    Ok(Page::new((merged.start, merged.end), events, merged.next, merged.caught_up))
 }
 
 /// The topic of a query for one.
@@ -64,37 +64,64 @@ async fn begin(
     )
     .await?;
     let mut ends = AllEnds::new();
-    for row in &last_offsets {
-        ends.entry(partition(row, 0)?).or_default().last_offset = get_u64(row, 1)?;
-    }
     for row in &purged {
         ends.entry(partition(row, 0)?).or_default().purged_offset = get_u64(row, 1)?;
     }
-    for (partition, anchor) in anchors {
-        ends.entry(partition).or_default().anchor = anchor;
+    for AnchorRow { partition, is_newest, anchor } in anchors {
+        let ends = ends.entry(partition).or_default();
+        match is_newest {
+            true => ends.newest = anchor,
+            false => ends.anchor = anchor.fingerprint,
+        }
+    }
+    for position in positions {
+        // A walk that begins at the newest row.
+        let ends = ends.entry(position.partition).or_default();
+        if position.anchor_offset(u64::MAX) == Some(u64::MAX) {
+            ends.anchor = ends.newest.fingerprint;
+        }
+    }
+    for row in &last_offsets {
+        let (partition, last_offset) = (partition(row, 0)?, get_u64(row, 1)?);
+        if let Some(ends) = ends.get(&partition)
+            && positions.iter().any(|position| position.partition == partition)
+            && ends.newest.offset != last_offset
+        {
+            return Err(Failure::corrupt(format!(
+                "partition {} ends at offset {last_offset}, and its newest row is at {}",
+                partition.0, ends.newest.offset
+            )));
+        }
     }
     Ok((ends, topic))
 }
 
-/// The fingerprints of the rows that the positions are at. The last offset is not known yet: a place behind all rows
-/// gets the last one.
-async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<(Partition, Fingerprint)>> {
-    let places: (Vec<_>, Vec<_>) = positions
-        .iter()
-        .filter_map(|position| {
-            Some((i32::from(position.partition.0), signed(position.anchor_offset(u64::MAX)?)))
-        })
-        .unzip();
-    if places.0.is_empty() {
-        return Ok(Vec::new());
-    }
+/// The row that a position is at, or the newest one of its partition.
+struct AnchorRow {
+    partition: Partition,
+    is_newest: bool,
+    anchor: Anchor,
+}
+
+/// Of each position's partition, the row that it is at and the newest one. The last offset is not known yet: a place
+/// behind all rows gets the last one.
+async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<AnchorRow>> {
+    const NEWEST: i64 = i64::MAX;
+    let partition_of = |position: &Position| i32::from(position.partition.0);
+    let newest = positions.iter().map(|position| (partition_of(position), NEWEST));
+    let at = positions.iter().filter_map(|position| {
+        let offset = position.anchor_offset(u64::MAX).filter(|offset| *offset != u64::MAX)?;
+        Some((partition_of(position), signed(offset)))
+    });
+    let places: (Vec<_>, Vec<_>) = newest.chain(at).unzip();
     let rows = session.query(&session.statements.read().anchors, &[&places.0, &places.1]).await?;
-    let fingerprint = |row: &Row| {
+    let anchor_row = |row: &Row| {
         let partition = partition(row, 0)?;
         let seq = sequence(row, 3)?;
-        Ok((partition, Fingerprint::new(partition, get_u64(row, 1)?, get(row, 2)?, seq, get(row, 4)?)))
+        let anchor = Anchor::new(partition, get_u64(row, 1)?, get(row, 2)?, seq, get(row, 4)?);
+        Ok(AnchorRow { partition, is_newest: get::<i64>(row, 5)? == NEWEST, anchor })
     };
-    rows.iter().map(fingerprint).collect()
+    rows.iter().map(anchor_row).collect()
 }
 
 /// The names a selector means, as a range in the order of their bytes: all that a name may hold lies between

@@ -277,7 +277,7 @@ statements! {
         purged: "SELECT partition, max(purged_offset) FROM topics
                  WHERE purged_offset > 0 AND name >= $1 AND name < $2 GROUP BY partition",
         // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
-        anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id
+        anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
                   FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
                   CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
                                       ORDER BY i.\"offset\" DESC LIMIT 1) AS e

@@ -168,7 +168,8 @@ impl State {
         let last_offset = rows.len() as u64;
         let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
         let anchor = at.map_or(Anchor::NONE, |at| rows[at - 1].anchor());
-        Ends { purged_offset, last_offset, anchor: anchor.fingerprint }
+        let newest = rows.last().map_or(Anchor::NONE, Row::anchor);
+        Ends { purged_offset, newest, anchor: anchor.fingerprint }
     }
 
     pub(super) fn scan(&self, query: &Query, from: Position) -> Result<Scan, StoreError> {

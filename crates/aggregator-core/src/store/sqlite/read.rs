@@ -22,7 +22,7 @@ use super::fault::{check_deadline, store_error};
 use super::index::{self, Index};
 use super::row::Key;
 use super::row::stored_identity::{StoredIdentities, StoredIdentity};
-use crate::cursor::Position;
+use crate::cursor::{Anchor, Position};
 use crate::event::{DEFAULT_SOURCE, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
@@ -87,9 +87,15 @@ fn ends(connection: &Connection, topics: &TopicSelector, position: Position) -> 
     };
     let mut select = connection.prepare_cached(&ENDS.replace("{topics}", condition))?;
     let purged_offset = select.query_row([topic], |row| row.get(0))?;
-    let anchor = position.anchor_offset(last_offset);
-    let anchor = anchor.map(|offset| fingerprint(connection, offset)).transpose()?.unwrap_or_default();
-    Ok(Ends { purged_offset, last_offset, anchor })
+    let at = |offset: Option<u64>| offset.map(|offset| fingerprint(connection, offset)).transpose();
+    let anchor_offset = position.anchor_offset(last_offset);
+    let anchor = at(anchor_offset)?.unwrap_or_default();
+    let newest = match anchor_offset {
+        Some(offset) if offset == last_offset => anchor,
+        _ => at((last_offset > 0).then_some(last_offset))?.unwrap_or_default(),
+    };
+    let newest = Anchor { offset: last_offset, fingerprint: newest };
+    Ok(Ends { purged_offset, newest, anchor })
 }
 
 pub(crate) fn lookup(
