@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, read, records, scale};
+use crate::measures::{growth, ingest, latency, read, records, scale, tails};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -58,6 +58,9 @@ fn measure(options: &Options, report: &mut Report) {
     if options.measures(Measure::Read) {
         note("read", read::measure(options, &mut report.read));
         note("lookups", read::unknown::measure(options, &mut report.lookups));
+    }
+    if options.measures(Measure::Tails) {
+        note("tails", tails::measure(options, &mut report.tails));
     }
     if options.measures(Measure::Latency) {
         note("latency", latency::measure(options, &mut report.latency));

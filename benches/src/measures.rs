@@ -9,6 +9,7 @@ pub(crate) mod read;
 pub(crate) mod records;
 pub(crate) mod scale;
 pub(crate) mod stalls;
+pub(crate) mod tails;
 
 use std::fs;
 use std::path::{Path, PathBuf};

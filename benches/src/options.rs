@@ -93,6 +93,8 @@ pub(crate) enum Measure {
     Growth,
     /// Walking all events in pages; lookups of what is not there
     Read,
+    /// Streams of events: how late they are, what they take from ingest, and what an idle one costs
+    Tails,
     /// Latency under a steady load
     Latency,
     /// Over PostgreSQL: partitions, nodes, and the raw insert of the same rows

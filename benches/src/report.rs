@@ -3,6 +3,7 @@
 mod markdown;
 mod records;
 mod scale;
+mod tails;
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::measures::read::unknown::Asked;
 use crate::measures::records::Writing;
 use crate::measures::records::beside_ingest::BesideIngest;
 use crate::measures::scale::Scale;
+use crate::measures::tails::Tails;
 use crate::options::Options;
 
 /// Everything a run measured. Parts that were not asked for are empty.
@@ -38,6 +40,7 @@ pub(crate) struct Report {
     pub(crate) growth: Option<Growth>,
     pub(crate) read: Vec<Reading>,
     pub(crate) lookups: Vec<Asked>,
+    pub(crate) tails: Tails,
     pub(crate) latency: Vec<Steady>,
     pub(crate) scale: Option<Scale>,
     pub(crate) records: Vec<Writing>,
@@ -98,6 +101,7 @@ impl Report {
             growth: None,
             read: Vec::new(),
             lookups: Vec::new(),
+            tails: Tails::default(),
             latency: Vec::new(),
             scale: None,
             records: Vec::new(),
