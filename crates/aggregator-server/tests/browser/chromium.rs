@@ -1,0 +1,62 @@
+//! Chromium without a window, driven over WebDriver.
+
+use std::path::Path;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::site::{Running, first_line_with, tied};
+
+pub(crate) struct Browser {
+    session: String,
+    client: Client,
+    _driver: Running,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// A browser of its own that shows this page.
+    pub(crate) async fn open(chromedriver: &Path, url: &str) -> Self {
+        let profile = TempDir::new().unwrap();
+        let mut command = tied(chromedriver);
+        command.arg("--port=0");
+        let (driver, line) = first_line_with(command, "successfully on port ");
+        let port = line.rsplit("on port ").next().unwrap().trim_end_matches('.').to_owned();
+        let client = Client::new();
+        let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": [
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            format!("--user-data-dir={}", profile.path().display()),
+        ]}}}});
+        let sessions = format!("http://127.0.0.1:{port}/session");
+        let created = post(&client, &sessions, &capabilities).await;
+        let session = format!("{sessions}/{}", created["sessionId"].as_str().unwrap());
+        post(&client, &format!("{session}/url"), &json!({"url": url})).await;
+        Self { session, client, _driver: driver, _profile: profile }
+    }
+
+    /// Runs a script in the page; what it returns.
+    pub(crate) async fn run(&self, script: &str) -> Value {
+        post(&self.client, &format!("{}/execute/sync", self.session), &json!({"script": script, "args": []}))
+            .await
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends its browser when it is asked to end, and not when it is killed.
+        let session = self.session.clone();
+        let ended = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(Client::new().delete(session).send()))
+        });
+        let _ = ended.join();
+    }
+}
+
+async fn post(client: &Client, url: &str, body: &Value) -> Value {
+    let answer = client.post(url).json(body).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert!(status.is_success(), "{url}: {text}");
+    serde_json::from_str::<Value>(&text).unwrap()["value"].take()
+}
