@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use aggregator_core::DedupStore;
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::health::{self, Health};
@@ -14,6 +15,7 @@ use crate::http::problem::Problem;
 use crate::places::Places;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
+use crate::read::tail::Tails;
 use crate::read_pool::ReadPool;
 
 /// The parts of the service, as its request handlers use them.
@@ -31,6 +33,8 @@ pub(crate) struct App {
     pub(crate) responses: Arc<Semaphore>,
     /// See [`App::rejected`].
     rejected: AtomicU64,
+    /// Readers that wait at the end of the stream.
+    pub(crate) tails: Tails,
     pub(crate) started: Instant,
 }
 
@@ -47,6 +51,7 @@ impl App {
             decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX)),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
+            tails: Tails::new(config.max_tails.get()),
             started: Instant::now(),
             store,
             health,
@@ -63,6 +68,14 @@ impl App {
         }
     }
 
+    /// Reserves room for these bytes of a response until the connection has written them; `None` if there is none.
+    pub(crate) fn hold(&self, bytes: Bytes) -> Option<Bytes> {
+        let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Semaphore::try_acquire_many_owned(Arc::clone(&self.responses), kib).ok()?;
+        // The connection drops the bytes once they are written, and with them their room.
+        Some(Bytes::from_owner(HeldBytes { bytes, _room: room }))
+    }
+
     /// Counts items that were refused before they reached the store.
     pub(crate) fn count_rejected(&self, items: usize) {
         self.rejected.fetch_add(items as u64, Ordering::Relaxed);
@@ -71,5 +84,17 @@ impl App {
     /// Items that were refused before they reached the store, since the start of the process.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes, and the room that is reserved for them.
+struct HeldBytes {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }

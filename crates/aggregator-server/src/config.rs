@@ -79,6 +79,10 @@ pub struct Config {
     pub readers: u32,
     /// How many reads may wait for their turn. Beyond that a request is answered 503.
     pub read_queue: usize,
+    /// How many readers may wait at the end of the stream at a time. Beyond that a request is answered 503.
+    pub max_tails: NonZeroUsize,
+    /// After so long without an event, a stream tells its client how far it has come. Proxies cut silent connections.
+    pub heartbeat: Duration,
     /// How long a read may take, including the wait for its turn. After that it is answered 503.
     pub read_timeout: Duration,
     /// How long a connection may take to send the head of a request, including the time it is idle.
@@ -158,6 +162,8 @@ impl Default for Config {
             max_head_bytes: ByteSize(64 << 10),
             readers: 4,
             read_queue: 256,
+            max_tails: at_least_one(10_000),
+            heartbeat: Duration::from_secs(15),
             read_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),

@@ -1,6 +1,7 @@
 //! HTTP: the parts of requests and answers that several rooms use. It knows none of these rooms.
 
 pub(crate) mod body;
+pub(crate) mod connection_place;
 pub(crate) mod link;
 pub(crate) mod params;
 pub(crate) mod problem;

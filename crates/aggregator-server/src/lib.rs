@@ -90,6 +90,7 @@ pub async fn run(
     health::check(&app.store, &app.health).await;
     let (stop_monitor, stopped) = oneshot::channel();
     let monitor = tokio::spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
+    let feed = tokio::spawn(read::tail::follow(Arc::clone(&app)));
 
     let exit_on_failure = app.config.exit_on_failure;
     let drain = async {
@@ -99,6 +100,7 @@ pub async fn run(
             () = clock::watch(&app.reads) => {}
         }
         app.health.drain();
+        app.tails.close();
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
@@ -107,6 +109,7 @@ pub async fn run(
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
+    let _ = tokio::time::timeout_at(drain_until, feed).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {

@@ -155,6 +155,18 @@ pub struct Options {
           value_parser = at_least::<usize>(0))]
     read_queue: usize,
 
+    /// Readers that wait at the end of the stream at a time (streams and long polls); beyond that the answer is 503
+    #[arg(long, env = "AGGREGATOR_MAX_TAILS", default_value_t = Config::default().max_tails, value_name = "N",
+          value_parser = at_least::<NonZeroUsize>(1))]
+    max_tails: NonZeroUsize,
+
+    /// After so long without an event, a stream tells its client how far it has come; set it below the time after
+    /// which proxies cut a silent connection
+    #[arg(long, env = "AGGREGATOR_HEARTBEAT", default_value_t = Config::default().heartbeat.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    heartbeat: Duration,
+
     /// How long a read may take, the wait for its turn included; beyond that the answer is 503
     #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Config::default().read_timeout.into(),
           value_name = "TIME",
@@ -254,6 +266,8 @@ impl Options {
             max_head_bytes: self.max_head_bytes,
             readers: self.readers,
             read_queue: self.read_queue,
+            max_tails: self.max_tails,
+            heartbeat: self.heartbeat.into(),
             read_timeout: self.read_timeout.into(),
             header_timeout: self.header_timeout.into(),
             body_timeout: self.body_timeout.into(),

@@ -1,6 +1,10 @@
 //! Reading the store: a file for each route. They read on the threads of `read_pool`.
 
+mod event_json;
 pub(crate) mod events;
+mod filters;
 pub(crate) mod lookup;
+mod ndjson;
 pub(crate) mod stats;
+pub(crate) mod tail;
 pub(crate) mod topics;

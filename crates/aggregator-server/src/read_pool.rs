@@ -19,6 +19,8 @@ const DID_NOT_END: &str = "the read did not end";
 pub(crate) enum ReadError {
     #[error("too many reads are waiting (--read-queue)")]
     QueueFull,
+    #[error("too many bytes of responses are waiting for their clients (--response-bytes)")]
+    NoRoom,
     /// `what` did not happen in time.
     #[error("{what} within --read-timeout {}", humantime::format_duration(*.timeout))]
     Timeout { what: &'static str, timeout: Duration },

@@ -2,6 +2,7 @@
 //!
 //! Only `run` uses this room. The rooms with the handlers use `http/`, and never this one.
 
+mod compression;
 pub(crate) mod connections;
 mod host;
 pub(crate) mod layers;

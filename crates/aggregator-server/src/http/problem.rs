@@ -58,6 +58,16 @@ pub(crate) struct ItemError {
 }
 
 impl Problem {
+    /// What is said about it.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether the same request can succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
     fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind,
@@ -214,6 +224,11 @@ impl Problem {
         Self::unavailable("overloaded", "Overloaded", detail)
     }
 
+    /// 503: there are as many waiting readers as there may be.
+    pub(crate) fn too_many_tails() -> Self {
+        Self::overloaded("too many readers wait for events (--max-tails)")
+    }
+
     /// 503: the process is about to end.
     pub(crate) fn draining() -> Self {
         Self::unavailable("draining", "Shutting down", "the server is shutting down")
@@ -269,7 +284,8 @@ impl Problem {
         }
     }
 
-    fn expired(oldest: &Cursor) -> Self {
+    /// 410: retention removed events behind a cursor. `oldest` goes on without them.
+    pub(crate) fn expired(oldest: &Cursor) -> Self {
         let detail = "events after this cursor were removed by retention; `oldest` goes on where it stood, \
                       without them";
         let problem = Self::new("cursor-expired", "Cursor expired", StatusCode::GONE, detail);
@@ -281,7 +297,7 @@ impl Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
-            ReadError::QueueFull => Self::overloaded(error.to_string()),
+            ReadError::QueueFull | ReadError::NoRoom => Self::overloaded(error.to_string()),
             ReadError::Timeout { .. } => {
                 let detail = format!("{error}: ask for less at a time, ask again later, or raise it");
                 Self::unavailable("read-timeout", "Read timeout", detail)

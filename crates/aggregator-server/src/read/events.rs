@@ -1,54 +1,116 @@
-//! `GET /events`: stored events, in pages.
+//! `GET /events`: stored events, in pages; long polls, which wait for a page that is not empty.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator_core::{
-    Cursor, DedupStore, DedupStoreExt as _, EventId, Order, Page, Query, Source, StoreError, StoredEvent,
-    Timestamp, TopicSelector,
+    Cursor, DedupStore, DedupStoreExt as _, Order, Page, Query, StoreError, TopicSelector,
 };
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use hyper::Uri;
+use hyper::header::{CACHE_CONTROL, HeaderValue};
+use hyper::{HeaderMap, Uri};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::http::link;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::http::response::json;
+use crate::read_pool::ReadError;
 
-pub(crate) async fn events(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri)?;
-    let topics = params.take::<TopicSelector>("topic")?.unwrap_or(TopicSelector::All);
-    let query = Query {
-        event_id: params.take::<EventId>("event_id")?,
-        source: params.take::<Source>("source")?,
-        since: params.take::<Timestamp>("since")?,
-        until: params.take::<Timestamp>("until")?,
-        order: params
-            .choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
-            .unwrap_or_default(),
-        after: params.take::<Cursor>("after")?,
-        limit: params.number("limit", 1..=Query::MAX_LIMIT, Query::DEFAULT_LIMIT)?,
-        ..Query::of(topics)
+use super::event_json::EventJson;
+use super::filters::{self, After};
+use super::{ndjson, tail};
+
+/// The longest wait of a long poll, in seconds. Proxies cut requests that are silent for a minute.
+const MAX_WAIT: usize = 55;
+
+/// What is asked for.
+struct Request {
+    query: Query,
+    /// Begin behind everything that is stored.
+    latest: bool,
+    /// How long an empty page may wait for an event.
+    wait: Duration,
+}
+
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let lines = ndjson::is_accepted(&headers);
+    let mut request = request(&uri, if lines { ndjson::MAX_EVENTS } else { Query::MAX_LIMIT })?;
+    if request.latest {
+        let query = request.query.clone();
+        request.query.after = Some(app.reads.run(move |store| store.end(&query)).await?);
+    }
+    let until = (!request.wait.is_zero()).then(|| Instant::now() + request.wait);
+    let mut response = if lines {
+        ndjson::respond(&app, request.query, until).await?
+    } else {
+        page(&app, request.query, until, &uri).await?
     };
-    params.finish("topic, event_id, source, since, until, order, after, limit")?;
-    let topic = query.topics.to_string();
+    // An answer is as of now.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn request(uri: &Uri, max_limit: usize) -> Result<Request, Problem> {
+    let mut params = Params::of(uri)?;
+    let mut query = filters::take(&mut params)?;
+    query.order = params
+        .choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
+        .unwrap_or_default();
+    query.limit = params.number("limit", 1..=max_limit, Query::DEFAULT_LIMIT)?;
+    let wait = params.number("wait", 0..=MAX_WAIT, 0)?;
+    let after = params.take::<After>("after")?;
+    params.finish("topic, event_id, source, since, until, order, after, limit, wait")?;
+    let latest = matches!(after, Some(After::Latest));
+    if query.order == Order::Descending && (wait > 0 || latest) {
+        let name = if latest { "after" } else { "wait" };
+        return Err(Problem::parameter(name, "is for order=asc: nothing is ever stored at the other end"));
+    }
+    if let Some(After::Cursor(cursor)) = after {
+        query.after = Some(cursor);
+    }
+    Ok(Request { query, latest, wait: Duration::from_secs(wait as u64) })
+}
+
+async fn page(
+    app: &Arc<App>,
+    mut query: Query,
+    until: Option<Instant>,
+    uri: &Uri,
+) -> Result<Response, Problem> {
+    let (response, end) = read_page(app, query.clone(), uri).await?;
+    let (Some(end), Some(until)) = (end, until) else { return Ok(response) };
+    query.after = Some(end);
+    let query = tail::until_event(app, query, until).await?;
+    let (response, _) = read_page(app, query, uri).await?;
+    Ok(response)
+}
+
+/// A page as a response, and the end of the stream if the page is empty because it stands there.
+async fn read_page(app: &App, query: Query, uri: &Uri) -> Result<(Response, Option<Cursor>), ReadError> {
+    let uri = uri.clone();
     // The page is rendered on that thread, too: it can be large, and those threads are counted.
     let read = move |store: &dyn DedupStore| {
         let page = store.read(&query)?;
         let known = is_known(store, &query, &page)?;
-        let mut response = render(&topic, known, &page);
+        let mut response = render(&query.topics.to_string(), known, &page);
         link::to_next(&mut response, &uri, &page.next.to_string());
-        Ok(response)
+        let end = (page.events.is_empty() && page.caught_up).then_some(page.next);
+        Ok((response, end))
     };
-    Ok(app.reads.run(read).await?)
+    app.reads.run(read).await
 }
 
 /// Whether there is a topic that could have had events. The store is asked only if the page does not show it: then an
 /// empty page may come from a misspelt name, or from a topic without matching events.
-fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, StoreError> {
+pub(super) fn is_known(store: &dyn DedupStore, query: &Query, page: &Page) -> Result<bool, StoreError> {
     let begins = query.after.is_none() && query.topics != TopicSelector::All;
     Ok(!(begins && page.events.is_empty() && page.caught_up) || store.knows(&query.topics)?)
 }
@@ -60,30 +122,13 @@ struct PageBody<'a> {
     #[serde(skip_serializing_if = "Clone::clone")]
     known: bool,
     count: usize,
-    events: Vec<EventBody<'a>>,
+    events: Vec<EventJson<'a>>,
     next: String,
     caught_up: bool,
 }
 
-#[derive(Serialize)]
-struct EventBody<'a> {
-    topic: &'a str,
-    event_id: &'a str,
-    timestamp: &'a str,
-    source: &'a str,
-    payload: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sequence: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attributes: Option<&'a RawValue>,
-    seq: u64,
-    processed_at: String,
-}
-
 fn render(topic: &str, known: bool, page: &Page) -> Response {
-    match page.events.iter().map(event_body).collect::<Result<Vec<_>, _>>() {
+    match page.events.iter().map(EventJson::of).collect::<Result<Vec<_>, _>>() {
         Ok(events) => json(&PageBody {
             topic,
             known,
@@ -94,28 +139,4 @@ fn render(topic: &str, known: bool, page: &Page) -> Response {
         }),
         Err(problem) => problem.into_response(),
     }
-}
-
-fn event_body(event: &StoredEvent) -> Result<EventBody<'_>, Problem> {
-    // Checked again, because a disk may return something else than what was written.
-    let json = |field, text| {
-        serde_json::from_str::<&RawValue>(text).map_err(|_| {
-            Problem::internal(format!(
-                "the {field} of {} seq {} is corrupt in the store",
-                event.topic, event.seq
-            ))
-        })
-    };
-    Ok(EventBody {
-        topic: &event.topic,
-        event_id: &event.event_id,
-        timestamp: &event.timestamp,
-        source: &event.source,
-        payload: json("payload", &event.payload)?,
-        sequence: event.sequence,
-        content_type: event.content_type.as_deref(),
-        attributes: event.attributes.as_deref().map(|text| json("attributes", text)).transpose()?,
-        seq: event.seq,
-        processed_at: event.processed_at.to_string(),
-    })
 }

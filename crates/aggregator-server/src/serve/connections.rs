@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use crate::config::Config;
+use crate::http::connection_place::ConnectionPlace;
 use crate::http::problem::{self, Problem};
 
 use super::layers::Layers;
@@ -68,9 +71,9 @@ pub(crate) async fn serve(
             }
             continue;
         };
-        let connection = graceful.watch(connection(stream, Arc::clone(&layers), config));
+        let place = ConnectionPlace::new(place);
+        let connection = graceful.watch(connection(stream, Arc::clone(&layers), config, place));
         connections.spawn(async move {
-            let _place = place;
             if let Err(error) = connection.await {
                 debug!(%error, "a connection broke off");
             }
@@ -93,10 +96,12 @@ fn connection(
     stream: TcpStream,
     layers: Arc<Layers>,
     config: &Config,
+    place: ConnectionPlace,
 ) -> impl GracefulConnection<Error = hyper::Error> + Send + 'static {
     let mut timed = TimeoutStream::new(stream);
     timed.set_write_timeout(Some(config.write_timeout));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
         let layers = Arc::clone(&layers);
         async move { Ok::<_, Infallible>(layers.answer(request).await) }
     });

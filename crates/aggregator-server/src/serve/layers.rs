@@ -11,8 +11,9 @@
 //!
 //! 5. **Problem** (`http/problem.rs`): an error gets its body, with the request id.
 //! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
-//! 7. **Connection**: ends it where a body was left unread.
-//! 8. **Log and head**: a debug line, and the request id in the head.
+//! 7. **Compression** (`compression.rs`): for clients that accept it. Not for streams.
+//! 8. **Connection**: ends it where a body was left unread.
+//! 9. **Log and head**: a debug line, and the request id in the head.
 //!
 //! A new layer that can refuse a request belongs in [`check`]. A layer that watches every answer, to count or to time
 //! it, belongs beside the log line in [`Layers::answer`]. The status is known there, but the body has not been written
@@ -30,7 +31,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, CONNECTION, HeaderValue};
 use hyper::{Request, StatusCode};
 use tracing::debug;
 
@@ -40,7 +41,7 @@ use crate::http::problem::{self, Problem};
 use crate::http::request_id::RequestId;
 
 use super::routes::Routes;
-use super::{host, response_room};
+use super::{compression, host, response_room};
 
 /// The routes with the layers around them.
 pub(crate) struct Layers {
@@ -56,6 +57,7 @@ impl Layers {
     /// Answers a request. Nothing else does.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
         let request_id = RequestId::of(request.headers());
+        let accepted = request.headers().get(ACCEPT_ENCODING).cloned();
         let checked = check(&request);
         // The client may still send a body that nobody reads. The next request would be looked for in it.
         let body_is_left = checked.is_err() || body::is_held_back(request.headers());
@@ -65,8 +67,9 @@ impl Layers {
         };
         let response = problem::render(response, &request_id);
         let reserved = response_room::reserve(&self.app, response).await;
-        let mut response =
+        let response =
             reserved.unwrap_or_else(|problem| problem::render(problem.into_response(), &request_id));
+        let mut response = compression::compress(accepted, response).await;
         if body_is_left && response.status() >= StatusCode::BAD_REQUEST {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

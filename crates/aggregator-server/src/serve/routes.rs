@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::publish::handler;
-use crate::read::{events, lookup, stats, topics};
+use crate::read::{events, lookup, stats, tail, topics};
 
 use super::not_found::nothing_at;
 use super::probes;
@@ -23,11 +23,12 @@ use super::probes;
 ///
 /// A handler takes `Params` and calls `finish`, so that unknown parameters are refused. Add a new route to
 /// docs/reference.md, too: a test compares that page with this table.
-fn table() -> [(&'static str, MethodRouter<Arc<App>>); 9] {
+fn table() -> [(&'static str, MethodRouter<Arc<App>>); 10] {
     [
         // `Routes::dispatch` has a shortcut to this handler. A change of this row changes that as well.
         (PUBLISH, post(handler::publish)),
         ("/events", get(events::events)),
+        ("/events/stream", get(tail::stream)),
         ("/lookup", post(lookup::lookup)),
         ("/topics", get(topics::topics)),
         ("/stats", get(stats::stats)),

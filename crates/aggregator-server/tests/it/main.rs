@@ -28,4 +28,5 @@ mod start;
 mod stats;
 mod streams;
 mod support;
+mod tails;
 mod transfer;

@@ -1,0 +1,142 @@
+//! Events as lines of JSON: more of them than a page holds, written while they are read.
+//!
+//! The body is made of pages, each read by itself, so no snapshot waits for a client. Its last line says where to go on;
+//! a body without that line was cut off.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use aggregator_core::{Cursor, DedupStore, Page, Query};
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::events::is_known;
+use super::{event_json, tail};
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::read_pool::ReadError;
+
+pub(super) const MEDIA_TYPE: &str = "application/x-ndjson";
+
+/// The most events of one answer.
+pub(super) const MAX_EVENTS: usize = 1_000_000;
+
+pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|accepted| accepted.contains(MEDIA_TYPE))
+}
+
+/// The end of the body.
+#[derive(Serialize)]
+struct LastLine<'a> {
+    next: &'a str,
+    caught_up: bool,
+    /// Left out if it is `true`.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    known: bool,
+}
+
+/// Some lines of the body: a page.
+struct Lines {
+    bytes: Bytes,
+    events: usize,
+    next: Cursor,
+    caught_up: bool,
+    known: bool,
+}
+
+/// Answers with up to `query.limit` events. If there is none, waits for one until `until`.
+pub(super) async fn respond(
+    app: &Arc<App>,
+    query: Query,
+    until: Option<Instant>,
+) -> Result<Response, Problem> {
+    let mut walk = Walk { app: Arc::clone(app), left: query.limit, query };
+    let mut first = walk.read().await?;
+    if let Some(until) = until
+        && first.events == 0
+        && first.caught_up
+    {
+        walk.query.after = Some(first.next);
+        walk.query = tail::until_event(app, walk.query, until).await?;
+        first = walk.read().await?;
+    }
+    let body = unfold(Some((walk, Some(first))), async |state| {
+        let (mut walk, lines) = state?;
+        let lines = match lines {
+            Some(lines) => Ok(lines),
+            None => walk.read().await,
+        };
+        let (bytes, goes_on) = walk.next_piece(lines);
+        Some((Ok::<_, Infallible>(bytes), goes_on.then_some((walk, None))))
+    });
+    let mut response = Body::from_stream(body).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    Ok(response)
+}
+
+/// A walk over the pages of one answer.
+struct Walk {
+    app: Arc<App>,
+    query: Query,
+    /// How many events may still come.
+    left: usize,
+}
+
+impl Walk {
+    /// The next page.
+    async fn read(&self) -> Result<Lines, Problem> {
+        let query = Query { limit: self.left.min(Query::MAX_LIMIT), ..self.query.clone() };
+        let read = move |store: &dyn DedupStore| {
+            let page = store.read(&query)?;
+            let known = is_known(store, &query, &page)?;
+            Ok(render(known, page))
+        };
+        let mut lines = self.app.reads.run(read).await??;
+        lines.bytes = self.app.hold(lines.bytes).ok_or(ReadError::NoRoom)?;
+        Ok(lines)
+    }
+
+    /// The text of a page, with the last line if it is the last one. False if nothing follows.
+    fn next_piece(&mut self, lines: Result<Lines, Problem>) -> (Bytes, bool) {
+        let lines = match lines {
+            Ok(lines) => lines,
+            // The status is sent already. The client is told where to go on, and if it is still wrong then, what is.
+            Err(problem) => {
+                debug!(detail = problem.detail(), "lines of events end early");
+                let next = self.query.after.as_ref().map(ToString::to_string).unwrap_or_default();
+                return (last_line(&next, false, true), false);
+            }
+        };
+        self.left -= lines.events;
+        let next = lines.next.to_string();
+        self.query.after = Some(lines.next);
+        if self.left > 0 && !lines.caught_up {
+            return (lines.bytes, true);
+        }
+        (Bytes::from([lines.bytes, last_line(&next, lines.caught_up, lines.known)].concat()), false)
+    }
+}
+
+fn render(known: bool, page: Page) -> Result<Lines, Problem> {
+    let mut text = String::new();
+    for event in &page.events {
+        text.push_str(&event_json::line(event)?);
+        text.push('\n');
+    }
+    let (events, next, caught_up) = (page.events.len(), page.next, page.caught_up);
+    Ok(Lines { bytes: text.into(), events, next, caught_up, known })
+}
+
+fn last_line(next: &str, caught_up: bool, known: bool) -> Bytes {
+    let mut line = serde_json::to_vec(&LastLine { next, caught_up, known }).expect("a cursor is a string");
+    line.push(b'\n');
+    line.into()
+}

@@ -1,0 +1,149 @@
+//! Readers that wait at the end of the stream: long polls and Server-Sent Events.
+//!
+//! A task, the feed ([`feed`]), reads whatever is stored as long as anybody waits, once for all of them, and keeps the
+//! newest of it in memory ([`ring`]). A reader ([`reader`]) takes its events from there. One that is behind the ring reads
+//! pages of the store until it is not, and readers at the same place share a page ([`pages`]). Both ways lead along
+//! cursors, so a reader may change between them anywhere: it misses nothing and is handed nothing twice.
+//!
+//! Nothing is queued for a reader. One that is slow falls behind the ring, and goes on with pages.
+
+mod feed;
+mod long_poll;
+mod pages;
+mod reader;
+mod ring;
+mod sse;
+mod stream;
+mod wakeups;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aggregator_core::TopicSelector;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+pub(crate) use self::feed::follow;
+pub(super) use self::long_poll::until_event;
+pub(crate) use self::stream::stream;
+
+use self::pages::SharedPages;
+use self::ring::{Ring, Segment};
+use self::wakeups::{Registration, Wakeups};
+
+/// What all readers at the end share.
+pub(crate) struct Tails {
+    places: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+    wakeups: Wakeups,
+    ring: Mutex<Ring>,
+    pages: SharedPages,
+    next_id: AtomicU64,
+    /// True once no reader may wait any longer.
+    closed: watch::Sender<bool>,
+}
+
+/// How many readers there are.
+#[derive(Default)]
+struct Waiting {
+    readers: AtomicUsize,
+    changed: Notify,
+}
+
+/// One reader's place among those that wait.
+pub(crate) struct Place {
+    registration: Registration,
+    closed: watch::Receiver<bool>,
+    waiting: Arc<Waiting>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Tails {
+    pub(crate) fn new(max_tails: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(max_tails.min(Semaphore::MAX_PERMITS))),
+            waiting: Arc::default(),
+            wakeups: Wakeups::default(),
+            ring: Mutex::default(),
+            pages: SharedPages::default(),
+            next_id: AtomicU64::new(0),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    /// A place for a reader of these topics; `None` if there are as many as there may be.
+    pub(super) fn enter(&self, topics: &TopicSelector) -> Option<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let registration = self.wakeups.register(topics, id);
+        self.waiting.readers.fetch_add(1, Ordering::SeqCst);
+        self.waiting.changed.notify_one();
+        let (closed, waiting) = (self.closed.subscribe(), Arc::clone(&self.waiting));
+        Some(Place { registration, closed, waiting, _permit: permit })
+    }
+
+    /// Ends the waiting of all readers, now and from now on.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Gives a segment to those who wait for it, and says how many were woken.
+    fn hand_out(&self, segment: Segment) -> usize {
+        let topics: Vec<_> = segment.topics().map(str::to_owned).collect();
+        // A reader that looks into the ring sees both or neither.
+        let mut ring = self.ring();
+        ring.push(segment);
+        self.wakeups.wake(topics.iter().map(String::as_str))
+    }
+
+    /// The ring does not follow the stream any more. Readers go on with pages.
+    fn lose_track(&self) {
+        let mut ring = self.ring();
+        ring.clear();
+        self.wakeups.wake_all();
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // No code that can panic runs under the lock.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a reader does not wait any longer.
+pub(super) enum Woken {
+    /// Something may have come that it waits for.
+    Events,
+    /// Readers have to end.
+    Closed,
+}
+
+impl Place {
+    /// Whether readers have to end.
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Whether there was a wake-up since [`Self::forget_wakeups`].
+    fn is_woken(&self) -> bool {
+        self.registration.is_woken()
+    }
+
+    fn forget_wakeups(&self) {
+        self.registration.forget_wakeups();
+    }
+
+    /// Waits. A wake-up that came before this call counts.
+    pub(super) async fn woken_or_closed(&mut self) -> Woken {
+        tokio::select! {
+            () = self.registration.woken() => Woken::Events,
+            // The sender lives as long as the service.
+            _ = self.closed.wait_for(|closed| *closed) => Woken::Closed,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.readers.fetch_sub(1, Ordering::SeqCst);
+        self.waiting.changed.notify_one();
+    }
+}

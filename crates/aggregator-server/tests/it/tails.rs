@@ -1,0 +1,7 @@
+//! Readers that wait at the end of the stream.
+
+mod event_source;
+mod lines;
+mod long_poll;
+mod resuming;
+mod stream;
