@@ -95,8 +95,8 @@ free_port() {
 publisher() {
     local service=$1 name=$prefix-$2
     shift 2
-    docker compose run --detach --name "$name" "$service" --json "$@" >/dev/null 2>"$work/run.log" ||
-        fail "a publisher does not start: $(<"$work/run.log")"
+    docker compose run --detach --name "$name" "$service" --json "$@" >/dev/null 2>"$work/$name.start" ||
+        fail "a publisher does not start: $(<"$work/$name.start")"
 }
 
 # finish_publisher NAME: its report is in $work/NAME.json. Its own verdict is its exit code.

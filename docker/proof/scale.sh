@@ -4,12 +4,14 @@
 # Something goes down in each round; each kind once before any has its second turn.
 readonly KINDS=(kill_a_node cut_off_from_the_database kill_all_nodes kill_the_database restart_the_database
     restart_the_balancer cut_off_from_the_balancer)
-readonly ROUND_EVENTS=8000
+readonly ROUND_EVENTS=12000
+# What is left of them without the repeats.
+readonly UNIQUE=$((ROUND_EVENTS * 7 / 10))
 readonly ROUND=(--events "$ROUND_EVENTS" --dup 0.3 --batch 20 --topics 5 --concurrency 4
     --drop-replies 0.05 --delay 5 --reorder 200 --bursts 0.03 "${PATIENT[@]}")
 
 prove_scale() {
-    local round kind rounds=${SCALE_ROUNDS:-${#KINDS[@]}} unique_before unique=0 again=0
+    local round kind rounds=${SCALE_ROUNDS:-${#KINDS[@]}} unique_before unique=0 again=0 starting=() start
     BALANCER_PORT=$(free_port)
     export BALANCER_PORT
     url=http://127.0.0.1:$BALANCER_PORT
@@ -32,7 +34,11 @@ prove_scale() {
 
     chapter "The same once more"
     for ((round = 0; round < rounds; round++)); do
-        publisher publisher-scale "last-$round" "${ROUND[@]}" --topic-prefix "scale.r$round" --seed "$round"
+        publisher publisher-scale "last-$round" "${ROUND[@]}" --topic-prefix "scale.r$round" --seed "$round" &
+        starting+=($!)
+    done
+    for start in "${starting[@]}"; do wait "$start" || exit; done
+    for ((round = 0; round < rounds; round++)); do
         finish_publisher "last-$round"
         check "what the same round stores" "$(report_of "last-$round" stored)" 0
     done
@@ -43,12 +49,15 @@ prove_scale() {
 
 # Two publishers send the same events at the same time; in the midst of it something goes down, and comes back.
 suffer() {
-    local round=$1 kind=$2 name before
+    local round=$1 kind=$2 name before starting=() start
     before=$(stats "$url" unique_processed)
+    # In eight seconds: starting a container takes one or two, and the first may not be done before the second begins.
     for name in first second; do
-        publisher publisher-scale "$name-$round" "${ROUND[@]}" --rate 3000 --topic-prefix "scale.r$round" --seed "$round"
+        publisher publisher-scale "$name-$round" "${ROUND[@]}" --rate 1500 --topic-prefix "scale.r$round" --seed "$round" &
+        starting+=($!)
     done
-    await "a quarter of the events" has_stored "$url" $((before + ROUND_EVENTS * 7 / 40))
+    for start in "${starting[@]}"; do wait "$start" || exit; done
+    await "a fifth of the events" has_stored "$url" $((before + UNIQUE / 5))
     for name in first second; do
         [[ $(docker inspect --format '{{.State.Running}}' "$prefix-$name-$round") == true ]] ||
             fail "a publisher was over before anything went down: nothing is proved"
