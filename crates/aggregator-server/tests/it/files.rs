@@ -132,7 +132,7 @@ async fn a_store_that_is_mounted_as_a_single_file_is_refused_in_words() {
     unshare.args([env!("CARGO_BIN_EXE_aggregator-server"), "--listen", "127.0.0.1:0", "--store"]);
     let output = unshare.arg(format!("sqlite:{}", mounted.display())).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
-    if output.stdout != b"mounted\n" {
+    if !output.stdout.starts_with(b"mounted\n") {
         test_skip::skip(&format!("nothing can be mounted ({})", message.trim()), "AGGREGATOR_REQUIRE_MOUNT");
         return;
     }
