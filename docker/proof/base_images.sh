@@ -25,7 +25,7 @@ find_base_images() {
     for repository in debian rust postgres haproxy; do
         image=$(image_of $repository)
         [[ -n $image ]] || fail "neither the Dockerfile nor docker/compose.yml names an image of $repository"
-        if [[ -n $from_nothing ]] || ! { is_here "$image" || docker pull --quiet "$image" >/dev/null 2>&1; }; then
+        if [[ -n $from_nothing ]] || ! { is_here "$image" || timeout 600 docker pull --quiet "$image" >/dev/null 2>&1; }; then
             missing+=("$repository")
         elif is_stand_in "$image"; then
             kept "$image: a stand-in that an earlier run has kept"
