@@ -121,7 +121,7 @@ a_read_only_volume_is_refused() {
 
 # What was acknowledged before stays, and can be read.
 a_full_volume_is_told() {
-    serve --mount "type=tmpfs,destination=/data,tmpfs-size=8m,tmpfs-mode=0777" "$AGGREGATOR_IMAGE"
+    serve --tmpfs "/data:size=8m,uid=$OWNER,gid=$OWNER" "$AGGREGATOR_IMAGE"
     publish_one before 202
     docker exec "$prefix-alone" sh -c 'cat /dev/zero >/data/filler' 2>/dev/null || true
     fill_up
