@@ -3,6 +3,8 @@
 
 # What was made here, and is removed at the end.
 stand_ins=()
+# Stand-ins that an earlier run has made and kept.
+kept_stand_ins=()
 # The same for a reader: a line each.
 tools=()
 image_size=''
@@ -28,6 +30,7 @@ find_base_images() {
         if [[ -n $from_nothing ]] || ! { is_here "$image" || timeout 600 docker pull --quiet "$image" >/dev/null 2>&1; }; then
             missing+=("$repository")
         elif is_stand_in "$image"; then
+            kept_stand_ins+=("$image")
             kept "$image: a stand-in that an earlier run has kept"
         else
             kept "$image"

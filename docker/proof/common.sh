@@ -146,7 +146,7 @@ report() {
     printf '  image: %s\n' "$image_size"
     local line
     for line in "${tools[@]}"; do printf '  %s\n' "$line"; done
-    for line in "${stand_ins[@]}"; do
+    for line in "${stand_ins[@]}" "${kept_stand_ins[@]}"; do
         [[ $line == "$prefix"* ]] || printf '  stand-in: %s\n' "$line"
     done
 }
