@@ -25,6 +25,7 @@ mod publish;
 mod read;
 mod read_pool;
 mod serve;
+pub mod service_manager;
 mod sync;
 mod utf8;
 

@@ -2,11 +2,12 @@
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aggregator_server::admin::transfer::{TransferError, export, import};
 use aggregator_server::admin::{check, healthcheck};
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
+use aggregator_server::service_manager::{self, ServiceManager};
 use aggregator_server::{Config, RunError, bind, clock, log, open_store, output, run};
 use anyhow::Context as _;
 use program_support::environment::{self, Parsed};
@@ -22,6 +23,9 @@ const STORE_FAILED: u8 = 3;
 
 /// How many connections may wait to be accepted. The kernel has a limit of its own.
 const BACKLOG: u32 = 1024;
+
+/// Beyond the drain: closing what is left.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 /// The reader of the output is gone, so the output is not whole. A shell reports the same code for SIGPIPE.
 const PIPE_CLOSED: u8 = 141;
@@ -118,6 +122,14 @@ fn serve_until_signalled(config: Config) -> anyhow::Result<()> {
     served
 }
 
+/// Whoever started this program and wants to know how far it is. One that cannot be told is no reason not to serve.
+fn service_manager() -> ServiceManager {
+    ServiceManager::at(std::env::var_os(service_manager::VARIABLE).as_deref()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "{} cannot be used", service_manager::VARIABLE);
+        ServiceManager::default()
+    })
+}
+
 /// The options contradict what they name.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -133,7 +145,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     config.check_reach(&addresses).map_err(WrongUsage)?;
     // Before the store: a start that finds its port taken must not leave a new store behind.
     let socket = bind::bind(&addresses).with_context(listen_on)?;
+    let manager = service_manager();
+    let opening = manager.opening().context("no thread can be started")?;
     let store = open_store::open(&config).with_context(|| format!("--store {}", config.store))?;
+    drop(opening);
     let listener = socket.listen(BACKLOG).with_context(listen_on)?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
@@ -141,9 +156,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let line =
         format!("listening on http://{address}, store {}, durability {durability}", config.store.resolved());
     output::announce(&line);
+    manager.ready();
 
+    let stop_within = config.drain_timeout + STOP_MARGIN;
     let shutdown = async move {
         signals.next().await;
+        manager.stopping(stop_within);
         tokio::spawn(async move {
             signals.next().await;
             output::stderr().line("aggregator-server: stopped at once by a second signal");

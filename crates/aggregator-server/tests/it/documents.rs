@@ -150,8 +150,11 @@ fn the_commands_of_the_readme_work_and_answer_as_it_says() {
     assert!(report.contains("lost 0, doubled 0"), "{report}");
     several_nodes(&next("sh", "Several nodes"));
     is_example_of_the_core(&next("rust", "As a library"));
-    // They need a Docker engine.
-    assert!(blocks.iter().all(|block| block.heading == "Containers"), "nobody runs {blocks:?}");
+    // They need a container engine: `scripts/containers` runs every block of commands under this heading, and no other.
+    let proof = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker/proof/common.sh"));
+    assert!(proof.unwrap().contains("/^## Containers$/"), "scripts/containers looks elsewhere");
+    let run_there = |block: &Block| (&*block.heading, &*block.language) == ("Containers", "sh");
+    assert!(blocks.iter().all(run_there), "nobody runs {blocks:?}");
 }
 
 /// The core's documentation has the same lines, and its tests run them.

@@ -22,6 +22,7 @@ mod read_limits;
 mod reference;
 mod refusal;
 mod request_id;
+mod service_manager;
 #[path = "../shared/signal.rs"]
 mod signal;
 mod start;

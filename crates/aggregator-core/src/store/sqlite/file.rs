@@ -5,6 +5,7 @@ pub(crate) mod claim;
 pub(crate) mod connector;
 pub(crate) mod files;
 pub(crate) mod header;
+mod mount;
 pub(crate) mod open;
 pub(crate) mod rebuild;
 pub(crate) mod room;

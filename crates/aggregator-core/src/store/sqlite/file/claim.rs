@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::files::{FileId, OWNER_ONLY, beside, sync_directory, unusable};
+use super::mount::refuse_mounted_file;
 use crate::StoreError;
 
 /// How many times a lock may turn out to be on a file that its holder has just removed.
@@ -67,6 +68,7 @@ impl Claim {
 
     /// Takes the lock before the store's file is touched.
     fn lock(path: PathBuf, mut created: CreatedFiles) -> Result<Self, StoreError> {
+        refuse_mounted_file(&path)?;
         let lock_path = beside(&path, "-lock");
         for _ in 0..LOCK_TRIES {
             let opened = open_lock(&lock_path).map_err(|error| unusable(&lock_path, error))?;
