@@ -14,6 +14,7 @@ mod cursors;
 mod deadline;
 mod model;
 mod purge;
+mod rare;
 mod read;
 mod records;
 mod restart;
@@ -28,7 +29,7 @@ pub use self::capability::Capability;
 use crate::time::{Clock, system_clock};
 use crate::{
     DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent, Topic,
-    TopicSelector,
+    Topics,
 };
 
 /// How the suite gets at a backend.
@@ -83,6 +84,7 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         cursors::CASES,
         deadline::CASES,
         model::CASES,
+        rare::CASES,
         read::CASES,
         restart::CASES,
     ]
@@ -156,7 +158,7 @@ fn identity(topic: &str, event_id: &str) -> Identity {
 }
 
 fn query(topics: &str) -> Query {
-    Query::of(topics.parse::<TopicSelector>().expect("the case names a good pattern"))
+    Query::of(topics.parse::<Topics>().expect("the case names a good pattern"))
 }
 
 /// Every page of a query, one after the other.

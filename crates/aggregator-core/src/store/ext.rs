@@ -7,7 +7,7 @@ use super::{
     VerifyReport,
 };
 use crate::event::last_before;
-use crate::{Event, EventRef, Partition, Query, StoreError, StoredRow, Topic, TopicSelector};
+use crate::{Event, EventRef, Partition, Query, StoreError, StoredRow, Topic, TopicSelector, Topics};
 
 /// Methods that every [`DedupStore`] has, and those of its capabilities, which return [`StoreError::Unsupported`] if
 /// the store lacks the capability.
@@ -45,18 +45,23 @@ pub trait DedupStoreExt: DedupStore {
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
     }
 
-    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic.
+    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic per selector.
     ///
     /// # Errors
     /// As [`DedupStore::topics`].
-    fn knows(&self, topics: &TopicSelector) -> Result<bool, StoreError> {
-        let after = match topics {
-            TopicSelector::All => None,
-            TopicSelector::Exact(topic) => last_before(topic.as_str()),
-            TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
-        };
-        let first = self.topics(after.as_ref(), 1)?;
-        Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
+    fn knows(&self, topics: &Topics) -> Result<bool, StoreError> {
+        for selector in topics.selectors() {
+            let after = match selector {
+                TopicSelector::All => None,
+                TopicSelector::Exact(topic) => last_before(topic.as_str()),
+                TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
+            };
+            let first = self.topics(after.as_ref(), 1)?;
+            if first.first().is_some_and(|first| selector.matches(first.topic.as_str())) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Page after page of what `query` asks for, from its cursor on: see [`Pages`].

@@ -253,19 +253,46 @@ statements! {
     }
 }
 
-/// What a scan has to know of a row.
+/// The name of an event's topic: only the index of ids gives this order.
+macro_rules! name_of_topic {
+    () => {
+        "(SELECT o.name FROM topics o WHERE o.partition = $1 AND o.topic_id >= e.topic_id
+              AND o.topic_id <= e.topic_id ORDER BY o.topic_id LIMIT 1) AS t"
+    };
+}
+
+/// What a scan has to know of a row. The events are found before their topics, so that no plan reads more of them.
 macro_rules! scan {
     ($from:literal, $beyond:literal, $order:literal) => {
         concat!(
             "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name, e.seq
-             FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
-             WHERE e.partition = $1 AND ",
+             FROM (SELECT i.* FROM events i WHERE i.partition = $1 AND ",
             $from,
-            " AND e.\"offset\" ",
+            " AND i.\"offset\" ",
             $beyond,
-            " $2 ORDER BY e.\"offset\" ",
+            " $2 ORDER BY i.\"offset\" ",
             $order,
-            " LIMIT $3"
+            " LIMIT $3) AS e CROSS JOIN LATERAL ",
+            name_of_topic!(),
+            " ORDER BY e.\"offset\" ",
+            $order
+        )
+    };
+}
+
+/// The same, of some topics: some rows of each.
+macro_rules! scan_topics {
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, e.topic_id, e.seq
+             FROM unnest($4::bigint[]) AS k(topic_id)
+             CROSS JOIN LATERAL (SELECT i.* FROM events i
+                                 WHERE i.partition = $1 AND i.topic_id + 0 = k.topic_id AND i.\"offset\" ",
+            $beyond,
+            " $2 ORDER BY i.\"offset\" ",
+            $order,
+            " LIMIT $3) AS e ORDER BY e.\"offset\" ",
+            $order
         )
     };
 }
@@ -274,8 +301,14 @@ statements! {
     /// Those of reads and lookups.
     Read {
         ends: "SELECT partition, last_offset FROM partitions",
-        purged: "SELECT partition, max(purged_offset) FROM topics
-                 WHERE purged_offset > 0 AND name >= $1 AND name < $2 GROUP BY partition",
+        // Of all topics: from the index of purged ones, whose last entry of each partition it is.
+        purged_at_all: "SELECT p.partition, coalesce(t.purged_offset, 0) FROM partitions p
+                        LEFT JOIN LATERAL (SELECT o.purged_offset FROM topics o
+                                           WHERE o.partition = p.partition AND o.purged_offset > 0
+                                           ORDER BY o.purged_offset DESC LIMIT 1) AS t ON true",
+        purged: "SELECT t.partition, max(t.purged_offset)
+                 FROM unnest($1::text[], $2::text[]) AS k(low, high)
+                 JOIN topics t ON t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high GROUP BY t.partition",
         // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
         anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id
                   FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
@@ -288,14 +321,37 @@ statements! {
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),
         // As the index on topics has it.
-        topic_up: scan!("e.topic_id + 0 = $4", ">", "ASC"),
-        topic_down: scan!("e.topic_id + 0 = $4", "<", "DESC"),
-        id_up: scan!("e.topic_id = $4 AND e.event_id = $5", ">", "ASC"),
-        id_down: scan!("e.topic_id = $4 AND e.event_id = $5", "<", "DESC"),
-        bodies: "SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
+        topic_up: scan!("i.topic_id + 0 = $4", ">", "ASC"),
+        topic_down: scan!("i.topic_id + 0 = $4", "<", "DESC"),
+        id_up: scan!("i.topic_id = $4 AND i.event_id = $5", ">", "ASC"),
+        id_down: scan!("i.topic_id = $4 AND i.event_id = $5", "<", "DESC"),
+        topics_up: scan_topics!(">", "ASC"),
+        topics_down: scan_topics!("<", "DESC"),
+        topics_named: "SELECT t.topic_id, t.name FROM unnest($2::text[], $3::text[]) AS k(low, high)
+                       CROSS JOIN LATERAL (SELECT o.topic_id, o.name FROM topics o
+                                           WHERE o.partition = $1 AND o.name >= k.low AND o.name < k.high
+                                           ORDER BY o.name LIMIT $4) AS t
+                       LIMIT $4",
+        // An offset from $2 to $3: no event from $2 to it was stored at $4 or later, and none behind it earlier. An identity
+        // that was imported alone may have any time.
+        before_time: "WITH RECURSIVE search(low, high, middle) AS (
+                          SELECT $2::bigint, $3::bigint, $2::bigint
+                          UNION ALL
+                          SELECT n.low, n.high, n.low + (n.high - n.low) / 2
+                          FROM search s
+                          LEFT JOIN LATERAL (SELECT e.\"offset\", e.processed_at FROM events e
+                                             WHERE e.partition = $1 AND e.\"offset\" > s.middle AND e.seq IS NOT NULL
+                                             ORDER BY e.\"offset\" LIMIT 1) AS e ON true
+                          CROSS JOIN LATERAL (
+                              SELECT CASE WHEN e.processed_at < $4 THEN least(e.\"offset\", s.high) ELSE s.low END,
+                                     CASE WHEN e.processed_at < $4 THEN s.high ELSE s.middle END
+                          ) AS n(low, high)
+                          WHERE s.low < s.high)
+                      SELECT max(low) FROM search",
+        bodies: concat!("SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
                         e.content_type, e.attributes, e.seq, e.processed_at
-                 FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
-                 WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
+                 FROM unnest($2::bigint[]) AS k(at) CROSS JOIN LATERAL (", row_at!(), ") AS e
+                 CROSS JOIN LATERAL ", name_of_topic!()),
         seen: concat!("SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
                FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
                JOIN topics t ON t.partition = $1 AND t.name = k.topic
