@@ -6,6 +6,7 @@ mod hint;
 mod payload;
 mod stored_row;
 mod topic;
+mod topics;
 
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
@@ -14,6 +15,7 @@ pub use payload::{DEFAULT_PAYLOAD_DEPTH, LoneSurrogates, digest};
 pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
 pub(crate) use topic::last_before;
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
+pub use topics::Topics;
 
 use crate::InvalidField;
 

@@ -44,7 +44,7 @@ pub use deadline::Deadline;
 pub use error::{Fault, InvalidField, StoreError, WrongCursor};
 pub use event::{
     Batch, BatchBuilder, CheckedRow, Event, EventId, EventRef, Identity, Kept, KeptEvent, LoneSurrogates,
-    Partition, Partitions, Scope, Source, StoredRow, Topic, TopicSelector,
+    Partition, Partitions, Scope, Source, StoredRow, Topic, TopicSelector, Topics,
 };
 pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent};
 pub use store::{

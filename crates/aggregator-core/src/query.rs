@@ -3,11 +3,16 @@
 mod page;
 mod progress;
 
+use std::collections::BTreeSet;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cursor::Position;
 use crate::store::StoreInfo;
-use crate::{Cursor, EventId, Partition, Source, StoreError, Timestamp, Topic, TopicSelector, WrongCursor};
+use crate::{
+    Cursor, EventId, Partition, Partitions, Source, StoreError, Timestamp, Topic, TopicSelector, Topics,
+    WrongCursor,
+};
 
 pub use self::page::{Cursors, Page};
 pub use self::progress::Progress;
@@ -26,8 +31,8 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// Of these topics.
-    pub topics: TopicSelector,
-    /// With this id; only together with [`TopicSelector::Exact`].
+    pub topics: Topics,
+    /// With this id; only together with [one exact topic](Topics::exact).
     pub event_id: Option<EventId>,
     /// From this source.
     pub source: Option<Source>,
@@ -54,9 +59,9 @@ impl Query {
     pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
     /// Everything that `topics` selects, oldest first.
-    pub fn of(topics: TopicSelector) -> Self {
+    pub fn of(topics: impl Into<Topics>) -> Self {
         Self {
-            topics,
+            topics: topics.into(),
             event_id: None,
             source: None,
             since: None,
@@ -80,6 +85,15 @@ impl Query {
             && self.until.is_none_or(|until| processed_at < until)
     }
 
+    /// Whether the query's time begins behind this row, in its order. For backends: whatever lies before, whose amount knows no
+    /// bound, has to be passed over without being looked at.
+    pub fn begins_behind(&self, processed_at: Timestamp) -> bool {
+        match self.order {
+            Order::Ascending => self.since.is_some_and(|since| processed_at < since),
+            Order::Descending => self.until.is_some_and(|until| processed_at >= until),
+        }
+    }
+
     /// Where to go on in every partition the query is about. For backends.
     ///
     /// # Errors
@@ -89,13 +103,10 @@ impl Query {
         if !(1..=Self::MAX_LIMIT).contains(&self.limit) {
             return Err(StoreError::invalid("limit", format!("must be 1 to {}", Self::MAX_LIMIT)));
         }
-        if self.event_id.is_some() && !matches!(self.topics, TopicSelector::Exact(_)) {
+        if self.event_id.is_some() && self.topics.exact().is_none() {
             return Err(StoreError::invalid("event_id", "goes with one exact topic only"));
         }
-        let partitions: Vec<Partition> = match &self.topics {
-            TopicSelector::Exact(topic) => vec![store.partitions.of(topic.as_str())],
-            TopicSelector::All | TopicSelector::Below(_) => store.partitions.iter().collect(),
-        };
+        let partitions = self.partitions(store.partitions);
         let Some(after) = &self.after else {
             return Ok(partitions
                 .into_iter()
@@ -117,6 +128,16 @@ impl Query {
             return Err(StoreError::WrongCursor(WrongCursor::OtherQuery));
         }
         Ok(after.positions.clone())
+    }
+
+    /// The partitions that the query is about, in ascending order.
+    fn partitions(&self, partitions: Partitions) -> Vec<Partition> {
+        let of_exact = |selector: &TopicSelector| match selector {
+            TopicSelector::Exact(topic) => Some(partitions.of(topic.as_str())),
+            TopicSelector::All | TopicSelector::Below(_) => None,
+        };
+        let of_exact: Option<BTreeSet<_>> = self.topics.selectors().iter().map(of_exact).collect();
+        of_exact.map_or_else(|| partitions.iter().collect(), |some| some.into_iter().collect())
     }
 
     /// The cursor of this query at `positions`.

@@ -4,6 +4,7 @@ pub(crate) mod catalog;
 pub(crate) mod lookup;
 pub(crate) mod pages;
 pub(crate) mod rows;
+mod scan;
 pub(crate) mod verify;
 
 /// Begins a transaction in which all statements see the same state.

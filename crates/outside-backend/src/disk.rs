@@ -196,6 +196,9 @@ impl Contents {
             if scanner.is_full() || scanner.is_past(row.processed_at) {
                 break;
             }
+            if query.begins_behind(row.processed_at) {
+                continue;
+            }
             let passes = query.admits(&row.event_id, row.source(), row.processed_at);
             let event = passes.then(|| stored(row, event, from.partition, offset as u64));
             scanner.looked_at(anchor(row, from.partition, offset), event);

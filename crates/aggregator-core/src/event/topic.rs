@@ -90,6 +90,22 @@ impl TopicSelector {
             }
         }
     }
+
+    /// The names it means, as a range in the order of their bytes, without its end: all that a name may hold lies
+    /// between a space and a tilde.
+    pub fn names(&self) -> (String, String) {
+        match self {
+            Self::All => (String::new(), "~".into()),
+            Self::Exact(topic) => (topic.to_string(), format!("{topic} ")),
+            Self::Below(topic) => (format!("{topic}."), format!("{topic}/")),
+        }
+    }
+
+    /// Whether all topics that `other` means are selected.
+    pub(super) fn includes(&self, other: &Self) -> bool {
+        let ((low, high), (other_low, other_high)) = (self.names(), other.names());
+        low <= other_low && other_high <= high
+    }
 }
 
 impl FromStr for TopicSelector {

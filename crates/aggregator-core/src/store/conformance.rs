@@ -15,6 +15,7 @@ mod deadline;
 mod end;
 mod model;
 mod purge;
+mod rare;
 mod read;
 mod records;
 mod restart;
@@ -29,7 +30,7 @@ pub use self::capability::Capability;
 use crate::time::{Clock, system_clock};
 use crate::{
     DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent, Topic,
-    TopicSelector,
+    Topics,
 };
 
 /// How the suite gets at a backend.
@@ -85,6 +86,7 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         deadline::CASES,
         end::CASES,
         model::CASES,
+        rare::CASES,
         read::CASES,
         restart::CASES,
     ]
@@ -158,7 +160,7 @@ fn identity(topic: &str, event_id: &str) -> Identity {
 }
 
 fn query(topics: &str) -> Query {
-    Query::of(topics.parse::<TopicSelector>().expect("the case names a good pattern"))
+    Query::of(topics.parse::<Topics>().expect("the case names a good pattern"))
 }
 
 /// Every page of a query, one after the other.

@@ -9,6 +9,7 @@ use super::{
 use crate::event::last_before;
 use crate::{
     Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicSelector,
+    Topics,
 };
 
 /// Methods that every [`DedupStore`] has, and those of its capabilities, which return [`StoreError::Unsupported`] if
@@ -47,18 +48,23 @@ pub trait DedupStoreExt: DedupStore {
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
     }
 
-    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic.
+    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic per selector.
     ///
     /// # Errors
     /// As [`DedupStore::topics`].
-    fn knows(&self, topics: &TopicSelector) -> Result<bool, StoreError> {
-        let after = match topics {
-            TopicSelector::All => None,
-            TopicSelector::Exact(topic) => last_before(topic.as_str()),
-            TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
-        };
-        let first = self.topics(after.as_ref(), 1)?;
-        Ok(first.first().is_some_and(|first| topics.matches(first.topic.as_str())))
+    fn knows(&self, topics: &Topics) -> Result<bool, StoreError> {
+        for selector in topics.selectors() {
+            let after = match selector {
+                TopicSelector::All => None,
+                TopicSelector::Exact(topic) => last_before(topic.as_str()),
+                TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
+            };
+            let first = self.topics(after.as_ref(), 1)?;
+            if first.first().is_some_and(|first| selector.matches(first.topic.as_str())) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The cursor behind everything that is stored: a reader of `query` that begins there reads what is stored from now

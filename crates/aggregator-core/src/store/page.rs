@@ -140,6 +140,11 @@ impl<'q, E: Entry> Scanner<'q, E> {
         self.query
     }
 
+    /// At the last row looked at.
+    pub fn position(&self) -> Position {
+        self.scan.to
+    }
+
     /// Whether no further row fits. Ask before each row.
     pub fn is_full(&mut self) -> bool {
         let full = self.scan.events.len() >= self.query.limit

@@ -6,18 +6,16 @@
 use std::collections::HashMap;
 
 use aggregator_core::store::StoreInfo;
-use aggregator_core::store::backend::{
-    Anchor, Ends, Entry, Fingerprint, Merged, Position, Scan, Scanner, check_positions, merge_entries,
-};
-use aggregator_core::{Order, Page, Partition, Query, StoredEvent, Timestamp, TopicSelector};
+use aggregator_core::store::backend::{Anchor, Ends, Merged, Position, check_positions, merge_entries};
+use aggregator_core::{Page, Partition, Query, StoredEvent, Timestamp, TopicSelector};
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use crate::columns::{get, get_u64, sequence, signed};
 use crate::connection::pipeline::{pipelined, pipelined_all, pipelined4};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 use crate::read::SNAPSHOT;
+use crate::read::scan::{EventPosition, ExactTopic, scan};
 
 /// The page. After an error the session may be inside a transaction.
 pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> Result<Page> {
@@ -26,16 +24,13 @@ pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> 
     check_positions(query, info, &mut positions, |position| {
         Ok(ends.get(&position.partition).copied().unwrap_or_default())
     })?;
-    let scans = positions.into_iter().map(|from| scan(session, query, topic.as_ref(), from));
+    let last_offset = |partition| ends.get(&partition).map_or(0, |ends| ends.newest.offset);
+    let scans = positions
+        .into_iter()
+        .map(|from| scan(session, query, topic.as_ref(), from, last_offset(from.partition)));
     let merged = merge_entries(query, info, pipelined_all(scans).await?);
     let (events, ()) = pipelined(bodies(session, &merged), session.run("COMMIT")).await?;
     Ok(Page::new((merged.start, merged.end), events, merged.next, merged.caught_up))
-}
-
-/// The topic of a query for one.
-struct ExactTopic {
-    id: i64,
-    purged_offset: u64,
 }
 
 type AllEnds = HashMap<Partition, Ends>;
@@ -47,9 +42,15 @@ async fn begin(
     positions: &[Position],
 ) -> Result<(AllEnds, Option<ExactTopic>)> {
     let statements = session.statements.read();
-    let (low, high) = names(&query.topics);
+    let purged = async {
+        if query.topics == TopicSelector::All {
+            return session.query(&statements.purged_at_all, &[]).await;
+        }
+        let (low, high): (Vec<_>, Vec<_>) = query.topics.selectors().iter().map(TopicSelector::names).unzip();
+        session.query(&statements.purged, &[&low, &high]).await
+    };
     let exact = async {
-        let TopicSelector::Exact(name) = &query.topics else { return Ok(None) };
+        let Some(name) = query.topics.exact() else { return Ok(None) };
         let partition = i32::from(info.partitions.of(name.as_str()).0);
         let rows = session.query(&statements.topic, &[&partition, &name.as_str()]).await?;
         let topic =
@@ -59,7 +60,7 @@ async fn begin(
     let ((), last_offsets, purged, (topic, anchors)) = pipelined4(
         session.run(SNAPSHOT),
         session.query(&statements.ends, &[]),
-        session.query(&statements.purged, &[&low, &high]),
+        purged,
         pipelined(exact, anchors(session, positions)),
     )
     .await?;
@@ -124,131 +125,11 @@ async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<Anchor
     rows.iter().map(anchor_row).collect()
 }
 
-/// The names a selector means, as a range in the order of their bytes: all that a name may hold lies between
-/// a space and a tilde.
-fn names(topics: &TopicSelector) -> (String, String) {
-    match topics {
-        TopicSelector::All => (String::new(), "~".into()),
-        TopicSelector::Exact(topic) => (topic.to_string(), format!("{topic} ")),
-        TopicSelector::Below(topic) => (format!("{topic}."), format!("{topic}/")),
-    }
-}
-
 fn partition(row: &Row, column: usize) -> Result<Partition> {
     let number: i32 = get(row, column)?;
     let number =
         u16::try_from(number).map_err(|_| Failure::corrupt(format!("there is a partition {number}")))?;
     Ok(Partition(number))
-}
-
-/// Where an event of the page is.
-struct EventPosition {
-    processed_at: Timestamp,
-    partition: Partition,
-    offset: u64,
-    payload_bytes: usize,
-    fingerprint: Fingerprint,
-}
-
-impl Entry for EventPosition {
-    fn place(&self) -> (Timestamp, Partition, u64) {
-        (self.processed_at, self.partition, self.offset)
-    }
-
-    fn payload_bytes(&self) -> usize {
-        self.payload_bytes
-    }
-
-    fn anchor(&self) -> Anchor {
-        Anchor { offset: self.offset, fingerprint: self.fingerprint }
-    }
-}
-
-/// One partition's part of a page, in slices: as many rows as the page shows, then more if the filters left
-/// some of them out.
-async fn scan(
-    session: &Session,
-    query: &Query,
-    topic: Option<&ExactTopic>,
-    from: Position,
-) -> Result<Scan<EventPosition>> {
-    const SLICE: usize = 2_500;
-    let mut scanner = Scanner::new(query, from);
-    let exact = matches!(query.topics, TopicSelector::Exact(_));
-    if exact && topic.is_none() {
-        return Ok(scanner.finish());
-    }
-    let purged_offset = topic.map_or(0, |topic| topic.purged_offset);
-    let statement = statement(session, query);
-    let number = i32::from(from.partition.0);
-    let mut offset = signed(from.offset);
-    if query.order == Order::Ascending {
-        offset = offset.max(signed(purged_offset));
-    }
-    let mut slice = query.limit + 1;
-    loop {
-        let limit = signed(slice as u64);
-        let id = topic.map_or(0, |topic| topic.id);
-        let event_id = query.event_id.as_ref().map_or("", |id| id.as_str());
-        let parameters: [&(dyn ToSql + Sync); 5] = [&number, &offset, &limit, &id, &event_id];
-        let used = 3 + usize::from(exact) + usize::from(query.event_id.is_some());
-        let rows = session.query(statement, &parameters[..used]).await?;
-        for row in &rows {
-            if !take(&mut scanner, row, from.partition, purged_offset)? {
-                return Ok(scanner.finish());
-            }
-        }
-        let Some(last) = rows.last().filter(|_| rows.len() == slice) else { return Ok(scanner.finish()) };
-        offset = get(last, 0)?;
-        slice = SLICE;
-    }
-}
-
-fn statement<'s>(session: &'s Session, query: &Query) -> &'s tokio_postgres::Statement {
-    let statements = session.statements.read();
-    let exact = matches!(query.topics, TopicSelector::Exact(_));
-    match (exact, query.event_id.is_some(), query.order) {
-        (false, _, Order::Ascending) => &statements.all_up,
-        (false, _, Order::Descending) => &statements.all_down,
-        (true, false, Order::Ascending) => &statements.topic_up,
-        (true, false, Order::Descending) => &statements.topic_down,
-        (true, true, Order::Ascending) => &statements.id_up,
-        (true, true, Order::Descending) => &statements.id_down,
-    }
-}
-
-/// Whether to go on behind this row.
-fn take(
-    scanner: &mut Scanner<'_, EventPosition>,
-    row: &Row,
-    partition: Partition,
-    purged_offset: u64,
-) -> Result<bool> {
-    let (offset, processed_at) = (get_u64(row, 0)?, Timestamp::from_micros(get(row, 1)?));
-    let query = scanner.query();
-    if query.order == Order::Descending && offset <= purged_offset {
-        return Ok(false);
-    }
-    if scanner.is_full() {
-        return Ok(false);
-    }
-    let (event_id, topic) = (get(row, 3)?, get(row, 5)?);
-    let seq = sequence(row, 6)?;
-    let anchor = Anchor::new(partition, offset, topic, seq, event_id);
-    // What is left of purged events was looked at, so that a page does not look at them without end.
-    let Some(payload_bytes) = get::<Option<i32>>(row, 2)? else {
-        scanner.looked_at(anchor, None);
-        return Ok(true);
-    };
-    if scanner.is_past(processed_at) {
-        return Ok(false);
-    }
-    let passes = query.topics.matches(topic) && query.admits(event_id, get(row, 4)?, processed_at);
-    let payload_bytes = usize::try_from(payload_bytes).unwrap_or(0);
-    let fingerprint = anchor.fingerprint;
-    let place = EventPosition { processed_at, partition, offset, payload_bytes, fingerprint };
-    scanner.looked_at(anchor, passes.then_some(place));
-    Ok(true)
 }
 
 /// The events at the places of a page, in its order.

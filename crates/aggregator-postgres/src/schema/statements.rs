@@ -104,6 +104,11 @@ macro_rules! imported_topics {
     };
 }
 
+// Behind the macros that it uses.
+mod read;
+
+pub(crate) use self::read::{Read, RecordReads};
+
 /// What a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
@@ -253,71 +258,6 @@ statements! {
     }
 }
 
-/// What a scan has to know of a row.
-macro_rules! scan {
-    ($from:literal, $beyond:literal, $order:literal) => {
-        concat!(
-            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name, e.seq
-             FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
-             WHERE e.partition = $1 AND ",
-            $from,
-            " AND e.\"offset\" ",
-            $beyond,
-            " $2 ORDER BY e.\"offset\" ",
-            $order,
-            " LIMIT $3"
-        )
-    };
-}
-
-statements! {
-    /// Those of reads and lookups.
-    Read {
-        ends: "SELECT partition, last_offset FROM partitions",
-        purged: "SELECT partition, max(purged_offset) FROM topics
-                 WHERE purged_offset > 0 AND name >= $1 AND name < $2 GROUP BY partition",
-        // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
-        anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
-                  FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
-                  CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
-                                      ORDER BY i.\"offset\" DESC LIMIT 1) AS e
-                  CROSS JOIN LATERAL (SELECT o.name FROM topics o WHERE o.partition = k.partition
-                                      AND o.topic_id >= e.topic_id AND o.topic_id <= e.topic_id
-                                      ORDER BY o.topic_id LIMIT 1) AS t",
-        topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
-        all_up: scan!("true", ">", "ASC"),
-        all_down: scan!("true", "<", "DESC"),
-        // As the index on topics has it.
-        topic_up: scan!("e.topic_id + 0 = $4", ">", "ASC"),
-        topic_down: scan!("e.topic_id + 0 = $4", "<", "DESC"),
-        id_up: scan!("e.topic_id = $4 AND e.event_id = $5", ">", "ASC"),
-        id_down: scan!("e.topic_id = $4 AND e.event_id = $5", "<", "DESC"),
-        bodies: "SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
-                        e.content_type, e.attributes, e.seq, e.processed_at
-                 FROM events e JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
-                 WHERE e.partition = $1 AND e.\"offset\" = ANY($2)",
-        seen: concat!("SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
-               FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
-               JOIN topics t ON t.partition = $1 AND t.name = k.topic
-               CROSS JOIN LATERAL (",
-               identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
-        topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
-                 WHERE name > $1 ORDER BY name LIMIT $2",
-        end: "SELECT last_offset FROM partitions WHERE partition = $1",
-        // Up to the one that reaches the bound of payload bytes.
-        rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
-                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes
-               FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
-                                   ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-                     FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
-               LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
-               WHERE e.before < $4 ORDER BY e.\"offset\"",
-        totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
-                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
-                 FROM partitions",
-    }
-}
-
 statements! {
     /// Those of a write of records.
     RecordWrites {
@@ -343,19 +283,5 @@ statements! {
                 ON CONFLICT (bucket) DO UPDATE SET last_version = excluded.last_version,
                     last_attempt = excluded.last_attempt",
         touch: "UPDATE record_versions SET last_version = last_version WHERE bucket = ANY($1)",
-    }
-}
-
-statements! {
-    /// Those of reads of records.
-    RecordReads {
-        get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
-        list: "SELECT name, version, value FROM (
-                   SELECT *, sum(octet_length(value)) OVER (ORDER BY name) - octet_length(value) AS before FROM (
-                       SELECT name, version, value FROM records
-                       WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
-                       ORDER BY name LIMIT $5) limited) summed
-               WHERE before < $6 ORDER BY name",
-        now: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     }
 }

@@ -1,8 +1,14 @@
 //! Appends and imports read no more than they have to whatever the statistics say: on tables that were empty when their
 //! statements were planned, and on tables that were small when they were last looked at.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use aggregator_core::store::{RecordOutcome, RecordWrite};
-use aggregator_core::{DedupStore, DedupStoreExt, Import, Partition, Topic};
+use aggregator_core::{
+    Clock, DedupStore, DedupStoreExt, Event, Import, Partition, Query, Timestamp, Topic, TopicSelector,
+    Topics,
+};
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
 
@@ -103,4 +109,62 @@ fn records_are_found_by_their_names_and_not_by_their_kind() {
     // Each record that is changed is read some times, and 1,000 are listed. If the kind were gone through each time, it
     // would be millions.
     assert!((1_000..30_000).contains(&read), "{read} entries were read");
+}
+
+#[test]
+fn a_page_behind_a_cursor_reads_its_own_rows() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
+    let schema = &options.schema;
+    let store = open(&server.url(), &options);
+    server.sql(&format!("ALTER TABLE {schema}.events SET (autovacuum_enabled = off)"));
+    server.sql(&format!("ALTER TABLE {schema}.topics SET (autovacuum_enabled = off)"));
+    // The statements are planned while the tables have next to nothing, and no later look at them changes that.
+    append(&store, &events("t", 0..2));
+    let page = |after| store.read(&Query { after, limit: 10, ..Query::of(TopicSelector::All) }).unwrap();
+    page(Some(page(None).next));
+    let many = (0..ROWS).map(|n| Event::new(format!("t.{}", n % 1_000), n.to_string()).unwrap());
+    append(&store, &many.collect::<Vec<_>>());
+    let read = (0..100).fold(None, |after, _| Some(page(after).next));
+    assert!(read.is_some());
+    drop(store);
+    for table in ["events", "topics"] {
+        let entries = read_by_now(server, schema, table);
+        // For each of 1,000 events its place, its body and its topic; besides, a row that the cursor stands at.
+        assert!(
+            (1_000..10_000).contains(&entries),
+            "{entries} entries of {table} were read for 100 pages of 10"
+        );
+    }
+}
+
+#[test]
+fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
+    let Some(server) = TestServer::shared() else { return };
+    let now = Arc::new(AtomicI64::new(1));
+    let clock = Arc::clone(&now);
+    let clock: Clock = Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst)));
+    let options =
+        PostgresOptions { append_connections: 1, read_connections: 1, clock: Some(clock), ..options() };
+    let schema = &options.schema;
+    let store = open(&server.url(), &options);
+    server.sql(&format!("ALTER TABLE {schema}.events SET (autovacuum_enabled = off)"));
+    append(&store, &events("t", 0..ROWS));
+    append(&store, &events("rare.a", 0..5));
+    append(&store, &events("t", ROWS..2 * ROWS));
+    now.store(2, Ordering::SeqCst);
+    append(&store, &events("rare.b", 0..5));
+    append(&store, &events("t", 2 * ROWS..2 * ROWS + 100));
+    let rare = Query { limit: 10, ..Query::of("rare.*".parse::<Topics>().unwrap()) };
+    let late = Query { limit: 10, since: Some(Timestamp::from_micros(2)), ..Query::of(TopicSelector::All) };
+    for _ in 0..100 {
+        for query in [&rare, &late] {
+            assert_eq!(store.read(query).unwrap().events.len(), 10);
+        }
+    }
+    drop(store);
+    let entries = read_by_now(server, schema, "events");
+    // Each page has ten events, whose places and bodies are read, and ten rows by which it is judged, or fifteen by which
+    // the time is found.
+    assert!((2_000..15_000).contains(&entries), "{entries} entries were read for 200 pages of 10");
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use aggregator_core::{Cursor, EventId, InvalidField, Source, Timestamp, Topic, TopicSelector};
+use aggregator_core::{Cursor, EventId, InvalidField, Source, Timestamp, Topic, TopicSelector, Topics};
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
@@ -20,7 +20,7 @@ impl Params {
             if params.len() == MAX_PARAMS {
                 return Err(Problem::parameter(shorten(&name), "is one parameter too many"));
             }
-            if params.iter().any(|(known, _)| *known == name) {
+            if name != REPEATED && params.iter().any(|(known, _)| *known == name) {
                 return Err(Problem::parameter(shorten(&name), "is given twice"));
             }
             let value = decode(value).ok_or_else(|| Problem::parameter(shorten(&name), "is not UTF-8"))?;
@@ -34,6 +34,16 @@ impl Params {
         let Some(at) = self.0.iter().position(|(known, _)| known == name) else { return Ok(None) };
         let (_, value) = self.0.swap_remove(at);
         T::from_param(&value).map(Some).map_err(|reason| Problem::parameter(name, reason))
+    }
+
+    /// The values of a parameter that may be given several times, in their order.
+    pub(crate) fn take_all<T: FromParam>(&mut self, name: &'static str) -> Result<Vec<T>, Problem> {
+        debug_assert_eq!(name, REPEATED);
+        let values: Vec<_> = self.0.extract_if(.., |(known, _)| known == name).collect();
+        let parse = |(_, value): (String, String)| {
+            T::from_param(&value).map_err(|reason| Problem::parameter(name, reason))
+        };
+        values.into_iter().map(parse).collect()
     }
 
     /// The value of `name` among `choices`, if it is given.
@@ -79,8 +89,11 @@ impl Params {
     }
 }
 
-/// No route has more parameters.
-const MAX_PARAMS: usize = 16;
+/// The one parameter that may be given several times.
+const REPEATED: &str = "topic";
+
+/// No request has more parameters: as many topics as there may be, and the others of a route.
+const MAX_PARAMS: usize = Topics::MAX + 16;
 
 /// Decodes `application/x-www-form-urlencoded`, where a plus is a space.
 pub(crate) fn decode(text: &str) -> Option<String> {

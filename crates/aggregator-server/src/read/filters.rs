@@ -1,13 +1,17 @@
 //! The filters of a read of events, as its query parameters say them.
 
-use aggregator_core::{Cursor, EventId, Query, Source, Timestamp, TopicSelector};
+use aggregator_core::{Cursor, EventId, Query, Source, Timestamp, TopicSelector, Topics};
 
 use crate::http::params::{FromParam, Params};
 use crate::http::problem::Problem;
 
 /// Takes the filters: a query from the start, oldest first.
 pub(super) fn take(params: &mut Params) -> Result<Query, Problem> {
-    let topics = params.take::<TopicSelector>("topic")?.unwrap_or(TopicSelector::All);
+    let mut topics = params.take_all::<TopicSelector>("topic")?;
+    if topics.is_empty() {
+        topics.push(TopicSelector::All);
+    }
+    let topics = Topics::new(topics).map_err(|error| Problem::parameter("topic", error.reason))?;
     Ok(Query {
         event_id: params.take::<EventId>("event_id")?,
         source: params.take::<Source>("source")?,

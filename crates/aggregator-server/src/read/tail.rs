@@ -19,7 +19,7 @@ mod wakeups;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aggregator_core::TopicSelector;
+use aggregator_core::Topics;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use self::feed::follow;
@@ -71,7 +71,7 @@ impl Tails {
     }
 
     /// A place for a reader of these topics; `None` if there are as many as there may be.
-    pub(super) fn enter(&self, topics: &TopicSelector) -> Option<Place> {
+    pub(super) fn enter(&self, topics: &Topics) -> Option<Place> {
         let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let registration = self.wakeups.register(topics, id);

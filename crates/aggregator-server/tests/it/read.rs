@@ -50,6 +50,11 @@ async fn filters_and_orders_are_parameters() {
     assert_eq!(ids(&read("").await), ["1", "2", "a b/ä&?", "4"]);
     assert_eq!(ids(&read("?topic=a.*").await), ["1", "2", "4"]);
     assert_eq!(ids(&read("?topic=a.*&order=desc&limit=2").await), ["4", "2"]);
+    assert_eq!(ids(&read("?topic=b&topic=a.x").await), ["1", "a b/ä&?", "4"]);
+    let page = read("?topic=b&topic=a.x&limit=2").await;
+    let next = page["next"].as_str().unwrap();
+    // The order does not matter, nor does a topic that another one includes.
+    assert_eq!(ids(&read(&format!("?topic=a.x&topic=b&topic=b&after={next}")).await), ["4"]);
     assert_eq!(ids(&read("?source=s").await), ["1", "a b/ä&?"]);
     assert_eq!(ids(&read("?topic=b&event_id=a+b%2F%C3%A4%26%3F").await), ["a b/ä&?"]);
     assert_eq!(ids(&read("?topic=b&event_id=4").await), [""; 0]);

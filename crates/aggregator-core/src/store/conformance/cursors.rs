@@ -35,6 +35,7 @@ fn queries() -> impl Iterator<Item = Query> {
         query("a.b"),
         query("a.*"),
         query("nobody"),
+        query("a,b.*,a.c"),
         Query { source: of_x(), ..query("*") },
     ];
     kinds

@@ -194,6 +194,9 @@ impl State {
             if scanner.is_full() || scanner.is_past(event.processed_at) {
                 break;
             }
+            if query.begins_behind(event.processed_at) {
+                continue;
+            }
             let passes = query.admits(&event.event_id, &event.source, event.processed_at);
             scanner.looked_at(row.anchor(), passes.then(|| event.clone()));
         }

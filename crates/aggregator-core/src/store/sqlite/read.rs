@@ -27,7 +27,7 @@ use crate::event::{DEFAULT_SOURCE, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
-use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topic, TopicSelector};
+use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topic, Topics};
 
 pub(crate) fn read(
     connection: &mut Connection,
@@ -76,17 +76,14 @@ fn with_index<T>(
     )))
 }
 
-fn ends(connection: &Connection, topics: &TopicSelector, position: Position) -> rusqlite::Result<Ends> {
-    const ENDS: &str =
-        "SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0 AND {topics}";
+fn ends(connection: &Connection, topics: &Topics, position: Position) -> rusqlite::Result<Ends> {
+    const ENDS: &str = "SELECT coalesce(max(purged_offset), 0) FROM topics WHERE purged_offset > 0 AND name >= ?1 AND name < ?2";
     let last_offset = PartitionState::read(connection)?.last_offset;
-    let (condition, topic) = match topics {
-        TopicSelector::All => ("?1 = ''", ""),
-        TopicSelector::Exact(topic) => ("name = ?1", topic.as_str()),
-        TopicSelector::Below(topic) => ("name > ?1 || '.' AND name < ?1 || '/'", topic.as_str()),
-    };
-    let mut select = connection.prepare_cached(&ENDS.replace("{topics}", condition))?;
-    let purged_offset = select.query_row([topic], |row| row.get(0))?;
+    let mut select = connection.prepare_cached(ENDS)?;
+    let mut purged_offset = 0;
+    for selector in topics.selectors() {
+        purged_offset = purged_offset.max(select.query_row(selector.names(), |row| row.get(0))?);
+    }
     let at = |offset: Option<u64>| offset.map(|offset| fingerprint(connection, offset)).transpose();
     let anchor_offset = position.anchor_offset(last_offset);
     let anchor = at(anchor_offset)?.unwrap_or_default();

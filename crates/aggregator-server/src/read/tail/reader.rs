@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aggregator_core::{Cursor, Progress, Query, StoreError, TopicSelector};
+use aggregator_core::{Cursor, Progress, Query, StoreError};
 
 use super::Place;
 use super::pages::{HeldPage, PAGE_EVENTS};
@@ -144,9 +144,8 @@ impl Reader {
         let (query, store) = (&self.query, self.app.store.info());
         let Some(progress) = &mut self.progress else { return (Step::Looked, None) };
         let mut step = Step::Looked;
-        // Most segments have nothing of a reader's one topic.
-        let skipped =
-            matches!(&query.topics, TopicSelector::Exact(topic) if !segment.has_topic(topic.as_str()));
+        // Most segments have nothing for a reader of a few topics.
+        let skipped = !segment.may_have(&query.topics);
         let events = if skipped { &[] } else { segment.events.get(from..).unwrap_or_default() };
         for (index, shared) in (from..).zip(events) {
             let event = &shared.event;

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use aggregator_core::{Page, Progress, StoredEvent};
+use aggregator_core::{Page, Progress, StoredEvent, TopicSelector, Topics};
 use bytes::Bytes;
 
 use crate::http::problem::Problem;
@@ -53,8 +53,12 @@ impl Segment {
         self.topics.iter().map(String::as_str)
     }
 
-    pub(super) fn has_topic(&self, topic: &str) -> bool {
-        self.topics.contains(topic)
+    /// Whether it can have events of these topics. False is certain.
+    pub(super) fn may_have(&self, topics: &Topics) -> bool {
+        topics.selectors().iter().any(|selector| match selector {
+            TopicSelector::Exact(topic) => self.topics.contains(topic.as_str()),
+            TopicSelector::Below(_) | TopicSelector::All => true,
+        })
     }
 
     /// About how much memory it takes.

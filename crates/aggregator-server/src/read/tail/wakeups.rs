@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aggregator_core::TopicSelector;
+use aggregator_core::Topics;
 use tokio::sync::Notify;
 
 /// Wakes the readers that wait for a topic, without looking at the others.
@@ -25,18 +25,21 @@ struct Bell {
 /// A reader's place among those that wait; dropped, it is not woken any more.
 pub(super) struct Registration {
     waiting: Arc<Mutex<Waiting>>,
-    selector: String,
+    selectors: Vec<String>,
     id: u64,
     bell: Arc<Bell>,
 }
 
 impl Wakeups {
-    pub(super) fn register(&self, topics: &TopicSelector, id: u64) -> Registration {
-        let (selector, bell) = (topics.to_string(), Arc::<Bell>::default());
+    pub(super) fn register(&self, topics: &Topics, id: u64) -> Registration {
+        let selectors: Vec<_> = topics.selectors().iter().map(ToString::to_string).collect();
+        let bell = Arc::<Bell>::default();
         let mut waiting = lock(&self.0);
-        waiting.entry(selector.clone()).or_default().insert(id, Arc::clone(&bell));
+        for selector in &selectors {
+            waiting.entry(selector.clone()).or_default().insert(id, Arc::clone(&bell));
+        }
         drop(waiting);
-        Registration { waiting: Arc::clone(&self.0), selector, id, bell }
+        Registration { waiting: Arc::clone(&self.0), selectors, id, bell }
     }
 
     /// Wakes everybody who waits for one of these topics, and says how many that are.
@@ -97,10 +100,12 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut waiting = lock(&self.waiting);
-        if let Some(readers) = waiting.get_mut(&self.selector) {
-            readers.remove(&self.id);
-            if readers.is_empty() {
-                waiting.remove(&self.selector);
+        for selector in &self.selectors {
+            if let Some(readers) = waiting.get_mut(selector) {
+                readers.remove(&self.id);
+                if readers.is_empty() {
+                    waiting.remove(selector);
+                }
             }
         }
     }
@@ -124,15 +129,15 @@ mod tests {
     #[test]
     fn a_topic_wakes_those_who_wait_for_it_or_for_a_pattern_of_it() {
         let wakeups = Wakeups::default();
-        let selectors = ["a.b.c", "a.b.*", "a.*", "*", "a.b", "a.b.c.*", "x"];
+        let selectors = ["a.b.c", "a.b.*", "a.*", "*", "a.b", "a.b.c.*", "x", "x,a.b.c,y.*"];
         let registered: Vec<_> = selectors
             .iter()
             .enumerate()
             .map(|(id, selector)| wakeups.register(&selector.parse().unwrap(), id as u64))
             .collect();
-        assert_eq!(wakeups.wake(["a.b.c"].into_iter()), 4);
+        assert_eq!(wakeups.wake(["a.b.c"].into_iter()), 5);
         let found: Vec<_> = registered.iter().map(woken).collect();
-        assert_eq!(found, [true, true, true, true, false, false, false]);
+        assert_eq!(found, [true, true, true, true, false, false, false, true]);
         wakeups.wake_all();
         assert!(registered.iter().all(woken));
     }
@@ -140,7 +145,7 @@ mod tests {
     #[test]
     fn who_left_is_not_woken_and_leaves_nothing_behind() {
         let wakeups = Wakeups::default();
-        let topics: TopicSelector = "t".parse().unwrap();
+        let topics: Topics = "t".parse().unwrap();
         let first = wakeups.register(&topics, 1);
         drop(wakeups.register(&topics, 2));
         assert_eq!(wakeups.wake(["t"].into_iter()), 1);

@@ -218,6 +218,22 @@ async fn a_stream_of_several_partitions_has_each_event_once() {
 }
 
 #[tokio::test]
+async fn a_stream_may_be_of_several_topics_and_patterns() {
+    let server = Server::volatile().await;
+    for (topic, id) in [("a", 1), ("b.c", 2), ("d", 3)] {
+        server.publish(&event(topic, id)).await;
+    }
+    let url = format!("{}/events/stream?topic=d&topic=b.*&topic=b.c&topic=e", server.url);
+    let mut stream = EventSource::open(&url, "").await;
+    assert_eq!(stream.event_ids(2).await, ["2", "3"]);
+    stream.caught_up().await;
+    for (topic, id) in [("a", 4), ("b.x.y", 5), ("b", 6), ("e", 7), ("d", 8), ("e.f", 9)] {
+        server.publish(&event(topic, id)).await;
+    }
+    assert_eq!(stream.event_ids(3).await, ["5", "7", "8"]);
+}
+
+#[tokio::test]
 async fn what_a_stream_cannot_do_is_refused_by_name() {
     let server = Server::volatile().await;
     for (query, field) in [
@@ -226,7 +242,9 @@ async fn what_a_stream_cannot_do_is_refused_by_name() {
         ("limit=3", "limit"),
         ("after=nonsense", "after"),
         ("event_id=1", "event_id"),
-        ("topic=a&topic=b&x=1", "topic"),
+        ("topic=a&topic=b&x=1", "x"),
+        ("topic=a&topic=b&topic=b..", "topic"),
+        ("source=a&source=b", "source"),
     ] {
         let refusal = server.get(&format!("/events/stream?{query}")).await;
         assert_eq!(refusal.status, 400, "{query}");

@@ -275,10 +275,10 @@ impl TopicEvents {
     }
 }
 
-/// Whether a selector as it is written means a topic.
-fn selects(selector: &str, topic: &str) -> bool {
-    match selector.strip_suffix('*') {
+/// Whether selectors as they are written mean a topic.
+fn selects(selectors: &str, topic: &str) -> bool {
+    selectors.split(',').any(|selector| match selector.strip_suffix('*') {
         Some(beginning) => topic.starts_with(beginning),
         None => topic == selector,
-    }
+    })
 }

@@ -65,7 +65,8 @@ impl Walk {
     fn begin(&mut self, store: &dyn DedupStore, reference: &Reference) {
         let partitions = store.partitions();
         for partition in partitions.iter() {
-            if self.filters.topics.ends_with('*') || partitions.of(self.filters.topics) == partition {
+            let mut selectors = self.filters.topics.split(',');
+            if selectors.any(|selector| selector.ends_with('*') || partitions.of(selector) == partition) {
                 let began_at = reference.last_offset(partition);
                 self.places.insert(partition, Place { began_at, ..Place::default() });
             }

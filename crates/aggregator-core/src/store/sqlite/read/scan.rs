@@ -1,11 +1,16 @@
 //! The rows of a page. A row that a damaged file has lost is noticed: the seqs of a topic are dense, and each offset has
 //! an event or a stub.
 
+mod expected;
+mod spans;
+mod times;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
+use self::expected::Expected;
 use crate::cursor::{Anchor, Fingerprint, Position};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
@@ -15,7 +20,7 @@ use crate::store::sqlite::fault::{Corruption, check_deadline};
 use crate::store::sqlite::index::{self, Index};
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
-use crate::store::sqlite::row::stored_identity::{EVENT, StoredIdentities, StoredIdentity};
+use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
 
 /// The only one.
@@ -41,13 +46,10 @@ pub(crate) fn scan(
     query: &Query,
     from: Position,
 ) -> Result<Option<Scan>> {
-    let scanner = Scanner::new(query, from);
+    let mut scanner = Scanner::new(query, from);
     let partition = PartitionState::read(connection)?;
-    // No offset is larger than SQLite's integers.
-    let offset = i64::try_from(from.offset).unwrap_or(i64::MAX);
-    let TopicSelector::Exact(name) = &query.topics else {
-        let all = Expected::all(query.order, from.offset, &partition);
-        return fill(connection, scanner, all, &select_all_sql(query.order), [offset]).map(Some);
+    let Some(name) = query.topics.exact() else {
+        return several(connection, names, scanner, &partition).map(Some);
     };
     let Some(topic) = topic(connection, name)? else {
         return match TopicSnapshot::at(connection, names, &partition)?.get(name.as_str()) {
@@ -72,10 +74,46 @@ pub(crate) fn scan(
         }
         let rows = serde_json::Value::from(rows).to_string();
         let sql = select_offsets_sql(query.order);
-        return fill(connection, scanner, Expected::Anything, &sql, (offset, rows)).map(Some);
+        fill(connection, &mut scanner, Expected::Anything, &sql, (signed(from.offset), rows), false)?;
+        return Ok(Some(scanner.finish()));
     }
-    let expected = Expected::of_topic(connection, &topic, query.order, from.offset)?;
-    fill(connection, scanner, expected, &select_topic_sql(query.order), (offset, topic.id)).map(Some)
+    let start = times::start(connection, query, from.offset, &partition)?;
+    let expected = Expected::of_topic(connection, &topic, query.order, start)?;
+    let sql = select_topic_sql(query.order);
+    fill(connection, &mut scanner, expected, &sql, (signed(start), topic.id), false)?;
+    Ok(Some(scanner.finish()))
+}
+
+/// The part of a page that is of all topics, or of some.
+///
+/// All rows are looked at, one after the other, as long as enough of them are of the query's topics. Where few are, the
+/// rest comes by the spans of these topics, whatever lies between them.
+fn several(
+    connection: &Connection,
+    names: &TopicNames,
+    mut scanner: Scanner<'_>,
+    partition: &PartitionState,
+) -> Result<Scan> {
+    let query = scanner.query();
+    let start = times::start(connection, query, scanner.position().offset, partition)?;
+    let all = Expected::all(query.order, start, partition);
+    let judged = query.topics != TopicSelector::All;
+    let filled = fill(connection, &mut scanner, all, &select_all_sql(query.order), [signed(start)], judged)?;
+    if filled == Filled::Sparsely
+        && let Some(topics) = spans::topics(connection, names, query, partition)?
+    {
+        spans::fill(connection, &mut scanner, topics, partition)?;
+    } else if filled == Filled::Sparsely {
+        let from = scanner.position().offset;
+        let all = Expected::all(query.order, from, partition);
+        fill(connection, &mut scanner, all, &select_all_sql(query.order), [signed(from)], false)?;
+    }
+    Ok(scanner.finish())
+}
+
+/// As a parameter: no offset is larger than SQLite's integers.
+fn signed(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
 /// All events beyond the offset ?1.
@@ -122,26 +160,47 @@ fn select_topic_sql(order: Order) -> String {
     }
 }
 
+/// How [`fill`] ended.
+#[derive(PartialEq, Eq)]
+enum Filled {
+    /// With the last row, or with the last one that the page may have.
+    Wholly,
+    /// Before that: of the last [`JUDGED`] rows, next to none was of the query's topics.
+    Sparsely,
+}
+
+/// By how many rows it is judged whether to go on with a scan of all rows.
+const JUDGED: usize = 500;
+/// A row that is read for nothing costs about an eighth of finding one by its topic's spans.
+const WORTH: usize = 8;
+
 /// Takes rows until the scanner has enough.
 fn fill(
     connection: &Connection,
-    mut scanner: Scanner<'_>,
+    scanner: &mut Scanner<'_>,
     mut expected: Expected,
     sql: &str,
     params: impl Params,
-) -> Result<Scan> {
+    judged: bool,
+) -> Result<Filled> {
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
     let mut names = HashMap::new();
+    let (mut looked_at, mut of_topics) = (0, 0);
     loop {
+        if judged && looked_at == JUDGED {
+            if of_topics * WORTH < JUDGED {
+                return Ok(Filled::Sparsely);
+            }
+            (looked_at, of_topics) = (0, 0);
+        }
         let Some(row) = rows.next()? else {
             expected.end(connection)?;
             break;
         };
         check_deadline()?;
         let event = EventRow::read(row)?;
-        let processed_at = Timestamp::from_micros(event.processed_at);
-        if scanner.is_full() || scanner.is_past(processed_at) {
+        if scanner.is_full() || scanner.is_past(Timestamp::from_micros(event.processed_at)) {
             break;
         }
         expected.row(connection, &event)?;
@@ -149,137 +208,19 @@ fn fill(
             Entry::Occupied(cached) => cached.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(topic_name(connection, event.topic_id)?),
         };
-        let query = scanner.query();
-        let passes = query.topics.matches(name) && query.admits(event.event_id, event.source, processed_at);
-        let row = Anchor::new(PARTITION, event.offset, name, Some(event.seq), event.event_id);
-        scanner.looked_at(row, passes.then(|| stored_event(&event, name)));
+        let is_of_topics = scanner.query().topics.matches(name);
+        take(scanner, &event, name, is_of_topics);
+        looked_at += 1;
+        of_topics += usize::from(is_of_topics);
     }
-    Ok(scanner.finish())
+    Ok(Filled::Wholly)
 }
 
-/// The next row that has to come, if no row is missing.
-enum Expected {
-    Anything,
-    /// The event with the seq `next`, if that is known. The last one has the seq `last`.
-    Seq {
-        next: Option<u64>,
-        last: u64,
-        order: Order,
-    },
-    /// An event at the offset `next`, or stubs from there to the next event. The last row is at `last`.
-    Offset {
-        next: u64,
-        last: u64,
-        order: Order,
-    },
-}
-
-impl Expected {
-    fn all(order: Order, from: u64, partition: &PartitionState) -> Self {
-        match order {
-            Order::Ascending => {
-                Self::Offset { next: from.saturating_add(1), last: partition.last_offset, order }
-            }
-            Order::Descending => {
-                Self::Offset { next: from.saturating_sub(1).min(partition.last_offset), last: 1, order }
-            }
-        }
-    }
-
-    fn of_topic(connection: &Connection, topic: &TopicRow, order: Order, from: u64) -> Result<Self> {
-        Ok(match order {
-            Order::Ascending => {
-                let next = Some(seq_at_or_before(connection, topic, from)? + 1);
-                Self::Seq { next, last: topic.last_seq, order }
-            }
-            Order::Descending => {
-                let next = (from > topic.last_offset).then_some(topic.last_seq);
-                Self::Seq { next, last: topic.purged_seq + 1, order }
-            }
-        })
-    }
-
-    fn row(&mut self, connection: &Connection, event: &EventRow<'_>) -> Result<()> {
-        match self {
-            Self::Anything => {}
-            Self::Seq { next, order, .. } => {
-                if next.is_some_and(|next| next != event.seq) {
-                    let place = (event.offset, event.seq);
-                    let missing = format!("events are missing next to offset {} (seq {})", place.0, place.1);
-                    return Err(Corruption::error(missing));
-                }
-                *next = Some(following(event.seq, *order));
-            }
-            Self::Offset { next, order, .. } => {
-                check_gap(connection, *next, event.offset, *order)?;
-                *next = following(event.offset, *order);
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that no row is missing at the end.
-    fn end(&self, connection: &Connection) -> Result<()> {
-        match *self {
-            Self::Seq { next: Some(next), last, order } if next != following(last, order) => {
-                Err(Corruption::error(format!("events are missing from seq {next} on, up to {last}")))
-            }
-            Self::Offset { next, last, order } => check_gap(connection, next, following(last, order), order),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn following(number: u64, order: Order) -> u64 {
-    match order {
-        Order::Ascending => number + 1,
-        Order::Descending => number - 1,
-    }
-}
-
-/// Checks that all offsets from `next` on that come before `found` have stubs. Larger gaps are left to the check of the
-/// whole file, because a page must not read all stubs of a large purge.
-fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Result<()> {
-    const LARGEST: u64 = 10_000;
-    let gap = match order {
-        Order::Ascending => next..found,
-        Order::Descending => found + 1..next + 1,
-    };
-    let length = gap.end.saturating_sub(gap.start);
-    if length == 0 || length > LARGEST {
-        return Ok(());
-    }
-    let stubs: u64 = connection
-        .prepare_cached("SELECT count(*) FROM stubs WHERE offset >= ?1 AND offset < ?2")?
-        .query_row((gap.start, gap.end), |row| row.get(0))?;
-    if stubs == length {
-        return Ok(());
-    }
-    let (from, to) = (gap.start, gap.end - 1);
-    Err(Corruption::error(format!("offsets {from} to {to} have {stubs} stubs and no event")))
-}
-
-/// The seq of the topic's last event up to `offset`, purged ones included.
-fn seq_at_or_before(connection: &Connection, topic: &TopicRow, offset: u64) -> Result<u64> {
-    if offset >= topic.last_offset {
-        return Ok(topic.last_seq);
-    }
-    let place: Option<u64> = connection
-        .prepare_cached(
-            "SELECT min(last_offset, ?2) FROM spans WHERE topic_id = ?1 AND first_offset <= ?2
-             ORDER BY first_offset DESC LIMIT 1",
-        )?
-        .query_row((topic.id, offset), |row| row.get(0))
-        .optional()?;
-    let Some(place) = place else { return Ok(topic.purged_seq) };
-    let mut select = connection.prepare_cached(&EVENT)?;
-    let found = select.query_row([place], |row| {
-        let event = EventRow::read(row)?;
-        Ok((event.topic_id == topic.id).then_some(event.seq))
-    });
-    found.optional()?.flatten().ok_or_else(|| {
-        Corruption::error(format!("a span of a topic leads to offset {place}, where it has no event"))
-    })
+fn take(scanner: &mut Scanner<'_>, event: &EventRow<'_>, topic: &str, is_of_topics: bool) {
+    let processed_at = Timestamp::from_micros(event.processed_at);
+    let passes = is_of_topics && scanner.query().admits(event.event_id, event.source, processed_at);
+    let row = Anchor::new(PARTITION, event.offset, topic, Some(event.seq), event.event_id);
+    scanner.looked_at(row, passes.then(|| stored_event(event, topic)));
 }
 
 fn stored_event(event: &EventRow<'_>, topic: &str) -> StoredEvent {

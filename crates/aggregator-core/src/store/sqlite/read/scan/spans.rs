@@ -1,0 +1,189 @@
+//! Events of some topics, in the order of their offsets, by the spans of these topics. What lies between is not read.
+
+use std::collections::BinaryHeap;
+
+use rusqlite::{Connection, OptionalExtension, Result};
+
+use super::expected::following;
+use super::{fingerprint, signed, take};
+use crate::cursor::Anchor;
+use crate::query::{Order, Query};
+use crate::store::page::Scanner;
+use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use crate::store::sqlite::fault::{Corruption, check_deadline};
+use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
+use crate::{Timestamp, TopicSelector};
+
+/// For more topics, all rows are looked at.
+const MAX_TOPICS: usize = 1_000;
+
+/// A topic of the query.
+pub(super) struct Merged {
+    id: i64,
+    name: String,
+    /// That of its next event, once one was read.
+    seq: Option<u64>,
+}
+
+impl Merged {
+    fn new((name, row): (&str, TopicRow)) -> Self {
+        Self { id: row.id, name: name.to_owned(), seq: None }
+    }
+}
+
+/// The topics of the query; `None` if there are too many.
+pub(super) fn topics(
+    connection: &Connection,
+    names: &TopicNames,
+    query: &Query,
+    partition: &PartitionState,
+) -> Result<Option<Vec<Merged>>> {
+    let snapshot = TopicSnapshot::at(connection, names, partition)?;
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name >= ?1 AND t.name < ?2 ORDER BY t.name LIMIT ?3"
+    ))?;
+    let mut found = Vec::new();
+    for selector in query.topics.selectors() {
+        let before = found.len();
+        let (low, high) = selector.names();
+        let mut rows = select.query((low, high, MAX_TOPICS + 1 - before))?;
+        while let Some(row) = rows.next()? {
+            found.push(Merged::new(TopicRow::read(row)?));
+        }
+        if found.len() > MAX_TOPICS {
+            return Ok(None);
+        }
+        if let TopicSelector::Exact(name) = selector
+            && found.len() == before
+            && snapshot.get(name.as_str()).is_some()
+        {
+            return Err(Corruption::error(format!("the topic {name} is missing")));
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Offsets of one topic, both included. Ordered by where a reader meets them: the greatest is the next one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    /// Ascending: how far it is before the greatest number there is.
+    rank: u64,
+    topic: usize,
+    first: u64,
+    last: u64,
+}
+
+/// Takes events until the scanner has enough.
+pub(super) fn fill(
+    connection: &Connection,
+    scanner: &mut Scanner<'_>,
+    mut topics: Vec<Merged>,
+    partition: &PartitionState,
+) -> Result<()> {
+    let order = scanner.query().order;
+    let from = scanner.position().offset;
+    let mut heap = BinaryHeap::with_capacity(topics.len());
+    for (index, topic) in topics.iter().enumerate() {
+        check_deadline()?;
+        heap.extend(first_span(connection, topic.id, from, order)?.map(|span| span_of(index, span, order)));
+    }
+    while let Some(span) = heap.pop() {
+        let topic = &mut topics[span.topic];
+        if !fill_span(connection, scanner, topic, &span)? {
+            return Ok(());
+        }
+        let next = next_span(connection, topic.id, &span, order)?;
+        heap.extend(next.map(|next| span_of(span.topic, next, order)));
+    }
+    // The next page need not look for what is not there.
+    let last = partition.last_offset;
+    if order == Order::Ascending && !scanner.is_full() && scanner.position().offset < last {
+        scanner.looked_at(Anchor { offset: last, fingerprint: fingerprint(connection, last)? }, None);
+    }
+    Ok(())
+}
+
+fn span_of(topic: usize, (first, last): (u64, u64), order: Order) -> Span {
+    let rank = match order {
+        Order::Ascending => u64::MAX - first,
+        Order::Descending => last,
+    };
+    Span { rank, topic, first, last }
+}
+
+/// The first span that has offsets beyond `from`, without the others.
+fn first_span(connection: &Connection, topic_id: i64, from: u64, order: Order) -> Result<Option<(u64, u64)>> {
+    if order == Order::Descending {
+        let span = span_before(connection, topic_id, from)?;
+        return Ok(span.map(|(first, last)| (first, last.min(from - 1))));
+    }
+    match span_before(connection, topic_id, from.saturating_add(1))? {
+        Some((_, last)) if last > from => Ok(Some((from + 1, last))),
+        _ => span_behind(connection, topic_id, from),
+    }
+}
+
+fn next_span(
+    connection: &Connection,
+    topic_id: i64,
+    span: &Span,
+    order: Order,
+) -> Result<Option<(u64, u64)>> {
+    match order {
+        Order::Ascending => span_behind(connection, topic_id, span.last),
+        Order::Descending => span_before(connection, topic_id, span.first),
+    }
+}
+
+/// The last span that begins before `offset`.
+fn span_before(connection: &Connection, topic_id: i64, offset: u64) -> Result<Option<(u64, u64)>> {
+    const SQL: &str = "SELECT first_offset, last_offset FROM spans WHERE topic_id = ?1 AND first_offset < ?2
+         ORDER BY first_offset DESC LIMIT 1";
+    let mut select = connection.prepare_cached(SQL)?;
+    select.query_row((topic_id, signed(offset)), |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// The first span that begins behind `offset`.
+fn span_behind(connection: &Connection, topic_id: i64, offset: u64) -> Result<Option<(u64, u64)>> {
+    const SQL: &str = "SELECT first_offset, last_offset FROM spans WHERE topic_id = ?1 AND first_offset > ?2
+         ORDER BY first_offset LIMIT 1";
+    let mut select = connection.prepare_cached(SQL)?;
+    select.query_row((topic_id, signed(offset)), |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// Takes the events of a span. Returns whether to go on behind it.
+fn fill_span(
+    connection: &Connection,
+    scanner: &mut Scanner<'_>,
+    topic: &mut Merged,
+    span: &Span,
+) -> Result<bool> {
+    let order = scanner.query().order;
+    let (direction, mut next, end) = match order {
+        Order::Ascending => ("ASC", span.first, following(span.last, order)),
+        Order::Descending => ("DESC", span.last, following(span.first, order)),
+    };
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset >= ?1 AND e.offset <= ?2 ORDER BY e.offset {direction}"
+    ))?;
+    let mut rows = select.query((span.first, span.last))?;
+    while let Some(row) = rows.next()? {
+        check_deadline()?;
+        let event = EventRow::read(row)?;
+        if scanner.is_full() || scanner.is_past(Timestamp::from_micros(event.processed_at)) {
+            return Ok(false);
+        }
+        let of_span = event.offset == next && event.topic_id == topic.id;
+        if !of_span || topic.seq.is_some_and(|seq| seq != event.seq) {
+            break;
+        }
+        take(scanner, &event, &topic.name, true);
+        (next, topic.seq) = (following(next, order), Some(following(event.seq, order)));
+    }
+    if next == end {
+        return Ok(true);
+    }
+    let Merged { name, .. } = topic;
+    Err(Corruption::error(format!("the event of topic {name} at offset {next} is missing, or one before it")))
+}

@@ -1,0 +1,140 @@
+//! Those of reading sessions.
+
+use tokio_postgres::{Client, Statement};
+
+use crate::fault::Result;
+
+/// The name of an event's topic: only the index of ids gives this order.
+macro_rules! name_of_topic {
+    () => {
+        "(SELECT o.name FROM topics o WHERE o.partition = $1 AND o.topic_id >= e.topic_id
+              AND o.topic_id <= e.topic_id ORDER BY o.topic_id LIMIT 1) AS t"
+    };
+}
+
+/// What a scan has to know of a row. The events are found before their topics, so that no plan reads more of them.
+macro_rules! scan {
+    ($from:literal, $beyond:literal, $order:literal) => {
+        concat!(
+            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, t.name, e.seq
+             FROM (SELECT i.* FROM events i WHERE i.partition = $1 AND ",
+            $from,
+            " AND i.\"offset\" ",
+            $beyond,
+            " $2 ORDER BY i.\"offset\" ",
+            $order,
+            " LIMIT $3) AS e CROSS JOIN LATERAL ",
+            name_of_topic!(),
+            " ORDER BY e.\"offset\" ",
+            $order
+        )
+    };
+}
+
+/// The same, of some topics: some rows of each.
+macro_rules! scan_topics {
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "SELECT e.\"offset\", e.processed_at, octet_length(e.payload), e.event_id, e.source, e.topic_id, e.seq
+             FROM unnest($4::bigint[]) AS k(topic_id)
+             CROSS JOIN LATERAL (SELECT i.* FROM events i
+                                 WHERE i.partition = $1 AND i.topic_id + 0 = k.topic_id AND i.\"offset\" ",
+            $beyond,
+            " $2 ORDER BY i.\"offset\" ",
+            $order,
+            " LIMIT $3) AS e ORDER BY e.\"offset\" ",
+            $order
+        )
+    };
+}
+
+statements! {
+    /// Those of reads and lookups.
+    Read {
+        ends: "SELECT partition, last_offset FROM partitions",
+        // Of all topics: from the index of purged ones, whose last entry of each partition it is.
+        purged_at_all: "SELECT p.partition, coalesce(t.purged_offset, 0) FROM partitions p
+                        LEFT JOIN LATERAL (SELECT o.purged_offset FROM topics o
+                                           WHERE o.partition = p.partition AND o.purged_offset > 0
+                                           ORDER BY o.purged_offset DESC LIMIT 1) AS t ON true",
+        purged: "SELECT t.partition, max(t.purged_offset)
+                 FROM unnest($1::text[], $2::text[]) AS k(low, high)
+                 JOIN topics t ON t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high GROUP BY t.partition",
+        // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
+        anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
+                  FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
+                  CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
+                                      ORDER BY i.\"offset\" DESC LIMIT 1) AS e
+                  CROSS JOIN LATERAL (SELECT o.name FROM topics o WHERE o.partition = k.partition
+                                      AND o.topic_id >= e.topic_id AND o.topic_id <= e.topic_id
+                                      ORDER BY o.topic_id LIMIT 1) AS t",
+        topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
+        all_up: scan!("true", ">", "ASC"),
+        all_down: scan!("true", "<", "DESC"),
+        // As the index on topics has it.
+        topic_up: scan!("i.topic_id + 0 = $4", ">", "ASC"),
+        topic_down: scan!("i.topic_id + 0 = $4", "<", "DESC"),
+        id_up: scan!("i.topic_id = $4 AND i.event_id = $5", ">", "ASC"),
+        id_down: scan!("i.topic_id = $4 AND i.event_id = $5", "<", "DESC"),
+        topics_up: scan_topics!(">", "ASC"),
+        topics_down: scan_topics!("<", "DESC"),
+        topics_named: "SELECT t.topic_id, t.name FROM unnest($2::text[], $3::text[]) AS k(low, high)
+                       CROSS JOIN LATERAL (SELECT o.topic_id, o.name FROM topics o
+                                           WHERE o.partition = $1 AND o.name >= k.low AND o.name < k.high
+                                           ORDER BY o.name LIMIT $4) AS t
+                       LIMIT $4",
+        // An offset from $2 to $3: no event from $2 to it was stored at $4 or later, and none behind it earlier. An identity
+        // that was imported alone may have any time.
+        before_time: "WITH RECURSIVE search(low, high, middle) AS (
+                          SELECT $2::bigint, $3::bigint, $2::bigint
+                          UNION ALL
+                          SELECT n.low, n.high, n.low + (n.high - n.low) / 2
+                          FROM search s
+                          LEFT JOIN LATERAL (SELECT e.\"offset\", e.processed_at FROM events e
+                                             WHERE e.partition = $1 AND e.\"offset\" > s.middle AND e.seq IS NOT NULL
+                                             ORDER BY e.\"offset\" LIMIT 1) AS e ON true
+                          CROSS JOIN LATERAL (
+                              SELECT CASE WHEN e.processed_at < $4 THEN least(e.\"offset\", s.high) ELSE s.low END,
+                                     CASE WHEN e.processed_at < $4 THEN s.high ELSE s.middle END
+                          ) AS n(low, high)
+                          WHERE s.low < s.high)
+                      SELECT max(low) FROM search",
+        bodies: concat!("SELECT e.\"offset\", t.name, e.event_id, e.timestamp, e.source, e.payload, e.sequence,
+                        e.content_type, e.attributes, e.seq, e.processed_at
+                 FROM unnest($2::bigint[]) AS k(at) CROSS JOIN LATERAL (", row_at!(), ") AS e
+                 CROSS JOIN LATERAL ", name_of_topic!()),
+        seen: concat!("SELECT k.at, e.seq, e.processed_at, e.payload IS NULL
+               FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
+               JOIN topics t ON t.partition = $1 AND t.name = k.topic
+               CROSS JOIN LATERAL (",
+               identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
+        topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
+                 WHERE name > $1 ORDER BY name LIMIT $2",
+        end: "SELECT last_offset FROM partitions WHERE partition = $1",
+        // Up to the one that reaches the bound of payload bytes.
+        rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
+                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+               FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
+                                   ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+                     FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
+               LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
+               WHERE e.before < $4 ORDER BY e.\"offset\"",
+        totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
+                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
+                 FROM partitions",
+    }
+}
+
+statements! {
+    /// Those of reads of records.
+    RecordReads {
+        get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
+        list: "SELECT name, version, value FROM (
+                   SELECT *, sum(octet_length(value)) OVER (ORDER BY name) - octet_length(value) AS before FROM (
+                       SELECT name, version, value FROM records
+                       WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
+                       ORDER BY name LIMIT $5) limited) summed
+               WHERE before < $6 ORDER BY name",
+        now: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    }
+}
