@@ -17,7 +17,8 @@ impl Params {
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).ok_or_else(|| Problem::parameter("", "a name is not UTF-8"))?;
-            if params.len() == MAX_PARAMS {
+            let alike = params.iter().filter(|(known, _)| (known == REPEATED) == (name == REPEATED)).count();
+            if alike == if name == REPEATED { Topics::MAX } else { MAX_PARAMS } {
                 return Err(Problem::parameter(shorten(&name), "is one parameter too many"));
             }
             if name != REPEATED && params.iter().any(|(known, _)| *known == name) {
@@ -92,8 +93,8 @@ impl Params {
 /// The one parameter that may be given several times.
 const REPEATED: &str = "topic";
 
-/// No request has more parameters: as many topics as there may be, and the others of a route.
-const MAX_PARAMS: usize = Topics::MAX + 16;
+/// No route has more parameters beside topics.
+const MAX_PARAMS: usize = 16;
 
 /// Decodes `application/x-www-form-urlencoded`, where a plus is a space.
 pub(crate) fn decode(text: &str) -> Option<String> {

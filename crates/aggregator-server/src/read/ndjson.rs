@@ -10,6 +10,7 @@ use aggregator_core::{Cursor, DedupStore, Page, Query};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
@@ -76,7 +77,9 @@ pub(super) async fn respond(
         };
         let (bytes, goes_on) = walk.next_piece(lines);
         Some((Ok::<_, Infallible>(bytes), goes_on.then_some((walk, None))))
-    });
+    })
+    // Compression asks once more behind the end.
+    .fuse();
     let mut response = Body::from_stream(body).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     Ok(response)

@@ -1,9 +1,10 @@
 //! HTTP itself: what every request must have and every answer has, whatever it is about.
 
+use std::io::Read as _;
 use std::sync::Arc;
 
+use aggregator_core::MemoryStore;
 use aggregator_core::store::faulty::{Failure, FaultyStore};
-use aggregator_core::{MemoryStore, Partitions};
 use aggregator_server::Config;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -198,12 +199,51 @@ async fn the_next_page_of_topics_is_in_the_head_too() {
 
 #[tokio::test]
 async fn a_link_too_long_for_a_head_is_left_out() {
-    let store = MemoryStore::new(Partitions::new(1024).unwrap());
-    let server = Server::start(Arc::new(store), Config::default()).await;
+    let server = Server::volatile().await;
     server.publish(&event("t", 1)).await;
-    let answer = server.get("/events").await;
+    let topics = |count: usize| {
+        let others: String = (1..count).map(|n| format!("&topic={}.{n}", "long".repeat(20))).collect();
+        format!("/events?topic=t{others}")
+    };
+    let answer = server.get(&topics(30)).await;
     assert_eq!((answer.json["count"].as_u64(), next(&answer)), (Some(1), None));
-    assert!(next(&server.get("/events?topic=t").await).is_some(), "one topic lies in one partition");
+    assert!(next(&server.get(&topics(3)).await).is_some());
+    let answer = server.get(&topics(100)).await;
+    assert_eq!(answer.json["count"], 1);
+    assert_eq!(server.get(&topics(101)).await.problem(400, "bad-parameter"), [(None, "topic".into())]);
+}
+
+/// The body of an answer to a client that accepts these encodings, as it came, with its encoding.
+async fn encoded(server: &Server, path: &str, accept: &str, encodings: &str) -> (String, Vec<u8>) {
+    let request = server.client.get(format!("{}{path}", server.url)).header("accept", accept);
+    let answer = request.header("accept-encoding", encodings).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let encoding = answer.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+    (encoding.unwrap_or_default(), answer.bytes().await.unwrap().to_vec())
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_accept_it() {
+    let server = Server::volatile().await;
+    server.publish(&events("t", 0..3_000)).await;
+    for (path, accept) in [
+        ("/events?topic=t&limit=1000", "application/json"),
+        ("/events?topic=t&limit=3000", "application/x-ndjson"),
+    ] {
+        let (none, plain) = encoded(&server, path, accept, "br").await;
+        assert_eq!(none, "");
+        let (gzip, body) = encoded(&server, path, accept, "gzip").await;
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut unpacked).unwrap();
+        assert!((gzip.as_str(), &unpacked) == ("gzip", &plain) && body.len() * 4 < plain.len());
+        let (zstd, body) = encoded(&server, path, accept, "gzip;q=0.5, zstd").await;
+        assert!(zstd == "zstd" && zstd::decode_all(&body[..]).unwrap() == plain);
+        assert_eq!(encoded(&server, path, accept, "gzip;q=0, identity").await.0, "");
+    }
+    assert_eq!(encoded(&server, "/events?topic=t&limit=1", "*/*", "gzip").await.0, "", "it is small");
+    let stream = server.client.get(format!("{}/events/stream?topic=t", server.url));
+    let stream = stream.header("accept-encoding", "gzip, zstd").send().await.unwrap();
+    assert_eq!(stream.headers().get("content-encoding"), None, "an event would wait for the next one");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
@@ -153,10 +154,11 @@ struct EventStream {
 
 impl EventStream {
     fn into_body(self) -> Body {
-        Body::from_stream(unfold(self, |mut stream| async move {
+        let chunks = unfold(self, |mut stream| async move {
             let chunk = stream.next_chunk().await?;
             Some((Ok::<_, std::convert::Infallible>(chunk), stream))
-        }))
+        });
+        Body::from_stream(chunks.fuse())
     }
 
     /// The next piece of the body; `None` at its end.
