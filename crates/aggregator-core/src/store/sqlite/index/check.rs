@@ -70,7 +70,7 @@ fn check_within(
         return Ok(());
     }
     for_each_row(batch, connection, &mut rows, manifest.covered..last_offset, &mut |entry| {
-        uncovered.push(entry)
+        uncovered.push(entry);
     })?;
     uncovered.sort_unstable();
 
@@ -233,14 +233,15 @@ mod tests {
 
     use super::*;
     use crate::store::IndexOptions;
+    use crate::store::sqlite::index::run::chunk::{self, Widths};
     use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
     use crate::{DedupStoreExt, Event, Timestamp};
 
     /// There are 16 fingerprints, all at the beginning of a part if there are 16 parts or more.
-    const FINGERPRINT_BITS: u32 = 4;
+    const FEW_BITS: u32 = 4;
 
-    fn store_of(path: &Path, numbers: &[u64]) {
-        let hooks = TestHooks { in_step: true, fingerprint_bits: FINGERPRINT_BITS, ..TestHooks::default() };
+    fn store_of(path: &Path, numbers: &[u64], fingerprint_bits: u32) {
+        let hooks = TestHooks { in_step: true, fingerprint_bits, ..TestHooks::default() };
         let store = SqliteStore::open_with(
             path,
             SqliteOptions {
@@ -262,10 +263,10 @@ mod tests {
     fn store_with_repeats(directory: &TempDir) -> Connection {
         let [path, other] = ["events.db", "other.db"].map(|name| directory.path().join(name));
         let mut numbers: Vec<u64> = (0..300).collect();
-        store_of(&path, &numbers);
+        store_of(&path, &numbers, FEW_BITS);
         numbers.swap(3, 298);
         numbers.swap(297, 299);
-        store_of(&other, &numbers);
+        store_of(&other, &numbers, FEW_BITS);
         let connection = Connection::open(&path).unwrap();
         let copy = format!(
             "ATTACH '{}' AS other; DELETE FROM events WHERE offset > 298;
@@ -278,9 +279,9 @@ mod tests {
         connection
     }
 
-    fn faults(connection: &Connection, limits: Limits) -> Vec<String> {
+    fn faults(connection: &Connection, limits: Limits, fingerprint_bits: u32) -> Vec<String> {
         let mut faults = Vec::new();
-        check_within(limits, connection, FINGERPRINT_BITS, &mut |fault| faults.push(fault)).unwrap();
+        check_within(limits, connection, fingerprint_bits, &mut |fault| faults.push(fault)).unwrap();
         faults.sort_unstable();
         faults
     }
@@ -290,7 +291,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let connection = store_with_repeats(&directory);
         for batch in [1, 2, 7, 20, 100, LIMITS.batch] {
-            let found = faults(&connection, Limits { batch, ..LIMITS });
+            let found = faults(&connection, Limits { batch, ..LIMITS }, FEW_BITS);
             let repeats = ["offsets 298 and 300", "offsets 4 and 299"];
             assert_eq!(
                 found,
@@ -300,13 +301,56 @@ mod tests {
         }
     }
 
+    /// The checksum is right, but the first entry of a chunk is another one: with a fingerprint of another section, or
+    /// with one that the maplet does not have.
+    #[test]
+    fn an_entry_that_no_lookup_finds_is_a_fault() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        store_of(&path, &(0..300).collect::<Vec<_>>(), BITS);
+        let connection = Connection::open(&path).unwrap();
+        let runs = load_runs(&connection, &Manifest::read(&connection).unwrap(), &mut Err).unwrap();
+        let (run, group) = (&runs.runs[0], &runs.filter_groups[0]);
+        let key = layout::chunk_key(run.id, 1, 0);
+        let mut entries = Vec::new();
+        let mut chunks = ChunkReader::new(&connection).unwrap();
+        chunks
+            .read(key, |entry| {
+                entries.push(entry);
+                Continue(())
+            })
+            .unwrap();
+        let mut elsewhere = None;
+        chunks
+            .read(layout::chunk_key(run.id, 0, 0), |entry| {
+                elsewhere = Some(entry.fingerprint);
+                Continue(())
+            })
+            .unwrap();
+        let of_section = layout::section_range(run.bits, 1);
+        let unknown =
+            (of_section.start..entries[0].fingerprint).find(|&fingerprint| !group.admits(fingerprint));
+        for (what, fingerprint) in [("of another section", elsewhere), ("in no maplet", unknown)] {
+            let mut others = entries.clone();
+            others[0].fingerprint = fingerprint.unwrap();
+            let mut chunk = Vec::new();
+            chunk::encode(key, &others, Widths::of(&others), &mut chunk);
+            connection
+                .execute("UPDATE index_chunks SET entries = ?2 WHERE chunk = ?1", (key, chunk))
+                .unwrap();
+            let found = faults(&connection, LIMITS, BITS);
+            let expected = format!("chunk {key} holds an entry that no lookup finds there");
+            assert!(found.iter().any(|fault| fault.contains(&expected)), "{what}: {found:?}");
+        }
+    }
+
     #[test]
     fn more_rows_behind_the_runs_than_it_holds_are_a_fault() {
         let directory = TempDir::new().unwrap();
         let connection = store_with_repeats(&directory);
         let uncovered = 300 - Manifest::read(&connection).unwrap().covered;
-        assert_eq!(faults(&connection, Limits { uncovered, ..LIMITS }).len(), 2);
-        let found = faults(&connection, Limits { uncovered: uncovered - 1, ..LIMITS });
+        assert_eq!(faults(&connection, Limits { uncovered, ..LIMITS }, FEW_BITS).len(), 2);
+        let found = faults(&connection, Limits { uncovered: uncovered - 1, ..LIMITS }, FEW_BITS);
         assert!(matches!(&found[..], [fault] if fault.contains("open the store to go on")), "{found:?}");
     }
 

@@ -209,6 +209,15 @@ mod tests {
         }
     }
 
+    /// The memory of a maplet is free once a merge has passed it.
+    fn assert_passed_maplets_are_dropped(runs: &Runs, front: u64) {
+        for group in runs.filter_groups.iter().filter(|group| !group.members.contains(&5)) {
+            let passed = |&(number, _): &(u32, _)| layout::section_range(group.bits, number).end <= front;
+            let mut passed = (0..).zip(&group.maplets).filter(passed);
+            assert!(passed.all(|(_, maplet)| maplet.is_none()), "{:?} at {front}", group.members);
+        }
+    }
+
     /// However many maplets are united when a merge begins: entries that the new run answers for are dropped, all others
     /// are found.
     #[test]
@@ -227,6 +236,7 @@ mod tests {
             for front in [1, width / 8, width / 2 + 5, width, 2 * width + width / 4, 4 * width - 1] {
                 runs.advance(|id| Some(if id < 5 { front } else { 0 }));
                 assert_all_are_found_once(&runs, 1..=5);
+                assert_passed_maplets_are_dropped(&runs, front);
             }
             runs.advance(|id| (id == 5).then_some(0));
             assert_all_are_found_once(&runs, 1..=5);

@@ -160,3 +160,21 @@ impl Maplet {
         if slot.is_occupied() { slot.runs(self.line(slot.line)) } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_set_bit_of_a_word_is_selected_by_how_many_are_below_it() {
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let words =
+            (1..500).flat_map(|n| [spread(n), spread(n) & spread(n + 500), spread(n) | spread(n + 500)]);
+        for word in words.chain([1, 1 << 63, u64::MAX]) {
+            let set = (0..64).filter(|bit| word >> bit & 1 == 1);
+            for (before, bit) in (0..).zip(set) {
+                assert_eq!(select(word, before), bit, "{before} of {word:#x}");
+            }
+        }
+    }
+}
