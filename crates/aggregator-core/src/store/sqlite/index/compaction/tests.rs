@@ -112,6 +112,17 @@ fn a_merge_takes_the_sections_that_the_credit_is_enough_for() {
     }
 }
 
+/// One append writes all that the credit is enough for.
+#[test]
+fn credit_is_limited_to_two_sections_or_to_two_appends() {
+    let directory = TempDir::new().unwrap();
+    let mut compaction = compaction_of(&directory, 75);
+    (0..100).for_each(|_| compaction.earn(3));
+    assert_eq!(compaction.credit, 10);
+    (0..100).for_each(|_| compaction.earn(30));
+    assert_eq!(compaction.credit, 60);
+}
+
 /// Otherwise a level gets crowded, and then appends wait.
 #[test]
 fn merges_keep_up_with_appends() {

@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Runs of two merges are not united, nor is a run that a merge is still writing.
+    /// Runs of two merges or of two levels are not united, nor is a run that a merge is still writing.
     #[test]
     fn runs_of_different_merges_stay_apart() {
         let (mut runs, manifest) = complete_runs(1..=7);
@@ -252,6 +252,9 @@ mod tests {
             runs.apply_union(union.run());
         }
         assert_eq!(members(&runs), [&[1, 2][..], &[3], &[4, 5], &[6], &[7]]);
+        let (runs, mut manifest) = complete_runs(1..=2);
+        manifest.runs[0].level = 2;
+        assert!(next(&runs, &manifest, 8).is_none());
         let (runs, mut manifest) = complete_runs(1..=2);
         manifest.runs[1].written -= 1;
         assert!(next(&runs, &manifest, 8).is_none());

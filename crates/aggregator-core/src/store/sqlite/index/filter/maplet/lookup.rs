@@ -102,7 +102,7 @@ impl<'m> SlotRef<'m> {
         let all = eight(self.maplet.start(self.line + 1) - remainders + first);
         let (Some(all), 1..) = (all, remainders.saturating_sub(first)) else { return false };
         let of_slot = ((firsts >> first >> 1).trailing_zeros() as usize + 1).min(remainders - first);
-        let tags = u64::from(!(!0_u8 << tag_bits)) * ONES;
+        let tags = u64::from(!(u8::MAX << tag_bits)) * ONES;
         let differ = (all ^ (u64::from(self.remainder) * ONES)) & !tags;
         let same = !(((differ & !HIGHS) + !HIGHS) | differ) & HIGHS;
         of_slot <= 8 && same & !0 >> (64 - 8 * of_slot) == 0

@@ -153,3 +153,13 @@ fn a_maplet_without_lines_or_with_room_before_the_first_is_refused() {
     assert!(Maplet::decode(&encoded(0, &[12], &[])).is_none());
     assert!(Maplet::decode(&encoded(1, &[25, 25], &[0])).is_none());
 }
+
+/// Only maplets of the same number of lines can be united, and no two sections have the same number of entries.
+#[test]
+fn sections_of_about_the_same_size_have_the_same_number_of_lines() {
+    let load = LINE_LOAD as u64;
+    let mut counts: Vec<_> = (512 * load..=1024 * load).map(line_count).collect();
+    assert_eq!((counts[0], counts.last()), (512, Some(&1024)));
+    counts.dedup();
+    assert!(counts.is_sorted() && counts.len() == 17, "{counts:?}");
+}
