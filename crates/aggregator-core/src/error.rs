@@ -169,3 +169,19 @@ fn list(faults: &[Fault]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_three_faults_are_shown_and_the_others_are_counted() {
+        let fault = |index| Fault { index: Some(index), error: InvalidField::new("topic", "is bad") };
+        let shown = |count| list(&(0..count).map(fault).collect::<Vec<_>>());
+        let three = "event 0: topic: is bad; event 1: topic: is bad; event 2: topic: is bad";
+        assert_eq!(shown(1), "event 0: topic: is bad");
+        assert_eq!(shown(3), three);
+        assert_eq!(shown(4), format!("{three}; and 1 more"));
+        assert_eq!(shown(5), format!("{three}; and 2 more"));
+    }
+}

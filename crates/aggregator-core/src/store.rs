@@ -212,3 +212,21 @@ pub fn check_partition<'t>(
         .collect();
     if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_of_another_partition_is_refused_and_named() {
+        let partitions = Partitions::new(4).unwrap();
+        assert_eq!(partitions.count(), 4);
+        let here = partitions.of("here");
+        let elsewhere = (0..).map(|n| n.to_string()).find(|topic| partitions.of(topic) != here).unwrap();
+        assert!(check_partition(partitions, here, ["here"].into_iter()).is_ok());
+        let refused = check_partition(partitions, here, ["here", &elsewhere].into_iter()).unwrap_err();
+        let StoreError::Invalid(faults) = refused else { panic!("{refused}") };
+        assert_eq!(faults.iter().map(|fault| fault.index).collect::<Vec<_>>(), [Some(1)]);
+        assert!(check_partition(partitions, Partition(4), ["here"].into_iter()).is_err());
+    }
+}

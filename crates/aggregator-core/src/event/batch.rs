@@ -353,8 +353,11 @@ mod tests {
             sequence: Some(u64::MAX),
             ..raw("a..b", "")
         };
-        let fields: Vec<_> = builder.push(&bad).unwrap_err().iter().map(|fault| fault.field).collect();
+        let faults = builder.push(&bad).unwrap_err();
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field).collect();
         assert_eq!(fields, ["topic", "event_id", "timestamp", "source", "sequence"]);
+        assert_eq!(builder.check(&bad), Err(faults));
+        assert_eq!(builder.check(&raw("a.b", "1")), Ok(()));
         assert!(builder.is_empty());
     }
 
@@ -363,6 +366,7 @@ mod tests {
         let body = "orders e-1";
         let mut builder =
             BatchBuilder::new(Bytes::from_static(body.as_bytes()), Timestamp::from_micros(1)).unwrap();
+        assert_eq!(builder.body(), body);
         for (at, (topic, id)) in [("a", "1"), ("b", "2"), ("c", "3")].into_iter().enumerate() {
             assert_eq!((builder.len(), builder.is_empty()), (at, at == 0));
             builder.push(&raw(topic, id)).unwrap();

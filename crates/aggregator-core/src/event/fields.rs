@@ -148,10 +148,18 @@ mod tests {
     #[test]
     fn event_ids_are_byte_exact_and_free_of_control_characters() {
         for good in ["1", " a ", "ä/ß?#%", "😀", &"x".repeat(256)] {
-            assert_eq!(EventId::new(good).unwrap().as_str(), good);
+            let id = EventId::new(good).unwrap();
+            assert_eq!((id.as_str(), id.to_string().as_str()), (good, good));
         }
         for bad in ["", "a\nb", "\0", "\u{7f}", "a\u{85}", &"x".repeat(257), &"ä".repeat(129)] {
             assert!(EventId::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_source_and_a_scope_are_shown_as_they_are_written() {
+        let source = Source::new("shop ä").unwrap();
+        assert_eq!((source.as_str(), source.to_string().as_str()), ("shop ä", "shop ä"));
+        assert_eq!([Scope::Topic, Scope::Source].map(Scope::as_str), ["topic", "source"]);
     }
 }

@@ -175,9 +175,21 @@ impl Compaction {
         self.schedule();
     }
 
-    /// Gives the helper its next task, if there is one. A flush comes first, and so do merges of a crowded level. Otherwise
-    /// merges and tasks for memory alone take turns.
+    /// Gives the helper its next task, if there is one.
     fn schedule(&mut self) {
+        let Some(task) = self.next() else { return };
+        self.was_in_memory = !matches!(task, Task::Write(_));
+        if let Task::Write(WriteTask::Merge { run, sections, .. }) = &task {
+            let merged = (run.entries >> run.bits) * sections.len() as u64;
+            self.credit = self.credit.saturating_sub(merged);
+        }
+        self.helper.send(task);
+        self.work = Work::Building;
+    }
+
+    /// The helper's next task. A flush comes first, and so do merges of a crowded level. Otherwise merges and tasks for
+    /// memory alone take turns.
+    fn next(&self) -> Option<Task> {
         let state = self.index.state();
         let is_urgent = state.sealed.is_some() || self.is_crowded();
         let is_due = is_urgent || self.credit >= u64::from(self.options.section);
@@ -191,19 +203,7 @@ impl Compaction {
             let union = || maplet_union::next(&state.runs, &self.manifest, self.options.fan_out.into());
             backfill.map(Task::Backfill).or_else(|| union().map(Task::MapletUnion))
         };
-        let task = if is_urgent || self.was_in_memory {
-            write().or_else(in_memory)
-        } else {
-            in_memory().or_else(write)
-        };
-        let Some(task) = task else { return };
-        self.was_in_memory = !matches!(task, Task::Write(_));
-        if let Task::Write(WriteTask::Merge { run, sections, .. }) = &task {
-            let merged = (run.entries >> run.bits) * sections.len() as u64;
-            self.credit = self.credit.saturating_sub(merged);
-        }
-        self.helper.send(task);
-        self.work = Work::Building;
+        if is_urgent || self.was_in_memory { write().or_else(in_memory) } else { in_memory().or_else(write) }
     }
 }
 

@@ -93,6 +93,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn all_rows_of_a_fingerprint_are_found_and_no_others() {
+        let mut memtable = Memtable::default();
+        for (fingerprint, offset) in [(7, 1), (8, 2), (7, 3), (9, 4), (8, 5), (7, 6)] {
+            memtable.insert(IndexEntry { fingerprint, offset });
+        }
+        for (fingerprint, rows) in [(7, vec![1, 3, 6]), (8, vec![2, 5]), (9, vec![4]), (10, vec![])] {
+            assert_eq!(memtable.offsets(fingerprint).collect::<Vec<_>>(), rows);
+        }
+    }
+
     /// Otherwise lookups walk through long chains: nothing would be wrong, but all of it slow.
     #[test]
     fn numbers_are_spread_over_the_first_and_the_last_bits() {

@@ -192,3 +192,62 @@ impl RowReader {
         Ok(scope)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::sqlite::index::Location;
+    use crate::store::sqlite::index::fingerprint::BITS;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::{DedupStoreExt, Event};
+
+    const OPTIONS: IndexOptions = IndexOptions { memtable: 20, section: 5, fan_out: 2 };
+
+    /// A store whose rows are all in no run.
+    fn file_of(directory: &TempDir, rows: u64) -> Connection {
+        let path = directory.path().join("s.db");
+        let store = SqliteStore::open_with(&path, SqliteOptions::default()).unwrap();
+        let events: Vec<_> = (0..rows).map(|n| Event::new("t", n.to_string()).unwrap()).collect();
+        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        drop(store);
+        Connection::open(path).unwrap()
+    }
+
+    fn error_of(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn a_start_writes_nothing_while_two_memtables_hold_the_rest_of_the_log() {
+        for (rows, is_written) in [(0, false), (20, false), (21, false), (40, false), (41, true)] {
+            let directory = TempDir::new().unwrap();
+            let mut connection = file_of(&directory, rows);
+            let before = Manifest::read(&connection).unwrap();
+            let (index, manifest) = recover(&mut connection, OPTIONS, BITS, |_| Ok(())).unwrap();
+            assert_eq!(manifest != before, is_written, "{rows} rows");
+            assert_eq!(index.last_offset(), rows);
+        }
+    }
+
+    /// The disk is full when runs are to be written, with 40 rows read.
+    #[test]
+    fn on_a_full_disk_one_memtable_more_is_kept_in_memory_and_no_further_rows() {
+        for (rows, error, starts) in
+            [(60, ffi::SQLITE_FULL, true), (61, ffi::SQLITE_FULL, false), (60, ffi::SQLITE_IOERR, false)]
+        {
+            let directory = TempDir::new().unwrap();
+            let mut connection = file_of(&directory, rows);
+            let recovered = recover(&mut connection, OPTIONS, BITS, |_| Err(error_of(error)));
+            assert_eq!(recovered.is_ok(), starts, "{rows} rows, error {error}");
+            let Ok((index, _)) = recovered else { continue };
+            for n in 0..rows {
+                let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
+                let found = index.probe(&[index.fingerprint(key).into()]);
+                assert!(matches!(found[..], [candidate] if matches!(candidate.location, Location::Row(_))));
+            }
+        }
+    }
+}

@@ -1,19 +1,24 @@
 use std::ops::ControlFlow;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::Compaction;
+use super::build::{Slice, Task, WriteTask};
+use super::write_slice;
 use crate::store::IndexOptions;
+use crate::store::sqlite::background::HelperObserver;
 use crate::store::sqlite::index::filter::bloom::Bloom;
-use crate::store::sqlite::index::filter::bloom_backfill;
+use crate::store::sqlite::index::filter::bloom_backfill::{self, Backfilled};
 use crate::store::sqlite::index::filter::filter_group::{FilterGroup, Runs};
 use crate::store::sqlite::index::fingerprint::BITS;
 use crate::store::sqlite::index::layout;
-use crate::store::sqlite::index::manifest::RunEntry;
+use crate::store::sqlite::index::manifest::{self, RunEntry};
 use crate::store::sqlite::index::{ChunkReader, IndexEntry, Location, Manifest, recovery};
 use crate::store::sqlite::row::Key;
-use crate::store::sqlite::{SqliteOptions, SqliteStore, TestHooks};
+use crate::store::sqlite::{HelperStep, SqliteOptions, SqliteStore, TestHooks};
 use crate::{DedupStoreExt, Event};
 
 const LAYOUT: IndexOptions = IndexOptions { memtable: 20, section: 5, fan_out: 8 };
@@ -51,6 +56,132 @@ fn the_newest_are_found_without_a_chunk() {
         }
     }
     assert!(matches!(first_location(0), Location::Chunks { .. }));
+}
+
+/// The compaction of a store that has `rows` rows: runs of 20, and the others in memory.
+fn compaction_of(directory: &TempDir, rows: u64) -> Compaction {
+    let store = open(directory, LAYOUT);
+    (0..rows / 5).for_each(|batch| append(&store, 5 * batch..5 * batch + 5));
+    drop(store);
+    let options = IndexOptions { fan_out: 2, ..LAYOUT };
+    let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
+    let (index, manifest) = recovery::recover(&mut connection, options, BITS, |_| Ok(())).unwrap();
+    Compaction::start(Arc::new(index), manifest, options, connection, true, HelperObserver::default())
+        .unwrap()
+}
+
+/// Appends wait for a flush. A merge can wait, but not for ever.
+#[test]
+fn a_flush_comes_first_and_merges_take_turns_with_what_is_done_in_memory() {
+    for (rows, credit, was_in_memory, expected) in [
+        (80, 0, false, "flush"),
+        (80, 0, true, "flush"),
+        (75, 17, false, "in memory"),
+        (75, 17, true, "merge"),
+        (75, 5, true, "merge"),
+        (75, 4, true, "in memory"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let mut compaction = compaction_of(&directory, rows);
+        assert_eq!(compaction.manifest.runs.len(), 3);
+        (compaction.credit, compaction.was_in_memory) = (credit, was_in_memory);
+        let next = match compaction.next().unwrap() {
+            Task::Write(WriteTask::Flush { .. }) => "flush",
+            Task::Write(WriteTask::Merge { .. }) => "merge",
+            Task::Backfill(_) | Task::MapletUnion(_) => "in memory",
+        };
+        assert_eq!(next, expected, "{rows} rows, {credit} credit, {was_in_memory}");
+        compaction.schedule();
+        assert_eq!(compaction.was_in_memory, expected == "in memory");
+    }
+}
+
+/// 40 entries in 8 sections are to be merged.
+#[test]
+fn a_merge_takes_the_sections_that_the_credit_is_enough_for() {
+    for (credit, whole, left) in [(5, 1, 0), (14, 2, 4), (17, 3, 2), (1_000, 8, 960)] {
+        let directory = TempDir::new().unwrap();
+        let mut compaction = compaction_of(&directory, 75);
+        (compaction.credit, compaction.was_in_memory) = (credit, true);
+        let Some(Task::Write(WriteTask::Merge { sections, .. })) = compaction.next() else {
+            panic!("there is no merge for {credit}");
+        };
+        assert_eq!(sections, 0..whole);
+        compaction.schedule();
+        assert_eq!(compaction.credit, left);
+    }
+}
+
+/// One append writes all that the credit is enough for.
+#[test]
+fn credit_is_limited_to_two_sections_or_to_two_appends() {
+    let directory = TempDir::new().unwrap();
+    let mut compaction = compaction_of(&directory, 75);
+    (0..100).for_each(|_| compaction.earn(3));
+    assert_eq!(compaction.credit, 10);
+    (0..100).for_each(|_| compaction.earn(30));
+    assert_eq!(compaction.credit, 60);
+}
+
+/// Otherwise a level gets crowded, and then appends wait.
+#[test]
+fn merges_keep_up_with_appends() {
+    let directory = TempDir::new().unwrap();
+    let fan_out = 4;
+    let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out });
+    let connection = Connection::open(directory.path().join("s.db")).unwrap();
+    for batch in 0..400 {
+        append(&store, 5 * batch..5 * batch + 5);
+        let runs = Manifest::read(&connection).unwrap().runs;
+        for level in 0..4 {
+            // Those that are being merged, and as many that came meanwhile.
+            let count = runs.iter().filter(|run| run.level == level).count();
+            assert!(count <= 2 * usize::from(fan_out), "{count} runs of level {level}");
+        }
+    }
+}
+
+#[test]
+fn appends_wait_for_the_helper_thread_once_both_memtables_are_full_and_no_sooner() {
+    let waits = Arc::new(AtomicU32::new(0));
+    let (let_go, gate) = mpsc::channel();
+    let (counted, gate, at_wait) = (Arc::clone(&waits), Mutex::new(gate), let_go.clone());
+    let on_helper = move |step: HelperStep<'_>| match step {
+        HelperStep::Begin("dedup-index") => gate.lock().unwrap().recv().unwrap(),
+        HelperStep::Wait("dedup-index") => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            at_wait.send(()).unwrap();
+        }
+        _ => {}
+    };
+    let test_hooks = TestHooks { on_helper: Some(Arc::new(on_helper)), ..TestHooks::default() }.into();
+    let directory = TempDir::new().unwrap();
+    let options = SqliteOptions { index: LAYOUT, test_hooks, ..SqliteOptions::default() };
+    let store = SqliteStore::open_with(directory.path().join("s.db"), options).unwrap();
+    let waits_after = (0..9).map(|n| {
+        append(&store, 5 * n..5 * n + 5);
+        waits.load(Ordering::Relaxed)
+    });
+    let waits_after: Vec<_> = waits_after.collect();
+    // Nothing holds the thread any longer, or the store could not be closed.
+    (0..100).for_each(|_| let_go.send(()).unwrap());
+    assert_eq!(waits_after, [0, 0, 0, 0, 0, 0, 0, 0, 1]);
+}
+
+/// Another number would be the key of another run.
+#[test]
+fn the_last_number_of_a_run_is_used_and_none_after_it() {
+    let connection = Connection::open_in_memory().unwrap();
+    manifest::reset(&connection).unwrap();
+    let manifest = Manifest::read(&connection).unwrap();
+    let slice = |id| {
+        let run = RunEntry { id, level: 0, bits: 0, written: 1, entries: 0, inputs: Vec::new() };
+        Slice { run, sections: Vec::new(), through: Some(0), bloom: None }
+    };
+    let written = write_slice(&connection, &manifest, &slice(layout::MAX_RUN)).unwrap();
+    assert_eq!(written.runs[0].id, layout::MAX_RUN);
+    let error = write_slice(&connection, &manifest, &slice(layout::MAX_RUN + 1)).unwrap_err();
+    assert!(error.to_string().contains("used up"), "{error}");
 }
 
 /// Only runs of the levels without Bloom filters are united; also while there is nothing to merge.
@@ -119,6 +250,19 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     let of_both = RunEntry { id: c + 1, inputs: vec![a, b], written: 1, ..manifest.runs[0].clone() };
     merging.runs.push(of_both);
     assert_eq!(run_of(&merging, 8), Some(c));
+
+    // Another run begins with its first section, and so does each run where there is a new filter.
+    let begin =
+        || bloom_backfill::next(&index.state(), &manifest, LAYOUT, None).unwrap().run(&connection).unwrap();
+    let begun = begin();
+    let of = |manifest: &Manifest, last| {
+        let next = bloom_backfill::next(&index.state(), manifest, LAYOUT, Some(last)).unwrap();
+        let next = next.run(&connection).unwrap();
+        (next.run, next.sections)
+    };
+    assert_eq!((of(&manifest, &begun), of(&merging, &begun)), ((a, 2), (c, 1)));
+    let other = Backfilled { bloom: Arc::new(Bloom::new(LAYOUT).unwrap()), ..begun };
+    assert_eq!(of(&manifest, &other), (a, 1));
 
     let mut last = None;
     let mut steps = 0;

@@ -27,8 +27,8 @@ pub(crate) struct Backfill {
 /// The Bloom filter has the first `sections` sections of a run.
 pub(crate) struct Backfilled {
     pub(crate) run: u32,
-    sections: u32,
-    bloom: Arc<Bloom>,
+    pub(crate) sections: u32,
+    pub(crate) bloom: Arc<Bloom>,
 }
 
 impl Backfill {

@@ -88,8 +88,7 @@ impl Maplet {
         let (mut ours, mut theirs, mut both) = (Vec::new(), Vec::new(), Vec::new());
         // The tag has a bit more, so one line becomes two. The two lines of a middle line become the last line of the
         // first half and the first line of the second half.
-        let remainders = |maplet: &Self| (maplet.start(lines) - maplet.start(0)) * 8 / 9;
-        let capacity = (remainders(self) + remainders(other)) / 2 + lines;
+        let capacity = Self::remainders_of_half(self, other) + lines;
         let mut halves = [(); 2].map(|()| MapletBuilder::new(self.lines, capacity));
         for line in 0..lines {
             self.positions(line, 0, &mut ours);
@@ -101,6 +100,12 @@ impl Maplet {
             halves[(2 * line + 1) / lines].push_line(&both[second..]);
         }
         halves.map(|half| half.finish(self.tag_bits + 1))
+    }
+
+    /// About how many remainders each half has when these two are united.
+    fn remainders_of_half(ours: &Self, theirs: &Self) -> usize {
+        let of = |maplet: &Self| (maplet.start(maplet.lines as usize) - maplet.start(0)) * 8 / 9;
+        (of(ours) + of(theirs)) / 2
     }
 
     fn line(&self, line: usize) -> &[u8] {

@@ -209,6 +209,15 @@ mod tests {
         }
     }
 
+    /// The memory of a maplet is free once a merge has passed it.
+    fn assert_passed_maplets_are_dropped(runs: &Runs, front: u64) {
+        for group in runs.filter_groups.iter().filter(|group| !group.members.contains(&5)) {
+            let passed = |&(number, _): &(u32, _)| layout::section_range(group.bits, number).end <= front;
+            let mut passed = (0..).zip(&group.maplets).filter(passed);
+            assert!(passed.all(|(_, maplet)| maplet.is_none()), "{:?} at {front}", group.members);
+        }
+    }
+
     /// However many maplets are united when a merge begins: entries that the new run answers for are dropped, all others
     /// are found.
     #[test]
@@ -227,6 +236,7 @@ mod tests {
             for front in [1, width / 8, width / 2 + 5, width, 2 * width + width / 4, 4 * width - 1] {
                 runs.advance(|id| Some(if id < 5 { front } else { 0 }));
                 assert_all_are_found_once(&runs, 1..=5);
+                assert_passed_maplets_are_dropped(&runs, front);
             }
             runs.advance(|id| (id == 5).then_some(0));
             assert_all_are_found_once(&runs, 1..=5);
@@ -234,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Runs of two merges are not united, nor is a run that a merge is still writing.
+    /// Runs of two merges or of two levels are not united, nor is a run that a merge is still writing.
     #[test]
     fn runs_of_different_merges_stay_apart() {
         let (mut runs, manifest) = complete_runs(1..=7);
@@ -242,6 +252,9 @@ mod tests {
             runs.apply_union(union.run());
         }
         assert_eq!(members(&runs), [&[1, 2][..], &[3], &[4, 5], &[6], &[7]]);
+        let (runs, mut manifest) = complete_runs(1..=2);
+        manifest.runs[0].level = 2;
+        assert!(next(&runs, &manifest, 8).is_none());
         let (runs, mut manifest) = complete_runs(1..=2);
         manifest.runs[1].written -= 1;
         assert!(next(&runs, &manifest, 8).is_none());

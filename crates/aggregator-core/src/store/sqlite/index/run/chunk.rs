@@ -154,6 +154,26 @@ mod tests {
         assert!(decode(42, &[0; 8_000]).is_none());
     }
 
+    /// Whatever wrote it: it would not be read as it was meant.
+    #[test]
+    fn widths_that_no_number_has_are_refused_even_with_the_right_checksum() {
+        let entries = entries(50);
+        let widths = Widths::of(&entries);
+        let chunk = encode(42, &entries, widths);
+        let sum = widths.distance + widths.offset;
+        for (distance, offset) in [(0, sum), (sum, 0), (9, 1), (1, 9), (widths.distance, widths.offset + 1)] {
+            let mut other = chunk.clone();
+            other[HEADER - 2..HEADER].copy_from_slice(&[distance, offset]);
+            other.resize(HEADER + 50 * usize::from(distance + offset) + PADDING, 0);
+            if distance == widths.distance {
+                other.push(0);
+            }
+            let checksum = xxh3_64_with_seed(&other[8..], 42);
+            other[..8].copy_from_slice(&checksum.to_le_bytes());
+            assert!(decode(42, &other).is_none(), "{distance} and {offset}");
+        }
+    }
+
     #[test]
     fn numbers_take_no_more_bytes_than_their_distances_need() {
         let (fingerprint, offset) = (1 << 47, 1 << 40);

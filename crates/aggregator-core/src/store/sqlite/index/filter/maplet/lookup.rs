@@ -102,7 +102,7 @@ impl<'m> SlotRef<'m> {
         let all = eight(self.maplet.start(self.line + 1) - remainders + first);
         let (Some(all), 1..) = (all, remainders.saturating_sub(first)) else { return false };
         let of_slot = ((firsts >> first >> 1).trailing_zeros() as usize + 1).min(remainders - first);
-        let tags = u64::from(!(!0_u8 << tag_bits)) * ONES;
+        let tags = u64::from(!(u8::MAX << tag_bits)) * ONES;
         let differ = (all ^ (u64::from(self.remainder) * ONES)) & !tags;
         let same = !(((differ & !HIGHS) + !HIGHS) | differ) & HIGHS;
         of_slot <= 8 && same & !0 >> (64 - 8 * of_slot) == 0
@@ -158,5 +158,23 @@ impl Maplet {
     pub(crate) fn runs(&self, fraction: u64) -> u32 {
         let slot = self.slot(fraction);
         if slot.is_occupied() { slot.runs(self.line(slot.line)) } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_set_bit_of_a_word_is_selected_by_how_many_are_below_it() {
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let words =
+            (1..500).flat_map(|n| [spread(n), spread(n) & spread(n + 500), spread(n) | spread(n + 500)]);
+        for word in words.chain([1, 1 << 63, u64::MAX]) {
+            let set = (0..64).filter(|bit| word >> bit & 1 == 1);
+            for (before, bit) in (0..).zip(set) {
+                assert_eq!(select(word, before), bit, "{before} of {word:#x}");
+            }
+        }
     }
 }

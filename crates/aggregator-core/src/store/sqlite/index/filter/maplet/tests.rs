@@ -53,6 +53,9 @@ fn it_tells_the_runs_of_a_fingerprint() {
         let maplets: Vec<_> = state.iter().map(|state| of(state, count)).collect();
         assert!(!maplets[0].can_unite(&of(&fractions(9, 2 * count + 100), 2 * count + 100)));
         let parts = all_of(&maplets);
+        if let [first, second, ..] = &parts[..] {
+            assert_eq!(first.can_unite(second), runs < u64::from(MAX_RUNS), "of {runs} runs");
+        }
         let runs_of = |fraction| runs_of(&parts, fraction);
         for (run, state) in state.iter().enumerate() {
             let lost = state.iter().filter(|&&fraction| runs_of(fraction) >> run & 1 == 0).count();
@@ -109,7 +112,7 @@ fn no_mark_of_a_slot_is_passed_over() {
 /// A lookup of many fingerprints says the same as a lookup of each.
 #[test]
 fn many_are_looked_for_at_once() {
-    let [maplet, _] = of(&fractions(1, 1_000), 1_000).unite(&of(&fractions(2, 1_000), 1_000));
+    let [maplet, _] = of(&fractions(1, 900), 1_000).unite(&of(&fractions(2, 1_000), 1_000));
     let asked: Vec<_> = (0..4).flat_map(|seed| fractions(seed, 300)).collect();
     let slots: Vec<_> = asked.iter().map(|&fraction| (fraction, maplet.slot(fraction))).collect();
     let mut found = Vec::new();
@@ -138,4 +141,25 @@ fn no_other_bytes_make_a_lookup_panic() {
         }
     }
     assert!((0..encoded.len()).all(|length| Maplet::decode(&encoded[..length]).is_none()));
+}
+
+#[test]
+fn a_maplet_without_lines_or_with_room_before_the_first_is_refused() {
+    let encoded = |lines: u32, starts: &[u32], bytes: &[u8]| {
+        let heads = starts.iter().flat_map(|start| [&start.to_le_bytes()[..], &[0; 8]].concat());
+        lines.to_le_bytes().into_iter().chain(heads).chain(bytes.iter().copied()).collect::<Vec<_>>()
+    };
+    assert!(Maplet::decode(&encoded(1, &[24, 24], &[])).is_some());
+    assert!(Maplet::decode(&encoded(0, &[12], &[])).is_none());
+    assert!(Maplet::decode(&encoded(1, &[25, 25], &[0])).is_none());
+}
+
+/// Only maplets of the same number of lines can be united, and no two sections have the same number of entries.
+#[test]
+fn sections_of_about_the_same_size_have_the_same_number_of_lines() {
+    let load = LINE_LOAD as u64;
+    let mut counts: Vec<_> = (512 * load..=1024 * load).map(line_count).collect();
+    assert_eq!((counts[0], counts.last()), (512, Some(&1024)));
+    counts.dedup();
+    assert!(counts.is_sorted() && counts.len() == 17, "{counts:?}");
 }
