@@ -1,13 +1,13 @@
 //! What a read may cost: it ends at its deadline, and it does no work for what it does not ask for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aggregator_core::store::TestHooks;
 use aggregator_core::{
-    Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Query, Source, SqliteOptions, SqliteStore,
-    StoreError, Topic, TopicSelector,
+    Clock, Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Order, Query, Source,
+    SqliteOptions, SqliteStore, StoreError, Timestamp, Topic, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -114,5 +114,59 @@ fn what_is_not_there_costs_no_more_in_a_store_of_many_topics() {
         assert!(work_done <= 2, "{state}: a page took {work_done} times 200 steps");
         drop(store);
         store = SqliteStore::open_with(&path, work.reader()).unwrap();
+    }
+}
+
+fn rare_topics() -> Query {
+    Query::of("rare.*".parse::<TopicSelector>().unwrap())
+}
+
+#[test]
+fn a_page_of_rare_topics_or_of_a_late_time_takes_the_same_work_whatever_lies_before() {
+    let now = Arc::new(AtomicI64::new(1));
+    let clock = Arc::clone(&now);
+    let clock: Clock = Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst)));
+    let directory = TempDir::new().unwrap();
+    let work = Arc::<Work>::default();
+    let options = SqliteOptions { clock, ..work.reader() };
+    let store = SqliteStore::open_with(directory.path().join("events.db"), options).unwrap();
+    append(&store, "rare.a", 0..5);
+    let late = Query { since: Some(Timestamp::from_micros(2)), ..Query::of(TopicSelector::All) };
+    let mut before = None;
+    for many in [0..2_000, 2_000..30_000] {
+        append(&store, "noise", many.clone());
+        let (page, rare) = work.of(|| store.read(&rare_topics()).unwrap());
+        assert!(page.events.len() == 5 && page.caught_up);
+        let (page, late) = work.of(|| store.read(&late).unwrap());
+        assert!(page.events.is_empty() && page.caught_up);
+        let (rare_before, late_before) = *before.get_or_insert((rare, late));
+        // To look at all rows takes a call for a few of them.
+        assert!(rare <= rare_before + 2 && late <= late_before + 2, "{rare}, {late} after {before:?}");
+    }
+    now.store(2, Ordering::SeqCst);
+    append(&store, "noise", 40_000..40_003);
+    assert_eq!(store.read(&late).unwrap().events.len(), 3);
+}
+
+#[test]
+fn a_page_of_rare_topics_notices_an_event_that_the_file_has_lost() {
+    for lost in [
+        "DELETE FROM events WHERE offset = 2",
+        "DELETE FROM spans WHERE first_offset > 3",
+        "UPDATE spans SET last_offset = last_offset + 1 WHERE first_offset = 1",
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        // Looked at from the end, where there is no other topic for long.
+        for n in 0..3 {
+            append(&store, "rare.a", n * 3..n * 3 + 3);
+            append(&store, "noise", n * 1_000..n * 1_000 + 1_000);
+        }
+        let down = Query { order: Order::Descending, ..rare_topics() };
+        assert_eq!(store.read(&down).unwrap().events.len(), 9);
+        rusqlite::Connection::open(&path).unwrap().execute(lost, []).unwrap();
+        let error = store.read(&down).map(|page| page.events.len());
+        assert!(matches!(error, Err(StoreError::Corrupt { .. })), "{lost}: {error:?}");
     }
 }

@@ -42,10 +42,11 @@ fn a_page_of_rare_topics_passes_over_all_others(backend: &dyn Backend) {
 fn rare_topics_are_read_as_all_are(backend: &dyn Backend) {
     let store = backend.open(CaseOptions::default());
     for n in 0..4 {
-        let rare: Vec<_> =
-            (0..45).map(|id| event(&format!("rare.{}", id % 15), &format!("{n}-{id}"))).collect();
+        // One has many more events than the others.
+        let topic = |id: u32| format!("rare.{}", if id.is_multiple_of(2) { 0 } else { id % 15 });
+        let rare: Vec<_> = (0..90).map(|id| event(&topic(id), &format!("{n}-{id}"))).collect();
         // Once as one append, once as many.
-        let parts = if n % 2 == 0 { 45 } else { 10 };
+        let parts = if n % 2 == 0 { 90 } else { 10 };
         rare.chunks(parts).for_each(|part| drop(append(&*store, part)));
         append(&*store, &numbered("noise", n * 3_000..(n + 1) * 3_000));
     }

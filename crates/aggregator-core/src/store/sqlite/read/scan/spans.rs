@@ -22,13 +22,35 @@ const MAX_TOPICS: usize = 1_000;
 pub(super) struct Merged {
     id: i64,
     name: String,
-    /// That of its next event, once one was read.
+    row: TopicRow,
+    /// That of its next event, where it is known.
     seq: Option<u64>,
 }
 
 impl Merged {
     fn new((name, row): (&str, TopicRow)) -> Self {
-        Self { id: row.id, name: name.to_owned(), seq: None }
+        Self { id: row.id, name: name.to_owned(), row, seq: None }
+    }
+
+    fn begin(&mut self, from: u64, order: Order) {
+        let begins = order == Order::Descending && from > self.row.last_offset;
+        self.seq = begins.then_some(self.row.last_seq);
+    }
+
+    /// Checks that no event is missing behind its last span. It was read from `from` on.
+    fn end(&self, from: u64, order: Order) -> Result<()> {
+        let TopicRow { last_seq, last_offset, purged_seq, .. } = self.row;
+        let whole = match (self.seq, order) {
+            (Some(next), Order::Ascending) => next == last_seq + 1,
+            (None, Order::Ascending) => last_offset <= from || last_seq == purged_seq,
+            (Some(next), Order::Descending) => next == purged_seq,
+            (None, Order::Descending) => true,
+        };
+        if whole {
+            Ok(())
+        } else {
+            Err(Corruption::error(format!("events of topic {} are missing", self.name)))
+        }
     }
 }
 
@@ -84,17 +106,23 @@ pub(super) fn fill(
     let order = scanner.query().order;
     let from = scanner.position().offset;
     let mut heap = BinaryHeap::with_capacity(topics.len());
-    for (index, topic) in topics.iter().enumerate() {
+    for (index, topic) in topics.iter_mut().enumerate() {
         check_deadline()?;
-        heap.extend(first_span(connection, topic.id, from, order)?.map(|span| span_of(index, span, order)));
+        topic.begin(from, order);
+        match first_span(connection, topic.id, from, order)? {
+            Some(span) => heap.push(span_of(index, span, order)),
+            None => topic.end(from, order)?,
+        }
     }
     while let Some(span) = heap.pop() {
         let topic = &mut topics[span.topic];
         if !fill_span(connection, scanner, topic, &span)? {
             return Ok(());
         }
-        let next = next_span(connection, topic.id, &span, order)?;
-        heap.extend(next.map(|next| span_of(span.topic, next, order)));
+        match next_span(connection, topic.id, &span, order)? {
+            Some(next) => heap.push(span_of(span.topic, next, order)),
+            None => topic.end(from, order)?,
+        }
     }
     // The next page need not look for what is not there.
     let last = partition.last_offset;
