@@ -47,15 +47,12 @@ pub(super) struct SharedPages(Mutex<Cells>);
 type Cells = HashMap<String, Weak<OnceCell<TailPage>>>;
 
 impl SharedPages {
-    /// The page of this query: the one that another reader holds or waits for, or a new one.
+    /// The page of this query: the one that another reader holds or waits for, or a new one. More may be stored by now
+    /// than when a page was read that is held. Its reader finds that behind the page.
     pub(super) async fn read(&self, app: &App, query: &Query) -> Result<HeldPage, ReadError> {
         let key = format!("{query:?}");
         let cell = self.cell(&key);
-        let page = cell.get_or_try_init(|| read(app, query)).await?;
-        if page.caught_up {
-            // The same query may have more events by now.
-            self.lock().remove(&key);
-        }
+        cell.get_or_try_init(|| read(app, query)).await?;
         Ok(HeldPage(cell))
     }
 

@@ -25,7 +25,8 @@ pub(crate) struct Parser {
     kind: String,
     data: String,
     pub(crate) last_id: String,
-    pub(crate) retry: Option<Duration>,
+    /// What it was told of waiting before it connects again, one after the other.
+    pub(crate) retries: Vec<Duration>,
     /// How many blocks had an id and no data.
     pub(crate) positions: usize,
 }
@@ -61,7 +62,7 @@ impl Parser {
             "id" => value.clone_into(&mut self.id),
             "event" => value.clone_into(&mut self.kind),
             "data" => value.clone_into(&mut self.data),
-            "retry" => self.retry = Some(Duration::from_millis(value.parse().unwrap())),
+            "retry" => self.retries.push(Duration::from_millis(value.parse().unwrap())),
             _ => panic!("{line}"),
         }
         None
@@ -125,9 +126,11 @@ impl EventSource {
         assert_eq!(message.data["next"], message.id.as_str());
     }
 
-    /// Reads until the server ends the stream, which must have no further message.
+    /// Reads until the server ends the stream in order, which must have no further message.
     pub(crate) async fn end(mut self) -> Parser {
-        assert_eq!(self.next().await, None);
+        while let Some(chunk) = in_time("the end of the stream", self.response.chunk()).await.unwrap() {
+            assert_eq!(self.parser.feed(&chunk), []);
+        }
         self.parser
     }
 
