@@ -1,6 +1,7 @@
 //! Every command of the README is run, in its order, and answers as the README says.
 
 use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,8 +20,9 @@ struct Block {
     text: String,
 }
 
-fn blocks() -> VecDeque<Block> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+fn blocks(document: &str) -> VecDeque<Block> {
+    let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let text = std::fs::read_to_string(top.join(document)).unwrap();
     let (mut blocks, mut heading, mut lines) = (VecDeque::new(), String::new(), text.lines());
     while let Some(line) = lines.next() {
         if let Some(title) = line.strip_prefix("## ") {
@@ -63,6 +65,15 @@ impl Shell {
 
     /// What a block of commands writes to standard output.
     fn run(&self, commands: &str) -> String {
+        let output = self.command(commands).output().unwrap();
+        let (stdout, stderr) =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
+        assert!(output.status.success(), "{commands}\nends with {}:\n{stdout}{stderr}", output.status);
+        stdout
+    }
+
+    /// What runs a block of commands.
+    fn command(&self, commands: &str) -> Command {
         let mut commands = commands.to_owned();
         for (theirs, ours) in &self.replaced {
             commands = commands.replace(theirs, ours);
@@ -77,11 +88,8 @@ impl Shell {
         bash.arg("-c").arg(format!("{}{commands}\n", Self::BEGIN)).current_dir(self.directory.path());
         bash.env("PROGRAMS", publisher_sim::program().parent().unwrap());
         bash.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let output = bash.stdin(Stdio::null()).output().unwrap();
-        let (stdout, stderr) =
-            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
-        assert!(output.status.success(), "{commands}\nends with {}:\n{stdout}{stderr}", output.status);
-        stdout
+        bash.stdin(Stdio::null());
+        bash
     }
 }
 
@@ -107,7 +115,7 @@ fn without_times_and_cursors(mut answer: Value) -> Value {
 #[test]
 fn the_commands_of_the_readme_work_and_answer_as_it_says() {
     let mut shell = Shell::new();
-    let mut blocks = blocks();
+    let mut blocks = blocks("README.md");
     let mut next = |language: &str, heading: &str| {
         let block = blocks.pop_front().unwrap();
         assert_eq!((block.language.as_str(), block.heading.as_str()), (language, heading), "{block:?}");
@@ -134,6 +142,8 @@ fn the_commands_of_the_readme_work_and_answer_as_it_says() {
     }
     let page: Value = serde_json::from_str(&shell.run(&next("sh", tour))).unwrap();
     assert_eq!((&page["events"][0]["event_id"], &page["caught_up"]), (&"o-2".into(), &true.into()), "{page}");
+    let waited: Value = serde_json::from_str(&shell.run(&next("sh", tour))).unwrap();
+    assert_eq!((&waited["count"], &waited["caught_up"]), (&0.into(), &true.into()), "{waited}");
     let answers = shell.run(&next("sh", tour));
     let answers: Vec<Value> =
         serde_json::Deserializer::from_str(&answers).into_iter().map(Result::unwrap).collect();
@@ -155,6 +165,76 @@ fn the_commands_of_the_readme_work_and_answer_as_it_says() {
     assert!(proof.unwrap().contains("/^## Containers$/"), "scripts/containers looks elsewhere");
     let run_there = |block: &Block| (&*block.heading, &*block.language) == ("Containers", "sh");
     assert!(blocks.iter().all(run_there), "nobody runs {blocks:?}");
+}
+
+/// Whether these programs are there; if one is missing, that is said.
+fn are_installed(programs: &[&str]) -> bool {
+    programs.iter().all(|program| {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+        if !found.status.success() {
+            test_skip::skip(&format!("{program} is not installed"), "AGGREGATOR_REQUIRE_CONSUMERS");
+        }
+        found.status.success()
+    })
+}
+
+#[test]
+fn the_loops_for_consumers_read_everything_and_what_comes() {
+    if !are_installed(&["curl", "jq", "python3"]) {
+        return;
+    }
+    let blocks = blocks("docs/consuming.md");
+    let block = |heading: &str, text: &str| {
+        let found = blocks.iter().find(|block| block.heading == heading && block.text.contains(text));
+        found.unwrap_or_else(|| panic!("{heading}: {text}")).text.clone()
+    };
+    let mut shell = Shell::new();
+    let mut command = Process::command(&["--listen", "127.0.0.1:0"]);
+    command.current_dir(shell.directory.path()).stderr(Stdio::null());
+    let server = Process::spawn(command);
+    shell.replaced.push(("127.0.0.1:8080", server.url.strip_prefix("http://").unwrap().to_owned()));
+    let publish = |shell: &Shell, ids: &str| {
+        let one = "{\"topic\":\"orders.eu\",\"event_id\":\"'$id'\"}";
+        shell.run(&format!(
+            "for id in {ids}; do curl -sf 127.0.0.1:8080/publish -H 'content-type: application/json' -d '{one}'; done"
+        ));
+    };
+    publish(&shell, "1 2 3");
+    let lines = shell.run(&block("The loop, in a shell", "x-ndjson"));
+    assert!(
+        lines.lines().count() == 4 && lines.lines().last().unwrap().contains("\"caught_up\":true"),
+        "{lines}"
+    );
+
+    // What the loops leave to their reader: where they begin, and what they do.
+    let python = format!(
+        "seen = []\ndef load_cursor(): return None\ndef handle(events, after):\n    \
+         seen.extend(event['event_id'] for event in events)\n    print(seen, flush=True)\n    \
+         if len(seen) >= 6: raise SystemExit\n{}",
+        block("The loop, in Python", "while True")
+    );
+    let looped = block("The loop, in a shell", "while page");
+    let follow = block("Server-Sent Events", "curl -sN");
+    std::thread::scope(|scope| {
+        let python = scope.spawn(|| shell.run(&format!("python3 - <<'END'\n{python}\nEND")));
+        let mut follow = shell.command(&format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut followed = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(followed.any(|line| line == "event: caught_up"));
+        // It goes on until the server ends.
+        let looped = scope.spawn(|| shell.run(&format!("{looped}\ncat orders.jsonl")));
+        publish(&shell, "4 5 6");
+        assert!(python.join().unwrap().ends_with("['1', '2', '3', '4', '5', '6']\n"));
+        let events: Vec<_> =
+            followed.by_ref().filter(|line| line.starts_with("data: {\"topic\"")).take(3).collect();
+        assert!(events[0].contains("\"4\"") && events[2].contains("\"6\""), "{events:?}");
+        server.signal("-TERM");
+        followed.for_each(drop);
+        assert!(follow.wait().unwrap().success(), "the server ends a stream in order");
+        let looped = looped.join().unwrap();
+        let ids: Vec<_> = looped.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+        let ids: Vec<_> = ids.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["1", "2", "3", "4", "5", "6"]);
+    });
 }
 
 /// The core's documentation has the same lines, and its tests run them.
