@@ -20,6 +20,9 @@ pub struct Builder {
     pub(crate) max_batch_events: usize,
     pub(crate) max_batch_bytes: usize,
     pub(crate) max_reply_bytes: usize,
+    pub(crate) silence_timeout: Duration,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) stream_retry_interval: Duration,
     pub(crate) user_agent: String,
 }
 
@@ -58,6 +61,9 @@ impl Builder {
             max_batch_events: 10_000,
             max_batch_bytes: 16 << 20,
             max_reply_bytes: 64 << 20,
+            silence_timeout: Duration::from_secs(45),
+            first_byte_timeout: Duration::from_secs(5),
+            stream_retry_interval: Duration::from_secs(300),
             user_agent: concat!("aggregator-client/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -100,10 +106,30 @@ impl Builder {
         self
     }
 
-    /// The most bytes of one reply; reading stops there. The default is 64 MiB. A page of 1,000 events with large
-    /// payloads can be longer: ask for fewer events.
+    /// The most bytes of one reply, or of one event of a stream; reading stops there. The default is 64 MiB. A page of
+    /// 1,000 events with large payloads can be longer: ask for fewer events.
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// A [`Tail`](crate::Tail) whose stream brings nothing at all for so long connects again. The default is 45 s: three
+    /// heartbeats of the server (`--heartbeat`).
+    pub fn silence_timeout(mut self, timeout: Duration) -> Self {
+        self.silence_timeout = timeout;
+        self
+    }
+
+    /// A [`Tail`](crate::Tail) whose stream has no first byte for so long after its head asks with long polls instead:
+    /// something on the way keeps streams back. The default is 5 s.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.first_byte_timeout = timeout;
+        self
+    }
+
+    /// After so long a [`Tail`](crate::Tail) that asks with long polls tries the stream again. The default is 5 minutes.
+    pub fn stream_retry_interval(mut self, interval: Duration) -> Self {
+        self.stream_retry_interval = interval;
         self
     }
 
@@ -126,6 +152,9 @@ impl Builder {
             ("max_batch_events", self.max_batch_events == 0),
             ("max_batch_bytes", self.max_batch_bytes == 0),
             ("max_reply_bytes", self.max_reply_bytes == 0),
+            ("silence_timeout", self.silence_timeout.is_zero()),
+            ("first_byte_timeout", self.first_byte_timeout.is_zero()),
+            ("stream_retry_interval", self.stream_retry_interval.is_zero()),
         ];
         if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::Zero(name));
@@ -164,6 +193,9 @@ mod tests {
             (builder().max_batch_events(0), "max_batch_events must be more than 0"),
             (builder().max_batch_bytes(0), "max_batch_bytes must be more than 0"),
             (builder().max_reply_bytes(0), "max_reply_bytes must be more than 0"),
+            (builder().silence_timeout(Duration::ZERO), "silence_timeout must be more than 0"),
+            (builder().first_byte_timeout(Duration::ZERO), "first_byte_timeout must be more than 0"),
+            (builder().stream_retry_interval(Duration::ZERO), "stream_retry_interval must be more than 0"),
         ] {
             assert_eq!(error(builder), named);
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use rand::SeedableRng as _;
 use rand::rngs::Xoshiro256PlusPlus;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, Request, StatusCode, Url};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
@@ -102,32 +102,54 @@ impl Client {
     /// Sends a request, and returns the body of a 2xx reply.
     async fn send(&self, mut request: Request, limit: Duration) -> Result<Bytes, Error> {
         let url = without_query(request.url());
-        let failed = |error: &reqwest::Error| self.transport_error(error, &url, limit);
         *request.timeout_mut() = Some(limit);
-        let mut response = self.0.http.execute(request).await.map_err(|error| failed(&error))?;
+        let sent = self.0.http.execute(request).await;
+        let mut response = sent.map_err(|error| self.transport_error(&error, &url, limit))?;
+        let body = self.body(&mut response, &url, limit).await?;
+        if response.status().is_success() { Ok(body) } else { Err(refusal(&response, url, &body)) }
+    }
+
+    /// Asks for a stream, once. Its head has to come within `limit`, and nothing of its body is read.
+    pub(crate) async fn open_stream(&self, url: Url, limit: Duration) -> Result<Opened, Error> {
+        let shown = without_query(&url);
+        let mut request = Request::new(Method::GET, url);
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        let opening = async {
+            let sent = self.0.http.execute(request).await;
+            let mut response = sent.map_err(|error| self.transport_error(&error, &shown, limit))?;
+            match response.status() {
+                status if status.is_success() => {
+                    return Ok(if is_event_stream(&response) {
+                        Opened::Stream(response)
+                    } else {
+                        Opened::Nothing
+                    });
+                }
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                    return Ok(Opened::Nothing);
+                }
+                _ => {}
+            }
+            let body = self.body(&mut response, &shown, limit).await?;
+            Err(refusal(&response, shown.clone(), &body))
+        };
+        tokio::time::timeout(limit, opening).await.unwrap_or(Ok(Opened::Nothing))
+    }
+
+    async fn body(&self, response: &mut Response, url: &str, limit: Duration) -> Result<Bytes, Error> {
         let max_bytes = self.settings().max_reply_bytes;
         let mut body = BytesMut::new();
+        let failed = |error: &reqwest::Error| self.transport_error(error, url, limit);
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
             if body.len() + chunk.len() > max_bytes {
-                return Err(Error::ReplyTooLong { url, limit: max_bytes });
+                return Err(Error::ReplyTooLong { url: url.to_owned(), limit: max_bytes });
             }
             body.extend_from_slice(&chunk);
         }
-        let status = response.status();
-        if status.is_success() {
-            return Ok(body.freeze());
-        }
-        let mut problem = Box::new(Problem::of(&body));
-        if status == StatusCode::GONE
-            && let Some(oldest) = problem.oldest.take()
-        {
-            return Err(Error::Purged { oldest, problem });
-        }
-        let retry_after = retry_after(response.headers(), SystemTime::now());
-        Err(Error::Refused { status, url, problem, retry_after })
+        Ok(body.freeze())
     }
 
-    fn transport_error(&self, error: &reqwest::Error, url: &str, limit: Duration) -> Error {
+    pub(crate) fn transport_error(&self, error: &reqwest::Error, url: &str, limit: Duration) -> Error {
         let url = url.to_owned();
         match (error.is_timeout(), error.is_connect()) {
             (true, false) => Error::Timeout { url, limit },
@@ -136,6 +158,35 @@ impl Client {
             (false, false) => Error::Reset { url, reason: deepest_cause(error) },
         }
     }
+}
+
+/// What came of asking for a stream.
+pub(crate) enum Opened {
+    /// A stream: its head is here, its body follows.
+    Stream(Response),
+    /// No stream gets through to here: the route is not known, or its answer is something else or is held back.
+    Nothing,
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+fn is_event_stream(response: &Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case(EVENT_STREAM)
+}
+
+/// The error for a reply that is not 2xx, with this body.
+fn refusal(response: &Response, url: String, body: &[u8]) -> Error {
+    let status = response.status();
+    let mut problem = Box::new(Problem::of(body));
+    if status == StatusCode::GONE
+        && let Some(oldest) = problem.oldest.take()
+    {
+        return Error::Purged { oldest, problem };
+    }
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    Error::Refused { status, url, problem, retry_after }
 }
 
 /// Parses the body of a reply.
@@ -147,7 +198,7 @@ pub(crate) fn bad_reply(url: &Url, detail: impl Into<String>) -> Error {
     Error::BadReply { url: without_query(url), detail: detail.into() }
 }
 
-fn without_query(url: &Url) -> String {
+pub(crate) fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.into()

@@ -93,6 +93,16 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// One event of a stream is longer than the client reads.
+    #[error(
+        "the stream from {url} has an event of more than {limit} bytes: raise max_reply_bytes of the client"
+    )]
+    EventTooLong {
+        /// What was asked, without its query.
+        url: String,
+        /// The limit.
+        limit: usize,
+    },
     /// The reply is complete, and not what an aggregator sends.
     #[error("the reply from {url} is not what an aggregator sends: {detail}. Is this the URL of one?")]
     BadReply {

@@ -62,6 +62,11 @@
 //! # }
 //! ```
 //!
+//! # Following
+//!
+//! [`Client::tail`] gives what is stored and then what comes, as a [`Tail`]. It connects again by itself, and neither
+//! repeats nor misses an event.
+//!
 //! # Bounds
 //!
 //! Every attempt has a timeout, every call a deadline and a number of attempts, every batch and every reply a greatest
@@ -77,6 +82,8 @@ mod publish;
 mod queries;
 pub mod retry;
 mod retry_after;
+mod sse;
+mod tail;
 mod url;
 
 /// The status of a reply.
@@ -90,4 +97,5 @@ pub use crate::event::Event;
 pub use crate::pages::{Order, Page, Pages, Query, StoredEvent};
 pub use crate::publish::{Ack, OnInvalid, Outcome, PublishOptions, Published, Receipt};
 pub use crate::queries::{Identity, Seen, Stats, TopicTotals, TopicsPage};
+pub use crate::tail::{Events, Tail, TailItem, Transport};
 pub use crate::url::{ServerUrl, ServerUrlError};

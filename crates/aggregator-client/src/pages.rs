@@ -13,6 +13,9 @@ use crate::error::Error;
 /// After this many pages without progress of the cursor, reading is reported as stuck.
 const MAX_PAGES_WITHOUT_PROGRESS: u32 = 10;
 
+/// Stands for a cursor behind everything that is stored.
+const LATEST: &str = "latest";
+
 /// Which events to read. Without any filter it is all events, the oldest one first, 100 to a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
@@ -24,6 +27,7 @@ pub struct Query {
     order: Order,
     limit: Option<u32>,
     after: Option<String>,
+    wait: Option<u32>,
 }
 
 /// The order in which events are read.
@@ -99,9 +103,44 @@ impl Query {
         self
     }
 
-    fn write_to(&self, url: &mut Url) {
+    /// Only events that are stored from now on: after everything that is stored when the server is first asked.
+    #[must_use]
+    pub fn latest(self) -> Self {
+        self.after(LATEST)
+    }
+
+    /// The server keeps a page that would be empty back until there is an event for it, up to so many seconds, 0 to 55.
+    /// Only for pages in ascending order. The client's `request_timeout` is longer by it.
+    #[must_use]
+    pub fn wait(mut self, seconds: u32) -> Self {
+        self.wait = Some(seconds);
+        self
+    }
+
+    /// Where a reader goes on; `None` where that depends on when it asks.
+    pub(crate) fn cursor(&self) -> Option<&str> {
+        self.after.as_deref().filter(|after| *after != LATEST)
+    }
+
+    pub(crate) fn set_cursor(&mut self, cursor: String) {
+        self.after = Some(cursor);
+    }
+
+    /// The same for a long poll of up to `seconds`, unless the query says another number.
+    pub(crate) fn polling(&self, seconds: u32) -> Self {
+        let wait = if self.cursor().is_some() { self.wait.or(Some(seconds)) } else { None };
+        Self { wait, ..self.clone() }
+    }
+
+    /// The same for a stream, which knows neither pages nor waits.
+    pub(crate) fn streaming(&self) -> Self {
+        Self { limit: None, wait: None, ..self.clone() }
+    }
+
+    pub(crate) fn write_to(&self, url: &mut Url) {
         let order = (self.order == Order::Descending).then_some("desc");
         let limit = self.limit.map(|limit| limit.to_string());
+        let wait = self.wait.map(|wait| wait.to_string());
         let parameters = [
             ("topic", self.topic.as_deref()),
             ("event_id", self.event_id.as_deref()),
@@ -111,6 +150,7 @@ impl Query {
             ("order", order),
             ("limit", limit.as_deref()),
             ("after", self.after.as_deref()),
+            ("wait", wait.as_deref()),
         ];
         let given = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
         url.query_pairs_mut().extend_pairs(given);
@@ -183,7 +223,8 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The next page, or `None` at the end. Call it again after a while to ask for what was stored since.
+    /// The next page, or `None` at the end. Call it again after a while to ask for what was stored since; with
+    /// [`Query::wait`], at once.
     ///
     /// Failures that may pass are retried. After an error the same page can be asked for again.
     ///
@@ -209,7 +250,7 @@ impl Pages {
     /// The cursor behind what was read so far; `None` before the first page of a query without one.
     #[must_use]
     pub fn cursor(&self) -> Option<&str> {
-        self.query.after.as_deref()
+        self.query.cursor()
     }
 }
 
@@ -224,14 +265,15 @@ impl Client {
     ///
     /// It is for readers that judge replies by themselves; they can retry with
     /// [`Retries::run`](crate::backoff::Retries::run). The attempt ends after `limit`, or after the client's
-    /// `request_timeout` if that is shorter.
+    /// `request_timeout` and the query's wait if that is shorter.
     ///
     /// # Errors
     /// For anything but a complete 2xx reply.
     pub async fn page_once(&self, query: &Query, limit: Duration) -> Result<Bytes, Error> {
         let mut url = self.endpoint("/events");
         query.write_to(&mut url);
-        self.get_once(url, self.attempt_timeout(limit)).await
+        let wait = Duration::from_secs(query.wait.unwrap_or(0).into());
+        self.get_once(url, limit.min(self.settings().request_timeout.saturating_add(wait))).await
     }
 }
 
@@ -255,11 +297,17 @@ mod tests {
             .until("2026-02-01T00:00:00Z")
             .order(Order::Descending)
             .limit(7)
-            .after("c");
+            .after("c")
+            .wait(9);
         assert_eq!(
             url(&query),
             "topic=orders.*&event_id=a%26b&source=shop&since=2026-01-31T12%3A00%3A00%2B01%3A00&\
-             until=2026-02-01T00%3A00%3A00Z&order=desc&limit=7&after=c"
+             until=2026-02-01T00%3A00%3A00Z&order=desc&limit=7&after=c&wait=9"
         );
+        assert_eq!(
+            url(&query.streaming().order(Order::Ascending)),
+            url(&query).replace("&order=desc&limit=7&after=c&wait=9", "&after=c")
+        );
+        assert_eq!(url(&Query::new().latest()), "after=latest");
     }
 }

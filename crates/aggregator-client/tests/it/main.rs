@@ -10,6 +10,9 @@ mod refusals;
 mod retries;
 #[path = "../../../publisher-sim/tests/it/server.rs"]
 mod server;
+mod tail;
+mod tail_fallback;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -45,6 +45,8 @@ async fn a_url_that_is_not_the_aggregator_s_says_so() {
     let error = elsewhere.publish(&events("t", 1)).await.unwrap_err();
     assert!(matches!(error, Error::Refused { status: StatusCode::NOT_FOUND, .. }), "{error}");
     assert!(error.to_string().contains("/elsewhere/publish answered 404 Not Found: "), "{error}");
+    let error = elsewhere.tail(Query::new()).next().await.unwrap_err();
+    assert!(error.to_string().contains("/elsewhere/events answered 404 Not Found: "), "{error}");
     aggregator.stop().await;
 
     for (status, said) in [
