@@ -12,7 +12,6 @@ const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
 const STORED: u64 = 1 << SEQ_BITS;
 const KEPT_ORIGINAL: u64 = 1 << (SEQ_BITS + 1);
 const KEPT_ALTERED: u64 = 1 << (SEQ_BITS + 2);
-const READ_BACK: u64 = 1 << (SEQ_BITS + 3);
 
 /// The receipts of a run, per identity.
 #[derive(Debug)]
@@ -87,20 +86,10 @@ impl Ledger {
         }
     }
 
-    /// Notes that the identity was read back, and returns whether it had been before.
-    pub fn read_back(&mut self, index: u32) -> bool {
-        let entry = &mut self.entries[index as usize];
-        let before = *entry & READ_BACK != 0;
-        *entry |= READ_BACK;
-        before
-    }
-
-    /// Every identity that was acknowledged, and whether it was read back.
-    pub fn all_acknowledged(&self) -> impl Iterator<Item = (u32, bool)> {
+    /// Every identity that was acknowledged.
+    pub fn all_acknowledged(&self) -> impl Iterator<Item = u32> {
         let entries = (0_u32..).zip(&self.entries);
-        entries
-            .filter(|(_, entry)| *entry & SEQ_MASK != 0)
-            .map(|(index, entry)| (index, entry & READ_BACK != 0))
+        entries.filter(|(_, entry)| *entry & SEQ_MASK != 0).map(|(index, _)| index)
     }
 }
 
@@ -121,10 +110,7 @@ mod tests {
         ledger.note(0, false, receipt(Outcome::Rejected, 0)).unwrap();
         assert_eq!((ledger.acknowledged(0), ledger.acknowledged(1)), (None, Some(9)));
         assert_eq!((ledger.kept_altered(0), ledger.kept_altered(1)), (None, Some(false)));
-        assert_eq!(ledger.all_acknowledged().collect::<Vec<_>>(), [(1, false)]);
-        assert!(!ledger.read_back(1));
-        assert!(ledger.read_back(1));
-        assert_eq!(ledger.all_acknowledged().collect::<Vec<_>>(), [(1, true)]);
+        assert_eq!(ledger.all_acknowledged().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

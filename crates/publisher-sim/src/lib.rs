@@ -122,11 +122,11 @@ impl Simulation {
     pub async fn run(&self, stop: &Stop) -> Report {
         let progress = Progress::new();
         let stats_before = self.client.stats().await;
-        let mut sent = self.sending(stop, &progress).run().await;
+        let sent = self.sending(stop, &progress).run().await;
         let stats_after = self.client.stats().await;
         let verification = if self.config.verify && !stop.is_stopped() {
             let reader = self.reader(stop, &progress);
-            Some(reader.verify(self.plan.unique(), &mut sent.tally.ledger).await)
+            Some(reader.verify(self.plan.unique(), &sent.tally.ledger).await)
         } else {
             None
         };

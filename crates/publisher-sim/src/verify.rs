@@ -107,12 +107,12 @@ pub struct StoredEvent<'a> {
 
 impl Reader<'_> {
     /// Reads all topics of the run from their beginning and checks what comes.
-    pub async fn verify(&self, identities: u32, ledger: &mut Ledger) -> Verification {
+    pub async fn verify(&self, identities: u32, ledger: &Ledger) -> Verification {
         let began = Instant::now();
         self.progress.phase("reading", identities.into());
-        let mut checker = Checker::new(self.workload, identities, ledger);
+        let mut checker = Checker::new(self.workload, identities);
         let unfinished = self.read_all(&mut checker).await.err();
-        let counts = if unfinished.is_none() { checker.finish() } else { checker.give_up() };
+        let counts = if unfinished.is_none() { checker.finish(ledger) } else { checker.give_up(ledger) };
         Verification { counts, unfinished, elapsed: began.elapsed() }
     }
 

@@ -1,6 +1,6 @@
-//! What must hold for the events of a store, checked one by one as they are read.
+//! What must hold for the events of a store, checked one by one as they are read, and at the end against the receipts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use time::OffsetDateTime;
@@ -11,9 +11,16 @@ use crate::findings::Findings;
 use crate::ledger::Ledger;
 use crate::workload::Workload;
 
-/// How many events of other runs in the same topic are checked for doubles, per topic. Each of them takes some 100
-/// bytes.
+/// How many events of other runs are checked for doubles, in all topics that are read together. Each of them takes some
+/// 100 bytes.
 const MAX_FOREIGN_IDS: usize = 1_000_000;
+
+/// What is known of an identity that was read: its seq, and these.
+const SEEN: u64 = 1 << 63;
+const ALTERED: u64 = 1 << 62;
+/// It differs from what was sent, and was counted.
+const MISMATCHED: u64 = 1 << 61;
+const SEQ: u64 = MISMATCHED - 1;
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -44,38 +51,51 @@ impl Counts {
     }
 }
 
-/// Checks events in the order they are read: topic by topic, each from its beginning.
+/// Checks events in the order they are read: each topic from its beginning, one after the other or mixed.
+///
+/// It needs no receipts before the end, because an event may be read before its receipt arrives. Until then it keeps eight
+/// bytes for each identity.
 #[derive(Debug)]
 pub struct Checker<'a> {
     workload: &'a Workload,
-    ledger: &'a mut Ledger,
     ids: IdIndex,
+    seen: Vec<u64>,
     topic: usize,
-    next_seq: u64,
-    foreign: HashSet<Box<str>>,
+    /// By topic.
+    next_seqs: Vec<u64>,
+    /// Of other runs, by topic.
+    foreign: HashMap<usize, HashSet<Box<str>>>,
+    foreign_kept: usize,
     counts: Counts,
 }
 
 impl<'a> Checker<'a> {
     /// A checker for the first `identities` events of a workload.
     #[must_use]
-    pub fn new(workload: &'a Workload, identities: u32, ledger: &'a mut Ledger) -> Self {
+    pub fn new(workload: &'a Workload, identities: u32) -> Self {
         Self {
             workload,
-            ledger,
             ids: IdIndex::new(workload, identities),
+            seen: vec![0; identities as usize],
             topic: 0,
-            next_seq: 1,
-            foreign: HashSet::new(),
+            next_seqs: vec![1; workload.topics().len()],
+            foreign: HashMap::new(),
+            foreign_kept: 0,
             counts: Counts::default(),
         }
     }
 
-    /// The events that follow are those of this topic, from its first one.
+    /// The events that follow are those of this topic, from its first one, and no others come any more.
     pub fn begin_topic(&mut self, topic: usize) {
-        self.topic = topic;
-        self.next_seq = 1;
+        self.turn_to(topic);
+        self.next_seqs[topic] = 1;
         self.foreign.clear();
+        self.foreign_kept = 0;
+    }
+
+    /// The events that follow are the next ones of this topic.
+    pub fn turn_to(&mut self, topic: usize) {
+        self.topic = topic;
     }
 
     /// Checks the next event of the topic.
@@ -86,10 +106,11 @@ impl<'a> Checker<'a> {
             self.counts.mismatched.add(|| format!("{}: read from {topic}", describe(event)));
             return;
         }
-        if event.seq != self.next_seq {
-            self.counts.out_of_order.add(|| format!("{}: expected seq {}", describe(event), self.next_seq));
+        let next_seq = &mut self.next_seqs[self.topic];
+        if event.seq != *next_seq {
+            self.counts.out_of_order.add(|| format!("{}: expected seq {next_seq}", describe(event)));
         }
-        self.next_seq = event.seq.saturating_add(1);
+        *next_seq = event.seq.saturating_add(1);
         match self.ids.find(self.workload, self.topic, &event.event_id) {
             Some(index) => self.see_own(index, event),
             None => self.see_foreign(event),
@@ -97,49 +118,54 @@ impl<'a> Checker<'a> {
     }
 
     fn see_own(&mut self, index: u32, event: &StoredEvent<'_>) {
-        if self.ledger.read_back(index) {
+        if self.seen[index as usize] & SEEN != 0 {
             self.counts.doubled.add(|| describe(event));
             return;
         }
         self.counts.found += 1;
-        if let Some(difference) = self.difference(index, event) {
-            self.counts.mismatched.add(|| format!("{}: {difference}", describe(event)));
-        }
+        let known = match self.difference(index, event) {
+            Ok(altered) => (event.seq & SEQ) | if altered { ALTERED } else { 0 },
+            Err(difference) => {
+                self.counts.mismatched.add(|| format!("{}: {difference}", describe(event)));
+                MISMATCHED
+            }
+        };
+        self.seen[index as usize] = SEEN | known;
     }
 
     fn see_foreign(&mut self, event: &StoredEvent<'_>) {
         self.counts.foreign += 1;
-        if self.foreign.contains(&*event.event_id) {
+        let foreign = self.foreign.entry(self.topic).or_default();
+        if foreign.contains(&*event.event_id) {
             self.counts.doubled.add(|| describe(event));
-        } else if self.foreign.len() < MAX_FOREIGN_IDS {
-            self.foreign.insert(event.event_id.as_ref().into());
+        } else if self.foreign_kept < MAX_FOREIGN_IDS {
+            foreign.insert(event.event_id.as_ref().into());
+            self.foreign_kept += 1;
         }
     }
 
-    /// How the event differs from what was sent and acknowledged.
-    fn difference(&self, index: u32, event: &StoredEvent<'_>) -> Option<String> {
-        if let Some(seq) = self.ledger.acknowledged(index)
-            && seq != event.seq
-        {
-            return Some(format!("its receipts say seq {seq}"));
-        }
+    /// Whether the event has the altered payload, or how it differs from everything that was sent.
+    fn difference(&self, index: u32, event: &StoredEvent<'_>) -> Result<bool, String> {
         let head = self.workload.head(index);
         if event.source != self.workload.source(head.source) {
-            return Some(format!("sent with source {}", self.workload.source(head.source)));
+            return Err(format!("sent with source {}", self.workload.source(head.source)));
         }
         let instant_ns =
             OffsetDateTime::parse(&event.timestamp, &Rfc3339).map(OffsetDateTime::unix_timestamp_nanos);
         if instant_ns != Ok(i128::from(head.epoch_ms) * 1_000_000) {
-            return Some(format!("timestamp {} is another instant than the one sent", event.timestamp));
+            return Err(format!("timestamp {} is another instant than the one sent", event.timestamp));
+        }
+        if event.seq > SEQ {
+            return Err("no topic has so many events".to_owned());
         }
         let stored = event.payload.get();
-        let equals = |altered| self.payload_equals(index, altered, stored);
-        let as_expected = match self.ledger.kept_altered(index) {
-            Some(altered) => equals(altered),
-            // Never acknowledged: the server keeps the payload that came first, and that may be either of the two.
-            None => equals(false) || equals(true),
-        };
-        (!as_expected).then(|| "its payload is not the one its receipts speak of".to_owned())
+        if self.payload_equals(index, false, stored) {
+            Ok(false)
+        } else if self.payload_equals(index, true, stored) {
+            Ok(true)
+        } else {
+            Err("its payload was never sent".to_owned())
+        }
     }
 
     fn payload_equals(&self, index: u32, altered: bool, stored: &str) -> bool {
@@ -150,13 +176,12 @@ impl<'a> Checker<'a> {
 
     /// Ends the check: what was acknowledged and not read by now is lost.
     #[must_use]
-    pub fn finish(mut self) -> Counts {
-        for (index, read_back) in self.ledger.all_acknowledged() {
+    pub fn finish(mut self, ledger: &Ledger) -> Counts {
+        self.compare(ledger);
+        for index in ledger.all_acknowledged() {
             self.counts.acknowledged += 1;
-            if !read_back {
-                let head = self.workload.head(index);
-                let topic = &self.workload.topics()[head.topic];
-                self.counts.lost.add(|| format!("{topic} {}", head.event_id));
+            if self.seen[index as usize] & SEEN == 0 {
+                self.counts.lost.add(|| name(self.workload, index));
             }
         }
         self.counts
@@ -164,10 +189,36 @@ impl<'a> Checker<'a> {
 
     /// Ends the check before everything was read: nothing can be said about what is lost.
     #[must_use]
-    pub fn give_up(mut self) -> Counts {
-        self.counts.acknowledged = self.ledger.all_acknowledged().count() as u64;
+    pub fn give_up(mut self, ledger: &Ledger) -> Counts {
+        self.compare(ledger);
+        self.counts.acknowledged = ledger.all_acknowledged().count() as u64;
         self.counts
     }
+
+    /// Compares what was read with its receipts. An event without one may have either payload: the server keeps the one
+    /// that came first.
+    fn compare(&mut self, ledger: &Ledger) {
+        for (index, known) in (0_u32..).zip(&self.seen) {
+            if known & SEEN == 0 || known & MISMATCHED != 0 {
+                continue;
+            }
+            let (seq, altered) = (known & SEQ, known & ALTERED != 0);
+            let difference = match (ledger.acknowledged(index), ledger.kept_altered(index)) {
+                (Some(told), _) if told != seq => format!("its receipts say seq {told}"),
+                (_, Some(kept)) if kept != altered => {
+                    "its payload is not the one its receipts speak of".to_owned()
+                }
+                _ => continue,
+            };
+            self.counts.mismatched.add(|| format!("{} seq {seq}: {difference}", name(self.workload, index)));
+        }
+    }
+}
+
+/// An event of the run, for people.
+fn name(workload: &Workload, index: u32) -> String {
+    let head = workload.head(index);
+    format!("{} {}", workload.topics()[head.topic], head.event_id)
 }
 
 fn describe(event: &StoredEvent<'_>) -> String {

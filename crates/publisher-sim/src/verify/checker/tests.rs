@@ -22,6 +22,19 @@ struct Row {
     seq: u64,
 }
 
+impl Row {
+    fn event(&self) -> StoredEvent<'_> {
+        StoredEvent {
+            topic: self.topic.as_str().into(),
+            event_id: self.event_id.as_str().into(),
+            timestamp: self.timestamp.as_str().into(),
+            source: self.source.as_str().into(),
+            payload: serde_json::from_str::<&RawValue>(&self.payload).unwrap(),
+            seq: self.seq,
+        }
+    }
+}
+
 /// An honest store of the first events of a workload, and the receipts it gave.
 fn honest(workload: &Workload) -> (Vec<Vec<Row>>, Ledger) {
     let mut topics = vec![Vec::new(); TOPICS as usize];
@@ -59,23 +72,16 @@ fn found(lie: impl FnOnce(&mut Vec<Row>)) -> [u64; 4] {
 
 fn check(lie: impl FnOnce(&mut Vec<Row>)) -> Counts {
     let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
-    let (mut topics, mut ledger) = honest(&workload);
+    let (mut topics, ledger) = honest(&workload);
     lie(&mut topics[0]);
-    let mut checker = Checker::new(&workload, IDENTITIES, &mut ledger);
+    let mut checker = Checker::new(&workload, IDENTITIES);
     for (number, rows) in topics.iter().enumerate() {
         checker.begin_topic(number);
         for row in rows {
-            checker.see(&StoredEvent {
-                topic: row.topic.as_str().into(),
-                event_id: row.event_id.as_str().into(),
-                timestamp: row.timestamp.as_str().into(),
-                source: row.source.as_str().into(),
-                payload: serde_json::from_str::<&RawValue>(&row.payload).unwrap(),
-                seq: row.seq,
-            });
+            checker.see(&row.event());
         }
     }
-    let counts = checker.finish();
+    let counts = checker.finish(&ledger);
     assert_eq!(counts.acknowledged, u64::from(IDENTITIES));
     counts
 }
@@ -195,9 +201,9 @@ fn the_kept_payload_is_the_one_that_receipts_speak_of() {
         workload.write_event(0, kept_altered, &mut event);
         let event = String::from_utf8(event).unwrap();
         let event = format!("{},\"seq\":1}}", event.strip_suffix('}').unwrap());
-        let mut checker = Checker::new(&workload, 1, &mut ledger);
+        let mut checker = Checker::new(&workload, 1);
         checker.see(&serde_json::from_str(&event).unwrap());
-        assert_eq!(checker.finish().mismatched.count() == 0, clean, "{kept_altered} {outcome:?}");
+        assert_eq!(checker.finish(&ledger).mismatched.count() == 0, clean, "{kept_altered} {outcome:?}");
     }
 }
 
@@ -228,8 +234,8 @@ fn a_finding_names_the_event() {
 #[test]
 fn a_check_that_is_given_up_calls_nothing_lost() {
     let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
-    let (_, mut ledger) = honest(&workload);
-    let counts = Checker::new(&workload, IDENTITIES, &mut ledger).give_up();
+    let (_, ledger) = honest(&workload);
+    let counts = Checker::new(&workload, IDENTITIES).give_up(&ledger);
     assert_eq!((counts.acknowledged, counts.faults()), (u64::from(IDENTITIES), 0));
 }
 
@@ -245,9 +251,34 @@ fn without_a_receipt_either_payload_may_have_been_kept_and_no_other() {
         if other {
             event = event.replace("\"name\"", "\"other\"");
         }
-        let mut ledger = Ledger::new(1);
-        let mut checker = Checker::new(&workload, 1, &mut ledger);
+        let ledger = Ledger::new(1);
+        let mut checker = Checker::new(&workload, 1);
         checker.see(&serde_json::from_str(&event).unwrap());
-        assert_eq!(checker.finish().mismatched.count() == 0, clean, "{event}");
+        assert_eq!(checker.finish(&ledger).mismatched.count() == 0, clean, "{event}");
     }
+}
+
+/// As a stream of all topics has them.
+#[test]
+fn topics_that_come_mixed_are_each_judged_by_their_own_order() {
+    let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
+    proptest!(|(picks in prop::collection::vec(0..TOPICS as usize, 200), swap: bool)| {
+        let (mut topics, ledger) = honest(&workload);
+        if swap {
+            topics[1].swap(2, 3);
+        }
+        let mut checker = Checker::new(&workload, IDENTITIES);
+        let mut rest: Vec<_> = topics.iter().map(|rows| rows.iter()).collect();
+        // At the end, whatever is left.
+        let rounds = (0..IDENTITIES).flat_map(|_| 0..TOPICS as usize);
+        for pick in picks.into_iter().chain(rounds) {
+            if let Some(row) = rest[pick].next() {
+                checker.turn_to(pick);
+                checker.see(&row.event());
+            }
+        }
+        let counts = checker.finish(&ledger);
+        prop_assert_eq!(counts.faults() > 0, swap);
+        prop_assert_eq!((counts.lost.count(), counts.doubled.count()), (0, 0));
+    });
 }
