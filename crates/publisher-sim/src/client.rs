@@ -29,6 +29,22 @@ pub struct Client {
     url: ServerUrl,
 }
 
+/// HTTP for a stream, past the client library: [`crate::verify`] reads it with code of its own.
+///
+/// # Errors
+/// When the HTTP library cannot be set up.
+pub fn streaming(args: &RetryArgs) -> Result<reqwest::Client, BuildError> {
+    reqwest::Client::builder()
+        .connect_timeout(Duration::from_millis(args.connect_timeout_ms.into()))
+        // As the client library, and for its reasons.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .user_agent(concat!("publisher-sim/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| BuildError::Http(error.into()))
+}
+
 /// Why an attempt failed, as far as it matters for what to do next.
 #[derive(Debug, Error)]
 pub enum Failure {

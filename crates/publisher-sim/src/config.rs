@@ -10,6 +10,7 @@ use program_support::values::{at_least, flag, within};
 use thiserror::Error;
 
 use crate::ids::IdScheme;
+use crate::verify::VerifyBy;
 use crate::workload::MIN_PAYLOAD_BYTES;
 
 /// What the environment variable of every option begins with.
@@ -78,6 +79,11 @@ pub struct Config {
     #[arg(long, env = "PUBLISHER_VERIFY", action = ArgAction::SetTrue,
           value_parser = flag)]
     pub verify: bool,
+
+    /// How to read back: in pages at the end, or as one stream of all topics while they are published, which
+    /// implies --verify
+    #[arg(long, env = "PUBLISHER_VERIFY_BY", value_enum, default_value_t = VerifyBy::Pages)]
+    pub verify_by: VerifyBy,
 
     /// Print the report as one JSON object
     #[arg(long, env = "PUBLISHER_JSON", action = ArgAction::SetTrue,

@@ -40,11 +40,12 @@ pub mod verify;
 pub mod workload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator_client::{Backoff, BackoffError, BuildError};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-/// The retry policy of the client, for callers that drive the parts of a run themselves.
 use crate::client::{Client, ProbeError};
 use crate::config::Config;
 use crate::faults::Faults;
@@ -52,9 +53,9 @@ use crate::plan::{NoOriginal, Plan};
 use crate::progress::Progress;
 use crate::report::{Facts, Report};
 use crate::seed::{Streams, random_seed};
-use crate::sender::Sending;
+use crate::sender::{Sending, Sent};
 use crate::stop::Stop;
-use crate::verify::Reader;
+use crate::verify::{Follower, Reader, Verification, VerifyBy, last_seqs};
 use crate::workload::Workload;
 
 /// A run that can begin.
@@ -68,6 +69,8 @@ pub struct Simulation {
     faults: Faults,
     backoff: Backoff,
     client: Client,
+    /// For the stream, which no client library may read.
+    streaming: reqwest::Client,
 }
 
 /// Why a run cannot begin.
@@ -101,7 +104,18 @@ impl Simulation {
         let workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
         let backoff = config.retry.backoff()?;
         let client = Client::new(config.url.clone(), config.concurrency as usize, &config.retry)?;
-        Ok(Self { seed, streams, plan, workload: Arc::new(workload), faults, backoff, client, config })
+        let streaming = client::streaming(&config.retry)?;
+        Ok(Self {
+            seed,
+            streams,
+            plan,
+            workload: Arc::new(workload),
+            faults,
+            backoff,
+            client,
+            streaming,
+            config,
+        })
     }
 
     /// Looks whether the server is there. A missing server ends the run only here; later it is retried.
@@ -122,14 +136,12 @@ impl Simulation {
     pub async fn run(&self, stop: &Stop) -> Report {
         let progress = Progress::new();
         let stats_before = self.client.stats().await;
-        let sent = self.sending(stop, &progress).run().await;
-        let stats_after = self.client.stats().await;
-        let verification = if self.config.verify && !stop.is_stopped() {
-            let reader = self.reader(stop, &progress);
-            Some(reader.verify(self.plan.unique(), &sent.tally.ledger).await)
-        } else {
-            None
+        let (sent, verification) = match (self.config.verify_by, self.config.verify) {
+            (VerifyBy::Stream, _) => self.send_and_follow(stop, &progress).await,
+            (VerifyBy::Pages, true) => self.send_and_read(stop, &progress).await,
+            (VerifyBy::Pages, false) => (self.sending(stop, &progress).run().await, None),
         };
+        let stats_after = self.client.stats().await;
         progress.clear();
         Report::new(&Facts {
             config: &self.config,
@@ -141,6 +153,29 @@ impl Simulation {
             verification: verification.as_ref(),
             interrupted: stop.is_stopped(),
         })
+    }
+
+    async fn send_and_read(&self, stop: &Stop, progress: &Progress) -> (Sent, Option<Verification>) {
+        let sent = self.sending(stop, progress).run().await;
+        if stop.is_stopped() {
+            return (sent, None);
+        }
+        let verification = self.reader(stop, progress).verify(self.plan.unique(), &sent.tally.ledger).await;
+        (sent, Some(verification))
+    }
+
+    async fn send_and_follow(&self, stop: &Stop, progress: &Progress) -> (Sent, Option<Verification>) {
+        let (tell, told) = oneshot::channel();
+        let sending = async {
+            let sent = self.sending(stop, progress).run().await;
+            // The follower may have given up.
+            let _ = tell.send(last_seqs(&self.workload, &sent.tally.ledger));
+            sent
+        };
+        let follower = self.follower(stop);
+        let (sent, followed) = tokio::join!(sending, follower.follow(self.plan.unique(), told));
+        let verification = (!stop.is_stopped()).then(|| followed.judge(&sent.tally.ledger));
+        (sent, verification)
     }
 
     fn sending(&self, stop: &Stop, progress: &Progress) -> Sending {
@@ -156,6 +191,19 @@ impl Simulation {
             rate: self.config.rate,
             stop: stop.clone(),
             progress: progress.clone(),
+        }
+    }
+
+    fn follower<'a>(&'a self, stop: &'a Stop) -> Follower<'a> {
+        Follower {
+            http: self.streaming.clone(),
+            url: &self.config.url,
+            topic_prefix: &self.config.topic_prefix,
+            workload: &self.workload,
+            streams: &self.streams,
+            backoff: self.backoff,
+            patience: Duration::from_millis(self.config.retry.retry_deadline_ms.into()),
+            stop,
         }
     }
 

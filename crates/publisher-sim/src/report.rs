@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use self::facts::Facts;
+use crate::verify::VerifyBy;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -152,6 +153,10 @@ pub struct ServerReport {
 pub struct VerifyReport {
     /// Whether all was read and nothing is wrong.
     pub ok: bool,
+    /// How it was read.
+    pub by: VerifyBy,
+    /// How often the stream was connected again after it broke.
+    pub reconnections: u64,
     /// Deliveries made, repeats and the copies of bursts included.
     pub delivered: u64,
     /// Deliveries with a receipt: stored, duplicate or conflict.
@@ -176,7 +181,7 @@ pub struct VerifyReport {
     pub examples: Vec<String>,
     /// Why not all could be read; then nothing is said about lost events.
     pub unfinished: Option<String>,
-    /// How long reading took.
+    /// How long reading took; of a stream, how long after the last receipt.
     pub elapsed_seconds: f64,
 }
 
@@ -225,6 +230,8 @@ mod tests {
             }),
             verified: Some(VerifyReport {
                 ok: true,
+                by: VerifyBy::Pages,
+                reconnections: 0,
                 delivered: 5_300,
                 acknowledged_deliveries: 5_300,
                 acknowledged: 4_000,

@@ -1,4 +1,4 @@
-//! Reads everything of a run back and compares it with the receipts.
+//! Reads everything of a run back, or follows it as it is stored, and compares it with the receipts.
 //!
 //! Receipts alone prove little: a retry after a lost reply is told `duplicate` about an event that no
 //! receipt called `stored`, and a server may say what it likes. What counts is what a reader gets.
@@ -7,12 +7,15 @@
 //! own mistakes, such as a page left out or read twice, would look like the server's, or hide them.
 
 mod checker;
+mod event_stream;
+mod follow;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use aggregator_client::Backoff;
-use serde::Deserialize;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::client::Client;
@@ -24,6 +27,7 @@ use crate::stop::Stop;
 use crate::workload::Workload;
 
 pub use checker::{Checker, Counts};
+pub use follow::{Followed, Follower, last_seqs};
 
 /// The largest page the server gives.
 const MAX_PAGE_EVENTS: u32 = 1000;
@@ -37,14 +41,28 @@ const EVENT_OVERHEAD_BYTES: u32 = 512;
 /// After this many pages without progress of the cursor, reading is reported as stuck.
 const MAX_PAGES_WITHOUT_PROGRESS: u32 = 10;
 
+/// How the events are read that are compared with the receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyBy {
+    /// Page by page, topic by topic, after everything was sent.
+    Pages,
+    /// As one stream of all topics (Server-Sent Events), while they are published.
+    Stream,
+}
+
 /// How the store compares with the receipts.
 #[derive(Debug)]
 pub struct Verification {
+    /// How it was read.
+    pub by: VerifyBy,
     /// What was found.
     pub counts: Counts,
     /// Why the store could not be read to its end, if it could not.
     pub unfinished: Option<String>,
-    /// How long reading took.
+    /// How often the stream was connected again after it broke.
+    pub reconnections: u64,
+    /// How long reading took; of a stream, how long after the last receipt.
     pub elapsed: Duration,
 }
 
@@ -113,7 +131,8 @@ impl Reader<'_> {
         let mut checker = Checker::new(self.workload, identities);
         let unfinished = self.read_all(&mut checker).await.err();
         let counts = if unfinished.is_none() { checker.finish(ledger) } else { checker.give_up(ledger) };
-        Verification { counts, unfinished, elapsed: began.elapsed() }
+        let elapsed = began.elapsed();
+        Verification { by: VerifyBy::Pages, counts, unfinished, reconnections: 0, elapsed }
     }
 
     async fn read_all(&self, checker: &mut Checker<'_>) -> Result<(), String> {
@@ -167,7 +186,8 @@ mod tests {
             let mut counts = Counts::default();
             (0..faults).for_each(|_| counts.lost.add(String::new));
             let unfinished = unfinished.map(str::to_owned);
-            Verification { counts, unfinished, elapsed: Duration::ZERO }.is_clean()
+            let (by, elapsed) = (VerifyBy::Pages, Duration::ZERO);
+            Verification { by, counts, unfinished, reconnections: 0, elapsed }.is_clean()
         };
         assert!(is_clean(None, 0));
         assert!(!is_clean(None, 1));

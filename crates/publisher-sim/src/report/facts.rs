@@ -137,6 +137,8 @@ impl VerifyReport {
         });
         Self {
             ok: verification.is_clean(),
+            by: verification.by,
+            reconnections: verification.reconnections,
             delivered: sent.deliveries,
             acknowledged_deliveries: sent.acknowledged(),
             acknowledged: counts.acknowledged,

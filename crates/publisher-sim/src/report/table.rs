@@ -5,6 +5,7 @@ use std::fmt;
 use indicatif::HumanCount;
 
 use super::{Report, SentReport, Verdict, VerifyReport};
+use crate::verify::VerifyBy;
 
 /// The width of the column of names, and of the numbers behind them.
 const NAME: usize = 17;
@@ -109,6 +110,9 @@ fn write_verified(f: &mut fmt::Formatter<'_>, verified: &VerifyReport) -> fmt::R
     let name = if verified.ok { "verified" } else { "NOT verified" };
     let n = HumanCount;
     match &verified.unfinished {
+        Some(reason) if verified.by == VerifyBy::Stream => {
+            writeln!(f, "{name:<NAME$}the stream stopped early: {reason}")?;
+        }
         Some(reason) => writeln!(f, "{name:<NAME$}reading back stopped early: {reason}")?,
         None => {
             let VerifyReport { acknowledged, stored_events, events_read, foreign, .. } = *verified;
@@ -117,11 +121,15 @@ fn write_verified(f: &mut fmt::Formatter<'_>, verified: &VerifyReport) -> fmt::R
                 0 => String::new(),
                 foreign => format!(", {} of them of other runs", n(foreign)),
             };
-            writeln!(
-                f,
-                "{name:<NAME$}{} events acknowledged; {read} read back in {seconds:.3} s{others}",
-                n(acknowledged)
-            )?;
+            let how = match (verified.by, verified.reconnections) {
+                (VerifyBy::Pages, _) => format!("read back in {seconds:.3} s"),
+                (VerifyBy::Stream, 0) => format!("came by stream, {seconds:.3} s after the last receipt"),
+                (VerifyBy::Stream, times) => format!(
+                    "came by stream, {seconds:.3} s after the last receipt and {} reconnections",
+                    n(times)
+                ),
+            };
+            writeln!(f, "{name:<NAME$}{} events acknowledged; {read} {how}{others}", n(acknowledged))?;
             let VerifyReport { delivered, acknowledged_deliveries, lost, doubled, .. } = *verified;
             let VerifyReport { out_of_order, mismatched, .. } = *verified;
             writeln!(
@@ -222,6 +230,21 @@ ground truth     delivered 5,300, acknowledged 5,300, stored 4,000, lost 0, doub
         ] {
             assert!(table.contains(expected), "{expected}: {table}");
         }
+    }
+
+    #[test]
+    fn a_stream_says_when_it_was_through_and_how_often_it_broke() {
+        let mut report = report();
+        let verified = report.verified.as_mut().unwrap();
+        (verified.by, verified.reconnections) = (VerifyBy::Stream, 3);
+        let said = "4,010 came by stream, 0.250 s after the last receipt and 3 reconnections, 10 of them of other runs";
+        assert!(report.to_string().contains(said), "{report}");
+        let verified = report.verified.as_mut().unwrap();
+        (verified.ok, verified.unfinished) = (false, Some("no more".to_owned()));
+        assert!(
+            report.to_string().contains("NOT verified     the stream stopped early: no more"),
+            "{report}"
+        );
     }
 
     #[test]

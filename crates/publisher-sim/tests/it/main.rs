@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod aggregator;
+mod editor;
 mod evidence;
 mod network;
 mod peer;
@@ -11,6 +12,7 @@ mod program;
 mod proxy;
 mod retries;
 mod server;
+mod stream;
 mod verification;
 
 use clap::Parser as _;
