@@ -40,6 +40,7 @@ struct Retries {
 struct Verified {
     ok: bool,
     acknowledged: u64,
+    reconnections: u64,
 }
 
 /// The sums of all rounds.
@@ -52,6 +53,7 @@ pub(crate) struct Ledger {
     /// No more deliveries than these can have been received.
     pub(crate) most_received: u64,
     pub(crate) retried: u64,
+    pub(crate) reconnections: u64,
     /// What is broken, a line each.
     pub(crate) breaches: Vec<String>,
 }
@@ -77,6 +79,7 @@ impl Ledger {
             self.conflicts += sent.conflicts;
             self.most_received += sent.requests * plan.batch;
             self.retried += retries.total;
+            self.reconnections += verified.reconnections;
         }
         self.unique += unique;
         // Fewer, if answers were lost: what they spoke of is told as a duplicate to whoever asks again.

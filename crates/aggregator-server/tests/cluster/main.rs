@@ -69,10 +69,10 @@ fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order(
     read.iter().for_each(|read| ledger.check_reader(read));
     ledger.check_store(&site.end());
 
-    let Ledger { unique, acknowledged, retried, .. } = &ledger;
+    let Ledger { unique, acknowledged, retried, reconnections, .. } = &ledger;
     println!(
-        "{tally}; acknowledged: {acknowledged} deliveries of {unique} events, requests sent again: {retried}; pages \
-         refused to readers: {}; seed {seed}, {:.1} s",
+        "{tally}; acknowledged: {acknowledged} deliveries of {unique} events, requests sent again: {retried}; streams \
+         connected again: {reconnections}; pages refused to readers: {}; seed {seed}, {:.1} s",
         read.iter().map(|read| read.refused).sum::<u64>(),
         began.elapsed().as_secs_f64()
     );
@@ -80,6 +80,7 @@ fn whatever_goes_down_every_acknowledged_event_is_stored_once_and_read_in_order(
     if rounds >= Rounds::IN_A_DECK {
         assert!(tally.is_complete(), "not every kind of round was tried: {tally}");
         assert!(*retried > 0, "no request was hit by anything: nothing is proved");
+        assert!(*reconnections > 0, "no stream was hit by anything: nothing is proved");
     }
 }
 
@@ -144,7 +145,9 @@ fn options(round: &Round) -> String {
 /// Two publishers at work; in the midst of it, things go down and come back.
 fn publish(site: &mut Site, round: &Round, options: &str, ledger: &mut Ledger) {
     let before = ledger.unique;
-    let mut publishers = [(); 2].map(|()| Publisher::start(&site.url(), &format!("{options} --chaos")));
+    // One of them follows what is stored as one stream, over all that goes down.
+    let mut publishers = ["pages", "stream"]
+        .map(|by| Publisher::start(&site.url(), &format!("{options} --chaos --verify-by {by}")));
     let is_over = |publishers: &mut [Publisher; 2]| publishers.iter_mut().any(Publisher::is_over);
     let share = before + round.events(UNIQUE);
     site.await_that("the publishers have come this far", || {

@@ -5,6 +5,7 @@
 //! `scripts/prove --kill` is the long form.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod follower;
 mod journal;
 #[path = "../shared/proof.rs"]
 mod proof;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use aggregator_core::fail_point::{ACK_BEFORE_COMMIT, MUTATION_VARIABLE};
 
+use crate::follower::Follower;
 use crate::journal::Counts;
 use crate::proof::from_environment;
 use crate::publishers::Publishers;
@@ -85,12 +87,16 @@ fn a_server_that_acknowledges_before_the_commit_is_found_out() {
 /// All rounds, then everything is read back, sent again, and looked at in the file itself.
 fn prove(site: &Site, rounds: usize, seed: u64) -> (Tally, Counts, ReadBack) {
     let publishers = Publishers::start(&site.url(), seed);
+    let follower = Follower::start(publishers.runtime(), &site.url());
     let mut tally = Tally::default();
     for round in Rounds::new(seed).take(rounds) {
         round.run(site, &publishers, &mut tally);
     }
     let server = site.start(None);
     let counts = publishers.finish();
-    let read = read_back::read_back(&publishers, server, &site.store());
+    let stored = publishers.stats().unique_processed;
+    let followed = follower.finish(publishers.runtime(), stored);
+    let mut read = read_back::read_back(&publishers, server, &site.store());
+    read.note_followed(&followed);
     (tally, counts, read)
 }

@@ -80,6 +80,10 @@ impl Publishers {
         Self { runtime, tasks: Mutex::new(tasks), shared, _switch: switch }
     }
 
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     pub(crate) fn journal(&self) -> &Journal {
         &self.shared.journal
     }

@@ -9,6 +9,7 @@ use publisher_sim::workload::Workload;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::follower::Followed;
 use crate::journal::Noted;
 use crate::publishers::Publishers;
 use crate::server::Server;
@@ -21,6 +22,21 @@ pub(crate) struct ReadBack {
     pub(crate) events: u64,
     /// Each begins with which promise it breaks.
     pub(crate) breaches: Vec<String>,
+}
+
+impl ReadBack {
+    /// Whoever followed while the server was killed saw the same.
+    pub(crate) fn note_followed(&mut self, followed: &Followed) {
+        let Followed { events, out_of_order, .. } = followed;
+        if *events != self.events {
+            self.breaches.push(format!("events that the tail saw: {events} instead of {}", self.events));
+        }
+        if out_of_order.count() > 0 {
+            let examples = out_of_order.examples();
+            self.breaches
+                .push(format!("the tail saw out of order: {}, such as {examples:#?}", out_of_order.count()));
+        }
+    }
 }
 
 #[derive(Deserialize)]
