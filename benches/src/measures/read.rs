@@ -2,6 +2,7 @@
 
 pub(crate) mod unknown;
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -34,12 +35,17 @@ pub(crate) fn measure(options: &Options, readings: &mut Vec<Reading>) -> anyhow:
         connections: options.connections,
         results: Results::Counts,
     };
-    let (done, _) = as_fast_as_possible(load, 0..options.run_events(), None)?;
-    done.check(&workload, 0)?;
-    let all = workload.identities(done.deliveries);
+    let deliveries = fill(options, load)?;
+    let all = workload.identities(deliveries);
     let walks = [
-        ("all topics", String::new(), all),
+        ("all topics", String::new(), all + RARE_EVENTS),
         ("one topic", format!("&topic={}", topic_name(0)), workload.identities_of(0, all)),
+        ("ten events of a rare topic", format!("&topic={RARE}"), RARE_EVENTS),
+        (
+            "the same by a pattern and a topic",
+            "&topic=bench.rare.*&topic=bench.nothing".to_owned(),
+            RARE_EVENTS,
+        ),
     ];
     for (name, filter, events) in walks {
         let rates =
@@ -49,6 +55,29 @@ pub(crate) fn measure(options: &Options, readings: &mut Vec<Reading>) -> anyhow:
         readings.push(Reading { name: name.to_owned(), events, rate });
     }
     Ok(())
+}
+
+/// A topic that has few events, far from each other.
+const RARE: &str = "bench.rare.topic";
+const RARE_EVENTS: u64 = 10;
+
+/// Sends the deliveries, and an event of the rare topic after each tenth of them. How many deliveries there were.
+fn fill(options: &Options, load: Load) -> anyhow::Result<u64> {
+    let part = options.run_events() / RARE_EVENTS;
+    let mut stream = TcpStream::connect(load.address)?;
+    let mut reply = Reply::default();
+    let mut end = 0;
+    for rare in 0..RARE_EVENTS {
+        let (done, _) = as_fast_as_possible(load, end..end + part, None)?;
+        done.check(&load.workload, end)?;
+        end += done.deliveries;
+        let body = format!(r#"{{"topic":"{RARE}","event_id":"{rare}"}}"#);
+        let head = "POST /publish?results=none HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json";
+        stream.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+        reply.read_from(&mut stream)?;
+        ensure!(reply.counts()?.stored == 1, "an event of {RARE} was not stored: {}", reply.text());
+    }
+    Ok(end)
 }
 
 /// Events per second of one reader on one connection.

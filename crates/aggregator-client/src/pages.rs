@@ -19,7 +19,7 @@ const LATEST: &str = "latest";
 /// Which events to read. Without any filter it is all events, the oldest one first, 100 to a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    topic: Option<String>,
+    topics: Vec<String>,
     event_id: Option<String>,
     source: Option<String>,
     since: Option<String>,
@@ -47,10 +47,11 @@ impl Query {
         Self::default()
     }
 
-    /// Only events of a topic, `orders.eu`, or of all topics below one, `orders.*`.
+    /// Only events of a topic, `orders.eu`, or of all topics below one, `orders.*`. Called again, also events of those; the
+    /// server takes up to 100.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
-        self.topic = Some(topic.into());
+        self.topics.push(topic.into());
         self
     }
 
@@ -142,7 +143,6 @@ impl Query {
         let limit = self.limit.map(|limit| limit.to_string());
         let wait = self.wait.map(|wait| wait.to_string());
         let parameters = [
-            ("topic", self.topic.as_deref()),
             ("event_id", self.event_id.as_deref()),
             ("source", self.source.as_deref()),
             ("since", self.since.as_deref()),
@@ -152,7 +152,8 @@ impl Query {
             ("after", self.after.as_deref()),
             ("wait", wait.as_deref()),
         ];
-        let given = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let topics = self.topics.iter().map(|topic| ("topic", topic.as_str()));
+        let given = topics.chain(parameters.into_iter().filter_map(|(name, value)| Some((name, value?))));
         url.query_pairs_mut().extend_pairs(given);
     }
 }
@@ -291,6 +292,7 @@ mod tests {
         assert_eq!(url(&Query::new()), "");
         let query = Query::new()
             .topic("orders.*")
+            .topic("bills")
             .event_id("a&b")
             .source("shop")
             .since("2026-01-31T12:00:00+01:00")
@@ -301,7 +303,7 @@ mod tests {
             .wait(9);
         assert_eq!(
             url(&query),
-            "topic=orders.*&event_id=a%26b&source=shop&since=2026-01-31T12%3A00%3A00%2B01%3A00&\
+            "topic=orders.*&topic=bills&event_id=a%26b&source=shop&since=2026-01-31T12%3A00%3A00%2B01%3A00&\
              until=2026-02-01T00%3A00%3A00Z&order=desc&limit=7&after=c&wait=9"
         );
         assert_eq!(
