@@ -94,7 +94,8 @@ impl Reader {
             }
             Found::Missing => {
                 self.source = Source::Unknown;
-                self.read_page().await
+                // In a box: a reader that waits must not hold what only a read needs.
+                Box::pin(self.read_page()).await
             }
         }
     }
