@@ -70,6 +70,12 @@ pub struct TopicTotals {
     pub last_seq: u64,
     /// Retention removed the events up to this seq.
     pub purged_seq: u64,
+    /// How many events are left.
+    pub count: u64,
+    /// When the oldest of them was stored (RFC 3339); `None` if there is none.
+    pub first_processed_at: Option<String>,
+    /// When the newest event was stored, even if retention removed it; `None` if there was none.
+    pub last_processed_at: Option<String>,
     /// Repeats with the same payload.
     pub duplicates: u64,
     /// Repeats with another payload.
@@ -117,14 +123,21 @@ impl Client {
         Ok(reply.results)
     }
 
-    /// The topics after a name, or the first ones: `limit` of them, 1 to 1,000.
+    /// The topics that a selector means (`orders.eu`, `orders.*`), or all: those after a name, or the first ones. `limit`
+    /// of them, 1 to 1,000.
     ///
     /// # Errors
     /// As any other read.
-    pub async fn topics(&self, after: Option<&str>, limit: u32) -> Result<TopicsPage, Error> {
+    pub async fn topics(
+        &self,
+        selector: Option<&str>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<TopicsPage, Error> {
         let mut url = self.endpoint("/topics");
         url.query_pairs_mut()
             .append_pair("limit", &limit.to_string())
+            .extend_pairs(selector.map(|selector| ("topic", selector)))
             .extend_pairs(after.map(|after| ("after", after)));
         let attempt = |limit| self.get_once(url.clone(), self.attempt_timeout(limit));
         parse(&self.with_retries(attempt).await?, &url)

@@ -13,7 +13,6 @@ pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope,
 pub use hint::{Hint, HintOwner};
 pub use payload::{DEFAULT_PAYLOAD_DEPTH, LoneSurrogates, digest};
 pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
-pub(crate) use topic::last_before;
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
 pub use topics::Topics;
 

@@ -46,7 +46,7 @@ pub use event::{
     Batch, BatchBuilder, CheckedRow, Event, EventId, EventRef, Identity, Kept, KeptEvent, LoneSurrogates,
     Partition, Partitions, Scope, Source, StoredRow, Topic, TopicSelector, Topics,
 };
-pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent};
+pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent, TopicQuery};
 pub use store::{
     Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
     Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,

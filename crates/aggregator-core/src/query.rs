@@ -2,6 +2,7 @@
 
 mod page;
 mod progress;
+mod topic_query;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub use self::page::{Cursors, Page};
 pub use self::progress::Progress;
+pub use self::topic_query::TopicQuery;
 
 /// In which order a page lists its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,7 +12,7 @@
 //! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`TopicInfo`], [`VerifyReport`],
 //!   [`Receipt`], [`Seen`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
 //!   fields; whatever is no argument of the constructor is set as a field.
-//! * **A caller builds it** ([`Query`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
+//! * **A caller builds it** ([`Query`], [`TopicQuery`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
 //!   public. Write it with `..`, as in `SqliteOptions { readers: 8, ..SqliteOptions::default() }`, and take it apart
 //!   with `..`: it can get fields.
 //! * **It says all that is kept of an event** ([`StoredEvent`](crate::StoredEvent), [`StoredRow`](crate::StoredRow),
@@ -63,7 +63,7 @@ pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 pub use sqlite::{Hooks, IndexOptions, OnWarning, SqliteOptions, SqliteStore};
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
-use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
+use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
 
 /// A durable set of events that takes each [`Identity`] once.
 ///
@@ -131,11 +131,11 @@ pub trait DedupStore: Send + Sync {
     /// Whatever the backend meets.
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError>;
 
-    /// Up to `limit` topics after `after`, by name.
+    /// A page of the topics, by name. It costs what it returns, however many topics lie beside it.
     ///
     /// # Errors
     /// Whatever the backend meets.
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError>;
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError>;
 
     /// Totals over the store's whole life.
     ///

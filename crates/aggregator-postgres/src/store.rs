@@ -10,7 +10,7 @@ use aggregator_core::store::{
 };
 use aggregator_core::{
     AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
-    Topic,
+    TopicQuery,
 };
 use tokio::runtime::Runtime;
 
@@ -196,9 +196,9 @@ impl DedupStore for PostgresStore {
         }))
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
         self.block_on(retry::read(&self.readers, &self.options, "listing topics", async |session| {
-            catalog::topics(session, after, limit).await
+            catalog::topics(session, query).await
         }))
     }
 

@@ -10,7 +10,7 @@ use aggregator_core::store::transfer::{Found, TopicState, Verdict, validate_row,
 use aggregator_core::{
     CheckedRow, EventRef, Fault, Identity, Import, Imported, InvalidField, Kept, KeptEvent, Order, Outcome,
     Partition, Partitions, Query, Receipt, RowLimit, Scope, Seen, Source, StoreError, StoreId, StoreStats,
-    StoredEvent, StoredRow, Times, Timestamp, Topic, TopicInfo, VerifyReport,
+    StoredEvent, StoredRow, Times, Timestamp, Topic, TopicInfo, TopicQuery, VerifyReport,
 };
 
 /// What stays when a store is closed.
@@ -144,6 +144,8 @@ impl Contents {
                 continue;
             }
             info.last_seq += 1;
+            info.first_processed_at.get_or_insert(now);
+            info.last_processed_at = Some(now);
             log.seen.insert(key, log.rows.len());
             log.rows.push(StoredRow {
                 topic: event.topic().to_owned(),
@@ -214,9 +216,15 @@ impl Contents {
         Some(Seen::new(row.seq(), row.processed_at, !matches!(row.kept, Kept::Event(_))))
     }
 
-    pub(crate) fn topics(&self, after: Option<&Topic>) -> impl Iterator<Item = &TopicInfo> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.topics.range::<Topic, _>((from, Bound::Unbounded)).map(|(_, topic)| &topic.info)
+    pub(crate) fn topics(&self, query: &TopicQuery) -> Vec<TopicInfo> {
+        let from = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.topics.range::<Topic, _>((from, Bound::Unbounded));
+        let selected = behind.filter(|(name, _)| query.topics.matches(name.as_str()));
+        let mut infos: Vec<_> = selected.take(query.limit).map(|(_, topic)| topic.info.clone()).collect();
+        for info in infos.iter_mut().filter(|_| !query.times) {
+            (info.first_processed_at, info.last_processed_at) = (None, None);
+        }
+        infos
     }
 
     pub(crate) fn stats(&self) -> StoreStats {
@@ -238,9 +246,11 @@ impl Contents {
         let Some(entry) = self.topics.get_mut(topic) else { return 0 };
         let log = &mut self.logs[usize::from(self.partitions.of(topic.as_str()).0)];
         let before = entry.info.purged_seq;
+        entry.info.first_processed_at = None;
         for (row, offset) in log.rows.iter_mut().zip(1..).filter(|(row, _)| row.topic == topic.as_str()) {
             let Kept::Event(event) = &row.kept else { continue };
             if event.seq > through_seq {
+                entry.info.first_processed_at = Some(row.processed_at);
                 break;
             }
             (entry.info.purged_seq, entry.purged_offset) = (event.seq, offset);
@@ -324,8 +334,11 @@ impl Contents {
         if let Some(seq) = row.seq() {
             log.newest = Some(processed_at);
             topic.info.last_seq = seq;
+            topic.info.last_processed_at = Some(processed_at);
             if matches!(row.kept, Kept::Stub { .. }) {
                 (topic.info.purged_seq, topic.purged_offset) = (seq, log.rows.len() as u64);
+            } else {
+                topic.info.first_processed_at.get_or_insert(processed_at);
             }
         }
         Ok(verdict)

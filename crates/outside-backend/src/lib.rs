@@ -16,7 +16,8 @@ use aggregator_core::store::backend::{
 use aggregator_core::{
     AttemptId, Clock, CommitCallback, CommitListener, Deadline, DedupStore, Durability, EventRef, Identity,
     Import, Imported, Maintain, Outcome, Page, Partition, Query, Receipt, RowLimit, Seen, StoreError,
-    StoreInfo, StoreStats, StoredRow, Topic, TopicInfo, Transfer, VerifyReport, Watch, system_clock,
+    StoreInfo, StoreStats, StoredRow, Topic, TopicInfo, TopicQuery, Transfer, VerifyReport, Watch,
+    system_clock,
 };
 
 use disk::Contents;
@@ -94,8 +95,8 @@ impl DedupStore for ListStore {
         Ok(ids.iter().map(|id| contents.seen(id)).collect())
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        Ok(self.read_contents("listing topics")?.topics(after).take(limit).cloned().collect())
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        Ok(self.read_contents("listing topics")?.topics(query))
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -20,13 +20,17 @@ async fn identities_topics_and_totals_are_told() {
     assert_eq!(seen.iter().map(|seen| seen.seen).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!((seen[0].seq, seen[0].purged, seen[1].seq), (Some(2), false, None));
 
-    let first = client.topics(None, 2).await.unwrap();
+    let first = client.topics(None, None, 2).await.unwrap();
     let names = |page: &aggregator_client::TopicsPage| -> Vec<String> {
         page.topics.iter().map(|topic| topic.topic.clone()).collect()
     };
     assert_eq!((names(&first), first.topics[0].duplicates), (vec!["a".to_owned(), "b".to_owned()], 2));
-    let second = client.topics(first.next.as_deref(), 2).await.unwrap();
+    let second = client.topics(None, first.next.as_deref(), 2).await.unwrap();
     assert_eq!((names(&second), second.next), (vec!["c".to_owned()], None));
+    let selected = client.topics(Some("b"), None, 2).await.unwrap();
+    assert_eq!(names(&selected), ["b"]);
+    assert_eq!((selected.topics[0].count, selected.topics[0].first_processed_at.is_some()), (2, true));
+    assert_eq!(selected.topics[0].first_processed_at, selected.topics[0].last_processed_at);
 
     let stats = client.stats().await.unwrap();
     assert_eq!(

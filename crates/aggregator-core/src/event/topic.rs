@@ -137,21 +137,6 @@ fn not_a_pattern(text: &str) -> Option<InvalidField> {
     Some(InvalidField::new("topic", reason))
 }
 
-/// The bytes a topic consists of, in their order.
-const ALPHABET: &[u8] = b"-./0123456789:ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
-
-/// The greatest possible topic name that sorts before `text`. `text` is a topic, or the beginning of one.
-pub(crate) fn last_before(text: &str) -> Option<Topic> {
-    let last = *text.as_bytes().last()?;
-    let head = &text[..text.len() - 1];
-    // After a lower byte, the greatest topic is as long as a topic can be.
-    let below = ALPHABET.iter().rev().filter(|&&byte| byte < last).find_map(|&byte| {
-        let start = format!("{head}{}", char::from(byte));
-        Topic::new(format!("{start:z<MAX_TOPIC_BYTES$}")).ok()
-    });
-    below.or_else(|| Topic::new(head).ok()).or_else(|| last_before(head))
-}
-
 impl fmt::Display for TopicSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -202,8 +187,6 @@ impl Partitions {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -224,23 +207,6 @@ mod tests {
         assert!("*".parse::<TopicSelector>().unwrap().matches("anything"));
         for bad in ["", ".*", "a.*.b", "a*", "**"] {
             assert!(bad.parse::<TopicSelector>().is_err(), "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_topic_lies_between_one_and_the_last_before_it(
-            one in "[-./09:AZ_az]{1,4}", other in "[-./09:AZ_az]{1,5}", filled in any::<bool>(),
-        ) {
-            let fill = |text: &str| if filled { format!("{text:z<MAX_TOPIC_BYTES$}") } else { text.to_owned() };
-            let (Ok(one), Ok(other)) = (Topic::new(fill(&one)), Topic::new(fill(&other))) else { return Ok(()) };
-            let before = last_before(one.as_str());
-            prop_assert!(before.as_ref().is_none_or(|before| *before < one));
-            prop_assert_eq!(before.is_some_and(|before| other <= before), other < one);
-            // The same for the beginning of everything below it.
-            let start = format!("{one}.");
-            let before = last_before(&start);
-            prop_assert_eq!(before.is_some_and(|before| other <= before), other.as_str() < start.as_str());
         }
     }
 

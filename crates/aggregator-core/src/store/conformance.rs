@@ -19,6 +19,7 @@ mod rare;
 mod read;
 mod records;
 mod restart;
+mod topics;
 mod transfer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +31,7 @@ pub use self::capability::Capability;
 use crate::time::{Clock, system_clock};
 use crate::{
     DedupStore, DedupStoreExt, Event, Identity, Outcome, Query, Receipt, StoreStats, StoredEvent, Topic,
-    Topics,
+    TopicInfo, TopicQuery, Topics,
 };
 
 /// How the suite gets at a backend.
@@ -89,11 +90,14 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         rare::CASES,
         read::CASES,
         restart::CASES,
+        topics::CASES,
     ]
     .concat();
     let of_capabilities = [
         (Capability::Across, across::CASES),
         (Capability::Maintain, purge::CASES),
+        (Capability::Maintain, topics::PURGE_CASES),
+        (Capability::Transfer, topics::TRANSFER_CASES),
         (Capability::Transfer, transfer::CASES),
         (Capability::Transfer, transfer::refusal::CASES),
         (Capability::Transfer, transfer::random::CASES),
@@ -207,6 +211,11 @@ fn await_that(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < until, "waited in vain: {what}");
         thread::yield_now();
     }
+}
+
+/// All topics, with the times of their events.
+fn all_topics(store: &dyn DedupStore) -> Vec<TopicInfo> {
+    store.topics(&TopicQuery { limit: 1_000, times: true, ..TopicQuery::default() }).unwrap()
 }
 
 fn ids(events: &[StoredEvent]) -> Vec<&str> {

@@ -6,9 +6,8 @@ use super::{
     AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt, RowLimit,
     VerifyReport,
 };
-use crate::event::last_before;
 use crate::{
-    Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicSelector,
+    Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicQuery,
     Topics,
 };
 
@@ -48,23 +47,14 @@ pub trait DedupStoreExt: DedupStore {
         Ok(receipts.into_iter().map(|receipt| receipt.expect("every event has a partition")).collect())
     }
 
-    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic per selector.
+    /// Whether the store has, or had, a topic that `topics` selects. It costs one read of one topic, or of
+    /// as many as there are selectors.
     ///
     /// # Errors
     /// As [`DedupStore::topics`].
     fn knows(&self, topics: &Topics) -> Result<bool, StoreError> {
-        for selector in topics.selectors() {
-            let after = match selector {
-                TopicSelector::All => None,
-                TopicSelector::Exact(topic) => last_before(topic.as_str()),
-                TopicSelector::Below(topic) => last_before(&format!("{topic}.")),
-            };
-            let first = self.topics(after.as_ref(), 1)?;
-            if first.first().is_some_and(|first| selector.matches(first.topic.as_str())) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let first = TopicQuery { limit: 1, ..TopicQuery::of(topics.clone()) };
+        Ok(!self.topics(&first)?.is_empty())
     }
 
     /// The cursor behind everything that is stored: a reader of `query` that begins there reads what is stored from now

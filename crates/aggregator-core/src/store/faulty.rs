@@ -7,7 +7,7 @@ use crate::store::{
     AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen, StoreInfo,
     StoreStats, TopicInfo, Transfer, Watch,
 };
-use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, Topic};
+use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, TopicQuery};
 
 /// What a [`FaultyStore`] does instead of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +174,8 @@ impl DedupStore for FaultyStore {
         self.inner.lookup(ids)
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        self.inner.topics(after, limit)
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        self.inner.topics(query)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {

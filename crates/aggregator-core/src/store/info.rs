@@ -149,13 +149,35 @@ pub struct TopicInfo {
     pub duplicates: u64,
     /// Repeats that came with another payload.
     pub conflicts: u64,
+    /// When the oldest event that still has its payload was stored; `None` if there is no such event, or if the
+    /// [query](crate::TopicQuery::times) does not ask for times. A store may leave it out where more than 1,000
+    /// identities that were imported alone stand before that event, and the next one where as many stand behind.
+    pub first_processed_at: Option<Timestamp>,
+    /// When the newest event was stored, whether or not it still has its payload; `None` if there was none, or if
+    /// the query does not ask for times.
+    pub last_processed_at: Option<Timestamp>,
 }
 
 impl TopicInfo {
     /// A topic without events. Its slot follows from its name.
     pub fn new(topic: Topic, scope: Scope) -> Self {
         let slot = slot(topic.as_str());
-        Self { topic, scope, slot, last_seq: 0, purged_seq: 0, duplicates: 0, conflicts: 0 }
+        Self {
+            topic,
+            scope,
+            slot,
+            last_seq: 0,
+            purged_seq: 0,
+            duplicates: 0,
+            conflicts: 0,
+            first_processed_at: None,
+            last_processed_at: None,
+        }
+    }
+
+    /// How many of its events still have their payloads.
+    pub fn count(&self) -> u64 {
+        self.last_seq.saturating_sub(self.purged_seq)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::store::{
 use crate::time::{Clock, system_clock};
 use crate::{
     Deadline, EventRef, Identity, InvalidField, Partition, Partitions, StoreError, StoredRow, Timestamp,
-    Topic,
+    Topic, TopicQuery,
 };
 
 /// A volatile store: for tests, for comparison with the durable stores, and for measuring what durability
@@ -171,11 +171,13 @@ impl DedupStore for MemoryStore {
         ids.iter().map(look_up).collect()
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
         let state = self.state_to_read("listing topics")?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let topics = state.topics.range::<Topic, _>((from, Bound::Unbounded)).take(limit);
-        Ok(topics
+        let from = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = state.topics.range::<Topic, _>((from, Bound::Unbounded));
+        let selected = behind.filter(|(name, _)| query.topics.matches(name.as_str()));
+        Ok(selected
+            .take(query.limit)
             .map(|(name, topic)| TopicInfo {
                 topic: name.clone(),
                 scope: topic.scope,
@@ -184,6 +186,8 @@ impl DedupStore for MemoryStore {
                 purged_seq: topic.purged_seq,
                 duplicates: topic.duplicates,
                 conflicts: topic.conflicts,
+                first_processed_at: topic.first_processed_at.filter(|_| query.times),
+                last_processed_at: topic.last_processed_at.filter(|_| query.times),
             })
             .collect())
     }
@@ -240,10 +244,14 @@ impl Maintain for MemoryStore {
         let Some(state) = topics.get_mut(topic) else { return Ok(0) };
         let rows = &mut partitions[usize::from(self.info.partitions.of(topic.as_str()).0)].rows;
         let before = state.purged_seq;
+        state.first_processed_at = None;
         for row in rows.iter_mut().filter(|row| row.event.topic == topic.as_str()) {
             if (state.purged_seq + 1..=through_seq).contains(&row.event.seq) {
                 row.left = Left::Digest(digest(&std::mem::take(&mut row.event.payload)));
                 (state.purged_seq, state.purged_offset) = (row.event.seq, row.event.offset);
+            }
+            if row.left == Left::Payload {
+                state.first_processed_at.get_or_insert(row.event.processed_at);
             }
         }
         Ok(state.purged_seq - before)

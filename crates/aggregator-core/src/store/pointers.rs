@@ -6,7 +6,7 @@ use super::{
     AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo,
     Transfer, Watch,
 };
-use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, Topic};
+use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
 
 /// Every method goes to the store behind the pointer, those with a default as well.
 macro_rules! store_behind {
@@ -37,8 +37,8 @@ macro_rules! store_behind {
                 (**self).lookup(ids)
             }
 
-            fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-                (**self).topics(after, limit)
+            fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+                (**self).topics(query)
             }
 
             fn stats(&self) -> Result<StoreStats, StoreError> {

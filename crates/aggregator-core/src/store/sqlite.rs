@@ -47,7 +47,7 @@ use super::{
 };
 use crate::{
     Batch, Clock, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow,
-    Topic,
+    Topic, TopicQuery,
 };
 
 /// A durable store in one SQLite file.
@@ -284,8 +284,8 @@ impl DedupStore for SqliteStore {
         read::lookup(&mut *self.reader("looking identities up")?, &self.index, &self.names, ids)
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        read::topics(&*self.reader("listing topics")?, after, limit)
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        read::topics(&mut *self.reader("listing topics")?, &self.names, query)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {

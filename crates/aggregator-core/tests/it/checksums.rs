@@ -8,7 +8,7 @@ use aggregator_core::store::IndexOptions;
 use aggregator_core::{
     CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Partitions,
     RecordOutcome, RecordWrite, RowLimit, SqliteOptions, SqliteStore, StoreError, StoredRow, Timestamp,
-    Topic,
+    Topic, TopicQuery,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -196,7 +196,7 @@ fn each_column_of_a_topic_is_part_of_its_checksum() {
     let changes = each_change("name = 't'", "topics", |damaged| {
         damaged.is_noticed_by_the_check();
         damaged.is_corrupt(|| damaged.open()?.append_one(&Event::new("u", "1").unwrap()));
-        damaged.is_corrupt(|| damaged.open()?.topics(None, 10));
+        damaged.is_corrupt(|| damaged.open()?.topics(&TopicQuery::default()));
     });
     assert!(changes > 30, "{changes}");
 }

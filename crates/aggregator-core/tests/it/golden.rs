@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aggregator_core::store::{IndexOptions, Rows};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Outcome, Partitions, SqliteOptions, SqliteStore,
-    StoreError, StoreStats, StoredRow, TopicInfo,
+    StoreError, StoreStats, StoredRow, TopicInfo, TopicQuery,
 };
 use tempfile::TempDir;
 
@@ -48,7 +48,7 @@ fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, Store
     let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
     let mut stats = store.stats().unwrap();
     stats.bytes = 0;
-    (rows, store.topics(None, 100).unwrap(), stats)
+    (rows, store.topics(&TopicQuery { times: true, ..TopicQuery::default() }).unwrap(), stats)
 }
 
 /// Nothing was lost, nothing was added, and every identity is known.

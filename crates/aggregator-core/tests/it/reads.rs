@@ -7,7 +7,7 @@ use std::time::Duration;
 use aggregator_core::store::TestHooks;
 use aggregator_core::{
     Clock, Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Order, Query, Source,
-    SqliteOptions, SqliteStore, StoreError, Timestamp, Topic, TopicSelector,
+    SqliteOptions, SqliteStore, StoreError, Timestamp, Topic, TopicQuery, TopicSelector, Topics,
 };
 use tempfile::TempDir;
 
@@ -169,4 +169,29 @@ fn a_page_of_rare_topics_notices_an_event_that_the_file_has_lost() {
         let error = store.read(&down).map(|page| page.events.len());
         assert!(matches!(error, Err(StoreError::Corrupt { .. })), "{lost}: {error:?}");
     }
+}
+
+#[test]
+fn a_page_of_topics_costs_no_more_where_there_are_many_others_and_many_events() {
+    let mut costs = Vec::new();
+    for others in [10, 10_000] {
+        let directory = TempDir::new().unwrap();
+        let work = Arc::<Work>::default();
+        let store = SqliteStore::open_with(directory.path().join("events.db"), work.reader()).unwrap();
+        for name in ["a", "z"] {
+            let events: Vec<_> =
+                (0..others).map(|n| Event::new(format!("{name}.{n}"), "1").unwrap()).collect();
+            store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        }
+        for topic in ["rare.a", "rare.b"] {
+            (0..others / 10).for_each(|n| append(&store, topic, n..n + 1));
+        }
+        append(&store, "rare.a", others..others + 1);
+        let rare: Topics = "rare.*,rare".parse().unwrap();
+        let query = TopicQuery { times: true, ..TopicQuery::of(rare) };
+        let (infos, cost) = work.of(|| (0..100).map(|_| store.topics(&query).unwrap().len()).sum::<usize>());
+        assert_eq!(infos, 200);
+        costs.push(cost);
+    }
+    assert!(costs[1] <= costs[0] + costs[0] / 2 + 2, "{costs:?}");
 }

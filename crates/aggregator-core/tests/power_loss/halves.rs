@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aggregator_core::{
     CheckedRow, DedupStore, DedupStoreExt, Event, Import, Kept, KeptEvent, Partition, Record, RecordOutcome,
     RecordWrite, RowLimit, Scope, SqliteOptions, SqliteStore, StoreError, StoreStats, StoredRow, Timestamp,
-    Topic, TopicInfo,
+    Topic, TopicInfo, TopicQuery,
 };
 use sqlite_power_loss::{Fault, FileKind};
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn everything(store: &SqliteStore) -> Everything {
     let rows = store.rows(Partition(0), 0, RowLimit::default()).unwrap();
     let mut stats = store.stats().unwrap();
     stats.bytes = 0;
-    (rows, store.topics(None, 10).unwrap(), stats, leases(store))
+    (rows, store.topics(&TopicQuery { times: true, ..TopicQuery::default() }).unwrap(), stats, leases(store))
 }
 
 fn leases(store: &SqliteStore) -> Vec<Record> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic,
-    TopicSelector,
+    TopicQuery, TopicSelector,
 };
 
 use crate::records::RecordLedger;
@@ -130,7 +130,7 @@ impl Ledger {
 
     /// How far each topic is purged.
     fn check_topics(&self, store: &SqliteStore) -> Result<BTreeMap<String, u64>, Violation> {
-        let topics = store.topics(None, 100).map_err(|error| format!("no topics: {error}"))?;
+        let topics = store.topics(&TopicQuery::default()).map_err(|error| format!("no topics: {error}"))?;
         let purged: BTreeMap<String, u64> =
             topics.into_iter().map(|info| (info.topic.to_string(), info.purged_seq)).collect();
         for (topic, (least, most)) in &self.purged {

@@ -1,29 +1,51 @@
 //! The topics, and the totals over all of them.
 
 use aggregator_core::store::{StoreStats, TopicInfo};
-use aggregator_core::{Timestamp, Topic};
+use aggregator_core::{Timestamp, Topic, TopicQuery};
 use tokio_postgres::Row;
 
 use crate::columns::{get, get_u64, scope, signed};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 
+/// At most so many rows of topics are read by one statement, if each range of names has as many as the page may have.
+const MAX_ROWS: usize = 4_000;
+
 /// Topics by name.
-pub(crate) async fn topics(session: &Session, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>> {
-    let after = after.map_or("", Topic::as_str);
-    let rows = session.query(&session.statements.read().topics, &[&after, &signed(limit as u64)]).await?;
-    let info = |row: &Row| {
-        let slot: i32 = get(row, 2)?;
-        let topic = Topic::new(get::<String>(row, 0)?)
-            .map_err(|error| Failure::corrupt(format!("there is a topic whose name is none: {error}")))?;
-        let mut info = TopicInfo::new(topic, scope(get(row, 1)?)?);
-        info.slot =
-            u16::try_from(slot).map_err(|_| Failure::corrupt(format!("a topic has the slot {slot}")))?;
-        (info.last_seq, info.purged_seq) = (get_u64(row, 3)?, get_u64(row, 4)?);
-        (info.duplicates, info.conflicts) = (get_u64(row, 5)?, get_u64(row, 6)?);
-        Ok(info)
-    };
-    rows.iter().map(info).collect()
+pub(crate) async fn topics(session: &Session, query: &TopicQuery) -> Result<Vec<TopicInfo>> {
+    let statements = session.statements.read();
+    let statement = if query.times { &statements.topics_with_times } else { &statements.topics };
+    let ranges: Vec<_> = query.ranges().map(|(_, range)| range).collect();
+    let mut topics: Vec<TopicInfo> = Vec::new();
+    // The ranges are in the order of the names, so later ones are read only if the page still has room.
+    for ranges in ranges.chunks((MAX_ROWS / query.limit.max(1)).max(1)) {
+        let left = query.limit - topics.len();
+        if left == 0 {
+            break;
+        }
+        let (low, high): (Vec<_>, Vec<_>) =
+            ranges.iter().map(|(low, high)| (low.as_str(), high.as_str())).unzip();
+        let rows = session.query(statement, &[&low, &high, &signed(left as u64)]).await?;
+        for row in &rows {
+            topics.push(info(row, query.times)?);
+        }
+    }
+    Ok(topics)
+}
+
+fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {
+    let slot: i32 = get(row, 2)?;
+    let topic = Topic::new(get::<String>(row, 0)?)
+        .map_err(|error| Failure::corrupt(format!("there is a topic whose name is none: {error}")))?;
+    let mut info = TopicInfo::new(topic, scope(get(row, 1)?)?);
+    info.slot = u16::try_from(slot).map_err(|_| Failure::corrupt(format!("a topic has the slot {slot}")))?;
+    (info.last_seq, info.purged_seq) = (get_u64(row, 3)?, get_u64(row, 4)?);
+    (info.duplicates, info.conflicts) = (get_u64(row, 5)?, get_u64(row, 6)?);
+    if with_times {
+        let time = |column| Ok::<_, Failure>(get::<Option<i64>>(row, column)?.map(Timestamp::from_micros));
+        (info.first_processed_at, info.last_processed_at) = (time(7)?, time(8)?);
+    }
+    Ok(info)
 }
 
 /// Totals.

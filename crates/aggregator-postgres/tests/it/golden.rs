@@ -7,6 +7,7 @@ mod contents;
 use aggregator_core::store::{RecordOutcome, RecordWrite, Rows};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, StoreStats, StoredRow, TopicInfo,
+    TopicQuery,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -20,7 +21,7 @@ fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, Store
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));
     let mut stats = store.stats().unwrap();
     stats.bytes = 0;
-    (rows, store.topics(None, 100).unwrap(), stats)
+    (rows, store.topics(&TopicQuery::default()).unwrap(), stats)
 }
 
 /// As the dumps have it.

@@ -9,7 +9,7 @@ use aggregator_core::event::digest;
 use aggregator_core::{
     AttemptId, CheckedRow, Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported,
     Kept, KeptEvent, MemoryStore, Partition, Partitions, Query, RowLimit, Scope, StoreError, StoredRow,
-    Timestamp, Topic,
+    Timestamp, Topic, TopicQuery,
 };
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -151,7 +151,7 @@ fn every_call_knows_what_to_do_with_rows_without_payloads() {
         &[alone(90), stub(0), alone(91), event(1), alone(92), event(2), alone(93), event(3), event(4)],
     )
     .unwrap();
-    let info = store.topics(None, 9).unwrap().remove(0);
+    let info = store.topics(&TopicQuery::default()).unwrap().remove(0);
     assert_eq!((info.last_seq, info.purged_seq), (5, 1));
     assert_eq!(store.purge(&t, through).unwrap(), 3, "identities alone have nothing to be purged");
     assert_eq!(store.purge(&t, through).unwrap(), 0);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Durability, Identity, Partitions, Query, StoreError, Topic,
+    DedupStore, DedupStoreExt, Durability, Identity, Partitions, Query, StoreError, Topic, TopicQuery,
 };
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -70,7 +70,7 @@ fn a_role_that_may_only_read_suffices_for_readers() {
     let reading = PostgresOptions { read_only: true, ..options.clone() };
     let reader = open(&server.url_of(&role), &reading);
     assert_complete(&reader, 3);
-    assert_eq!(reader.topics(None, 9).unwrap().len(), 1);
+    assert_eq!(reader.topics(&TopicQuery::default()).unwrap().len(), 1);
     assert_eq!(reader.stats().unwrap().stored, 3);
     let id = |id: &str| Identity {
         topic: Topic::new("t").unwrap(),

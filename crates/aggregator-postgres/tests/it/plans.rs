@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{RecordOutcome, RecordWrite};
 use aggregator_core::{
-    Clock, DedupStore, DedupStoreExt, Event, Import, Partition, Query, Timestamp, Topic, TopicSelector,
-    Topics,
+    Clock, DedupStore, DedupStoreExt, Event, Import, Partition, Query, Timestamp, Topic, TopicInfo,
+    TopicQuery, TopicSelector, Topics,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -167,4 +167,71 @@ fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
     // Each page has ten events, whose places and bodies are read, and ten rows by which it is judged, or fifteen by which
     // the time is found.
     assert!((2_000..15_000).contains(&entries), "{entries} entries were read for 200 pages of 10");
+}
+
+#[test]
+fn a_page_of_topics_reads_its_own_topics_and_an_event_from_each_end() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
+    let schema = &options.schema;
+    let store = open(&server.url(), &options);
+    let query =
+        TopicQuery { limit: 10, times: true, ..TopicQuery::of("other,rare.*".parse::<Topics>().unwrap()) };
+    // The statement is planned while the tables have next to nothing, and no later look at them changes that.
+    append(&store, &events("rare.0", 0..1));
+    assert_eq!(store.topics(&query).unwrap().len(), 1);
+    for table in ["events", "topics"] {
+        server.sql(&format!("ANALYZE {schema}.{table}"));
+        server.sql(&format!("ALTER TABLE {schema}.{table} SET (autovacuum_enabled = off)"));
+    }
+    let named = |name: &str, count: u32, rows: u32| {
+        let many = (0..rows).map(|n| Event::new(format!("{name}.{}", n % count), n.to_string()).unwrap());
+        append(&store, &many.collect::<Vec<_>>());
+    };
+    named("a", 2_000, 2_000);
+    named("rare", 20, ROWS);
+    named("z", 2_000, 2_000);
+    store.purge(&Topic::new("rare.0").unwrap(), 100).unwrap();
+    for _ in 0..100 {
+        let page = store.topics(&query).unwrap();
+        let complete =
+            |info: &TopicInfo| info.first_processed_at.is_some() && info.last_processed_at.is_some();
+        assert!(page.len() == 10 && page.iter().all(complete));
+    }
+    drop(store);
+    // Ten topics a page, and what the appends read of 4,020. Otherwise they would be hundreds of thousands.
+    let entries = read_by_now(server, schema, "topics");
+    assert!((1_000..15_000).contains(&entries), "{entries} entries of topics were read for 100 pages of 10");
+    // Two a topic, and what was purged. A rare topic has 500 events.
+    let entries = read_by_now(server, schema, "events");
+    assert!((2_000..4_000).contains(&entries), "{entries} entries of events were read for 100 pages of 10");
+}
+
+#[test]
+fn the_times_of_a_topic_pass_over_a_bounded_number_of_identities() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
+    let store = open(&server.url(), &options);
+    let import = |ids: std::ops::Range<u32>| {
+        let rows: Vec<_> = ids.map(|id| alone("t", &format!("alone-{id}"))).collect();
+        store.import(Partition(0), Import::rows(&rows)).unwrap();
+    };
+    let query = TopicQuery { times: true, ..TopicQuery::default() };
+    let times = || {
+        let info = store.topics(&query).unwrap().remove(0);
+        (info.first_processed_at.is_some(), info.last_processed_at.is_some())
+    };
+    import(0..1_000);
+    append(&store, &events("t", 0..1));
+    assert_eq!(times(), (true, true));
+    import(1_000..2_001);
+    assert_eq!(times(), (true, false));
+    append(&store, &events("t", 1..2));
+    store.purge(&Topic::new("t").unwrap(), 1).unwrap();
+    for _ in 0..10 {
+        assert_eq!(times(), (false, true));
+    }
+    drop(store);
+    let entries = read_by_now(server, &options.schema, "events");
+    assert!(entries < 20_000, "{entries} entries were read");
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aggregator_core::{Clock, DedupStore, DedupStoreExt, Durability, StoreError, Timestamp, Topic};
+use aggregator_core::{
+    Clock, DedupStore, DedupStoreExt, Durability, StoreError, Timestamp, Topic, TopicQuery,
+};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -170,7 +172,7 @@ fn a_purge_that_finds_its_work_done_waits_for_the_standby_itself() {
     append(&store, &events("t", 0..5));
     let topic = Topic::new("t").unwrap();
     with_a_wait_cut_short(&primary, &mut standby, || store.purge(&topic, 3).unwrap());
-    assert_eq!(store.topics(None, 1).unwrap()[0].purged_seq, 3);
+    assert_eq!(store.topics(&TopicQuery::default()).unwrap()[0].purged_seq, 3);
     assert_eq!(store.purge(&Topic::new("unknown").unwrap(), 3).unwrap(), 0);
 }
 

@@ -7,11 +7,7 @@ use crate::http::problem::Problem;
 
 /// Takes the filters: a query from the start, oldest first.
 pub(super) fn take(params: &mut Params) -> Result<Query, Problem> {
-    let mut topics = params.take_all::<TopicSelector>("topic")?;
-    if topics.is_empty() {
-        topics.push(TopicSelector::All);
-    }
-    let topics = Topics::new(topics).map_err(|error| Problem::parameter("topic", error.reason))?;
+    let topics = topics(params)?;
     Ok(Query {
         event_id: params.take::<EventId>("event_id")?,
         source: params.take::<Source>("source")?,
@@ -19,6 +15,15 @@ pub(super) fn take(params: &mut Params) -> Result<Query, Problem> {
         until: params.take::<Timestamp>("until")?,
         ..Query::of(topics)
     })
+}
+
+/// Takes the topics: all, unless some are named.
+pub(super) fn topics(params: &mut Params) -> Result<Topics, Problem> {
+    let mut topics = params.take_all::<TopicSelector>("topic")?;
+    if topics.is_empty() {
+        topics.push(TopicSelector::All);
+    }
+    Topics::new(topics).map_err(|error| Problem::parameter("topic", error.reason))
 }
 
 /// Where a reader begins, as the parameter `after` says it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aggregator_core::Timestamp;
+use aggregator_core::{Timestamp, TopicQuery};
 use axum::extract::State;
 use axum::response::Response;
 use hyper::Uri;
@@ -88,8 +88,8 @@ struct ClockBody {
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
 pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let (totals, topics) =
-        app.reads.run(|store| Ok((store.stats()?, store.topics(None, MAX_TOPICS)?))).await?;
+    let first = TopicQuery { limit: MAX_TOPICS, ..TopicQuery::default() };
+    let (totals, topics) = app.reads.run(move |store| Ok((store.stats()?, store.topics(&first)?))).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
     let decided = totals.stored + totals.duplicates;
     // A store counts conflicts among the repeats.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aggregator_core::store::{StoreInfo, StoreStats, TopicInfo};
 use aggregator_core::{
     AttemptId, Batch, DedupStore, EventRef, Identity, MemoryStore, Page, Partition, Query, Receipt, Seen,
-    StoreError, Topic,
+    StoreError, TopicQuery,
 };
 use aggregator_server::{Config, RunError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,8 +46,8 @@ impl DedupStore for SlowToPrepare {
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
         self.inner.lookup(ids)
     }
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        self.inner.topics(after, limit)
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        self.inner.topics(query)
     }
     fn stats(&self) -> Result<StoreStats, StoreError> {
         self.inner.stats()

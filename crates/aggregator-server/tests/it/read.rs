@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aggregator_core::{
     DedupStore, DedupStoreExt, Import, Kept, KeptEvent, MemoryStore, Partition, SqliteStore, StoredRow,
-    Timestamp,
+    Timestamp, Topic,
 };
 use aggregator_server::Config;
 use serde_json::{Value, json};
@@ -157,15 +157,56 @@ async fn topics_are_listed_in_pages() {
     server.publish(&json!([event("b", 1), event("a", 1), event("b", 1), event("c", 1), event("b", 2)])).await;
     let page = server.get("/topics?limit=2").await.json;
     assert_eq!((&page["count"], &page["next"]), (&json!(2), &json!("b")));
-    assert_eq!(
-        page["topics"][1],
-        json!({"topic": "b", "last_seq": 2, "purged_seq": 0, "duplicates": 1, "conflicts": 0, "scope": "topic"})
-    );
+    let stored = server.get("/events?topic=b").await.json["events"].clone();
+    let told = json!({"topic": "b", "last_seq": 2, "purged_seq": 0, "count": 2, "duplicates": 1, "conflicts": 0,
+        "first_processed_at": stored[0]["processed_at"], "last_processed_at": stored[1]["processed_at"],
+        "scope": "topic"});
+    assert_eq!(page["topics"][1], told);
     let page = server.get("/topics?limit=2&after=b").await.json;
     assert_eq!(
         (&page["count"], &page["next"], &page["topics"][0]["topic"]),
         (&json!(1), &Value::Null, &json!("c"))
     );
+}
+
+#[tokio::test]
+async fn topics_are_listed_by_patterns_and_an_unknown_one_is_told() {
+    let store = MemoryStore::default();
+    let all = ["orders.eu", "orders.us.east", "orders", "ordersx", "stock"];
+    let server = Server::start(Arc::new(store), Config::default()).await;
+    server.publish(&json!(all.map(|topic| event(topic, 1)))).await;
+    let names = async |query: &str| {
+        let page = server.get(&format!("/topics?{query}")).await.json;
+        let topics = page["topics"].as_array().unwrap().clone();
+        let names: Vec<_> = topics.iter().map(|topic| topic["topic"].as_str().unwrap().to_owned()).collect();
+        (names.join(" "), page["next"].clone(), page["known"].clone())
+    };
+    let last = |text: &str| (text.to_owned(), Value::Null, Value::Null);
+    assert_eq!(names("topic=orders.*").await, last("orders.eu orders.us.east"));
+    assert_eq!(names("topic=stock&topic=orders").await, last("orders stock"));
+    assert_eq!(names("topic=orders.*&topic=stock&after=orders.eu").await, last("orders.us.east stock"));
+    assert_eq!(names("topic=orders.*&after=stock").await, last(""), "it is the last page, whatever is known");
+    assert_eq!(names("topic=order.*").await, (String::new(), Value::Null, json!(false)));
+    let (first, next, _) = names("topic=orders.*&limit=1").await;
+    assert_eq!((first.as_str(), &next), ("orders.eu", &json!("orders.eu")));
+    let link = server.get("/topics?topic=orders.*&limit=1").await.headers["link"].clone();
+    assert!(link.to_str().unwrap().contains("/topics?topic=orders.*&limit=1&after=orders.eu"), "{link:?}");
+    let faults = server.get("/topics?topic=orders*").await.problem(400, "bad-parameter");
+    assert_eq!(faults, [(None, "topic".into())]);
+}
+
+#[tokio::test]
+async fn the_count_and_the_first_time_of_a_topic_follow_a_purge() {
+    let store = Arc::new(MemoryStore::default());
+    let server = Server::start(Arc::clone(&store) as _, Config::default()).await;
+    server.publish(&events("t", 0..3)).await;
+    store.purge(&Topic::new("t").unwrap(), 3).unwrap();
+    let topic = server.get("/topics?topic=t").await.json["topics"][0].clone();
+    assert_eq!(
+        (&topic["last_seq"], &topic["purged_seq"], &topic["count"]),
+        (&json!(3), &json!(3), &json!(0))
+    );
+    assert!(topic.get("first_processed_at").is_none() && topic["last_processed_at"].is_string(), "{topic}");
 }
 
 #[tokio::test]

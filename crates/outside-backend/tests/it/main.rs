@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::{
     AttemptId, DedupStore, EventRef, Identity, Page, Partition, Partitions, Query, Receipt, Seen, StoreError,
-    StoreId, StoreInfo, StoreStats, Topic, TopicInfo,
+    StoreId, StoreInfo, StoreStats, TopicInfo, TopicQuery,
 };
 use outside_backend::{Disk, ListStore};
 
@@ -85,8 +85,8 @@ impl DedupStore for Bare {
         self.0.lookup(ids)
     }
 
-    fn topics(&self, after: Option<&Topic>, limit: usize) -> Result<Vec<TopicInfo>, StoreError> {
-        self.0.topics(after, limit)
+    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        self.0.topics(query)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {

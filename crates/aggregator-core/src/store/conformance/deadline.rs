@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Backend, Case, CaseOptions, append_one, cases, event, identity, query};
 use crate::store::DedupStore;
-use crate::{Deadline, Outcome, StoreError};
+use crate::{Deadline, Outcome, StoreError, TopicQuery};
 
 pub(super) const CASES: &[Case] = cases![
     a_read_that_begins_after_its_deadline_is_refused_and_the_next_one_is_served,
@@ -18,7 +18,7 @@ fn reads(store: &dyn DedupStore) -> [(&'static str, Result<(), StoreError>); 5] 
         ("a page of all", store.read(&query("*")).map(drop)),
         ("a page of a topic", store.read(&query("t")).map(drop)),
         ("lookup", store.lookup(&[identity("t", "1")]).map(drop)),
-        ("topics", store.topics(None, 10).map(drop)),
+        ("topics", store.topics(&TopicQuery::default()).map(drop)),
         ("stats", store.stats().map(drop)),
     ]
 }

@@ -18,7 +18,9 @@ use self::operation::{Draft, Name, Operation, TOPICS};
 use self::reference::Reference;
 use self::walk::Walk;
 use super::{Backend, Case, CaseOptions, cases, query, totals};
-use crate::{AttemptId, DedupStore, DedupStoreExt, Event, Partition, Query, Receipt, Timestamp, Topic};
+use crate::{
+    AttemptId, DedupStore, DedupStoreExt, Event, Partition, Query, Receipt, Timestamp, Topic, TopicQuery,
+};
 
 pub(super) const CASES: &[Case] = cases![random_operations_agree_with_a_plain_model];
 
@@ -111,10 +113,12 @@ impl<'b> Run<'b> {
                 let expected: Vec<_> = names.iter().map(|name| self.reference.seen(name)).collect();
                 prop_assert_eq!(self.store().lookup(&ids).unwrap(), expected);
             }
-            Operation::Topics { after, limit } => {
-                let expected = self.reference.topics(*after, *limit);
+            Operation::Topics { topics, after, limit, times } => {
+                let expected = self.reference.topics(topics, *after, *limit, *times);
                 let after = after.map(|name| Topic::new(name).unwrap());
-                prop_assert_eq!(self.store().topics(after.as_ref(), *limit).unwrap(), expected);
+                let topics = topics.parse().unwrap();
+                let query = TopicQuery { topics, after, limit: *limit, times: *times };
+                prop_assert_eq!(self.store().topics(&query).unwrap(), expected);
             }
             Operation::Purge { .. } if self.store().maintain().is_none() => {}
             Operation::Purge { topic, through_seq } => {

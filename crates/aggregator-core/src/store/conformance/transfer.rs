@@ -4,13 +4,11 @@ pub(super) mod random;
 pub(super) mod refusal;
 mod support;
 
-use self::support::{
-    alone, assert_same, copy, event_of, fill, import, import_as, import_totals, memory, row, rows, stub,
-    topics,
-};
+pub(super) use self::support::{alone, import};
+use self::support::{assert_same, copy, event_of, fill, import_as, import_totals, memory, row, rows, stub};
 use super::{
-    Backend, Case, CaseOptions, PATIENCE, append, append_one, assert_every_read_gives, assert_sound, cases,
-    event, identity, outcomes, purge_if_able, query, read_all, totals, with_payload,
+    Backend, Case, CaseOptions, PATIENCE, all_topics, append, append_one, assert_every_read_gives,
+    assert_sound, cases, event, identity, outcomes, purge_if_able, query, read_all, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::{
@@ -66,7 +64,7 @@ fn repeats_are_told_after_an_import(backend: &dyn Backend) {
     assert_eq!(outcomes(&append(&*store, &others)), [Conflict; 20]);
     let next = append_one(&*store, &event("t", "new"));
     assert_eq!((next.outcome, next.seq), (Stored, Some(21)));
-    let info = topics(&*store).remove(0);
+    let info = all_topics(&*store).remove(0);
     assert_eq!((info.purged_seq, info.duplicates, info.conflicts), (8, 40, 20));
     assert_sound(&*store);
 }
@@ -96,9 +94,9 @@ fn an_import_that_is_repeated_changes_nothing(backend: &dyn Backend) {
     let Imported { added, .. } = copy(&origin, &*store, 9);
     // The import does not forget repeats that came since, and counts none twice.
     append_one(&*store, &with_payload("orders.eu", "again", "1"));
-    let after = (topics(&*store), totals(&*store), rows(&*store));
+    let after = (all_topics(&*store), totals(&*store), rows(&*store));
     assert_eq!(copy(&origin, &*store, 4), Imported { added: 0, present: added });
-    assert_eq!((topics(&*store), totals(&*store), rows(&*store)), after);
+    assert_eq!((all_topics(&*store), totals(&*store), rows(&*store)), after);
     // A row that comes twice in one import is one, too.
     let twice = [row("twice", "1", 1), row("twice", "1", 1), alone("twice", "2"), alone("twice", "2")];
     assert_eq!(import_as(&*store, &twice, Times::Raise).unwrap(), Imported { added: 2, present: 2 });

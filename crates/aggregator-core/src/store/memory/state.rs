@@ -75,11 +75,31 @@ pub(super) struct TopicState {
     pub(super) purged_offset: u64,
     pub(super) duplicates: u64,
     pub(super) conflicts: u64,
+    /// That of the oldest event that still has its payload.
+    pub(super) first_processed_at: Option<Timestamp>,
+    pub(super) last_processed_at: Option<Timestamp>,
 }
 
 impl TopicState {
     pub(super) fn new(scope: Scope) -> Self {
-        Self { scope, last_seq: 0, purged_seq: 0, purged_offset: 0, duplicates: 0, conflicts: 0 }
+        Self {
+            scope,
+            last_seq: 0,
+            purged_seq: 0,
+            purged_offset: 0,
+            duplicates: 0,
+            conflicts: 0,
+            first_processed_at: None,
+            last_processed_at: None,
+        }
+    }
+
+    /// Notes when an event or a stub of the topic was stored, which is its newest one.
+    pub(super) fn stored_at(&mut self, processed_at: Timestamp, left: Left) {
+        self.last_processed_at = Some(processed_at);
+        if left == Left::Payload {
+            self.first_processed_at.get_or_insert(processed_at);
+        }
     }
 }
 
@@ -137,6 +157,7 @@ impl State {
             }
             Entry::Vacant(unseen) => {
                 topic.last_seq += 1;
+                topic.stored_at(now, Left::Payload);
                 unseen.insert(rows.rows.len());
                 let event = StoredEvent {
                     topic: event.topic().to_owned(),

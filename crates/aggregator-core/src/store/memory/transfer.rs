@@ -101,7 +101,11 @@ impl State {
             }
         }
         rows.seen.insert(key, rows.rows.len());
-        rows.rows.push(Row::imported(row, processed_at, partition, offset));
+        let imported = Row::imported(row, processed_at, partition, offset);
+        if imported.left != Left::Nothing {
+            topic.stored_at(processed_at, imported.left);
+        }
+        rows.rows.push(imported);
         Ok(verdict)
     }
 

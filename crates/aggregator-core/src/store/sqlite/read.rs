@@ -4,9 +4,11 @@
 pub(crate) mod records;
 pub(crate) mod rows;
 pub(crate) mod scan;
+pub(crate) mod topics;
 pub(crate) mod verify;
 
 pub(crate) use self::rows::rows;
+pub(crate) use self::topics::topics;
 pub(crate) use self::verify::verify;
 
 use std::fs;
@@ -17,17 +19,17 @@ use rusqlite::Connection;
 
 use self::scan::{fingerprint, scan};
 use super::catalog::snapshot::TopicSnapshot;
-use super::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use super::catalog::{PartitionState, TopicNames};
 use super::fault::{check_deadline, store_error};
 use super::index::{self, Index};
 use super::row::Key;
 use super::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::cursor::{Anchor, Position};
-use crate::event::{DEFAULT_SOURCE, slot};
+use crate::event::DEFAULT_SOURCE;
 use crate::query::{Page, Query};
 use crate::store::page::{Ends, check_positions, merge};
-use crate::store::{Seen, StoreInfo, StoreStats, TopicInfo};
-use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topic, Topics};
+use crate::store::{Seen, StoreInfo, StoreStats};
+use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topics};
 
 pub(crate) fn read(
     connection: &mut Connection,
@@ -150,40 +152,6 @@ fn seen_in(stored: StoredIdentity<'_>) -> Seen {
     Seen { seq, processed_at: Timestamp::from_micros(processed_at), purged }
 }
 
-pub(crate) fn topics(
-    connection: &Connection,
-    after: Option<&Topic>,
-    limit: usize,
-) -> Result<Vec<TopicInfo>, StoreError> {
-    let failed = |error| store_error("listing topics", error);
-    // The first page includes an empty name, because a damaged name may be empty.
-    let follows = if after.is_some() { ">" } else { ">=" };
-    let mut select = connection
-        .prepare_cached(&format!(
-            "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name {follows} ?1 ORDER BY t.name LIMIT ?2"
-        ))
-        .map_err(failed)?;
-    let after = after.map_or("", Topic::as_str);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = select.query((after, limit)).map_err(failed)?;
-    let mut topics = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        check_deadline().map_err(failed)?;
-        let (name, topic) = TopicRow::read(row).map_err(failed)?;
-        let named = Topic::new(name);
-        topics.push(TopicInfo {
-            topic: named.map_err(|error| StoreError::corrupt(format!("the name of a topic: {error}")))?,
-            scope: topic.scope,
-            slot: slot(name),
-            last_seq: topic.last_seq,
-            purged_seq: topic.purged_seq,
-            duplicates: topic.duplicates,
-            conflicts: topic.conflicts,
-        });
-    }
-    Ok(topics)
-}
-
 pub(crate) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, StoreError> {
     let partition = PartitionState::read(connection).map_err(|error| store_error("counting", error))?;
     let mut wal = path.as_os_str().to_owned();
@@ -204,7 +172,7 @@ mod tests {
     use super::*;
     use crate::store::sqlite::SqliteStore;
     use crate::store::sqlite::catalog::Catalog;
-    use crate::{DedupStoreExt as _, Event, EventId};
+    use crate::{DedupStoreExt as _, Event, EventId, Topic};
 
     fn append(store: &SqliteStore, events: &[(&str, &str)]) {
         let events: Vec<_> = events.iter().map(|(topic, id)| Event::new(*topic, *id).unwrap()).collect();

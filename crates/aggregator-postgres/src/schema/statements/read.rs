@@ -48,6 +48,44 @@ macro_rules! scan_topics {
     };
 }
 
+macro_rules! topic_columns {
+    () => {
+        "SELECT t.name, t.scope, t.slot, t.last_seq, t.purged_seq, t.duplicates, t.conflicts"
+    };
+}
+
+/// The first topics within ranges of names: of each range no more than there may be.
+macro_rules! page_of_topics {
+    () => {
+        " FROM (SELECT n.* FROM unnest($1::text[], $2::text[]) AS k(low, high)
+                CROSS JOIN LATERAL (SELECT o.* FROM topics o WHERE o.name >= k.low AND o.name < k.high
+                                    ORDER BY o.name LIMIT $3) AS n
+                ORDER BY n.name LIMIT $3) AS t"
+    };
+}
+
+/// The time of a topic's first event from one end. Identities that were imported alone lie among the events: no more
+/// than 1,000 of them are passed over.
+macro_rules! event_at_end {
+    ($name:literal, $which:literal, $order:literal) => {
+        concat!(
+            " LEFT JOIN LATERAL (
+                  SELECT e.processed_at
+                  FROM (SELECT i.processed_at, i.seq, i.\"offset\" FROM events i
+                        WHERE i.partition = t.partition AND i.topic_id + 0 = t.topic_id ",
+            $which,
+            " ORDER BY i.\"offset\" ",
+            $order,
+            " LIMIT 1001) AS e
+                  WHERE e.seq IS NOT NULL ORDER BY e.\"offset\" ",
+            $order,
+            " LIMIT 1) AS ",
+            $name,
+            " ON true"
+        )
+    };
+}
+
 statements! {
     /// Those of reads and lookups.
     Read {
@@ -108,8 +146,11 @@ statements! {
                JOIN topics t ON t.partition = $1 AND t.name = k.topic
                CROSS JOIN LATERAL (",
                identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
-        topics: "SELECT name, scope, slot, last_seq, purged_seq, duplicates, conflicts FROM topics
-                 WHERE name > $1 ORDER BY name LIMIT $2",
+        topics: concat!(topic_columns!(), page_of_topics!(), " ORDER BY t.name"),
+        // The oldest event behind the purged ones, and the newest one: from the index on topics, each from its end.
+        topics_with_times: concat!(topic_columns!(), ", first.processed_at, last.processed_at", page_of_topics!(),
+                                   event_at_end!("first", "AND t.purged_seq < t.last_seq AND i.\"offset\" > t.purged_offset", "ASC"),
+                                   event_at_end!("last", "AND t.last_seq > 0", "DESC"), " ORDER BY t.name"),
         end: "SELECT last_offset FROM partitions WHERE partition = $1",
         // Up to the one that reaches the bound of payload bytes.
         rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use aggregator_core::store::Rows;
-use aggregator_core::{DedupStore, StoreError};
+use aggregator_core::{DedupStore, StoreError, TopicQuery};
 
 use program_support::values::at_least;
 
@@ -194,9 +194,9 @@ fn totals(
 ) -> Result<TopicSums, TransferError> {
     const PAGE: usize = 1_000;
     let mut totals = TopicSums::default();
-    let mut after = None;
+    let mut query = TopicQuery { limit: PAGE, ..TopicQuery::default() };
     loop {
-        let page = store.topics(after.as_ref(), PAGE)?;
+        let page = store.topics(&query)?;
         for info in &page {
             totals.topics += 1;
             totals.seqs += info.last_seq;
@@ -204,7 +204,7 @@ fn totals(
             each(info)?;
         }
         match page.into_iter().last() {
-            Some(last) => after = Some(last.topic),
+            Some(last) => query.after = Some(last.topic),
             None => return Ok(totals),
         }
     }

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use aggregator_core::store::Rows;
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Receipt, Scope, SqliteStore, StoreStats, StoredRow, Topic, TopicInfo,
+    TopicQuery,
 };
 use tempfile::TempDir;
 
@@ -93,7 +94,7 @@ pub(super) fn append(store: &dyn DedupStore, events: &[Event]) -> Vec<Receipt> {
 pub(super) fn contents(store: &dyn DedupStore) -> Contents {
     let mut rows = Rows::of(store);
     let rows = std::iter::from_fn(|| rows.next().unwrap()).collect();
-    (rows, store.topics(None, 100).unwrap(), totals(store))
+    (rows, store.topics(&TopicQuery { times: true, ..TopicQuery::default() }).unwrap(), totals(store))
 }
 
 /// Without what is the store's own matter: its size, and the times of appends that stored nothing.

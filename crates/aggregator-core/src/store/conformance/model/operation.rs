@@ -42,8 +42,10 @@ pub(in crate::store::conformance) enum Operation {
     },
     Lookup(Vec<Name>),
     Topics {
+        topics: &'static str,
         after: Option<&'static str>,
         limit: usize,
+        times: bool,
     },
     Purge {
         topic: &'static str,
@@ -124,10 +126,15 @@ pub(in crate::store::conformance) fn any() -> impl Strategy<Value = Operation> {
         6 => (filters(), pages).prop_map(|(filters, (limit, pages))| Operation::Read { filters, limit, pages }),
         8 => on.prop_map(|(walk, limit, pages)| Operation::ReadOn { walk, limit, pages }),
         2 => prop::collection::vec(name(), 1..=4).prop_map(Operation::Lookup),
-        1 => (option::of(select(&TOPICS)), 1..=4_usize).prop_map(|(after, limit)| Operation::Topics { after, limit }),
+        1 => topics(),
         4 => (select(&TOPICS), 0..=6_u64).prop_map(|(topic, through_seq)| Operation::Purge { topic, through_seq }),
         1 => Just(Operation::Reopen),
     ]
+}
+
+fn topics() -> impl Strategy<Value = Operation> {
+    (select(&SELECTORS), option::of(select(&TOPICS)), 1..=4_usize, prop::bool::ANY)
+        .prop_map(|(topics, after, limit, times)| Operation::Topics { topics, after, limit, times })
 }
 
 /// Few instants, back and forth.

@@ -196,8 +196,16 @@ impl Reference {
         })
     }
 
-    pub(super) fn topics(&self, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
-        let behind = self.topics.iter().filter(|(name, _)| after.is_none_or(|after| **name > after));
+    pub(super) fn topics(
+        &self,
+        topics: &str,
+        after: Option<&str>,
+        limit: usize,
+        times: bool,
+    ) -> Vec<TopicInfo> {
+        let selected = self.topics.iter().filter(|(name, _)| selects(topics, name));
+        let behind = selected.filter(|(name, _)| after.is_none_or(|after| **name > after));
+        let time = |known: Option<&Known>| known.map(|known| known.event.processed_at).filter(|_| times);
         let info = |(name, topic): (&&str, &TopicEvents)| TopicInfo {
             topic: Topic::new(*name).unwrap(),
             scope: topic.scope,
@@ -206,6 +214,8 @@ impl Reference {
             purged_seq: topic.purged as u64,
             duplicates: topic.duplicates,
             conflicts: topic.conflicts,
+            first_processed_at: time(topic.events.get(topic.purged)),
+            last_processed_at: time(topic.events.last()),
         };
         behind.take(limit).map(info).collect()
     }

@@ -1,9 +1,9 @@
 //! What an import refuses, and that nothing of it is stored then.
 
 use super::{
-    Backend, Case, CaseOptions, alone, append, append_one, assert_same, assert_sound, cases, copy, event,
-    event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all, row, rows, stub,
-    topics, totals,
+    Backend, Case, CaseOptions, all_topics, alone, append, append_one, assert_same, assert_sound, cases,
+    copy, event, event_of, identity, import, import_as, import_totals, memory, outcomes, query, read_all,
+    row, rows, stub, totals,
 };
 use crate::Outcome::Stored;
 use crate::store::conformance::ids;
@@ -36,7 +36,7 @@ fn newest(store: &dyn DedupStore) -> Option<Timestamp> {
 fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     let store = backend.open(CaseOptions::default());
     import(&*store, &[row("t", "1", 1)]).unwrap();
-    let before = (topics(&*store), totals(&*store), newest(&*store), rows(&*store));
+    let before = (all_topics(&*store), totals(&*store), newest(&*store), rows(&*store));
     let many: Vec<_> = (2..100).map(|seq| row("t", &seq.to_string(), seq)).collect();
     let bad = [&many[..], &[alone("t", "x"), row("t", "gap", 200)]].concat();
     let (index, field, reason) = refused(import(&*store, &bad));
@@ -44,7 +44,7 @@ fn a_refused_row_stores_nothing_of_its_import(backend: &dyn Backend) {
     for part in ["topic t", "seq 200", "\"gap\"", "next seq here is 100"] {
         assert!(reason.contains(part), "{reason}");
     }
-    assert_eq!((topics(&*store), totals(&*store), newest(&*store), rows(&*store)), before);
+    assert_eq!((all_topics(&*store), totals(&*store), newest(&*store), rows(&*store)), before);
     assert_eq!(store.lookup(&[identity("t", "2"), identity("t", "x")]).unwrap(), [None, None]);
     assert_sound(&*store);
     // Nothing of it stays in memory either.
@@ -175,9 +175,9 @@ fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
     let origin = memory(1);
     append(&origin, &[event("t", "1"), event("t", "2"), event("t", "2")]);
     let store = backend.open(CaseOptions::default());
-    assert!(import_totals(&*store, &topics(&origin)).is_err());
+    assert!(import_totals(&*store, &all_topics(&origin)).is_err());
     import(&*store, &rows(&origin)[..1]).unwrap();
-    let Err(StoreError::Invalid(faults)) = import_totals(&*store, &topics(&origin)) else { panic!() };
+    let Err(StoreError::Invalid(faults)) = import_totals(&*store, &all_topics(&origin)) else { panic!() };
     assert_eq!((faults[0].index, faults[0].error.field), (Some(0), "last_seq"));
     assert_eq!(totals(&*store).duplicates, 0);
     copy(&origin, &*store, 1);

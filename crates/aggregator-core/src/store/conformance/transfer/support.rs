@@ -3,7 +3,7 @@
 use crate::event::digest;
 use crate::store::Rows;
 use crate::store::conformance::{
-    append, assert_sound, event, identity, purge_if_able, query, read_all, totals, with_payload,
+    all_topics, append, assert_sound, event, identity, purge_if_able, query, read_all, totals, with_payload,
 };
 use crate::{
     DedupStore, DedupStoreExt, Event, Identity, Import, Imported, Kept, KeptEvent, MemoryStore, Partition,
@@ -80,7 +80,7 @@ pub(super) fn stub(topic: &str, event_id: &str, seq: u64) -> StoredRow {
     StoredRow { kept, source: None, ..row(topic, event_id, seq) }
 }
 
-pub(super) fn alone(topic: &str, event_id: &str) -> StoredRow {
+pub(in crate::store::conformance) fn alone(topic: &str, event_id: &str) -> StoredRow {
     StoredRow { kept: Kept::Identity, source: None, ..row(topic, event_id, 0) }
 }
 
@@ -95,10 +95,6 @@ pub(super) fn by_topic(store: &dyn DedupStore) -> Vec<StoredRow> {
     let mut rows = rows(store);
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));
     rows
-}
-
-pub(super) fn topics(store: &dyn DedupStore) -> Vec<TopicInfo> {
-    store.topics(None, 1_000).unwrap()
 }
 
 /// Imports into whatever partitions the rows belong to; one commit each.
@@ -116,7 +112,10 @@ pub(super) fn import_as(
     Ok(imported)
 }
 
-pub(super) fn import(store: &dyn DedupStore, rows: &[StoredRow]) -> Result<Imported, StoreError> {
+pub(in crate::store::conformance) fn import(
+    store: &dyn DedupStore,
+    rows: &[StoredRow],
+) -> Result<Imported, StoreError> {
     import_as(store, rows, Times::Keep)
 }
 
@@ -134,13 +133,13 @@ pub(super) fn copy(from: &dyn DedupStore, to: &dyn DedupStore, batch: usize) -> 
     for rows in rows(from).chunks(batch) {
         imported += import(to, rows).unwrap();
     }
-    import_totals(to, &topics(from)).unwrap();
+    import_totals(to, &all_topics(from)).unwrap();
     imported
 }
 
 pub(super) fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
     assert_eq!(by_topic(a), by_topic(b));
-    assert_eq!((topics(a), totals(a)), (topics(b), totals(b)));
+    assert_eq!((all_topics(a), totals(a)), (all_topics(b), totals(b)));
     let pages = |store| {
         let clean = |event| StoredEvent { offset: 0, partition: Partition(0), ..event };
         let mut events: Vec<_> = read_all(store, query("*")).into_iter().map(clean).collect();
