@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Topic,
@@ -109,6 +111,23 @@ fn its_bytes_are_those_of_the_file_and_of_its_log() {
     let log = fs::metadata(beside(&path, "-wal")).unwrap().len();
     assert!(log > 0);
     assert_eq!(store.stats().unwrap().bytes, fs::metadata(&path).unwrap().len() + log);
+}
+
+#[test]
+fn a_damaged_file_is_not_taken_for_a_disk_without_room() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    drop(SqliteStore::open(&path).unwrap());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100..8192].fill(0xA5);
+    fs::write(&path, bytes).unwrap();
+    let warned = Arc::new(AtomicBool::new(false));
+    let hear = Arc::clone(&warned);
+    let on_warning = Arc::new(move |_: &str| hear.store(true, Ordering::SeqCst));
+    let options = SqliteOptions { on_warning, ..SqliteOptions::default() };
+    let error = SqliteStore::open_with(&path, options).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(!warned.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aggregator_core::store::TestHooks;
 use aggregator_core::{
-    Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Query, Source, SqliteOptions, SqliteStore,
-    StoreError, Topic, TopicSelector,
+    Deadline, DedupStore, DedupStoreExt, Event, EventId, Identity, Order, Query, Source, SqliteOptions,
+    SqliteStore, StoreError, Topic, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -114,5 +114,20 @@ fn what_is_not_there_costs_no_more_in_a_store_of_many_topics() {
         assert!(work_done <= 2, "{state}: a page took {work_done} times 200 steps");
         drop(store);
         store = SqliteStore::open_with(&path, work.reader()).unwrap();
+    }
+}
+
+/// A page that skips what was purged tells from where to where something is missing that was not.
+#[test]
+fn an_event_that_is_gone_is_told_by_its_offset() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    append(&store, "t", 0..9);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("DELETE FROM events WHERE offset IN (4, 5)").unwrap();
+    for order in [Order::Ascending, Order::Descending] {
+        let error = store.read(&Query { order, ..Query::of(TopicSelector::All) }).unwrap_err().to_string();
+        assert!(error.contains("offsets 4 to 5 have 0 stubs and no event"), "{error}");
     }
 }

@@ -350,4 +350,44 @@ mod tests {
         let longest = 40 * u64::from(PAGE_BYTES);
         assert!((RESTART_STEPS * u64::from(PAGE_BYTES)..longest).contains(&bytes), "{heard:?}");
     }
+
+    #[test]
+    fn a_failing_copy_is_told_of_again_after_one_has_succeeded() {
+        let directory = TempDir::new().unwrap();
+        let writer = connection(&directory);
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        let (on_warning, heard) = listening();
+        let observer = HelperObserver::default();
+        let mut checkpoints =
+            Checkpoints::start(connection(&directory), || Ok(()), 1, true, observer, on_warning).unwrap();
+        for round in 1..=2 {
+            checkpoints.warn(&StoreError::unavailable("as planned"));
+            checkpoints.warn(&StoreError::unavailable("as planned"));
+            assert_eq!(heard.lock().unwrap().len(), round);
+            writer.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_longer_a_log_is_that_cannot_start_again_the_more_rarely_it_is_waited_for() {
+        let directory = TempDir::new().unwrap();
+        let writer = connection(&directory);
+        writer.execute_batch("CREATE TABLE t (x)").unwrap();
+        writer.busy_timeout(Duration::from_millis(1)).unwrap();
+        let reader = connection(&directory);
+        reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        let observer = HelperObserver::default();
+        let mut checkpoints =
+            Checkpoints::start(connection(&directory), || Ok(()), 4, true, observer, silent()).unwrap();
+        for _ in 0..60 {
+            let (before, next) = (checkpoints.log, checkpoints.restart_at);
+            writer.execute("INSERT INTO t VALUES (zeroblob(20000))", []).unwrap();
+            assert!(checkpoints.between_commits(&writer).is_ok());
+            let log = checkpoints.log;
+            assert!(log > before);
+            let expected = if log < next { next } else { log + (log / 4).max(4) };
+            assert_eq!(checkpoints.restart_at, expected, "the log has {log} pages");
+        }
+    }
 }

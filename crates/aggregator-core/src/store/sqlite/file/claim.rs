@@ -329,4 +329,15 @@ mod tests {
         let error = Claim::new(&below_a_file).err().unwrap().to_string();
         assert!(error.contains("cannot be used: Not a directory"), "{error}");
     }
+
+    /// In this directory of the system nobody can make a file.
+    #[test]
+    fn a_lock_or_a_directory_that_cannot_be_made_is_told_with_the_reason_of_the_system() {
+        for path in ["/sys/events.db", "/sys/deep/events.db"] {
+            let error = Claim::new(Path::new(path)).err().unwrap().to_string();
+            let reasons = ["Permission denied", "Operation not permitted", "Read-only file system"];
+            let told = reasons.iter().any(|reason| error.contains(&format!("cannot be used: {reason}")));
+            assert!(told, "{error}");
+        }
+    }
 }
