@@ -180,3 +180,28 @@ impl<'a> EventRef<'a> {
         self.scope
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_gives_every_field() {
+        let event = EventRef {
+            topic: "t",
+            event_id: "1",
+            timestamp: "2026-01-01T00:00:00Z",
+            source: "s",
+            payload: "<a/>",
+            sequence: Some(7),
+            content_type: Some("text/xml"),
+            attributes: Some(r#"{"n":1}"#),
+            scope: Scope::Source,
+            hint: None,
+        };
+        assert_eq!((event.topic(), event.event_id(), event.source()), ("t", "1", "s"));
+        assert_eq!((event.timestamp(), event.payload()), ("2026-01-01T00:00:00Z", "<a/>"));
+        assert_eq!((event.sequence(), event.scope(), event.hint()), (Some(7), Scope::Source, None));
+        assert_eq!((event.content_type(), event.attributes()), (Some("text/xml"), Some(r#"{"n":1}"#)));
+    }
+}

@@ -207,6 +207,9 @@ mod tests {
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
         }
+        let with_digits = |digits| format!("2026-01-01T00:00:00.{:0>digits$}Z", "");
+        assert!(with_digits(64 - 21).parse::<Timestamp>().is_ok(), "it has 64 bytes");
+        assert!(with_digits(65 - 21).parse::<Timestamp>().is_err(), "it has 65 bytes");
         assert!(check_stored("2026-01-01_00:00:00Z").is_ok(), "what was taken once can still be moved");
         assert!(check_stored("2026-01-01_00:00:00").is_err());
     }

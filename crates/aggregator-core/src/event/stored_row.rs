@@ -246,4 +246,16 @@ mod tests {
         let expected = ["topic", "event_id", "source", "timestamp", "sequence", "content_type", "attributes"];
         assert_eq!(fields, expected);
     }
+
+    #[test]
+    fn a_row_is_the_same_as_the_stub_of_its_payload_and_as_no_other() {
+        let event = row("[1]");
+        let stub = StoredRow { kept: Kept::Stub { seq: 1, digest: digest("[1]") }, ..row("") };
+        let alone = StoredRow { kept: Kept::Identity, ..row("") };
+        for known in [&event, &stub] {
+            assert!(known.is_stub(Some(digest("[1]"))) && !known.is_stub(Some(digest("[2]"))));
+            assert!(known.is_stub(None), "an identity alone is the same as any event");
+        }
+        assert!(alone.is_stub(Some(digest("[2]"))));
+    }
 }

@@ -187,6 +187,8 @@ impl Partitions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -227,5 +229,17 @@ mod tests {
             assert!(reason(text).contains("is no pattern"), "{}", reason(text));
         }
         assert!(!reason("or ders").contains("pattern"), "{}", reason("or ders"));
+    }
+
+    #[test]
+    fn a_topic_is_in_the_partition_of_its_slot_and_all_partitions_are_used() {
+        let four = Partitions::new(4).unwrap();
+        assert_eq!(four.count(), 4);
+        let mut used = BTreeSet::new();
+        for topic in (0..100).map(|n| format!("t{n}")) {
+            assert_eq!(four.of(&topic), Partition(slot(&topic) % 4));
+            used.insert(four.of(&topic).0);
+        }
+        assert_eq!(used.len(), 4);
     }
 }

@@ -192,3 +192,14 @@ pub struct VerifyReport {
     /// What is wrong, a sentence each; nothing if all is well.
     pub faults: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durability_has_a_word_of_its_own() {
+        let words = [Durability::Volatile, Durability::Fsync, Durability::Replicated].map(Durability::as_str);
+        assert_eq!(words, ["volatile", "fsync", "replicated"]);
+    }
+}

@@ -314,3 +314,30 @@ impl Watch for MemoryStore {
         self.commits.listen(callback)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Event;
+    use crate::store::DedupStoreExt as _;
+
+    #[test]
+    fn its_bytes_grow_by_what_is_stored() {
+        let store = MemoryStore::default();
+        let stored = |id: &str, payload: String| {
+            let before = store.stats().unwrap().bytes;
+            let event = Event::new("t", id).unwrap().with_payload(&payload).unwrap();
+            store.append_one(&event).unwrap();
+            store.stats().unwrap().bytes - before
+        };
+        let small = stored("1", "[]".into());
+        assert!(small > 2, "a row takes more than its payload");
+        assert_eq!(stored("2", format!("[{}]", "1".repeat(1_000))), small + 1_000);
+    }
+
+    #[test]
+    fn it_says_that_it_cannot_be_backed_up() {
+        let answer = Maintain::backup(&MemoryStore::default(), Path::new("copy"));
+        assert!(matches!(answer, Err(StoreError::Unsupported { .. })), "{answer:?}");
+    }
+}

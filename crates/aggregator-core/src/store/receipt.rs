@@ -71,3 +71,13 @@ impl AttemptId {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_attempts_have_two_numbers() {
+        assert_ne!(AttemptId::new().as_u128(), AttemptId::new().as_u128());
+    }
+}

@@ -358,3 +358,32 @@ impl<'s> Rows<'s> {
         Ok(Some(row))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryStore, Partitions, Topic};
+
+    #[test]
+    fn totals_that_no_topic_can_have_are_refused() {
+        let totals = |duplicates, conflicts| TopicInfo {
+            duplicates,
+            conflicts,
+            ..TopicInfo::new(Topic::new("t").unwrap(), Scope::Topic)
+        };
+        assert!(validate_topic(&totals(2, 2), None).is_ok());
+        assert!(validate_topic(&totals(2, 3), None).is_err(), "a conflict is a duplicate, too");
+        assert!(validate_topic(&totals(u64::MAX, 3), None).is_err(), "no backend can keep that number");
+    }
+
+    #[test]
+    fn all_partitions_together_are_read_in_pieces_as_large_as_those_of_one() {
+        let limit_of = |partitions| {
+            let store = MemoryStore::new(Partitions::new(partitions).unwrap());
+            Rows::after(&store, &vec![0; partitions.into()]).limit
+        };
+        let one = limit_of(1);
+        assert_eq!(one, RowLimit::default());
+        assert_eq!(limit_of(4), RowLimit { rows: one.rows / 4, payload_bytes: one.payload_bytes / 4 });
+    }
+}

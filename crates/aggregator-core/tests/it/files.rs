@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Topic,
@@ -74,6 +76,58 @@ fn where_there_is_no_store_to_look_into_nothing_is_made() {
         );
         assert_eq!(names(directory.path()), [""; 0]);
     }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_refused_and_stays() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = refusal(&path).to_string();
+    assert!(error.contains("cannot be used: Too many levels of symbolic links"), "{error}");
+    assert_eq!(fs::read_link(&path).unwrap(), path);
+}
+
+#[test]
+fn verify_finds_a_page_that_belongs_to_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    drop(SqliteStore::open(&path).unwrap());
+    let mut bytes = fs::read(&path).unwrap();
+    let pages = u32::from_be_bytes(bytes[28..32].try_into().unwrap());
+    bytes[28..32].copy_from_slice(&(pages + 1).to_be_bytes());
+    bytes.resize(bytes.len() + 8192, 0);
+    fs::write(&path, bytes).unwrap();
+    let report = SqliteStore::verify_file(&path, &SqliteOptions::default()).unwrap();
+    assert!(report.faults.iter().any(|fault| fault.contains("never used")), "{:?}", report.faults);
+}
+
+#[test]
+fn its_bytes_are_those_of_the_file_and_of_its_log() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.append_one(&event("2")).unwrap();
+    let log = fs::metadata(beside(&path, "-wal")).unwrap().len();
+    assert!(log > 0);
+    assert_eq!(store.stats().unwrap().bytes, fs::metadata(&path).unwrap().len() + log);
+}
+
+#[test]
+fn a_damaged_file_is_not_taken_for_a_disk_without_room() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    drop(SqliteStore::open(&path).unwrap());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100..8192].fill(0xA5);
+    fs::write(&path, bytes).unwrap();
+    let warned = Arc::new(AtomicBool::new(false));
+    let hear = Arc::clone(&warned);
+    let on_warning = Arc::new(move |_: &str| hear.store(true, Ordering::SeqCst));
+    let options = SqliteOptions { on_warning, ..SqliteOptions::default() };
+    let error = SqliteStore::open_with(&path, options).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(!warned.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Topic,
+    DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Timestamp,
+    Topic,
 };
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
@@ -52,6 +54,31 @@ fn assert_refused(path: &Path, when: &str) {
         {
             assert!(error.to_string().contains(part), "{when}: {error}");
         }
+    }
+}
+
+/// Whoever decides whether to go on without the log is told how new the file is.
+#[test]
+fn the_refusal_tells_the_time_of_the_newest_event_that_the_file_holds() {
+    for (events, told) in [(0, None), (2, Some("2001-09-09T01:46:40.000000Z"))] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let clock = Arc::new(|| Timestamp::from_micros(1_000_000_000_000_000));
+        let options = SqliteOptions { clock, ..SqliteOptions::default() };
+        let store = SqliteStore::open_with(&path, options.clone()).unwrap();
+        for id in 0..events {
+            store.append_one(&event(&id.to_string())).unwrap();
+        }
+        drop(store);
+        let store = SqliteStore::open_with(&path, options).unwrap();
+        let without_log = directory.path().join("copy.db");
+        // The mark is in the file from the first commit on.
+        store.append_one(&event("0")).unwrap();
+        fs::copy(&path, &without_log).unwrap();
+        let error = SqliteStore::open(&without_log).err().unwrap().to_string();
+        let newest = told.map(|told| format!("(the newest event in the file is of {told})"));
+        assert_eq!(error.contains("the newest event in the file"), newest.is_some(), "{error}");
+        assert!(newest.is_none_or(|newest| error.contains(&newest)), "{error}");
     }
 }
 

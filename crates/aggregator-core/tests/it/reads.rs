@@ -195,3 +195,18 @@ fn a_page_of_topics_costs_no_more_where_there_are_many_others_and_many_events() 
     }
     assert!(costs[1] <= costs[0] + costs[0] / 2 + 2, "{costs:?}");
 }
+
+/// A page that skips what was purged tells from where to where something is missing that was not.
+#[test]
+fn an_event_that_is_gone_is_told_by_its_offset() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    append(&store, "t", 0..9);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("DELETE FROM events WHERE offset IN (4, 5)").unwrap();
+    for order in [Order::Ascending, Order::Descending] {
+        let error = store.read(&Query { order, ..Query::of(TopicSelector::All) }).unwrap_err().to_string();
+        assert!(error.contains("offsets 4 to 5 have 0 stubs and no event"), "{error}");
+    }
+}

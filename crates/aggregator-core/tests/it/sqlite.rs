@@ -230,6 +230,8 @@ fn verify_finds_what_does_not_fit_together() {
         ("UPDATE partitions SET last_processed_at = 1", "processed_at goes back before offset 10"),
         ("UPDATE index_chunks SET entries = zeroblob(100)", "does not match its checksum"),
         ("DELETE FROM index_chunks", "is missing"),
+        ("DELETE FROM spans", "no span of its topic holds the event at offset 1"),
+        ("UPDATE topics SET last_span = 3", "topic t"),
     ] {
         let (_directory, path) = closed_store();
         let store = SqliteStore::open_with(&path, flushed()).unwrap();

@@ -148,6 +148,7 @@ impl From<Error> for TransactionError {
 mod tests {
     use std::fs::File;
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
 
@@ -200,5 +201,37 @@ mod tests {
             assert!(!lacks_shared_memory(&failure(code)));
             assert!(matches!(write_error("", failure(code)), StoreError::Unavailable { .. }), "{code}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_every_other_failure() {
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_CANTOPEN] {
+            fill_up();
+            assert!(is_full(&failure(code)), "{code}");
+            assert!(matches!(store_error("", failure(code)), StoreError::NoSpace { .. }), "{code}");
+        }
+        look_for_nothing();
+        assert!(matches!(store_error("", failure(ffi::SQLITE_FULL)), StoreError::NoSpace { .. }));
+        assert!(!is_full(&failure(ffi::SQLITE_IOERR_WRITE)) && !is_full(&failure(ffi::SQLITE_CANTOPEN)));
+        fill_up();
+        assert!(!is_full(&failure(ffi::SQLITE_BUSY)), "the system's error is of an earlier call");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_for_want_of_room_may_be_the_shared_memory() {
+        fill_up();
+        assert!(lacks_shared_memory(&failure(ffi::SQLITE_CANTOPEN)));
+        assert!(!lacks_shared_memory(&failure(ffi::SQLITE_IOERR_WRITE)), "the log or the file itself");
+        look_for_nothing();
+        assert!(!lacks_shared_memory(&failure(ffi::SQLITE_CANTOPEN)));
+    }
+
+    #[test]
+    fn work_between_statements_ends_at_the_deadline_with_the_error_of_a_statement() {
+        assert!(check_deadline().is_ok(), "nobody waits");
+        let check_after = |time| Deadline::after(time).scope(check_deadline);
+        assert!(check_after(Duration::from_secs(60)).is_ok());
+        let error = check_after(Duration::ZERO).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
     }
 }

@@ -223,14 +223,25 @@ mod tests {
     fn one_at_a_time_has_the_claim_although_its_lock_is_removed_again_and_again() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("events.db");
-        let (inside, claims) = (AtomicU32::new(0), AtomicU32::new(0));
+        let inside = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..3_000 {
-                        let Ok(claim) = Claim::new(&path) else { continue };
+                    let mut claims = 0;
+                    while claims < 2_000 {
+                        let claim = match Claim::new(&path) {
+                            Ok(claim) => claim,
+                            Err(error) => {
+                                let reason = error.to_string();
+                                let known =
+                                    ["is open in another process", "disappears as soon as it is locked"];
+                                assert!(known.iter().any(|known| reason.contains(known)), "{reason}");
+                                std::thread::yield_now();
+                                continue;
+                            }
+                        };
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have the claim");
-                        claims.fetch_add(1, Ordering::SeqCst);
+                        claims += 1;
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
                         drop(claim);
@@ -238,7 +249,6 @@ mod tests {
                 });
             }
         });
-        assert!(claims.load(Ordering::SeqCst) > 100);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
@@ -251,5 +261,85 @@ mod tests {
         assert!(beside(holder.path(), "-lock").exists());
         drop(holder);
         assert!(!directory.path().join("deep").exists());
+    }
+
+    #[test]
+    fn a_lock_without_a_store_is_removed_and_the_lock_of_a_store_stays() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let lock = beside(&path, "-lock");
+        File::create(&lock).unwrap();
+        drop(Claim::new(&path).unwrap());
+        assert!(!lock.exists());
+        for file in [&path, &lock] {
+            File::create(file).unwrap();
+        }
+        drop(Claim::new(&path).unwrap());
+        assert!(lock.exists() && path.exists());
+    }
+
+    #[test]
+    fn an_opening_that_fails_removes_the_store_that_it_has_made() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let mut claim = Claim::new(&path).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            File::create(beside(&path, suffix)).unwrap();
+        }
+        claim.store_created();
+        drop(claim);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn stores_in_one_new_directory_can_be_claimed_at_once() {
+        let directory = TempDir::new().unwrap();
+        let start = std::sync::Barrier::new(4);
+        for round in 0..200 {
+            let deep = directory.path().join(format!("{round}/deep"));
+            std::thread::scope(|scope| {
+                let claim = |n: u32| {
+                    let path = deep.join(format!("{n}.db"));
+                    let start = &start;
+                    move || {
+                        start.wait();
+                        Claim::new(&path).map_err(|error| error.to_string())
+                    }
+                };
+                let threads = [0, 1, 2, 3].map(|n| scope.spawn(claim(n)));
+                let claims = threads.map(|thread| thread.join().unwrap());
+                assert!(claims.iter().all(Result::is_ok), "{:?}", claims.map(Result::err));
+            });
+        }
+    }
+
+    /// What failed is told, and not that something is missing or was removed.
+    #[test]
+    fn a_path_that_cannot_be_used_is_told_with_the_reason_of_the_system() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        fs::create_dir(beside(&path, "-lock")).unwrap();
+        let locked = Claim::new(&path).err().unwrap().to_string();
+        assert!(locked.contains("-lock cannot be used: Is a directory"), "{locked}");
+        let long = directory.path().join("x".repeat(300));
+        for claim in [Claim::new(&long), Claim::of_existing(&long)] {
+            let error = claim.err().unwrap().to_string();
+            assert!(error.contains("cannot be used: File name too long"), "{error}");
+        }
+        let below_a_file = directory.path().join("file/deep/events.db");
+        File::create(directory.path().join("file")).unwrap();
+        let error = Claim::new(&below_a_file).err().unwrap().to_string();
+        assert!(error.contains("cannot be used: Not a directory"), "{error}");
+    }
+
+    /// In this directory of the system nobody can make a file.
+    #[test]
+    fn a_lock_or_a_directory_that_cannot_be_made_is_told_with_the_reason_of_the_system() {
+        for path in ["/sys/events.db", "/sys/deep/events.db"] {
+            let error = Claim::new(Path::new(path)).err().unwrap().to_string();
+            let reasons = ["Permission denied", "Operation not permitted", "Read-only file system"];
+            let told = reasons.iter().any(|reason| error.contains(&format!("cannot be used: {reason}")));
+            assert!(told, "{error}");
+        }
     }
 }

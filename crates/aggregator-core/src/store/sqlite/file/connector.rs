@@ -167,3 +167,28 @@ impl Connector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_anew_is_the_same_and_was_written() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db-wal");
+        let bytes: Vec<_> = (0..(5_u32 << 18)).flat_map(u32::to_le_bytes).collect();
+        fs::write(&path, &bytes).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let connector = Connector::new(&SqliteOptions::default());
+        connector.write_anew(&path).unwrap();
+        assert!(fs::read(&path).unwrap() == bytes);
+        assert!(fs::metadata(&path).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
+        connector.write_anew(&directory.path().join("missing")).unwrap();
+        assert!(connector.write_anew(directory.path()).is_err(), "a directory cannot be written");
+    }
+}

@@ -188,3 +188,52 @@ pub(crate) fn unusable(path: &Path, error: io::Error) -> StoreError {
     }
     StoreError::Unavailable { reason, source: Some(Box::new(error)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_discarded_draft_leaves_nothing() {
+        let directory = TempDir::new().unwrap();
+        let draft = draft(&directory.path().join("events.db"), "new");
+        create_empty(&draft).unwrap();
+        create_empty(&beside(&draft, "-journal")).unwrap();
+        discard(&draft);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        discard(&draft);
+    }
+
+    #[test]
+    fn what_has_become_of_a_file_is_told() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        for suffix in ["", "-wal", "-lock"] {
+            create_empty(&beside(&path, suffix)).unwrap();
+        }
+        let (main, lock) = (File::open(&path).unwrap(), File::open(beside(&path, "-lock")).unwrap());
+        let told_after = |change: &dyn Fn()| {
+            let files = Files::watch(&path, &path, &main, &lock).unwrap();
+            change();
+            files.check().unwrap_err().to_string()
+        };
+        let link_to_itself = || std::os::unix::fs::symlink(&path, &path).unwrap();
+        let moved = directory.path().join("moved");
+        let told = told_after(&|| fs::rename(&path, &moved).unwrap());
+        assert!(told.contains("events.db was deleted or renamed"), "{told}");
+        let told = told_after(&|| create_empty(&path).unwrap());
+        assert!(told.contains("events.db is another file"), "{told}");
+        fs::remove_file(&path).unwrap();
+        let told = told_after(&link_to_itself);
+        assert!(told.contains("events.db cannot be looked up any more"), "{told}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_an_error() {
+        let directory = TempDir::new().unwrap();
+        assert!(sync_directory(directory.path()).is_ok());
+        assert!(sync_directory(&directory.path().join("missing")).is_err());
+    }
+}

@@ -80,3 +80,41 @@ fn has_wal(path: &Path) -> bool {
         && header.starts_with(&[0x37, 0x7f, 0x06])
         && header[8..12] == schema::PAGE_BYTES.to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_file_beside_a_log_is_damage_and_beside_an_empty_log_it_is_not() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let log = beside(&path, "-wal");
+        assert!(matches!(refuse_empty(&path), StoreError::Invalid(_)));
+        fs::write(&log, "").unwrap();
+        assert!(matches!(refuse_empty(&path), StoreError::Invalid(_)));
+        fs::write(&log, "x").unwrap();
+        assert!(matches!(refuse_empty(&path), StoreError::Corrupt { .. }));
+    }
+
+    #[test]
+    fn a_log_is_ours_by_its_first_bytes_and_its_page_size() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let mut header = [0x37, 0x7f, 0x06, 0x82, 0, 0, 0, 0, 0, 0, 0, 0];
+        header[8..].copy_from_slice(&schema::PAGE_BYTES.to_be_bytes());
+        let with = |header: &[u8]| {
+            fs::write(beside(&path, "-wal"), header).unwrap();
+            has_wal(&path)
+        };
+        assert!(!has_wal(&path) && with(&header));
+        assert!(!with(&header[..11]), "it ends early");
+        for at in [0, 1, 2, 8, 9, 10, 11] {
+            let mut damaged = header;
+            damaged[at] ^= 1;
+            assert!(!with(&damaged), "byte {at}");
+        }
+    }
+}

@@ -364,3 +364,28 @@ fn ancestors(connection: &Connection) -> rusqlite::Result<Result<Vec<Ancestor>, 
     let ancestor = |(id, until_offset): (String, u64)| Ok(Ancestor { id: store_id(&id)?, until_offset });
     Ok(rows.into_iter().map(ancestor).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_the_bounds_of_the_options() {
+        let connection = Connection::open_in_memory().unwrap();
+        let options =
+            SqliteOptions { cache_bytes: 1_000 << 10, checkpoint_bytes: 3 << 20, ..SqliteOptions::default() };
+        configure(&connection, &options).unwrap();
+        let is = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(is("cache_size"), -1_000, "SQLite takes this for so many KiB");
+        assert_eq!(is("journal_size_limit"), 12 << 20);
+        assert_eq!(is("trusted_schema"), 0);
+    }
+
+    #[test]
+    fn a_file_without_a_log_is_not_durable_whatever_it_syncs() {
+        let connection = Connection::open_in_memory().unwrap();
+        let connector = Connector::new(&SqliteOptions::default());
+        let answer = make_durable(&connection, Path::new("m.db"), &connector).unwrap();
+        assert!(answer.unwrap_err().to_string().contains("journal_mode is memory and synchronous 2"));
+    }
+}

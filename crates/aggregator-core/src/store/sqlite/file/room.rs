@@ -77,8 +77,8 @@ impl Room {
             let mut file = OpenOptions::new().append(true).open(&self.lock_file)?;
             let length = file.metadata()?.len();
             let grown = file.write_all(&vec![0; MIN_ROOM_BYTES]);
-            file.set_len(length)?;
-            grown
+            let cut = file.set_len(length);
+            grown.and(cut)
         };
         match grow() {
             Err(error) if is_out_of_space(&error) => {
@@ -131,5 +131,18 @@ mod tests {
         room.note::<()>(&Err(StoreError::unavailable("busy")));
         while room.check().is_err() {}
         assert_eq!(std::fs::read(&lock).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_try_that_fails_says_there_is_no_room_only_if_that_is_why() {
+        // A write to this device fails as it does on a full disk.
+        let on = |lock: &str| Room {
+            lock_file: lock.into(),
+            is_full: AtomicBool::new(false),
+            out_of_space: Mutex::new(None),
+        };
+        let reason = on("/dev/full").try_to_grow().unwrap_err();
+        assert!(reason.contains("no room for 1048576 bytes in /dev"), "{reason}");
+        assert_eq!(on("/dev/null/no-directory").try_to_grow(), Ok(()));
     }
 }

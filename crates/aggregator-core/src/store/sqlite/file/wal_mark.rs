@@ -154,10 +154,44 @@ pub(crate) fn refusal(path: &Path, since: &str, newest: Option<Timestamp>) -> St
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
     fn a_new_cookie_is_a_large_positive_number() {
         assert!((0..1_000).all(|_| new_cookie() >= 0x4000_0000));
+    }
+
+    /// A connection whose log holds a commit, and the path of the file.
+    fn with_log(directory: &TempDir) -> (Connection, PathBuf) {
+        let path = directory.path().join("test.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+        (connection, path)
+    }
+
+    #[test]
+    fn a_log_that_is_kept_stays_when_its_last_connection_closes() {
+        let directory = TempDir::new().unwrap();
+        let (connection, path) = with_log(&directory);
+        keep_wal(&connection).unwrap();
+        drop(connection);
+        assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
+        Connection::open(&path).unwrap().execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        assert!(!beside(&path, "-wal").exists(), "nobody kept it");
+    }
+
+    #[test]
+    fn a_log_that_somebody_reads_is_copied_and_cannot_be_cut() {
+        let directory = TempDir::new().unwrap();
+        let (connection, path) = with_log(&directory);
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+        assert!(!copy_all(&connection, "TRUNCATE").unwrap());
+        reader.execute_batch("ROLLBACK").unwrap();
+        assert!(copy_all(&connection, "TRUNCATE").unwrap());
     }
 }

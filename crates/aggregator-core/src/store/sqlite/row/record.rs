@@ -236,3 +236,16 @@ impl std::fmt::Display for RecordTotals {
         write!(f, "{} {} {} {}", self.last_version, self.count, self.sum, self.checksum())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_all_records_is_read_only_as_it_is_written() {
+        let written = RecordTotals { last_version: 7, count: 2, sum: 9 }.to_string();
+        assert_eq!(RecordTotals::parse(&written).unwrap().to_string(), written);
+        assert!(RecordTotals::parse(&format!("0{written}")).is_err());
+        assert!(RecordTotals::parse(&format!("+{written}")).is_err());
+    }
+}
