@@ -6,7 +6,7 @@ use std::path::Path;
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Identity, Order, Outcome, Query, RowLimit, Seen, SqliteOptions,
-    SqliteStore, StoreError, StoredEvent, Topic, TopicSelector,
+    SqliteStore, StoreError, StoredEvent, Topic, TopicQuery, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -201,6 +201,29 @@ fn a_reader_names_what_is_corrupt() {
         let error = store.read(&Query::topic(Topic::new("t").unwrap())).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }) && error.to_string().contains(found), "{error}");
         assert!(store.verify().unwrap().faults.iter().any(|fault| !fault.is_empty()));
+    }
+}
+
+#[test]
+fn a_list_of_topics_names_what_is_missing() {
+    for (damage, found) in [
+        ("DELETE FROM topics WHERE name = 't'", "the topic t is missing"),
+        ("DELETE FROM spans", "the spans of topic t are missing"),
+        ("UPDATE spans SET first_offset = 3", "event 2 of topic t is missing at offset 3"),
+        ("DELETE FROM events WHERE seq = 2", "event 2 of topic t is missing at offset 2"),
+        ("DELETE FROM events WHERE seq = 4", "event 4 of topic t is missing at offset 4"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        let events: Vec<_> = (0..4).map(|n| Event::new("t", n.to_string()).unwrap()).collect();
+        store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        let topic = Topic::new("t").unwrap();
+        store.purge(&topic, 1).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        let query = TopicQuery { times: true, ..TopicQuery::of(TopicSelector::Exact(topic)) };
+        let error = store.topics(&query).expect_err(damage);
+        assert!(matches!(error, StoreError::Corrupt { .. }) && error.to_string().contains(found), "{error}");
     }
 }
 
