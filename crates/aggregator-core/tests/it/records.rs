@@ -172,18 +172,36 @@ fn a_copy_that_is_put_back_repeats_no_version_however_it_was_made() {
     }
 }
 
+/// Fills a page of the index of a closed store so that SQLite cannot even free it.
+fn make_unfreeable(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    let root: u64 = connection
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'index_manifest'", [], |row| row.get(0))
+        .unwrap();
+    connection.close().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let page = usize::try_from((root - 1) * 8192).unwrap();
+    bytes[page..page + 8192].fill(0xA5);
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn records_survive_that_the_index_is_made_anew() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("events.db");
-    let store = SqliteStore::open(&path).unwrap();
-    append(&store, "one");
-    let last = written(&store, &[create("a"), create("b")])[1];
-    drop(store);
-    let store = SqliteStore::rebuild_index(&path, SqliteOptions::default()).unwrap();
-    assert_eq!(names(&store), ["a", "b"]);
-    assert!(written(&store, &[create("c")])[0] > last);
-    assert_sound(&store);
+    for unfreeable in [false, true] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        append(&store, "one");
+        let last = written(&store, &[create("a"), create("b")])[1];
+        drop(store);
+        if unfreeable {
+            make_unfreeable(&path);
+        }
+        let store = SqliteStore::rebuild_index(&path, SqliteOptions::default()).unwrap();
+        assert_eq!(names(&store), ["a", "b"]);
+        assert!(written(&store, &[create("c")])[0] > last);
+        assert_sound(&store);
+    }
 }
 
 #[test]
@@ -252,15 +270,8 @@ fn records_that_are_lost_are_not_taken_for_none_because_the_index_is_made_anew()
     drop(store);
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch("DROP TABLE records").unwrap();
-    // A page of the index that SQLite cannot even free.
-    let root: u64 = connection
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'index_manifest'", [], |row| row.get(0))
-        .unwrap();
     connection.close().unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    let page = usize::try_from((root - 1) * 8192).unwrap();
-    bytes[page..page + 8192].fill(0xA5);
-    fs::write(&path, bytes).unwrap();
+    make_unfreeable(&path);
     let store = SqliteStore::rebuild_index(&path, SqliteOptions::default()).unwrap();
     let error = records(&store).get(KIND, "a").unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
