@@ -10,7 +10,7 @@ use reqwest::{Client, Response};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Answer, Process, events};
+use crate::support::{Answer, Process, events, forget_options};
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_extension(format!("db{suffix}"))
@@ -130,6 +130,7 @@ async fn a_store_that_is_mounted_as_a_single_file_is_refused_in_words() {
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "sh", "-c", MOUNT]).args([&store, &mounted]);
     unshare.args([env!("CARGO_BIN_EXE_aggregator-server"), "--listen", "127.0.0.1:0", "--store"]);
+    forget_options(&mut unshare);
     let output = unshare.arg(format!("sqlite:{}", mounted.display())).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     if !output.stdout.starts_with(b"mounted\n") {

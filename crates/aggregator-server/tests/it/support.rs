@@ -181,6 +181,14 @@ pub(crate) fn events(topic: &str, ids: std::ops::Range<u32>) -> Value {
     json!({"events": ids.map(|id| event(topic, id)).collect::<Vec<_>>()})
 }
 
+/// Options of whoever runs the tests are none of the program's.
+pub(crate) fn forget_options(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.as_encoded_bytes().starts_with(b"AGGREGATOR_")) {
+        command.env_remove(name);
+    }
+}
+
 /// The real program. Killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -192,12 +200,7 @@ impl Process {
     pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator-server"));
         command.args(args);
-        // Options of whoever runs the tests.
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AGGREGATOR_"))
-        {
-            command.env_remove(name);
-        }
+        forget_options(&mut command);
         command
     }
 
