@@ -37,7 +37,8 @@ pub enum Naming {
     Nobody,
 }
 
-/// Wraps a store; everything but [`DedupStore::append`] and [`AppendAcross::append_across`] goes straight to it.
+/// Wraps a store; everything but [`DedupStore::append`], [`AppendAcross::append_across`] and [`DedupStore::read`] goes
+/// straight to it.
 pub struct FaultyStore {
     inner: Arc<dyn DedupStore>,
     plan: Mutex<Plan>,
@@ -51,6 +52,9 @@ struct Plan {
     failures: Vec<(u64, Failure)>,
     refused: Option<(HashSet<String>, Naming)>,
     held: bool,
+    reads: u64,
+    /// Every so-manieth read fails.
+    failing_reads: Option<u64>,
 }
 
 impl FaultyStore {
@@ -90,6 +94,11 @@ impl FaultyStore {
     /// How many events all these appends had.
     pub fn events(&self) -> usize {
         self.plan().events
+    }
+
+    /// From now on every `nth` read fails with [`StoreError::Unavailable`]; none with `None`.
+    pub fn fail_reads(&self, nth: Option<u64>) {
+        self.plan().failing_reads = nth;
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -167,6 +176,12 @@ impl DedupStore for FaultyStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        let mut plan = self.plan();
+        plan.reads += 1;
+        if plan.failing_reads.is_some_and(|nth| plan.reads.is_multiple_of(nth)) {
+            return Err(StoreError::Unavailable { reason: "as planned".to_owned(), source: None });
+        }
+        drop(plan);
         self.inner.read(query)
     }
 

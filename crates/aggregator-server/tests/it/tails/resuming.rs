@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteStore};
 use aggregator_server::Config;
 use rand::rngs::StdRng;
@@ -77,10 +78,25 @@ async fn readers_that_come_and_go_beside_publishers_miss_and_repeat_nothing_in_a
     readers_come_and_go(Arc::new(SqliteStore::open(directory.path().join("events.db")).unwrap())).await;
 }
 
+/// A stream ends where a page cannot be read, and the feed begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_miss_and_repeat_nothing_although_reads_fail() {
+    let memory = MemoryStore::new(Partitions::new(4).unwrap());
+    let store = Arc::new(FaultyStore::new(Arc::new(memory)));
+    store.fail_reads(Some(5));
+    let healthy = Arc::clone(&store);
+    come_and_go(store, move || healthy.fail_reads(None)).await;
+}
+
 const TOPICS: u32 = 6;
 const EVENTS_PER_TOPIC: u32 = 400;
 
 async fn readers_come_and_go(store: Arc<dyn DedupStore>) {
+    come_and_go(store, || {}).await;
+}
+
+/// `at_end` is called when everything is published.
+async fn come_and_go(store: Arc<dyn DedupStore>, at_end: impl FnOnce()) {
     let server = Arc::new(Server::start(store, Config::default()).await);
     let done = Arc::new(AtomicBool::new(false));
     let filters = ["topic=t.1", "topic=t.*", "", "source=s1", "topic=t.2.*&source=s0", "topic=t.3&source=s1"];
@@ -95,6 +111,7 @@ async fn readers_come_and_go(store: Arc<dyn DedupStore>) {
         .collect();
     let publishers = (0..TOPICS).map(|topic| publish(&server, topic));
     futures_util::future::join_all(publishers).await;
+    at_end();
     done.store(true, Ordering::SeqCst);
     for (reader, filter) in readers.into_iter().zip(filters.iter().cycle()) {
         let read = in_time("a reader", reader).await.unwrap();
@@ -149,7 +166,8 @@ async fn follow(server: Arc<Server>, filter: String, seed: u64, done: Arc<Atomic
             let mut stream =
                 EventSource::open(&format!("{}/events/stream?{filter}", server.url), &last).await;
             for _ in 0..patience {
-                let Message { id, kind, data } = stream.next().await.unwrap();
+                // It may end where it cannot go on.
+                let Some(Message { id, kind, data }) = stream.next().await else { break };
                 last = id;
                 match kind.as_str() {
                     "message" => read.push(place(&data)),
@@ -161,7 +179,11 @@ async fn follow(server: Arc<Server>, filter: String, seed: u64, done: Arc<Atomic
         } else {
             let after = if last.is_empty() { String::new() } else { format!("&after={last}") };
             let limit = random.random_range(1..50);
-            let page = server.get(&format!("/events?wait=1&limit={limit}&{filter}{after}")).await.json;
+            let page = server.get(&format!("/events?wait=1&limit={limit}&{filter}{after}")).await;
+            if page.status == 503 {
+                continue;
+            }
+            let page = page.json;
             read.extend(page["events"].as_array().unwrap().iter().map(place));
             page["next"].as_str().unwrap().clone_into(&mut last);
         }
