@@ -113,6 +113,7 @@ struct Page<'a> {
 impl<'a> Page<'a> {
     fn of(body: &'a [u8]) -> Option<Self> {
         const ENDS: usize = 512;
+        let body = body.trim_ascii_end();
         let head = std::str::from_utf8(&body[..body.len().min(ENDS)]).ok()?;
         let tail = &body[body.len().saturating_sub(ENDS)..];
         let next = &tail[find(tail, b"],\"next\":\"")? + 10..];
@@ -129,7 +130,8 @@ mod tests {
     #[test]
     fn a_page_is_read_from_its_ends() {
         let body = br#"{"topic":"*","count":2,"events":[{"payload":{"next":["a"]}},{}],"next":"AQ-b","caught_up":true}"#;
-        let page = Page::of(body).unwrap();
+        let body = [&body[..], b"\n"].concat();
+        let page = Page::of(&body).unwrap();
         assert_eq!((page.count, page.next, page.caught_up), (2, "AQ-b", true));
     }
 }
