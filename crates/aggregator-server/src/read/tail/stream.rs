@@ -43,9 +43,9 @@ pub(crate) async fn stream(
     Extension(connection): Extension<ConnectionPlace>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = query(&app, &uri, &headers).await?;
+    let (query, latest) = query(&uri, &headers)?;
     let is_event_source = accepts_event_stream(&headers);
-    match open(&app, query, is_event_source).await {
+    match open(&app, query, latest, is_event_source).await {
         Ok(stream) => {
             // Counted by --max-tails instead, and closed when the stream ends.
             connection.give_up();
@@ -58,8 +58,8 @@ pub(crate) async fn stream(
     }
 }
 
-/// The query, from where the client stands.
-async fn query(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Query, Problem> {
+/// The query, from where the client stands, and whether it begins behind everything that is stored.
+fn query(uri: &Uri, headers: &HeaderMap) -> Result<(Query, bool), Problem> {
     let mut params = Params::of(uri)?;
     let mut query = filters::take(&mut params)?;
     if query.until.is_some() {
@@ -72,16 +72,14 @@ async fn query(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Query, Probl
     params.finish("topic, event_id, source, since, after")?;
     // A client that connects again asks for the same URL, and says in the header how far it has come.
     let last = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
-    query.after = match (last, after) {
-        (Some(id), _) => Some(last_event_id(id)?),
-        (None, Some(After::Cursor(cursor))) => Some(cursor),
-        (None, Some(After::Latest)) => {
-            let asked = query.clone();
-            Some(app.reads.run(move |store| store.end(&asked)).await?)
-        }
-        (None, None) => None,
+    let (cursor, latest) = match (last, after) {
+        (Some(id), _) => (Some(last_event_id(id)?), false),
+        (None, Some(After::Cursor(cursor))) => (Some(cursor), false),
+        (None, Some(After::Latest)) => (None, true),
+        (None, None) => (None, false),
     };
-    Ok(query)
+    query.after = cursor;
+    Ok((query, latest))
 }
 
 fn last_event_id(id: &HeaderValue) -> Result<Cursor, Problem> {
@@ -97,11 +95,20 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 }
 
 /// What a client gets before anything is sent: a stream that has read its first page, or a refusal.
-async fn open(app: &Arc<App>, query: Query, is_event_source: bool) -> Result<EventStream, Problem> {
+async fn open(
+    app: &Arc<App>,
+    mut query: Query,
+    latest: bool,
+    is_event_source: bool,
+) -> Result<EventStream, Problem> {
     let place = app.tails.enter(&query.topics);
     let place = place.ok_or_else(Problem::too_many_tails)?;
     if place.is_closed() {
         return Err(Problem::draining());
+    }
+    if latest {
+        let asked = query.clone();
+        query.after = Some(app.reads.run(move |store| store.end(&asked)).await?);
     }
     let mut stream = EventStream {
         reader: Reader::new(Arc::clone(app), place, query),
@@ -195,13 +202,12 @@ impl EventStream {
         if let Some(problem) = corrupt {
             return Err(problem);
         }
-        match (step, self.reader.cursor()) {
-            (Step::Gap, Some(oldest)) => self.frames.gap(&oldest),
-            (Step::CaughtUp, Some(cursor)) if !self.caught_up => {
-                self.caught_up = true;
-                self.frames.caught_up(&cursor);
-            }
-            _ => {}
+        let is_first_end = step == Step::CaughtUp && !self.caught_up;
+        if (step == Step::Gap || is_first_end)
+            && let Some(cursor) = self.reader.cursor()
+        {
+            self.caught_up |= is_first_end;
+            if is_first_end { self.frames.caught_up(&cursor) } else { self.frames.gap(&cursor) }
         }
         Ok(step)
     }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{DedupStore, MemoryStore, Partitions, Topic};
 use aggregator_server::Config;
 use serde_json::json;
@@ -239,6 +240,20 @@ async fn a_stream_may_be_of_several_topics_and_patterns() {
         server.publish(&event(topic, id)).await;
     }
     assert_eq!(stream.event_ids(3).await, ["5", "7", "8"]);
+}
+
+/// Wherever it begins: any other status would be the end for ever to a browser.
+#[tokio::test]
+async fn a_store_that_cannot_be_read_for_now_is_no_end_to_an_event_source() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    store.fail_reads(Some(1));
+    let server = Server::start(store, Config::default()).await;
+    for query in ["", "?after=latest", "?topic=t&after=latest"] {
+        let url = format!("{}/events/stream{query}", server.url);
+        let told = EventSource::open(&url, "").await.end().await;
+        assert_eq!(told.retries, [Duration::from_secs(15)], "{query}");
+        server.get(&format!("/events/stream{query}")).await.problem(503, "store-unavailable");
+    }
 }
 
 #[tokio::test]
