@@ -64,8 +64,18 @@ async fn begin(
         pipelined(exact, anchors(session, positions)),
     )
     .await?;
+    Ok((all_ends(positions, &last_offsets, &purged, anchors)?, topic))
+}
+
+/// Puts together what is known of the partitions.
+fn all_ends(
+    positions: &[Position],
+    last_offsets: &[Row],
+    purged: &[Row],
+    anchors: Vec<AnchorRow>,
+) -> Result<AllEnds> {
     let mut ends = AllEnds::new();
-    for row in &purged {
+    for row in purged {
         ends.entry(partition(row, 0)?).or_default().purged_offset = get_u64(row, 1)?;
     }
     for AnchorRow { partition, is_newest, anchor } in anchors {
@@ -75,26 +85,23 @@ async fn begin(
             false => ends.anchor = anchor.fingerprint,
         }
     }
+    let last_offset = |row: &Row| Ok((partition(row, 0)?, get_u64(row, 1)?));
+    let last_offsets = last_offsets.iter().map(last_offset).collect::<Result<HashMap<_, _>>>()?;
     for position in positions {
-        // A walk that begins at the newest row.
         let ends = ends.entry(position.partition).or_default();
+        let last_offset = last_offsets.get(&position.partition).copied().unwrap_or(0);
+        if ends.newest.offset != last_offset {
+            return Err(Failure::corrupt(format!(
+                "partition {} ends at offset {last_offset}, and its newest row is at {}",
+                position.partition.0, ends.newest.offset
+            )));
+        }
+        // A walk that begins at the newest row.
         if position.anchor_offset(u64::MAX) == Some(u64::MAX) {
             ends.anchor = ends.newest.fingerprint;
         }
     }
-    for row in &last_offsets {
-        let (partition, last_offset) = (partition(row, 0)?, get_u64(row, 1)?);
-        if let Some(ends) = ends.get(&partition)
-            && positions.iter().any(|position| position.partition == partition)
-            && ends.newest.offset != last_offset
-        {
-            return Err(Failure::corrupt(format!(
-                "partition {} ends at offset {last_offset}, and its newest row is at {}",
-                partition.0, ends.newest.offset
-            )));
-        }
-    }
-    Ok((ends, topic))
+    Ok(ends)
 }
 
 /// The row that a position is at, or the newest one of its partition.
