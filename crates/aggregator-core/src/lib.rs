@@ -50,7 +50,8 @@ pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent, TopicQuery};
 pub use store::{
     Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
     Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,
-    Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, Times, TopicInfo, Transfer, VerifyReport, Watch,
+    Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, Tail, Times, TopicInfo, Transfer, VerifyReport,
+    Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

@@ -43,6 +43,7 @@ mod receipt;
 mod records;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod tail;
 pub mod transfer;
 
 pub use append_across::AppendAcross;
@@ -61,6 +62,7 @@ pub use records::{
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Hooks, IndexOptions, OnWarning, SqliteOptions, SqliteStore};
+pub use tail::Tail;
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};

@@ -19,6 +19,7 @@ mod rare;
 mod read;
 mod records;
 mod restart;
+mod tail;
 mod topics;
 mod transfer;
 
@@ -90,12 +91,14 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         rare::CASES,
         read::CASES,
         restart::CASES,
+        tail::CASES,
         topics::CASES,
     ]
     .concat();
     let of_capabilities = [
         (Capability::Across, across::CASES),
         (Capability::Maintain, purge::CASES),
+        (Capability::Maintain, tail::PURGE_CASES),
         (Capability::Maintain, topics::PURGE_CASES),
         (Capability::Transfer, topics::TRANSFER_CASES),
         (Capability::Transfer, transfer::CASES),

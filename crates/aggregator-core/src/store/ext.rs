@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt, RowLimit,
+    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt, RowLimit, Tail,
     VerifyReport,
 };
 use crate::{
@@ -72,6 +72,11 @@ pub trait DedupStoreExt: DedupStore {
     /// Page after page of what `query` asks for, from its cursor on: see [`Pages`].
     fn pages(&self, query: Query) -> Pages<'_, Self> {
         Pages::new(self, query)
+    }
+
+    /// What `query` asks for from its cursor on, and then what comes: see [`Tail`].
+    fn tail(&self, query: Query) -> Tail<'_, Self> {
+        Tail::new(self, query)
     }
 
     /// [`AppendAcross::append_across`](super::AppendAcross::append_across), where the store can.

@@ -14,6 +14,7 @@ use aggregator_core::{
 use sqlite_power_loss::{PowerLoss, Random};
 use tempfile::TempDir;
 
+use crate::follower::Follower;
 use crate::ledger::{Ledger, Violation};
 use crate::records::Failure;
 use crate::workload::{Append, Row, Step, Workload};
@@ -25,6 +26,8 @@ pub(crate) struct Lab {
     synchronous_normal: bool,
     /// See [`TestHooks::in_step`].
     in_step: bool,
+    /// Whether a reader waits at the end of the stream meanwhile.
+    has_tail: bool,
     empty: TempDir,
 }
 
@@ -39,6 +42,8 @@ pub(crate) struct Summary {
     operations: u64,
     workloads: u64,
     acknowledged: u64,
+    /// To a reader, before the first cuts.
+    pub(crate) handed: u64,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -47,13 +52,14 @@ impl std::fmt::Display for Summary {
         write!(
             f,
             "cuts tried: {} of {} operations in {} workloads ({} as kills), and {} while recovering; \
-             {} events acknowledged before the first cuts; violations: {}",
+             {} events acknowledged and {} handed to a reader before the first cuts; violations: {}",
             self.cuts,
             self.operations,
             self.workloads,
             self.kills,
             self.further_cuts,
             self.acknowledged,
+            self.handed,
             self.violations.len()
         )
     }
@@ -70,7 +76,13 @@ impl Lab {
     pub(crate) fn new(name: &str) -> Self {
         let empty = directory();
         drop(SqliteStore::open(empty.path().join("events.db")).unwrap());
-        Self { disk: PowerLoss::register(name).unwrap(), synchronous_normal: false, in_step: true, empty }
+        Self {
+            disk: PowerLoss::register(name).unwrap(),
+            synchronous_normal: false,
+            in_step: true,
+            has_tail: false,
+            empty,
+        }
     }
 
     /// With commits that are not synced.
@@ -82,6 +94,11 @@ impl Lab {
     /// of writes, and a cut comes at whichever is on then.
     pub(crate) fn out_of_step(self) -> Self {
         Self { in_step: false, ..self }
+    }
+
+    /// With a reader at the end of the stream, which reads while the power fails.
+    pub(crate) fn with_tail(self) -> Self {
+        Self { has_tail: true, ..self }
     }
 
     /// A directory with the empty store in it, and the store's path.
@@ -172,6 +189,7 @@ impl Lab {
         }
         let mut end = self.live(&path, workload, 0, &mut ledger)?;
         summary.acknowledged += ledger.acknowledged();
+        summary.handed += ledger.followed.lock().unwrap().handed();
         // What a dead process left unsynced is there to be read, and to be lost.
         for _ in 0..u64::from(kill) + random.below(3) {
             let End::Outage(step) = end else { break };
@@ -195,11 +213,16 @@ impl Lab {
     fn check(&self, path: &Path, workload: &Workload, ledger: &Ledger) -> Result<(), Violation> {
         let store = self.open(path, workload.checkpoint_bytes);
         let store = store.map_err(|error| format!("cannot be opened again: {error}"))?;
+        self.check_tail(&store, ledger)?;
         ledger.check(&store)
     }
 
-    /// Opens the store and does the workload's steps from `from` on, until it is done or off. Nothing here
-    /// uses the store's readers: the threads of their pool let go of a connection when they like, and a seed
+    fn check_tail(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Violation> {
+        if self.has_tail { ledger.followed.lock().unwrap().check(store) } else { Ok(()) }
+    }
+
+    /// Opens the store and does the workload's steps from `from` on, until it is done or off. Without a tail,
+    /// nothing here uses the store's readers: the threads of their pool let go of a connection when they like, and a seed
     /// would not bring back the same operations.
     fn live(
         &self,
@@ -233,7 +256,10 @@ impl Lab {
         at: &mut usize,
         ledger: &mut Ledger,
     ) -> Result<(), Stop> {
-        let mut store = self.open(path, workload.checkpoint_bytes)?;
+        let mut store = Arc::new(self.open(path, workload.checkpoint_bytes)?);
+        let followed = Arc::clone(&ledger.followed);
+        let follow = |store: &Arc<_>| self.has_tail.then(|| Follower::start(store, &followed));
+        let mut follower = follow(&store);
         let mut looked_at = BTreeMap::new();
         let first = *at;
         for (number, step) in workload.steps.iter().enumerate().skip(first) {
@@ -268,8 +294,9 @@ impl Lab {
                 }
                 Step::Records(drafts) => ledger.records.write(&store, drafts)?,
                 Step::Reopen => {
-                    drop(store);
-                    store = self.open(path, workload.checkpoint_bytes)?;
+                    drop((follower, store));
+                    store = Arc::new(self.open(path, workload.checkpoint_bytes)?);
+                    follower = follow(&store);
                 }
                 Step::Backup => self.back_up(&store, ledger)?,
             }
@@ -323,6 +350,7 @@ impl Lab {
         if ledger.acknowledged() != stored {
             return Err(format!("{stored} events were acknowledged, and some were new again"));
         }
+        self.check_tail(&store, ledger)?;
         ledger.check(&store)
     }
 }

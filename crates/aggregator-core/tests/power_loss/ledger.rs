@@ -1,12 +1,14 @@
 //! What the store has promised, and whether it kept it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic,
     TopicQuery, TopicSelector,
 };
 
+use crate::follower::Followed;
 use crate::records::RecordLedger;
 use crate::workload::{Row, identity, identity_of};
 
@@ -35,6 +37,8 @@ pub(crate) struct Ledger {
     /// Repeats that failed appends may have counted.
     uncertain_repeats: u64,
     pub(crate) records: RecordLedger,
+    /// What a reader at the end of the stream was handed, if there is one. Copies of a ledger share it.
+    pub(crate) followed: Arc<Mutex<Followed>>,
 }
 
 impl Ledger {

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the long form tells how many cuts it tried")]
 
 mod faults;
+mod follower;
 mod full_disk;
 mod halves;
 mod lab;
@@ -54,12 +55,28 @@ fn an_acknowledged_event_survives_a_power_loss_while_the_log_is_copied_beside_ap
     assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
 }
 
+#[test]
+fn a_reader_at_the_end_goes_on_after_a_power_loss_where_it_stood() {
+    let lab = Lab::new("power-loss-tail").out_of_step().with_tail();
+    let summary = run("power loss with a tail", &lab, number("POWER_SEED", 1), cuts().div_ceil(5));
+    assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
+    assert!(summary.handed > 0);
+}
+
 /// A test that cannot fail proves nothing: two ways to break durability, and it has to notice both.
 #[test]
 fn the_experiment_notices_commits_that_are_not_synced() {
     let lab = Lab::new("power-loss-normal").with_synchronous_normal();
     let summary = run("synchronous=NORMAL", &lab, 1, 60);
     assert!(!summary.violations.is_empty());
+}
+
+#[test]
+fn the_experiment_notices_what_a_reader_was_handed_too_early() {
+    let lab = Lab::new("power-loss-tail-lying-disk").out_of_step().with_tail();
+    lab.disk.ignore_syncs(true);
+    let summary = run("ignored syncs with a tail", &lab, 1, 20);
+    assert!(summary.violations.iter().any(|violation| violation.contains("a tail")), "{summary}");
 }
 
 #[test]
