@@ -1,7 +1,7 @@
 //! The transaction of an append, in two round trips.
 //!
 //! All statements of a round trip are sent at once. The server runs them in that order, each with a snapshot of its own
-//! (READ COMMITTED). The first statement locks the rows of the partitions. So the statements behind it see everything
+//! (READ COMMITTED). The first statement locks the rows of the partitions. So the statements after it see everything
 //! that was committed before the locks were granted, and the commits of a partition are in the order of their offsets.
 
 mod begin;
