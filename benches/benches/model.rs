@@ -15,7 +15,7 @@ fn main() {
     divan::main();
 }
 
-/// What is kept as it came, what loses its white space, and one that is large.
+/// A payload that is kept as it came, one that loses its white space, and a large one.
 fn payloads() -> [Payload; 3] {
     let large = format!(r#"{{"note":"{}"}}"#, "x".repeat(4_000));
     [
@@ -33,7 +33,7 @@ impl fmt::Display for Payload {
     }
 }
 
-/// The events borrow from a body, as those of a request do.
+/// The events borrow from a body, as the events of a request do.
 #[divan::bench(args = payloads())]
 fn batch_of_500(bencher: Bencher<'_, '_>, payload: &Payload) {
     let body = Bytes::from(format!("[{}]", vec![payload.1.as_str(); EVENTS].join(",")));

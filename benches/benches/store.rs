@@ -1,5 +1,5 @@
-//! Every backend, empty and filled: appending batches of 500 of which a fifth repeats, appending nothing but
-//! repeats, looking up and reading a page.
+//! Every backend, empty and filled: appending batches of 500 in which a fifth of the events are repeats, appending only
+//! repeats, looking identities up, and reading a page.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ enum Backend {
     Sqlite,
 }
 
-/// A backend, and how many events are in it before.
+/// A backend, and how many events it has before the bench.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     backend: Backend,
@@ -73,14 +73,14 @@ impl fmt::Display for Case {
     }
 }
 
-/// A store, what it was filled with, and the directory that goes with it.
+/// A store, the events it was filled with, and its directory, which is deleted with it.
 struct Opened {
     store: Arc<dyn DedupStore>,
     first: Vec<Event>,
     _directory: TempDir,
 }
 
-/// A store that was empty before stays so for one sample only: each has its own.
+/// A store is empty for one sample only, so each sample of an empty store has its own.
 #[divan::bench(args = Case::all(&[EMPTY, FULL]), sample_count = 10, sample_size = 1)]
 fn appending(bencher: Bencher<'_, '_>, case: Case) {
     let bencher = bencher.counter(ItemsCount::new(EVENTS * 5 / 4));
@@ -104,7 +104,7 @@ fn appending_repeats(bencher: Bencher<'_, '_>, case: Case) {
     bencher.counter(ItemsCount::new(EVENTS * 5 / 4)).bench_local(|| append(&*opened.store, repeats, BATCH));
 }
 
-/// Half of them are there.
+/// Half of the ids are stored.
 #[divan::bench(args = Case::all(&[FULL]))]
 fn looking_up(bencher: Bencher<'_, '_>, case: Case) {
     let opened = case.open();

@@ -1,8 +1,8 @@
-//! The ceiling: SQLite appending the same deliveries as rows, in the bench's own process.
+//! The ceiling: SQLite appends the same deliveries as rows, in the bench's own process.
 //!
-//! The same columns and values as the server's log, the same durability, page size, cache and checkpoints; no
-//! HTTP, no JSON, no dedup, no second index. Every delivery is appended, repeats too. A statement writes one row,
-//! as is commonly done, or as many as the server's do.
+//! Columns, values, durability, page size, cache and checkpoints are the same as for the server's log. There is no
+//! HTTP, no JSON, no dedup and no second index. Every delivery is appended, including repeats. A statement writes one
+//! row, as is common, or as many as a statement of the server.
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::workload::{Row, TEMPLATE, Workload};
 
-/// As the server has them.
+/// The pragmas of the server.
 const PRAGMAS: &str = "
 PRAGMA page_size = 8192;
 PRAGMA synchronous = FULL;
@@ -49,16 +49,17 @@ CREATE TABLE events (
 pub(crate) enum Statement {
     /// One, with its offset.
     Row,
-    /// [`MANY`], and SQLite counts their offsets: as the server writes events.
+    /// [`MANY`], with offsets that SQLite counts, as the server writes events.
     Many,
 }
 
-/// As the server has it.
+/// The rows of one statement of the server.
 pub(crate) const MANY: usize = 20;
 
 const INSERT_ROW: &str = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
-/// Parameters of each row in [`INSERT_MANY`], behind the first, which is the same for all.
+/// Parameters of each row in [`INSERT_MANY`]. The first parameter of the statement comes before them, and is the same
+/// for all rows.
 const PARAMETERS: usize = 7;
 
 static INSERT_MANY: LazyLock<String> = LazyLock::new(|| {
@@ -87,7 +88,7 @@ pub(crate) fn open(path: &Path, schema: &str) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// Copies the log into the file once 8 MB of it have gathered, as the server does.
+/// Copies the log into the file once 8 MB have gathered, as the server does.
 pub(crate) fn checkpoint(connection: &Connection) -> anyhow::Result<()> {
     let pages = |mode: &str| -> rusqlite::Result<(i64, i64)> {
         let mut checkpoint = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
@@ -100,7 +101,7 @@ pub(crate) fn checkpoint(connection: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Appends the deliveries to a new file at `path`, in transactions of `rows`; how many a second.
+/// Appends the deliveries to a new file at `path`, in transactions of `rows`. Returns how many it appended per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
 pub(crate) fn deliveries(
     path: &Path,
@@ -118,8 +119,8 @@ pub(crate) fn deliveries(
     Ok(count as f64 / seconds)
 }
 
-/// Bytes that a row takes in a file of rows alone: what an event costs without any dedup. The rows are those
-/// from `first` on, since SQLite writes small numbers in fewer bytes.
+/// The bytes of a row in a file that has only rows: the cost of an event without dedup. The rows begin at `first`,
+/// because SQLite writes small numbers in fewer bytes.
 #[expect(clippy::cast_precision_loss, reason = "an average needs no 53 bits")]
 pub(crate) fn bytes_per_row(path: &Path, workload: &Workload, first: u64) -> anyhow::Result<f64> {
     const ROWS: u64 = 200_000;
@@ -147,7 +148,7 @@ fn append(
             Statement::Row => first,
             Statement::Many => end - (end - first) % MANY as u64,
         };
-        // The checksum is any number of its size: computing it is not SQLite's work.
+        // Any number of a checksum's size: computing a real one is not SQLite's work.
         let checksum = |identity: u64| identity.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
         for start in (first..by_many).step_by(MANY) {
             many.raw_bind_parameter(1, PROCESSED_AT + start)?;
@@ -192,7 +193,7 @@ fn append(
     Ok(())
 }
 
-/// Microseconds since 1970 of about now: the number's size is what counts.
+/// A recent time in microseconds since 1970. Only the size of the number matters.
 const PROCESSED_AT: u64 = 1_790_000_000_000_000;
 
 #[cfg(test)]

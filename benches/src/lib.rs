@@ -18,10 +18,11 @@ pub fn events(count: usize) -> Vec<Event> {
         .collect()
 }
 
-/// Appends the events in batches of `batch`, of which every fifth event is sent twice.
+/// Appends the events in batches of `batch`. Every fourth event is sent twice, so a fifth of the deliveries are
+/// repeats.
 ///
 /// # Panics
-/// When the store fails.
+/// If the store fails.
 pub fn append(store: &dyn DedupStore, events: &[Event], batch: usize) {
     let views: Vec<EventRef<'_>> = events
         .iter()

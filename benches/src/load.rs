@@ -1,4 +1,4 @@
-//! The load generator. It shares the machine with what it loads, so it does as little as it can.
+//! The load generator. It shares the machine with the server, so it does as little as it can.
 
 mod closed;
 mod open;
@@ -22,14 +22,14 @@ pub(crate) struct Load {
     pub(crate) workload: Workload,
     /// Events per request.
     pub(crate) batch: u32,
-    /// Each has one request under way at a time.
+    /// Each connection has one request under way at a time.
     pub(crate) connections: u32,
     pub(crate) results: Results,
 }
 
-/// What came of it.
+/// The result of a load.
 pub(crate) struct Done {
-    /// The deliveries made: those from the first on, without a gap.
+    /// How many deliveries were made, from the first one on and without a gap.
     pub(crate) deliveries: u64,
     /// The sum of all replies.
     pub(crate) counts: Counts,
@@ -46,7 +46,7 @@ impl Done {
         self.deliveries as f64 / self.seconds
     }
 
-    /// Compares the sum of the replies with what the workload knows of the deliveries from `first` on.
+    /// Compares the sum of the replies with the counts that the workload expects for the deliveries from `first` on.
     pub(crate) fn check(&self, workload: &Workload, first: u64) -> anyhow::Result<()> {
         let stored = workload.identities(first + self.deliveries) - workload.identities(first);
         let expected = Counts {
@@ -56,7 +56,7 @@ impl Done {
             conflicts: 0,
             rejected: 0,
         };
-        ensure!(self.counts == expected, "the replies say {:?}, and true is {expected:?}", self.counts);
+        ensure!(self.counts == expected, "the replies say {:?}, but {expected:?} is right", self.counts);
         Ok(())
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("these bounds are good")
 }
 
-/// A reply has to be about its own request: a count that is off in one must not be made up for by another.
+/// Checks the counts of each reply, because errors in two replies could cancel out in the sum.
 fn check_reply(counts: Counts, load: &Load) -> anyhow::Result<()> {
     let Counts { received, stored, duplicates, conflicts, rejected } = counts;
     let batch = load.batch;
@@ -112,7 +112,7 @@ mod tests {
             assert!(check_reply(wrong, &load).is_err(), "{wrong:?}");
             assert!(done(wrong).check(&workload, 0).is_err(), "{wrong:?}");
         }
-        // Stored twice: good in itself, wrong in the sum.
+        // An event that is stored twice shows only in the sum.
         let twice = Counts { stored: 401, duplicates: 99, ..right };
         assert!(check_reply(twice, &load).is_ok() && done(twice).check(&workload, 0).is_err());
     }

@@ -1,4 +1,4 @@
-//! Measures the aggregator from outside, as `scripts/bench` asks.
+//! Measures the aggregator from outside. `scripts/bench` builds and runs it.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to whoever started it")]
 
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
 
     let mut report = Report::new(&options, Machine::look(&options)?);
     measure(&options, &mut report);
-    // First of all: a plot that cannot be drawn takes no figure with it.
+    // The report is written before the plots, so that no figure is lost if a plot cannot be drawn.
     report.write(&options.out)?;
     if let Err(error) = plots::write(&report, &options.out).context("the plots") {
         report.fail(&options, &error);
@@ -39,11 +39,11 @@ fn main() -> anyhow::Result<()> {
     let markdown = report.write(&options.out)?;
     println!("{markdown}");
     let failures = report.failures.len();
-    ensure!(failures == 0, "the report is not whole: {failures} measures failed");
+    ensure!(failures == 0, "the report is not complete: {failures} measurements failed");
     Ok(())
 }
 
-/// Fills in the report. What fails keeps the figures it had, and does not take the others' with it.
+/// Fills in the report. A measurement that fails keeps the figures it already has, and the others go on.
 fn measure(options: &Options, report: &mut Report) {
     let mut failures = Vec::new();
     let mut note = |name: &'static str, measured: anyhow::Result<()>| {
@@ -79,17 +79,15 @@ fn measure(options: &Options, report: &mut Report) {
     }
     let unknown = options.lines_not_found();
     if !unknown.is_empty() {
-        failures.push(anyhow!(
-            "--lines {}: no line of what was measured has that in its name",
-            unknown.join(" ")
-        ));
+        failures
+            .push(anyhow!("--lines {}: no line that was measured has that in its name", unknown.join(" ")));
     }
     for failure in &failures {
         report.fail(options, failure);
     }
 }
 
-/// What failed of them.
+/// Returns what failed.
 #[cfg(feature = "rivals")]
 fn measure_rivals(options: &Options, lines: &mut Vec<report::RivalLine>) -> Vec<anyhow::Error> {
     rivals::measure(options, lines)

@@ -1,4 +1,4 @@
-//! What is measured, a file for each group of figures.
+//! The measurements, a file for each group of figures.
 
 pub(crate) mod full_cache;
 pub(crate) mod growth;
@@ -25,7 +25,7 @@ use crate::options::Options;
 /// Connections that send single events.
 pub(crate) const SINGLE_CONNECTIONS: u32 = 64;
 
-/// Connections for batches of this size: small ones need more of them under way to make a group worth its fsync.
+/// Connections for batches of this size. Small batches need more connections, so that a group is worth its fsync.
 pub(crate) fn connections(options: &Options, batch: u32) -> u32 {
     match batch {
         1 => SINGLE_CONNECTIONS,
@@ -34,7 +34,7 @@ pub(crate) fn connections(options: &Options, batch: u32) -> u32 {
     }
 }
 
-/// The figures of several runs of one thing.
+/// A figure over several runs.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -43,7 +43,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None without any figure.
+    /// `None` without any figure.
     pub(crate) fn of_any(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let figures: Vec<f64> = figures.into_iter().collect();
         (!figures.is_empty()).then(|| Self::of(figures))
@@ -64,7 +64,7 @@ impl Spread {
     }
 }
 
-/// Waits until what the last run wrote or removed is on the disk, so that the next one does not pay for it.
+/// Waits until the writes and deletions of the last run are on the disk, so that the next one does not pay for them.
 pub(crate) fn settle() -> anyhow::Result<()> {
     let status = Command::new("sync").status().context("sync cannot be started")?;
     ensure!(status.success(), "sync: {status}");
@@ -72,13 +72,13 @@ pub(crate) fn settle() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The places of `count` runs in the order of this round: every other one is backwards, so that none always
-/// follows the same.
+/// The indexes of `count` runs in the order of this round. Every other round goes backwards, so that no run always
+/// follows the same one.
 pub(crate) fn order(count: usize, round: u32) -> impl Iterator<Item = usize> {
     (0..count).map(move |place| if round.is_multiple_of(2) { count - 1 - place } else { place })
 }
 
-/// A new, empty directory of its own under the work directory, removed when it is let go.
+/// A new, empty directory under the work directory, removed when dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -14,31 +14,31 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) server: PathBuf,
 
-    /// Where stores are made while they are measured
+    /// The directory for stores that are measured
     #[arg(long, value_name = "DIR")]
     pub(crate) work: PathBuf,
 
-    /// Where the report goes
+    /// The directory for the report
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// What to measure; everything but the rivals unless given
+    /// What to measure [default: everything but the rivals]
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
-    /// Of the groups `ingest`, `latency`, `scale` and `rivals`, only the lines with one of these in their names
+    /// In the groups `ingest`, `latency`, `scale` and `rivals`, only lines with one of these texts in their names
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     lines: Vec<String>,
 
-    /// Which of `lines` are in the name of a line.
+    /// The texts of `lines` that were found in the name of a line.
     #[arg(skip)]
     found: Arc<Mutex<BTreeSet<String>>>,
 
-    /// Measure the rivals, too
+    /// Measure the rivals as well
     #[arg(long)]
     rivals: bool,
 
-    /// A small size of everything, to see that it works: the figures mean little
+    /// Use small sizes, to see that everything works: the figures mean little
     #[arg(long)]
     pub(crate) quick: bool,
 
@@ -46,11 +46,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100_000..=10_000_000_000))]
     events: Option<u64>,
 
-    /// Have the page cache full of another file while the curve is taken, as large as the free memory
+    /// Fill the page cache with another file before the growth curve is measured
     #[arg(long)]
     pub(crate) full_cache: bool,
 
-    /// Deliveries of a run in batches of 500; other runs have their share of it [default: 2000000]
+    /// Deliveries of a run in batches of 500; other runs have a share of them [default: 2000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50_000..=1_000_000_000))]
     run_events: Option<u64>,
 
@@ -62,7 +62,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: Option<u32>,
 
-    /// Deliveries to each rival, as far as --rival-seconds allow [default: 2000000]
+    /// Deliveries to each rival, unless --rival-seconds ends them sooner [default: 2000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=1_000_000_000))]
     rivals_events: Option<u64>,
 
@@ -70,8 +70,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
     rival_seconds: Option<u32>,
 
-    /// Connections that send batches of 500; those of 50 and those over PostgreSQL have four times
-    /// as many, single events 64
+    /// Connections that send batches of 500. Batches of 50 and batches over PostgreSQL get four times as many, and
+    /// single events 64
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) connections: u32,
 
@@ -79,7 +79,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) topics: u16,
 
-    /// Decides the ids
+    /// The seed of the ids
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -89,17 +89,17 @@ pub(crate) struct Options {
 pub(crate) enum Measure {
     /// Deliveries per second over HTTP, beside plain SQLite
     Ingest,
-    /// How throughput, memory and disk go as the store grows; restarts after kill -9
+    /// How throughput, memory and disk change as the store grows; restarts after kill -9
     Growth,
-    /// Walking all events in pages; lookups of what is not there
+    /// Reading all events in pages; lookups of unknown ids
     Read,
-    /// Streams of events: how late they are, what they take from ingest, and what an idle one costs
+    /// Streams of events: their delay, how much they slow ingest down, and the cost of an idle stream
     Tails,
     /// Latency under a steady load
     Latency,
-    /// Over PostgreSQL: partitions, nodes, and the raw insert of the same rows
+    /// The store over PostgreSQL: partitions, nodes, and a raw insert of the same rows
     Scale,
-    /// Writes of records per second, and what they take from ingest
+    /// Writes of records per second, and how much they slow ingest down
     Records,
     /// The same deliveries to other systems
     Rivals,
@@ -114,7 +114,7 @@ impl Options {
         }
     }
 
-    /// Whether a line of the groups that have lines was asked for. What asked for it is noted as found.
+    /// Whether a line of the groups that have lines was asked for. The texts that match it are noted as found.
     pub(crate) fn has_line(&self, name: &str) -> bool {
         let is_asked: Vec<_> = self.lines.iter().filter(|text| name.contains(text.as_str())).collect();
         let has = self.lines.is_empty() || !is_asked.is_empty();
@@ -122,7 +122,7 @@ impl Options {
         has
     }
 
-    /// What no line that there was had in its name: a word that is misspelt, or the name of another group's.
+    /// The texts that no line had in its name: misspelt ones, or names of another group.
     pub(crate) fn lines_not_found(&self) -> Vec<&str> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         self.lines.iter().filter(|text| !found.contains(*text)).map(String::as_str).collect()
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_there_is_none_of_is_told() {
+    fn a_text_that_no_line_has_in_its_name_is_reported() {
         let options = Options::parse_from(
             "aggregator-bench --server s --work w --out o --lines single Pyhton".split(' '),
         );

@@ -17,7 +17,7 @@ pub(crate) const DISK: &str = "disk.svg";
 pub(crate) const LATENCY: &str = "latency.svg";
 pub(crate) const RIVALS: &str = "rivals.svg";
 
-/// Okabe and Ito's colours: those who do not see all colours can tell them apart.
+/// The colours of Okabe and Ito, which colour-blind people can tell apart.
 const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -44,7 +44,7 @@ struct Chart<'a> {
     curves: Vec<Curve>,
 }
 
-/// Where the names of the curves stand: where no curve runs.
+/// Where the names of the curves stand. It is a place without curves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Legend {
     UpperLeft,
@@ -157,13 +157,13 @@ const TITLE_HEIGHT: u32 = 34;
 const BESIDE: u32 = 340;
 
 impl Chart<'_> {
-    /// Both axes begin at zero: a curve that starts above it makes a dent look like a cliff.
+    /// Both axes begin at zero: on a higher axis, a small drop would look large.
     fn draw(&self, path: &Path) -> anyhow::Result<()> {
         let (x, y) = (0.0..self.largest(|point| point.0), 0.0..self.largest(|point| point.1) * 1.08);
         self.try_draw(path, x, y).map_err(|error| anyhow!("{}: {error}", path.display()))
     }
 
-    /// The x axis is 1/(1−quantile), logarithmic: each decade is one nine more. The y axis begins at a decade.
+    /// The x axis is 1/(1−quantile) and logarithmic, so each decade adds a nine. The y axis begins at a power of ten.
     fn draw_quantiles(&self, path: &Path) -> anyhow::Result<()> {
         let smallest = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
         let bottom = 10_f64.powf(smallest.fold(1.0, f64::min).log10().floor());
@@ -285,7 +285,7 @@ impl Chart<'_> {
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const AXIS: RGBColor = RGBColor(120, 120, 120);
 
-/// With as many decimals as an axis of this length needs.
+/// A label with as many decimals as an axis of this length needs.
 fn label(value: f64, end: f64) -> String {
     match end {
         20.0.. => format!("{value:.0}"),
@@ -295,7 +295,7 @@ fn label(value: f64, end: f64) -> String {
     }
 }
 
-/// Without the zeros behind the last digit that counts.
+/// A number without trailing zeros.
 fn round(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

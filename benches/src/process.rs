@@ -1,4 +1,4 @@
-//! Processes: started, looked at, and sure to end with the bench.
+//! Processes: starting them, measuring them, and ending them with the bench.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// All that run. A signal ends the bench without any `drop`.
+/// All running processes. A signal ends the bench without any `drop`, so it kills these first.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// A process that is killed when it is let go.
+/// A process that is killed when dropped.
 pub(crate) struct Process {
     name: String,
     child: Child,
-    /// The signal that ends it in order, for those that have something to clear away.
+    /// The signal that shuts it down in order, for a process that has something to clean up.
     #[cfg(feature = "rivals")]
     stop: Option<&'static str>,
 }
 
 impl Process {
     pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
-        // Held around the start: a signal in between would not know of the process and leave it behind.
+        // The lock is held during the start: otherwise a signal in between would leave the process behind.
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
         running.push(child.id());
@@ -37,7 +37,7 @@ impl Process {
         })
     }
 
-    /// Ends by this signal, if it does so in time, and not by SIGKILL.
+    /// Ends the process by this signal. SIGKILL follows only if it does not end in time.
     #[cfg(feature = "rivals")]
     pub(crate) fn stopped_by(mut self, signal: &'static str) -> Self {
         self.stop = Some(signal);
@@ -52,7 +52,7 @@ impl Process {
         &mut self.child
     }
 
-    /// Fails once the process is over.
+    /// Fails if the process has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!("{} ended by itself: {status}", self.name),
@@ -60,7 +60,7 @@ impl Process {
         }
     }
 
-    /// Comes back once `ready` holds.
+    /// Waits until `ready` holds.
     pub(crate) fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(120);
         let deadline = Instant::now() + PATIENCE;
@@ -74,7 +74,7 @@ impl Process {
         Ok(())
     }
 
-    /// SIGKILL, as a crash.
+    /// Kills the process with SIGKILL, like a crash.
     pub(crate) fn kill(mut self) {
         self.end();
     }
@@ -88,7 +88,7 @@ impl Process {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        // It fails for those that are over already, and that is what is wanted.
+        // This fails if the process has already ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|&pid| pid != self.child.id());
@@ -152,21 +152,21 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     Ok(cpu_times(pid)?[..2].iter().sum())
 }
 
-/// That of a process and its children, those that are over included.
+/// Processor time of a process and its children, including those that have ended.
 pub(crate) fn cpu_seconds_with_children(pid: u32) -> anyhow::Result<f64> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    // One that ends meanwhile is counted by its parent.
+    // A child that ends meanwhile is counted by its parent.
     let running = children.split_whitespace().filter_map(|child| cpu_seconds(child.parse().ok()?).ok());
     Ok(running.sum::<f64>() + cpu_times(pid)?.iter().sum::<f64>())
 }
 
-/// Seconds in user and system mode, of the process itself and of its children that are over.
+/// Seconds in user and system mode, of the process itself and of its children that have ended.
 fn cpu_times(pid: u32) -> anyhow::Result<[f64; 4]> {
-    /// What the kernel calls USER_HZ: 100 on everything Linux runs on today.
+    /// The kernel's USER_HZ, which is 100 on all common machines.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
         .with_context(|| format!("the processor time of process {pid}"))?;
-    // The name in parentheses may hold anything; utime is the 12th behind it, and the others follow.
+    // The name in parentheses may hold anything. utime is the 12th field after it, and the others follow.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let mut seconds = [0.0; 4];
     for (seconds, ticks) in seconds.iter_mut().zip(fields.split_whitespace().skip(11)) {
@@ -175,13 +175,13 @@ fn cpu_times(pid: u32) -> anyhow::Result<[f64; 4]> {
     Ok(seconds)
 }
 
-/// What the files of a directory take on the disk.
+/// The disk space of the files in a directory.
 pub(crate) fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in
         fs::read_dir(directory).with_context(|| format!("{} cannot be listed", directory.display()))?
     {
-        // A file may go while it is looked at: logs do.
+        // A file, such as a log, may be deleted meanwhile.
         let Ok(metadata) = entry.as_ref().map_err(drop).and_then(|entry| entry.metadata().map_err(drop))
         else {
             continue;

@@ -1,4 +1,4 @@
-//! What was measured: as JSON for programs, as Markdown for people.
+//! The report: as JSON for programs, and as Markdown for people.
 
 mod markdown;
 mod records;
@@ -34,7 +34,7 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) event_bytes: usize,
     pub(crate) machine: Machine,
-    /// What failed and is missing, in part or as a whole.
+    /// What failed, so that figures are missing.
     pub(crate) failures: Vec<String>,
     pub(crate) ingest: Option<Ingest>,
     pub(crate) growth: Option<Growth>,
@@ -48,13 +48,13 @@ pub(crate) struct Report {
     pub(crate) rivals: Vec<RivalLine>,
 }
 
-/// A system that was given the same deliveries; ours comes first.
+/// A system that got the same deliveries. Ours comes first.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct RivalLine {
     pub(crate) name: String,
-    /// How it was driven.
+    /// How the deliveries were sent.
     pub(crate) how: String,
-    /// What an acknowledgement means there.
+    /// What an acknowledgement of this system means.
     pub(crate) durability: String,
     pub(crate) outcome: RivalOutcome,
 }
@@ -74,11 +74,12 @@ pub(crate) struct RivalFigures {
     pub(crate) identities: u64,
     /// Whether the time limit ended it.
     pub(crate) cut_short: bool,
-    /// Deliveries per second: all of them, and in the run in the middle the first tenth and the last.
+    /// Deliveries per second.
     pub(crate) rate: Spread,
+    /// The rates of the first and the last tenth in the median run.
     pub(crate) first_tenth: f64,
     pub(crate) last_tenth: f64,
-    /// Our rate over this one's in the same round.
+    /// Our rate over this system's, in the same round.
     pub(crate) ours_to_this: Option<Spread>,
     pub(crate) resident_bytes: u64,
     pub(crate) disk_bytes: u64,
@@ -110,7 +111,7 @@ impl Report {
         }
     }
 
-    /// Takes up a failure, without the directories of this machine.
+    /// Adds a failure, with the names of this machine's directories replaced.
     pub(crate) fn fail(&mut self, options: &Options, error: &anyhow::Error) {
         let mut text = format!("{error:#}");
         eprintln!("aggregator-bench: {text}");
@@ -120,7 +121,7 @@ impl Report {
         self.failures.push(text);
     }
 
-    /// Writes `report.json` and `report.md`; the latter's text.
+    /// Writes `report.json` and `report.md`. Returns the text of the latter.
     pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<String> {
         let markdown = markdown::render(self);
         let json = serde_json::to_string_pretty(self)? + "\n";

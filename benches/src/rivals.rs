@@ -1,8 +1,8 @@
-//! Other ways to store each event once, given the same deliveries.
+//! Other ways to store each event once, measured with the same deliveries.
 //!
-//! To be fair to them: they get batches, pipelining and several connections, the settings their manuals advise
-//! for the job, and no HTTP in between (but for the one that is an HTTP service). Every one has to store exactly
-//! what the workload knows, or it has no line.
+//! To be fair, the rivals get batches, pipelining, several connections and the settings that their manuals advise. They
+//! get no HTTP in between, except the one that is an HTTP service. A rival must store exactly what the workload
+//! expects, or it has no line.
 
 mod drive;
 mod nats;
@@ -26,7 +26,7 @@ use crate::server::{Server, Store};
 use crate::wire::Results;
 use crate::workload::{RECENT, Workload};
 
-/// What a rival's line is made of.
+/// The result of trying a rival.
 pub(crate) enum Tried {
     Done(Measured),
     /// The programs that are missing, and how to get them.
@@ -47,13 +47,13 @@ struct Rival {
     name: &'static str,
     how: &'static str,
     durability: &'static str,
-    /// Our line that it is compared with: the one in batches as large as its own.
+    /// Our line that it is compared with: the one whose batch size is closest to its own.
     beside: &'static str,
     try_it: fn(&Options, &Workload) -> anyhow::Result<Tried>,
 }
 
-/// Every round tries each of them once. One that fails keeps the runs it had, and is left out from then on.
-/// What failed comes back.
+/// Every round tries each rival once. A rival that fails keeps its earlier runs, and is left out from then on. Returns
+/// what failed.
 pub(crate) fn measure(options: &Options, lines: &mut Vec<RivalLine>) -> Vec<anyhow::Error> {
     let mut failures = Vec::new();
     let workload = Workload::new(options.seed, RECENT, options.topics);
@@ -97,10 +97,10 @@ pub(crate) fn measure(options: &Options, lines: &mut Vec<RivalLine>) -> Vec<anyh
     failures
 }
 
-/// What came of a rival so far.
+/// The results of a rival so far.
 #[derive(Default)]
 struct Trials {
-    /// Those of the first rounds, without a gap.
+    /// The runs of the first rounds, without a gap.
     runs: Vec<Measured>,
     /// Why it is left out from now on.
     over: Option<Over>,
@@ -126,14 +126,14 @@ fn rivals() -> Vec<Rival> {
     vec![
         rival(
             OURS,
-            "over HTTP, the server's default options; ratios are to this line",
+            "over HTTP, the server's default options; the others are compared with this line",
             "committed and fsynced",
             |options, workload| ours(options, workload, 500),
         ),
         rival(
             OURS_50,
-            "the same in smaller batches, over four times as many connections; the ratio to the earlier design, whose \
-             batches are of 50, is to this line",
+            "the same in smaller batches, over four times as many connections; the earlier design, which has batches of \
+             50, is compared with this line",
             "committed and fsynced",
             |options, workload| ours(options, workload, 50),
         ),
@@ -148,7 +148,7 @@ fn rivals() -> Vec<Rival> {
     ]
 }
 
-/// Those whose lines were asked for, and what they are compared with.
+/// The rivals whose lines were asked for, and the lines that they are compared with.
 fn asked_for(options: &Options) -> Vec<Rival> {
     let mut all = rivals();
     let names: HashSet<_> =
@@ -184,7 +184,7 @@ fn ours(options: &Options, workload: &Workload, batch: u32) -> anyhow::Result<Tr
     Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
 }
 
-/// `ours` are our rates in the same rounds.
+/// `ours` has our rates in the same rounds.
 fn figures(runs: &mut [Measured], workload: &Workload, ours: &[f64]) -> RivalFigures {
     let ours_to_this = Spread::of_any(ours.iter().zip(&*runs).map(|(ours, run)| ours / run.driven.rate()));
     runs.sort_by(|one, other| one.driven.rate().total_cmp(&other.driven.rate()));

@@ -1,4 +1,4 @@
-//! The server under test: the real program, on a free port, with a store of its own.
+//! The server under test: the real program, on a free port, with its own store.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::wire::Reply;
 use crate::workload::Workload;
 
-/// Which store the server is given.
+/// Which store the server uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Sqlite,
@@ -23,12 +23,12 @@ pub(crate) enum Store {
 pub(crate) struct Server {
     process: Process,
     pub(crate) address: SocketAddr,
-    /// Where its files are.
+    /// The directory of its files.
     pub(crate) directory: PathBuf,
 }
 
 impl Server {
-    /// Starts `program` and waits until it is ready. What is in `directory` already is what it starts with.
+    /// Starts `program` with the store in `directory`, if there is one, and waits until it is ready.
     pub(crate) fn start(program: &Path, store: Store, directory: &Path) -> anyhow::Result<Self> {
         let store = match store {
             Store::Sqlite => format!("sqlite:{}", directory.join("events.db").display()),
@@ -37,7 +37,7 @@ impl Server {
         Self::start_with(program, &["--store", &store], directory)
     }
 
-    /// As [`Self::start`], with these options instead of a store's.
+    /// As [`Self::start`], with these options instead of one for the store.
     pub(crate) fn start_with(program: &Path, options: &[&str], directory: &Path) -> anyhow::Result<Self> {
         let log_path = directory.with_extension("log");
         let log = File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
@@ -70,12 +70,12 @@ impl Server {
         self.process.id()
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(self) {
         self.process.kill();
     }
 
-    /// Holds the server's own totals against what the workload knows of its first `deliveries`.
+    /// Compares the server's totals with those that the workload expects for its first `deliveries`.
     pub(crate) fn check_stats(&self, workload: &Workload, deliveries: u64) -> anyhow::Result<()> {
         let reply = get(self.address, "/stats")?;
         let stats: Stats = serde_json::from_slice(reply.body()).context("/stats")?;
@@ -87,7 +87,7 @@ impl Server {
             conflicts: 0,
             rejected: 0,
         };
-        ensure!(stats == expected, "/stats says {stats:?}, and true is {expected:?}");
+        ensure!(stats == expected, "/stats says {stats:?}, but {expected:?} is right");
         Ok(())
     }
 }
@@ -101,7 +101,7 @@ struct Stats {
     rejected: u64,
 }
 
-/// One GET on a connection of its own.
+/// One GET on a new connection.
 pub(crate) fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
     let mut stream = TcpStream::connect(address)?;
     let mut reply = Reply::default();
@@ -109,7 +109,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
     Ok(reply)
 }
 
-/// One GET on a connection that stays.
+/// One GET on a connection that is kept.
 pub(crate) fn get_on(stream: &mut TcpStream, path: &str, reply: &mut Reply) -> anyhow::Result<()> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
     reply.read_from(stream)

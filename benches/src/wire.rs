@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the load generator needs it: requests made of bytes that stay, replies read by their length.
+//! HTTP/1.1 for the load generator: requests are rendered into the same bytes, and replies are read by their length.
 
 use std::io::Read;
 
@@ -7,19 +7,19 @@ use serde::Deserialize;
 
 use crate::workload::{TEMPLATE, Workload};
 
-/// What a publisher asks the server to tell.
+/// What a publisher wants to know in the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Results {
-    /// The counts alone (`?results=none`).
+    /// Only the counts (`?results=none`).
     Counts,
-    /// A result per event, too.
+    /// Also a result for each event.
     PerEvent,
-    /// Nothing but that they were taken: the fate is not decided when the reply is sent.
+    /// Only that the events were queued: their outcomes are not decided when the reply is sent.
     #[cfg(feature = "rivals")]
     Queued,
 }
 
-/// A publish request of a fixed number of events, rendered anew for every batch in the same bytes.
+/// A publish request with a fixed number of events. Every batch is rendered into the same bytes.
 pub(crate) struct Request {
     bytes: Vec<u8>,
     body_at: usize,
@@ -50,7 +50,7 @@ impl Request {
         Self { bytes, body_at, events }
     }
 
-    /// The request of the deliveries from `first` on.
+    /// Renders the request with the deliveries from `first` on.
     pub(crate) fn render(&mut self, workload: &Workload, first: u64) -> &[u8] {
         let bracket = usize::from(self.events > 1);
         let body = &mut self.bytes[self.body_at + bracket..];
@@ -61,17 +61,17 @@ impl Request {
     }
 }
 
-/// The whole reply to one request, in a buffer that is used again.
+/// The whole reply to one request, in a buffer that is reused.
 #[derive(Default)]
 pub(crate) struct Reply {
     buffer: Vec<u8>,
     filled: usize,
-    /// Status, start of the body and its end, once the head is there.
+    /// Status, start of the body and its end, once the head has come.
     head: Option<(u16, usize, usize)>,
 }
 
 impl Reply {
-    /// Where the next bytes of the connection go; the reply before is forgotten.
+    /// Room for the next bytes of the connection.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         const LEAST: usize = 16 << 10;
         if self.buffer.len() < self.filled + LEAST {
@@ -85,7 +85,7 @@ impl Reply {
         self.head = None;
     }
 
-    /// Takes in `read` bytes more; whether the reply is complete.
+    /// Adds `read` bytes. Returns whether the reply is complete.
     pub(crate) fn advance(&mut self, read: usize) -> anyhow::Result<bool> {
         ensure!(read > 0, "the connection was closed in the middle of a reply");
         self.filled += read;
@@ -127,7 +127,7 @@ impl Reply {
         if self.status() != 202 {
             bail!("status {}: {}", self.status(), self.text());
         }
-        // The results come last, and a bench that parsed them would measure its parser.
+        // The results come last, and are not parsed: that would measure the parser.
         let body = self.body();
         let start = &body[..body.len().min(512)];
         let counts = match find(start, b",\"results\":") {
@@ -138,7 +138,7 @@ impl Reply {
     }
 }
 
-/// What a reply says of its request.
+/// The counts of a reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) received: u64,
@@ -152,7 +152,7 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
 }
 
-/// Status and content-length.
+/// The status and the content-length.
 fn parse_head(head: &[u8]) -> anyhow::Result<(u16, usize)> {
     let head = std::str::from_utf8(head).context("a reply's head is not text")?;
     let mut lines = head.split("\r\n");

@@ -1,25 +1,25 @@
-//! The deliveries of a run: which identity delivery number `n` carries, and the bytes of its event.
+//! The deliveries of a run: the identity of delivery number `n`, and the bytes of its event.
 //!
-//! Everything follows from (seed, number), so a hundred million events cost no memory, a repeat is the same
-//! event byte for byte, and the bench knows exactly how many of any deliveries have to be stored.
+//! Everything is computed from (seed, number). So a hundred million events cost no memory, a repeat is the same event
+//! byte for byte, and the bench knows exactly how many of any deliveries must be stored.
 
 use std::ops::Range;
 
 use aggregator_core::{Event, InvalidField};
 
-/// One delivery in so many repeats an earlier one: a share of 20 %.
+/// One delivery in this many repeats an earlier one: a share of 20 %.
 const BLOCK: u64 = 5;
 
 /// Where repeats come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeats {
-    /// From this many identities back at most: the retries of a publisher.
+    /// From the last identities, at most this many: like the retries of a publisher.
     Recent(u64),
-    /// From all identities so far, each as likely: the worst case for a dedup index.
+    /// From all identities so far, each equally likely: the worst case for a dedup index.
     History,
 }
 
-/// What publishers commonly repeat lies this far back at most.
+/// Publishers commonly repeat events that are at most this far back.
 pub(crate) const RECENT: Repeats = Repeats::Recent(50_000);
 
 /// The deliveries of a run.
@@ -35,7 +35,7 @@ impl Workload {
         Self { seed, repeats, topics: topics.into() }
     }
 
-    /// The number of the identity that delivery `n` carries; identities are numbered as they first come.
+    /// The number of delivery `n`'s identity. Identities are numbered in the order of their first deliveries.
     pub(crate) fn identity(&self, n: u64) -> u64 {
         let (block, place) = (n / BLOCK, n % BLOCK);
         let repeat = self.repeat_in(block);
@@ -50,13 +50,13 @@ impl Workload {
         }
     }
 
-    /// How many identities the first `deliveries` have: what must be stored of them, the rest repeats.
+    /// How many identities the first `deliveries` have. So many must be stored; the others are repeats.
     pub(crate) fn identities(&self, deliveries: u64) -> u64 {
         let (block, place) = (deliveries / BLOCK, deliveries % BLOCK);
         block * (BLOCK - 1) + place - u64::from(place > self.repeat_in(block))
     }
 
-    /// Which delivery of a block is the repeat. Not the very first one: there is nothing to repeat yet.
+    /// Which delivery of a block is the repeat. It is never the very first delivery, which has nothing to repeat.
     fn repeat_in(&self, block: u64) -> u64 {
         if block == 0 { BLOCK - 1 } else { mix(self.seed.wrapping_add(block)) % BLOCK }
     }
@@ -80,8 +80,8 @@ impl Workload {
     }
 }
 
-/// An event as it is published. All have the same length, so a body is rendered by writing a few bytes in
-/// place. What varies follows from the identity: a repeat has to be the same event.
+/// A published event. All have the same length, so a body is rendered by writing a few bytes in place. The bytes that
+/// vary depend only on the identity, because a repeat must be the same event.
 pub(crate) const TEMPLATE: &[u8] = concat!(
     r#"{"topic":"bench.topic-0000","event_id":"00000000-0000-4000-8000-000000000000","#,
     r#""timestamp":"2026-01-31T12:00:00.000000Z","source":"bench","#,
@@ -98,7 +98,7 @@ const PAYLOAD: Range<usize> = {
     let start = after(br#""payload":"#, 0).start;
     start..TEMPLATE.len() - 1
 };
-/// Behind the leading 1, since no JSON number begins with 0.
+/// After the leading 1, because no JSON number begins with 0.
 const ORDER: Range<usize> = {
     let start = after(br#""order":1"#, 0).start;
     start..start + 12
@@ -119,7 +119,7 @@ const fn after(mark: &[u8], length: usize) -> Range<usize> {
     }
 }
 
-/// The fields of a rendered event, for those who take rows and not JSON.
+/// The fields of a rendered event, for stores that take rows and not JSON.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub(crate) topic: &'a str,
@@ -141,7 +141,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// As the core takes it.
+    /// The event as a type of the core.
     pub(crate) fn event(&self) -> Result<Event, InvalidField> {
         Event::new(self.topic, self.event_id)?
             .with_timestamp(self.timestamp)?
@@ -155,7 +155,7 @@ pub(crate) fn topic_name(topic: u64) -> String {
     format!("bench.topic-{topic:04}")
 }
 
-/// The finalizer of SplitMix64: a bijection that scatters neighbours.
+/// The finalizer of SplitMix64: a bijection that maps neighbours far apart.
 fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -177,7 +177,7 @@ fn write_id(seed: u64, identity: u64, text: &mut [u8]) {
     text[24..].copy_from_slice(&low[4..]);
 }
 
-/// What generating the load takes is taken from the server, so these go two digits at a time.
+/// Writes two digits at a time: time that the load generator takes is lost to the server.
 fn hex(word: u64) -> [u8; 16] {
     const PAIRS: [[u8; 2]; 256] = pairs(16);
     let mut text = [0; 16];
@@ -187,7 +187,7 @@ fn hex(word: u64) -> [u8; 16] {
     text
 }
 
-/// Of an even number of digits.
+/// `text` has an even number of digits.
 fn write_digits(mut number: u64, text: &mut [u8]) {
     const PAIRS: [[u8; 2]; 100] = pairs(10);
     for pair in text.as_chunks_mut().0.iter_mut().rev() {

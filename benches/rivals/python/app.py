@@ -1,7 +1,7 @@
-"""The earlier design, rebuilt small: FastAPI, an asyncio queue, one consumer, one SQLite commit per event.
+"""A small version of the earlier design: FastAPI, an asyncio queue, one consumer, one SQLite commit per event.
 
-A reply says that the events were queued. What is still queued when the process ends is lost, and so are the
-statistics, which are kept in memory.
+A reply says only that the events were queued. If the process ends, queued events are lost. So are the statistics,
+which are kept in memory.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class DedupStore:
         )
 
     def store(self, event: Event) -> bool:
-        """Whether the event is new."""
+        """Stores the event and returns whether it is new."""
         cursor = self.connection.execute(
             "INSERT OR IGNORE INTO processed_events VALUES (?, ?, ?, ?, ?)",
             (event.topic, event.event_id, event.timestamp.isoformat(), event.source, json.dumps(event.payload)),

@@ -1,7 +1,7 @@
-//! As fast as the server takes it: every connection sends its next request once the last one is answered.
+//! A load as fast as the server takes it: every connection sends its next request once the last one is answered.
 //!
-//! One thread for all connections. The replies of a group commit come together, and an event loop that
-//! takes them in one wake-up costs the server less of the machine than a thread for each.
+//! One thread drives all connections. The replies of a group commit come together, and an event loop handles them in
+//! one wake-up. That takes less of the machine from the server than a thread for each connection.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use super::{Done, Load, add, check_reply, histogram};
 use crate::process::{Memory, cpu_seconds, disk_bytes};
 use crate::wire::{Counts, Reply, Request};
 
-/// What is looked at while deliveries are made.
+/// The process to watch while deliveries are made.
 pub(crate) struct Watched {
     /// How many samples to take.
     pub(crate) samples: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Watched {
     pub(crate) directory: PathBuf,
 }
 
-/// The state after so many deliveries.
+/// The state of the server after a number of deliveries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) deliveries: u64,
@@ -40,10 +40,10 @@ pub(crate) struct Sample {
     pub(crate) disk_bytes: u64,
 }
 
-/// How long a request may be refused and sent again.
+/// How long a refused request is sent again.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// What the connections share.
+/// The state that all connections share.
 struct Shared {
     load: Load,
     next: u64,
@@ -56,7 +56,7 @@ struct Shared {
     progress: Progress,
 }
 
-/// Samples, taken as the deliveries go on.
+/// Samples that are taken while deliveries are made.
 #[derive(Default)]
 pub(crate) struct Progress {
     watched: Option<Watched>,
@@ -64,7 +64,7 @@ pub(crate) struct Progress {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Makes the deliveries, of which there have to be whole requests.
+/// Makes the deliveries, in whole requests only.
 pub(crate) fn run(
     load: Load,
     deliveries: Range<u64>,
@@ -139,7 +139,7 @@ async fn connection(mut stream: TcpStream, shared: Rc<RefCell<Shared>>) -> anyho
         let sent = Instant::now();
         loop {
             exchange(&mut stream, bytes, &mut reply).await.context("a publish request")?;
-            // What is refused for too long is an error like any other.
+            // A request that is refused for too long is an error.
             if reply.status() != 503 || sent.elapsed() > REFUSED {
                 break;
             }

@@ -1,11 +1,11 @@
 //! A steady load: requests are due by a schedule that does not wait for the server.
 //!
-//! Latency counts from the instant a request was due. A connection that is still waiting for its last reply
-//! then sends late, and the wait is part of the figure: a generator that sent later instead would leave out
-//! just those requests that a stall had hit (coordinated omission).
+//! Latency counts from the time when a request was due. If a connection still waits for its last reply at that time, it
+//! sends late, and the wait is part of the latency. A generator that moved the schedule instead would leave out the
+//! very requests that a stall has delayed (coordinated omission).
 //!
-//! A thread for each connection: the timers of an event loop tick in milliseconds, which is more than most
-//! replies take.
+//! Each connection has a thread: the timers of an event loop tick in milliseconds, which is longer than most replies
+//! take.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use hdrhistogram::Histogram;
 use super::{Done, Load, add, check_reply, histogram};
 use crate::wire::{Counts, Reply, Request};
 
-/// Sends requests at `rate` deliveries a second for `duration`, the deliveries from `first` on.
+/// Sends the deliveries from `first` on, at `rate` deliveries a second for `duration`.
 pub(crate) fn run(load: Load, first: u64, rate: f64, duration: Duration) -> anyhow::Result<Done> {
     let interval = Duration::from_secs_f64(f64::from(load.batch) / rate);
     let requests = u64::try_from(duration.as_nanos() / interval.as_nanos().max(1))?.max(1);
@@ -28,7 +28,7 @@ pub(crate) fn run(load: Load, first: u64, rate: f64, duration: Duration) -> anyh
         stream.set_nodelay(true)?;
         streams.push(stream);
     }
-    // A moment for the threads to start.
+    // Gives the threads time to start.
     let start = Instant::now() + Duration::from_millis(20);
     let schedule = Schedule { load, first, start, interval, requests };
     let mut done = Done {
@@ -64,7 +64,7 @@ struct Schedule {
     requests: u64,
 }
 
-/// Sends every so-manieth request, beginning with number `place`.
+/// Sends the requests `place`, `place` + connections, and so on.
 fn connection(
     mut stream: TcpStream,
     schedule: Schedule,

@@ -1,8 +1,8 @@
 //! A page cache that is full from the start, as on a machine that has been up for a while.
 //!
-//! What a store writes takes the place of other pages then. Without it, a virtual machine gives the first stores memory
-//! that it has already, and later ones what its host has to find first: of each page, that can be several times the cost of
-//! writing it, and a curve shows the host and not the store.
+//! Then the pages that a store writes replace other pages. With an empty cache, a virtual machine first uses memory
+//! that it already has, and later memory that its host must find first. That can cost several times as much as writing
+//! a page, and then the curve shows the host and not the store.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ use crate::process::cpu_seconds;
 const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A file as large as the memory that was available, removed when it is let go.
+/// A file as large as the available memory, removed when dropped.
 pub(crate) struct FullCache {
     pub(crate) filled: Filled,
     _directory: Scratch,
@@ -29,7 +29,7 @@ pub(crate) struct FullCache {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Filled {
     pub(crate) bytes: u64,
-    /// Processor time, in seconds, that writing one of its GiB took: of the cheapest one and of the dearest.
+    /// Processor time of writing one GiB, in seconds: for the cheapest GiB and for the most expensive one.
     pub(crate) cheapest: f64,
     pub(crate) dearest: f64,
 }
@@ -40,7 +40,7 @@ impl FullCache {
         let directory = Scratch::new(options, "full-cache")?;
         let filled = write(&directory.path().join("file"), gib);
         let filled = filled.with_context(|| format!("a file of {gib} GiB, as large as the free memory"))?;
-        eprintln!("growth: the page cache is full of {gib} GiB of another file");
+        eprintln!("growth: the page cache is full with {gib} GiB of another file");
         Ok(Self { filled, _directory: directory })
     }
 }
@@ -57,7 +57,7 @@ fn write(path: &Path, gib: u64) -> anyhow::Result<Filled> {
         let took = cpu_seconds(process::id())? - before;
         filled.cheapest = filled.cheapest.min(took);
         filled.dearest = filled.dearest.max(took);
-        // Only what is on the disk already makes way at once.
+        // Only pages that are on the disk already can be replaced at once.
         file.sync_data()?;
     }
     Ok(filled)

@@ -1,4 +1,4 @@
-//! How the server fares as its store grows, and how long it takes to be back after a crash.
+//! How the server's figures change as its store grows, and how long it takes to be ready after a crash.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,42 +19,42 @@ use crate::workload::{RECENT, Workload};
 const BATCH: u32 = 500;
 const POINTS: u64 = 100;
 const TENTHS: usize = 10;
-/// In turn with an empty store.
+/// How many rounds the grown store runs in turn with an empty one.
 const ROUNDS: u32 = 5;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Growth {
     pub(crate) deliveries: u64,
     pub(crate) identities: u64,
-    /// What the page cache was full of, where that was asked for.
+    /// The file that filled the page cache, if that was asked for.
     pub(crate) full_cache: Option<Filled>,
     pub(crate) tenths: Vec<Point>,
     pub(crate) points: Vec<Point>,
     /// The rate of the last tenth over that of the first.
     pub(crate) last_to_first: f64,
-    /// The processor time per delivery of the first tenth over that of the last. Neighbours that share caches and memory
-    /// make their mark on it as well.
+    /// The processor time per delivery of the first tenth over that of the last. Other programs that share caches and
+    /// memory change it as well.
     pub(crate) cpu_first_to_last: f64,
-    /// The median rate of the last five tenths over that of the first five, which one bad tenth does not decide.
+    /// The median rate of the last five tenths over that of the first five. One bad tenth does not decide it.
     pub(crate) later_to_earlier_half: f64,
-    /// How the rates compare when both meet the same machine. None if it failed.
+    /// How the rates compare when both stores run under the same conditions. `None` if it failed.
     pub(crate) in_turn: Option<InTurn>,
     pub(crate) refused: u64,
-    /// Resident at the end.
+    /// Resident memory at the end.
     pub(crate) resident_bytes: u64,
-    /// By how much it grew after the first tenth, which fills the caches, per identity.
+    /// Growth of the resident memory after the first tenth, which fills the caches, per identity.
     pub(crate) resident_bytes_per_identity: f64,
     pub(crate) disk_bytes_per_identity: f64,
-    /// What a row of the log takes in a file that holds nothing else.
+    /// The bytes of a row of the log in a file that holds nothing else.
     pub(crate) append_bytes_per_row: f64,
-    /// None if it failed.
+    /// `None` if it failed.
     pub(crate) restart: Option<Restart>,
 }
 
-/// A stretch of the curve and the state at its end.
+/// A section of the curve, and the state at its end.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Point {
-    /// Made by then.
+    /// Deliveries made by then.
     pub(crate) deliveries: u64,
     /// Deliveries per second since the point before.
     pub(crate) rate: f64,
@@ -65,20 +65,21 @@ pub(crate) struct Point {
     pub(crate) disk_bytes: u64,
 }
 
-/// The store that has grown, and an empty one, take as many deliveries in turn, so that both meet the same machine.
+/// The store that has grown and an empty one take the same number of deliveries in turn, so that both run under the
+/// same conditions.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct InTurn {
-    /// Of a round, to each of them.
+    /// Deliveries to each store in a round.
     pub(crate) deliveries: u64,
     pub(crate) rounds: u32,
     /// Deliveries per second.
     pub(crate) empty: Spread,
     pub(crate) grown: Spread,
-    /// The second over the first, of the same round.
+    /// The rate of the grown store over that of the empty one, in the same round.
     pub(crate) grown_to_empty: Spread,
 }
 
-/// From the start of the program to the first 200 of `/readyz`, after kill -9.
+/// The time from the start of the program to the first 200 of `/readyz`, after kill -9.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Restart {
     pub(crate) identities: u64,
@@ -86,8 +87,8 @@ pub(crate) struct Restart {
     pub(crate) times: usize,
 }
 
+/// The curve is in `growth` even if the restart fails.
 #[expect(clippy::cast_precision_loss, reason = "figures need no 53 bits")]
-/// The curve is in `growth` also if the restart fails.
 pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow::Result<()> {
     let workload = Workload::new(options.seed, RECENT, options.topics);
     let directory = Scratch::new(options, "growth")?;
@@ -106,7 +107,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         results: Results::Counts,
     };
     let watched = Watched { samples: POINTS, pid: server.pid(), directory: directory.path().to_owned() };
-    // Whole requests and whole points.
+    // Every point has the same number of whole requests.
     let step = u64::from(BATCH) * POINTS;
     let (done, Progress { samples, .. }) =
         as_fast_as_possible(load, 0..options.events() / step * step, Some(watched))?;
@@ -144,9 +145,9 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
     Ok(())
 }
 
-/// Goes on with the deliveries of `server`, of which so many are made.
+/// Compares `server` with empty stores in turn. Its deliveries continue after the first `made`.
 fn in_turn(options: &Options, server: &Server, load: Load, made: &mut u64) -> anyhow::Result<InTurn> {
-    /// An empty store is faster the less it is given. Not more than the first tenth of 20 million.
+    /// An empty store is faster with fewer deliveries. This is a tenth of 20 million.
     const MOST: u64 = 2_000_000;
     let deliveries = (*made / TENTHS as u64).min(MOST) / u64::from(BATCH) * u64::from(BATCH);
     let rate = |server: &Server, from| {
@@ -227,7 +228,7 @@ fn restart(options: &Options, mut server: Server, mut load: Load, mut made: u64)
         let started = Instant::now();
         server = Server::start(&options.server, Store::Sqlite, &directory)?;
         times.push(started.elapsed());
-        // What was acknowledged is there, and what is sent next is recognised: or the time means nothing.
+        // The time means something only if all acknowledged events are there and the next repeats are recognized.
         server.check_stats(&load.workload, made)?;
     }
     let seconds = Spread::of(times.iter().map(Duration::as_secs_f64));

@@ -1,7 +1,7 @@
 //! Deliveries per second over HTTP, in turns with plain SQLite.
 //!
-//! Every round makes each run once, on a fresh store, so that whatever else the machine does meets all of
-//! them; ratios are those of one round. Every other round goes backwards.
+//! Every round makes each run once, on a fresh store, so that other work of the machine affects all runs alike. Ratios
+//! compare runs of the same round. Every other round goes backwards.
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -30,20 +30,20 @@ pub(crate) struct Line {
     pub(crate) deliveries: u64,
     /// Deliveries per second.
     pub(crate) rate: Spread,
-    /// The rate over that of plain SQLite in the same round: a row a statement by 500 a transaction.
+    /// The rate over that of plain SQLite in the same round, with one row a statement and 500 a transaction.
     pub(crate) of_row_append_500: Option<Spread>,
-    /// 20 rows a statement by 5,000 a transaction.
+    /// The same with 20 rows a statement and 5,000 a transaction.
     pub(crate) of_many_append_5000: Option<Spread>,
-    /// None for plain SQLite.
+    /// `None` for plain SQLite.
     pub(crate) served: Option<Served>,
 }
 
-/// What is known of runs over HTTP, as medians.
+/// Further figures of runs over HTTP, as medians.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Served {
-    /// Of a request.
+    /// Latency of a request.
     pub(crate) p99_ms: f64,
-    /// Processor time for a delivery, in microseconds.
+    /// Processor time per delivery, in microseconds.
     pub(crate) server_us: f64,
     pub(crate) generator_us: f64,
     pub(crate) peak_bytes: f64,
@@ -66,14 +66,14 @@ struct Figures {
     served: Option<Served>,
 }
 
-/// What is usual with SQLite, and the most it gives.
+/// The usual way to write with SQLite, and the fastest one.
 const ROW_APPEND_500: Kind = Kind::Append { rows: 500, statement: Statement::Row };
 const MANY_APPEND_5000: Kind = Kind::Append { rows: 5_000, statement: Statement::Many };
 
-/// The figures of a round, in the places of the runs. Those that a failure has prevented are missing.
+/// The figures of a round, in the order of the runs. `None` for runs that failed or were not made.
 type Round = Vec<Option<Figures>>;
 
-/// What was measured before a failure is in `ingest`.
+/// Figures that were measured before a failure are in `ingest`.
 pub(crate) fn measure(options: &Options, ingest: &mut Option<Ingest>) -> anyhow::Result<()> {
     let runs = runs(options);
     let mut rounds = Vec::new();
@@ -200,7 +200,7 @@ fn over_http(server: &Server, load: Load, deliveries: u64) -> anyhow::Result<Fig
     Ok(Figures { rate: done.rate(), served: Some(served) })
 }
 
-/// None if no run of it came to its end.
+/// `None` if no run of this kind was finished.
 fn line(run: &Run, runs: &[Run], rounds: &[Round]) -> Option<Line> {
     let place_of = |kind: Kind| runs.iter().position(|run| run.kind == kind);
     let place = place_of(run.kind)?;
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_one_round_and_a_round_that_failed_half_way_counts_as_far_as_it_went() {
+    fn ratios_compare_runs_of_one_round_and_skip_runs_that_are_missing() {
         let figures = |rate| Some(Figures { rate, served: None });
         let mut rounds = vec![vec![figures(10.0), figures(100.0)], vec![figures(20.0), figures(50.0)]];
         let both = ratio(&rounds, 0, 1).unwrap();

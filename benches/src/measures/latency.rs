@@ -1,4 +1,4 @@
-//! Latency under a steady load of half of what the server takes, and of the disk alone.
+//! Latency under a steady load of half the server's capacity, and the latency of the disk without a server.
 
 mod disk;
 
@@ -18,8 +18,9 @@ use crate::workload::{RECENT, Workload};
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Steady {
     pub(crate) name: String,
-    /// Deliveries per second, or writes where it is the disk: as fast as possible, and in the steady load.
+    /// Deliveries per second as fast as possible; for the disk, writes.
     pub(crate) capacity: f64,
+    /// The same in the steady load.
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
     pub(crate) requests: u64,
@@ -28,7 +29,7 @@ pub(crate) struct Steady {
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
     pub(crate) max_ms: f64,
-    /// What the machine did meanwhile.
+    /// Stalls of the machine meanwhile.
     pub(crate) machine: Stalled,
     /// (quantile, milliseconds), for the plot.
     pub(crate) curve: Vec<(f64, f64)>,
@@ -98,7 +99,7 @@ impl Steady {
     }
 }
 
-/// The quantiles up to where one request is left beyond.
+/// The quantiles below 1.
 fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
     latency
         .iter_quantiles(8)

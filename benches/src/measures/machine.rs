@@ -1,4 +1,4 @@
-//! What the figures were taken on.
+//! The machine on which the figures were measured.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,11 +16,11 @@ pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
-    /// Writing 256 MB in a row and syncing it.
+    /// The rate of writing 256 MiB sequentially and syncing them.
     pub(crate) write_bytes_per_second: f64,
-    /// Writing 4 KB and syncing it.
+    /// The median time of writing 4 KiB and syncing them.
     pub(crate) fsync_ms: f64,
-    /// Processes that wanted a core when the bench began: a busy machine shows here.
+    /// Processes that wanted a core when the bench began. It shows whether the machine was busy.
     pub(crate) load_average: f64,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
     }
 }
 
-/// The first line of `text` with this name, without it.
+/// The value in the first line of `text` with this name.
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -53,7 +53,7 @@ pub(super) fn memory(name: &str) -> u64 {
     kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
-/// Bytes per second in a row, and the median milliseconds of a small synced write.
+/// Bytes per second of sequential writes, and the median milliseconds of a small synced write.
 fn probe_disk(path: &Path) -> anyhow::Result<(f64, f64)> {
     const MIB: usize = 1 << 20;
     const MIBS: u32 = 256;

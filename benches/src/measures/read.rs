@@ -1,4 +1,4 @@
-//! Walking all events in pages of a thousand, as a reader that catches up does; and lookups of what is not there.
+//! Reading all events in pages of a thousand, like a reader that catches up, and looking up unknown ids.
 
 pub(crate) mod unknown;
 
@@ -57,11 +57,11 @@ pub(crate) fn measure(options: &Options, readings: &mut Vec<Reading>) -> anyhow:
     Ok(())
 }
 
-/// A topic that has few events, far from each other.
+/// A topic with few events that lie far from each other.
 const RARE: &str = "bench.rare.topic";
 const RARE_EVENTS: u64 = 10;
 
-/// Sends the deliveries, and an event of the rare topic after each tenth of them. How many deliveries there were.
+/// Sends the deliveries, and an event of the rare topic after each tenth of them. Returns the number of deliveries.
 fn fill(options: &Options, load: Load) -> anyhow::Result<u64> {
     let part = options.run_events() / RARE_EVENTS;
     let mut stream = TcpStream::connect(load.address)?;
@@ -80,7 +80,7 @@ fn fill(options: &Options, load: Load) -> anyhow::Result<u64> {
     Ok(end)
 }
 
-/// Events per second of one reader on one connection.
+/// Reads all events with one reader on one connection. Returns the events per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
 fn walk(server: &Server, filter: &str, expected: u64) -> anyhow::Result<f64> {
     let mut stream = TcpStream::connect(server.address)?;
@@ -99,11 +99,11 @@ fn walk(server: &Server, filter: &str, expected: u64) -> anyhow::Result<f64> {
         after = format!("&after={}", page.next);
     }
     let seconds = started.elapsed().as_secs_f64();
-    ensure!(events == expected, "{events} events were read, and {expected} are stored");
+    ensure!(events == expected, "{events} events were read, but {expected} are stored");
     Ok(events as f64 / seconds)
 }
 
-/// What stands around the events of a page. Parsing those would measure the reader's parser.
+/// The fields around the events of a page. Parsing the events would measure the reader's parser.
 struct Page<'a> {
     count: u64,
     next: &'a str,

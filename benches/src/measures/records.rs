@@ -1,5 +1,5 @@
-//! Writes of records to the SQLite store: how many a second, and what they take from ingest. Without a server: nothing
-//! serves records as such.
+//! Writes of records to the SQLite store: how many a second, and how much they slow ingest down. There is no server,
+//! because no route serves records.
 
 pub(crate) mod beside_ingest;
 mod writers;
@@ -20,15 +20,15 @@ use crate::options::Options;
 
 const THREADS: [usize; 3] = [1, 8, 64];
 
-/// So many threads that write as fast as they can.
+/// The figures of threads that write as fast as they can.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Writing {
     pub(crate) threads: usize,
-    /// Of all rounds.
+    /// In all rounds.
     pub(crate) writes: u64,
     /// Writes per second.
     pub(crate) rate: Spread,
-    /// Of all rounds. A thread makes its next write once the last one is done.
+    /// In all rounds. A thread makes its next write once the last one is done.
     pub(crate) p99_ms: f64,
 }
 
@@ -55,7 +55,7 @@ fn measure_rounds(options: &Options, runs: &mut [Vec<Written>; THREADS.len()]) -
     Ok(())
 }
 
-/// On a fresh store.
+/// Makes one run on a fresh store.
 fn one(options: &Options, threads: usize, duration: Duration) -> anyhow::Result<Written> {
     let directory = Scratch::new(options, "records")?;
     let store = open(directory.path())?;

@@ -1,6 +1,6 @@
-//! The store over PostgreSQL, beside the raw insert of the same rows, and how it goes with partitions and nodes.
+//! The store over PostgreSQL beside a raw insert of the same rows, and how it scales with partitions and nodes.
 //!
-//! As in [`super::ingest`], a round makes each run once, on a database of its own, and ratios are those of one
+//! As in [`super::ingest`], a round makes each run once, each on its own database, and ratios compare runs of the same
 //! round.
 
 mod balancer;
@@ -37,7 +37,7 @@ pub(crate) struct Scale {
     pub(crate) without: Option<String>,
     pub(crate) version: String,
     pub(crate) settings: Vec<String>,
-    /// Events of a transaction where there is no HTTP.
+    /// Events of a transaction in runs without HTTP.
     pub(crate) group: usize,
     pub(crate) topics: u16,
     pub(crate) connections: u32,
@@ -51,12 +51,12 @@ pub(crate) struct Line {
     pub(crate) deliveries: u64,
     /// Deliveries per second.
     pub(crate) rate: Spread,
-    /// The rate over that of the raw insert from as many connections, in the same round.
+    /// The rate over that of the raw insert with as many partitions, in the same round.
     pub(crate) of_raw: Option<Spread>,
-    /// The rate over that of the line that has the fewest partitions or nodes of its kind.
+    /// The rate over that of the line of the same kind with the fewest partitions or nodes.
     pub(crate) of_least: Option<Spread>,
     pub(crate) p99_ms: Option<f64>,
-    /// Processor time of all nodes for a delivery, in microseconds.
+    /// Processor time of all nodes per delivery, in microseconds.
     pub(crate) nodes_us: Option<f64>,
     /// Medians.
     pub(crate) cost: Cost,
@@ -71,10 +71,10 @@ struct Figures {
 
 type Round = Vec<Option<Figures>>;
 
-/// So many that each of 16 partitions has some.
+/// Enough that each of 16 partitions has some.
 const LEAST_TOPICS: u16 = 64;
 
-/// What was measured before a failure is in `scale`.
+/// Figures that were measured before a failure are in `scale`.
 pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::Result<()> {
     let mut measured = Scale {
         skipped: None,
@@ -147,7 +147,7 @@ fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figure
     }
 }
 
-/// Appends the groups through the store, or past it.
+/// Appends the groups through the store, or past it by raw inserts.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
 fn appended(
     cluster: &Cluster,
@@ -168,7 +168,7 @@ fn appended(
         append_connections: APPENDERS,
         ..PostgresOptions::default()
     };
-    // It makes the tables for both.
+    // Opening the store creates the tables for both.
     let url_of_store = url.parse().map_err(|reason: String| anyhow::anyhow!(reason))?;
     let store = PostgresStore::open_with(&url_of_store, store_options)?;
     let append = |lanes: &groups::Lanes| {
@@ -195,7 +195,7 @@ fn appended(
         let stats = store.stats()?;
         let expected = (identities, total - identities, 0);
         let told = (stats.stored, stats.duplicates, stats.conflicts);
-        ensure!(told == expected, "the store counts {told:?}, and true is {expected:?}");
+        ensure!(told == expected, "the store counts {told:?}, but {expected:?} is right");
     }
     check_count(cluster, identities)?;
     let cost = cluster.cost(before, after, deliveries, identities)?;
@@ -214,7 +214,7 @@ fn start(options: &Options, url: &str, partitions: u16, nodes: u32) -> anyhow::R
         .collect()
 }
 
-/// A node, and its directory, which goes after it.
+/// A node, and its directory, which is removed after it.
 struct Started {
     server: Server,
     _directory: Scratch,
@@ -244,7 +244,7 @@ fn over_http(
     let after = (cluster.spent()?, cpu()?);
     done.check(&load.workload, first)?;
     let total = first + done.deliveries;
-    // The database's totals, whichever node is asked.
+    // Every node must report the totals of the database.
     for node in nodes {
         node.check_stats(&load.workload, total)?;
     }
@@ -258,19 +258,19 @@ fn over_http(
     })
 }
 
-/// How many deliveries come before the clock runs, in whole requests: connections to the database are made, and
-/// statements planned, by those who first need them.
+/// How many deliveries are made before the clock runs, in whole requests. They make the connections to the database and
+/// plan the statements.
 fn first(deliveries: u64, batch: u32) -> u64 {
     (deliveries / 5).next_multiple_of(batch.into())
 }
 
 fn check_count(cluster: &Cluster, identities: u64) -> anyhow::Result<()> {
     let count = cluster.count()?;
-    ensure!(count == identities, "there are {count} events, and {identities} are new");
+    ensure!(count == identities, "there are {count} events, but {identities} identities were sent");
     Ok(())
 }
 
-/// None if no run of it came to its end.
+/// `None` if no run of this kind was finished.
 fn line(run: &Run, runs: &[Run], rounds: &[Round]) -> Option<Line> {
     let place_of = |kind: Kind| runs.iter().position(|run| run.kind == kind);
     let place = place_of(run.kind)?;

@@ -1,4 +1,4 @@
-//! Whether the machine itself stood still: what no program on it can help.
+//! Stalls of the machine itself, which no program on it can prevent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,14 @@ const NAP: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Stalled {
-    /// By how much a watch was woken too late, at most.
+    /// The most by which a watching thread was woken too late.
     pub(crate) latest_ms: f64,
     /// The share of the processors' time that the host gave to others.
     pub(crate) stolen: f64,
 }
 
-/// A thread on each processor that does nothing but sleep and look at the time, until this is dropped: a host
-/// that halts a virtual processor does not always count that as stolen, and one thread would see it on its own only.
+/// Runs a thread on each processor that only sleeps and looks at the time, until this is dropped. A host that halts a
+/// virtual processor does not always count that as stolen time. A thread sees only its own processor, so each has one.
 pub(crate) struct Watch {
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<anyhow::Result<Duration>>>,
@@ -54,13 +54,13 @@ impl Watch {
     }
 }
 
-/// Those that this process may run on.
+/// The processors that this process may run on.
 fn processors() -> anyhow::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None).context("asking which processors there are")?;
     Ok((0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect())
 }
 
-/// By how much a sleep on this processor was too long, at most, until it is over.
+/// The most by which a sleep on this processor was too long.
 fn latest_on(processor: usize, is_over: &AtomicBool) -> anyhow::Result<Duration> {
     let mut here = CpuSet::new();
     here.set(processor);
@@ -80,7 +80,7 @@ impl Drop for Watch {
     }
 }
 
-/// What the processors have done since the machine began, in ticks.
+/// The processors' times since the machine started, in ticks.
 struct Times {
     all: f64,
     stolen: f64,
@@ -91,7 +91,7 @@ impl Times {
         let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
         let line = stat.lines().next().unwrap_or_default();
         let ticks: Vec<f64> = line.split_whitespace().skip(1).map_while(|tick| tick.parse().ok()).collect();
-        // What guests did, the last two, is in the first two already.
+        // The last two fields are times of guests, which the first two include.
         let [user, nice, system, idle, waiting, interrupts, soft, stolen, ..] = ticks[..] else {
             return Err(anyhow!("/proc/stat begins with {line:?}"));
         };

@@ -1,4 +1,4 @@
-//! Streams of events: how late they are, what they take from ingest, and what an idle one costs.
+//! Streams of events: their delay, how much they slow ingest down, and the cost of an idle stream.
 
 mod readers;
 
@@ -22,34 +22,34 @@ use crate::workload::{RECENT, Workload};
 pub(crate) const STREAMS: u16 = 1_000;
 /// Deliveries per second of the steady load.
 pub(crate) const RATE: u32 = 10_000;
-/// Streams to which nothing happens.
+/// Streams that get no events.
 pub(crate) const IDLE: u16 = 8_000;
 
-/// What the streams of a number of topics do and cost.
+/// Figures of streams over a number of topics.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Tailing {
-    /// Over how many topics the events and the streams are spread.
+    /// The number of topics over which the events and the streams are spread.
     pub(crate) topics: u16,
-    /// Events that the streams handed out.
+    /// Events that the streams delivered.
     pub(crate) delivered: u64,
-    /// From the commit to the reader, in milliseconds.
+    /// The time from `processed_at` to the reader, in milliseconds.
     pub(crate) delay_p50_ms: f64,
     pub(crate) delay_p99_ms: f64,
-    /// Of a publish request beside them, in milliseconds.
+    /// Latency of a publish request beside the streams, in milliseconds.
     pub(crate) publish_p99_ms: f64,
 }
 
-/// As many deliveries as the server takes, alone and beside the streams.
+/// Deliveries per second, as fast as the server takes them, alone and beside the streams.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BesideStreams {
     pub(crate) topics: u16,
     pub(crate) alone: Spread,
     pub(crate) beside: Spread,
-    /// Of two turns of the same round.
+    /// The ratio of two turns of the same round.
     pub(crate) ratio: Spread,
 }
 
-/// What an idle stream costs the server.
+/// The server's cost of an idle stream.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct IdleCost {
     pub(crate) streams: u16,
@@ -100,9 +100,9 @@ fn tailing(options: &Options, topics: u16) -> anyhow::Result<Tailing> {
     Ok(tailing)
 }
 
-/// How many events the streams have to hand out, all together.
+/// How many events all streams together must deliver.
 fn events_of_streams(workload: &Workload, done: &Done, topics: u16) -> u64 {
-    // Every topic has as many streams as any other.
+    // Every topic has the same number of streams.
     workload.identities(done.deliveries) * u64::from(STREAMS / topics)
 }
 

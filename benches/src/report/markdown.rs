@@ -1,4 +1,4 @@
-//! The report for people. No figure stands here that was not measured in the run.
+//! The report for people. Every figure in it was measured in the run.
 
 use std::fmt::Write as _;
 
@@ -41,8 +41,8 @@ fn conditions(report: &Report) -> String {
         "{quick}{} cores ({}), {} of memory, {}/s of sequential writes, {:.2} ms per fsync, load average {:.1} at \
          the start.\nServer and load generator share the machine; release builds, the server's default options, \
          loopback.\nEvents of {} bytes over {} topics, random UUIDs (version 4) as ids, a fifth of the deliveries \
-         repeats; {} connections for\nbatches of 500. Every reply's counts and the server's totals were checked: what is \
-         not exact is not reported. Seed {}.\n",
+         repeats; {} connections for\nbatches of 500. The counts of every reply and the server's totals were checked: a \
+         run with a wrong count is not\nreported. Seed {}.\n",
         machine.cores,
         machine.processor,
         bytes(wide(machine.memory_bytes)),
@@ -65,25 +65,26 @@ fn failures(failures: &[String]) -> String {
     text
 }
 
-/// How far the runs of a baseline may lie apart before ratios to it mean little.
+/// The largest ratio between two runs of a baseline. Beyond it, ratios to the baseline mean little.
 const STEADY: f64 = 1.3;
 
 fn ingest(report: &Report, ingest: &Ingest) -> String {
     let mut text = format!(
         "## Deliveries per second\n\n\
-         Durable (fsync before the reply) unless it says memory. Medians, with (lowest–highest); a round makes each\n\
-         run once on a fresh store, after a sync of the file systems, and every other round goes backwards. Processor\n\
-         time is per delivery. Batches ask for counts alone (`?results=none`) unless it says otherwise. p99 is\n\
-         closed-loop: a connection sends its next request once the last one is answered, so it grows with the\n\
-         connections, and time that a request would have waited to be sent does not count. Latency at a given load\n\
-         has a section of its own.\n\n\
-         The ceiling is plain SQLite appending the same deliveries: same columns, pragmas and page size, without\n\
-         HTTP, dedup or second index. A row a statement is how one commonly writes it; {many} rows a statement, with\n\
-         offsets that SQLite counts, is how the server writes events. A transaction, and so an fsync, has 500 rows as\n\
-         one request has, or 5,000: with {connections} connections that each have a batch of 500 under way, the server groups up\n\
-         to {connections} × 500 events per fsync. **Judge by the ratio to {many} rows a statement by 5,000**: it is the hardest\n\
-         ceiling, with statements like the server's and the fewest commits. That to a row a statement by 500 says how\n\
-         the server compares with a simple writer that commits every batch. Ratios are of two runs of the same round.\n\n",
+         Durable (fsync before the reply), except with the memory store. Medians, with (lowest–highest). A round makes\n\
+         each run once on a fresh store, after a sync of the file systems, and every other round goes backwards.\n\
+         Processor time is per delivery. Batches ask only for counts (`?results=none`) unless a line says otherwise.\n\
+         The p99 is closed-loop: a connection sends its next request once the last one is answered. So it grows with\n\
+         the number of connections, and does not count the time that a request would have waited to be sent. Latency\n\
+         at a given load has its own section.\n\n\
+         The ceiling is plain SQLite: it appends the same deliveries with the same columns, pragmas and page size,\n\
+         without HTTP, dedup or second index. One row a statement is the common way. {many} rows a statement, with\n\
+         offsets that SQLite counts, is the server's way. A transaction, and so an fsync, has 500 rows, like a request,\n\
+         or 5,000: with {connections} connections that each have a batch of 500 under way, the server groups up to\n\
+         {connections} × 500 events per fsync. **Judge by the ratio to {many} rows a statement by 5,000**: it is the\n\
+         hardest ceiling, with statements like the server's and the fewest commits. The ratio to a row a statement by\n\
+         500 compares the server with a simple writer that commits every batch. Ratios compare two runs of the same\n\
+         round.\n\n",
         many = append::MANY,
         connections = report.connections,
     );
@@ -93,7 +94,7 @@ fn ingest(report: &Report, ingest: &Ingest) -> String {
             let _ = writeln!(
                 text,
                 "**Not steady: the fastest run of \"{}\" was {apart:.2} times as fast as the slowest.\n\
-                 Something else used the machine or its disk, and ratios mean little.**\n",
+                 Something else used the machine or its disk, so the ratios mean little.**\n",
                 line.name
             );
         }
@@ -140,8 +141,8 @@ fn growth(growth: &Growth) -> String {
     if let Some(filled) = growth.full_cache {
         let _ = write!(
             text,
-            "The page cache was full from the start: of a file of {}, of which a GiB took {:.1} to {:.1} s of processor time to \
-             write.\n\n",
+            "The page cache was full from the start, with another file of {}. Writing a GiB of it took {:.1} to {:.1} s of \
+             processor time.\n\n",
             bytes(wide(filled.bytes)),
             filled.cheapest,
             filled.dearest,
@@ -180,7 +181,7 @@ fn growth(growth: &Growth) -> String {
         "\n| | |\n|---|--:|\n\
          | last tenth over first | {:.2} |\n\
          | the same by the server's processor time per delivery | {:.2} |\n\
-         | last five tenths over the first five, by their medians | {:.2} |\n\
+         | last five tenths over the first five, by medians | {:.2} |\n\
          {}\
          | resident memory per identity, after the first tenth has filled the caches | {:.2} bytes |\n\
          | disk per identity | {:.1} bytes |\n\
@@ -219,9 +220,9 @@ fn read(report: &Report) -> String {
 
 fn lookups(report: &Report) -> String {
     let mut text = format!(
-        "## Lookups of what is not there\n\n`POST /lookup` of {ids} ids, each in a topic of its own that does not exist, \
-         in a store of {topics} topics;\n{CLIENTS} clients send one after the other. Goals: a lookup in 100 ms, and a \
-         p99 of the others of 50 ms.\n\n| what | requests | p50 | p99 | longest |\n|---|--:|--:|--:|--:|\n",
+        "## Lookups of unknown ids\n\n`POST /lookup` of {ids} ids, each in another topic that does not exist, in a store \
+         of {topics} topics.\n{CLIENTS} clients each send one lookup after the other. Goals: 100 ms for a lookup, and a \
+         p99 of 50 ms for\nthe other requests.\n\n| what | requests | p50 | p99 | longest |\n|---|--:|--:|--:|--:|\n",
         ids = count(IDS.into()),
         topics = count(TOPICS.into()),
     );
@@ -236,12 +237,12 @@ fn lookups(report: &Report) -> String {
 
 fn latency(report: &Report) -> String {
     let mut text = String::from(
-        "## Latency\n\nDurable, at a steady half of what the server took just before, over 64 connections. Requests \
-         are due by a\nschedule that does not wait, and latency counts from when they were due. *Late* is by how much a thread that \
-         only\nsleeps, a millisecond at a time, was woken too late at most, on the worst of the processors; *stolen* the \
-         share of the\nprocessors' time that the host gave to others. A latency of that size may be the machine's. The last \
-         line has no\nserver: a program writes 64 KB and syncs them, a thousand times a second, into one file of 64 MB, \
-         over and over.\n\n\
+        "## Latency\n\nDurable, at a steady half of the capacity that was measured just before, over 64 connections. Requests \
+         are due by\na schedule that does not wait, and latency counts from when they were due. A thread on each processor \
+         only sleeps,\na millisecond at a time: *late* is the most by which one of them was woken too late. *Stolen* is the \
+         share of the\nprocessors' time that the host gave to others. A latency of about that size may come from the \
+         machine. The last\nline has no server: a program writes 64 KB and syncs them, a thousand times a second, into one \
+         file of 64 MB,\nover and over.\n\n\
          | what | capacity | deliveries/s | for | requests | p50 | p90 | p99 | p99.9 | max | late | stolen |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
@@ -273,10 +274,10 @@ fn latency(report: &Report) -> String {
 
 fn rivals(report: &Report) -> String {
     let mut text = String::from(
-        "## Beside others\n\nThe same deliveries, in the same run. Each was stopped at the time limit if it was not \
-         done before.\nMedians, with (lowest–highest); \"ours is\" compares two runs of the same round; the tenths, \
-         memory and disk are\nthose of the run in the middle. A round tries each once, after a sync of the file systems, \
-         and every other round goes\nbackwards.\n\n\
+        "## Beside others\n\nThe same deliveries, in the same run. A system that was not done at the time limit was \
+         stopped.\nMedians, with (lowest–highest). \"Ours is\" compares two runs of the same round. The tenths, memory and \
+         disk are\nthose of the median run. A round tries each system once, after a sync of the file systems, and every \
+         other round\ngoes backwards.\n\n\
          | what | deliveries/s | first tenth | last tenth | ours is | deliveries | memory | on disk | an acknowledgement means |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
@@ -344,7 +345,7 @@ pub(crate) fn count(number: f64) -> String {
     text
 }
 
-/// Decimal units.
+/// A size in decimal units.
 pub(crate) fn bytes(number: f64) -> String {
     match number {
         1e9.. => format!("{:.1} GB", number / 1e9),

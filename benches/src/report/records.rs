@@ -9,9 +9,9 @@ use crate::measures::records::{RECORDS_EACH, VALUE_BYTES, Writing};
 pub(super) fn writing(lines: &[Writing]) -> String {
     let mut text = format!(
         "## Records\n\n\
-         The SQLite store without a server; durable (fsync before a write returns). A thread writes one record after the\n\
-         other, by compare-and-set, with values of {VALUE_BYTES} bytes; it has {RECORDS_EACH} records of its own. A round makes each run\n\
-         once on a fresh store, and every other round goes backwards. Every version and every last value were checked.\n\n\
+         The SQLite store without a server; durable (fsync before a write returns). Each thread has {RECORDS_EACH} records. It\n\
+         writes one after the other by compare-and-set, with values of {VALUE_BYTES} bytes. A round makes each run once on a\n\
+         fresh store, and every other round goes backwards. Every version and every last value were checked.\n\n\
          | threads | writes | writes/s | p99 (closed loop) |\n|--:|--:|--:|--:|\n",
     );
     for line in lines {
@@ -24,9 +24,10 @@ pub(super) fn writing(lines: &[Writing]) -> String {
 pub(super) fn beside_ingest(measured: &BesideIngest) -> String {
     let mut text = format!(
         "## Ingest beside writes of records\n\n\
-         One thread appends batches of {batch} events to the SQLite store without a server, alone and while {WRITERS} threads\n\
-         write {due} records a second, by a schedule that does not wait: {rounds} rounds of both in turn, on one store, of up\n\
-         to {deliveries} deliveries each. The ratio is of two turns of the same round. *p99* counts from when a write was due.\n\n\
+         One thread appends batches of {batch} events to the SQLite store without a server, alone and while {WRITERS}\n\
+         threads write {due} records a second by a schedule that does not wait. {rounds} rounds run both in turn on one\n\
+         store, with up to {deliveries} deliveries each. The ratio compares two turns of the same round. *p99* counts from\n\
+         when a write was due.\n\n\
          | alone, deliveries/s | beside the writers | ratio | record writes/s | p99 of those |\n|--:|--:|--:|--:|--:|\n",
         batch = count(BATCH.into()),
         due = count(WRITES_PER_SECOND.into()),
@@ -46,5 +47,5 @@ pub(super) fn beside_ingest(measured: &BesideIngest) -> String {
     text
 }
 
-/// The share of the writes due that have to be made.
+/// The smallest share of the due writes at which the writers have kept up.
 const KEPT_UP: f64 = 0.95;

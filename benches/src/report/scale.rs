@@ -10,19 +10,19 @@ pub(super) fn render(scale: &Scale) -> String {
         return text;
     }
     text.push_str(&format!(
-        "PostgreSQL {version} on the same machine, over a Unix socket, as `initdb` makes it but for {settings};\n\
-         `fsync`, `synchronous_commit` and `full_page_writes` are on. {topics} topics. Every run has a database of its\n\
-         own. The raw insert is `INSERT … SELECT FROM unnest … ON CONFLICT DO NOTHING` of the same rows, repeats\n\
-         included, into the same table with the same indexes: a prepared statement of {group} rows is a transaction, and\n\
-         nothing is looked up, locked, counted or told. *store* appends the same groups from as many connections, without\n\
-         HTTP. The servers have default options; {connections} connections send batches, 64 single events: all nodes together\n\
-         share them, but for *a load each*, where every node has so many. *Behind HAProxy* is `docker/haproxy.cfg`, which\n\
-         fills a node with its limit of requests before it goes on to the next, so that the first may have them all; what\n\
-         processor time it takes is in no column. A fifth of the deliveries come before the clock\n\
-         runs: connections are made, and statements planned, by those who first need them. What lines are held against\n\
-         had as many partitions in the same round; *of the least* compares with the fewest partitions, or with one node\n\
-         that has one load. *Per transaction* are deliveries, where notifications count as transactions, too. Times\n\
-         are processor time per delivery; bytes of log are per delivery, those of table and indexes per event.\n\n\
+        "PostgreSQL {version} on the same machine, over a Unix socket, with the settings of `initdb` except {settings}.\n\
+         `fsync`, `synchronous_commit` and `full_page_writes` are on. {topics} topics. Every run has its own database.\n\
+         The raw insert is `INSERT … SELECT FROM unnest … ON CONFLICT DO NOTHING` of the same rows, including repeats,\n\
+         into the same table with the same indexes. A transaction is a prepared statement of {group} rows. Nothing is\n\
+         looked up, locked, counted or announced. *store* appends the same groups from as many connections, without\n\
+         HTTP. The servers have default options. {connections} connections send batches, and 64 send single events. All\n\
+         nodes together share them, except with *a load each*, where every node has as many. *Behind HAProxy* uses\n\
+         `docker/haproxy.cfg`: it fills a node with its limit of requests before it uses the next one, so the first may get\n\
+         them all. No column has the processor time of HAProxy. A fifth of the deliveries are made before the clock runs,\n\
+         because the first ones make connections and plan statements. The raw insert that a line is compared with had as\n\
+         many partitions, in the same round. *Of the least* compares with the fewest partitions, or with one node that has\n\
+         one load. *Per transaction* counts deliveries; notifications count as transactions too. Times are processor time\n\
+         per delivery. Bytes of log are per delivery, those of table and indexes per event.\n\n\
          | what | deliveries | deliveries/s | of the raw insert | of the least | p99 (closed loop) | per transaction \
          | nodes | database | log | table | indexes |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         version = scale.version,

@@ -1,4 +1,4 @@
-//! Hands the deliveries to a rival's clients, a thread for each connection.
+//! Sends the deliveries through a rival's clients, with a thread for each connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ pub(crate) const POINTS: u64 = 10;
 
 /// A connection to a rival.
 pub(crate) trait Client: Send {
-    /// Delivers the events; how many of them were new. What is back is as durable as the rival makes it.
+    /// Delivers the events and returns how many were new. When it returns, they are as durable as the rival makes them.
     fn deliver(&mut self, events: &Events) -> anyhow::Result<u64>;
 }
 
@@ -42,7 +42,7 @@ impl Events {
     }
 }
 
-/// What came of it.
+/// The result of driving a rival.
 pub(crate) struct Driven {
     pub(crate) deliveries: u64,
     pub(crate) stored: u64,
@@ -67,7 +67,7 @@ pub(crate) fn drive<C: Client>(
     let started = Instant::now();
     let deliver = |client: &mut C| -> anyhow::Result<()> {
         let mut events = Events::new(usize::try_from(batch)?);
-        // What is claimed is delivered: the deliveries made are the first ones, without a gap.
+        // A batch that a thread has claimed is always delivered, so the deliveries have no gap.
         while started.elapsed() < limit {
             let first = next.fetch_add(batch, Ordering::Relaxed);
             if first >= total {
@@ -92,10 +92,10 @@ pub(crate) fn drive<C: Client>(
 }
 
 impl Driven {
-    /// Whether exactly the new ones were stored.
+    /// Checks that exactly the new events were stored.
     pub(crate) fn check(&self, workload: &Workload) -> anyhow::Result<()> {
         let expected = workload.identities(self.deliveries);
-        ensure!(self.stored == expected, "{} events were stored, and {expected} are new", self.stored);
+        ensure!(self.stored == expected, "{} events were stored, but {expected} are new", self.stored);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Driven {
         self.deliveries as f64 * (to - from) / (self.seconds_at(to) - self.seconds_at(from))
     }
 
-    /// When this share of all deliveries was made; on a straight line between two points.
+    /// When this share of all deliveries was made, interpolated linearly between two points.
     #[expect(clippy::cast_precision_loss, reason = "a time needs no 53 bits")]
     fn seconds_at(&self, share: f64) -> f64 {
         let made = self.deliveries as f64 * share;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_that_of_its_stretch_however_far_apart_the_points_lie() {
+    fn a_rate_is_that_of_its_section_however_far_apart_the_points_lie() {
         let points = vec![(10, 1.0), (20, 3.0)];
         let driven = Driven { deliveries: 20, stored: 16, seconds: 3.0, cut_short: false, points };
         assert_eq!(driven.rate_between(0.0, 0.1), 10.0);

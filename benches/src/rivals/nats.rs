@@ -1,7 +1,7 @@
 //! NATS JetStream, deduplicating by message id and by subject.
 //!
-//! The protocol is spoken by hand: it is lines of text, and async-nats brings an async runtime, TLS and a
-//! task per acknowledgement, which would cost the server under test its share of the machine.
+//! The protocol is lines of text, and is implemented here. async-nats brings an async runtime, TLS and a task per
+//! acknowledgement, which would take processor time from the server under test.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -22,7 +22,7 @@ use crate::workload::{Row, Workload};
 
 pub(super) const MSG_ID: &str = "NATS JetStream, Nats-Msg-Id";
 pub(super) const MSG_ID_HOW: &str = "4 connections, 500 messages under way on each, file storage, one replica; \
-    a duplicate window of one hour, which is kept in memory: what comes later is stored again";
+    a duplicate window of one hour, which is kept in memory: a repeat after that is stored again";
 pub(super) const SUBJECTS: &str = "NATS JetStream, one subject per id";
 pub(super) const SUBJECTS_HOW: &str = "4 connections, 500 messages under way on each, file storage, one replica; \
     `Nats-Expected-Last-Subject-Sequence: 0` refuses repeats without a window";
@@ -47,14 +47,14 @@ pub(super) fn synced(options: &Options, workload: &Workload) -> anyhow::Result<T
     measure(options, workload, Key::MessageId, Sync::Always)
 }
 
-/// What tells two messages apart.
+/// By what NATS recognizes a repeat.
 #[derive(Clone, Copy)]
 enum Key {
     MessageId,
     Subject,
 }
 
-/// When it calls fsync.
+/// When NATS calls fsync.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sync {
     /// Every two minutes.
@@ -110,7 +110,7 @@ struct Nats {
     payload: Vec<u8>,
 }
 
-/// What JetStream says of a message.
+/// JetStream's answer to a message.
 #[derive(Debug, Deserialize)]
 struct Ack {
     #[serde(default)]
@@ -124,7 +124,7 @@ struct Refusal {
     description: String,
 }
 
-/// The error of a last sequence that is not the expected one.
+/// The error code for a last sequence that is not the expected one.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
 
 const INBOX: &str = "_INBOX.bench";
@@ -140,7 +140,7 @@ impl Nats {
             line: String::new(),
             payload: Vec::new(),
         };
-        // Each connection listens to an inbox of its own: its name is that of its port.
+        // Each connection listens to its own inbox, which is named after its local port.
         let own = nats.stream.get_ref().local_addr()?.port();
         write!(
             nats.out,
@@ -163,7 +163,7 @@ impl Nats {
         write!(self.out, "PUB $JS.API.STREAM.CREATE.bench {INBOX}.{own} {length}\r\n{config}\r\n")?;
         self.flush()?;
         let created = self.message()?;
-        ensure!(created.error.is_none(), "the stream cannot be made: {created:?}");
+        ensure!(created.error.is_none(), "the stream cannot be created: {created:?}");
         Ok(())
     }
 
@@ -187,7 +187,7 @@ impl Nats {
         Ok(())
     }
 
-    /// The next message; what the server says beside is answered.
+    /// Reads the next message. Answers pings in between.
     fn message(&mut self) -> anyhow::Result<Ack> {
         loop {
             self.line.clear();

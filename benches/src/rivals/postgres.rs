@@ -1,4 +1,4 @@
-//! PostgreSQL: a private cluster on a Unix socket.
+//! PostgreSQL: a private server on a Unix socket.
 
 use std::fs;
 use std::process::Stdio;
@@ -63,7 +63,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
         command.args(["-c", setting]);
     }
     command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // SIGINT: it ends its children itself. Killed, it would leave that to them.
+    // On SIGINT, the server ends its children. If it were killed, they might stay.
     let mut process = Process::start("postgres", &mut command)?.stopped_by("INT");
     let mut config = Config::new();
     config.host_path(socket.path()).user("bench").dbname("postgres");
@@ -92,7 +92,7 @@ struct Postgres {
 impl Client for Postgres {
     fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
         let mut rows: Vec<Row<'_>> = events.rows().collect();
-        // Two batches that insert the same ids in another order would wait for each other.
+        // Two batches that insert the same ids in different orders could deadlock.
         rows.sort_unstable_by_key(|row| (row.topic, row.event_id));
         let topics: Vec<&str> = rows.iter().map(|row| row.topic).collect();
         let ids: Vec<&str> = rows.iter().map(|row| row.event_id).collect();

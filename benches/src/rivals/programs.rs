@@ -1,4 +1,4 @@
-//! Programs of others: where they are, and how they are run.
+//! Other programs: where they are, and how they are run.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use crate::options::Options;
 use crate::process::Memory;
 
-/// A user without any rights, for programs that refuse to run as root.
+/// The user id of `nobody`, for programs that refuse to run as root.
 const NOBODY: u32 = 65_534;
 
-/// Finds a program, also where Debian keeps those of PostgreSQL.
+/// Finds a program on the path, or where Debian keeps the programs of PostgreSQL.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -30,7 +30,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// A command that runs as nobody if we are root; its process is the program's own.
+/// A command that runs as `nobody` if we are root. Its process id is that of the program.
 pub(crate) fn unprivileged(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
@@ -49,7 +49,7 @@ pub(crate) fn hand_over(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end; its output is the error if it fails.
+/// Runs a command to its end. If it fails, the error has its output.
 pub(crate) fn run(name: &str, command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("{name} cannot be started"))?;
     let told = [output.stdout, output.stderr].concat();
@@ -57,8 +57,7 @@ pub(crate) fn run(name: &str, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory of a process and its children. Pages they share count once, which the sum of what is resident
-/// would not do.
+/// Memory of a process and its children. Shared pages count once, unlike in the sum of the resident sizes.
 pub(crate) fn tree_bytes(pid: u32) -> anyhow::Result<u64> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let mut bytes =
@@ -75,10 +74,10 @@ fn proportional_bytes(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// A directory for a Unix socket, whose path may have no more than about a hundred bytes.
+/// A directory for a Unix socket. The path of a socket may have no more than about a hundred bytes.
 pub(crate) fn socket_directory(options: &Options) -> anyhow::Result<TempDir> {
     const LONGEST: usize = 70;
-    // In the work directory it is cleared away whatever happens.
+    // The work directory is always cleared in the end.
     let directory = match options.work.as_os_str().len() {
         0..=LONGEST => tempfile::tempdir_in(&options.work)?,
         _ => tempfile::tempdir()?,
@@ -87,7 +86,7 @@ pub(crate) fn socket_directory(options: &Options) -> anyhow::Result<TempDir> {
     Ok(directory)
 }
 
-/// A port that was free a moment ago, for programs that cannot be told to pick one and say which.
+/// A port that was free a moment ago, for programs that cannot choose one and report it.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

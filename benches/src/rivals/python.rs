@@ -1,4 +1,4 @@
-//! The earlier design of this service: FastAPI, an asyncio queue, one consumer, a commit per event.
+//! The earlier design of this service: FastAPI, an asyncio queue, one consumer, and one commit per event.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +26,7 @@ pub(super) const HOW: &str = "FastAPI, an asyncio queue, one consumer, one SQLit
     of 50; 5,000 deliveries at a time, each time until the last one is processed";
 pub(super) const DURABILITY: &str = "queued in memory: a crash loses it";
 
-const MISSING: &str = "apt-get install python3-venv, and pip has to reach its index";
+const MISSING: &str = "apt-get install python3-venv, and pip must reach its index";
 
 const APP: &str = include_str!("../../rivals/python/app.py");
 const REQUIREMENTS: &str = include_str!("../../rivals/python/requirements.txt");
@@ -69,7 +69,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
     Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
 }
 
-/// A virtual environment with what the service needs, kept in the output directory for the next time.
+/// A virtual environment with the packages of the service. It stays in the output directory for the next run.
 fn environment(python: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     let environment = out.join("python");
     let requirements = environment.join("requirements.txt");
@@ -81,12 +81,12 @@ fn environment(python: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     fs::write(&wanted, REQUIREMENTS)?;
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     run("pip install", Command::new(environment.join("bin/python")).args(pip).arg(&wanted))?;
-    // Last, since it says that all is there.
+    // This file shows that the environment is complete, so it comes last.
     fs::rename(&wanted, &requirements)?;
     Ok(environment)
 }
 
-/// It answers before it has stored anything, so the clock runs until its counters have caught up.
+/// The service answers before it has stored anything, so the clock runs until its counters have caught up.
 fn deliver(options: &Options, load: Load) -> anyhow::Result<Driven> {
     let limit = Duration::from_secs(options.rival_seconds().into());
     let total = options.rivals_events() / AT_A_TIME * AT_A_TIME;

@@ -1,4 +1,4 @@
-//! Redis: a key per identity, and a stream.
+//! Redis: a key for each identity, and a stream.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
     let directory = Scratch::new(options, "redis")?;
     let sockets = socket_directory(options)?;
     let socket = sockets.path().join("redis.sock");
-    // In order: killed, it could leave a child of its own behind.
+    // SIGTERM shuts it down in order. If it were killed, it could leave a child behind.
     let mut process =
         Process::start("redis-server", &mut command(&program, directory.path(), &socket))?.stopped_by("TERM");
     let client = redis::Client::open(format!("redis+unix://{}", socket.display()))?;

@@ -1,4 +1,4 @@
-//! SQLite with the ids as a key: what one writes first.
+//! SQLite with the ids as a key: the simplest design.
 
 use rusqlite::Connection;
 
@@ -36,7 +36,7 @@ fn measure(options: &Options, workload: &Workload, schema: &str) -> anyhow::Resu
     let directory = Scratch::new(options, "sqlite")?;
     let before = Memory::of(std::process::id())?.resident;
     let client = Sqlite(append::open(&directory.path().join("events.db"), schema)?);
-    // It allows one writer: a second connection would only wait.
+    // SQLite allows one writer: a second connection would only wait.
     let mut clients = vec![client];
     let driven = drive(options, workload, ROWS, &mut clients)?;
     let resident_bytes = Memory::of(std::process::id())?.resident.saturating_sub(before);

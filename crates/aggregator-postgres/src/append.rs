@@ -1,7 +1,7 @@
 //! The transaction of an append, in two round trips.
 //!
 //! All statements of a round trip are sent at once. The server runs them in that order, each with a snapshot of its own
-//! (READ COMMITTED). The first statement locks the rows of the partitions. So the statements behind it see everything
+//! (READ COMMITTED). The first statement locks the rows of the partitions. So the statements after it see everything
 //! that was committed before the locks were granted, and the commits of a partition are in the order of their offsets.
 
 mod begin;
@@ -29,7 +29,7 @@ use crate::fault::{Failure, Result};
 
 /// One append in this many deletes old attempts, which costs one more statement.
 const PRUNED_ONCE_IN: u128 = 16;
-/// How many old attempts it deletes for each partition that is appended to: more than are added meanwhile.
+/// How many old attempts it deletes for each partition of its group: more than the appends in between add.
 const PRUNED: u64 = 200;
 
 /// The result of an append that is committed.
@@ -46,7 +46,7 @@ pub(crate) struct Append<'a, 'e> {
     attempt: [u8; 16],
     given: &'a [EventRef<'e>],
     group: SortedEvents<'e>,
-    /// The partitions of the group, as the column `partition` has them. Rising.
+    /// The partitions of the group as values of the column `partition`, in ascending order.
     partitions: Vec<i32>,
 }
 
@@ -84,8 +84,8 @@ impl<'a, 'e> Append<'a, 'e> {
     /// The second round trip: writes and commits.
     async fn write(&self, session: &Session, plan: &AppendPlan<'_>, clock: Timestamp) -> Result<()> {
         let (events, topics, partitions) = (&plan.events, &plan.old_topics, &plan.partition_rows);
-        // Not a partition's time, which a row that was imported can take a century ahead: attempts would be forgotten
-        // at once.
+        // The time is the clock's and not the partition's: an imported row can set that a century ahead, and the
+        // attempt would then be kept for a century.
         let (attempt, at) = (self.attempt.as_slice(), clock.as_micros());
         let columns: [&(dyn ToSql + Sync); 31] = [
             &events.partitions,
@@ -161,8 +161,8 @@ impl<'a, 'e> Append<'a, 'e> {
         session.execute(&session.statements.append().prune_appends, &parameters).await.map(drop)
     }
 
-    /// Commits an append that is committed already, so that it is on the disk and the standbys now, whatever
-    /// kept the first commit's answer.
+    /// Commits again an append that is already committed. This commit waits for the disk and the standbys; the first
+    /// one, whose answer was lost, may not have.
     async fn acknowledge(&self, session: &Session, clock: Timestamp) -> Result<()> {
         let (attempt, clock) = (self.attempt.as_slice(), clock.as_micros());
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.partitions, &attempt, &clock];
@@ -171,14 +171,14 @@ impl<'a, 'e> Append<'a, 'e> {
     }
 
     fn oldest_kept(&self, clock: Timestamp) -> i64 {
-        // Whoever may still try an attempt has to find it.
+        // An attempt must be found for as long as a caller can still retry it.
         let kept = self.options.attempts_kept.max(self.options.deadline * 2);
         clock.as_micros().saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
-/// Refuses items whose topics, given in their order, would be too many. Counts all partitions' only if there is
-/// a new topic.
+/// Refuses the items whose new topics would exceed `max_topics`. `names` gives each item's topic, in order. The topics
+/// of all partitions are counted only if one of the names is new.
 pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
     session: &Session,
     max_topics: u64,
@@ -205,11 +205,11 @@ pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
     if faults.is_empty() { Ok(()) } else { Err(StoreError::Invalid(faults).into()) }
 }
 
-/// A unique constraint that fails is corruption: the row was there, and the lookup did not find it.
+/// Turns a violated unique constraint into [`StoreError::Corrupt`]: the row exists, but the lookup did not find it.
 pub(crate) fn unique_is_corrupt(failure: Failure) -> Failure {
     match failure {
         Failure::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-            let what = "an event that was not found turned out to be there".into();
+            let what = "the lookup did not find an event that exists".into();
             StoreError::Corrupt { what, source: Some(error.into()) }.into()
         }
         other => other,

@@ -1,4 +1,4 @@
-//! Converts the columns of rows into the core's types, and back.
+//! Converts columns of rows into the core's types, and back.
 
 use aggregator_core::event::Details;
 use aggregator_core::{KeptEvent, Partition, Scope};
@@ -17,20 +17,20 @@ pub(crate) fn get_u64(row: &Row, column: usize) -> Result<u64> {
     let number: i64 = get(row, column)?;
     u64::try_from(number).map_err(|_| {
         let name = row.columns()[column].name();
-        Failure::corrupt(format!("the column {name} holds {number}, which counts nothing"))
+        Failure::corrupt(format!("the column {name} holds {number}, which is not a count"))
     })
 }
 
-/// A count as the database has it. Offsets and the like end where its integers do.
+/// A count as a `bigint`, or the largest `bigint` if it does not fit.
 pub(crate) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// What is left of a purged payload; nothing of an identity that was imported alone.
+/// The digest that a purge left of a payload. An identity that was imported without its event has none.
 pub(crate) fn digest_of(row: &Row, column: usize) -> Result<Option<[u8; 16]>> {
     let digest: Option<&[u8]> = get(row, column)?;
     let digest =
-        digest.map(|digest| digest.try_into().map_err(|_| Failure::corrupt("a digest has not 16 bytes")));
+        digest.map(|digest| digest.try_into().map_err(|_| Failure::corrupt("a digest is not 16 bytes long")));
     digest.transpose()
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn details<'r>(row: &'r Row, first: usize, payload: &'r str) -> Resul
     })
 }
 
-/// The same of an event that is imported.
+/// The same details of an event that is imported.
 pub(crate) fn details_of<'a>(event: &'a KeptEvent, source: &'a str) -> Details<'a> {
     Details {
         source,
@@ -58,17 +58,17 @@ pub(crate) fn details_of<'a>(event: &'a KeptEvent, source: &'a str) -> Details<'
     }
 }
 
-/// A count, or nothing.
+/// A count that may be NULL.
 pub(crate) fn sequence(row: &Row, column: usize) -> Result<Option<u64>> {
     get::<Option<i64>>(row, column)?.map(|_| get_u64(row, column)).transpose()
 }
 
-/// As the column `partition` has it.
+/// The value of the column `partition`.
 pub(crate) fn partition_number(partition: Partition) -> i32 {
     i32::from(partition.0)
 }
 
-/// As the column `scope` has it.
+/// The value of the column `scope`.
 pub(crate) fn scope_number(scope: Scope) -> i32 {
     match scope {
         Scope::Topic => 0,
@@ -76,11 +76,11 @@ pub(crate) fn scope_number(scope: Scope) -> i32 {
     }
 }
 
-/// What [`scope_number`] made a number of.
+/// The reverse of [`scope_number`].
 pub(crate) fn scope(number: i32) -> Result<Scope> {
     match number {
         0 => Ok(Scope::Topic),
         1 => Ok(Scope::Source),
-        other => Err(Failure::corrupt(format!("a topic has the scope {other}"))),
+        other => Err(Failure::corrupt(format!("a topic has the unknown scope {other}"))),
     }
 }

@@ -1,8 +1,8 @@
-//! Tells of the commits of all nodes.
+//! Announces the commits of all nodes to the listeners of this node.
 //!
-//! [`CommitAnnouncer`] tells this node's listeners of its own commits at once. [`CommitRelay`] sends them to the other
-//! nodes by `NOTIFY`, and hears of theirs by `LISTEN`. It sends a few notifications a second at most, because `NOTIFY`
-//! takes a lock that all databases of the server share. It also polls the offsets, since a notification can be lost.
+//! [`CommitAnnouncer`] announces this node's own commits at once. [`CommitRelay`] sends them to the other nodes with
+//! `NOTIFY`, and receives theirs with `LISTEN`. It limits how often it sends, because `NOTIFY` takes a lock that all
+//! databases of the server share. It also polls the offsets, because a notification can be lost.
 
 mod connection_health;
 
@@ -26,10 +26,10 @@ use crate::connection::pool::Pool;
 use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Result, unavailable};
 
-/// Tells this node's listeners of commits, and collects what other nodes have to be told.
+/// Announces commits to this node's listeners, and collects the offsets to send to other nodes.
 pub(crate) struct CommitAnnouncer {
     listeners: CommitNotifier,
-    /// Per partition, the newest offset that other nodes have not been told of.
+    /// For each partition, the newest offset that has not been sent to other nodes.
     news: Mutex<BTreeMap<u16, u64>>,
     has_news: Notify,
 }
@@ -43,7 +43,7 @@ impl CommitAnnouncer {
         self.listeners.listen(callback)
     }
 
-    /// Tells of a commit of this node.
+    /// Announces a commit of this node.
     pub(crate) fn committed(&self, partition: Partition, last_offset: u64) {
         self.add_news(partition.0, last_offset);
         self.listeners.announce(partition, last_offset);
@@ -61,12 +61,13 @@ impl CommitAnnouncer {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the listeners of an offset that the database reports: another node's commit, or one of this node that was
-    /// told of already.
+    /// Announces an offset that the database reported. It belongs to a commit of another node, or to one of this node,
+    /// which was announced already.
     fn heard(&self, partition: u16, last_offset: u64) {
         let partition = Partition(partition);
         if self.listeners.is_news(partition, last_offset) {
-            // A callback may use the store, and so wait for tasks of this runtime: they go on elsewhere meanwhile.
+            // A callback may call the store, and so wait for tasks of this runtime. `block_in_place` moves these to
+            // another thread.
             tokio::task::block_in_place(|| self.listeners.announce(partition, last_offset));
         }
     }
@@ -75,7 +76,7 @@ impl CommitAnnouncer {
 /// Carries offsets between this node and the others, over a connection of its own.
 pub(crate) struct CommitRelay {
     connector: Arc<Connector>,
-    /// Polls over one of these connections while the relay has none of its own.
+    /// While the relay has no connection of its own, it polls over one of these.
     readers: Arc<Pool>,
     announcer: Arc<CommitAnnouncer>,
     channel: String,
@@ -86,11 +87,11 @@ pub(crate) struct CommitRelay {
     deadline: Duration,
 }
 
-/// How much of a notification is used; PostgreSQL takes 8000 bytes.
+/// The most bytes of one notification. PostgreSQL takes fewer than 8000.
 const MAX_NOTIFICATION_BYTES: usize = 7_900;
-/// Notifications that wait for the listeners.
+/// How many received notifications can wait to be handled.
 const MAX_WAITING: usize = 1_024;
-/// With notifications, offsets are read so many times less often; for whatever may be lost.
+/// With notifications, polls are this many times rarer. They find the commits whose notification was lost.
 const POLL_LESS: u32 = 20;
 
 impl CommitRelay {
@@ -105,7 +106,7 @@ impl CommitRelay {
         Self { connector, readers, announcer, channel, listen, notify_interval, poll_interval, deadline }
     }
 
-    /// Until the runtime ends. Connects anew, after a pause, as often as it has to.
+    /// Runs until the runtime ends. Reconnects after a pause whenever the connection fails.
     pub(crate) async fn run(self) {
         let mut health = ConnectionHealth::new();
         loop {
@@ -114,7 +115,7 @@ impl CommitRelay {
                 never = self.poll_without_connection() => match never {},
             };
             let Err(failure) = self.serve(&session, notifications, &mut health).await;
-            health.failed(&failure.into_store_error("telling of commits"));
+            health.failed(&failure.into_store_error("relaying commits"));
         }
     }
 
@@ -124,25 +125,25 @@ impl CommitRelay {
             let (sender, notifications) = channel(MAX_WAITING);
             match self.connector.connect(Role::Relay, Some(sender)).await {
                 Ok(session) => return (session, notifications),
-                Err(failure) => health.failed(&failure.into_store_error("telling of commits")),
+                Err(failure) => health.failed(&failure.into_store_error("relaying commits")),
             }
         }
     }
 
-    /// Reads the offsets over a reader's connection while the relay has none of its own. The server may refuse new
-    /// connections and keep the old ones.
+    /// Reads the offsets over a reader's connection while the relay has none of its own: the server may refuse new
+    /// connections and still keep the old ones.
     async fn poll_without_connection(&self) -> Infallible {
         loop {
             tokio::time::sleep(self.poll_interval).await;
             let Some(pooled) = self.readers.idle() else { continue };
-            // What fails or takes longer is closed.
+            // A connection that fails or is too slow is not released, so it is closed.
             if let Ok(Ok(())) = timeout(self.deadline, self.read_offsets(pooled.session())).await {
                 pooled.release();
             }
         }
     }
 
-    /// Until the connection fails.
+    /// Serves until the connection fails.
     async fn serve(
         &self,
         session: &Session,
@@ -158,7 +159,7 @@ impl CommitRelay {
         let (holds_at, mut has_held) = (Instant::now() + LONGEST_PAUSE, false);
         loop {
             tokio::select! {
-                // The first one comes at once: something may have happened without a connection.
+                // The first tick comes at once: there may have been commits while there was no connection.
                 _ = polls.tick() => self.read_offsets(session).await?,
                 text = notifications.recv() => match text {
                     Some(text) => self.hear(&text),
@@ -177,13 +178,13 @@ impl CommitRelay {
         }
     }
 
-    /// Whether the server did it.
+    /// Runs this SQL, and returns whether the server accepted it.
     async fn try_sql(&self, session: &Session, sql: &str) -> Result<bool> {
         match session.run(sql).await {
             Ok(()) => Ok(true),
             Err(failure) if failure.leaves_outcome_unknown() => Err(failure),
             Err(failure) => {
-                debug!(error = %failure.into_store_error(sql), "not there");
+                debug!(error = %failure.into_store_error(sql), "the server refused the statement");
                 Ok(false)
             }
         }
@@ -199,7 +200,8 @@ impl CommitRelay {
         Ok(())
     }
 
-    /// What [`Self::notify`] wrote. What is not understood is left to the next look at the offsets.
+    /// Handles a text that [`Self::notify`] of a node wrote. Ignores what it cannot parse: the next poll finds the
+    /// commit.
     fn hear(&self, text: &str) {
         for news in text.split(' ') {
             let news =
@@ -210,16 +212,16 @@ impl CommitRelay {
         }
     }
 
-    /// Tells the other nodes what they do not know yet; whether the server can do that.
+    /// Sends the collected offsets to the other nodes. Returns whether the server accepts notifications.
     async fn notify(&self, session: &Session) -> Result<bool> {
         let news = std::mem::take(&mut *self.announcer.news());
         for text in notifications(&news) {
-            // Numbers and a name of letters: nothing to be quoted.
+            // The name and the text hold nothing that needs quoting.
             match self.try_sql(session, &format!("NOTIFY {}, '{text}'", self.channel)).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 Err(failure) => {
-                    // The next connection tells it.
+                    // They are sent over the next connection.
                     news.into_iter()
                         .for_each(|(partition, offset)| self.announcer.add_news(partition, offset));
                     return Err(failure);
@@ -230,7 +232,7 @@ impl CommitRelay {
     }
 }
 
-/// `partition:offset`, apart by spaces, in as many texts as it takes.
+/// Pairs of `partition:offset`, separated by spaces, in texts that each fit into a notification.
 fn notifications(news: &BTreeMap<u16, u64>) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     for (partition, offset) in news {

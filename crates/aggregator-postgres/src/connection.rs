@@ -1,4 +1,4 @@
-//! The way to the database: where it is, how connections are made, shared and given up, and what is tried again.
+//! Connections to the database: where it is, how they are made, shared and closed, and which calls are retried.
 
 pub(crate) mod backoff;
 pub(crate) mod options;

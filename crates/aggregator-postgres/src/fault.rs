@@ -1,4 +1,4 @@
-//! PostgreSQL's errors, sorted by what has to be done about them.
+//! PostgreSQL's errors, sorted by what the caller must do about them.
 
 use aggregator_core::StoreError;
 use tokio_postgres::error::SqlState;
@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 pub(crate) enum Failure {
     /// An error that is returned to the caller as it is.
     Store(StoreError),
-    /// There was no connection to be had; nothing was sent.
+    /// No connection could be made, so nothing was sent.
     NoConnection(StoreError),
     /// An error that the server sent, or the end of the connection.
     Postgres(tokio_postgres::Error),
@@ -43,11 +43,12 @@ impl Failure {
         }
     }
 
-    /// Whether nobody knows what became of the transaction: mostly because the connection is gone.
+    /// Whether the outcome of the transaction is unknown, mostly because the connection was lost.
     pub(crate) fn leaves_outcome_unknown(&self) -> bool {
         match (self, self.code()) {
             (Self::UnconfirmedCommit, _) => true,
-            // Not said what became of it; ended by an administrator, a crash, or for being idle.
+            // 40003: the server does not know the outcome. The others: the session was ended or refused, for example by
+            // an administrator, a crash or a timeout.
             (_, Some(code)) => {
                 code.starts_with("08")
                     || matches!(code, "40003" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
@@ -61,7 +62,7 @@ impl Failure {
         }
     }
 
-    /// Whether the transaction was undone because of another one, and can be tried anew.
+    /// Whether the transaction was rolled back because of another one, and can be tried again.
     pub(crate) fn is_collision(&self) -> bool {
         matches!(self.code(), Some("40001" | "40P01"))
     }
@@ -94,13 +95,13 @@ impl Failure {
             "53100" => StoreError::NoSpace { reason, source },
             // Damaged blocks and indexes.
             "XX001" | "XX002" => StoreError::Corrupt { what: reason, source },
-            // Nothing else is for ever: a missing right can be granted, a server started again.
+            // All other errors can pass: a missing right can be granted, a server started again.
             _ => StoreError::Unavailable { reason, source },
         }
     }
 }
 
-/// An error that is over when its cause is.
+/// An error that passes when its cause does.
 pub(crate) fn unavailable(reason: impl Into<String>) -> StoreError {
     StoreError::Unavailable { reason: reason.into(), source: None }
 }

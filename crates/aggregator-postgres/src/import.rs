@@ -1,7 +1,7 @@
-//! The transaction of an import. It takes two round trips under the partition's lock, as an append does, but the rows
+//! The transaction of an import. Like an append, it takes two round trips under the partition's lock. But the rows
 //! bring their seqs and times, and some have no payload.
 //!
-//! An import needs no attempt id: if its answer is lost it is run again, and finds its rows.
+//! An import needs no attempt id: if its answer is lost, it is run again and finds its rows.
 
 mod plan;
 
@@ -31,11 +31,11 @@ pub(crate) struct ImportTx<'a> {
     options: &'a PostgresOptions,
     partition: i32,
     import: Import<'a>,
-    /// Each once.
+    /// The names of the topics, without repeats.
     names: Vec<&'a str>,
 }
 
-/// A row that is stored with its payload while the import has a stub of it.
+/// A row that is stored with its payload, while the import has only a stub of it.
 struct PendingDigest {
     position: usize,
     offset: i64,
@@ -50,8 +50,8 @@ impl<'a> ImportTx<'a> {
         Self { options, partition: i32::from(partition.0), import, names }
     }
 
-    /// The whole transaction: what became of the rows, and the partition's last offset. After an error the
-    /// session may be inside of it.
+    /// Runs the whole transaction. Returns what became of the rows, and the partition's last offset. After an error the
+    /// session may still be inside the transaction.
     pub(crate) async fn transact(&self, session: &Session) -> Result<(Imported, u64)> {
         session.forget_warnings();
         let snapshot = self.begin(session).await?;
@@ -63,7 +63,7 @@ impl<'a> ImportTx<'a> {
         Ok((plan.imported, plan.last_offset))
     }
 
-    /// The first round trip: takes the partition's lock and learns all that is known of the rows.
+    /// The first round trip: locks the partition, and reads what the database knows about the rows.
     async fn begin(&self, session: &Session) -> Result<ImportSnapshot> {
         let statements = session.statements.append();
         let (partition, rows) = (&self.partition, self.import.rows);
@@ -79,7 +79,7 @@ impl<'a> ImportTx<'a> {
                 .query(&statements.import_originals, &[partition, &topics, &event_ids, &sources, &lengths]),
         )
         .await?;
-        // Its clock is of no use: rows have their times.
+        // The clock is not used: rows bring their times.
         let PartitionState { last_offset, newest, topic_count, .. } =
             PartitionState::one(self.partition, &state, self.options)?;
         Ok(ImportSnapshot {
@@ -105,7 +105,7 @@ impl<'a> ImportTx<'a> {
                     undigested.push(PendingDigest { position, offset: get(row, 1)?, bytes });
                     false
                 }
-                // Without one, it is of another length.
+                // NULL means that the stored payload has another length.
                 (Some(_), _) => match get::<Option<&str>>(row, 6)? {
                     Some(payload) => imported.is_event(details(row, 7, payload)?),
                     None => matches!(imported.kept, Kept::Identity),
@@ -119,7 +119,7 @@ impl<'a> ImportTx<'a> {
         Ok(originals)
     }
 
-    /// Stubs say no more of a payload than its digest.
+    /// Compares stubs with stored payloads. A stub has only a digest, so each payload is fetched and hashed.
     async fn compare_digests(
         &self,
         session: &Session,
@@ -151,8 +151,8 @@ impl<'a> ImportTx<'a> {
         Ok(())
     }
 
-    /// The second round trip: writes and commits. Also where nothing is new: whatever kept the answer of an
-    /// earlier commit, this one waits for the disk and the standbys.
+    /// The second round trip: writes and commits, even if no row is new. This commit waits for the disk and the
+    /// standbys; an earlier one, whose answer was lost, may not have.
     async fn write(&self, session: &Session, snapshot: &ImportSnapshot, plan: &ImportPlan<'_>) -> Result<()> {
         let new_topics = signed(plan.topics.iter().filter(|topic| topic.is_new()).count() as u64);
         let (last_offset, newest) = (signed(plan.last_offset), plan.newest.as_micros());
@@ -236,7 +236,7 @@ impl<'a> ImportTx<'a> {
     }
 }
 
-/// The ids, last seqs, purged seqs and offsets, duplicates and conflicts of topics.
+/// Columns of topics: ids, last seqs, purged seqs, purged offsets, duplicates and conflicts.
 fn columns(topics: &[&Topic<'_>]) -> [Vec<i64>; 6] {
     let column = |of: fn(&TopicRow) -> i64| topics.iter().map(|topic| of(&topic.row)).collect();
     [

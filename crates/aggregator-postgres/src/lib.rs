@@ -1,9 +1,8 @@
 //! The aggregator's store over PostgreSQL, and over engines that speak its protocol.
 //!
-//! Any number of processes (nodes) share one database, and keep nothing that matters outside of it: a node
-//! may be killed, and another one started, at any time. Which partition a node appends to is not agreed on; the
-//! row of the partition is locked for the length of an append, and so the commits of a partition are in the order
-//! of their offsets.
+//! Any number of processes (nodes) share one database and keep no lasting state outside it: a node may be killed, and
+//! another one started, at any time. Nodes do not agree on who appends to which partition. Each append locks the
+//! partition's row until it commits, so the commits of a partition are in the order of their offsets.
 //!
 //! ```no_run
 //! use aggregator_core::{DedupStoreExt, Event};
@@ -15,8 +14,9 @@
 //! # }
 //! ```
 //!
-//! Inside is an asynchronous client on a runtime of its own, so that the statements of a transaction can be sent
-//! without waiting for each other; every call blocks until it is done, as [`DedupStore`](aggregator_core::DedupStore) has it.
+//! The store runs an asynchronous client on its own runtime, which can send the statements of a transaction without
+//! waiting for each answer. Every call still blocks until it is done, as the contract of
+//! [`DedupStore`](aggregator_core::DedupStore) asks.
 
 mod append;
 mod columns;

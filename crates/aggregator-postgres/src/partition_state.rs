@@ -16,17 +16,18 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    /// The states of these partitions, which rise. Fails if the server may not be written to now.
+    /// The states of these partitions, which are in ascending order. Fails if a synchronous standby is required but not
+    /// configured on the server.
     pub(crate) fn all(partitions: &[i32], rows: &[Row], options: &PostgresOptions) -> Result<Vec<Self>> {
         let mut rows = rows.iter();
-        let tails = partitions.iter().map(|&partition| {
+        let states = partitions.iter().map(|&partition| {
             let row = rows.next().ok_or_else(|| absent(partition))?;
             if get::<i32>(row, 0)? != partition {
                 return Err(absent(partition));
             }
             Self::new(row, options)
         });
-        tails.collect()
+        states.collect()
     }
 
     /// The state of one partition.
@@ -35,9 +36,9 @@ impl PartitionState {
     }
 
     fn new(row: &Row, options: &PostgresOptions) -> Result<Self> {
-        // Asked for each append: it may be another server by now, or other settings.
+        // Checked at each append: the server or its settings may have changed.
         if options.require_sync_standby && get::<&str>(row, 5)?.is_empty() {
-            return Err(unavailable("the server asks for no synchronous standby any more").into());
+            return Err(unavailable("the server has no synchronous standby configured any more").into());
         }
         Ok(Self {
             last_offset: get_u64(row, 1)?,

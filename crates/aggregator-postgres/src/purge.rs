@@ -9,13 +9,13 @@ use crate::connection::pipeline::{pipelined, pipelined3};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 
-/// The most events of one transaction, so that appends get their turn.
+/// The most events that one transaction purges, so that appends get their turn.
 const SLICE: u64 = 1_000;
-/// A slice ends with the event that makes its payloads this many bytes: they are fetched for their digests.
+/// A slice ends with the event at which its payloads reach this many bytes, since they are fetched to be hashed.
 const SLICE_BYTES: u64 = 8 << 20;
 
-/// Removes the payloads of a slice of the topic's oldest events, up to `through_seq`; how many it were. After an
-/// error the session may be inside the transaction.
+/// Removes the payloads of a slice of the topic's oldest events, up to `through_seq`, and returns how many. After an
+/// error the session may still be inside the transaction.
 pub(crate) async fn purge_slice(
     session: &Session,
     partition: u16,
@@ -36,12 +36,12 @@ pub(crate) async fn purge_slice(
         return Ok(0);
     };
     let (id, last_seq, purged_seq) = (get::<i64>(topic, 0)?, get_u64(topic, 1)?, get_u64(topic, 2)?);
-    // Seqs are dense, so the bound says how many rows there are to find.
+    // Seqs are dense, so they give the number of rows to find.
     let count = through_seq.min(last_seq).saturating_sub(purged_seq).min(SLICE);
     let after = get::<i64>(topic, 3)?;
     if count == 0 {
-        // An earlier try may have purged the last slice and lost its answer. A commit that writes waits for the disk
-        // and the standbys, as that one should have.
+        // An earlier try may have purged the last slice and lost its answer. This commit writes, so it waits for the
+        // disk and the standbys, as that one should have.
         let parameters: [&(dyn ToSql + Sync); 4] = [partition, &id, &signed(purged_seq), &after];
         let written = session.execute(&statements.purge_topic, &parameters);
         pipelined(written, session.run("COMMIT")).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn purge_slice(
     Ok(purged)
 }
 
-/// The offsets of the first of these events, as many as fit.
+/// The offsets of the first events, as many as fit into a slice.
 fn slice(oldest: &[Row], purged_seq: u64, count: u64) -> Result<Vec<i64>> {
     let mut offsets = Vec::new();
     let mut bytes = 0;
@@ -90,5 +90,5 @@ fn slice(oldest: &[Row], purged_seq: u64, count: u64) -> Result<Vec<i64>> {
     if offsets.len() as u64 == count {
         return Ok(offsets);
     }
-    Err(Failure::corrupt(format!("events are missing behind seq {purged_seq}")))
+    Err(Failure::corrupt(format!("events are missing after seq {purged_seq}")))
 }

@@ -1,4 +1,4 @@
-//! Everything that reads events: pages, lookups, topics and totals, whole rows, and the check of everything.
+//! Everything that reads events: pages, lookups, topics and totals, whole rows, and verification.
 
 pub(crate) mod catalog;
 pub(crate) mod lookup;

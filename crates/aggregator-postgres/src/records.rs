@@ -1,9 +1,9 @@
 //! Records: small named values with versions, changed by compare-and-set.
 //!
-//! Every record belongs to one of 256 buckets, by a hash of its kind and name. The row of the bucket is the lock of its
-//! records, also of those that do not exist yet, and it has the counter that their versions come from. A write locks
-//! its buckets in rising order, so two writes never wait in a circle. It reads the records and draws their versions
-//! under the locks. So the versions of a record grow in the order of the commits, and none comes twice.
+//! Every record belongs to one of 256 buckets, by a hash of its kind and name. The bucket's row is the lock of its
+//! records, including those that do not exist yet, and has the counter that their versions come from. A write locks its
+//! buckets in ascending order, so writes cannot deadlock. It reads the records and draws their versions under the
+//! locks. So the versions of a record grow in the order of the commits, and none comes twice.
 
 mod plan;
 mod write;
@@ -34,8 +34,8 @@ pub(crate) async fn list(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<Record>> {
-    // No name has a control character. PostgreSQL refuses text with NUL, so it is kept away from it: no name begins
-    // with such a prefix, and behind `a\0…` come the names that come behind `a`.
+    // PostgreSQL refuses text with NUL, so none is sent. No name has a control character: no name begins with such a
+    // prefix, and the names after `a\0…` are the names after `a`.
     if prefix.contains('\0') {
         return Ok(Vec::new());
     }
@@ -57,16 +57,16 @@ pub(crate) async fn now(session: &Session, options: &PostgresOptions) -> Result<
         return Ok(clock());
     }
     let rows = session.query(&session.record_reads().await?.now, &[]).await?;
-    let row = rows.first().ok_or_else(|| unavailable("the server does not say what time it is"))?;
+    let row = rows.first().ok_or_else(|| unavailable("the server does not tell the time"))?;
     Ok(Timestamp::from_micros(get(row, 0)?))
 }
 
-/// The first text behind all texts that begin with `prefix`; `None` if there is none. The bytes of UTF-8 are in the
-/// order of the characters.
+/// The first text after all texts that begin with `prefix`; `None` if there is none. Texts are in the same order by the
+/// bytes of UTF-8 as by their characters.
 fn end_of_prefix(prefix: &str) -> Option<String> {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // A range of characters leaves out what is no character.
+        // A range of `char` skips the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return Some(end);

@@ -28,43 +28,43 @@ const KIND: &str = "postgres";
 
 /// A [`DedupStore`] in a PostgreSQL database.
 ///
-/// An append is one transaction. If its connection is lost while it commits, it is run again under the same
-/// [`AttemptId`], and what the first one had stored is told as stored. A database that is gone, starting, full or
-/// too slow is [`StoreError::Unavailable`] (or `NoSpace`), and the next call connects anew; only what the
-/// database itself says to be damaged is [`StoreError::Corrupt`].
+/// An append is one transaction. If its connection is lost while it commits, the transaction is run again under the
+/// same [`AttemptId`], and events that the first run stored are reported as stored. If the database is gone, starting,
+/// full or too slow, the error is [`StoreError::Unavailable`] (or `NoSpace`), and the next call reconnects. The error
+/// is [`StoreError::Corrupt`] if the database reports damage, or if its tables contradict themselves.
 pub struct PostgresStore {
     info: StoreInfo,
-    /// Whether one commit takes events of several partitions.
+    /// Whether one commit can take events of several partitions.
     commits_across: bool,
     options: PostgresOptions,
     warnings: Vec<String>,
-    /// Whether there are tables of records: a role that may not make them does without.
+    /// Whether the tables of records exist. They do not if no role could create them yet.
     has_records: bool,
     appenders: Pool,
     readers: Arc<Pool>,
     announcer: Arc<CommitAnnouncer>,
     topics: TopicIds,
-    /// `None` only while it is dropped.
+    /// `None` only while the store is dropped.
     runtime: Option<Runtime>,
 }
 
 impl PostgresStore {
-    /// Opens the store in the database at `url` (see [`PostgresUrl`]) with the default options; creates its tables
-    /// if there are none.
+    /// Opens the store in the database at `url` (see [`PostgresUrl`]) with the default options. Creates its tables if
+    /// there are none.
     ///
     /// # Errors
-    /// As [`Self::open_with`], and [`StoreError::Invalid`] for what is no such URL.
+    /// As [`Self::open_with`], and [`StoreError::Invalid`] if `url` is no such URL.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let url = url.parse().map_err(|reason: String| StoreError::invalid("store", reason))?;
         Self::open_with(&url, PostgresOptions::default())
     }
 
-    /// Opens the store in the database at `url`; creates its tables if there are none.
+    /// Opens the store in the database at `url`. Creates its tables if there are none.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if there is no connection to be had, or none with the rights or the standby it
-    /// takes; [`StoreError::Invalid`] if the options, the server's settings (`fsync` or `full_page_writes` off) or
-    /// the version of the tables do not go together.
+    /// [`StoreError::Unavailable`] if no connection can be made, or if rights or the required standby are missing.
+    /// [`StoreError::Invalid`] if an option is out of bounds or contradicts the store, if the database is not UTF-8, if
+    /// `fsync` or `full_page_writes` is off on the server, or if the tables have a newer version.
     pub fn open_with(url: &PostgresUrl, options: PostgresOptions) -> Result<Self, StoreError> {
         options.check()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -73,7 +73,7 @@ impl PostgresStore {
             .enable_all()
             .build()
             .map_err(|error| StoreError::Unavailable {
-                reason: "the threads of its client cannot be started".into(),
+                reason: "the threads of the PostgreSQL client cannot be started".into(),
                 source: Some(error.into()),
             })?;
         let connector = Arc::new(Connector::new(url, &options)?);
@@ -114,17 +114,17 @@ impl PostgresStore {
         })
     }
 
-    /// What could not be made sure of when it was opened, a sentence each: settings that the engine does not
-    /// show.
+    /// Warnings from opening the store, one sentence each: durability settings that the engine does not show, checksums
+    /// that are off, and rights that are missing for records.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
-        block_on(self.runtime.as_ref().expect("it is there until the store is dropped"), call)
+        block_on(self.runtime.as_ref().expect("the runtime is there until the store is dropped"), call)
     }
 
-    /// Appends events that belong where they are appended to.
+    /// Appends events after the checks of the arguments.
     fn append_checked(
         &self,
         attempt: AttemptId,
@@ -152,8 +152,7 @@ impl PostgresStore {
     }
 }
 
-/// Waits for `call` on this thread, which may belong to another runtime: so not by [`Runtime::block_on`], which
-/// panics there.
+/// Waits for `call` on this thread. The thread may belong to another runtime, where [`Runtime::block_on`] would panic.
 fn block_on<T>(runtime: &Runtime, call: impl Future<Output = T>) -> T {
     let _inside = runtime.enter();
     pollster::block_on(call)
@@ -162,7 +161,7 @@ fn block_on<T>(runtime: &Runtime, call: impl Future<Output = T>) -> T {
 impl Drop for PostgresStore {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Without waiting, which is not allowed everywhere. Nothing is under way: no call is.
+            // This does not wait, which would panic on a thread of another runtime. No call is running.
             runtime.shutdown_background();
         }
     }

@@ -1,4 +1,4 @@
-//! A private PostgreSQL for tests, made with the programs that are installed.
+//! A private PostgreSQL server for tests. It runs the programs that are installed.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 use std::fs::{self, File};
@@ -12,22 +12,22 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A server on a Unix socket, of which the superuser is `aggregator`. It goes with the process, however that ends.
+/// A server on a Unix socket, with the superuser `aggregator`. It ends with the test process, however that ends.
 pub struct TestServer {
     programs: PathBuf,
     directory: PathBuf,
     settings: Vec<String>,
     running: Option<Child>,
     frozen: bool,
-    /// Deletes the directory; that of the shared server, which is never dropped, goes with the supervisor.
+    /// Deletes the directory. The shared server is never dropped, and its supervisor deletes the directory.
     _owned: Option<TempDir>,
 }
 
-/// Who runs the server while the tests run as root, which PostgreSQL refuses.
+/// The user that runs the server if the tests run as root, because PostgreSQL refuses root.
 const NOBODY: (&str, &str, u32) = ("nobody", "nogroup", 65_534);
 
-/// Waits for a word on its input: the signal to stop the server with. Without one, the test process is gone, and
-/// so is the server then, with its files.
+/// A shell script that runs the server. It reads the name of the signal to stop the server with. If its input ends
+/// without one, the test process is gone, and the script also deletes the server's files.
 const SUPERVISOR: &str = r#"
 "$@" & server=$!
 read -r signal
@@ -38,22 +38,22 @@ if [ -z "$signal" ]; then rm -rf "$DIRECTORY"; fi
 "#;
 
 impl TestServer {
-    /// The server that the tests of this process share; `None` where no PostgreSQL is installed, which is said, and
-    /// fails if `AGGREGATOR_REQUIRE_POSTGRES` is 1.
+    /// The server that the tests of this process share. If no PostgreSQL is installed, the test is reported as skipped
+    /// and gets `None`.
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// If it cannot be started, or if `AGGREGATOR_REQUIRE_POSTGRES` is 1 and no PostgreSQL is installed.
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<TestServer> = OnceLock::new();
-        // Asked by every test, so that each one that is skipped says so.
+        // Every test looks for the programs, so that each skipped test is reported.
         let programs = programs_or_skip()?;
         Some(SHARED.get_or_init(|| Self::start_with(programs, &[])))
     }
 
-    /// A server of one's own with these settings besides; `None` as for [`Self::shared`].
+    /// A server for the caller alone, with these settings added; `None` as for [`Self::shared`].
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// As [`Self::shared`].
     pub fn start(settings: &[&str]) -> Option<Self> {
         Some(Self::start_with(programs_or_skip()?, settings))
     }
@@ -68,7 +68,7 @@ impl TestServer {
         server
     }
 
-    /// A standby of `self` with these settings besides.
+    /// A standby of `self`, with these settings added.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -97,18 +97,18 @@ impl TestServer {
         &self.directory
     }
 
-    /// Where to connect to, as the superuser.
+    /// The URL to connect to as the superuser.
     pub fn url(&self) -> String {
         self.url_of("aggregator")
     }
 
-    /// Where to connect to, as this role.
+    /// The URL to connect to as this role.
     pub fn url_of(&self, role: &str) -> String {
         let directory = self.directory.to_str().unwrap().replace('/', "%2F");
         format!("postgres://{role}@{directory}/postgres")
     }
 
-    /// Runs SQL, and returns what it says: rows in lines, columns apart by `|`.
+    /// Runs SQL and returns its rows: one per line, with columns separated by `|`.
     ///
     /// # Panics
     /// If it fails.
@@ -122,7 +122,7 @@ impl TestServer {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// Stops it as if it had crashed, and starts it again.
+    /// Stops the server as if it had crashed, and starts it again.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -131,7 +131,7 @@ impl TestServer {
         self.launch();
     }
 
-    /// Has it keep sums of its pages from now on, for which it is stopped and started again.
+    /// Turns the checksums of pages on, for which the server is stopped and started again.
     ///
     /// # Panics
     /// If that fails.
@@ -144,10 +144,10 @@ impl TestServer {
         self.launch();
     }
 
-    /// Stops it with a signal: `INT` in order, `QUIT` at once.
+    /// Stops the server with a signal: `INT` shuts it down in order, `QUIT` ends it at once.
     ///
     /// # Panics
-    /// If it was stopped already.
+    /// If the server is not running.
     pub fn stop(&mut self, signal: &str) {
         if self.frozen {
             self.thaw();
@@ -157,23 +157,23 @@ impl TestServer {
         supervisor.wait().unwrap();
     }
 
-    /// Stops all its processes where they are. The kernel still takes connections, which nobody answers: so
-    /// looks a machine that hangs.
+    /// Freezes all processes of the server. The kernel still accepts connections, but nobody answers, as on a machine
+    /// that hangs.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the server is not running.
     pub fn freeze(&mut self) {
         self.frozen = true;
-        // The one that makes the others first.
+        // First the main process, so that it starts no others.
         let main = self.main_process();
         signal("STOP", &[main]);
         signal("STOP", &children(main));
     }
 
-    /// Lets it go on after [`Self::freeze`].
+    /// Continues the processes after [`Self::freeze`].
     ///
     /// # Panics
-    /// If there is none.
+    /// If the server is not running.
     pub fn thaw(&mut self) {
         self.frozen = false;
         let main = self.main_process();
@@ -186,10 +186,10 @@ impl TestServer {
         written.lines().next().unwrap().parse().unwrap()
     }
 
-    /// Starts it.
+    /// Starts the server.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it does not start.
     pub fn launch(&mut self) {
         let (data, log) = (self.directory.join("data"), self.directory.join("log"));
         let mut postgres = self.program("postgres");
@@ -211,7 +211,7 @@ impl TestServer {
 
     fn await_ready(&self) {
         let until = Instant::now() + Duration::from_secs(60);
-        // Its last line is the state: `ready`, or `standby`.
+        // The eighth line of the file is the state: `ready`, or `standby`.
         let state = || fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap_or_default();
         while !state().lines().nth(7).is_some_and(|state| matches!(state.trim(), "ready" | "standby")) {
             let log = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
@@ -223,7 +223,7 @@ impl TestServer {
     fn program(&self, name: &str) -> Command {
         let program = self.programs.join(name);
         let mut command = Command::new("setpriv");
-        // Should the supervisor itself be killed.
+        // In case the supervisor itself is killed.
         command.args(["--pdeathsig", "KILL"]);
         if is_root() {
             command.args(["--reuid", NOBODY.0, "--regid", NOBODY.1, "--clear-groups"]);
@@ -241,7 +241,7 @@ impl Drop for TestServer {
     }
 }
 
-/// As small as it goes; durable, since stores refuse one that is not.
+/// A small server, but a durable one: stores refuse one that is not.
 const DEFAULT_SETTINGS: [&str; 6] = [
     "listen_addresses=",
     "shared_buffers=64MB",
@@ -262,18 +262,18 @@ fn is_root() -> bool {
 }
 
 fn signal(signal: &str, processes: &[u32]) {
-    // The shell's own: a machine need not have it as a program.
+    // The shell has `kill` built in. Not every machine has the program.
     let mut kill = Command::new("/bin/sh");
     kill.args(["-c", "kill \"$@\"", "kill"]);
     kill.arg(format!("-{signal}")).args(processes.iter().map(u32::to_string));
-    // One that ended meanwhile is none to be stopped.
+    // A process may have ended meanwhile, so failures are ignored.
     kill.stderr(Stdio::null()).status().unwrap();
 }
 
 fn children(parent: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // Behind the name, which ends with the last bracket, come the state and the parent.
+    // The state and the parent follow the name, which ends with the last bracket.
     let parent_of = |process: &u32| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
@@ -281,10 +281,10 @@ fn children(parent: u32) -> Vec<u32> {
     all.filter(|process| parent_of(process) == Some(parent)).collect()
 }
 
-/// Names the directory with a directory per version, where it is not the usual one.
+/// The variable that names the directory with one directory per version, if it is not the usual one.
 const VERSIONS: &str = "AGGREGATOR_POSTGRES_VERSIONS";
 
-/// Where PostgreSQL's programs are. Where there are none, the test is skipped.
+/// The directory of PostgreSQL's programs. If there is none, reports the test as skipped.
 fn programs_or_skip() -> Option<PathBuf> {
     let programs = programs();
     if programs.is_none() {
@@ -293,7 +293,7 @@ fn programs_or_skip() -> Option<PathBuf> {
     programs
 }
 
-/// Where PostgreSQL's programs are: those of the newest version.
+/// The directory of PostgreSQL's programs, of the newest version.
 fn programs() -> Option<PathBuf> {
     let versions = std::env::var_os(VERSIONS).unwrap_or_else(|| "/usr/lib/postgresql".into());
     let installed = fs::read_dir(versions).into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
-//! The same with no server: a file is written and synced by the same kind of schedule, and latency counts from when a
-//! write was due. What a disk does to that, no server on it can undo.
+//! The same without a server: a file is written and synced by the same kind of schedule, and latency counts from when a
+//! write was due. No server can be faster than its disk.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -17,10 +17,10 @@ use crate::options::Options;
 
 pub(super) const NAME: &str = "the disk alone, 64 KB a write";
 
-/// What is written at a time, and into how large a file, over and over: as a log is.
+/// The bytes of a write, and of the file, which is written over and over like a log.
 const WRITTEN: usize = 64 << 10;
 const FILE: u64 = 64 << 20;
-/// How many of them a second, about what a server writes that takes some 250,000 deliveries.
+/// Writes per second: about as many as a server makes that takes some 250,000 deliveries per second.
 const WRITES: u32 = 1000;
 
 pub(super) fn measure(options: &Options) -> anyhow::Result<Steady> {
@@ -51,7 +51,7 @@ struct Log {
 }
 
 impl Log {
-    /// All of it is written once, so that no later write makes the file longer.
+    /// Writes the whole file once, so that no later write makes it longer.
     fn create(path: &Path) -> anyhow::Result<Self> {
         let log = Self { file: File::create(path)?, block: vec![0x5a; WRITTEN] };
         for place in (0..FILE).step_by(WRITTEN) {

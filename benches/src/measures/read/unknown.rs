@@ -1,5 +1,5 @@
-//! Lookups of ids that nobody published, each in a topic that does not exist, in a store of many topics; and how
-//! long others wait beside them.
+//! Lookups of ids that nobody published, each in a topic that does not exist, in a store with many topics. Also how
+//! long other requests take beside them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,7 +22,7 @@ pub(crate) const TOPICS: u32 = 100_000;
 pub(crate) const IDS: u32 = 10_000;
 pub(crate) const CLIENTS: usize = 4;
 
-/// How long one kind of request took.
+/// How long requests of one kind took.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Asked {
     pub(crate) name: String,
@@ -54,9 +54,9 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Asked>) -> anyhow::R
         done.store(true, Ordering::Relaxed);
         let mut all = histogram();
         for asked in lookups {
-            all.add(asked.join().expect("it does not panic")?)?;
+            all.add(asked.join().expect("the thread does not panic")?)?;
         }
-        let [stats, ready] = others.map(|asked| asked.join().expect("it does not panic"));
+        let [stats, ready] = others.map(|asked| asked.join().expect("the thread does not panic"));
         anyhow::Ok([all, stats?, ready?])
     })?;
     let names =
@@ -65,7 +65,7 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Asked>) -> anyhow::R
     Ok(())
 }
 
-/// Makes the topics, with an event each.
+/// Creates the topics, with one event each.
 fn fill(address: SocketAddr) -> anyhow::Result<()> {
     const BATCH: u32 = 1_000;
     let mut stream = TcpStream::connect(address)?;
@@ -82,7 +82,7 @@ fn fill(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The request.
+/// The request that looks up all the ids.
 fn lookup() -> Vec<u8> {
     let mut body = String::from(r#"{"ids":["#);
     for n in 0..IDS {
@@ -101,7 +101,8 @@ fn post(path: &str, body: &str) -> Vec<u8> {
     (head + body).into_bytes()
 }
 
-/// Sends the request again and again, as long as `go_on` says so of the number of replies. How long each one took, in µs.
+/// Sends the request again and again, while `go_on` returns true for the number of replies so far. Returns how long
+/// each request took, in µs.
 fn ask(
     address: SocketAddr,
     request: &[u8],

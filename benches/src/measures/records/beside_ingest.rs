@@ -1,5 +1,5 @@
-//! What paced writes of records take from ingest: one thread appends batches of events, alone and beside the writers, in
-//! turn and to the same store.
+//! How much writes of records at a fixed rate slow ingest down. One thread appends batches of events, alone and beside
+//! the writers in turn, to the same store.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -15,42 +15,43 @@ use crate::options::Options;
 use crate::workload::{RECENT, Row, TEMPLATE, Workload};
 
 pub(crate) const WRITERS: usize = 16;
-/// Writes a second of all writers together.
+/// Writes per second of all writers together.
 pub(crate) const WRITES_PER_SECOND: u32 = 1_000;
 pub(crate) const BATCH: u32 = 2_000;
 
-/// The first turn, which is in no figure, and the largest one: its events are in memory before it begins.
+/// Deliveries of the first turn, which counts in no figure.
 const FIRST: u64 = 50_000;
+/// The most deliveries of a turn: its events are in memory before it begins.
 const MOST: u64 = 600_000;
 
-/// A disk that has become slow does not make a turn longer than this.
+/// A turn ends after this time, even if the disk has become slow.
 const LONGEST: Duration = Duration::from_millis(1_500);
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BesideIngest {
     pub(crate) rounds: u32,
-    /// In a turn, at most.
+    /// The most deliveries of a turn.
     pub(crate) deliveries: u64,
     /// Deliveries per second.
     pub(crate) alone: Spread,
     pub(crate) beside_writers: Spread,
-    /// Of two turns of one round.
+    /// The ratio of two turns of the same round.
     pub(crate) beside_to_alone: Spread,
     /// Record writes per second: fewer than were due if the store cannot take them.
     pub(crate) writes: Spread,
-    /// From when a write was due.
+    /// Latency from when a write was due.
     pub(crate) p99_ms: f64,
 }
 
 pub(crate) fn measure(options: &Options, measured: &mut Option<BesideIngest>) -> anyhow::Result<()> {
-    // Either turn comes first as often as the other.
+    // An even number of rounds, so that each turn comes first equally often.
     let rounds = 2 * options.rounds();
     let directory = Scratch::new(options, "records-beside-ingest")?;
     let store = open(directory.path())?;
     let mut writers = Writers::create(&store, WRITERS)?;
     let mut ingest =
         Ingest { store: &store, workload: Workload::new(options.seed, RECENT, options.topics), made: 0 };
-    // It makes the topics and fills the caches, and tells how many deliveries make a turn of the length that is wanted.
+    // The first turn creates the topics and fills the caches. Its rate determines the size of the other turns.
     let first = ingest.prepare(FIRST)?.append(&mut ingest)?;
     let deliveries = turn_size(first, if options.quick { 0.3 } else { 1.0 });
     let (mut rates, mut writes, mut took) = (Vec::new(), Vec::new(), histogram());
@@ -89,7 +90,7 @@ pub(crate) fn measure(options: &Options, measured: &mut Option<BesideIngest>) ->
     Ok(())
 }
 
-/// Deliveries of a turn that takes about so many seconds at this rate: whole batches.
+/// The deliveries of a turn that takes about `seconds` at this rate, in whole batches.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is no negative number")]
 fn turn_size(rate: f64, seconds: f64) -> u64 {
     let batches = (rate * seconds) as u64 / u64::from(BATCH);
@@ -105,7 +106,7 @@ struct Ingest<'s> {
 }
 
 impl Ingest<'_> {
-    /// The next deliveries. They are made before the clock runs: it is the store that is measured.
+    /// Renders the next deliveries before the clock runs, so that only the store is measured.
     fn prepare(&self, deliveries: u64) -> anyhow::Result<Turn> {
         let mut text = TEMPLATE.to_vec();
         let events = (self.made..self.made + deliveries).map(|n| {
@@ -115,7 +116,7 @@ impl Ingest<'_> {
         Ok(Turn { events: events.collect::<Result<_, _>>().context("a delivery")? })
     }
 
-    /// Appends a batch, which has these deliveries.
+    /// Appends a batch with these deliveries.
     fn append(&self, deliveries: Range<u64>, batch: &[EventRef<'_>]) -> anyhow::Result<()> {
         let receipts = self.store.append(Partition(0), AttemptId::new(), batch)?;
         let count = |outcome| receipts.iter().map(|receipt| u64::from(receipt.outcome == outcome)).sum();
@@ -135,7 +136,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// Deliveries per second.
+    /// Appends the turn's events. Returns the deliveries per second.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     fn append(&self, ingest: &mut Ingest<'_>) -> anyhow::Result<f64> {
         let first = ingest.made;

@@ -1,4 +1,4 @@
-//! Threads that write records, each of them records of its own.
+//! Threads that write records. Each has its own records.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,24 +10,25 @@ use hdrhistogram::Histogram;
 
 use crate::load::histogram;
 
-/// Bytes of a value.
+/// The bytes of a value.
 pub(crate) const VALUE_BYTES: usize = 200;
 
-/// Each thread has so many records, and writes one after the other. Those of 64 threads can be made in one call.
+/// How many records each thread has. It writes one after the other. The records of 64 threads can be created in one
+/// call.
 pub(crate) const RECORDS_EACH: usize = 10;
 
 const KIND: &str = "bench";
 
 pub(super) struct Writers<'s> {
     records: &'s dyn Records,
-    /// What the records of each thread have to be now, in the order of their names.
+    /// The expected state of each thread's records, in the order of their names.
     own: Vec<Vec<Record>>,
 }
 
-/// What was written.
+/// The result of writing.
 pub(super) struct Written {
     pub(super) seconds: f64,
-    /// How long each write took, in µs. Writes that are due by a schedule count from then.
+    /// How long each write took, in µs. A write with a schedule counts from when it was due.
     pub(super) took: Histogram<u64>,
 }
 
@@ -45,7 +46,7 @@ pub(super) fn ms(us: u64) -> f64 {
 }
 
 impl<'s> Writers<'s> {
-    /// Makes their records.
+    /// Creates the records of all threads.
     pub(super) fn create(store: &'s dyn DedupStore, threads: usize) -> anyhow::Result<Self> {
         let records = store.records().context("the store has no records")?;
         let name = |thread, place| format!("writer-{thread:03}-{place:02}");
@@ -62,8 +63,8 @@ impl<'s> Writers<'s> {
         Ok(Self { records, own: made.chunks(RECORDS_EACH).map(<[_]>::to_vec).collect() })
     }
 
-    /// All threads write as long as `body` runs: as fast as they can, or so many writes a second of all together, by a
-    /// schedule that does not wait for them.
+    /// All threads write while `body` runs. With `per_second`, they make this many writes per second together, by a
+    /// schedule that does not wait for them. Without it, they write as fast as they can.
     pub(super) fn write_while<R>(
         &mut self,
         per_second: Option<u32>,
@@ -96,14 +97,19 @@ impl<'s> Writers<'s> {
         })
     }
 
-    /// The store has to have the last value of each record, and no other record.
+    /// Checks that the store has the last value of each record, and no other record.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let mut after = None;
         for own in &self.own {
             let found = self.records.list(KIND, "", after, own.len())?;
-            ensure!(found.len() == own.len(), "{} records are there of {} in a row", found.len(), own.len());
+            ensure!(
+                found.len() == own.len(),
+                "{} of a thread's {} records were found",
+                found.len(),
+                own.len()
+            );
             for (found, own) in found.iter().zip(own) {
-                ensure!(found == own, "a record is {found:?}, and {own:?} was written");
+                ensure!(found == own, "a record is {found:?}, but {own:?} was written");
             }
             after = own.last().map(|last| last.name.as_str());
         }
@@ -116,11 +122,11 @@ impl<'s> Writers<'s> {
 /// When a thread's next write is due.
 struct Schedule {
     due: Instant,
-    /// From one of its writes to the next.
+    /// The time between two of its writes.
     step: Duration,
 }
 
-/// Tells the threads to end, also if what they run beside panics.
+/// Tells the threads to end, even if the body panics.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -129,7 +135,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// What one thread does: how long each of its writes took.
+/// Runs one thread. Returns how long each of its writes took.
 fn write(
     records: &dyn Records,
     own: &mut [Record],
@@ -187,7 +193,7 @@ mod tests {
         (directory, store)
     }
 
-    /// Returns once each of `threads` has made so many writes.
+    /// Returns once each thread has made `writes` writes.
     fn until_each_has_written(store: &SqliteStore, threads: usize, writes: usize) {
         for thread in 0..threads {
             let name = format!("writer-{thread:03}-{:02}", (writes - 1) % RECORDS_EACH);

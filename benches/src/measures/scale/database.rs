@@ -1,4 +1,4 @@
-//! A private PostgreSQL, a database of its own for each run, and what a run cost there.
+//! A private PostgreSQL server with a new database for each run, and what a run costs there.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::process::cpu_seconds_with_children;
 
-/// What differs from a cluster as `initdb` makes it. Nothing of it trades durability: `fsync`,
-/// `synchronous_commit` and `full_page_writes` stay on.
+/// The settings that differ from those of `initdb`. None gives up durability: `fsync`, `synchronous_commit` and
+/// `full_page_writes` stay on.
 pub(super) const SETTINGS: [&str; 4] =
     ["shared_buffers=512MB", "max_wal_size=4GB", "autovacuum_naptime=1min", "max_connections=200"];
 
@@ -18,28 +18,28 @@ pub(super) struct Cluster {
     postmaster: u32,
 }
 
-/// What was spent so far.
+/// What the server has spent so far.
 #[derive(Clone, Copy)]
 pub(super) struct Spent {
     wal_bytes: f64,
-    /// Those that write.
+    /// Transactions that write.
     transactions: f64,
     cpu_seconds: f64,
 }
 
-/// What a run cost the database, per delivery, and what its events take, per identity.
+/// What a run costs the database per delivery, and the size of its events per identity.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Cost {
     pub(crate) wal_bytes: f64,
     pub(crate) database_us: f64,
-    /// How many deliveries a transaction has, the notifications' transactions included.
+    /// Deliveries per transaction, where notifications count as transactions too.
     pub(crate) group: f64,
     pub(crate) table_bytes: f64,
     pub(crate) index_bytes: f64,
 }
 
 impl Cluster {
-    /// None where PostgreSQL is not installed.
+    /// `None` if PostgreSQL is not installed.
     pub(super) fn start() -> anyhow::Result<Option<Self>> {
         let Some(server) = TestServer::start(&SETTINGS) else { return Ok(None) };
         let pid = fs::read_to_string(server.directory().join("data/postmaster.pid"))?;
@@ -51,7 +51,7 @@ impl Cluster {
         self.server.sql("SHOW server_version")
     }
 
-    /// A new, empty database, after a checkpoint; its URL.
+    /// Replaces the last run's database by an empty one, makes a checkpoint, and returns the URL.
     pub(super) fn create(&self) -> String {
         self.server.sql("DROP DATABASE IF EXISTS run WITH (FORCE)");
         self.server.sql("CREATE DATABASE run");
@@ -89,7 +89,7 @@ impl Cluster {
         })
     }
 
-    /// How many events there are, counted by the database.
+    /// The number of events, counted by the database.
     pub(super) fn count(&self) -> anyhow::Result<u64> {
         Ok(self.in_run("SELECT count(*) FROM aggregator.events")?.parse()?)
     }

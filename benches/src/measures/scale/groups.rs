@@ -1,4 +1,4 @@
-//! The deliveries in groups of one partition each, and who appends which.
+//! The deliveries in groups of one partition each, and which connection appends which group.
 
 use std::ops::Range;
 use std::thread;
@@ -9,19 +9,19 @@ use anyhow::{Context as _, anyhow};
 
 use crate::workload::{Row, TEMPLATE, Workload};
 
-/// Events of a transaction: what eight requests of 500 give each of four partitions.
+/// Events of a transaction: as many as eight requests of 500 give each of four partitions.
 pub(super) const GROUP: usize = 1_000;
 
 pub(super) struct Group {
     pub(super) partition: Partition,
-    /// Topic by topic, as a store gives them offsets.
+    /// Topic by topic, in the order in which a store assigns offsets.
     pub(super) events: Vec<Event>,
 }
 
 /// The groups of each connection, in the order in which it appends them.
 pub(super) type Lanes = Vec<Vec<Group>>;
 
-/// These deliveries in groups; as many lanes as there may be connections, but no more than partitions.
+/// Groups these deliveries. There are as many lanes as connections, but no more than partitions.
 pub(super) fn lanes(
     workload: &Workload,
     deliveries: Range<u64>,
@@ -55,7 +55,7 @@ pub(super) fn lanes(
     Ok(lanes)
 }
 
-/// Runs a thread per lane, each with a connection of its own; the seconds they took together.
+/// Runs a thread for each lane, each with its own connection. Returns the seconds until all were done.
 pub(super) fn run<C: Send>(
     lanes: &Lanes,
     connections: &mut [C],

@@ -1,6 +1,6 @@
 //! The ceiling: `INSERT … SELECT FROM unnest … ON CONFLICT DO NOTHING` of the same rows into the same table.
 //!
-//! Offsets and seqs are made up before; nothing is looked up, locked, counted or told.
+//! Offsets and seqs are chosen by the client. Nothing is looked up, locked, counted or announced.
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -20,11 +20,11 @@ pub(super) struct Connection {
     runtime: Runtime,
     client: Client,
     insert: Statement,
-    /// What came last, per partition.
+    /// The last offset of each partition.
     offsets: Vec<i64>,
 }
 
-/// Inserts groups, and says how long it took.
+/// Inserts the groups. Returns the seconds it took.
 pub(super) fn insert(connections: &mut [Connection], lanes: &Lanes) -> anyhow::Result<f64> {
     run(lanes, connections, Connection::insert)
 }
@@ -63,7 +63,7 @@ impl Connection {
     }
 }
 
-/// The number at the end of its name.
+/// The number at the end of the topic's name.
 fn topic_id(name: &str) -> anyhow::Result<i64> {
     let number = name.rsplit('-').next().and_then(|number| number.parse().ok());
     number.with_context(|| format!("the topic {name} has no number"))

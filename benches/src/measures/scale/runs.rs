@@ -1,4 +1,4 @@
-//! What is measured of the store over PostgreSQL.
+//! The runs of the store over PostgreSQL.
 
 use crate::measures::SINGLE_CONNECTIONS;
 use crate::options::Options;
@@ -10,20 +10,21 @@ pub(super) enum Kind {
     Http { partitions: u16, nodes: u32, batch: u32, connections: u32, balanced: bool },
 }
 
-/// What is measured, and what it is held against.
+/// What is measured, and what it is compared with.
 pub(super) struct Run {
     pub(super) name: String,
     pub(super) kind: Kind,
     pub(super) deliveries: u64,
-    /// The runs it is held against.
+    /// The raw insert that it is compared with.
     pub(super) raw: Option<Kind>,
+    /// The run with the fewest partitions or nodes that it is compared with.
     pub(super) least: Option<Kind>,
 }
 
-/// Connections to the database that append: a server's default number of workers.
+/// Connections to the database that append: as many as a server has workers by default.
 pub(super) const APPENDERS: usize = 4;
 
-/// Connections that send batches: each partition is to have a group worth its commit.
+/// Connections that send batches: enough that each partition has a group worth its commit.
 pub(super) fn connections(options: &Options, batch: u32) -> u32 {
     if batch == 1 { SINGLE_CONNECTIONS } else { options.connections * 4 }
 }
@@ -50,7 +51,7 @@ pub(super) fn runs(options: &Options) -> Vec<Run> {
             Kind::Http { partitions, nodes, batch, connections, balanced: way == Way::Balanced }
         };
         let this = kind(partitions, nodes);
-        // Only of batches that are spread there is a line with one partition.
+        // Only batches that are spread have a line with one partition.
         let least = match (nodes, batch, way) {
             (1, 500, Way::Spread) => kind(1, 1),
             (1, ..) => kind(4, 1),
@@ -80,14 +81,14 @@ pub(super) fn runs(options: &Options) -> Vec<Run> {
     runs
 }
 
-/// How the load comes to the nodes.
+/// How the load is distributed over the nodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The same connections, whatever the number of nodes, so many to each.
+    /// The same number of connections for any number of nodes, spread over the nodes.
     Spread,
-    /// So many to each node as to one.
+    /// As many connections to each node as to a single one.
     LoadEach,
-    /// The same connections, through the balancer.
+    /// The same number of connections for any number of nodes, through the balancer.
     Balanced,
 }
 

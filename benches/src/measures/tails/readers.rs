@@ -1,4 +1,4 @@
-//! Readers of streams, in threads of their own.
+//! Readers of streams, which share one thread.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,25 +18,25 @@ use crate::load::histogram;
 use crate::wire::find;
 use crate::workload::topic_name;
 
-/// A reader that gets nothing for so long does not get it any more.
+/// How long to wait for events that are still missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Streams that are read as they come.
+/// Streams, and the thread that reads them.
 pub(super) struct Readers {
     received: Arc<Received>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
-/// What has come on all of them.
+/// The events of all streams.
 struct Received {
     events: AtomicU64,
-    /// How late it was, in µs.
+    /// The delays of the events, in µs.
     delays: Mutex<Histogram<u64>>,
 }
 
 impl Readers {
-    /// Opens `streams` of them over `topics` topics, and waits until all have caught up.
+    /// Opens `streams` streams over `topics` topics, and waits until all have caught up.
     pub(super) fn start(address: SocketAddr, streams: u16, topics: u16) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (open, opened) = oneshot::channel();
@@ -50,7 +50,7 @@ impl Readers {
         Ok(Self { received, stop, thread })
     }
 
-    /// Waits until `expected` events have come, and not one more. How late they were, in µs.
+    /// Waits until `expected` events have come. Fails if there are more or fewer. Returns their delays, in µs.
     pub(super) fn finish(self, expected: u64) -> anyhow::Result<Histogram<u64>> {
         let began = Instant::now();
         while self.received.events.load(Ordering::Relaxed) < expected && began.elapsed() < PATIENCE {
@@ -59,7 +59,7 @@ impl Readers {
         self.stop.send_replace(true);
         self.thread.join().map_err(|_| anyhow!("the readers panicked"))??;
         let received = self.received.events.load(Ordering::Relaxed);
-        ensure!(received == expected, "the streams handed out {received} events of {expected}");
+        ensure!(received == expected, "the streams delivered {received} events, but {expected} were due");
         let delays = self.received.delays.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(delays.clone())
     }
@@ -75,7 +75,7 @@ async fn read_all(
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     for number in 0..streams {
-        // One after the other: a listener's backlog is short.
+        // Streams are opened one after the other, because a listener's backlog is short.
         let stream = Stream::open(address, number % topics).await?;
         tasks.spawn(stream.read(Arc::clone(received), stopped.clone()));
     }
@@ -92,7 +92,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Opens it and reads until it has caught up.
+    /// Opens the stream and reads until it has caught up.
     async fn open(address: SocketAddr, topic: u16) -> anyhow::Result<Self> {
         let mut connection = TcpStream::connect(address).await?;
         let request = format!(
@@ -126,7 +126,7 @@ impl Stream {
         }
     }
 
-    /// Takes whole events from the buffer, and says how many.
+    /// Takes whole events from the buffer. Returns how many.
     fn take_events(&mut self, delays: &mut Histogram<u64>) -> anyhow::Result<u64> {
         const TIME: &[u8] = b"\"processed_at\":\"";
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();

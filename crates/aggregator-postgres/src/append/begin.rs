@@ -1,4 +1,4 @@
-//! The first round trip of an append: locks the partitions and reads everything that the database knows of the events.
+//! The first round trip of an append: locks the partitions and reads what the database knows about the events.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ struct IdentityQuery<'e> {
 }
 
 impl<'e> IdentityQuery<'e> {
-    /// The identities of all topics that have an id. `topics` has an item for each topic of the group.
+    /// The identities of all topics whose id is known. `topics` has one item for each topic of the group.
     fn new(group: &SortedEvents<'e>, topics: impl Iterator<Item = Option<(i64, Scope)>>) -> Self {
         let mut asked = Self::default();
         for (run, topic) in group.topics.iter().zip(topics) {
@@ -73,7 +73,7 @@ impl Append<'_, '_> {
         }
     }
 
-    /// The attempt, if it was made before, and the topics that are snapshot.
+    /// Rows for this attempt, if it was committed before, and for the topics of the group that exist.
     async fn topics(&self, session: &Session, names: &[&str]) -> Result<Vec<Row>> {
         let statements = session.statements.append();
         let attempt = &self.attempt.as_slice();
@@ -108,7 +108,7 @@ impl Append<'_, '_> {
         rows.iter().map(|row| original(row, &asked.positions)).collect()
     }
 
-    /// Looks identities up again whose topic id was not known, or was guessed wrong.
+    /// Looks up again the identities whose topic id was unknown or guessed wrong.
     async fn ask_again(
         &self,
         session: &Session,
@@ -137,7 +137,7 @@ impl Append<'_, '_> {
         Ok(())
     }
 
-    /// What is known of the partitions. They have one time, but for those that are ahead of it.
+    /// The state of each partition. All take `clock` as their time, except those whose newest event is later.
     fn partitions_of(
         &self,
         states: &[PartitionState],
@@ -162,14 +162,14 @@ impl Append<'_, '_> {
     }
 }
 
-/// None in a row that is there for the attempt.
+/// `None` if the row describes the attempt and no topic.
 fn topic(row: &Row) -> Result<Option<(String, TopicRow)>> {
     let Some(name) = get(row, 3)? else { return Ok(None) };
     let topic = TopicRow { id: get(row, 4)?, scope: scope(get(row, 5)?)?, last_seq: get_u64(row, 6)? };
     Ok(Some((name, topic)))
 }
 
-/// `positions` are those of the identities that were asked for.
+/// `positions` has the position of each identity that was asked for.
 fn original(row: &Row, positions: &[usize]) -> Result<(usize, Original)> {
     // Ordinals begin at 1.
     let at = usize::try_from(get_u64(row, 0)?).ok().and_then(|at| positions.get(at.checked_sub(1)?));

@@ -25,7 +25,7 @@ pub(crate) struct EventRows<'e> {
     pub(crate) processed_at: Vec<i64>,
 }
 
-/// Topics to be written: all of a new one, and of an old one what is added to it.
+/// Topics to write. The counters are what this append adds.
 #[derive(Default)]
 pub(crate) struct TopicRows<'e> {
     pub(crate) partitions: Vec<i32>,
@@ -38,11 +38,11 @@ pub(crate) struct TopicRows<'e> {
     pub(crate) conflicts: Vec<i64>,
 }
 
-/// What becomes of the partitions: how they end, and what is added to their counters.
+/// Partitions to write: their new ends, and what this append adds to their counters.
 #[derive(Default)]
 pub(crate) struct PartitionRows {
     pub(crate) partitions: Vec<i32>,
-    /// Above the last one where nothing is stored.
+    /// Where nothing is stored, the first offset is above the last one.
     pub(crate) first_offsets: Vec<i64>,
     pub(crate) last_offsets: Vec<i64>,
     pub(crate) processed_at: Vec<i64>,
@@ -52,7 +52,7 @@ pub(crate) struct PartitionRows {
     pub(crate) conflicts: Vec<i64>,
 }
 
-/// Repeats, as they are counted.
+/// Counts of repeated events. A conflict counts as a duplicate as well.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Repeats {
     pub(super) duplicates: i64,
@@ -98,7 +98,7 @@ impl<'e> TopicRows<'e> {
 }
 
 impl PartitionRows {
-    /// A partition that ended at `before`.
+    /// Adds a partition whose last offset was `before`.
     pub(super) fn push(
         &mut self,
         partition: &PartitionSnapshot,

@@ -16,23 +16,23 @@ use crate::fault::{Failure, Result};
 
 /// What the database knew when the partitions were locked.
 pub(crate) struct AppendSnapshot {
-    /// What time it is.
+    /// The time when the partitions were locked.
     pub(crate) clock: Timestamp,
     /// One for each partition of the group.
     pub(crate) partitions: Vec<PartitionSnapshot>,
     pub(crate) topics: HashMap<String, TopicRow>,
-    /// By position in the group: what is stored under the event's identity.
+    /// What is stored under an event's identity, by the event's position in the group.
     pub(crate) originals: HashMap<usize, Original>,
 }
 
-/// What the database knew of a partition.
+/// What the database knew about a partition.
 pub(crate) struct PartitionSnapshot {
     pub(crate) partition: Partition,
     pub(crate) last_offset: u64,
     pub(crate) topic_count: u64,
-    /// The time of new events: the clock, but not before the newest event of the partition.
+    /// The time of new events: the clock, or the time of the partition's newest event if that is later.
     pub(crate) now: Timestamp,
-    /// The offsets this very attempt has stored already, if it was committed before.
+    /// The offsets that this very attempt stored, if it was committed before.
     pub(crate) replayed: Option<RangeInclusive<u64>>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct TopicRow {
     pub(crate) last_seq: u64,
 }
 
-/// The event, or what is left of it, that holds an identity.
+/// The stored event that holds an identity, or what a purge left of it.
 pub(crate) struct Original {
     pub(crate) offset: u64,
     pub(crate) seq: Option<u64>,
@@ -52,10 +52,10 @@ pub(crate) struct Original {
 }
 
 pub(crate) enum KeptPayload {
-    /// The payload, if it is as long as the one it is to be compared with.
+    /// The payload, if it is as long as the one to compare it with.
     Payload(Option<String>),
-    /// The payload was purged. Of an identity that was imported alone there is no digest either, and any
-    /// payload repeats it.
+    /// The payload was purged, and its digest is left. An identity that was imported without its event has no digest,
+    /// and any payload counts as a repeat of it.
     Digest(Option<[u8; 16]>),
 }
 
@@ -72,7 +72,7 @@ impl KeptPayload {
 pub(crate) struct AppendPlan<'e> {
     /// Whether the attempt was committed before, so that there is nothing to write.
     pub(crate) replayed: bool,
-    /// The partitions in which the attempt stores something, with the last offset of it.
+    /// The partitions in which the attempt stores something, each with the last offset it stores.
     pub(crate) stored: Vec<(Partition, u64)>,
     /// In the order of the sorted events.
     pub(crate) receipts: Vec<Receipt>,
@@ -83,7 +83,7 @@ pub(crate) struct AppendPlan<'e> {
     repeats: Repeats,
 }
 
-/// The first event of an identity inside the group.
+/// The first event with an identity inside the group.
 struct FirstOccurrence<'e> {
     receipt: Receipt,
     payload: &'e str,
@@ -122,7 +122,7 @@ impl<'e> AppendPlan<'e> {
         Ok(plan)
     }
 
-    /// Takes in the events of one topic.
+    /// Decides about the events of one topic.
     fn topic(
         &mut self,
         snapshot: &mut AppendSnapshot,
@@ -179,7 +179,7 @@ impl<'e> AppendPlan<'e> {
     }
 }
 
-/// The refusal of an attempt that was made before, and not with these events.
+/// The error for an attempt that was committed before with other events.
 fn other_events() -> Failure {
-    StoreError::invalid("attempt", "is that of an append that was committed with other events").into()
+    StoreError::invalid("attempt", "belongs to an append that was committed with other events").into()
 }

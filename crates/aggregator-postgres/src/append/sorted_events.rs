@@ -7,9 +7,9 @@ use aggregator_core::{EventRef, Partition, Partitions, Receipt};
 /// The events of an append in the order of their offsets: by partition, then by topic, and then as they were given.
 pub(crate) struct SortedEvents<'e> {
     pub(crate) sorted: Vec<EventRef<'e>>,
-    /// The index at which each sorted event was given.
+    /// The index of each sorted event among the events as given.
     order: Vec<usize>,
-    /// Rising.
+    /// In ascending order.
     pub(crate) partitions: Vec<Partition>,
     /// In the order of the events.
     pub(crate) topics: Vec<SortedTopic<'e>>,
@@ -45,7 +45,7 @@ impl<'e> SortedEvents<'e> {
         Self { sorted: order.iter().map(|&index| given[index]).collect(), order, partitions, topics }
     }
 
-    /// The receipts of the sorted events in the places of the events as they were given.
+    /// Puts the receipts of the sorted events into the order in which the events were given.
     pub(crate) fn as_given(&self, sorted: &[Receipt]) -> Vec<Receipt> {
         let mut receipts = vec![None; self.order.len()];
         for (&index, receipt) in self.order.iter().zip(sorted) {

@@ -1,4 +1,4 @@
-//! Remembers the ids of topics that this node has met.
+//! Remembers the ids of topics that this node has seen.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use aggregator_core::Scope;
 #[derive(Default)]
 pub(crate) struct TopicIds(Mutex<HashMap<String, (i64, Scope)>>);
 
-/// How many topics are remembered. Over this number, all are forgotten.
-const MOST: usize = 200_000;
+/// The most topics that are remembered. When the map is full, it is cleared.
+const MAX_TOPICS: usize = 200_000;
 
 impl TopicIds {
-    /// Those of these topics, in their places.
+    /// The remembered id and scope of each of these topics.
     pub(crate) fn of(&self, names: &[&str]) -> Vec<Option<(i64, Scope)>> {
         let ids = self.ids();
         names.iter().map(|&name| ids.get(name).copied()).collect()
@@ -23,7 +23,7 @@ impl TopicIds {
 
     pub(crate) fn learn(&self, name: &str, topic: (i64, Scope)) {
         let mut ids = self.ids();
-        if ids.len() >= MOST {
+        if ids.len() >= MAX_TOPICS {
             ids.clear();
         }
         ids.insert(name.to_owned(), topic);

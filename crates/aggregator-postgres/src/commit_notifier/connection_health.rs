@@ -1,4 +1,4 @@
-//! Whether the relay has its connection: how long it waits before it connects again, and when the log says so.
+//! The state of the relay's connection: how long the relay waits before it reconnects, and when the log says so.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Counts the failures of the relay's connections.
 pub(super) struct ConnectionHealth {
     backoff: Backoff,
-    /// Failures since a connection has held.
+    /// Failures since a connection last held.
     failures: u32,
 }
 
@@ -22,14 +22,14 @@ impl ConnectionHealth {
         Self { backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), failures: 0 }
     }
 
-    /// There was no connection to be had, or it has ended. A connection that ended and is replaced at once is no
-    /// outage: a warning comes with the second failure in a row, and then none until a connection has held.
+    /// Counts a connection that could not be made, or that has ended. A connection that ends and is replaced at once is
+    /// no outage. So the second failure in a row is logged as a warning, and no other one until a connection has held.
     pub(super) fn failed(&mut self, error: &StoreError) {
         self.failures = self.failures.saturating_add(1);
         if self.failures == 2 {
             warn!(
                 %error,
-                "the connection that tells of other nodes' commits is lost: until it is back, they are noticed by polling"
+                "the connection that tells of other nodes' commits is lost: until it is back, this node polls for them"
             );
         } else {
             debug!(%error, failures = self.failures, "no connection that tells of other nodes' commits");
@@ -41,8 +41,8 @@ impl ConnectionHealth {
         if self.failures == 0 { Duration::ZERO } else { self.backoff.pause() }
     }
 
-    /// A connection has worked for [`LONGEST_PAUSE`]. One that was made and failed before that does not count: it
-    /// would be made anew without end, after the shortest pause.
+    /// Notes that a connection has worked for [`LONGEST_PAUSE`]. One that failed sooner does not count, or the relay
+    /// would reconnect forever after the shortest pause.
     pub(super) fn held(&mut self) {
         if self.failures >= 2 {
             info!(failures = self.failures, "the connection that tells of other nodes' commits is back");

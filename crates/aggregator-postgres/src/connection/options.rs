@@ -8,15 +8,15 @@ use aggregator_core::{Clock, Partitions, StoreError};
 /// How a [`crate::PostgresStore`] is opened.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    /// The schema all tables are in: `[a-z_][a-z0-9_]*`, at most 63 bytes. `aggregator`.
+    /// The schema that holds all tables: `[a-z_][a-z0-9_]*`, at most 63 bytes. `aggregator`.
     pub schema: String,
-    /// How many partitions the store gets when it is created (4 if nothing is said). One that exists keeps
-    /// its number, and is refused if another one is said.
+    /// How many partitions the store gets when it is created; 4 if `None`. An existing store keeps its number, and is
+    /// not opened with another one.
     pub partitions: Option<Partitions>,
-    /// The most topics. With several partitions that meet new topics in the same moment there can be a few
-    /// more: one append does not wait for another one to count.
+    /// The most topics. There can be a few more if appends to several partitions create topics at the same moment,
+    /// because they do not wait for each other to count.
     pub max_topics: u64,
-    /// Where `processed_at` comes from; the database's clock if nothing is said.
+    /// The clock that `processed_at` comes from; the database's if `None`.
     pub clock: Option<Clock>,
     /// Connections that append, at most. 4.
     pub append_connections: usize,
@@ -28,34 +28,34 @@ pub struct PostgresOptions {
     pub connect_timeout: Duration,
     /// How long an append may take, waits and retries included. 20 s.
     pub deadline: Duration,
-    /// How long a read may take, waits and retries included, if its caller has no [`Deadline`] of its own; and how
+    /// How long a read may take, waits and retries included, if its caller has no [`Deadline`] of its own. Also how
     /// long the server works on one statement of a read. 20 s.
     ///
     /// [`Deadline`]: aggregator_core::Deadline
     pub read_timeout: Duration,
     /// How long the server works on one statement of an append. 15 s.
     pub statement_timeout: Duration,
-    /// How long an append waits for another one to let go of a partition. 5 s.
+    /// How long an append waits for the lock of a partition. 5 s.
     pub lock_timeout: Duration,
-    /// After how long without a word the server ends a transaction: a node that is gone holds its
-    /// partitions no longer than that. 5 s.
+    /// How long a transaction may be idle before the server ends it. A node that is gone holds its partitions no longer
+    /// than that. 5 s.
     pub idle_in_transaction_timeout: Duration,
-    /// After how long without an answer the network takes the other side for dead. 20 s.
+    /// How long the other side may leave packets unanswered before the connection counts as dead. 20 s.
     pub dead_peer_timeout: Duration,
-    /// How long it is remembered which events an append stored, so that a repeat of the same attempt is told
-    /// `stored` and not `duplicate`; at least twice the deadline. 10 min.
+    /// How long the store remembers which events an append stored. Until then, a repeat of the same attempt is told
+    /// `stored` and not `duplicate`. At least twice the deadline. 10 min.
     pub attempts_kept: Duration,
     /// The least time between two notifications of other nodes. 20 ms.
     pub notify_interval: Duration,
     /// Whether to listen to the notifications of other nodes. Yes.
     pub listen: bool,
-    /// How often to look for commits of other nodes where notifications cannot be had. 250 ms.
+    /// How often to poll for commits of other nodes while there are no notifications. 250 ms.
     pub poll_interval: Duration,
-    /// Only read: a role that may do no more suffices, and so does a standby. No.
+    /// Whether to only read. Then a role that may only read suffices, and so does a standby. No.
     pub read_only: bool,
-    /// Append only while a synchronous standby is asked for by the server. No.
+    /// Whether to append only while the server is configured to wait for a synchronous standby. No.
     pub require_sync_standby: bool,
-    /// What the server shows as the sessions' name. `aggregator`.
+    /// The name of the sessions in `pg_stat_activity`. `aggregator`.
     pub application_name: String,
 }
 
@@ -88,7 +88,7 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Refuses what cannot be.
+    /// Refuses values outside their bounds.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
         let good = self.schema.len() <= 63
@@ -116,7 +116,7 @@ impl PostgresOptions {
             ("dead_peer_timeout", self.dead_peer_timeout),
             ("poll_interval", self.poll_interval),
         ] {
-            // To the server, 0 would be no limit.
+            // The server takes 0 for "no limit".
             if !(Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&time) {
                 return Err(StoreError::invalid(name, "must be 1 ms to 1 day"));
             }

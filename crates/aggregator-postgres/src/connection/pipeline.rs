@@ -1,8 +1,8 @@
 //! Sends several statements without waiting for each other's answers.
 //!
-//! If a statement fails inside a transaction, the server refuses every statement behind it with 25P02. The client may
-//! see these answers in another order. So the failure that is returned is the first one in the order of sending: only
-//! that one says what went wrong, and whether to try again.
+//! If a statement fails inside a transaction, the server refuses every later statement with 25P02. The client may see
+//! these answers in another order. So the functions return the first failure in the order of sending: only that one
+//! says what went wrong, and whether to try again.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 
 use crate::fault::{Failure, Result};
 
-/// Both answers, or the first failure. `then` is begun right after `first`, but not once `first` has failed: a
-/// `COMMIT` is not sent behind a statement that could not be.
+/// Returns both answers, or the first failure. `then` is started right after `first`, unless `first` has already
+/// failed: a `COMMIT` must not follow a statement that could not be sent.
 pub(crate) async fn pipelined<A, B>(
     first: impl Future<Output = Result<A>>,
     then: impl Future<Output = Result<B>>,
@@ -42,17 +42,17 @@ pub(crate) async fn pipelined<A, B>(
     .await
 }
 
-/// [`pipelined`], of three.
+/// [`pipelined`] for three statements.
 pub(crate) async fn pipelined3<A, B, C>(
     first: impl Future<Output = Result<A>>,
     second: impl Future<Output = Result<B>>,
     third: impl Future<Output = Result<C>>,
 ) -> Result<(A, B, C)> {
-    // Nested at the end only: so a failure in the middle keeps all that follows from being begun.
+    // The nesting is at the end, so that a failure in the middle keeps all later statements from starting.
     pipelined(first, pipelined(second, third)).await.map(|(a, (b, c))| (a, b, c))
 }
 
-/// [`pipelined`], of four.
+/// [`pipelined`] for four statements.
 pub(crate) async fn pipelined4<A, B, C, D>(
     first: impl Future<Output = Result<A>>,
     second: impl Future<Output = Result<B>>,
@@ -62,8 +62,9 @@ pub(crate) async fn pipelined4<A, B, C, D>(
     pipelined(first, pipelined3(second, third, fourth)).await.map(|(a, (b, c, d))| (a, b, c, d))
 }
 
-/// All answers, or the first failure in this order that is none of what follows a failure: each may be several statements,
-/// one behind the other. All are begun, whichever fail: this is for reading.
+/// Returns all answers, or the first failure that is not just a refusal after another one (25P02). Each item may send
+/// several statements one after the other, so the first failure in the order of the items may be such a refusal. All
+/// items are started even if one fails, so this is for reads only.
 pub(crate) async fn pipelined_all<A>(
     statements: impl IntoIterator<Item = impl Future<Output = Result<A>>>,
 ) -> Result<Vec<A>> {
@@ -104,8 +105,8 @@ mod tests {
         assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
 
-    /// What is told where of four statements `later` fails while the others have no answer, and then those before
-    /// `earlier` are done and it fails, too.
+    /// Returns the reported error of four statements. First `later` fails while the others have no answer. Then those
+    /// before `earlier` succeed, and `earlier` fails as well.
     fn fail(earlier: usize, later: usize, all: bool) -> String {
         let (mut tell, seen): (Vec<_>, Vec<_>) = (0..4).map(|_| oneshot::channel()).unzip();
         let mut statements = seen
@@ -137,9 +138,9 @@ mod tests {
         }
     }
 
-    /// A statement of a later step may have been sent behind one that is further on in the list.
+    /// The server may have run an item's failed statement after a failed statement of a later item.
     #[test]
-    fn of_all_that_fail_none_is_told_for_following_another() {
+    fn a_failure_that_follows_from_another_is_not_told() {
         let Some(server) = TestServer::shared() else { return };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_behind_what_could_not_be() {
+    fn nothing_is_sent_after_a_statement_that_could_not_be_sent() {
         let sent = Cell::new(false);
         let commit = || async {
             sent.set(true);

@@ -8,8 +8,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Failure, Result, unavailable};
 
-/// Sessions that are made when they are needed and kept for the next call. Not a pool from elsewhere: those
-/// keep what the server says unasked to themselves, and a commit's warnings decide (`Session::check_warnings`).
+/// Makes sessions when they are needed, and keeps them for the next call. Pools from libraries hide the server's
+/// notices, but a warning decides about a commit (`Session::check_warnings`).
 pub(crate) struct Pool {
     connector: Arc<Connector>,
     role: Role,
@@ -19,7 +19,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Session>>,
 }
 
-/// A session in use. Dropped, it is closed and the server undoes what it had begun; [`PooledSession::release`] keeps it.
+/// A session in use. If it is dropped, the session is closed and the server rolls back its transaction.
+/// [`PooledSession::release`] keeps the session.
 pub(crate) struct PooledSession<'p> {
     pool: &'p Pool,
     session: Option<Session>,
@@ -32,10 +33,10 @@ impl Pool {
         Self { connector, role, size, wait, permits, idle: Mutex::default() }
     }
 
-    /// A session, as soon as there is one.
+    /// Returns a session as soon as one is free.
     pub(crate) async fn acquire(&self) -> Result<PooledSession<'_>> {
         let permit = match tokio::time::timeout(self.wait, self.permits.acquire()).await {
-            Ok(permit) => permit.expect("nobody closes it"),
+            Ok(permit) => permit.expect("nobody closes the semaphore"),
             Err(_) => {
                 let (size, wait) = (self.size, self.wait);
                 let reason = format!("all {size} connections were busy for {wait:?}");
@@ -49,7 +50,7 @@ impl Pool {
         Ok(PooledSession { pool: self, session: Some(session), _permit: permit })
     }
 
-    /// A session that nobody uses, if there is one. Makes none.
+    /// Returns an unused session if there is one. Does not connect.
     pub(crate) fn idle(&self) -> Option<PooledSession<'_>> {
         let permit = self.permits.try_acquire().ok()?;
         let session = self.kept()?;
@@ -64,10 +65,10 @@ impl Pool {
 
 impl PooledSession<'_> {
     pub(crate) fn session(&self) -> &Session {
-        self.session.as_ref().expect("it is there until it is released")
+        self.session.as_ref().expect("the session is there until it is released")
     }
 
-    /// Keeps the session for the next call. Only for one without an open transaction.
+    /// Keeps the session for the next call. It must have no open transaction.
     pub(crate) fn release(mut self) {
         if let Some(session) = self.session.take() {
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);

@@ -15,8 +15,8 @@ use crate::fault::{Failure, Result, unavailable};
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Runs a transaction until it is known what became of it, or the deadline is over. `transaction` has to be one
-/// that can be run again after it was committed.
+/// Runs a transaction until its outcome is known or the deadline has passed. It must be safe to run `transaction` again
+/// after it was committed.
 pub(crate) async fn write<T>(
     pool: &Pool,
     options: &PostgresOptions,
@@ -34,8 +34,8 @@ pub(crate) async fn write<T>(
             Err(_) => return Err(late()),
         };
         was_lost |= failure.leaves_outcome_unknown();
-        // Without a connection nothing was sent: the caller may as well wait. But if an earlier one was lost, its
-        // outcome is still to be learned.
+        // Without a connection nothing was sent, so the caller can retry as well. But after an earlier connection was
+        // lost, the outcome is still to be learned.
         let again = failure.leaves_outcome_unknown()
             || failure.is_collision()
             || (was_lost && matches!(failure, Failure::NoConnection(_)));
@@ -47,12 +47,13 @@ pub(crate) async fn write<T>(
         if Instant::now() + pause >= deadline {
             return Err(error);
         }
-        debug!(%error, doing, "tried again");
+        debug!(%error, doing, "trying again");
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Reads until the deadline of the caller; once more if the connection turned out to be gone.
+/// Reads until the caller's deadline, or for `read_timeout` without one. Tries once more after a lost connection or a
+/// collision.
 pub(crate) async fn read<T>(
     pool: &Pool,
     options: &PostgresOptions,
@@ -81,7 +82,7 @@ pub(crate) async fn read<T>(
     }
 }
 
-/// Reads everything, however long it takes.
+/// Runs a verification, which has no deadline.
 pub(crate) async fn verify<T>(
     pool: &Pool,
     read: impl AsyncFn(&Session) -> Result<T>,
@@ -103,7 +104,7 @@ async fn run_once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) ->
     }
 }
 
-/// Keeps the session of a call that failed, if its transaction can be ended.
+/// Rolls back the transaction of a call that failed, and keeps the session if that succeeds.
 async fn end_transaction(pooled: PooledSession<'_>, failure: &Failure) {
     if !failure.leaves_outcome_unknown()
         && !pooled.session().is_closed()

@@ -1,4 +1,4 @@
-//! Sessions: how a connection is made, set up and checked, and what becomes of notices and notifications on it.
+//! Sessions: how a connection is made, set up and checked, and how its notices and notifications are handled.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use crate::{PostgresOptions, PostgresUrl};
 pub(crate) enum Role {
     /// Needs a server that takes writes.
     Append,
-    /// Reads from the server that takes writes, for others may show commits in another order; in a read-only
-    /// store from any.
+    /// Reads from the server that takes writes, because a standby may show commits in another order. In a read-only
+    /// store, reads from any server.
     Read,
-    /// Tells other nodes of commits and hears of theirs. Also opens a read-only store.
+    /// Sends commits to other nodes and receives theirs. Also opens a read-only store.
     Relay,
-    /// Makes the tables.
+    /// Creates the tables.
     Migrate,
 }
 
@@ -51,13 +51,14 @@ pub(crate) struct Connector {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) statements: Statements,
-    /// Prepared when the session first needs them: most sessions never do, and there are stores without records.
+    /// Prepared at the first use: most sessions never use records, and some stores have none.
     record_writes: OnceCell<RecordWrites>,
     record_reads: OnceCell<RecordReads>,
+    /// Whether the server has sent a warning.
     warned: Arc<AtomicBool>,
 }
 
-/// What another session said, as `NOTIFY` gives it.
+/// Receives the payloads of notifications.
 pub(crate) type Notifications = Sender<String>;
 
 impl Connector {
@@ -66,19 +67,18 @@ impl Connector {
         let seconds = |time: Duration| time.as_secs().max(1).to_string();
         let dead = options.dead_peer_timeout;
         let settings = vec![
-            // What a session may not set it does without, but for these, which are read back.
+            // If the server refuses a setting, the session does without. Only this one is read back: see `check`.
             ("synchronous_commit", "on".into()),
             ("search_path", options.schema.clone()),
             ("lock_timeout", millis(options.lock_timeout)),
             ("idle_in_transaction_session_timeout", millis(options.idle_in_transaction_timeout)),
-            // A statement that waits for a lock notices that its client is gone.
+            // So that a statement that waits for a lock notices that its client is gone.
             ("client_connection_check_interval", millis(dead / 4)),
             ("tcp_user_timeout", millis(dead)),
             ("tcp_keepalives_idle", seconds(dead / 2)),
             ("tcp_keepalives_interval", seconds(dead / 6)),
             ("tcp_keepalives_count", "3".into()),
-            // All that is asked for has an index, whatever the planner thinks of a table that was empty when
-            // it looked.
+            // Every query has an index. A planner that saw the table empty would choose a scan.
             ("enable_seqscan", "off".into()),
             ("jit", "off".into()),
         ];
@@ -98,7 +98,7 @@ impl Connector {
         &self.schema
     }
 
-    /// A session with the first host that will do.
+    /// Connects to the first host that is suitable.
     pub(crate) async fn connect(&self, role: Role, notifications: Option<Notifications>) -> Result<Session> {
         let mut refusal = None;
         for host in &self.hosts {
@@ -132,17 +132,17 @@ impl Connector {
     }
 
     async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
-        // An append's statements are planned once and join by index whatever the arrays' length; a read's
-        // depend on how much is asked for.
+        // An append's statements are planned once, and join by index whatever the lengths of the arrays. The best plan
+        // of a read depends on its parameters, so each read is planned.
         let nested = [
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            // What is asked for in an order has an index in that order.
+            // Every ordered query has an index in that order.
             ("enable_sort", "off"),
         ];
-        // The first rows in an order come from an index in that order, also while the tables were never analyzed: then a
-        // planner would rather sort all of a partition.
+        // Every ordered query has an index in that order. On tables that were never analyzed, the planner would rather
+        // sort a whole partition.
         let custom = [("plan_cache_mode", "force_custom_plan"), ("enable_sort", "off")];
         let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };
         let timeout = if role == Role::Read { self.read_timeout } else { self.statement_timeout };
@@ -152,7 +152,7 @@ impl Connector {
         try_join_all(settings.chain(further.iter().copied()).map(|(name, value)| async move {
             match client.simple_query(&format!("SET {name} = '{value}'")).await {
                 Ok(_) => Ok(()),
-                // An engine that does not know it, or keeps it to itself. What has to be is read back.
+                // The engine does not know the setting, or the role may not change it.
                 Err(error) if error.as_db_error().is_some() => {
                     debug!(setting = name, %error, "not set");
                     Ok(())
@@ -164,7 +164,7 @@ impl Connector {
         Ok(())
     }
 
-    /// Whether this server will do.
+    /// Refuses a server that is not suitable for the role.
     async fn check(&self, client: &Client, role: Role) -> Result<()> {
         let row = client
             .query_one(
@@ -190,7 +190,7 @@ impl Connector {
             return Ok(());
         }
         if setting(0)? != Some("on") {
-            return Err(unavailable("the server does not let synchronous_commit be on").into());
+            return Err(unavailable("the server does not set synchronous_commit to on").into());
         }
         if setting(1)? == Some("on") {
             return Err(unavailable("the database is read-only (default_transaction_read_only)").into());
@@ -198,7 +198,7 @@ impl Connector {
         for (column, name) in [(2, "fsync"), (3, "full_page_writes")] {
             if setting(column)? == Some("off") {
                 let reason =
-                    format!("is off on the server, which then loses what it acknowledged: turn {name} on");
+                    format!("is off on the server, so it can lose acknowledged events: turn {name} on");
                 return Err(StoreError::invalid(name, reason).into());
             }
         }
@@ -220,18 +220,19 @@ async fn drive<S, T>(
             Ok(AsyncMessage::Notice(notice)) => {
                 if matches!(notice.parsed_severity(), Some(Severity::Warning)) {
                     let (code, message) = (notice.code().code(), notice.message());
-                    // What a failed transaction comes to: the COMMIT that was sent with it has ended it already.
+                    // The ROLLBACK of a failed transaction gets this warning: the COMMIT sent along has ended it
+                    // already.
                     if notice.code() == &SqlState::NO_ACTIVE_SQL_TRANSACTION {
-                        debug!(code, message, "the server warns");
+                        debug!(code, message, "the database server warns");
                     } else {
-                        warn!(code, message, "the server warns");
+                        warn!(code, message, "the database server warns");
                     }
                     warned.store(true, Ordering::SeqCst);
                 }
             }
             Ok(AsyncMessage::Notification(notification)) => {
                 if let Some(notifications) = &notifications {
-                    // What does not fit is not waited for: the offsets are read now and then, too.
+                    // If the channel is full, the notification is dropped: polling finds the commit.
                     let _ = notifications.try_send(notification.payload().to_owned());
                 }
             }
@@ -249,7 +250,7 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// The statements that write records. Not to be called inside a transaction.
+    /// The statements that write records. Must not be called inside a transaction.
     pub(crate) async fn record_writes(&self) -> Result<&RecordWrites> {
         self.record_writes.get_or_try_init(|| RecordWrites::prepare(&self.client)).await
     }
@@ -279,14 +280,14 @@ impl Session {
         Ok(self.client.batch_execute(sql).await?)
     }
 
-    /// Forgets what the server warned of until now, so that [`Self::check_warnings`] judges the next commit alone.
+    /// Forgets earlier warnings of the server, so that [`Self::check_warnings`] judges only the next commit.
     pub(crate) fn forget_warnings(&self) {
         self.warned.store(false, Ordering::SeqCst);
     }
 
-    /// Refuses a commit that came with a warning. A server whose wait for a synchronous standby is cut short
-    /// (`pg_cancel_backend`) has committed on its own disk only, and says so by a warning
-    /// before the same success as ever.
+    /// Refuses a commit that came with a warning. If the wait for a synchronous standby is cancelled
+    /// (`pg_cancel_backend`), the server has committed on its own disk only. It says so with a warning, and then
+    /// reports success as usual.
     pub(crate) fn check_warnings(&self) -> Result<()> {
         if self.warned.load(Ordering::SeqCst) { Err(Failure::UnconfirmedCommit) } else { Ok(()) }
     }

@@ -12,27 +12,27 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Who is trusted.
+/// Which servers are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tls {
     pub(crate) trust: Trust,
-    /// A file of certificates in PEM; the system's if there is none.
+    /// A PEM file of trusted certificates; the system's certificates if `None`.
     pub(crate) roots: Option<PathBuf>,
 }
 
-/// What a server's certificate has to show.
+/// What a server's certificate must prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Nothing: who listens in learns nothing, who stands in between learns all.
+    /// Nothing. An eavesdropper learns nothing, but a man in the middle learns everything.
     Anybody,
-    /// That one of the roots vouches for it.
+    /// That its chain ends at one of the roots.
     Roots,
-    /// That, and that it was made for this host.
+    /// The same, and that it was issued for this host.
     RootsAndName,
 }
 
 impl Tls {
-    /// What connects with this trust.
+    /// Makes a connector that trusts these servers.
     pub(crate) fn connector(&self) -> Result<MakeRustlsConnect, StoreError> {
         let provider = Arc::new(ring::default_provider());
         let refused = |error: Error| StoreError::invalid("sslrootcert", error.to_string());
@@ -69,7 +69,7 @@ impl Tls {
                 }
             }
             None => {
-                // Some of a system's certificates are always of a kind that is not understood.
+                // On most systems, rustls cannot parse some of the certificates: they are left out.
                 let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
@@ -77,7 +77,7 @@ impl Tls {
     }
 }
 
-/// Takes any name, and without a chain anybody.
+/// Accepts any host name. Without `chain`, accepts any certificate.
 #[derive(Debug)]
 struct Lenient {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -94,7 +94,7 @@ impl ServerCertVerifier for Lenient {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        // The chain is looked at before the name.
+        // The verifier checks the chain before the name, so here the chain is good.
         match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

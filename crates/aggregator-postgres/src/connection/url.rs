@@ -11,20 +11,20 @@ use tokio_postgres::config::{Host, SslMode};
 use crate::PostgresOptions;
 use crate::connection::tls::{Tls, Trust};
 
-/// A connection URL as libpq has it: `postgres://user:password@host:port,host2:port2/database?sslmode=verify-full`.
+/// A connection URL in libpq's format: `postgres://user:password@host:port,host2:port2/database?sslmode=verify-full`.
 ///
 /// Several hosts are tried in turn, and the first one that takes writes is used. A Unix socket is a host whose
 /// slashes are encoded: `%2Frun%2Fpostgresql`. `sslmode` is `disable`, `prefer` (the default: encrypted if the
-/// server can), `require` (encrypted, whoever the server is), `verify-ca` or `verify-full`; `sslrootcert` names a
-/// file of trusted certificates in PEM, in place of the system's. The password is shown nowhere.
-#[derive(Clone)]
+/// server can), `require` (encrypted, whoever the server is), `verify-ca` or `verify-full`; `sslrootcert` names a PEM
+/// file of trusted certificates, in place of the system's. The password is never printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl {
     config: Box<Config>,
     tls: Tls,
 }
 
 impl PostgresUrl {
-    /// A configuration per host, so that one that does not answer cannot keep the next one from its turn.
+    /// One configuration for each host, so that a host that does not answer cannot use up the time of the next one.
     pub(crate) fn hosts(&self, options: &PostgresOptions) -> Vec<Config> {
         let from = &self.config;
         let count = from.get_hosts().len();
@@ -88,17 +88,17 @@ impl FromStr for PostgresUrl {
         if !rest.is_empty() {
             url = format!("{url}?{}", rest.join("&"));
         }
-        // Its errors name options and characters, never a value.
+        // The parser's errors name options and characters, but no values, so they cannot show a password.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             format!("is not a PostgreSQL URL: {}", cause.unwrap_or_else(|| error.to_string()))
         })?;
         if config.get_hosts().is_empty() {
-            return Err("names no host: say postgres://user@host/database".into());
+            return Err("names no host: write postgres://user@host/database".into());
         }
         let trust = match mode.as_deref() {
             Some("disable" | "prefer") | None => Trust::Anybody,
-            // As libpq has it: who names roots wants them used.
+            // As in libpq: if roots are named, they are checked.
             Some("require") if roots.is_some() => Trust::Roots,
             Some("require") => Trust::Anybody,
             Some("verify-ca") => Trust::Roots,
@@ -150,15 +150,6 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// By what is shown of it, and the password.
-impl PartialEq for PostgresUrl {
-    fn eq(&self, other: &Self) -> bool {
-        self.config == other.config && self.tls == other.tls
-    }
-}
-
-impl Eq for PostgresUrl {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_url_is_said_without_its_password() {
+    fn the_error_for_a_wrong_url_does_not_show_its_password() {
         for text in [
             "sqlite:x",
             "postgres://",

@@ -1,4 +1,4 @@
-//! Decides what becomes of the rows of an import, given what the database knows. It sends no SQL and waits for nothing.
+//! Decides what becomes of the rows of an import, from what the database knows. It sends no SQL and waits for nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,7 +17,7 @@ pub(super) struct ImportSnapshot {
     pub(super) newest: Timestamp,
     pub(super) topic_count: u64,
     pub(super) topics: HashMap<String, TopicRow>,
-    /// By position among the rows: what is stored under the row's identity.
+    /// What is stored under a row's identity, by the row's position.
     pub(super) originals: HashMap<usize, Found>,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct TopicRow {
     pub(super) conflicts: u64,
 }
 
-/// A topic that is met.
+/// A topic of the import.
 pub(super) struct Topic<'r> {
     pub(super) name: &'r str,
-    /// As the database has it; `None` if it is new.
+    /// The topic's row in the database; `None` if the topic is new.
     before: Option<TopicRow>,
     pub(super) row: TopicRow,
 }
@@ -54,20 +54,20 @@ pub(super) struct ImportPlan<'r> {
     pub(super) rows: NewRows<'r>,
     pub(super) topics: Vec<Topic<'r>>,
     by_name: HashMap<&'r str, usize>,
-    /// The first of each identity inside the import: the row, and when it is stored. The topic is that of
-    /// `topics`.
+    /// The first new row of each identity inside the import, and its time. The first part of the key is the topic's
+    /// index in `topics`.
     firsts: HashMap<(usize, &'r str, &'r str), (&'r CheckedRow, Timestamp)>,
     pub(super) last_offset: u64,
     pub(super) newest: Timestamp,
-    /// Rows with a seq among the new ones.
+    /// How many of the new rows have a seq.
     pub(super) stored: u64,
-    /// By how much the counters grow.
+    /// By how much the partition's counters grow.
     pub(super) duplicates: u64,
     pub(super) conflicts: u64,
     topic_count: u64,
 }
 
-/// The rows that are new, column by column, in the order of their offsets.
+/// The new rows, column by column, in the order of their offsets.
 #[derive(Default)]
 pub(super) struct NewRows<'r> {
     pub(super) topic_ids: Vec<i64>,
@@ -158,7 +158,7 @@ impl<'r> ImportPlan<'r> {
         Ok(())
     }
 
-    /// The place of a topic, which is made if there is none.
+    /// The index of a topic in `topics`, which is added if it is not there.
     fn topic(&mut self, snapshot: &ImportSnapshot, name: &'r str, scope: Scope) -> usize {
         let vacant = match self.by_name.entry(name) {
             Entry::Occupied(at) => return *at.get(),
@@ -176,7 +176,7 @@ impl<'r> ImportPlan<'r> {
     }
 }
 
-/// What an earlier row of the same import is to a later one.
+/// Describes an earlier row of the same import, with the same identity, to a later one.
 fn found(row: &CheckedRow, &(first, processed_at): &(&CheckedRow, Timestamp)) -> Found {
     let same = match &first.kept {
         Kept::Event(event) => row.is_event(details_of(event, first.source())),

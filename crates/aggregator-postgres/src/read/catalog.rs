@@ -8,10 +8,10 @@ use crate::columns::{get, get_u64, scope, signed};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 
-/// At most so many rows of topics are read by one statement, if each range of names has as many as the page may have.
+/// The most topics that one statement reads if every range of names fills the page.
 const MAX_ROWS: usize = 4_000;
 
-/// Topics by name.
+/// A page of topics in the order of their names.
 pub(crate) async fn topics(session: &Session, query: &TopicQuery) -> Result<Vec<TopicInfo>> {
     let statements = session.statements.read();
     let statement = if query.times { &statements.topics_with_times } else { &statements.topics };
@@ -36,7 +36,7 @@ pub(crate) async fn topics(session: &Session, query: &TopicQuery) -> Result<Vec<
 fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {
     let slot: i32 = get(row, 2)?;
     let topic = Topic::new(get::<String>(row, 0)?)
-        .map_err(|error| Failure::corrupt(format!("there is a topic whose name is none: {error}")))?;
+        .map_err(|error| Failure::corrupt(format!("the name of a topic is invalid: {error}")))?;
     let mut info = TopicInfo::new(topic, scope(get(row, 1)?)?);
     info.slot = u16::try_from(slot).map_err(|_| Failure::corrupt(format!("a topic has the slot {slot}")))?;
     (info.last_seq, info.purged_seq) = (get_u64(row, 3)?, get_u64(row, 4)?);
@@ -48,11 +48,11 @@ fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {
     Ok(info)
 }
 
-/// Totals.
+/// The totals over all topics.
 pub(crate) async fn stats(session: &Session, schema: &str) -> Result<StoreStats> {
     let rows = session.query(&session.statements.read().totals, &[]).await?;
     let [row] = rows.as_slice() else { return Err(Failure::corrupt("the totals are missing")) };
-    // Where the engine does not know, nobody does.
+    // An engine that does not tell the size counts as 0 bytes.
     let sizes = "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE n.nspname = $1 AND c.relkind = 'r'";

@@ -1,4 +1,4 @@
-//! Says which identities are stored.
+//! Looks up which identities are stored.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::connection::pipeline::pipelined_all;
 use crate::connection::session::Session;
 use crate::fault::Result;
 
-/// Which of `ids` were seen.
+/// What is stored under each of `ids`.
 pub(crate) async fn lookup(
     session: &Session,
     info: &StoreInfo,

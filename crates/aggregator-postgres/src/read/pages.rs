@@ -1,7 +1,7 @@
 //! Reads a page of events in one snapshot.
 //!
-//! The first statements find where the page's events are, partition by partition. The next ones fetch the bodies, so
-//! no payload is moved that the page does not show.
+//! The first statements find where the page's events are, partition by partition. The next ones fetch the bodies. So
+//! only payloads of the page are transferred.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::fault::{Failure, Result};
 use crate::read::SNAPSHOT;
 use crate::read::scan::{EventPosition, ExactTopic, scan};
 
-/// The page. After an error the session may be inside a transaction.
+/// Reads the page. After an error the session may be inside a transaction.
 pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> Result<Page> {
     let mut positions = query.positions(info)?;
     let (ends, topic) = begin(session, info, query, &positions).await?;
@@ -67,7 +67,7 @@ async fn begin(
     Ok((all_ends(positions, &last_offsets, &purged, anchors)?, topic))
 }
 
-/// Puts together what is known of the partitions.
+/// Combines the answers of the first statements into the ends of each partition.
 fn all_ends(
     positions: &[Position],
     last_offsets: &[Row],
@@ -92,11 +92,11 @@ fn all_ends(
         let last_offset = last_offsets.get(&position.partition).copied().unwrap_or(0);
         if ends.newest.offset != last_offset {
             return Err(Failure::corrupt(format!(
-                "partition {} ends at offset {last_offset}, and its newest row is at {}",
+                "partition {} ends at offset {last_offset}, but its newest row is at {}",
                 position.partition.0, ends.newest.offset
             )));
         }
-        // A walk that begins at the newest row.
+        // The page begins at the newest row.
         if position.anchor_offset(u64::MAX) == Some(u64::MAX) {
             ends.anchor = ends.newest.fingerprint;
         }
@@ -111,8 +111,8 @@ struct AnchorRow {
     anchor: Anchor,
 }
 
-/// Of each position's partition, the row that it is at and the newest one. The last offset is not known yet: a place
-/// behind all rows gets the last one.
+/// For each position, the row that it is at and the newest row of its partition. The last offset is not known yet, but
+/// an offset above all rows finds the newest one.
 async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<AnchorRow>> {
     const NEWEST: i64 = i64::MAX;
     let partition_of = |position: &Position| i32::from(position.partition.0);
@@ -134,12 +134,11 @@ async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<Anchor
 
 fn partition(row: &Row, column: usize) -> Result<Partition> {
     let number: i32 = get(row, column)?;
-    let number =
-        u16::try_from(number).map_err(|_| Failure::corrupt(format!("there is a partition {number}")))?;
+    let number = u16::try_from(number).map_err(|_| Failure::corrupt(format!("{number} is no partition")))?;
     Ok(Partition(number))
 }
 
-/// The events at the places of a page, in its order.
+/// The events of a page, in its order.
 async fn bodies(session: &Session, page: &Merged<EventPosition>) -> Result<Vec<StoredEvent>> {
     let mut offsets: HashMap<Partition, Vec<i64>> = HashMap::new();
     for place in &page.entries {
@@ -155,7 +154,7 @@ async fn bodies(session: &Session, page: &Merged<EventPosition>) -> Result<Vec<S
     let at = |place: &EventPosition| {
         let event = events.remove(&(place.partition, place.offset));
         event.ok_or_else(|| {
-            Failure::corrupt(format!("the event at offset {} cannot be read twice", place.offset))
+            Failure::corrupt(format!("the event at offset {} was found but cannot be read", place.offset))
         })
     };
     page.entries.iter().map(at).collect()

@@ -1,4 +1,4 @@
-//! Reads everything that a partition keeps, row by row. Export and copying use it.
+//! Reads everything that a partition keeps, row by row, for export and copying.
 
 use aggregator_core::store::RowLimit;
 use aggregator_core::{Kept, KeptEvent, Partition, Scope, StoredRow, Timestamp};
@@ -9,7 +9,7 @@ use crate::connection::pipeline::pipelined;
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 
-/// The rows behind `after`. There has to be one at each offset.
+/// The rows after the offset `after`. Fails if an offset has no row.
 pub(crate) async fn rows(
     session: &Session,
     partition: Partition,
@@ -20,7 +20,7 @@ pub(crate) async fn rows(
     let number = i32::from(partition.0);
     let until = after.saturating_add(limit.rows.max(1) as u64);
     let bytes = signed(limit.payload_bytes.max(1) as u64);
-    // In this order: rows only ever come behind the end, and are never taken away.
+    // The end is read first. Rows are only added after it and never removed, so every row up to it must be found.
     let (end, rows) = pipelined(
         session.query(&statements.end, &[&number]),
         session.query(&statements.rows, &[&number, &signed(after), &signed(until), &bytes]),

@@ -11,16 +11,16 @@ use crate::columns::{get, get_u64, partition_number, sequence, signed};
 use crate::connection::session::Session;
 use crate::fault::Result;
 
-/// How many rows the filters leave out before it is judged whether most are of other topics: what a slice has.
+/// The number of rows in a slice, except in the first one of a page.
 const SLICE: usize = 2_500;
-/// A row that is read for nothing costs about an eighth of finding one by its topic.
+/// Reading a row in vain costs about an eighth of finding a row by its topic.
 const WORTH: usize = 8;
-/// For more topics, all rows are looked at.
+/// If the query matches more topics, all rows are scanned.
 const MAX_TOPICS: usize = 1_000;
 /// The fewest rows of each topic that are read at once.
 const MIN_ROWS_OF_A_TOPIC: usize = 16;
 
-/// The topic of a query for one.
+/// The topic of a query for exactly one.
 pub(super) struct ExactTopic {
     pub(super) id: i64,
     pub(super) purged_offset: u64,
@@ -49,7 +49,7 @@ impl Entry for EventPosition {
     }
 }
 
-/// One partition's part of a page, whose newest offset is `last_offset`.
+/// Finds one partition's part of a page. `last_offset` is the partition's newest offset.
 pub(super) async fn scan(
     session: &Session,
     query: &Query,
@@ -74,7 +74,8 @@ pub(super) async fn scan(
     Ok(scanner.finish())
 }
 
-/// Where the scan can begin, because all rows before are outside the query's time. The database searches for it.
+/// The offset at which the scan can begin: all rows before it are outside the query's times. The database finds it by
+/// binary search.
 async fn start_of_time(session: &Session, query: &Query, from: Position, last_offset: u64) -> Result<u64> {
     let (time, low, high) = match (query.order, query.since, query.until) {
         (Order::Ascending, Some(since), _) => (since, from.offset, last_offset),
@@ -94,8 +95,8 @@ async fn start_of_time(session: &Session, query: &Query, from: Position, last_of
     })
 }
 
-/// Takes rows in slices: as many as the page shows, then more if the filters left some of them out. Returns where it
-/// stopped if next to none of them was of the query's topics.
+/// Scans rows in slices: first as many as the page shows, then more if the filters left some out. Stops if hardly any
+/// row of a slice is of the query's topics, and returns the offset where it stopped.
 async fn scan_rows(
     session: &Session,
     scanner: &mut Scanner<'_, EventPosition>,
@@ -132,7 +133,7 @@ async fn scan_rows(
     }
 }
 
-/// Takes all rows from `start` on, in slices, whatever topics they are of.
+/// Scans all rows from `start` on in slices, whatever their topics.
 async fn scan_all_rows(
     session: &Session,
     scanner: &mut Scanner<'_, EventPosition>,
@@ -153,7 +154,7 @@ async fn scan_all_rows(
     }
 }
 
-/// The topics of the query in a partition, by their ids; `None` if there are too many.
+/// The ids and names of the query's topics in a partition; `None` if there are too many.
 async fn topics(
     session: &Session,
     query: &Query,
@@ -169,8 +170,8 @@ async fn topics(
     rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_>>().map(Some)
 }
 
-/// Takes the rows of some topics, whatever lies between them: some of each topic at once, up to where each of them is
-/// known.
+/// Scans the rows of some topics, and skips the rows between them. Each round reads some rows of each topic. It uses
+/// them up to the first offset after which a topic may have more.
 async fn scan_topics(
     session: &Session,
     scanner: &mut Scanner<'_, EventPosition>,
@@ -199,7 +200,7 @@ async fn scan_topics(
             }
             let found = found.entry(id).or_default();
             *found += 1;
-            // The topic may have further rows before those of the others.
+            // The topic may have more rows before the next ones of the others.
             if *found == of_each {
                 offset = get(row, 0)?;
                 break;
@@ -224,7 +225,7 @@ fn statement<'s>(session: &'s Session, query: &Query) -> &'s Statement {
     }
 }
 
-/// Whether to go on behind this row.
+/// Offers a row to the scanner. Returns whether to go on with the next one.
 fn take(
     scanner: &mut Scanner<'_, EventPosition>,
     row: &Row,
@@ -242,7 +243,7 @@ fn take(
     let (partition, event_id) = (scanner.position().partition, get(row, 3)?);
     let seq = sequence(row, 6)?;
     let anchor = Anchor::new(partition, offset, topic, seq, event_id);
-    // What is left of purged events was looked at, so that a page does not look at them without end.
+    // A purged event counts as looked at, so that a page passes over a bounded number of them.
     let Some(payload_bytes) = get::<Option<i32>>(row, 2)? else {
         scanner.looked_at(anchor, None);
         return Ok(true);

@@ -1,4 +1,4 @@
-//! Checks the whole store against itself, in one snapshot.
+//! Checks whether the whole store is consistent, in one snapshot.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::records::{BUCKETS, bucket};
 /// The most faults a report lists.
 const MAX_FAULTS: usize = 100;
 
-/// Each query finds what is wrong, in sentences.
+/// Each query returns a sentence for each fault it finds.
 const CHECKS: [&str; 9] = [
     // Counters of a partition against its topics and its rows.
     "SELECT format('the counter %s of partition %s says %s, the rows say %s', what, partition, counted, rows)
@@ -32,7 +32,7 @@ const CHECKS: [&str; 9] = [
              ('topics', p.topics, coalesce(t.topics, 0)), ('last_offset', p.last_offset, coalesce(e.last_offset, 0))
          ) AS c(what, counted, rows)
      ) r WHERE counted <> rows",
-    // Offsets without a hole.
+    // Offsets have no gaps.
     "SELECT format('partition %s has %s rows up to offset %s', partition, rows, last) FROM (
          SELECT partition, count(*) AS rows, max(\"offset\") AS last FROM events GROUP BY partition
      ) r WHERE rows <> last",
@@ -46,7 +46,7 @@ const CHECKS: [&str; 9] = [
      FROM topics t LEFT JOIN (
          SELECT partition, topic_id, count(seq) AS rows FROM events GROUP BY partition, topic_id
      ) r USING (partition, topic_id) WHERE t.last_seq <> coalesce(r.rows, 0)",
-    // What is purged has a digest and no payload, what is not has a payload.
+    // A purged event has a digest and no payload. Any other event has a payload and no digest.
     "SELECT format('topic %s has %s at seq %s', t.name,
                    CASE WHEN e.payload IS NULL THEN 'no payload' ELSE 'a payload' END, e.seq)
      FROM events e JOIN topics t USING (partition, topic_id)
@@ -71,16 +71,16 @@ const CHECKS: [&str; 9] = [
      ) r WHERE processed_at < before",
 ];
 
-/// Identities that are there twice would be a broken index; so it is not asked.
+/// Finds identities that are stored twice. Only a broken unique index lets that happen, so the query must not use it.
 const DOUBLED: &str =
-    "SELECT format('the identity %s of topic %s is there %s times', event_id, topic_id, count(*))
+    "SELECT format('the identity %s of topic %s is stored %s times', event_id, topic_id, count(*))
      FROM events GROUP BY partition, topic_id, event_id, source_key HAVING count(*) > 1";
 
-/// What is found. After an error the session is inside a transaction.
+/// Verifies the store. After an error the session is inside a transaction.
 pub(crate) async fn verify(session: &Session, info: &StoreInfo, has_records: bool) -> Result<VerifyReport> {
     session.run(SNAPSHOT).await?;
     session.run("SET LOCAL statement_timeout = 0").await?;
-    // The tables themselves, not their indexes.
+    // Read the tables themselves: an index may be damaged.
     session
         .run(
             "SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off;
@@ -118,7 +118,7 @@ fn misplaced(row: &Row, info: &StoreInfo) -> Result<Option<String>> {
     Ok((belongs != (at, partition)).then_some(fault))
 }
 
-/// No record has a version that its bucket has not given.
+/// Checks that the bucket of each record has given out the record's version.
 async fn check_records(session: &Session, report: &mut VerifyReport) -> Result<()> {
     let mut last_versions = HashMap::new();
     for row in session.client.query("SELECT bucket, last_version FROM record_versions", &[]).await? {
@@ -139,7 +139,7 @@ async fn check_records(session: &Session, report: &mut VerifyReport) -> Result<(
     Ok(())
 }
 
-/// The indexes lead to as many rows as there are.
+/// Checks that each index leads to all rows.
 async fn check_index(session: &Session, report: &mut VerifyReport) -> Result<()> {
     session
         .run(
@@ -162,7 +162,7 @@ async fn check_index(session: &Session, report: &mut VerifyReport) -> Result<()>
         let row = session.client.query_one(count, &[]).await?;
         let (found, rows) = (get_u64(&row, 0)?, report.events + report.stubs);
         if found != rows {
-            report.faults.push(format!("the index of {of} leads to {found} events, there are {rows}"));
+            report.faults.push(format!("the index of {of} leads to {found} events, but there are {rows}"));
         }
     }
     Ok(())

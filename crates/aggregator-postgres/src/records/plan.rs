@@ -1,4 +1,4 @@
-//! Decides what becomes of a write of records, given what the database knows under the locks of their buckets. It sends
+//! Decides what becomes of a write of records, from what the database knows under the locks of their buckets. It sends
 //! no SQL and waits for nothing.
 
 use std::collections::BTreeMap;
@@ -8,8 +8,8 @@ use aggregator_core::store::{RecordWrite, StaleRecord};
 
 use crate::fault::{Failure, Result};
 
-/// How many buckets there are. It can never change, nor can [`bucket`]: two programs that do not agree about it would
-/// not lock each other out.
+/// How many buckets there are. Neither this number nor [`bucket`] can ever change: programs that disagree about them
+/// would not lock each other out.
 pub(crate) const BUCKETS: i32 = 256;
 
 /// The bucket of a record: the first byte of the XXH3-128 of its kind, a NUL and its name.
@@ -24,8 +24,8 @@ pub(super) struct BucketState {
     pub(super) last_version: u64,
     /// Whether this very attempt was the last one that wrote to it.
     pub(super) written_by_this: bool,
-    /// New versions are above this: the time by the database's clock, in microseconds. So a database that was put back to
-    /// an older state gives out no version again.
+    /// New versions are above this number: the time of the database's clock, in microseconds. So a database that was
+    /// restored to an older state gives out no version twice.
     pub(super) version_floor: u64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct RecordSnapshot {
     pub(super) records: Vec<Option<LockedRecord>>,
 }
 
-/// A commit that was sent, and whose outcome is not known.
+/// A commit that was sent and whose outcome is unknown.
 #[derive(Debug, Clone)]
 pub(super) struct SentCommit {
     /// The versions it gave, in the order of the writes.
@@ -53,16 +53,16 @@ pub(super) struct SentCommit {
     before: BTreeMap<i32, u64>,
 }
 
-/// What has to be done.
+/// What to do.
 #[derive(Debug)]
 pub(super) enum Decision {
     /// Answer that these records are stale.
     Stale(Vec<StaleRecord>),
     /// Write, with these versions.
     Write(NewVersions),
-    /// An earlier try has written it: see that it lasts, and answer with its versions.
+    /// An earlier try has committed: make sure that its commit is durable, and answer with its versions.
     Confirm(Vec<u64>),
-    /// Nobody can know whether an earlier try has written it.
+    /// Nobody can know whether an earlier try has committed.
     Unknown,
 }
 
@@ -70,7 +70,7 @@ pub(super) enum Decision {
 #[derive(Debug)]
 pub(super) struct NewVersions {
     pub(super) sent: SentCommit,
-    /// The newest version of each bucket from then on.
+    /// The newest version of each bucket after the write.
     pub(super) buckets: BTreeMap<i32, u64>,
 }
 
@@ -81,7 +81,7 @@ enum Earlier {
     Unknown,
 }
 
-/// Decides about `writes`. `sent` is an earlier try whose outcome is not known.
+/// Decides about `writes`. `sent` is the commit of an earlier try, if its outcome is unknown.
 pub(super) fn decide(
     writes: &[RecordWrite],
     snapshot: &RecordSnapshot,
@@ -124,7 +124,7 @@ pub(super) fn decide(
     Ok(Decision::Write(NewVersions { sent: SentCommit { versions, before }, buckets }))
 }
 
-/// What became of a commit, if that can be known. It has changed all of its records and buckets, or none of them.
+/// What became of a commit, if the snapshot shows it. A commit changes either all of its records and buckets, or none.
 fn outcome(writes: &[RecordWrite], snapshot: &RecordSnapshot, sent: &SentCommit) -> Earlier {
     let is_marked = snapshot.buckets.values().any(|bucket| bucket.written_by_this)
         || snapshot.records.iter().flatten().any(|record| record.written_by_this);
@@ -134,7 +134,8 @@ fn outcome(writes: &[RecordWrite], snapshot: &RecordSnapshot, sent: &SentCommit)
     let mut buckets = snapshot.buckets.iter();
     let is_bucket_as_before =
         buckets.any(|(bucket, state)| sent.before.get(bucket) == Some(&state.last_version));
-    // No version comes twice. That a record does not exist proves nothing: it may have been made and deleted.
+    // No version comes twice, so an unchanged version proves that nothing was written. A record that does not exist
+    // proves nothing: it may have been created and deleted.
     let is_record_as_before = writes.iter().zip(&snapshot.records).any(|(write, record)| {
         write.expected_version.is_some() && write.expected_version == record.map(|it| it.version)
     });
@@ -182,7 +183,7 @@ mod tests {
         RecordSnapshot { buckets, records: records.to_vec() }
     }
 
-    /// What is decided after a try that met `before`, was sent, and left `after`.
+    /// The decision of a second try that finds `after`. The first try found `before` and sent its commit.
     fn again(writes: &[RecordWrite], before: &RecordSnapshot, after: &RecordSnapshot) -> Decision {
         let Decision::Write(new) = decide(writes, before, None).unwrap() else { panic!("it is not stale") };
         decide(writes, after, Some(&new.sent)).unwrap()
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn buckets_stay_what_they_are() {
-        // Another program on the same tables has to find the same ones.
+        // Every program that uses the tables must compute the same buckets.
         let names = ["", "a", "b", "lease/7", "ü"];
         assert_eq!(names.map(of), [155, 152, 8, 198, 0]);
     }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_are_stale_are_named() {
+    fn all_stale_records_are_named() {
         let writes = [update("a", 3), create("b"), update("c", 1), delete("d", 2)];
         let states = [record(4), record(7), record(1), None];
         let decision = decide(&writes, &snapshot(&writes, 9, &states), None).unwrap();
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_did_not_happen_is_known_by_what_it_would_have_changed() {
+    fn a_commit_that_did_not_happen_is_known_by_an_unchanged_record_or_bucket() {
         let (writes, record) = ([update("a", 3), create("b")], record(3));
         let before = snapshot(&writes, 9, &[record, None]);
         // The record is as it was, whatever became of others in its bucket.
@@ -263,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_behind_which_others_wrote_is_unknown() {
+    fn a_commit_whose_traces_others_have_overwritten_is_unknown() {
         for (write, was, is) in [
-            // Made and deleted by somebody else, or only the other's?
+            // Did this write create the record and somebody delete it, or did somebody else do both?
             (create("a"), None, None),
             (create("a"), None, record(12)),
             (delete("a", 3), record(3), None),

@@ -1,5 +1,4 @@
-//! The transaction of a write of records, in two round trips: the first one locks and reads, the second one writes and
-//! commits.
+//! The transaction of a write of records, in two round trips: the first locks and reads, the second writes and commits.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,11 +22,11 @@ use crate::schema::statements::RecordWrites;
 pub(crate) struct RecordTx<'a> {
     options: &'a PostgresOptions,
     writes: &'a [RecordWrite],
-    /// Marks what this call writes, so that a later try of it knows its own.
+    /// Marks the rows that this call writes, so that a later try recognizes them.
     attempt: [u8; 16],
-    /// Rising, each once.
+    /// In ascending order, without repeats.
     buckets: Vec<i32>,
-    /// The last commit that was sent and whose outcome is not known.
+    /// The last commit that was sent and whose outcome is unknown.
     sent: RefCell<Option<SentCommit>>,
 }
 
@@ -66,8 +65,8 @@ impl<'a> RecordTx<'a> {
         Ok(RecordOutcome::Written(versions))
     }
 
-    /// The first round trip: locks the buckets and reads the records. A commit is sent only after it. So an earlier try
-    /// whose commit was sent has had its locks, and whoever has them now sees what became of it.
+    /// The first round trip: locks the buckets and reads the records. A try sends its commit only after it has the
+    /// locks. So this try, which has them now, sees what became of every earlier one that sent a commit.
     async fn begin(&self, session: &Session, statements: &RecordWrites) -> Result<RecordSnapshot> {
         let attempt = &self.attempt.as_slice();
         let kinds: Vec<_> = self.writes.iter().map(|write| write.kind.as_str()).collect();
@@ -93,9 +92,9 @@ impl<'a> RecordTx<'a> {
     fn bucket_states(&self, rows: &[Row]) -> Result<BTreeMap<i32, BucketState>> {
         let mut states = BTreeMap::new();
         for row in rows {
-            // Asked for each write: it may be another server by now, or other settings.
+            // Checked at each write: the server or its settings may have changed.
             if self.options.require_sync_standby && get::<&str>(row, 3)?.is_empty() {
-                return Err(unavailable("the server asks for no synchronous standby any more").into());
+                return Err(unavailable("the server has no synchronous standby configured any more").into());
             }
             let state = BucketState {
                 last_version: get_u64(row, 1)?,
@@ -110,7 +109,7 @@ impl<'a> RecordTx<'a> {
         }
     }
 
-    /// The second round trip: writes and commits. A deletion of several kinds takes one more for each.
+    /// The second round trip: writes and commits. Deletions take one more for each kind of record.
     async fn write(
         &self,
         session: &Session,
@@ -164,7 +163,7 @@ impl<'a> RecordTx<'a> {
         session.execute(&statements.upsert, &columns).await.map(drop)
     }
 
-    /// Writes how far the versions of the buckets have come.
+    /// Writes the newest version of each bucket.
     async fn count(
         &self,
         session: &Session,
@@ -177,8 +176,8 @@ impl<'a> RecordTx<'a> {
         session.execute(&statements.count, &columns).await.map(drop)
     }
 
-    /// Commits a write that is committed already. The commit writes, so it waits for the disk and the standbys, whatever
-    /// kept the first commit's answer.
+    /// Commits again a write that is already committed. This commit writes, so it waits for the disk and the standbys;
+    /// the first one, whose answer was lost, may not have.
     async fn confirm(&self, session: &Session, statements: &RecordWrites) -> Result<()> {
         let parameters: [&(dyn ToSql + Sync); 1] = [&self.buckets];
         let touch = session.execute(&statements.touch, &parameters);

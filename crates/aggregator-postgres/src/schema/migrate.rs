@@ -1,5 +1,5 @@
-//! Opens the store's tables: creates them if there are none, adds what older programs did not know, and reads which
-//! store they hold.
+//! Opens the store's tables: creates them if there are none, adds those that older programs did not know, and reads
+//! which store they hold.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,35 +17,35 @@ use crate::records::BUCKETS;
 use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
 use crate::schema::tables::{CREATE, CREATE_RECORDS, HASH_VERSION, RECORDS_SINCE, TABLES_VERSION, VERSION};
 
-/// How often the tables are tried to be made beside others who make them.
+/// How often creating the tables is tried while other nodes create them too.
 const ATTEMPTS: u32 = 10;
-/// How many partitions a store gets unless it is told otherwise: as many as a node has workers by default, and enough
-/// for one server.
+/// How many partitions a new store gets by default: as many as a node has workers by default, and enough for one
+/// server.
 const DEFAULT_PARTITIONS: u16 = 4;
 
 /// The store that the database holds.
 pub(crate) struct Opened {
     pub(crate) id: StoreId,
     pub(crate) partitions: Partitions,
-    /// Whether one commit over several partitions costs no more than one over one.
+    /// Whether a commit to several partitions costs no more than a commit to one.
     pub(crate) commits_across: bool,
-    /// Whether there are tables of records.
+    /// Whether the tables of records exist.
     pub(crate) has_records: bool,
-    /// Per partition.
+    /// The last offset of each partition.
     pub(crate) last_offsets: Vec<u64>,
-    /// What could not be made sure of.
+    /// See [`crate::PostgresStore::warnings`].
     pub(crate) warnings: Vec<String>,
 }
 
-/// Makes the tables if they are not there, and reads what they say.
+/// Creates the tables if they do not exist, and reads which store they hold.
 pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Result<Opened> {
-    // A reader's statements cannot be prepared before the tables are known to be there.
+    // The role `Read` would prepare statements, which fails if the tables do not exist.
     let role = if options.read_only { Role::Relay } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
     check_encoding(&session).await?;
     let mut warnings = Vec::new();
     if !options.read_only {
-        make_tables(&session, connector.schema(), options, &mut warnings).await?;
+        create_tables(&session, connector.schema(), options, &mut warnings).await?;
     }
     let Some(meta) = meta(&session).await? else {
         let schema = connector.schema();
@@ -57,7 +57,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
     for row in session.client.query("SELECT partition, last_offset FROM partitions", &[]).await? {
         let (partition, offset): (i32, i64) = (get(&row, 0)?, get(&row, 1)?);
         let at = usize::try_from(partition).ok().and_then(|at| last_offsets.get_mut(at));
-        let at = at.ok_or_else(|| Failure::corrupt(format!("there is a partition {partition}")))?;
+        let at = at.ok_or_else(|| Failure::corrupt(format!("{partition} is no partition of the store")))?;
         *at = u64::try_from(offset).unwrap_or(0);
     }
     if !options.read_only {
@@ -73,7 +73,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
 
 type Meta = HashMap<String, String>;
 
-/// What the store says of itself; `None` if there is none.
+/// The entries of the table `meta`; `None` if there is no store.
 async fn meta(session: &Session) -> Result<Option<Meta>> {
     let rows = match session.client.query("SELECT name, value FROM meta", &[]).await {
         Ok(rows) => rows,
@@ -90,7 +90,7 @@ async fn meta(session: &Session) -> Result<Option<Meta>> {
 fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partitions)> {
     let value = |name: &str| {
         let value = meta.get(name).map(String::as_str);
-        value.ok_or_else(|| Failure::corrupt(format!("the store does not say its {name}")))
+        value.ok_or_else(|| Failure::corrupt(format!("the table meta has no entry {name}")))
     };
     let unknown = |name: &str, value: &str| Failure::corrupt(format!("the store's {name} is {value}"));
     let version = value("schema_version")?;
@@ -121,15 +121,15 @@ fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partit
     Ok((StoreId::from_u128(id), partitions))
 }
 
-/// The version of the tables. A store whose tables nothing was added to does not say it.
+/// The version of the tables. A store of version 1 has no entry for it.
 fn tables_version(meta: &Meta) -> Result<u32> {
     let Some(version) = meta.get("tables_version") else { return Ok(1) };
     version.parse().map_err(|_| Failure::corrupt(format!("the store's tables_version is {version}")))
 }
 
-/// Makes the tables that are not there. Where the role may not add to those of an older version, that is a warning:
-/// events are stored all the same.
-async fn make_tables(
+/// Creates the missing tables. If the role may not add tables to a store of an older version, that is only a warning:
+/// events can be stored without them.
+async fn create_tables(
     session: &Session,
     schema: &str,
     options: &PostgresOptions,
@@ -142,7 +142,7 @@ async fn make_tables(
             return Ok(());
         }
     }
-    match make_in_one_commit(session, schema, options, found.is_none()).await {
+    match create_with_retries(session, schema, options, found.is_none()).await {
         Err(failure) if found.is_some() && failure.code() == Some("42501") => {
             session.run("ROLLBACK").await?;
             warnings.push(format!(
@@ -151,11 +151,11 @@ async fn make_tables(
             ));
             Ok(())
         }
-        made => made,
+        result => result,
     }
 }
 
-async fn make_in_one_commit(
+async fn create_with_retries(
     session: &Session,
     schema: &str,
     options: &PostgresOptions,
@@ -163,9 +163,9 @@ async fn make_in_one_commit(
 ) -> Result<()> {
     let locks = has_advisory_locks(session).await?;
     for attempt in 1.. {
-        match try_make(session, schema, options, is_new, locks).await {
+        match create_in_one_commit(session, schema, options, is_new, locks).await {
             Ok(()) => break,
-            // Somebody else was making the same tables in that moment.
+            // Another node was creating the same tables at that moment.
             Err(failure)
                 if attempt < ATTEMPTS
                     && (failure.is_collision()
@@ -178,12 +178,11 @@ async fn make_in_one_commit(
             Err(failure) => return Err(failure),
         }
     }
-    info!(schema, "the tables are there");
+    info!(schema, "the tables exist");
     Ok(())
 }
 
-/// Whether they can be had, and not only by name: there are engines that know them and refuse them, and roles that
-/// may not use them.
+/// Whether advisory locks work. Some engines have the function but refuse the call, and some roles may not call it.
 async fn has_advisory_locks(session: &Session) -> Result<bool> {
     match session.client.query("SELECT pg_advisory_xact_lock(hashtext('aggregator'))", &[]).await {
         Ok(_) => Ok(true),
@@ -195,8 +194,8 @@ async fn has_advisory_locks(session: &Session) -> Result<bool> {
     }
 }
 
-/// One transaction that makes what is not there, under a lock where the engine has one.
-async fn try_make(
+/// Creates what is missing in one transaction, under an advisory lock if the engine has them.
+async fn create_in_one_commit(
     session: &Session,
     schema: &str,
     options: &PostgresOptions,
@@ -205,21 +204,21 @@ async fn try_make(
 ) -> Result<()> {
     session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     if locks {
-        // Of a number that stands for the schema. It goes with the transaction.
+        // The lock's number stands for the schema. The lock ends with the transaction.
         let name = format!("aggregator {schema}");
         session.client.query_one("SELECT pg_advisory_xact_lock(hashtext($1))", &[&name]).await?;
     }
     if is_new {
-        make_store(session, schema, options).await?;
+        create_store(session, schema, options).await?;
     }
-    make_records(session).await?;
+    create_records(session).await?;
     session.run("COMMIT").await
 }
 
-/// Makes what is needed to store events.
-async fn make_store(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
+/// Creates the tables for events.
+async fn create_store(session: &Session, schema: &str, options: &PostgresOptions) -> Result<()> {
     let client = &session.client;
-    // Without this, a role that may not create schemas could not use one that was made for it.
+    // Looking first lets a role that may not create schemas use one that was created for it.
     if client.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty() {
         session.run(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
     }
@@ -236,7 +235,7 @@ async fn make_store(session: &Session, schema: &str, options: &PostgresOptions) 
     for (name, value) in entries {
         insert_entry(session, name, &value).await?;
     }
-    // As many as the store says it has, whoever said so.
+    // The number comes from `meta`, because another node may have written it first.
     client
         .execute(
             "INSERT INTO partitions (partition, last_offset, last_processed_at, topics, stored, duplicates, conflicts)
@@ -249,8 +248,8 @@ async fn make_store(session: &Session, schema: &str, options: &PostgresOptions) 
     Ok(())
 }
 
-/// Makes what is needed for records. It takes no lock that an append waits for.
-async fn make_records(session: &Session) -> Result<()> {
+/// Creates the tables for records. It takes no lock that an append waits for.
+async fn create_records(session: &Session) -> Result<()> {
     for sql in CREATE_RECORDS {
         session.run(sql).await?;
     }
@@ -263,7 +262,7 @@ async fn make_records(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Has the store say this of itself, unless it does already.
+/// Adds an entry to the table `meta`, unless there is one with this name.
 async fn insert_entry(session: &Session, name: &str, value: &str) -> Result<()> {
     let sql = "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
     session.client.execute(sql, &[&name, &value]).await?;

@@ -1,4 +1,4 @@
-//! The statements of frequent calls. A session prepares them once, when it is made.
+//! The statements of frequent calls. A session prepares them once.
 
 use tokio_postgres::{Client, Statement};
 
@@ -22,9 +22,9 @@ macro_rules! statements {
     };
 }
 
-/// The event of an identity. To the planner, all indexes that begin with the partition are the same as long as the
-/// table is small or was never analyzed, and a plan made then can last for long: it would read a whole topic, or a
-/// whole partition, for each identity. Only the index of identities gives this order without a sort.
+/// The event with an identity. While the table is small or was never analyzed, all indexes that begin with the
+/// partition look alike to the planner, and a plan made then can last long. With another index, it would read a whole
+/// topic or partition for each identity. Only the index of identities gives this order without a sort.
 macro_rules! identity {
     ($partition:literal, $topic_id:literal, $source_key:literal) => {
         concat!(
@@ -40,7 +40,7 @@ macro_rules! identity {
     };
 }
 
-/// The topic of a name: of the indexes, only those that have the name give this order.
+/// The topic with a name. Only the indexes on names give this order.
 macro_rules! topic_named {
     ($partition:literal) => {
         concat!(
@@ -51,8 +51,7 @@ macro_rules! topic_named {
     };
 }
 
-/// The partition's rows with their locks, and what time it is, asked outside so that it is read once the locks
-/// are there.
+/// Locks rows of partitions. The outer query reads the clock, so that it is read after the locks are granted.
 macro_rules! locked {
     ($which:literal) => {
         concat!(
@@ -65,7 +64,8 @@ macro_rules! locked {
     };
 }
 
-/// What is stored under identities. A payload comes back only if it can be the same: no more bytes than were sent.
+/// What is stored under identities. A payload is returned only if it is as long as the one that was sent: any other one
+/// differs anyway.
 macro_rules! originals {
     ($partition:literal, $array:literal, $column:literal) => {
         concat!(
@@ -83,7 +83,7 @@ macro_rules! originals {
     };
 }
 
-/// The event at an offset: of the indexes that begin with the partition, only the one of offsets gives this order.
+/// The event at an offset. Of the indexes that begin with the partition, only the one of offsets gives this order.
 macro_rules! row_at {
     () => {
         "SELECT i.* FROM events i WHERE i.partition = $1 AND i.\"offset\" >= k.at AND i.\"offset\" <= k.at
@@ -91,7 +91,7 @@ macro_rules! row_at {
     };
 }
 
-/// Writes topics as an import leaves them.
+/// Writes topics in the state in which an import leaves them.
 macro_rules! imported_topics {
     () => {
         "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq, purged_offset, duplicates,
@@ -104,12 +104,12 @@ macro_rules! imported_topics {
     };
 }
 
-// Behind the macros that it uses.
+// The module stands after the macros that it uses.
 mod read;
 
 pub(crate) use self::read::{Read, RecordReads};
 
-/// What a session has prepared.
+/// The statements that a session has prepared.
 pub(crate) enum Statements {
     Append(Box<Append>),
     Read(Box<Read>),
@@ -125,13 +125,13 @@ impl Statements {
         })
     }
 
-    /// Those of an appending session.
+    /// The statements of an appending session.
     pub(crate) fn append(&self) -> &Append {
         let Self::Append(statements) = self else { unreachable!("only appending sessions append") };
         statements
     }
 
-    /// Those of a reading session.
+    /// The statements of a reading session.
     pub(crate) fn read(&self) -> &Read {
         let Self::Read(statements) = self else { unreachable!("only reading sessions read") };
         statements
@@ -139,17 +139,17 @@ impl Statements {
 }
 
 statements! {
-    /// Those of an append, a purge and an import.
+    /// The statements of appends, purges and imports.
     Append {
-        // Of one partition, in a form that engines with shards can send to the one that has it.
+        // For one partition, in a form that a sharded engine can send to the right shard.
         lock: locked!("partition = $1"),
-        // What became of the attempt, if it was made before, and the topics: a row at least.
+        // The attempt, if it was committed before, and the topics. There is at least one row.
         topics: "SELECT a.partition, a.first_offset, a.last_offset, t.name, t.topic_id, t.scope, t.last_seq
                  FROM (VALUES (1)) AS one
                  LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2
                  LEFT JOIN topics t ON t.partition = $1 AND t.name = ANY($3)",
         originals: originals!("$1", "", ""),
-        // The same of several. All that lock more than one do it in this order, so none waits for one that waits for it.
+        // The same for several partitions. Every transaction locks them in this order, so none can deadlock.
         lock_several: locked!("partition = ANY($1) ORDER BY partition"),
         topics_several: concat!("SELECT partition, first_offset, last_offset, NULL, NULL, NULL, NULL
                  FROM appends WHERE partition = ANY($1) AND attempt_id = $2
@@ -166,9 +166,9 @@ statements! {
                         FROM unnest($1::integer[], $2::bigint[], $3::text[], $4::integer[], $5::integer[],
                                     $6::bigint[], $7::bigint[], $8::bigint[])
                             AS n(partition, topic_id, name, slot, scope, last_seq, duplicates, conflicts)",
-        // The new events; their topics, but for those that are new, too; what the attempt stored; the counters. One
-        // statement, for each costs as much as some events. Topics and partitions are there: it is no UPDATE … FROM,
-        // which the planner may make a scan of all of them.
+        // Writes the new events, the old topics, what the attempt stored, and the counters. It is one statement,
+        // because each costs as much as several events. The topics and partitions exist, so their inserts always
+        // update. The planner might turn an UPDATE … FROM into a scan of all of them.
         write: "WITH parts AS (
                     SELECT * FROM unnest($22::integer[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
                                          $27::bigint[], $28::bigint[], $29::bigint[])
@@ -206,8 +206,8 @@ statements! {
                     last_processed_at = excluded.last_processed_at, topics = p.topics + excluded.topics,
                     stored = p.stored + excluded.stored, duplicates = p.duplicates + excluded.duplicates,
                     conflicts = p.conflicts + excluded.conflicts",
-        // A write, so that the commit waits for the disk and the standbys as the first one should have. On PostgreSQL
-        // the lock of the partition's row is one already; other engines keep locks out of their logs.
+        // It writes, so that the commit waits for the disk and the standbys as the first one should have. On
+        // PostgreSQL, locking the partition's row is a write already, but other engines do not log locks.
         touch_append: "UPDATE appends SET at = greatest(at, $3) WHERE partition = ANY($1) AND attempt_id = $2",
         prune_appends: "DELETE FROM appends WHERE partition = $1 AND attempt_id = ANY(ARRAY(
                             SELECT attempt_id FROM appends WHERE partition = $1 AND at < $2 ORDER BY at LIMIT $3))",
@@ -217,7 +217,7 @@ statements! {
                  ORDER BY \"offset\" LIMIT $4",
         payloads: concat!("SELECT e.\"offset\", e.payload FROM unnest($2::bigint[]) AS k(at)
                    CROSS JOIN LATERAL (", row_at!(), ") AS e"),
-        // They are there. Not an UPDATE … FROM, for which the planner may go through the partition.
+        // The rows exist, so the insert always updates. For an UPDATE … FROM, the planner might scan the partition.
         purge_events: concat!("INSERT INTO events (partition, \"offset\", topic_id, event_id, source, source_key, timestamp,
                            processed_at, digest)
                        SELECT $1, e.\"offset\", e.topic_id, e.event_id, e.source, e.source_key, e.timestamp,
@@ -231,7 +231,7 @@ statements! {
                            WHERE partition = $1",
         import_topics: "SELECT name, topic_id, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts
                         FROM topics WHERE partition = $1 AND name = ANY($2)",
-        // As in an append, and all that has to be the same.
+        // As in an append, with all columns that have to be the same.
         import_originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, octet_length(e.payload), e.digest,
                                   CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END,
                                   e.source, e.timestamp, e.sequence, e.content_type, e.attributes
@@ -251,7 +251,7 @@ statements! {
                           WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload,
                                                digest, sequence, content_type, attributes, processed_at, at)",
         import_new_topics: imported_topics!(),
-        // They are there, as in an append.
+        // The topics exist: see `write`.
         import_old_topics: concat!(imported_topics!(), " ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
                                 purged_seq = excluded.purged_seq, purged_offset = excluded.purged_offset,
                                 duplicates = excluded.duplicates, conflicts = excluded.conflicts"),
@@ -259,9 +259,9 @@ statements! {
 }
 
 statements! {
-    /// Those of a write of records.
+    /// The statements of a write of records.
     RecordWrites {
-        // In this order, so that two writes do not wait for each other.
+        // In this order, so that writes cannot deadlock.
         lock: "SELECT b.bucket, b.last_version, b.last_attempt = $2,
                       coalesce(current_setting('synchronous_standby_names', true), ''),
                       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
@@ -277,7 +277,7 @@ statements! {
                  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) AS n(kind, name, version, value)
                  ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, value = excluded.value,
                      attempt = excluded.attempt",
-        // They are there: it is no UPDATE … FROM, as in an append.
+        // The rows exist, so the insert always updates: see `write` of an append.
         count: "INSERT INTO record_versions (bucket, last_version, last_attempt)
                 SELECT n.bucket, n.last_version, $3 FROM unnest($1::integer[], $2::bigint[]) AS n(bucket, last_version)
                 ON CONFLICT (bucket) DO UPDATE SET last_version = excluded.last_version,

@@ -1,11 +1,12 @@
-//! The tables, and the version of them that this program makes.
+//! The tables, and the versions of them that this program creates.
 //!
 //! Every key begins with the partition, so an append is a transaction on one shard where the tables are distributed
 //! by partition. There are no sequences, triggers or foreign keys, because distributed engines do not have them or pay
 //! for them.
 
-/// The version of programs that the events need, kept as `schema_version`. A program refuses a store whose number is
-/// higher than its own. It stays as it is while older programs can go on using the tables beside newer ones.
+/// The oldest version of programs that can use the tables of events, kept as `schema_version`. A program refuses a
+/// store whose number is higher than its own. The number stays the same while older programs can use the tables beside
+/// newer ones.
 pub(crate) const VERSION: u32 = 1;
 
 /// The version of all tables, kept as `tables_version`. Older programs do not know of it. They use no table that it
@@ -15,16 +16,16 @@ pub(crate) const TABLES_VERSION: u32 = 2;
 /// The first of these versions that has the tables of records.
 pub(crate) const RECORDS_SINCE: u32 = 2;
 
-/// How topics are hashed to slots; kept with the store, since it can never change in it.
+/// How topics are hashed to slots. It is kept with the store, because it can never change there.
 pub(crate) const HASH_VERSION: &str = "xxh3-64";
 
-/// What `tables_version` 1 had. Each statement may have been run already.
+/// The tables of `tables_version` 1. Each statement may have been run already.
 pub(crate) const CREATE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS meta (
         name  text PRIMARY KEY,
         value text NOT NULL
     )",
-    // One row per append order. Whoever appends holds its row.
+    // An append locks the rows of its partitions.
     "CREATE TABLE IF NOT EXISTS partitions (
         partition         integer PRIMARY KEY,
         last_offset       bigint NOT NULL,
@@ -50,8 +51,8 @@ pub(crate) const CREATE: &[&str] = &[
     ) WITH (fillfactor = 70)",
     "CREATE INDEX IF NOT EXISTS topics_by_name ON topics (name)",
     "CREATE INDEX IF NOT EXISTS topics_purged ON topics (partition, purged_offset) WHERE purged_offset > 0",
-    // The log and the truth. A purged event keeps its row, without payload and with a digest of it, so that
-    // one constraint guards every identity. An identity that was imported alone has no seq.
+    // The log of events. A purged event keeps its row, with a digest in place of the payload, so that one constraint
+    // guards every identity. An identity that was imported without its event has no seq.
     "CREATE TABLE IF NOT EXISTS events (
         partition    integer NOT NULL,
         \"offset\"     bigint  NOT NULL,
@@ -70,10 +71,10 @@ pub(crate) const CREATE: &[&str] = &[
         PRIMARY KEY (partition, \"offset\"),
         CONSTRAINT events_identity_key UNIQUE (partition, topic_id, event_id, source_key)
     )",
-    // Of an expression, so that nobody takes it for a way to identities: to a planner without statistics it looks as
-    // good as their own index, and each one would be looked for among all events of its topic.
+    // The index has an expression, so that the planner does not use it for identities. Without statistics, a plain one
+    // would look as good as the index of identities, and each lookup would go through all events of its topic.
     "CREATE INDEX IF NOT EXISTS events_by_topic ON events (partition, (topic_id + 0), \"offset\")",
-    // Which events an append stored, for whoever does not know what became of it; kept for a while.
+    // Which events an append stored, for a caller that does not know what became of it. Rows are kept for a while.
     "CREATE TABLE IF NOT EXISTS appends (
         partition    integer NOT NULL,
         attempt_id   bytea   NOT NULL,
@@ -85,13 +86,14 @@ pub(crate) const CREATE: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS appends_by_age ON appends (partition, at)",
 ];
 
-/// What `tables_version` 2 added. Each statement may have been run already. None of them locks another table.
+/// The tables that `tables_version` 2 added. Each statement may have been run already. None of them locks another
+/// table.
 pub(crate) const CREATE_RECORDS: &[&str] = &[
-    // Whoever writes records holds the rows of their buckets. A record is always in the same bucket.
+    // A write of records locks the rows of their buckets. A record is always in the same bucket.
     "CREATE TABLE IF NOT EXISTS record_versions (
         bucket       integer PRIMARY KEY,
-        last_version bigint NOT NULL, -- the newest of its records' versions, deleted records included
-        last_attempt bytea  NOT NULL  -- which write it was
+        last_version bigint NOT NULL, -- the newest version of its records, deleted ones included
+        last_attempt bytea  NOT NULL  -- which write gave out that version
     ) WITH (fillfactor = 50)",
     "CREATE TABLE IF NOT EXISTS records (
         kind    text COLLATE \"C\" NOT NULL,

@@ -49,7 +49,7 @@ impl Maintain for PostgresStore {
         }))
     }
 
-    /// Not here: `pg_dump` makes a copy of the schema that is consistent, while appends go on.
+    /// Not supported: `pg_dump` makes a consistent copy of the schema while appends go on.
     fn backup(&self, _path: &Path) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
     }
@@ -76,7 +76,7 @@ impl Transfer for PostgresStore {
             self.block_on(retry::write(&self.appenders, &self.options, "importing", async |session| {
                 transaction.transact(session).await
             }))?;
-        // Also one that found its rows: it may have stored them itself, and lost the answer.
+        // Even if all rows were there: this call may have stored them itself and lost the answer.
         self.announcer.committed(partition, last_offset);
         Ok(imported)
     }
@@ -103,9 +103,9 @@ impl Records for PostgresStore {
         }))
     }
 
-    /// If the connection is lost while it commits, the write is tried again. It knows its own records and so does not
-    /// find them stale. It is [`StoreError::Unavailable`] if others wrote the same records meanwhile in a way that
-    /// leaves nothing of it to be known by.
+    /// If the connection is lost while it commits, the write is tried again. The new try recognizes the records that
+    /// the first one wrote, so it does not report them as stale. The error is [`StoreError::Unavailable`] if others
+    /// have overwritten every trace of the first try, because then nobody can know whether it was committed.
     fn write(&self, writes: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {
         check_writes(writes)?;
         self.check_writable("write records")?;

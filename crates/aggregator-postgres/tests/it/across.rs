@@ -14,7 +14,7 @@ fn with_partitions() -> PostgresOptions {
     PostgresOptions { partitions: Partitions::new(PARTITIONS), ..options() }
 }
 
-/// A topic of each partition, in their order.
+/// One topic of each partition, in the order of the partitions.
 fn topics(store: &PostgresStore) -> Vec<String> {
     let named = |partition| {
         let belongs = |topic: &String| store.partitions().of(topic) == partition;
@@ -23,7 +23,7 @@ fn topics(store: &PostgresStore) -> Vec<String> {
     store.partitions().iter().map(named).collect()
 }
 
-/// These ids in each of the topics, which take turns.
+/// An event of each topic with the first id, then with the second, and so on.
 fn in_turns(topics: &[String], ids: &[u32]) -> Vec<Event> {
     ids.iter().flat_map(|&id| topics.iter().flat_map(move |topic| events(topic, [id]))).collect()
 }
@@ -33,7 +33,7 @@ fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec
 }
 
 #[test]
-fn a_commit_that_was_cut_off_is_told_as_stored_in_all_partitions() {
+fn events_of_a_commit_that_was_cut_off_are_reported_as_stored_in_all_partitions() {
     let Some(server) = TestServer::shared() else { return };
     let proxy = Proxy::new(server);
     for cut in [Cut::BeforeCommit, Cut::WithCommit, Cut::BeforeAnswer] {
@@ -61,7 +61,7 @@ fn the_same_attempt_is_answered_the_same_and_refused_with_other_partitions() {
     let id = AttemptId::new();
     let mut batch = in_turns(&topics[..4], &[0, 1]);
     batch.push(Event::new(&topics[2], "1").unwrap().with_payload("7").unwrap());
-    // In the last one, it stores nothing.
+    // In the last partition, the attempt stores nothing.
     batch.extend(in_turns(&topics[4..5], &[0]));
     let first = attempt(&store, id, &batch).unwrap();
     assert_eq!(outcomes(&first)[8..], [Conflict, Duplicate]);
@@ -69,7 +69,7 @@ fn the_same_attempt_is_answered_the_same_and_refused_with_other_partitions() {
     assert_eq!(attempt(&store, id, &batch).unwrap(), first);
     assert_eq!(store.stats().unwrap().duplicates, stats.duplicates, "no repeat is counted twice");
 
-    // Nothing of it can be told as stored: the one partition more was not in the commit.
+    // No event can be reported as stored: the added partition was not in the commit.
     let more = [batch.clone(), in_turns(&topics[5..6], &[1])].concat();
     for other in [more, in_turns(&topics[..3], &[2])] {
         let error = attempt(&store, id, &other).unwrap_err();
@@ -82,7 +82,7 @@ fn the_same_attempt_is_answered_the_same_and_refused_with_other_partitions() {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
 
-/// Whoever waits for a partition holds those before it, and none behind it: so no two wait for each other.
+/// A transaction that waits for a partition holds the partitions before it and none after it, so no two can deadlock.
 #[test]
 fn partitions_are_locked_in_their_order() {
     let Some(server) = TestServer::shared() else { return };
@@ -91,7 +91,7 @@ fn partitions_are_locked_in_their_order() {
     let store = open(&server.url(), &options);
     let topics = topics(&store);
     attempt(&store, AttemptId::new(), &in_turns(&topics, &[0])).unwrap();
-    // Their places in the table are in no order any more.
+    // From here on, the rows are not in the order of the partitions in the table.
     for partition in [3, 0, 6] {
         server.sql(&format!("UPDATE {schema}.partitions SET topics = topics WHERE partition = {partition}"));
     }
@@ -133,7 +133,7 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
                 scope.spawn(move || {
                     let mut told = 0;
                     for id in 0..EVENTS {
-                        // Each with other partitions at a time, in other orders, and one alone now and then.
+                        // Each append has other partitions in another order, and sometimes only one.
                         let mut some = topics.clone();
                         some.rotate_left((publisher * 3 + id as usize) % usize::from(PARTITIONS));
                         if id % 2 == 0 {
@@ -150,8 +150,8 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
     });
     assert_eq!(told as u64, nodes[0].stats().unwrap().stored, "told `stored`");
     assert_eq!(nodes[1].verify().unwrap().faults, [""; 0]);
-    // Those who wait in a circle are parted by the server, and try again: that must not hide it. Sessions tell of it when
-    // they end.
+    // The server breaks a deadlock, and the nodes try again. So the test counts deadlocks, which the statistics show
+    // once the sessions have ended.
     drop(nodes);
     let database = |column: &str| {
         server.sql(&format!("SELECT {column} FROM pg_stat_database WHERE datname = 'circles'"))
@@ -160,7 +160,8 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
     assert_eq!(database("deadlocks"), "0");
 }
 
-/// An engine that spreads partitions over machines is told by its extension. Of Citus there is its name only.
+/// An engine that distributes partitions over machines is recognized by its extension. Here only the name of Citus is
+/// there.
 #[test]
 fn an_engine_with_shards_gets_a_commit_for_each_partition() {
     let Some(server) = TestServer::shared() else { return };
@@ -191,7 +192,7 @@ fn attempts_are_forgotten_in_all_partitions() {
         attempt(&store, AttemptId::new(), &in_turns(&topics, &[id])).unwrap();
     }
     server.sql(&format!("UPDATE {}.appends SET at = at - 3601000000", options.schema));
-    // One append in 16 forgets those of one of its partitions.
+    // One append in 16 deletes the old attempts of one of its partitions.
     for partition in 0..u128::from(PARTITIONS) {
         let id =
             std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 128 == partition * 16).unwrap();

@@ -25,7 +25,7 @@ fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec
 }
 
 #[test]
-fn a_commit_that_was_cut_off_is_told_as_stored() {
+fn events_of_a_commit_that_was_cut_off_are_reported_as_stored() {
     let Some(server) = TestServer::shared() else { return };
     let proxy = Proxy::new(server);
     for (url, cut) in [proxy.url(), proxy.tcp_url()]
@@ -36,7 +36,7 @@ fn a_commit_that_was_cut_off_is_told_as_stored() {
         let store = open(url, &options());
         append(&store, &events("t", 0..5));
         proxy.cut(cut, 1);
-        // Two of them repeat what was there, and one repeats another one.
+        // Two events repeat stored ones, and one repeats an event of the batch.
         let batch = events("t", [3, 4, 5, 6, 7, 5]);
         let receipts = append(&store, &batch);
         assert_eq!(proxy.cuts(), before + 1);
@@ -49,7 +49,7 @@ fn a_commit_that_was_cut_off_is_told_as_stored() {
 }
 
 #[test]
-fn a_commit_that_is_cut_off_again_and_again_is_told_as_stored_in_the_end() {
+fn events_of_a_commit_that_is_cut_off_again_and_again_are_reported_as_stored_in_the_end() {
     let Some(server) = TestServer::shared() else { return };
     let proxy = Proxy::new(server);
     let store = open(&proxy.url(), &options());
@@ -71,19 +71,19 @@ fn a_commit_whose_outcome_cannot_be_learned_in_time_is_unavailable() {
     let url = proxy.url().parse().unwrap();
     let store = await_some("opened in time", || PostgresStore::open_with(&url, hasty.clone()).ok());
     let one = events("t", 1..2);
-    // On a slow machine the deadline may be over before anything was committed.
+    // On a slow machine the deadline may pass before anything is committed.
     await_that("a commit is cut off", || {
         let before = proxy.cuts();
         proxy.cut(Cut::BeforeAnswer, 1_000);
         let error = attempt(&store, AttemptId::new(), &one).unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
         let cuts = proxy.cuts() - before;
-        // Within the deadline there is time for eight pauses. Without it there would be as many as there are cuts.
+        // The deadline leaves time for eight pauses. Without a deadline there would be as many as there are cuts.
         assert!(cuts < 20, "{cuts} tries within {:?}", hasty.deadline);
         cuts > 0
     });
     proxy.cut(Cut::BeforeAnswer, 0);
-    // A new attempt is told the truth as far as it can be: somebody stored it.
+    // A new attempt can only learn that somebody stored the event.
     assert_eq!(append(&patient, &one)[0].outcome, Duplicate);
     assert_complete(&patient, 2);
 }
@@ -106,7 +106,7 @@ fn the_same_attempt_is_answered_the_same() {
     assert_eq!((after.duplicates, after.conflicts), (stats.duplicates, stats.conflicts));
     assert_eq!(attempt(&store, AttemptId::new(), &batch).unwrap()[1].outcome, Duplicate, "another attempt");
 
-    // One of repeats only stores nothing, and is told the same all the same.
+    // An attempt with nothing but repeats stores nothing, and is still answered the same.
     let repeats = events("t", 0..2);
     let id = AttemptId::new();
     let first = attempt(&store, id, &repeats).unwrap();
@@ -138,7 +138,7 @@ fn attempts_are_forgotten_after_a_while() {
     let kept = || server.sql(&format!("SELECT count(*) FROM {}.appends", options.schema));
     assert_eq!(kept(), "20");
     server.sql(&format!("UPDATE {}.appends SET at = at - 3601000000", options.schema));
-    // By one append in 16.
+    // One append in 16 deletes old attempts.
     let forgetting = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 == 0).unwrap();
     let lazy = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 != 0).unwrap();
     attempt(&store, lazy, &events("t", 20..21)).unwrap();
@@ -159,9 +159,9 @@ fn an_attempt_is_kept_for_as_long_as_it_may_be_tried() {
     let store = open(&server.url(), &options);
     let (id, batch) = (AttemptId::new(), events("t", 0..2));
     let first = attempt(&store, id, &batch).unwrap();
-    // For twice the deadline.
+    // Attempts are kept for twice the deadline.
     seconds.fetch_add(39, Ordering::SeqCst);
-    // By one append in 16.
+    // One append in 16 deletes old attempts.
     let forgetting = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 == 0).unwrap();
     attempt(&store, forgetting, &events("t", 2..3)).unwrap();
     assert_eq!(attempt(&store, id, &batch).unwrap(), first);

@@ -38,7 +38,7 @@ impl Backend for Postgres {
         Some(self.open_in(schema, options))
     }
 
-    /// Each begins with tables to be made.
+    /// Few, because each run creates the tables.
     fn model_runs(&self) -> u32 {
         24
     }

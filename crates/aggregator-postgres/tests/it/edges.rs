@@ -1,4 +1,4 @@
-//! The longest, the most, the strangest.
+//! The longest fields, the largest groups and unusual texts.
 
 use aggregator_core::Outcome::{Duplicate, Stored};
 use aggregator_core::event::{MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, MAX_TOPIC_BYTES};
@@ -7,7 +7,7 @@ use aggregator_postgres::test_server::TestServer;
 
 use crate::support::{append, assert_complete, events, open, options, stored};
 
-/// Text of this many bytes that no compression makes shorter: an index holds at most 2,704 of them a row.
+/// Text of this many bytes that cannot be compressed. An index takes at most 2,704 bytes a row.
 fn noise(bytes: usize, salt: u64) -> String {
     let mut state = salt;
     let letters = std::iter::repeat_with(|| {
@@ -46,7 +46,7 @@ fn the_longest_of_everything_fits() {
 fn ids_are_told_apart_by_their_bytes() {
     let Some(server) = TestServer::shared() else { return };
     let store = open(&server.url(), &options());
-    // Alike to a collation, a trimming or a normalising one: composed and not, in either case, with spaces.
+    // A database that collates, trims or normalizes text would take some of these for the same.
     let ids = [
         "\u{e4}",
         "a\u{308}",
@@ -92,7 +92,7 @@ fn a_group_may_be_large() {
     let store = open(&server.url(), &options());
     assert_eq!(stored(&append(&store, &events("t", 0..10_000))), 10_000);
     assert_eq!(stored(&append(&store, &events("t", 5_000..10_000))), 0);
-    // More than a statement takes parameters.
+    // More ids than a statement can have parameters.
     let id = |n: u32| Identity {
         topic: Topic::new("t").unwrap(),
         event_id: EventId::new(n.to_string()).unwrap(),

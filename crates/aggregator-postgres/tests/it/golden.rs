@@ -1,5 +1,5 @@
-//! The tables of every version there has been, as `tests/golden/README.md` says. They hold what the golden stores of
-//! the core hold.
+//! The tables of every version there has been: see `tests/golden/README.md`. They hold the same as the core's golden
+//! stores.
 
 #[path = "../../../aggregator-core/tests/golden/contents.rs"]
 mod contents;
@@ -14,7 +14,7 @@ use aggregator_postgres::test_server::TestServer;
 
 use crate::support::open;
 
-/// All that a store keeps and counts, but for its size. The order between topics is each backend's own.
+/// All that a store keeps and counts, except its size. Backends may order topics differently, so the rows are sorted.
 fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, StoreStats) {
     let mut rows = Rows::of(store);
     let mut rows: Vec<_> = std::iter::from_fn(|| rows.next().unwrap()).collect();
@@ -24,7 +24,7 @@ fn contents_of(store: &dyn DedupStore) -> (Vec<StoredRow>, Vec<TopicInfo>, Store
     (rows, store.topics(&TopicQuery::default()).unwrap(), stats)
 }
 
-/// As the dumps have it.
+/// Options for the schema of a dump.
 fn in_schema(schema: &str) -> PostgresOptions {
     PostgresOptions { schema: schema.to_owned(), ..PostgresOptions::default() }
 }
@@ -58,7 +58,7 @@ fn tables_of_version_1_are_opened_with_all_they_held() {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
 
-/// Not a test: it dumps the golden tables of the version this program has to the path in `GOLDEN_TABLES`.
+/// Not a test: it dumps golden tables of this program's version to the path in `GOLDEN_TABLES`.
 #[test]
 #[ignore = "writes golden tables; tests/golden/README.md says when"]
 fn make_golden_tables() {
@@ -80,7 +80,7 @@ fn make_golden_tables() {
     let dump = dump.arg("--host").arg(server.directory()).arg("postgres").output().unwrap();
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     let dump = String::from_utf8(dump.stdout).unwrap();
-    // Without comments, and without commands of psql, which the tests do not send.
+    // The tests send plain SQL, so comments and psql's commands are left out.
     let is_sql = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\');
     let dump: Vec<_> = dump.lines().filter(is_sql).collect();
     std::fs::write(std::env::var("GOLDEN_TABLES").unwrap(), dump.join("\n") + "\n").unwrap();

@@ -1,4 +1,4 @@
-//! Errors that a healthy server does not have on demand: a trigger of the test's schema raises them.
+//! Errors that a healthy server does not raise by itself. A trigger in the test's schema raises them.
 
 use aggregator_core::Outcome::{Duplicate, Stored};
 use aggregator_core::{AttemptId, DedupStore, DedupStoreExt, Import, Partition, StoreError};
@@ -8,13 +8,13 @@ use aggregator_postgres::test_server::TestServer;
 use crate::proxy::Proxy;
 use crate::support::{append, assert_complete, events, open, options, stored};
 
-/// Raises `code` at the first `times` changes of a table; sequences count what is undone, too. `when` is empty, or
-/// `DEFERRABLE INITIALLY DEFERRED` for errors of the commit itself.
+/// Raises `code` at the first `times` changes of the table `partitions`. A sequence counts them, because it is not
+/// rolled back. `when` is empty, or `DEFERRABLE INITIALLY DEFERRED` for errors of the commit itself.
 fn raise(server: &TestServer, schema: &str, code: &str, times: u32, when: &str) {
     let _ = raise_at(server, schema, "partitions", code, times, when);
 }
 
-/// The same at the changes of this table. Returns what says how many changes there were, raised ones included.
+/// The same for another table. Returns a function that tells how many changes there were, including those that failed.
 pub(crate) fn raise_at<'a>(
     server: &'a TestServer,
     schema: &'a str,
@@ -47,7 +47,7 @@ fn stop_raising(server: &TestServer, schema: &str) {
 }
 
 #[test]
-fn what_another_transaction_undid_is_done_again() {
+fn an_append_that_collided_with_another_transaction_is_tried_again() {
     let Some(server) = TestServer::shared() else { return };
     for code in ["40001", "40P01", "40003"] {
         for when in ["", "DEFERRABLE INITIALLY DEFERRED"] {
@@ -67,7 +67,7 @@ fn what_another_transaction_undid_is_done_again() {
 }
 
 #[test]
-fn what_cannot_be_helped_is_told_and_over_when_its_cause_is() {
+fn other_errors_are_reported_and_pass_when_their_cause_does() {
     let Some(server) = TestServer::shared() else { return };
     for code in ["53100", "57014", "53200", "XX000", "XX001"] {
         for when in ["", "DEFERRABLE INITIALLY DEFERRED"] {
@@ -102,7 +102,7 @@ fn a_warning_of_an_earlier_call_casts_no_doubt_on_a_commit() {
     let (proxy, options) = (Proxy::new(server), PostgresOptions { append_connections: 1, ..options() });
     let store = open(&proxy.url(), &options);
     append(&store, &events("t", 0..1));
-    // The commit fails and ends its transaction. The ROLLBACK that follows is warned of: there is none.
+    // The commit fails and ends its transaction. The server warns of the ROLLBACK that follows.
     raise(server, &options.schema, "53100", 1, "DEFERRABLE INITIALLY DEFERRED");
     assert!(matches!(store.append_one(&events("t", 1..2)[0]), Err(StoreError::NoSpace { .. })));
     let before = proxy.commits();

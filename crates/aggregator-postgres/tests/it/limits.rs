@@ -1,4 +1,4 @@
-//! Every wait has its end.
+//! Every wait has a limit.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use aggregator_postgres::{PostgresOptions, PostgresStore};
 use crate::proxy::{Cut, Proxy};
 use crate::support::{OtherSession, append, assert_complete, await_that, events, open, options, stored};
 
-/// No limit of these ends anything here: a test gives one that does.
+/// Limits so long that none of them ends a wait. Each test sets a shorter one.
 fn patient() -> PostgresOptions {
     let long = Duration::from_secs(120);
     PostgresOptions {
@@ -30,8 +30,8 @@ fn refused(store: &PostgresStore, event: &Event) -> String {
     error.to_string()
 }
 
-/// What an append is told that finds its partition locked, while one with nothing but [`patient`] limits waits on and
-/// is stored in the end.
+/// Returns the error of an append that finds its partition locked. Another append, which has only [`patient`] limits,
+/// waits meanwhile and is stored in the end.
 fn refused_while_another_waits(server: &TestServer, options: &PostgresOptions) -> String {
     let hasty = open(&server.url(), options);
     let schema = options.schema.clone();
@@ -71,13 +71,13 @@ fn an_append_that_finds_its_partition_locked_is_refused_in_time() {
 #[test]
 fn a_statement_that_takes_too_long_is_ended() {
     let Some(server) = TestServer::shared() else { return };
-    // On a machine that is slow, a statement that waits for nothing takes its time, too.
+    // On a slow machine, even a statement that waits for nothing takes a while.
     let options = PostgresOptions { statement_timeout: Duration::from_secs(3), ..patient() };
     let error = refused_while_another_waits(server, &options);
     assert!(error.contains("57014"), "{error}");
 }
 
-/// A trigger notes the settings of the session that appends.
+/// A trigger records the settings of the session that appends.
 #[test]
 fn a_session_has_the_limits_of_its_store() {
     let Some(server) = TestServer::shared() else { return };
@@ -111,7 +111,7 @@ fn a_session_has_the_limits_of_its_store() {
     assert_eq!(noted, names.map(|(_, value)| value).join(" "));
 }
 
-/// Readers wait for whoever changes a table.
+/// The read waits, because another session has locked the table.
 #[test]
 fn a_read_ends_at_the_deadline_of_its_caller_and_the_next_one_is_served() {
     let Some(server) = TestServer::shared() else { return };
@@ -178,13 +178,13 @@ fn a_node_that_vanished_lets_go_of_its_partition() {
     let other = open(&server.url(), &PostgresOptions { schema: options.schema.clone(), ..patient() });
     append(&vanishing, &events("t", 0..1));
     append(&other, &events("t", 1..2));
-    // Its statements arrive, its commit does not: it holds the lock.
+    // The node's statements arrive but its commit does not, so it holds the lock.
     proxy.cut(Cut::Silence, 1);
     std::thread::scope(|scope| {
         let vanished = scope.spawn(|| append(&vanishing, &events("t", 2..4)));
         await_that("it holds the lock", || proxy.cuts() == 1);
         assert_eq!(stored(&append(&other, &events("t", 4..5))), 1);
-        // It is told by the server, and tries again.
+        // The server ends the node's transaction, and the node tries again.
         assert_eq!(stored(&vanished.join().unwrap()), 2);
     });
     assert_complete(&other, 5);
@@ -192,7 +192,7 @@ fn a_node_that_vanished_lets_go_of_its_partition() {
 
 #[test]
 fn payloads_that_repeat_another_identity_are_not_fetched_to_be_compared() {
-    // The comparison moves no more bytes than were sent: those of another length differ anyway.
+    // A stored payload of another length differs anyway, so it is not fetched.
     let Some(server) = TestServer::shared() else { return };
     let store = open(&server.url(), &options());
     let large = format!("\"{}\"", "x".repeat(1 << 20));

@@ -1,4 +1,4 @@
-//! The connection over which a node hears of other nodes' commits, and what happens without it.
+//! The connection over which a node receives other nodes' commits, and what happens without it.
 
 use aggregator_core::DedupStoreExt;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use aggregator_postgres::{PostgresOptions, PostgresStore};
 use crate::proxy::Proxy;
 use crate::support::{append, await_that, events, open, options};
 
-/// The last offset the store told, once it told one.
+/// Returns a function that tells the last offset the store has announced; 0 before the first.
 fn last_heard(store: &PostgresStore) -> impl Fn() -> u64 {
     let last = Arc::new(AtomicU64::new(0));
     let heard = Arc::clone(&last);
     let listener = store.on_commit(Box::new(move |_, offset| heard.store(offset, Ordering::SeqCst))).unwrap();
     move || {
-        // It is heard of as long as somebody asks.
+        // The closure keeps the listener alive.
         let _listener = &listener;
         last.load(Ordering::SeqCst)
     }
@@ -31,7 +31,7 @@ fn owner(server: &TestServer, options: &PostgresOptions) -> String {
     role
 }
 
-/// Ends the role's connection that listens: the one that reads how the partitions end.
+/// Ends the role's listening connection, which is the one that reads the offsets of the partitions.
 fn end_listener(server: &TestServer, role: &str) {
     let end = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -46,7 +46,7 @@ fn a_listener_whose_connections_all_fail_connects_less_and_less_often() {
     let (proxy, options) = (Proxy::new(server), options());
     let role = owner(server, &options);
     let _store = open(&proxy.url_of(&role), &options);
-    // Every later connection is made, and fails at once.
+    // Every later connection is made and then fails at once.
     server.sql(&format!("REVOKE SELECT ON {}.partitions FROM {role}", options.schema));
     let (before, started) = (proxy.connections(), Instant::now());
     end_listener(server, &role);
@@ -57,13 +57,13 @@ fn a_listener_whose_connections_all_fail_connects_less_and_less_often() {
 }
 
 #[test]
-fn a_listener_is_back_by_itself_after_its_server_was_away() {
+fn a_listener_reconnects_by_itself_after_its_server_was_away() {
     let Some(mut server) = TestServer::start(&[]) else { return };
     let (proxy, options) = (Proxy::new(&server), options());
     let (one, other) = (open(&server.url(), &options), open(&proxy.url(), &options));
     let last = last_heard(&other);
     append(&one, &events("t", 0..1));
-    await_that("the first commit is heard of", || last() == 1);
+    await_that("the first commit is announced", || last() == 1);
     let (before, stopped) = (proxy.connections(), Instant::now());
     server.stop("INT");
     await_that("it tries to connect", || proxy.connections() >= before + 5);
@@ -71,7 +71,7 @@ fn a_listener_is_back_by_itself_after_its_server_was_away() {
     assert!(took >= Duration::from_millis(750), "five connections within {took:?}");
     server.launch();
     append(&one, &events("t", 1..2));
-    await_that("the next commit is heard of", || last() == 2);
+    await_that("the next commit is announced", || last() == 2);
 }
 
 #[test]
@@ -82,17 +82,17 @@ fn a_node_that_gets_no_connection_to_listen_learns_of_commits_by_polling() {
     let (deaf, other) = (open(&server.url_of(&role), &options), open(&server.url(), &options));
     let last = last_heard(&deaf);
     deaf.stats().unwrap();
-    // One connection of the role's stays, that of its reader: there is none to listen.
+    // The role keeps one connection, that of its reader. It gets none to listen.
     server.sql(&format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
     end_listener(server, &role);
     for id in 0..3 {
         append(&other, &events("t", id..=id));
-        await_that("a commit is heard of", || last() == u64::from(id) + 1);
+        await_that("a commit is announced", || last() == u64::from(id) + 1);
     }
     let reader = server.sql(&format!("SELECT pid FROM pg_stat_activity WHERE usename = '{role}'"));
     let reader: u32 = reader.parse().expect("it is the only connection");
     server.sql(&format!("ALTER ROLE {role} CONNECTION LIMIT -1"));
-    // The reader's own may be closed by then, in the middle of a poll that is not needed any more.
+    // The reader's connection may be closed by then, because a poll on it was interrupted.
     let others =
         format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}' AND pid <> {reader}");
     await_that("it listens again", || server.sql(&others) == "1");

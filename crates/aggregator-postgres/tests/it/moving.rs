@@ -1,4 +1,4 @@
-//! Imports under what happens to databases, and what they leave for the other calls.
+//! Imports while connections are cut and other nodes append, and how other calls handle imported rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -34,7 +34,7 @@ fn payload(id: u64) -> String {
     format!("\"payload {id}\"")
 }
 
-/// The event with this number, at the seq behind it: ids begin at 0.
+/// The event with this id. Ids begin at 0 and seqs at 1.
 fn event(id: u64) -> CheckedRow {
     let kept = KeptEvent {
         seq: id + 1,
@@ -101,7 +101,7 @@ fn an_import_and_appends_of_other_nodes_do_not_meet() {
 }
 
 #[test]
-fn rows_are_told_by_a_role_that_may_only_read() {
+fn a_role_that_may_only_read_can_export_rows() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let store = open(&server.url(), &options);
@@ -191,7 +191,7 @@ fn every_call_knows_what_to_do_with_rows_without_payloads() {
     ];
     assert_eq!(told, expected);
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
-    // A stub of the origin's, while the payload is here: by its digest.
+    // The import has a stub, and the store has the payload: its digest is compared.
     assert_eq!(import(&store, &[stub(4)]).unwrap().present, 1);
     let other = record(4, Kept::Stub { seq: 5, digest: [7; 16] }).check().unwrap();
     assert!(matches!(import(&store, &[other]), Err(StoreError::Invalid(_))));
@@ -204,7 +204,7 @@ fn the_time_of_imported_rows_does_not_forget_attempts() {
     let (id, batch) = (AttemptId::new(), events("t", 0..3));
     let views: Vec<_> = batch.iter().map(Event::view).collect();
     let first = store.append(Partition(0), id, &views).unwrap();
-    // From a store whose clock was a century ahead.
+    // The rows come from a store whose clock was a century ahead.
     let far = Timestamp::from_micros(first[0].processed_at.as_micros() + 100 * 365 * 86_400 * 1_000_000);
     let ahead = StoredRow { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
     import(&store, &[ahead.check().unwrap()]).unwrap();
@@ -212,8 +212,8 @@ fn the_time_of_imported_rows_does_not_forget_attempts() {
     assert_eq!(store.append(Partition(0), id, &views).unwrap(), first);
 }
 
-/// Their age is that of the server's clock. By the partition's time, which the import took a century ahead, they would
-/// be kept for a century.
+/// The age of attempts is measured by the server's clock. By the partition's time, which the import set a century
+/// ahead, they would be kept for a century.
 #[test]
 fn attempts_after_an_import_from_the_future_are_forgotten_as_others_are() {
     let Some(server) = TestServer::shared() else { return };
@@ -226,7 +226,7 @@ fn attempts_after_an_import_from_the_future_are_forgotten_as_others_are() {
     let far = Timestamp::from_micros(now.load(Ordering::SeqCst) + 100 * 365 * 24 * HOUR);
     let ahead = StoredRow { topic: "ahead".into(), processed_at: far, ..event(0).into_inner() };
     import(&store, &[ahead.check().unwrap()]).unwrap();
-    // One append in 16 forgets what is old, by its attempt's id.
+    // The attempt's id decides whether an append deletes old attempts: one in 16 does.
     let lazy = || std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 != 0).unwrap();
     let forgetting = std::iter::repeat_with(AttemptId::new).find(|id| id.as_u128() % 16 == 0).unwrap();
     let append = |attempt, id| {
@@ -264,7 +264,7 @@ fn a_large_import_goes_in_batches_and_comes_back_whole() {
 }
 
 #[test]
-fn an_import_is_told_to_other_nodes() {
+fn an_import_is_announced_to_other_nodes() {
     let Some(server) = TestServer::shared() else { return };
     let options = PostgresOptions { poll_interval: Duration::from_secs(3_600), ..options() };
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
@@ -272,13 +272,13 @@ fn an_import_is_told_to_other_nodes() {
     let _listener = other.on_commit(Box::new(move |_, offset| send.send(offset).unwrap()));
     let mut last = 0;
     let mut await_offset = |offset| {
-        await_that("the other node hears of it", || {
+        await_that("the other node announces it", || {
             last = heard.try_iter().last().unwrap_or(last);
             last == offset
         });
     };
     import(&one, &[event(0)]).unwrap();
-    // The first may have come before it listened, and be read at the start; from then on only listening helps.
+    // The poll at the start may have found the first commit. From then on, only listening finds commits in time.
     await_offset(1);
     import(&one, &[event(0), event(1)]).unwrap();
     await_offset(2);

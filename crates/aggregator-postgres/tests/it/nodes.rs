@@ -10,14 +10,14 @@ use aggregator_postgres::{PostgresOptions, PostgresStore};
 
 use crate::support::{append, assert_complete, await_that, events, open, options, publish_all};
 
-/// The offsets a store told.
+/// The offsets that a store announced.
 struct Heard {
     told: Arc<Mutex<Vec<(Partition, u64)>>>,
     _listener: CommitListener,
 }
 
 impl Heard {
-    /// The last one; 0 if there was none. None was ever told after a newer one.
+    /// The last offset; 0 if there was none. Fails if an offset came after a newer one.
     fn last(&self) -> u64 {
         let told = self.told.lock().unwrap();
         assert!(told.iter().all(|&(partition, _)| partition == Partition(0)), "{told:?}");
@@ -37,7 +37,7 @@ fn listen(store: &PostgresStore) -> Heard {
     Heard { told, _listener: listener }
 }
 
-/// Stops the others also when its own thread panics, which would wait for them.
+/// Stops the other threads, even if its own thread panics. Otherwise the scope would wait for them forever.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -55,7 +55,7 @@ fn nodes_on_one_topic_store_everything_once_and_in_order() {
     let heard = nodes.each_ref().map(listen);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // A reader meets no gap, ever.
+        // A reader never finds a gap.
         scope.spawn(|| {
             let mut query = aggregator_core::Query::topic(aggregator_core::Topic::new("t").unwrap());
             let mut expected = 1;
@@ -72,7 +72,7 @@ fn nodes_on_one_topic_store_everything_once_and_in_order() {
         publish_all(&[&nodes[0], &nodes[1], &nodes[2]], || true);
     });
     for last in &heard {
-        await_that("every node hears of the last commit", || last.last() == 600);
+        await_that("every node announces the last commit", || last.last() == 600);
     }
 }
 
@@ -83,11 +83,11 @@ fn a_notification_wakes_another_node() {
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let last = listen(&other);
     append(&one, &events("t", 0..1));
-    // The first may have come before it listened, and be read at the start; from then on only listening helps.
-    await_that("the first commit is heard of", || last.last() == 1);
+    // The poll at the start may have found the first commit. From then on, only listening finds commits in time.
+    await_that("the first commit is announced", || last.last() == 1);
     for id in 1..20 {
         append(&one, &events("t", id..=id));
-        await_that("the next commit is heard of", || last.last() == u64::from(id) + 1);
+        await_that("the next commit is announced", || last.last() == u64::from(id) + 1);
     }
 }
 
@@ -99,7 +99,7 @@ fn polling_alone_wakes_another_node() {
     let last = listen(&other);
     for id in 0..5 {
         append(&one, &events("t", id..=id));
-        await_that("a commit is heard of", || last.last() == u64::from(id) + 1);
+        await_that("a commit is announced", || last.last() == u64::from(id) + 1);
     }
 }
 
@@ -114,12 +114,12 @@ fn notifications_are_few_however_many_commits_there_are() {
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let last = listen(&other);
     append(&one, &events("t", 0..1));
-    await_that("the first commit is heard of", || last.last() >= 1);
+    await_that("the first commit is announced", || last.last() >= 1);
     for id in 1..50 {
         append(&one, &events("t", id..=id));
     }
     let heard = last.last();
-    assert!(heard < 50, "the last of 50 commits was told within the interval, which is an hour");
+    assert!(heard < 50, "the last of 50 commits was announced within the interval, which is an hour");
 }
 
 #[test]
@@ -129,17 +129,17 @@ fn a_node_that_lost_its_listening_connection_hears_of_what_it_missed() {
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
     let last = listen(&other);
     append(&one, &events("t", 0..1));
-    await_that("the first commit is heard of", || last.last() == 1);
+    await_that("the first commit is announced", || last.last() == 1);
     server.sql(&format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
         options.schema
     ));
     append(&one, &events("t", 1..2));
-    await_that("the commit is heard of", || last.last() == 2);
+    await_that("the commit is announced", || last.last() == 2);
 }
 
 #[test]
-fn commits_are_told_with_their_partitions() {
+fn commits_are_announced_with_their_partitions() {
     let Some(server) = TestServer::shared() else { return };
     let options = PostgresOptions { partitions: Partitions::new(8), ..options() };
     let (one, other) = (open(&server.url(), &options), open(&server.url(), &options));
@@ -156,11 +156,11 @@ fn commits_are_told_with_their_partitions() {
         append(&one, &events(&topic, 0..3));
         *expected.entry(one.partitions().of(&topic)).or_default() += 3;
     }
-    await_that("all are heard of", || *told.lock().unwrap() == expected);
+    await_that("all commits are announced", || *told.lock().unwrap() == expected);
 }
 
 #[test]
-fn a_callback_that_is_told_of_another_nodes_commit_may_use_the_store() {
+fn a_callback_for_another_nodes_commit_may_use_the_store() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let (one, other) = (open(&server.url(), &options), Arc::new(open(&server.url(), &options)));
@@ -179,16 +179,16 @@ fn a_callback_that_is_told_of_another_nodes_commit_may_use_the_store() {
             .unwrap()
     };
     append(&one, &events("t", 0..1));
-    // Its own commits are told to it, too: an echo is followed by another one.
-    await_that("the last echo is told of", || read.lock().unwrap().len() == 5);
+    // A node's own commits are announced to it as well, so an echo causes another one.
+    await_that("the last echo is announced", || read.lock().unwrap().len() == 5);
     let read = read.lock().unwrap();
     assert!(read.iter().copied().eq((1..=5).map(|offset| (offset, offset))), "{read:?}");
 }
 
 const STOPPING: &str = "AGGREGATOR_TEST_STOPPING_NODE";
 
-/// The node that the next test starts as a process of its own. It stops itself between the round trips of its second
-/// append, and so while it holds the partition.
+/// The node that the next test starts as a separate process. It stops itself between the round trips of its second
+/// append, while it holds the partition.
 #[test]
 fn a_node_that_stops_itself() {
     let Ok(node) = std::env::var(STOPPING) else { return };
@@ -211,12 +211,12 @@ fn a_node_that_stops_itself() {
     let store = open(url, &options);
     append(&store, &events("t", 0..1));
     assert_eq!(append(&store, &events("t", 1..3))[1].outcome, aggregator_core::Outcome::Stored);
-    // Or it was not in a transaction when it stopped, and held nothing.
+    // With fewer tries, it stopped outside a transaction and held nothing.
     assert!(attempts.load(Ordering::SeqCst) >= 3, "its transaction was not ended while it was stopped");
 }
 
-/// Comes back once it has been stopped and continued. The signal may go to another thread, and this one runs on until
-/// that thread has taken it; from then on this one is stopped on its way out of the next system call.
+/// Returns once the process has been stopped and continued. Another thread may get the signal, and this thread runs on
+/// until that one has taken it. After that, this thread stops as it leaves its next system call.
 fn stop_itself() {
     const SIGSTOP: u64 = 1 << 18;
     signal("STOP", std::process::id());
@@ -233,7 +233,7 @@ fn signal(signal: &str, process: u32) {
     assert!(kill.status().unwrap().success());
 }
 
-/// Leaves no process behind, whatever becomes of the test.
+/// Kills the process when it is dropped, also if the test fails.
 pub(crate) struct Node(pub(crate) std::process::Child);
 
 impl Drop for Node {
@@ -246,13 +246,13 @@ impl Drop for Node {
 #[test]
 fn a_node_that_is_stopped_lets_go_of_its_partition() {
     let Some(server) = TestServer::shared() else { return };
-    // Nothing but the end of the node's transaction ends the wait for the partition.
+    // Only the end of the node's transaction can end the wait for the partition.
     let long = Duration::from_secs(120);
     let options =
         PostgresOptions { lock_timeout: long, statement_timeout: long, deadline: long, ..options() };
     let store = open(&server.url(), &options);
     let mut node = std::process::Command::new(std::env::current_exe().unwrap());
-    // Should it fail, its report is among what this test writes.
+    // If the node fails, its report is part of this test's output.
     node.args(["--exact", "nodes::a_node_that_stops_itself", "--nocapture"]);
     node.stdout(std::process::Stdio::null());
     node.env(STOPPING, format!("{} {}", server.url(), options.schema));
@@ -263,7 +263,7 @@ fn a_node_that_is_stopped_lets_go_of_its_partition() {
         std::fs::read_to_string(&stat).unwrap().contains(") T ")
     });
     append(&store, &events("t", 3..4));
-    // It goes on where it was, is told that its transaction is gone, and tries again.
+    // The node continues, learns that its transaction has ended, and tries again.
     signal("CONT", node.0.id());
     assert!(node.0.wait().unwrap().success());
     assert_complete(&store, 4);

@@ -1,4 +1,4 @@
-//! What is refused at the start, and what suffices.
+//! Opening a store: what is refused, and what suffices.
 
 use std::collections::HashSet;
 
@@ -89,14 +89,14 @@ fn a_role_that_may_only_read_suffices_for_readers() {
     append(&writer, &events("t", 3..4));
     assert_eq!(reader.read(&Query::topic(Topic::new("t").unwrap())).unwrap().events.len(), 4);
 
-    // Who wants to write with it is told why it cannot.
+    // The store opens, but its appends are refused with a reason.
     let store = open(&server.url_of(&role), &options);
     let error = store.append_one(&events("t", 4..5)[0]).unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("permission denied"), "{error}");
 }
 
 #[test]
-fn a_role_without_rights_is_told_so() {
+fn a_role_without_rights_gets_an_error_that_says_so() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let role = format!("nobody_{}", options.schema);
@@ -129,7 +129,7 @@ fn a_database_that_is_not_there_is_unavailable() {
 }
 
 #[test]
-fn options_that_cannot_be_are_refused() {
+fn options_outside_their_bounds_are_refused() {
     let good = options();
     let url = "postgres://me@localhost/x";
     let zero = std::time::Duration::ZERO;
@@ -167,7 +167,7 @@ fn a_server_that_loses_commits_is_refused() {
 }
 
 #[test]
-fn a_server_that_does_not_notice_damage_is_warned_of() {
+fn a_server_without_checksums_causes_a_warning() {
     let Some(mut server) = TestServer::start(&[]) else { return };
     let options = options();
     let store = open(&server.url(), &options);
@@ -182,7 +182,7 @@ fn a_server_that_does_not_notice_damage_is_warned_of() {
 }
 
 #[test]
-fn a_read_only_database_is_unavailable_until_it_is_not() {
+fn a_read_only_database_is_unavailable_until_it_takes_writes() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let role = format!("writer_{}", options.schema);
@@ -202,12 +202,12 @@ fn a_read_only_database_is_unavailable_until_it_is_not() {
 }
 
 #[test]
-fn an_engine_without_advisory_locks_will_do() {
+fn an_engine_without_advisory_locks_suffices() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let (schema, role) = (&options.schema, format!("unlocked_{}", options.schema));
-    // There, but of no use: so it is where they are not made yet. In a database of its own, for it has a catalogue
-    // of its own.
+    // The function exists but may not be called, as on engines that do not implement it yet. The test uses its own
+    // database, because that has its own catalogue.
     server.sql(&format!("CREATE ROLE {role} LOGIN"));
     server.sql(&format!("CREATE DATABASE {schema} OWNER {role}"));
     OtherSession::new(server)

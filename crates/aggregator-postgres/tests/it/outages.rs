@@ -58,7 +58,7 @@ fn a_server_that_is_gone_is_unavailable_and_comes_back_by_itself() {
 }
 
 #[test]
-fn what_contradicts_itself_is_found() {
+fn tables_that_contradict_themselves_are_found() {
     let Some(server) = TestServer::shared() else { return };
     for (damage, found) in [
         ("DELETE FROM events WHERE seq = 2", "rows up to offset"),
@@ -92,12 +92,12 @@ fn what_contradicts_itself_is_found() {
 }
 
 #[test]
-fn an_identity_that_was_not_found_and_is_there_is_corruption() {
+fn an_offset_that_is_already_taken_is_corruption() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     append(&store, &events("t", 0..3));
-    // The offset the next event is to get is taken.
+    // The next event would get this offset.
     server.sql(&format!("UPDATE {}.events SET \"offset\" = 4 WHERE \"offset\" = 2", options.schema));
     let error = store.append_one(&events("t", 3..4)[0]).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
@@ -121,11 +121,11 @@ fn a_server_that_hangs_keeps_nobody_from_the_next_one() {
     };
     let url = either(&primary, &standby).parse().unwrap();
     let store = await_some("opened in time", || PostgresStore::open_with(&url, hasty.clone()).ok());
-    // A repeat, for a session that is kept.
+    // Appends a repeat, so that the pool keeps a session.
     await_that("an append is done", || store.append_one(&events("t", 1..2)[0]).is_ok());
     primary.freeze();
     standby.sql("SELECT pg_promote()");
-    // What is under way ends with its deadline, which it would not do by itself; the next one finds the other server.
+    // Only the deadline ends the call that is under way. The next call finds the other server.
     let error = store.append_one(&events("t", 2..3)[0]).unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     await_that("the next one finds the other server", || store.append_one(&events("t", 2..3)[0]).is_ok());

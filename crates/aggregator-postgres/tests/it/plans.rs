@@ -1,5 +1,5 @@
-//! Appends and imports read no more than they have to whatever the statistics say: on tables that were empty when their
-//! statements were planned, and on tables that were small when they were last looked at.
+//! Calls read no more than they have to, whatever the planner's statistics say: on tables that were empty when the
+//! statements were planned, and on tables that were small when they were last analyzed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,8 +16,8 @@ use crate::support::{alone, append, await_that, events, open, options, stored};
 
 const ROWS: u32 = 10_000;
 
-/// How many entries of indexes and rows of the table were read in sequence, once the schema's sessions have ended: they
-/// tell then.
+/// How many index entries were read, and how many rows in sequential scans. Waits until the schema's sessions have
+/// ended, because only then the statistics are complete.
 fn read_by_now(server: &TestServer, schema: &str, table: &str) -> u64 {
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{schema}'");
     await_that("the sessions' end", || server.sql(&sessions) == "0");
@@ -40,7 +40,7 @@ fn plans_do_not_depend_on_what_the_tables_held() {
         if analyzed {
             server.sql(&format!("ANALYZE {0}.events; ANALYZE {0}.topics", options.schema));
         }
-        // No later look at them.
+        // The tables are not analyzed again.
         server.sql(&format!("ALTER TABLE {}.events SET (autovacuum_enabled = off)", options.schema));
         assert_eq!(stored(&append(&store, &events("t", 0..ROWS))), 9_990);
         assert_eq!(stored(&append(&store, &events("t", 0..ROWS))), 0);
@@ -50,8 +50,8 @@ fn plans_do_not_depend_on_what_the_tables_held() {
         assert_eq!(store.purge(&Topic::new("t").unwrap(), 3_000).unwrap(), 3_000);
         drop(store);
         let read = read_by_now(server, &options.schema, "events");
-        // One for each of 20,010 repeats, and four for each of 3,000 purged events. If a partition were gone through for
-        // each identity, it would be hundreds of millions.
+        // One for each of 20,010 repeats, and four for each of 3,000 purged events. A scan of the partition for each
+        // identity would read hundreds of millions.
         assert!((20_000..100_000).contains(&read), "{read} entries were read, analyzed: {analyzed}");
     }
 }
@@ -63,7 +63,7 @@ fn a_purge_reads_what_it_purges_and_not_the_partition() {
     let schema = &options.schema;
     let store = open(&server.url(), &options);
     server.sql(&format!("ALTER TABLE {schema}.events SET (autovacuum_enabled = off)"));
-    // Its statements are planned while the table has next to nothing, and no later look at it changes that.
+    // The statements are planned while the table is almost empty, and the table is not analyzed later.
     append(&store, &events("t", 0..2));
     assert_eq!(store.purge(&Topic::new("t").unwrap(), 1).unwrap(), 1);
     append(&store, &events("t", 2..ROWS));
@@ -71,11 +71,8 @@ fn a_purge_reads_what_it_purges_and_not_the_partition() {
     assert_eq!(store.purge(&Topic::new("t").unwrap(), 3_001).unwrap(), 3_000);
     drop(store);
     let entries = read_by_now(server, schema, "events");
-    // An event is found, its payload fetched, and then it is found twice to be updated.
-    assert!(
-        (12_000..15_000).contains(&entries),
-        "{entries} entries of indexes were read to purge 3,000 events"
-    );
+    // Each event is found once, its payload is fetched, and the update finds it twice.
+    assert!((12_000..15_000).contains(&entries), "{entries} index entries were read to purge 3,000 events");
 }
 
 #[test]
@@ -91,7 +88,7 @@ fn records_are_found_by_their_names_and_not_by_their_kind() {
     };
     let get = |n: u32| records.get("k", &format!("{n:05}")).unwrap().unwrap();
     server.sql(&format!("ALTER TABLE {schema}.records SET (autovacuum_enabled = off)"));
-    // The statements are planned while the table has next to nothing, and no later look at it changes that.
+    // The statements are planned while the table is almost empty, and the table is not analyzed later.
     write(&[RecordWrite::create("k", "first", "")]);
     write(&[RecordWrite::delete(&records.get("k", "first").unwrap().unwrap())]);
     let all: Vec<_> = (0..ROWS).map(|n| RecordWrite::create("k", format!("{n:05}"), "")).collect();
@@ -106,8 +103,8 @@ fn records_are_found_by_their_names_and_not_by_their_kind() {
     }
     drop(store);
     let read = read_by_now(server, schema, "records");
-    // Each record that is changed is read some times, and 1,000 are listed. If the kind were gone through each time, it
-    // would be millions.
+    // Each changed record is read a few times, and 1,000 are listed. A scan of the kind for each record would read
+    // millions.
     assert!((1_000..30_000).contains(&read), "{read} entries were read");
 }
 
@@ -119,7 +116,7 @@ fn a_page_behind_a_cursor_reads_its_own_rows() {
     let store = open(&server.url(), &options);
     server.sql(&format!("ALTER TABLE {schema}.events SET (autovacuum_enabled = off)"));
     server.sql(&format!("ALTER TABLE {schema}.topics SET (autovacuum_enabled = off)"));
-    // The statements are planned while the tables have next to nothing, and no later look at them changes that.
+    // The statements are planned while the tables are almost empty, and they are not analyzed later.
     append(&store, &events("t", 0..2));
     let page = |after| store.read(&Query { after, limit: 10, ..Query::of(TopicSelector::All) }).unwrap();
     page(Some(page(None).next));
@@ -130,7 +127,7 @@ fn a_page_behind_a_cursor_reads_its_own_rows() {
     drop(store);
     for table in ["events", "topics"] {
         let entries = read_by_now(server, schema, table);
-        // For each of 1,000 events its place, its body and its topic; besides, a row that the cursor stands at.
+        // For each of 1,000 events: its place, its body and its topic. For each page also the row at the cursor.
         assert!(
             (1_000..10_000).contains(&entries),
             "{entries} entries of {table} were read for 100 pages of 10"
@@ -164,8 +161,8 @@ fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
     }
     drop(store);
     let entries = read_by_now(server, schema, "events");
-    // Each page has ten events, whose places and bodies are read, and ten rows by which it is judged, or fifteen by which
-    // the time is found.
+    // Each page reads the places and bodies of ten events. It also reads ten rows to decide how to scan, or fifteen to
+    // find the time.
     assert!((2_000..15_000).contains(&entries), "{entries} entries were read for 200 pages of 10");
 }
 
@@ -177,7 +174,7 @@ fn a_page_of_topics_reads_its_own_topics_and_an_event_from_each_end() {
     let store = open(&server.url(), &options);
     let query =
         TopicQuery { limit: 10, times: true, ..TopicQuery::of("other,rare.*".parse::<Topics>().unwrap()) };
-    // The statement is planned while the tables have next to nothing, and no later look at them changes that.
+    // The statement is planned while the tables are almost empty, and they are not analyzed later.
     append(&store, &events("rare.0", 0..1));
     assert_eq!(store.topics(&query).unwrap().len(), 1);
     for table in ["events", "topics"] {
@@ -199,10 +196,10 @@ fn a_page_of_topics_reads_its_own_topics_and_an_event_from_each_end() {
         assert!(page.len() == 10 && page.iter().all(complete));
     }
     drop(store);
-    // Ten topics a page, and what the appends read of 4,020. Otherwise they would be hundreds of thousands.
+    // Ten topics a page, and the reads by the appends of 4,020 topics. A scan would read hundreds of thousands.
     let entries = read_by_now(server, schema, "topics");
     assert!((1_000..15_000).contains(&entries), "{entries} entries of topics were read for 100 pages of 10");
-    // Two a topic, and what was purged. A rare topic has 500 events.
+    // Two for each topic, and the purged events. A rare topic has 500 events.
     let entries = read_by_now(server, schema, "events");
     assert!((2_000..4_000).contains(&entries), "{entries} entries of events were read for 100 pages of 10");
 }

@@ -1,4 +1,4 @@
-//! A way to the server that is cut at a chosen moment.
+//! A proxy to the server that cuts connections at a chosen moment.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ pub(crate) enum Cut {
     WithCommit,
     /// The server commits, and its answer is lost.
     BeforeAnswer,
-    /// The server never gets the commit, and neither side is told.
+    /// The server never gets the commit, and neither side learns of it.
     Silence,
 }
 
@@ -38,13 +38,13 @@ struct State {
     /// How many times somebody has connected, whether or not the server was there.
     connections: AtomicU32,
     commits: AtomicU32,
-    /// Whether nobody gets a connection from the next cut on.
+    /// Whether nobody gets a connection after the next cut.
     holds_after_cut: AtomicBool,
     held: Mutex<bool>,
     released: Condvar,
 }
 
-/// A simple query of this text, as it is sent.
+/// The message of a simple query with the text `COMMIT`.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 const SOCKET: &str = ".s.PGSQL.5432";
 
@@ -65,7 +65,7 @@ impl Proxy {
             held: Mutex::new(false),
             released: Condvar::new(),
         });
-        // They end with the process.
+        // The threads end with the process.
         let of_thread = Arc::clone(&state);
         std::thread::spawn(move || listener.incoming().for_each(|client| carry(&of_thread, client.unwrap())));
         let of_thread = Arc::clone(&state);
@@ -73,46 +73,46 @@ impl Proxy {
         Self { directory, port, state }
     }
 
-    /// By a Unix socket.
+    /// The URL over a Unix socket.
     pub(crate) fn url(&self) -> String {
         self.url_of("aggregator")
     }
 
-    /// By a Unix socket, as this role.
+    /// The URL over a Unix socket, for this role.
     pub(crate) fn url_of(&self, role: &str) -> String {
         let directory = self.directory.path().to_str().unwrap().replace('/', "%2F");
         format!("postgres://{role}@{directory}/postgres")
     }
 
-    /// By TCP.
+    /// The URL over TCP.
     pub(crate) fn tcp_url(&self) -> String {
         format!("postgres://aggregator@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The next `count` commits are cut like this.
+    /// Cuts the next `count` commits like this.
     pub(crate) fn cut(&self, cut: Cut, count: u32) {
         *self.state.cut.lock().unwrap() = Some(cut);
         self.state.left.store(count, Ordering::SeqCst);
     }
 
-    /// From the next cut on, nobody gets a connection until [`Self::release`].
+    /// After the next cut, nobody gets a connection until [`Self::release`].
     pub(crate) fn hold_after_cut(&self) {
         self.state.holds_after_cut.store(true, Ordering::SeqCst);
     }
 
-    /// Lets those in that were held up.
+    /// Lets the waiting connections in.
     pub(crate) fn release(&self) {
         self.state.holds_after_cut.store(false, Ordering::SeqCst);
         *self.state.held.lock().unwrap() = false;
         self.state.released.notify_all();
     }
 
-    /// How many were cut.
+    /// How many commits were cut.
     pub(crate) fn cuts(&self) -> u32 {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
-    /// How many connections were opened to the proxy. One to a server that is away counts too.
+    /// How many connections were opened to the proxy, including those while the server was away.
     pub(crate) fn connections(&self) -> u32 {
         self.state.connections.load(Ordering::SeqCst)
     }
@@ -124,7 +124,7 @@ impl Proxy {
 }
 
 impl State {
-    /// What to do with a commit that is met.
+    /// What to do with the next commit.
     fn next(&self) -> Option<Cut> {
         let took = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         took.ok()?;
@@ -136,7 +136,7 @@ impl State {
     }
 }
 
-/// What a proxy is asked through.
+/// A client's connection to the proxy.
 trait Client: Read + Write + Send + Sized + 'static {
     fn another(&self) -> Self;
     fn end(&self);
@@ -197,13 +197,13 @@ fn requests(state: &State, swallow: &AtomicBool, mut client: impl Client, mut se
             let _ = server.write_all(&pending[..end]);
             match cut {
                 Cut::BeforeCommit | Cut::WithCommit => close(&client, &server),
-                // Whatever comes from now on is lost.
+                // Everything that comes from now on is lost.
                 Cut::Silence => while let Ok(1..) = client.read(&mut buffer) {},
                 Cut::BeforeAnswer => {}
             }
             return;
         }
-        // A commit that is cut in two by the reads is seen whole when its rest has come.
+        // A commit may come in two reads, so its beginning is kept until the rest has come.
         let tail = if pending.ends_with(b"\0") { 0 } else { pending.len().min(COMMIT.len()) };
         let forward = pending.len() - tail;
         if server.write_all(&pending[..forward]).is_err() {

@@ -1,4 +1,4 @@
-//! Records under what happens to databases and nodes.
+//! Records while connections, servers and nodes fail, and while several nodes write.
 
 mod killed;
 mod lost_answers;

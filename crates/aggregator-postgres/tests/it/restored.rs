@@ -1,5 +1,5 @@
-//! A database that was put back to an older state. It keeps the name of the store, and gives the offsets of what it lost
-//! to other events.
+//! A database that was restored to an older state. It keeps the store's id, and gives the offsets of the lost events to
+//! other events.
 
 use aggregator_core::{
     Cursor, DedupStore, Event, Order, Partitions, Query, StoreError, Topic, TopicSelector, WrongCursor,
@@ -63,7 +63,7 @@ fn a_cursor_of_a_lost_future_is_refused_even_when_the_database_has_outgrown_it()
                 "{query:?}"
             );
         }
-        // The first cursor of the lost future that went through a page did not leave what was kept.
+        // A page that ended within the kept events gave the same cursor both times, which stays valid.
         for (after, query) in lost.iter().filter(|(after, _)| good.iter().all(|(good, _)| good != after)) {
             let error = ids(&store, query, Some(after.clone())).unwrap_err();
             let StoreError::WrongCursor(

@@ -1,10 +1,10 @@
-//! Where there is no PostgreSQL, that is said, and not passed over where it has to be there.
+//! Without PostgreSQL, tests say that they are skipped. Where it is required, they fail.
 
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Tests that need a server, run where none is installed; and what they wrote where skipped tests are counted.
+/// Runs tests that need a server as if none were installed. Returns their output and the log of skipped tests.
 fn without_postgres(required: &str, tests: &[&str]) -> (Output, String) {
     let directory = TempDir::new().unwrap();
     let log = directory.path().join("skipped");

@@ -1,4 +1,4 @@
-//! Synchronous standbys, and what a fail-over keeps.
+//! Synchronous standbys, and which events survive a fail-over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +24,7 @@ pub(crate) fn synchronous(primary: &TestServer, names: &str) {
     }
 }
 
-/// Either of two servers.
+/// A URL with two servers.
 pub(crate) fn either(one: &TestServer, other: &TestServer) -> String {
     let path = |server: &TestServer| server.directory().to_str().unwrap().replace('/', "%2F");
     format!("postgres://aggregator@{},{}/postgres?target_session_attrs=read-write", path(one), path(other))
@@ -36,7 +36,7 @@ fn what_was_acknowledged_survives_a_fail_over() {
     let standby = primary.standby(&[]);
     synchronous(&primary, "*");
     let options = options();
-    // The standby comes first, and is passed over while it is one.
+    // The standby comes first in the URL, and is passed over while it is a standby.
     let url = either(&standby, &primary);
     let nodes = [open(&url, &options), open(&url, &options)];
     let mut promoted = false;
@@ -70,7 +70,7 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
     assert_eq!(store.info().durability, Durability::Replicated);
     append(&store, &events("t", 0..2));
 
-    // It is written as a standby: no.
+    // A standby cannot be opened for writing.
     let error = PostgresStore::open_with(&standby.url().parse().unwrap(), options.clone()).err().unwrap();
     assert!(error.to_string().contains("standby"), "{error}");
     let reader = PostgresOptions { read_only: true, ..options.clone() };
@@ -78,13 +78,13 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
         open(&standby.url(), &reader).stats().is_ok_and(|stats| stats.stored == 2)
     });
 
-    // Whoever cancels the wait for it is not told so: the server says `COMMIT` as ever, after a warning.
+    // If the wait for the standby is cancelled, the server sends a warning and then `COMMIT` as usual.
     let hasty = PostgresOptions { deadline: Duration::from_secs(2), ..options.clone() };
     let url = primary.url().parse().unwrap();
     let hasty = await_some("opened in time", || PostgresStore::open_with(&url, hasty.clone()).ok());
     standby.stop("QUIT");
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    // On a slow machine the deadline may be over before anything waits.
+    // On a slow machine the deadline may pass before anything waits.
     await_that("a wait is cancelled", || {
         std::thread::scope(|scope| {
             let appending = scope.spawn(|| hasty.append_one(&events("t", 2..3)[0]).unwrap_err());
@@ -104,7 +104,7 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
     assert_eq!(stored(&append(&store, &events("t", 3..4))), 1);
     assert_complete(&store, 4);
 
-    // Asked for each time, not at the start alone.
+    // The setting is checked at each append, not only at the start.
     synchronous(&primary, "");
     let error = store.append_one(&events("t", 4..5)[0]).unwrap_err();
     assert!(
@@ -113,8 +113,8 @@ fn nothing_is_acknowledged_without_the_standby_that_is_required() {
     );
 }
 
-/// Runs a call that writes while the standby is frozen. Its wait for the standby is cut short: the transaction is
-/// committed then, but on the primary alone, and the call has to try again. The standby goes on once that waits, too.
+/// Runs a call that writes while the standby is frozen, and cancels its wait for the standby. The transaction is then
+/// committed on the primary only, and the call must try again. The standby continues once the second try waits as well.
 pub(crate) fn with_a_wait_cut_short<T: Send>(
     primary: &TestServer,
     standby: &mut TestServer,
@@ -134,7 +134,7 @@ pub(crate) fn with_a_wait_cut_short<T: Send>(
     })
 }
 
-/// With nothing but the standby to end a wait.
+/// Limits so long that only the standby can end a wait.
 pub(crate) fn patient() -> PostgresOptions {
     let long = Duration::from_secs(60);
     PostgresOptions {
@@ -156,7 +156,7 @@ fn a_repeat_of_an_attempt_writes_and_waits_for_the_standby_itself() {
     append(&store, &events("t", 0..1));
     let receipts = with_a_wait_cut_short(&primary, &mut standby, || append(&store, &events("t", 1..3)));
     assert_eq!(stored(&receipts), 2);
-    // The row of the attempt is what the repeat writes: the attempt is kept for longer.
+    // The repeat writes the row of the attempt, which is then kept for longer.
     let newest = primary.sql(&format!("SELECT max(at) FROM {}.appends", options.schema));
     let newest: i64 = newest.parse().unwrap();
     assert!(newest > receipts[0].processed_at.as_micros(), "the repeat wrote nothing");
@@ -176,7 +176,7 @@ fn a_purge_that_finds_its_work_done_waits_for_the_standby_itself() {
     assert_eq!(store.purge(&Topic::new("unknown").unwrap(), 3).unwrap(), 0);
 }
 
-/// A second passes each time it is asked.
+/// A clock that advances by a second each time it is read.
 fn ticking_clock() -> Clock {
     let seconds = AtomicI64::new(1_800_000_000);
     Arc::new(move || Timestamp::from_micros(seconds.fetch_add(1, Ordering::SeqCst) * 1_000_000))

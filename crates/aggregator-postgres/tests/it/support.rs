@@ -1,4 +1,4 @@
-//! Stores of a test's own on the server all tests share, and what publishers do with them.
+//! Stores for single tests on the server that all tests share, and publishers that use them.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -21,7 +21,7 @@ pub(crate) fn new_schema() -> String {
     format!("t{}", NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
-/// Options for a store with one partition in a schema of its own, by whose name its sessions are known.
+/// Options for a store with one partition in its own schema. Its sessions have the schema's name.
 pub(crate) fn options() -> PostgresOptions {
     let schema = new_schema();
     PostgresOptions {
@@ -36,7 +36,7 @@ pub(crate) fn open(url: &str, options: &PostgresOptions) -> PostgresStore {
     PostgresStore::open_with(&url.parse().unwrap(), options.clone()).unwrap()
 }
 
-/// What the conformance suite asks for.
+/// Options for a case of the conformance suite.
 pub(crate) fn with(options: CaseOptions) -> PostgresOptions {
     PostgresOptions {
         clock: Some(options.clock),
@@ -53,7 +53,7 @@ pub(crate) fn append(store: &PostgresStore, events: &[Event]) -> Vec<Receipt> {
     store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap()
 }
 
-/// An identity that comes without an event.
+/// An identity without an event.
 pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRow {
     let record = StoredRow {
         topic: topic.into(),
@@ -74,12 +74,12 @@ pub(crate) fn stored(receipts: &[Receipt]) -> usize {
     receipts.iter().filter(|receipt| receipt.outcome == Outcome::Stored).count()
 }
 
-/// Waits until `done`, for a while.
+/// Waits until `done` holds, up to [`PATIENCE`].
 pub(crate) fn await_that(what: &str, mut done: impl FnMut() -> bool) {
     await_some(what, || done().then_some(()));
 }
 
-/// Waits until there is something, for a while.
+/// Waits until there is something, up to [`PATIENCE`].
 pub(crate) fn await_some<T>(what: &str, mut something: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -91,15 +91,15 @@ pub(crate) fn await_some<T>(what: &str, mut something: impl FnMut() -> Option<T>
     }
 }
 
-/// Nothing here takes nearly as long; what does is stuck.
+/// Far longer than anything here takes: a wait of this length is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many events publishers send in [`publish_all`].
 pub(crate) const PUBLISHED: u32 = 600;
 
-/// Publishers, one per store given, that all send the same events in batches, and send a batch again when they are
-/// told to try later. Every event has to be told `stored` exactly once, to whomever. `disturb` is called all the while;
-/// it says whether it has disturbed enough, and until then publishers repeat what they have sent.
+/// Runs one publisher for each store. All send the same events in batches, and send a batch again after an error that
+/// passes. Every event must be reported as `stored` exactly once, to any of them. `disturb` is called all the while.
+/// Until it returns that it has disturbed enough, publishers repeat what they have sent.
 pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() -> bool + Send) {
     const BATCH: u32 = 10;
     let (mut was_enough, enough) = (false, AtomicBool::new(false));
@@ -117,7 +117,7 @@ pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() -
                     let first = batch % (PUBLISHED / BATCH) * BATCH + publisher * PUBLISHED / 3;
                     let events = events("t", (first..first + BATCH).map(|id| id % PUBLISHED));
                     let views: Vec<_> = events.iter().map(Event::view).collect();
-                    // Long enough that something gets in between.
+                    // Long enough for a disturbance in between.
                     std::thread::sleep(Duration::from_millis(15));
                     let receipts = loop {
                         match store.append_all(&views) {
@@ -135,7 +135,7 @@ pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() -
         while left.load(Ordering::SeqCst) > 0 {
             was_enough |= disturb();
             enough.store(was_enough || Instant::now() > until, Ordering::SeqCst);
-            // Long enough that something gets through.
+            // Long enough for some batches to get through.
             std::thread::sleep(Duration::from_millis(150));
         }
     });
@@ -146,7 +146,7 @@ pub(crate) fn publish_all(stores: &[&PostgresStore], mut disturb: impl FnMut() -
     assert_complete(stores[0], PUBLISHED);
 }
 
-/// Counts down also when its thread panics.
+/// Counts down when dropped, even if its thread panics.
 struct Countdown<'a>(&'a AtomicU32);
 
 impl Drop for Countdown<'_> {
@@ -155,7 +155,7 @@ impl Drop for Countdown<'_> {
     }
 }
 
-/// The topic `t` has events with the ids from 0 on, each once, with dense seqs.
+/// Checks that the topic `t` has `count` events with the ids from 0 on, each once, with dense seqs.
 pub(crate) fn assert_complete(store: &PostgresStore, count: u32) {
     let (mut seqs, mut ids) = (Vec::new(), BTreeSet::new());
     let query = Query { limit: Query::MAX_LIMIT, ..Query::topic(Topic::new("t").unwrap()) };
@@ -171,7 +171,7 @@ pub(crate) fn assert_complete(store: &PostgresStore, count: u32) {
     assert_eq!(store.read(&newest).unwrap().events[0].seq, u64::from(count));
 }
 
-/// A session of somebody else's.
+/// A session of another client.
 pub(crate) struct OtherSession {
     psql: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
@@ -186,7 +186,7 @@ impl OtherSession {
         Self { psql, lines }
     }
 
-    /// With the store's one partition locked.
+    /// A session that has locked the store's one partition.
     pub(crate) fn with_lock(server: &TestServer, schema: &str) -> Self {
         let mut session = Self::new(server);
         session.sql(&format!("BEGIN; SELECT FROM {schema}.partitions FOR UPDATE;"));

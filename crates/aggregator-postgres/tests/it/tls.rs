@@ -1,4 +1,4 @@
-//! Encrypted connections, and whom they trust.
+//! Encrypted connections, and which servers they trust.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{append, assert_complete, events, open, options};
 
-/// A certificate for `localhost`, signed by itself, and its key.
+/// A self-signed certificate for `localhost`, and its key.
 fn certificate(directory: &Path, name: &str) -> Option<(String, String)> {
     let path = |end: &str| directory.join(format!("{name}.{end}")).to_str().unwrap().to_owned();
     let (certificate, key) = (path("crt"), path("key"));
@@ -23,7 +23,7 @@ fn certificate(directory: &Path, name: &str) -> Option<(String, String)> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-        // The server runs as nobody then.
+        // As root, the test runs the server as `nobody`.
         chown(&key, Some(65_534), Some(65_534)).unwrap();
     }
     Some((certificate, key))
@@ -38,7 +38,7 @@ fn a_server_is_trusted_as_sslmode_says() {
         return;
     };
     let (other, _) = certificate(directory.path(), "other").unwrap();
-    // Free a moment ago.
+    // The port was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (certificate, key) = (format!("ssl_cert_file={own}"), format!("ssl_key_file={key}"));
     let port_setting = format!("port={port}");

@@ -1,4 +1,4 @@
-//! What a node remembers of topics, and how identities are looked up.
+//! The topic ids that a node remembers, and how identities are looked up.
 
 use aggregator_core::{DedupStoreExt as _, Outcome, Partitions};
 use aggregator_postgres::PostgresOptions;
@@ -7,16 +7,16 @@ use aggregator_postgres::test_server::TestServer;
 use crate::support::{append, await_that, events, open, options, stored};
 
 #[test]
-fn topics_that_are_not_what_a_node_remembers_are_asked_for_again() {
+fn identities_of_topics_whose_id_is_not_as_remembered_are_looked_up_again() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     for topic in ["a", "b"] {
-        // The second one is what learns the topic's id.
+        // The second append learns the topic's id.
         append(&store, &events(topic, 0..3));
         append(&store, &events(topic, 2..4));
     }
-    // The ids change places, as in a database that was made anew.
+    // The ids are swapped, as in a database that was created anew.
     for table in ["topics", "events"] {
         for change in ["topic_id + 10", "13 - topic_id"] {
             server.sql(&format!("UPDATE {}.{table} SET topic_id = {change}", options.schema));
@@ -34,7 +34,7 @@ fn topics_that_are_not_what_a_node_remembers_are_asked_for_again() {
 #[test]
 fn identities_are_looked_up_by_their_own_index_in_a_table_that_was_never_analyzed() {
     look_up_repeats(1);
-    // Eight at a time, in one commit.
+    // Eight partitions in one commit.
     look_up_repeats(8);
 }
 
@@ -52,7 +52,7 @@ fn look_up_repeats(partitions: u16) {
             assert_eq!(new == 0, repeats);
         }
     }
-    // Its sessions tell what they did when they end, at the latest.
+    // The statistics of its sessions are complete once they have ended.
     drop(store);
     let total = |column: &str, index: &str| -> u32 {
         let schema = &options.schema;

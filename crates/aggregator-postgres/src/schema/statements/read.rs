@@ -1,10 +1,10 @@
-//! Those of reading sessions.
+//! The statements of reading sessions.
 
 use tokio_postgres::{Client, Statement};
 
 use crate::fault::Result;
 
-/// The name of an event's topic: only the index of ids gives this order.
+/// The name of an event's topic. Only the index of ids gives this order.
 macro_rules! name_of_topic {
     () => {
         "(SELECT o.name FROM topics o WHERE o.partition = $1 AND o.topic_id >= e.topic_id
@@ -12,7 +12,8 @@ macro_rules! name_of_topic {
     };
 }
 
-/// What a scan has to know of a row. The events are found before their topics, so that no plan reads more of them.
+/// What a scan needs to know about rows. The inner query finds the events before their topics, so that no plan reads
+/// more events.
 macro_rules! scan {
     ($from:literal, $beyond:literal, $order:literal) => {
         concat!(
@@ -31,7 +32,7 @@ macro_rules! scan {
     };
 }
 
-/// The same, of some topics: some rows of each.
+/// The same for several topics: up to `$3` rows of each.
 macro_rules! scan_topics {
     ($beyond:literal, $order:literal) => {
         concat!(
@@ -54,7 +55,7 @@ macro_rules! topic_columns {
     };
 }
 
-/// The first topics within ranges of names: of each range no more than there may be.
+/// The first topics within ranges of names. No more are read of each range than fit into the page.
 macro_rules! page_of_topics {
     () => {
         " FROM (SELECT n.* FROM unnest($1::text[], $2::text[]) AS k(low, high)
@@ -64,8 +65,8 @@ macro_rules! page_of_topics {
     };
 }
 
-/// The time of a topic's first event from one end. Identities that were imported alone lie among the events: no more
-/// than 1,000 of them are passed over.
+/// The time of a topic's first event from one end. Identities that were imported without events lie among the events:
+/// at most 1,000 of them are passed over.
 macro_rules! event_at_end {
     ($name:literal, $which:literal, $order:literal) => {
         concat!(
@@ -87,10 +88,10 @@ macro_rules! event_at_end {
 }
 
 statements! {
-    /// Those of reads and lookups.
+    /// The statements of reads and lookups.
     Read {
         ends: "SELECT partition, last_offset FROM partitions",
-        // Of all topics: from the index of purged ones, whose last entry of each partition it is.
+        // For all topics: the last entry of each partition in the index of purged topics.
         purged_at_all: "SELECT p.partition, coalesce(t.purged_offset, 0) FROM partitions p
                         LEFT JOIN LATERAL (SELECT o.purged_offset FROM topics o
                                            WHERE o.partition = p.partition AND o.purged_offset > 0
@@ -98,7 +99,7 @@ statements! {
         purged: "SELECT t.partition, max(t.purged_offset)
                  FROM unnest($1::text[], $2::text[]) AS k(low, high)
                  JOIN topics t ON t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high GROUP BY t.partition",
-        // The row at each place, or the newest one before it. In the orders that only the indexes of offsets and ids give.
+        // The row at each place, or the newest one before it. Only the indexes of offsets and ids give these orders.
         anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
                   FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
                   CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
@@ -109,7 +110,7 @@ statements! {
         topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),
-        // As the index on topics has it.
+        // The same expression as in the index on topics.
         topic_up: scan!("i.topic_id + 0 = $4", ">", "ASC"),
         topic_down: scan!("i.topic_id + 0 = $4", "<", "DESC"),
         id_up: scan!("i.topic_id = $4 AND i.event_id = $5", ">", "ASC"),
@@ -121,8 +122,8 @@ statements! {
                                            WHERE o.partition = $1 AND o.name >= k.low AND o.name < k.high
                                            ORDER BY o.name LIMIT $4) AS t
                        LIMIT $4",
-        // An offset from $2 to $3: no event from $2 to it was stored at $4 or later, and none behind it earlier. An identity
-        // that was imported alone may have any time.
+        // Binary search for an offset from $2 to $3. Events after $2 and up to it were stored before $4, later ones at
+        // $4 or after. Identities that were imported without events may have any time, and are skipped.
         before_time: "WITH RECURSIVE search(low, high, middle) AS (
                           SELECT $2::bigint, $3::bigint, $2::bigint
                           UNION ALL
@@ -147,12 +148,13 @@ statements! {
                CROSS JOIN LATERAL (",
                identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         topics: concat!(topic_columns!(), page_of_topics!(), " ORDER BY t.name"),
-        // The oldest event behind the purged ones, and the newest one: from the index on topics, each from its end.
+        // The times of the oldest event after the purged ones and of the newest event. The index on topics gives each
+        // from its end.
         topics_with_times: concat!(topic_columns!(), ", first.processed_at, last.processed_at", page_of_topics!(),
                                    event_at_end!("first", "AND t.purged_seq < t.last_seq AND i.\"offset\" > t.purged_offset", "ASC"),
                                    event_at_end!("last", "AND t.last_seq > 0", "DESC"), " ORDER BY t.name"),
         end: "SELECT last_offset FROM partitions WHERE partition = $1",
-        // Up to the one that reaches the bound of payload bytes.
+        // The last row is the one at which the payloads reach $4 bytes.
         rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
                       e.source, e.timestamp, e.sequence, e.content_type, e.attributes
                FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
@@ -167,7 +169,7 @@ statements! {
 }
 
 statements! {
-    /// Those of reads of records.
+    /// The statements of reads of records.
     RecordReads {
         get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
         list: "SELECT name, version, value FROM (

@@ -12,7 +12,7 @@ use crate::support::{await_that, open, options};
 
 const WRITING: &str = "AGGREGATOR_TEST_WRITING_NODE";
 
-/// The node that the next test starts as a process of its own: it raises two records together, and says in a file how
+/// The node that the next test starts as a separate process. It raises two records together, and writes to a file how
 /// far it has come.
 #[test]
 fn a_node_that_writes_until_it_is_killed() {
@@ -25,7 +25,7 @@ fn a_node_that_writes_until_it_is_killed() {
     loop {
         let writes = ["a", "b"].map(|name| raise(&get(&store, name).unwrap()));
         written(&store, &writes);
-        // Under another name first: it is never there by halves.
+        // It is written under another name first, so that the file is never incomplete.
         let part = format!("{acknowledged}.part");
         std::fs::write(&part, number(&get(&store, "a").unwrap()).to_string()).unwrap();
         std::fs::rename(&part, acknowledged).unwrap();
@@ -62,19 +62,19 @@ fn a_node_that_is_killed_leaves_whole_writes_and_no_locks() {
     }
 }
 
-/// The name by which the sessions of the node that is killed are known.
+/// The name of the sessions of the node that is killed.
 fn writing_node(schema: &str) -> String {
     format!("{schema}_writing")
 }
 
-/// The server goes on with the statement of a client that died and may commit it: it is over when the session is.
+/// Waits for the sessions to end: until then, the server may still commit a statement of the client that died.
 fn await_end_of_sessions(server: &TestServer, schema: &str) {
     let sessions =
         format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'", writing_node(schema));
     await_that("the node's sessions have ended", || server.sql(&sessions) == "0");
 }
 
-/// Both as one statement sees them.
+/// Both records as one statement sees them.
 fn both(store: &PostgresStore) -> [Record; 2] {
     records(store).list(super::KIND, "", None, 9).unwrap().try_into().unwrap()
 }

@@ -24,7 +24,7 @@ fn a_write_whose_answer_is_lost_is_not_stale_by_itself() {
         let store = open(&proxy.url(), &options());
         written(&store, &[create("changed", "0"), create("deleted", "0"), create("counter", "0")]);
         let [changed, deleted] = ["changed", "deleted"].map(|name| get(&store, name).unwrap());
-        // With those that change, all of them; and each kind of write alone.
+        // All kinds of writes together, and then each kind alone.
         proxy.cut(cut, 2);
         let writes = [RecordWrite::update(&changed, "1"), RecordWrite::delete(&deleted), create("new", "1")];
         let versions = written(&store, &writes);
@@ -46,7 +46,7 @@ fn a_write_whose_answer_is_lost_is_not_stale_by_itself() {
         assert_eq!(number(&get(&store, "counter").unwrap()), 1, "{cut:?}");
         assert_eq!(get(&store, "new"), None, "{cut:?}");
         let version = get(&store, "alone").unwrap().version;
-        // What is stale is so after a lost answer, too.
+        // A stale write is also stale after a lost answer.
         let stale = records(&store).write(&[create("alone", "2")]).unwrap();
         assert!(
             matches!(&stale, RecordOutcome::Stale(stale) if stale[0].version == Some(version)),
@@ -56,8 +56,8 @@ fn a_write_whose_answer_is_lost_is_not_stale_by_itself() {
     }
 }
 
-/// Writes with an answer that is lost, although the commit is there. Before the next try has a connection, `meanwhile`
-/// is done by another node.
+/// Makes a write whose answer is lost although it is committed. Before the next try gets a connection, another node
+/// does `meanwhile`.
 fn lose_the_answer(
     write: impl Fn(&PostgresStore) -> RecordWrite,
     is_there: impl Fn(&PostgresStore) -> bool,
@@ -81,7 +81,7 @@ fn lose_the_answer(
     })
 }
 
-/// Enough records that each of the 256 buckets gets some.
+/// Writes so many records that each of the 256 buckets gets some.
 fn write_to_every_bucket(store: &PostgresStore) {
     for batch in 0..3 {
         let names = (0..1_000).map(|n| format!("other {batch} {n}"));
@@ -90,7 +90,7 @@ fn write_to_every_bucket(store: &PostgresStore) {
 }
 
 #[test]
-fn a_write_behind_which_others_wrote_is_known_or_unavailable_and_never_stale() {
+fn a_write_followed_by_writes_of_others_is_known_or_unavailable_and_never_stale() {
     let Some(_) = TestServer::shared() else { return };
     let a = |store: &PostgresStore| get(store, "a");
     let has_raised = |store: &PostgresStore| number(&a(store).unwrap()) == 1;
@@ -107,12 +107,12 @@ fn a_write_behind_which_others_wrote_is_known_or_unavailable_and_never_stale() {
     };
     known(lose_the_answer(raised, has_raised, |_| {}));
     known(lose_the_answer(deleted, is_deleted, |_| {}));
-    // The record tells it, whatever became of its bucket.
+    // The record shows that the write was committed, whatever became of its bucket.
     known(lose_the_answer(raised, has_raised, write_to_every_bucket));
     unavailable(lose_the_answer(deleted, is_deleted, write_to_every_bucket));
     unavailable(lose_the_answer(raised, has_raised, |store| drop(written(store, &[raised(store)]))));
     unavailable(lose_the_answer(deleted, is_deleted, |store| drop(written(store, &[create("a", "9")]))));
-    // A creation that was deleted again is not made a second time.
+    // A record that was created and then deleted is not created again.
     unavailable(lose_the_answer(
         |_| create("b", "0"),
         |store| get(store, "b").is_some(),
@@ -120,8 +120,8 @@ fn a_write_behind_which_others_wrote_is_known_or_unavailable_and_never_stale() {
     ));
 }
 
-/// Raises a counter through both nodes while `disturb` does its worst. A write of unknown outcome is looked up by the
-/// value it has: nobody else writes the same.
+/// Raises a counter through both nodes while `disturb` interferes. The value shows whether a write of unknown outcome
+/// was committed, because nobody else writes the same value.
 fn count_while(urls: [String; 2], options: &PostgresOptions, mut disturb: impl FnMut() -> bool) {
     const RAISED: u32 = 30;
     let nodes = urls.map(|url| open(&url, options));
@@ -223,14 +223,14 @@ fn a_write_that_finds_itself_done_waits_for_the_standby_itself() {
     assert_eq!((record.version, number(&record)), (versions[0], 1));
     with_a_wait_cut_short(&primary, &mut standby, || written(&store, &[RecordWrite::delete(&record)]));
     assert_eq!(get(&store, "a"), None);
-    // Asked for each time, not at the start alone.
+    // The setting is checked at each write, not only at the start.
     synchronous(&primary, "");
     let error = records(&store).write(&[create("b", "0")]).unwrap_err();
     assert!(error.to_string().contains("no synchronous standby"), "{error}");
 }
 
 #[test]
-fn what_another_transaction_undid_is_done_again() {
+fn a_write_that_collided_with_another_transaction_is_tried_again() {
     let Some(server) = TestServer::shared() else { return };
     for code in ["40001", "40P01", "40003"] {
         for when in ["", "DEFERRABLE INITIALLY DEFERRED"] {
@@ -247,7 +247,7 @@ fn what_another_transaction_undid_is_done_again() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_over_when_its_cause_is() {
+fn a_full_disk_is_reported_and_the_next_write_succeeds() {
     let Some(server) = TestServer::shared() else { return };
     let options = options();
     let store = open(&server.url(), &options);

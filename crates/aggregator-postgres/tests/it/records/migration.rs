@@ -1,4 +1,4 @@
-//! Records in stores that older programs made, and for roles that may not do everything.
+//! Records in stores that older programs created, and for roles with few rights.
 
 use aggregator_core::store::{RecordOutcome, RecordWrite};
 use aggregator_core::{DedupStore, DedupStoreExt, StoreError};
@@ -9,7 +9,7 @@ use super::{KIND, create, get, records, written};
 use crate::proxy::{Cut, Proxy};
 use crate::support::{append, assert_complete, events, open, options};
 
-/// Makes it a store of the program before records.
+/// Turns the store into one that a program without records created.
 fn forget_records(server: &TestServer, schema: &str) {
     server.sql(&format!(
         "SET search_path = {schema}; DROP TABLE records, record_versions;
@@ -34,7 +34,7 @@ fn nodes_that_start_together_add_the_tables_once() {
     assert_complete(&nodes[0], 3);
 }
 
-/// What an older program looks at stays as it is, and it may append while a newer one adds the tables.
+/// The tables that an older program uses stay the same, and it can append while a newer one adds tables.
 #[test]
 fn older_programs_go_on_beside_newer_ones() {
     let Some(server) = TestServer::shared() else { return };
@@ -42,7 +42,7 @@ fn older_programs_go_on_beside_newer_ones() {
     let older = open(&server.url(), &options);
     append(&older, &events("t", 0..1));
     forget_records(server, &options.schema);
-    // An append that is under way keeps nobody from adding the tables.
+    // A running append does not block adding the tables.
     let mut appending = crate::support::OtherSession::with_lock(server, &options.schema);
     appending.sql(&format!("INSERT INTO {}.appends VALUES (0, 'x', 1, 0, 0);", options.schema));
     let newer = open(&server.url(), &options);
@@ -53,7 +53,7 @@ fn older_programs_go_on_beside_newer_ones() {
     assert_complete(&older, 3);
     let said =
         |name: &str| server.sql(&format!("SELECT value FROM {}.meta WHERE name = '{name}'", options.schema));
-    // An older program refuses to open what has a higher one.
+    // An older program refuses a store with a higher `schema_version`.
     assert_eq!((said("schema_version"), said("tables_version")), ("1".into(), "2".into()));
 }
 
@@ -74,7 +74,7 @@ fn a_role_that_may_not_add_the_tables_stores_events_without_records() {
     append(&store, &events("t", 0..3));
     assert_complete(&store, 3);
     drop(owner);
-    // The role that may has added them, and says who else may use them.
+    // A role with the right adds the tables, and grants the other role their use.
     open(&server.url(), &options);
     let store = open(&server.url_of(&role), &options);
     let error = records(&store).write(&[create("a", "0")]).unwrap_err();
@@ -104,7 +104,7 @@ fn a_role_that_may_only_read_reads_records() {
     let error = records(&reader).write(&[create("b", "0")]).unwrap_err();
     assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");
     assert_eq!(reader.verify().unwrap().faults, [""; 0]);
-    // A store without them that nobody may change.
+    // The store has no tables of records, and the role may not add them.
     forget_records(server, schema);
     let reader = open(&server.url_of(&role), &reading);
     assert!(reader.records().is_none());

@@ -50,9 +50,9 @@ fn a_counter_that_two_nodes_raise_ends_at_the_exact_sum() {
     assert_eq!(number(&get(&nodes[1], "counter").unwrap()), 200);
 }
 
-/// Neither finds a row to lock.
+/// Neither node finds a row to lock.
 #[test]
-fn of_nodes_that_create_the_same_record_one_wins() {
+fn one_of_the_nodes_that_create_the_same_record_wins() {
     let Some(server) = TestServer::shared() else { return };
     let nodes = two_nodes(server);
     for round in 0..20 {
@@ -70,7 +70,7 @@ fn of_nodes_that_create_the_same_record_one_wins() {
     }
 }
 
-/// Deleted and made anew by both, again and again.
+/// Both nodes delete and create the record again and again.
 #[test]
 fn no_version_of_a_record_is_given_twice() {
     let Some(server) = TestServer::shared() else { return };
@@ -92,11 +92,11 @@ fn no_version_of_a_record_is_given_twice() {
     assert_eq!(given.iter().collect::<HashSet<_>>().len(), given.len(), "{given:?}");
 }
 
-/// Each writes many records in an order of its own. Were they locked in it, they would wait in a circle.
+/// Each node writes many records in another order. Locked in that order, they would deadlock.
 #[test]
-fn writes_of_many_records_do_not_wait_in_a_circle() {
+fn writes_of_many_records_do_not_deadlock() {
     let Some(server) = TestServer::shared() else { return };
-    // The server looks for a circle after a second. Without one nobody waits for nearly as long.
+    // The server looks for a deadlock after a second. Without a deadlock, nobody waits nearly as long.
     let nodes = two_nodes(server);
     let names: Vec<_> = (0..40).map(|n| format!("n{n}")).collect();
     written(&nodes[0], &names.iter().map(|name| create(name, "0")).collect::<Vec<_>>());
@@ -120,7 +120,7 @@ fn writes_of_many_records_do_not_wait_in_a_circle() {
     assert_eq!(deadlocks(), before);
 }
 
-/// A version that is drawn before the lock would be the smaller one of the later commit.
+/// If versions were drawn before the lock, the later commit could have the smaller one.
 #[test]
 fn a_write_that_waited_has_the_larger_version() {
     let Some(server) = TestServer::shared() else { return };
@@ -137,7 +137,7 @@ fn a_write_that_waited_has_the_larger_version() {
             options.schema
         );
         await_that("the write waits", || server.sql(&waits) == "1");
-        // It cannot know of this one, for it waits.
+        // The waiting write has not seen this one.
         holder.sql(&format!(
             "UPDATE {0}.record_versions SET last_version = last_version + 5;
              UPDATE {0}.records SET version = version + 5; COMMIT;",
@@ -160,7 +160,7 @@ fn a_write_waits_for_a_lock_no_longer_than_it_may() {
     holder.sql(&format!("BEGIN; SELECT FROM {}.record_versions FOR UPDATE;", options.schema));
     let error = records(&store).write(&[create("b", "0")]).unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-    // Readers wait for nobody.
+    // Readers do not wait.
     assert_eq!(get(&store, "a").unwrap().version, version);
     drop(holder);
     assert_eq!(get(&store, "b"), None);
@@ -183,7 +183,7 @@ fn all_nodes_read_one_clock() {
     assert!(server.sql(micros).parse::<i64>().unwrap() >= last.as_micros());
 }
 
-/// With the database's own order, `B` would come behind `a`, and the prefix would end elsewhere.
+/// In the database's own order, `B` would come after `a`, and the prefix would end elsewhere.
 #[test]
 fn names_are_in_the_order_of_their_bytes_whatever_order_the_database_has() {
     let Some(server) = TestServer::shared() else { return };
@@ -207,7 +207,7 @@ fn names_are_in_the_order_of_their_bytes_whatever_order_the_database_has() {
     }
     assert_eq!(listed("a", None), ["a", "a b", "aB", "ab"]);
     assert_eq!(listed("a", Some("a b")), ["aB", "ab"]);
-    // What no name can hold, and PostgreSQL no text.
+    // Neither a name nor PostgreSQL's text can hold a NUL.
     assert_eq!(listed("a\0", None), [""; 0]);
     assert_eq!(listed("", Some("a\0x")), listed("", Some("a")));
 }
