@@ -40,6 +40,11 @@ impl Cursor {
         cursor
     }
 
+    /// Whether it knows the rows it stands at. One that an earlier version wrote does not.
+    pub fn has_fingerprint(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
     /// Puts it to these positions, whose anchors have their fingerprints.
     pub(crate) fn put_to(&mut self, positions: &[Position]) {
         let mut fingerprint = Fingerprint::default();

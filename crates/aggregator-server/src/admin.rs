@@ -2,4 +2,5 @@
 
 pub mod check;
 pub mod healthcheck;
+pub mod key;
 pub mod transfer;

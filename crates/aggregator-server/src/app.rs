@@ -8,6 +8,7 @@ use aggregator_core::DedupStore;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::auth::Guard;
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
@@ -23,6 +24,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn DedupStore>,
     pub(crate) health: Arc<Health>,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) workers: Workers,
     pub(crate) reads: ReadPool,
@@ -39,11 +41,16 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts the workers over `store`.
-    pub(crate) fn start(store: Arc<dyn DedupStore>, config: Config) -> std::io::Result<Self> {
+    /// Starts the workers over `store`. With `allow_anonymous`, requests need no credential as long as there is none.
+    pub(crate) fn start(
+        store: Arc<dyn DedupStore>,
+        config: Config,
+        allow_anonymous: bool,
+    ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
+            guard: Arc::new(Guard::new(Arc::clone(&store), allow_anonymous)),
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),

@@ -2,6 +2,7 @@
 //!
 //! This module knows neither the command line nor the environment; [`crate::options`] fills a [`Config`] from them.
 
+mod admin_socket;
 mod byte_size;
 mod listen;
 mod location;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
 
+pub use self::admin_socket::AdminSocket;
 pub use self::byte_size::ByteSize;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
@@ -27,7 +29,7 @@ pub(crate) const READERS: RangeInclusive<u64> = 1..=256;
 /// The settings of the service.
 ///
 /// [`run`](crate::run) takes the listener and the store from its caller. The settings that describe them (`listen`,
-/// `store`, `partitions`, `require_sync_standby`, `allow_anonymous`), and those of the log, are for the program.
+/// `store`, `partitions`, `require_sync_standby`, `admin_socket`), and those of the log, are for the program.
 ///
 /// A new setting gets a field here, its default in [`Config::default`], an option in [`crate::options`], and a row in
 /// `docs/reference.md`. The compiler asks for the option, a test for the row. An option that a command uses, too, is
@@ -45,8 +47,11 @@ pub struct Config {
     /// Whether a commit of a PostgreSQL store has to reach a synchronous standby before it is acknowledged.
     #[cfg(feature = "postgres")]
     pub require_sync_standby: bool,
-    /// Whether to listen where other machines reach the port, although there are no credentials.
+    /// Whether everybody who reaches the port may publish and read as long as the store has no key. On this machine alone
+    /// they may anyway.
     pub allow_anonymous: bool,
+    /// Where the operator's socket is.
+    pub admin_socket: AdminSocket,
     /// Worker threads. At most one per partition of the store is started.
     pub workers: NonZeroUsize,
     /// How many events may wait for their commit. Beyond that a request is answered 503.
@@ -146,6 +151,7 @@ impl Default for Config {
             #[cfg(feature = "postgres")]
             require_sync_standby: false,
             allow_anonymous: false,
+            admin_socket: AdminSocket::Beside,
             workers: at_least_one(4),
             queue_events: 65_536,
             queue_bytes: ByteSize(64 << 20),
@@ -183,21 +189,25 @@ const fn at_least_one(number: usize) -> NonZeroUsize {
 }
 
 impl Config {
-    /// Refuses to listen where other machines reach the port, unless [`Self::allow_anonymous`]. `addresses` are those of
-    /// [`Self::listen`].
+    /// Refuses to listen where other machines reach the port if nobody could ever publish or read there.
+    /// `addresses` are those of [`Self::listen`].
     ///
     /// # Errors
     /// Names the settings as options, and says what would be right.
     pub fn check_reach(&self, addresses: &[SocketAddr]) -> Result<(), String> {
         let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
-        let Some(address) = reachable.filter(|_| !self.allow_anonymous) else { return Ok(()) };
+        let can_have_keys =
+            !matches!(self.store, StoreLocation::Memory(_)) || self.admin_socket.path(&self.store).is_some();
+        let Some(address) = reachable.filter(|_| !self.allow_anonymous && !can_have_keys) else {
+            return Ok(());
+        };
         let listen = match &self.listen {
             ListenAddress::Ip(address) => format!("{address} can be reached"),
             ListenAddress::Name { .. } => format!("{} is {address}, which can be reached", self.listen),
         };
         Err(format!(
-            "--listen {listen} from other machines, and there are no credentials: add --allow-anonymous if everybody \
-             there may publish and read, or listen on 127.0.0.1"
+            "--listen {listen} from other machines, and a store in memory begins without keys: add --allow-anonymous if \
+             everybody there may publish and read, or --admin-socket PATH to make keys, or listen on 127.0.0.1"
         ))
     }
 
@@ -238,19 +248,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_others_reach_has_to_be_asked_for() {
+    fn an_address_that_others_reach_has_to_be_asked_for_where_there_are_no_keys() {
         let loopback =
             ["127.0.0.1:8080", "[::1]:8080", "127.9.9.9:1"].map(|address| address.parse().unwrap());
+        let memory =
+            || Config { store: StoreLocation::Memory(aggregator_core::Partitions::ONE), ..Config::default() };
         for reachable in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
             // A name may have addresses of both kinds.
             let addresses = [&loopback[..], &[reachable.parse().unwrap()]].concat();
-            let mut config = Config { listen: "name:8080".parse().unwrap(), ..Config::default() };
+            let mut config = Config { listen: "name:8080".parse().unwrap(), ..memory() };
             let refusal = config.check_reach(&addresses).unwrap_err();
             assert!(refusal.contains("--allow-anonymous") && refusal.contains(reachable), "{refusal}");
             config.allow_anonymous = true;
             config.check_reach(&addresses).unwrap();
+            Config { admin_socket: AdminSocket::At("s".into()), ..memory() }.check_reach(&addresses).unwrap();
+            Config::default().check_reach(&addresses).unwrap();
         }
-        Config::default().check_reach(&loopback).unwrap();
+        memory().check_reach(&loopback).unwrap();
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! the command line nor the environment. A publish handler never waits for a store, and a worker never touches HTTP.
 
 pub mod admin;
+pub mod admin_socket;
 mod app;
+mod auth;
 pub mod bind;
 pub mod clock;
 pub mod config;
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
@@ -72,25 +74,50 @@ pub enum RunError {
     },
 }
 
-/// Serves `store` on `listener` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
+/// Where a service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everybody.
+    pub http: TcpListener,
+    /// For the operator: whoever can open this socket may do everything. See [`admin_socket::bind`].
+    pub admin: Option<UnixListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(http: TcpListener) -> Self {
+        Self { http, admin: None }
+    }
+}
+
+/// Serves `store` on `listeners` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
 ///
-/// Of `config` it uses the limits and times. Where to listen, which store, and how to log is the caller's part.
+/// Of `config` it uses the limits and times. Where to listen, which store, and how to log is the caller's part. As long as
+/// the store has no key, everybody who reaches the port may publish and read if that is on this machine only, or if
+/// [`Config::allow_anonymous`] says so; otherwise nobody may.
 ///
 /// # Errors
 /// See [`RunError`].
 pub async fn run(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     store: Arc<dyn DedupStore>,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     config.check().map_err(RunError::Settings)?;
-    let app = Arc::new(App::start(store, config).map_err(RunError::Start)?);
+    let listeners = listeners.into();
+    let is_local = listeners.http.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let allow_anonymous = is_local || config.allow_anonymous;
+    let app = Arc::new(App::start(store, config, allow_anonymous).map_err(RunError::Start)?);
 
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
+    auth::begin(&app.guard).await;
     let (stop_monitor, stopped) = oneshot::channel();
     let monitor = tokio::spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
+    let (stop_guard, guard_stopped) = oneshot::channel();
+    let tails = Arc::clone(&app);
+    let guard =
+        tokio::spawn(auth::follow(Arc::clone(&app.guard), move || tails.tails.wake_all(), guard_stopped));
     let feed = tokio::spawn(read::tail::follow(Arc::clone(&app)));
 
     let exit_on_failure = app.config.exit_on_failure;
@@ -105,11 +132,12 @@ pub async fn run(
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
-    let drain_until = connections::serve(listener, Layers::new(Arc::clone(&app)), &app.config, drain).await;
-    drop(stop_monitor);
+    let drain_until = connections::serve(listeners, Layers::new(Arc::clone(&app)), &app.config, drain).await;
+    drop((stop_monitor, stop_guard));
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
+    let _ = tokio::time::timeout_at(drain_until, guard).await;
     let _ = tokio::time::timeout_at(drain_until, feed).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;

@@ -5,13 +5,18 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use aggregator_server::admin::transfer::{TransferError, export, import};
-use aggregator_server::admin::{check, healthcheck};
+use aggregator_server::admin::{check, healthcheck, key};
+use aggregator_server::admin_socket::SocketFile;
+use aggregator_server::config::AdminSocket;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
-use aggregator_server::{Config, RunError, bind, clock, log, open_store, output, run};
+use aggregator_server::{
+    Config, Listeners, RunError, admin_socket, bind, clock, log, open_store, output, run,
+};
 use anyhow::Context as _;
 use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Something failed.
@@ -69,6 +74,7 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
+        Some(Command::Key(options)) => key::run(&config, &options).map_err(Into::into),
         Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
     };
     match done {
@@ -149,6 +155,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let opening = manager.opening().context("no thread can be started")?;
     let store = open_store::open(&config).with_context(|| format!("--store {}", config.store))?;
     drop(opening);
+    // After the store: whoever has it is the one whose socket may be replaced.
+    let (admin, _socket_file) = admin_socket(&config).await?.unzip();
     let listener = socket.listen(BACKLOG).with_context(listen_on)?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
@@ -169,5 +177,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             std::process::exit(i32::from(FAILED));
         });
     };
-    Ok(run(listener, store, config, shutdown).await?)
+    Ok(run(Listeners { http: listener, admin }, store, config, shutdown).await?)
+}
+
+/// The operator's socket. Where it is beside the store and cannot be made, the server serves without it.
+async fn admin_socket(config: &Config) -> anyhow::Result<Option<(UnixListener, SocketFile)>> {
+    let Some(path) = config.admin_socket.path(&config.store) else { return Ok(None) };
+    match admin_socket::bind(&path).await {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if config.admin_socket == AdminSocket::Beside => {
+            tracing::warn!(path = %path.display(), %error, "there is no admin socket: name one with --admin-socket");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("--admin-socket {}", path.display())),
+    }
 }

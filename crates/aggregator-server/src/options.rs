@@ -10,10 +10,11 @@ use clap::Parser;
 use humantime::Duration;
 use program_support::values::{at_least, flag, time_span, within};
 
-use crate::admin::check;
 use crate::admin::transfer::{export, import};
+use crate::admin::{check, key};
 use crate::config::{
-    ByteSize, Config, JSON_DEPTHS, ListenAddress, LogFormat, LoneSurrogates, READERS, StoreLocation,
+    AdminSocket, ByteSize, Config, JSON_DEPTHS, ListenAddress, LogFormat, LoneSurrogates, READERS,
+    StoreLocation,
 };
 
 use self::values::StoreParser;
@@ -63,9 +64,16 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_REQUIRE_SYNC_STANDBY", value_parser = flag)]
     require_sync_standby: bool,
 
-    /// Listen beyond this machine although anybody who reaches the port can publish and read
+    /// Let everybody who reaches the port publish and read as long as the store has no key; on this machine alone
+    /// they may anyway
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = flag)]
     allow_anonymous: bool,
+
+    /// Where the operator's socket is, over which keys are managed: beside (the file of the store, with -admin behind
+    /// its name), off, or a path
+    #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
+          value_name = "SOCKET")]
+    admin_socket: AdminSocket,
 
     /// Worker threads; at most one per partition of the store is used
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Config::default().workers, value_name = "N",
@@ -233,6 +241,8 @@ pub enum Command {
     /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
     /// exit with 0, or 1
     Import(import::ImportOptions),
+    /// Make, list and revoke keys, without which nobody may publish or read from other machines
+    Key(key::KeyOptions),
     /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
     Healthcheck,
 }
@@ -250,6 +260,7 @@ impl Options {
             #[cfg(feature = "postgres")]
             require_sync_standby: self.require_sync_standby,
             allow_anonymous: self.allow_anonymous,
+            admin_socket: self.admin_socket,
             workers: self.workers,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
@@ -324,6 +335,7 @@ mod tests {
                     "STORE" => "memory:7",
                     "RULE" => "keep",
                     "FORMAT" => "json",
+                    "SOCKET" => "off",
                     "FILTER" => "warn",
                     _ => "7",
                 });

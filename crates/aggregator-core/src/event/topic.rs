@@ -102,7 +102,7 @@ impl TopicSelector {
     }
 
     /// Whether all topics that `other` means are selected.
-    pub(super) fn includes(&self, other: &Self) -> bool {
+    pub fn includes(&self, other: &Self) -> bool {
         let ((low, high), (other_low, other_high)) = (self.names(), other.names());
         low <= other_low && other_high <= high
     }

@@ -3,20 +3,18 @@
 //! A handler answers with a [`Problem`]. Its response carries the problem as an extension and has no body yet: [`render`]
 //! writes the body, with the id of the request, once the answer is back in `serve/layers.rs`.
 
+mod render;
+
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
-use tracing::error;
 
+use crate::auth::Scope;
 use crate::read_pool::ReadError;
 
-use super::request_id::RequestId;
+pub(crate) use self::render::{render, unread};
 
 /// An error response.
 #[derive(Debug, Serialize)]
@@ -32,9 +30,9 @@ pub(crate) struct Problem {
     retryable: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ItemError>,
-    /// Where a reader can go on whose cursor expired, or begin anew.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oldest: Option<String>,
+    /// Where a reader can go on whose cursor expired, or begin anew. Shown as its reader may see it.
+    #[serde(skip)]
+    oldest: Option<Box<Cursor>>,
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
 }
@@ -87,6 +85,49 @@ impl Problem {
         self
     }
 
+    /// 401: without a credential nothing is served.
+    pub(crate) fn no_credential(detail: impl Into<String>) -> Self {
+        Self::new("no-credential", "No credential", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// 401: a credential that is not good, or not good any more.
+    pub(crate) fn bad_credential(detail: impl Into<String>) -> Self {
+        Self::new("bad-credential", "Bad credential", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// 403: a good credential that does not allow this.
+    pub(crate) fn missing_scope(scope: &Scope) -> Self {
+        Self::forbidden(format!("the credential has no scope that allows {scope}"))
+    }
+
+    /// 403: a good credential that allows nothing of this kind, whatever the topic.
+    pub(crate) fn missing_kind_of_scope(kind: &str) -> Self {
+        Self::forbidden(format!("the credential has no scope {kind}:TOPICS"))
+    }
+
+    /// 403, with the items that are not allowed.
+    pub(crate) fn forbidden_items(errors: Vec<ItemError>, what: &str) -> Self {
+        Self::forbidden(Self::told(&errors, what)).with_errors(errors)
+    }
+
+    fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 409
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new("conflict", "Conflict", StatusCode::CONFLICT, detail)
+    }
+
+    /// 503: the keys could not be read yet.
+    pub(crate) fn keys_unknown() -> Self {
+        Self::unavailable("keys-unknown", "Keys unknown", "the keys of the store could not be read yet")
+    }
+
+    fn with_errors(self, errors: Vec<ItemError>) -> Self {
+        Self { errors, ..self }
+    }
+
     /// 400: a query parameter.
     pub(crate) fn parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::of_parameter("bad-parameter", "Bad query parameter", name, detail)
@@ -125,9 +166,16 @@ impl Problem {
         };
         let oldest = match why {
             WrongCursor::AheadOfStore { oldest } | WrongCursor::OtherHistory { oldest } => {
-                Some(oldest.to_string())
+                Some(Box::new(oldest.clone()))
             }
             _ => None,
+        };
+        // Which of the two it is would tell how much is stored, also of topics that the reader may not read.
+        let why = match why {
+            WrongCursor::AheadOfStore { .. } | WrongCursor::OtherHistory { .. } => {
+                "the store does not know any more: it was put back to an older state".to_owned()
+            }
+            _ => why.to_string(),
         };
         let problem = Self::of_parameter(kind, title, "after", format!("is a cursor that {why}: {way_out}"));
         Self { oldest, ..problem }
@@ -163,18 +211,23 @@ impl Problem {
 
     /// 422: events that break a rule.
     pub(crate) fn invalid(errors: Vec<ItemError>, what: &str) -> Self {
+        let detail = Self::told(&errors, what);
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new("invalid-events", "Invalid input", status, detail).with_errors(errors)
+    }
+
+    /// The first fault, and how many there are.
+    fn told(errors: &[ItemError], what: &str) -> String {
         let first =
             errors.first().map_or_else(String::new, |ItemError { index, field, detail }| match index {
                 Some(index) if field == "event" => format!("{what} {index} {detail}"),
                 Some(index) => format!("{what} {index}: {field} {detail}"),
                 None => format!("{field} {detail}"),
             });
-        let detail = match errors.len() {
+        match errors.len() {
             0 | 1 => first,
             several => format!("{several} faults, which `errors` lists; the first: {first}"),
-        };
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self { errors, ..Self::new("invalid-events", "Invalid input", status, detail) }
+        }
     }
 
     /// 413
@@ -289,7 +342,7 @@ impl Problem {
         let detail = "events after this cursor were removed by retention; `oldest` goes on where it stood, \
                       without them";
         let problem = Self::new("cursor-expired", "Cursor expired", StatusCode::GONE, detail);
-        Self { oldest: Some(oldest.to_string()), ..problem }
+        Self { oldest: Some(Box::new(oldest.clone())), ..problem }
     }
 }
 
@@ -320,68 +373,4 @@ pub(crate) fn item_errors(error: &StoreError) -> Vec<ItemError> {
         detail: fault.error.reason.clone(),
     };
     faults.iter().map(item).collect()
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
-        response.extensions_mut().insert(Arc::new(self));
-        response
-    }
-}
-
-/// Writes the body of a response that is a problem. Any other response stays as it is.
-pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response {
-    /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
-    #[derive(Serialize)]
-    struct ProblemBody<'a> {
-        #[serde(flatten)]
-        problem: &'a Problem,
-        request_id: &'a str,
-    }
-    let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() else { return response };
-    if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
-        error!(%request_id, detail = problem.detail, "a request was answered with an internal error");
-    }
-    let body = ProblemBody { problem: &problem, request_id: request_id.as_str() };
-    let mut body = serde_json::to_vec(&body).expect("a problem has only strings and numbers");
-    body.push(b'\n');
-    *response.body_mut() = Body::from(body);
-    let headers = response.headers_mut();
-    // It described the empty body.
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = problem.retry_after_seconds {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-/// The answer to a client whose request is not even read.
-pub(crate) fn unread(problem: Problem) -> Response {
-    let request_id = RequestId::generate();
-    let mut response = render(problem.into_response(), &request_id);
-    request_id.add_to(response.headers_mut());
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::logged;
-
-    #[test]
-    fn the_log_line_of_an_internal_error_names_its_request_and_other_problems_have_none() {
-        let request_id = RequestId::generate();
-        let log = |problem: Problem| {
-            logged(|| {
-                render(problem.into_response(), &request_id);
-            })
-        };
-        let lines = log(Problem::internal("the disk lies"));
-        assert!(lines.len() == 1 && lines[0].contains("the disk lies"), "{lines:?}");
-        assert!(lines[0].contains(&format!("request_id={request_id}")), "{lines:?}");
-        assert!(log(Problem::queue_full()).is_empty());
-    }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use self::fields::{Fields, MAX_FAULTS, Name, number, required, string};
+use crate::auth::Principal;
 use crate::http::problem::{ItemError, Problem};
 
 /// The limits of a request.
@@ -30,6 +31,8 @@ pub(crate) struct Decoded {
     pub(crate) batch: Batch,
     /// What is wrong with the other items, by ascending index.
     pub(crate) errors: Vec<ItemError>,
+    /// The items among them whose topics the publisher may not publish, ascending. Each has one error.
+    pub(crate) forbidden: Vec<usize>,
     /// All items, good and bad.
     pub(crate) received: usize,
     /// Whether the body was one event, and not a list of one.
@@ -37,7 +40,12 @@ pub(crate) struct Decoded {
 }
 
 /// Reads one event, an array of events, or `{"events":[…]}`.
-pub(crate) fn decode(body: &Bytes, received_at: Timestamp, limits: DecodeLimits) -> Result<Decoded, Problem> {
+pub(crate) fn decode(
+    body: &Bytes,
+    received_at: Timestamp,
+    limits: DecodeLimits,
+    publisher: &Principal,
+) -> Result<Decoded, Problem> {
     let builder = BatchBuilder::new(body.clone(), received_at)
         .map_err(|error| Problem::malformed(format!("the body {}", error.reason)))?
         .with_max_payload_depth(limits.max_payload_depth)
@@ -48,8 +56,16 @@ pub(crate) fn decode(body: &Bytes, received_at: Timestamp, limits: DecodeLimits)
             r#"the body is empty: send an event, an array of events, or {"events":[…]}"#,
         ));
     }
-    let mut collector =
-        ItemCollector { builder, errors: Vec::new(), received: 0, limits, too_many: false, single: false };
+    let mut collector = ItemCollector {
+        builder,
+        publisher,
+        errors: Vec::new(),
+        forbidden: Vec::new(),
+        received: 0,
+        limits,
+        too_many: false,
+        single: false,
+    };
     let mut json = serde_json::Deserializer::from_str(&text);
     let result = Body(&mut collector).deserialize(&mut json);
     if collector.too_many {
@@ -69,22 +85,25 @@ pub(crate) fn decode(body: &Bytes, received_at: Timestamp, limits: DecodeLimits)
     Ok(Decoded {
         batch: collector.builder.finish(),
         errors: collector.errors,
+        forbidden: collector.forbidden,
         received: collector.received,
         single: collector.single,
     })
 }
 
 /// Collects the items one by one.
-struct ItemCollector {
+struct ItemCollector<'p> {
     builder: BatchBuilder,
+    publisher: &'p Principal,
     errors: Vec<ItemError>,
+    forbidden: Vec<usize>,
     received: usize,
     limits: DecodeLimits,
     too_many: bool,
     single: bool,
 }
 
-impl ItemCollector {
+impl ItemCollector<'_> {
     /// Counts an item; its index, or `None` if it is one too many.
     fn next(&mut self) -> Option<usize> {
         if self.received == self.limits.max_events {
@@ -95,9 +114,23 @@ impl ItemCollector {
         Some(self.received - 1)
     }
 
+    /// Nothing else is said of an item whose topic the publisher may not publish.
+    fn forbid(&mut self, index: usize, topic: &str) {
+        const SHOWN_CHARS: usize = 255;
+        let shown: String = topic.chars().take(SHOWN_CHARS).collect();
+        let detail = format!("needs the scope publish:{shown}");
+        self.errors.push(ItemError { index: Some(index), field: "topic".into(), detail });
+        self.forbidden.push(index);
+    }
+
     fn take(&mut self, index: usize, fields: Fields<'_>) {
         let mut faults = fields.faults;
         let topic = required("topic", fields.topic, &mut faults);
+        if let Some(topic) = topic.as_deref()
+            && !self.publisher.may_publish(topic)
+        {
+            return self.forbid(index, topic);
+        }
         let event_id = required("event_id", fields.event_id, &mut faults);
         let timestamp = fields.timestamp.and_then(|raw| string("timestamp", raw, &mut faults));
         let source = fields.source.and_then(|raw| string("source", raw, &mut faults));
@@ -122,9 +155,9 @@ impl ItemCollector {
 }
 
 /// The whole body.
-struct Body<'s>(&'s mut ItemCollector);
+struct Body<'s, 'p>(&'s mut ItemCollector<'p>);
 
-impl<'de> DeserializeSeed<'de> for Body<'_> {
+impl<'de> DeserializeSeed<'de> for Body<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -132,7 +165,7 @@ impl<'de> DeserializeSeed<'de> for Body<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Body<'_> {
+impl<'de> Visitor<'de> for Body<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,9 +203,9 @@ impl<'de> Visitor<'de> for Body<'_> {
 }
 
 /// A list of events.
-struct Items<'s>(&'s mut ItemCollector);
+struct Items<'s, 'p>(&'s mut ItemCollector<'p>);
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
+impl<'de> DeserializeSeed<'de> for Items<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -180,7 +213,7 @@ impl<'de> DeserializeSeed<'de> for Items<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de> Visitor<'de> for Items<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,9 +227,9 @@ impl<'de> Visitor<'de> for Items<'_> {
 }
 
 /// One element of a list, which should be an event.
-struct Item<'s>(&'s mut ItemCollector);
+struct Item<'s, 'p>(&'s mut ItemCollector<'p>);
 
-impl Item<'_> {
+impl Item<'_, '_> {
     fn index<E: serde::de::Error>(&mut self) -> Result<usize, E> {
         // The message is not shown: the collector knows why.
         self.0.next().ok_or_else(|| E::custom("too many events"))
@@ -210,7 +243,7 @@ impl Item<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Item<'_> {
+impl<'de> DeserializeSeed<'de> for Item<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -218,7 +251,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Item<'_> {
+impl<'de> Visitor<'de> for Item<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,8 +13,9 @@ use hyper::Request;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::body::ReceivedBody;
-use crate::http::problem::Problem;
+use crate::http::problem::{ItemError, Problem};
 use crate::places::Place;
 
 use super::decode::{DecodeLimits, Decoded, decode};
@@ -32,6 +33,7 @@ const LEVELS_AROUND_A_PAYLOAD: usize = 3;
 
 pub(crate) async fn publish(
     State(app): State<Arc<App>>,
+    publisher: Principal,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     app.check_ready()?;
@@ -40,7 +42,7 @@ pub(crate) async fn publish(
     let received = app.bodies.json(&head.headers, body).await?;
     let received_at = Timestamp::now();
     // The room for the body is held until the answer is ready.
-    let (decoded, _room) = decode_body(&app, received, received_at, options.skip_invalid).await?;
+    let (decoded, _room) = decode_body(&app, publisher, received, received_at, options.skip_invalid).await?;
     let mut outcomes = ItemOutcomes::new(decoded.received, decoded.errors);
     let batch = Arc::new(decoded.batch);
     if options.queued {
@@ -64,6 +66,7 @@ pub(crate) async fn publish(
 /// Decodes a body and prepares its batch. Refuses a body with bad items, unless `skip_invalid`.
 async fn decode_body(
     app: &App,
+    publisher: Principal,
     received: ReceivedBody,
     received_at: Timestamp,
     skip_invalid: bool,
@@ -80,7 +83,7 @@ async fn decode_body(
     // The turn and the room for the body move into the closure: they are held until the body is decoded, even if the
     // client is gone by then.
     let work = move || {
-        let mut decoded = decode(&received.bytes, received_at, limits);
+        let mut decoded = decode(&received.bytes, received_at, limits, &publisher);
         if let Ok(decoded) = &mut decoded
             && !is_refused(decoded)
         {
@@ -92,9 +95,20 @@ async fn decode_body(
     let decoded = decoded?;
     if is_refused(&decoded) {
         app.count_rejected(decoded.received);
-        return Err(Problem::invalid(decoded.errors, "event"));
+        return Err(refusal(decoded));
     }
     Ok((decoded, room))
+}
+
+/// What is wrong with a request that has bad items. Topics that its publisher may not publish come before all else.
+fn refusal(mut decoded: Decoded) -> Problem {
+    if decoded.forbidden.is_empty() {
+        return Problem::invalid(decoded.errors, "event");
+    }
+    let is_forbidden =
+        |error: &ItemError| error.index.is_some_and(|at| decoded.forbidden.binary_search(&at).is_ok());
+    decoded.errors.retain(is_forbidden);
+    Problem::forbidden_items(decoded.errors, "event")
 }
 
 /// Waits until a large body may be decoded; as many as there are processors are decoded at a time. A decoded body can

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::link;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -38,35 +39,36 @@ struct Request {
 
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
+    reader: Principal,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let lines = ndjson::is_accepted(&headers);
-    let mut request = request(&uri, if lines { ndjson::MAX_EVENTS } else { Query::MAX_LIMIT })?;
+    let mut request = request(&uri, &reader, if lines { ndjson::MAX_EVENTS } else { Query::MAX_LIMIT })?;
     if request.latest {
         let query = request.query.clone();
         request.query.after = Some(app.reads.run(move |store| store.end(&query)).await?);
     }
     let until = (!request.wait.is_zero()).then(|| Instant::now() + request.wait);
     let mut response = if lines {
-        ndjson::respond(&app, request.query, until).await?
+        ndjson::respond(&app, reader, request.query, until).await?
     } else {
-        page(&app, request.query, until, &uri).await?
+        page(&app, &reader, request.query, until, &uri).await?
     };
     // An answer is as of now.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-fn request(uri: &Uri, max_limit: usize) -> Result<Request, Problem> {
+fn request(uri: &Uri, reader: &Principal, max_limit: usize) -> Result<Request, Problem> {
     let mut params = Params::of(uri)?;
-    let mut query = filters::take(&mut params)?;
+    let mut query = filters::take(&mut params, reader)?;
     query.order = params
         .choose("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
         .unwrap_or_default();
     query.limit = params.number("limit", 1..=max_limit, Query::DEFAULT_LIMIT)?;
     let wait = params.number("wait", 0..=MAX_WAIT, 0)?;
-    let after = params.take::<After>("after")?;
+    let after = filters::take_after(&mut params, reader)?;
     params.finish("topic, event_id, source, since, until, order, after, limit, wait")?;
     let latest = matches!(after, Some(After::Latest));
     if query.order == Order::Descending && (wait > 0 || latest) {
@@ -81,27 +83,34 @@ fn request(uri: &Uri, max_limit: usize) -> Result<Request, Problem> {
 
 async fn page(
     app: &Arc<App>,
+    reader: &Principal,
     mut query: Query,
     until: Option<Instant>,
     uri: &Uri,
 ) -> Result<Response, Problem> {
-    let (response, end) = read_page(app, query.clone(), uri).await?;
+    let (response, end) = read_page(app, reader, query.clone(), uri).await?;
     let (Some(end), Some(until)) = (end, until) else { return Ok(response) };
     query.after = Some(end);
-    let query = tail::until_event(app, query, until).await?;
-    let (response, _) = read_page(app, query, uri).await?;
+    let query = tail::until_event(app, reader, query, until).await?;
+    let (response, _) = read_page(app, reader, query, uri).await?;
     Ok(response)
 }
 
 /// A page as a response, and the end of the stream if the page is empty because it stands there.
-async fn read_page(app: &App, query: Query, uri: &Uri) -> Result<(Response, Option<Cursor>), ReadError> {
-    let uri = uri.clone();
+async fn read_page(
+    app: &App,
+    reader: &Principal,
+    query: Query,
+    uri: &Uri,
+) -> Result<(Response, Option<Cursor>), ReadError> {
+    let (uri, reader) = (uri.clone(), reader.clone());
     // The page is rendered on that thread, too: it can be large, and those threads are counted.
     let read = move |store: &dyn DedupStore| {
         let page = store.read(&query)?;
         let known = is_known(store, &query, &page)?;
-        let mut response = render(&query.topics.to_string(), known, &page);
-        link::to_next(&mut response, &uri, &page.next.to_string());
+        let next = reader.show_cursor(&page.next);
+        let mut response = render(&query.topics.to_string(), known, &page, &next);
+        link::to_next(&mut response, &uri, &next);
         let end = (page.events.is_empty() && page.caught_up).then_some(page.next);
         Ok((response, end))
     };
@@ -123,20 +132,15 @@ struct PageBody<'a> {
     known: bool,
     count: usize,
     events: Vec<EventJson<'a>>,
-    next: String,
+    next: &'a str,
     caught_up: bool,
 }
 
-fn render(topic: &str, known: bool, page: &Page) -> Response {
+fn render(topic: &str, known: bool, page: &Page, next: &str) -> Response {
     match page.events.iter().map(EventJson::of).collect::<Result<Vec<_>, _>>() {
-        Ok(events) => json(&PageBody {
-            topic,
-            known,
-            count: events.len(),
-            events,
-            next: page.next.to_string(),
-            caught_up: page.caught_up,
-        }),
+        Ok(events) => {
+            json(&PageBody { topic, known, count: events.len(), events, next, caught_up: page.caught_up })
+        }
         Err(problem) => problem.into_response(),
     }
 }

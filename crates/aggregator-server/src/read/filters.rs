@@ -2,12 +2,14 @@
 
 use aggregator_core::{Cursor, EventId, Query, Source, Timestamp, TopicSelector, Topics};
 
-use crate::http::params::{FromParam, Params};
+use crate::auth::Principal;
+use crate::http::params::Params;
 use crate::http::problem::Problem;
 
-/// Takes the filters: a query from the start, oldest first.
-pub(super) fn take(params: &mut Params) -> Result<Query, Problem> {
-    let topics = topics(params)?;
+/// Takes the filters: a query from the start, oldest first. The reader must be allowed to read all its topics.
+pub(super) fn take(params: &mut Params, reader: &Principal) -> Result<Query, Problem> {
+    let topics = topics(params)?.unwrap_or_else(|| TopicSelector::All.into());
+    reader.check_readable(&topics)?;
     Ok(Query {
         event_id: params.take::<EventId>("event_id")?,
         source: params.take::<Source>("source")?,
@@ -17,13 +19,13 @@ pub(super) fn take(params: &mut Params) -> Result<Query, Problem> {
     })
 }
 
-/// Takes the topics: all, unless some are named.
-pub(super) fn topics(params: &mut Params) -> Result<Topics, Problem> {
-    let mut topics = params.take_all::<TopicSelector>("topic")?;
+/// Takes the topics that are named, if some are.
+pub(super) fn topics(params: &mut Params) -> Result<Option<Topics>, Problem> {
+    let topics = params.take_all::<TopicSelector>("topic")?;
     if topics.is_empty() {
-        topics.push(TopicSelector::All);
+        return Ok(None);
     }
-    Topics::new(topics).map_err(|error| Problem::parameter("topic", error.reason))
+    Topics::new(topics).map(Some).map_err(|error| Problem::parameter("topic", error.reason))
 }
 
 /// Where a reader begins, as the parameter `after` says it.
@@ -34,8 +36,12 @@ pub(super) enum After {
     Latest,
 }
 
-impl FromParam for After {
-    fn from_param(text: &str) -> Result<Self, String> {
-        if text == "latest" { Ok(Self::Latest) } else { Cursor::from_param(text).map(Self::Cursor) }
+/// Takes where this reader begins, if it says so.
+pub(super) fn take_after(params: &mut Params, reader: &Principal) -> Result<Option<After>, Problem> {
+    let Some(text) = params.take::<String>("after")? else { return Ok(None) };
+    if text == "latest" {
+        return Ok(Some(After::Latest));
     }
+    let cursor = reader.parse_cursor(&text).map_err(|reason| Problem::parameter("after", reason))?;
+    Ok(Some(After::Cursor(cursor)))
 }

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::params::Params;
 use crate::http::problem::{ItemError, Problem};
 use crate::http::response::json;
@@ -78,6 +79,7 @@ struct LookupResult {
 
 pub(crate) async fn lookup(
     State(app): State<Arc<App>>,
+    reader: Principal,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -93,6 +95,9 @@ pub(crate) async fn lookup(
                 Err(problem) => return Ok(Err(problem)),
             };
             drop(received);
+            if let Err(problem) = check_readable(&reader, &ids) {
+                return Ok(Err(problem));
+            }
             let seen = store.lookup(&ids)?;
             let results: Vec<_> = ids.iter().zip(seen).map(|(id, seen)| found(id, seen)).collect();
             Ok(Ok(json(&LookupBody { count: results.len(), results })))
@@ -109,6 +114,19 @@ fn found(id: &Identity, seen: Option<Seen>) -> LookupResult {
         processed_at: seen.map(|seen| seen.processed_at.to_string()),
         purged: seen.is_some_and(|seen| seen.purged),
     }
+}
+
+/// Refuses ids of topics that the reader may not read.
+fn check_readable(reader: &Principal, ids: &[Identity]) -> Result<(), Problem> {
+    let forbidden = ids.iter().enumerate().filter(|(_, id)| !reader.may_read(id.topic.as_str()));
+    let errors: Vec<_> = forbidden
+        .map(|(index, id)| ItemError {
+            index: Some(index),
+            field: "topic".into(),
+            detail: format!("needs the scope read:{}", id.topic),
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::forbidden_items(errors, "id")) }
 }
 
 /// The identities that a body asks for, at most `limit`.

@@ -21,6 +21,7 @@ use tracing::debug;
 use super::events::is_known;
 use super::{event_json, tail};
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::problem::Problem;
 use crate::read_pool::ReadError;
 
@@ -56,17 +57,18 @@ struct Lines {
 /// Answers with up to `query.limit` events. If there is none, waits for one until `until`.
 pub(super) async fn respond(
     app: &Arc<App>,
+    reader: Principal,
     query: Query,
     until: Option<Instant>,
 ) -> Result<Response, Problem> {
-    let mut walk = Walk { app: Arc::clone(app), left: query.limit, query };
+    let mut walk = Walk { app: Arc::clone(app), reader, left: query.limit, query };
     let mut first = walk.read().await?;
     if let Some(until) = until
         && first.events == 0
         && first.caught_up
     {
         walk.query.after = Some(first.next);
-        walk.query = tail::until_event(app, walk.query, until).await?;
+        walk.query = tail::until_event(app, &walk.reader, walk.query, until).await?;
         first = walk.read().await?;
     }
     let body = unfold(Some((walk, Some(first))), async |state| {
@@ -88,14 +90,16 @@ pub(super) async fn respond(
 /// A walk over the pages of one answer.
 struct Walk {
     app: Arc<App>,
+    reader: Principal,
     query: Query,
     /// How many events may still come.
     left: usize,
 }
 
 impl Walk {
-    /// The next page.
+    /// The next page. Its reader may have lost its credential since the one before.
     async fn read(&self) -> Result<Lines, Problem> {
+        self.reader.check()?;
         let query = Query { limit: self.left.min(Query::MAX_LIMIT), ..self.query.clone() };
         let read = move |store: &dyn DedupStore| {
             let page = store.read(&query)?;
@@ -114,12 +118,13 @@ impl Walk {
             // The status is sent already. The client is told where to go on, and if it is still wrong then, what is.
             Err(problem) => {
                 debug!(detail = problem.detail(), "lines of events end early");
-                let next = self.query.after.as_ref().map(ToString::to_string).unwrap_or_default();
+                let after = self.query.after.as_ref();
+                let next = after.map(|cursor| self.reader.show_cursor(cursor)).unwrap_or_default();
                 return (last_line(&next, false, true), false);
             }
         };
         self.left -= lines.events;
-        let next = lines.next.to_string();
+        let next = self.reader.show_cursor(&lines.next);
         self.query.after = Some(lines.next);
         if self.left > 0 && !lines.caught_up {
             return (lines.bytes, true);

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use aggregator_core::{Timestamp, TopicQuery};
+use aggregator_core::{DedupStore, Timestamp, TopicQuery};
 use axum::extract::State;
 use axum::response::Response;
 use hyper::Uri;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::clock::ahead;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -86,10 +87,19 @@ struct ClockBody {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
-pub(crate) async fn stats(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn stats(
+    State(app): State<Arc<App>>,
+    reader: Principal,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let first = TopicQuery { limit: MAX_TOPICS, ..TopicQuery::default() };
-    let (totals, topics) = app.reads.run(move |store| Ok((store.stats()?, store.topics(&first)?))).await?;
+    // Whoever may read the counters need not be one who may know the topics.
+    let readable = reader.readable().ok().cloned();
+    let named = readable.map(|topics| TopicQuery { limit: MAX_TOPICS, ..TopicQuery::of(topics) });
+    let read = move |store: &dyn DedupStore| {
+        Ok((store.stats()?, named.map(|named| store.topics(&named)).transpose()?.unwrap_or_default()))
+    };
+    let (totals, topics) = app.reads.run(read).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
     let decided = totals.stored + totals.duplicates;
     // A store counts conflicts among the repeats.

@@ -86,6 +86,11 @@ impl Tails {
         self.closed.send_replace(true);
     }
 
+    /// Wakes all readers, so that they look whether they may still read.
+    pub(crate) fn wake_all(&self) {
+        self.wakeups.wake_all();
+    }
+
     /// Gives a segment to those who wait for it, and says how many were woken.
     fn hand_out(&self, segment: Segment) -> usize {
         let topics: Vec<_> = segment.topics().map(str::to_owned).collect();

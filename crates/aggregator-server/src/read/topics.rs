@@ -9,6 +9,7 @@ use hyper::Uri;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::link;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -68,14 +69,21 @@ impl From<TopicInfo> for TopicBody {
     }
 }
 
-pub(crate) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn topics(
+    State(app): State<Arc<App>>,
+    reader: Principal,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let mut params = Params::of(&uri)?;
-    let selected = filters::topics(&mut params)?;
+    let asked = filters::topics(&mut params)?;
+    // All topics are all that the reader may know of.
+    let selected = asked.as_ref().map_or_else(|| reader.readable(), Ok)?.clone();
+    reader.check_readable(&selected)?;
     let after: Option<Topic> = params.take("after")?;
     let limit = params.number("limit", 1..=1_000, TopicQuery::DEFAULT_LIMIT)?;
     params.finish("topic, after, limit")?;
     // An empty page may come from a misspelt name.
-    let begins = after.is_none() && selected != TopicSelector::All;
+    let begins = after.is_none() && asked.is_some_and(|asked| asked != TopicSelector::All);
     let query = TopicQuery { topics: selected, after, limit: limit + 1, times: true };
     let mut found = app.reads.run(move |store| store.topics(&query)).await?;
     let more = found.len() > limit;

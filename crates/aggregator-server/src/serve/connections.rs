@@ -12,14 +12,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
+use crate::Listeners;
+use crate::auth::Entrance;
 use crate::config::Config;
 use crate::http::connection_place::ConnectionPlace;
 use crate::http::problem::{self, Problem};
@@ -29,18 +31,23 @@ use super::layers::Layers;
 /// How many connections over the limit are answered at a time. Further ones are closed without an answer.
 const MAX_REFUSALS: usize = 64;
 
+/// Connections of the admin socket at a time. Further ones are closed.
+const MAX_OPERATORS: usize = 16;
+
 /// How much input a connection buffers.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Serves until `shutdown` completes. Then requests under way may finish for half of the drain timeout. Returns the end
 /// of the whole drain timeout.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listeners: Listeners,
     layers: Layers,
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Instant {
+    let Listeners { http, admin } = listeners;
     let layers = Arc::new(layers);
+    let operators = Arc::new(Semaphore::new(MAX_OPERATORS));
     let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let graceful = GracefulShutdown::new();
@@ -52,10 +59,20 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             // Connections that have ended are removed, so that the set does not grow.
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = http.accept() => accepted.map(|(stream, _)| Accepted::Http(stream)),
+            accepted = accept_operator(admin.as_ref()) => accepted.map(Accepted::Admin),
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(Accepted::Http(stream)) => stream,
+            Ok(Accepted::Admin(stream)) => {
+                // Beside the limit: the operator gets in even if nobody else does.
+                let Ok(place) = Arc::clone(&operators).try_acquire_owned() else { continue };
+                let place = ConnectionPlace::new(place);
+                let entrance = Entrance::AdminSocket;
+                let connection = connection(stream, entrance, Arc::clone(&layers), config, place);
+                connections.spawn(watched(graceful.watch(connection)));
+                continue;
+            }
             Err(error) => {
                 rest_after(&error).await;
                 continue;
@@ -72,14 +89,10 @@ pub(crate) async fn serve(
             continue;
         };
         let place = ConnectionPlace::new(place);
-        let connection = graceful.watch(connection(stream, Arc::clone(&layers), config, place));
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection broke off");
-            }
-        });
+        let connection = connection(stream, Entrance::Network, Arc::clone(&layers), config, place);
+        connections.spawn(watched(graceful.watch(connection)));
     }
-    drop(listener);
+    drop((http, admin));
     let now = Instant::now();
     let drain_timeout = config.drain_timeout;
     // A client that never ends its request must not take the workers' time to commit.
@@ -91,9 +104,30 @@ pub(crate) async fn serve(
     now + drain_timeout
 }
 
+/// A connection, and where it came in.
+enum Accepted {
+    Http(TcpStream),
+    Admin(UnixStream),
+}
+
+/// A connection of the operator, if there is a socket for them.
+async fn accept_operator(listener: Option<&UnixListener>) -> std::io::Result<UnixStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+async fn watched(connection: impl Future<Output = Result<(), hyper::Error>>) {
+    if let Err(error) = connection.await {
+        debug!(%error, "a connection broke off");
+    }
+}
+
 /// The HTTP of one connection, with its limits.
-fn connection(
-    stream: TcpStream,
+fn connection<S: AsyncRead + AsyncWrite + Send + 'static>(
+    stream: S,
+    entrance: Entrance,
     layers: Arc<Layers>,
     config: &Config,
     place: ConnectionPlace,
@@ -102,6 +136,7 @@ fn connection(
     timed.set_write_timeout(Some(config.write_timeout));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(place.clone());
+        request.extensions_mut().insert(entrance);
         let layers = Arc::clone(&layers);
         async move { Ok::<_, Infallible>(layers.answer(request).await) }
     });

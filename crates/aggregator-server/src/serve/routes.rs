@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use hyper::service::Service as _;
 use hyper::{Method, Request, Uri};
 use hyper_util::service::TowerToHyperService;
 
 use crate::app::App;
+use crate::auth::{Access, authorize, routes as keys};
 use crate::http::problem::Problem;
 use crate::publish::handler;
 use crate::read::{events, lookup, stats, tail, topics};
@@ -19,23 +21,26 @@ use crate::read::{events, lookup, stats, tail, topics};
 use super::not_found::nothing_at;
 use super::probes;
 
-/// Every route, with its handler.
+/// Every route, with who may use it and its handler.
 ///
-/// A handler takes `Params` and calls `finish`, so that unknown parameters are refused. Add a new route to
+/// A handler of a route for publishers or readers takes a `Principal`, and asks it about each topic. A handler takes `Params` and calls `finish`, so that unknown parameters are refused. Add a new route to
 /// docs/reference.md, too: a test compares that page with this table.
-fn table() -> [(&'static str, MethodRouter<Arc<App>>); 10] {
-    [
+fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
+    vec![
         // `Routes::dispatch` has a shortcut to this handler. A change of this row changes that as well.
-        (PUBLISH, post(handler::publish)),
-        ("/events", get(events::events)),
-        ("/events/stream", get(tail::stream)),
-        ("/lookup", post(lookup::lookup)),
-        ("/topics", get(topics::topics)),
-        ("/stats", get(stats::stats)),
-        ("/", get(probes::health)),
-        ("/health", get(probes::health)),
-        ("/livez", get(probes::livez)),
-        ("/readyz", get(probes::readyz)),
+        (PUBLISH, Access::Publish, post(handler::publish)),
+        ("/events", Access::Read, get(events::events)),
+        ("/events/stream", Access::Read, get(tail::stream)),
+        ("/lookup", Access::Read, post(lookup::lookup)),
+        ("/topics", Access::Read, get(topics::topics)),
+        ("/stats", Access::Metrics, get(stats::stats)),
+        ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
+        ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),
+        ("/admin/audit", Access::Admin, get(keys::audit)),
+        ("/", Access::Open, get(probes::health)),
+        ("/health", Access::Open, get(probes::health)),
+        ("/livez", Access::Open, get(probes::livez)),
+        ("/readyz", Access::Open, get(probes::readyz)),
     ]
 }
 
@@ -50,9 +55,10 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(app: Arc<App>) -> Self {
         let routes = table();
-        let paths: Vec<_> = routes.iter().map(|(path, _)| *path).filter(|path| *path != "/").collect();
-        let router =
-            routes.into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
+        let paths: Vec<_> = routes.iter().map(|(path, ..)| *path).filter(|path| *path != "/").collect();
+        let router = routes.into_iter().fold(Router::new(), |router, (path, access, route)| {
+            router.route(path, route.route_layer(from_fn_with_state((Arc::clone(&app), access), guarded)))
+        });
         let router = router
             .fallback(async move |uri: Uri| Problem::no_route(nothing_at(uri.path(), &paths)))
             .method_not_allowed_fallback(async |method: Method, uri: Uri| {
@@ -65,9 +71,29 @@ impl Routes {
     pub(super) async fn dispatch(&self, request: Request<Body>) -> Response {
         // A shortcut: the router would cost a small publish request a fifth of its time outside the kernel.
         if request.uri().path() == PUBLISH && request.method() == Method::POST {
-            return handler::publish(State(Arc::clone(&self.app)), request).await.into_response();
+            return self.publish(request).await.into_response();
         }
         let Ok(response) = self.router.call(request).await;
         response
     }
+
+    async fn publish(&self, request: Request<Body>) -> Result<Response, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let publisher = authorize(&self.app.guard, Access::Publish, &mut parts)?;
+        let request = Request::from_parts(parts, body);
+        handler::publish(State(Arc::clone(&self.app)), publisher, request).await
+    }
+}
+
+/// Runs the handler of a route if the sender may use it. The answer carries who that is: see `http/problem/render.rs`.
+async fn guarded(
+    State((app, access)): State<(Arc<App>, Access)>,
+    request: Request<Body>,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let principal = authorize(&app.guard, access, &mut parts)?;
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    response.extensions_mut().insert(principal);
+    Ok(response)
 }

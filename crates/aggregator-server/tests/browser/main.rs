@@ -12,18 +12,22 @@ use aggregator_core::{DedupStoreExt as _, Event, SqliteStore, Topic};
 use self::chromium::Browser;
 use self::site::{Proxy, Site};
 
-/// What docs/consuming.md shows, with a list in place of an effect.
-const PAGE: &str = r#"
-    window.seen = []; window.gaps = 0; window.caughtUp = 0; window.after = "";
-    window.follow = () => {
-        const stream = new EventSource("/events/stream?topic=t" + (after && `&after=${after}`));
-        stream.onmessage = (message) => { after = message.lastEventId; seen.push(JSON.parse(message.data).seq); };
-        stream.addEventListener("gap", (message) => { after = message.lastEventId; gaps += 1; });
-        stream.addEventListener("caught_up", () => { caughtUp += 1; });
-        stream.onerror = () => { if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 1000); };
+/// What the loop of docs/consuming.md does with an event here, and a count of the gaps that it is told of.
+const AROUND_THE_LOOP: &str = r#"
+    window.seen = []; window.gaps = 0;
+    window.handle = (event) => seen.push(event.seq);
+    window.EventSource = class extends EventSource {
+        constructor(url) { super(url); this.addEventListener("gap", () => { gaps += 1; }); }
     };
-    follow();
 "#;
+
+/// The loop for a page, as docs/consuming.md has it.
+fn documented_loop() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/consuming.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = document.split_once("```js\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
 
 #[tokio::test]
 async fn an_event_source_has_every_event_once_over_whatever_happens() {
@@ -32,7 +36,7 @@ async fn an_event_source_has_every_event_once_over_whatever_happens() {
     let mut browsers = Vec::new();
     for proxy in [Proxy::HaProxy, Proxy::Nginx] {
         let browser = Browser::open(&programs.chromedriver, &format!("{}/livez", site.url(proxy))).await;
-        browser.run(PAGE).await;
+        browser.run(&format!("{AROUND_THE_LOOP}{}", documented_loop())).await;
         browsers.push((proxy, browser));
     }
     let mut last = 0;
@@ -68,9 +72,9 @@ async fn an_event_source_has_every_event_once_over_whatever_happens() {
     site.stop().await;
     let store = SqliteStore::open(site.store()).unwrap();
     for id in last..last + 50 {
-        store.append_one(&Event::new("t", id.to_string()).unwrap()).unwrap();
+        store.append_one(&Event::new(site::TOPIC, id.to_string()).unwrap()).unwrap();
     }
-    store.purge(&Topic::new("t").unwrap(), u64::from(last) + 30).unwrap();
+    store.purge(&Topic::new(site::TOPIC).unwrap(), u64::from(last) + 30).unwrap();
     drop(store);
     site.start_again(&[]).await;
     let left: Vec<_> = (1..=last).chain(last + 31..=last + 50).collect();

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 #[path = "../shared/signal.rs"]
 mod signal;
 
+/// One of those that the loop of docs/consuming.md follows.
+pub(crate) const TOPIC: &str = "orders.created";
+
 /// What the test needs beside the server.
 pub(crate) struct Programs {
     pub(crate) chromedriver: PathBuf,
@@ -146,7 +149,7 @@ impl Site {
     }
 
     pub(crate) async fn publish(&self, ids: std::ops::Range<u32>) {
-        let events: Vec<_> = ids.map(|id| json!({"topic": "t", "event_id": id.to_string()})).collect();
+        let events: Vec<_> = ids.map(|id| json!({"topic": TOPIC, "event_id": id.to_string()})).collect();
         let publish = self.client.post(format!("http://{}/publish", self.address)).json(&events);
         assert_eq!(publish.send().await.unwrap().status(), 202);
     }

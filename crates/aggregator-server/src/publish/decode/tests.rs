@@ -1,12 +1,13 @@
 use aggregator_core::EventRef;
 
 use super::*;
+use crate::auth::Principal;
 
 const BOUNDS: DecodeLimits =
     DecodeLimits { max_events: 5, max_payload_depth: 9, lone_surrogates: LoneSurrogates::Refuse };
 
 fn decoded(body: impl Into<Bytes>) -> Decoded {
-    decode(&body.into(), Timestamp::from_micros(0), BOUNDS).unwrap()
+    decode(&body.into(), Timestamp::from_micros(0), BOUNDS, &Principal::Operator).unwrap()
 }
 
 fn errors(body: &str) -> Vec<(Option<usize>, String)> {
@@ -113,10 +114,18 @@ fn what_is_not_json_as_expected_is_refused_whole() {
         r#"[{"topic":"t" "event_id":"1"}]"#,
         &deep,
     ] {
-        let result = decode(&body.to_owned().into(), Timestamp::from_micros(0), BOUNDS);
+        let result = decode(&body.to_owned().into(), Timestamp::from_micros(0), BOUNDS, &Principal::Operator);
         assert!(result.is_err() || !result.unwrap().errors.is_empty(), "{body:.40}");
     }
-    assert!(decode(&Bytes::from_static(b"{\"topic\":\"\xff\"}"), Timestamp::from_micros(0), BOUNDS).is_err());
+    assert!(
+        decode(
+            &Bytes::from_static(b"{\"topic\":\"\xff\"}"),
+            Timestamp::from_micros(0),
+            BOUNDS,
+            &Principal::Operator
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -124,6 +133,6 @@ fn too_many_events_are_refused_before_they_are_read() {
     let one = r#"{"topic":"t","event_id":"1"}"#;
     assert_eq!(decoded(format!("[{}]", [one; 5].join(","))).received, 5);
     let body = format!("[{}, this is not even JSON", [one; 6].join(","));
-    let problem = decode(&body.into(), Timestamp::from_micros(0), BOUNDS).unwrap_err();
+    let problem = decode(&body.into(), Timestamp::from_micros(0), BOUNDS, &Principal::Operator).unwrap_err();
     assert!(format!("{problem:?}").contains("--max-batch-events"), "{problem:?}");
 }

@@ -8,12 +8,14 @@ use tokio::time::{Instant, timeout_at};
 use super::Woken;
 use super::reader::{Reader, Step};
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::problem::Problem;
 
 /// Waits until `query`, which stands at the end of the stream, has an event, but no longer than `until`. Returns the
 /// query to read: at a place before the event, or where the wait has come to.
 pub(in crate::read) async fn until_event(
     app: &Arc<App>,
+    principal: &Principal,
     query: Query,
     until: Instant,
 ) -> Result<Query, Problem> {
@@ -28,7 +30,7 @@ pub(in crate::read) async fn until_event(
             Step::CaughtUp => {}
         }
         match timeout_at(until, reader.place().woken_or_closed()).await {
-            Ok(Woken::Events) => {}
+            Ok(Woken::Events) => principal.check()?,
             Ok(Woken::Closed) | Err(_) => return Ok(Query { after: reader.cursor(), ..query }),
         }
     }

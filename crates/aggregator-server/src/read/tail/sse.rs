@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aggregator_core::Cursor;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 /// Frames to be sent, in a row.
@@ -20,24 +19,24 @@ impl Frames {
     }
 
     /// Where the client stands. Without data it is no event to it.
-    pub(super) fn position(&mut self, cursor: &Cursor) {
+    pub(super) fn position(&mut self, cursor: &str) {
         self.put(&format!("id: {cursor}\n\n"));
     }
 
     /// An event, as one line of JSON, and the cursor after it.
-    pub(super) fn event(&mut self, cursor: &Cursor, json: &[u8]) {
+    pub(super) fn event(&mut self, cursor: &str, json: &[u8]) {
         self.put(&format!("id: {cursor}\ndata: "));
         self.0.put_slice(json);
         self.put("\n\n");
     }
 
     /// The client has read everything that was stored.
-    pub(super) fn caught_up(&mut self, cursor: &Cursor) {
+    pub(super) fn caught_up(&mut self, cursor: &str) {
         self.put(&format!("id: {cursor}\nevent: caught_up\ndata: {{\"next\":\"{cursor}\"}}\n\n"));
     }
 
     /// Retention removed events that the client has not read. It goes on at `oldest`.
-    pub(super) fn gap(&mut self, oldest: &Cursor) {
+    pub(super) fn gap(&mut self, oldest: &str) {
         self.put(&format!(
             "id: {oldest}\nevent: gap\ndata: {{\"type\":\"urn:aggregator:problem:cursor-expired\",\
              \"oldest\":\"{oldest}\"}}\n\n"

@@ -24,6 +24,7 @@ use super::reader::{Reader, Step};
 use super::ring::SharedEvent;
 use super::sse::Frames;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::connection_place::ConnectionPlace;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -39,13 +40,14 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 pub(crate) async fn stream(
     State(app): State<Arc<App>>,
+    reader: Principal,
     uri: Uri,
     Extension(connection): Extension<ConnectionPlace>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (query, latest) = query(&uri, &headers)?;
+    let (query, latest) = query(&uri, &headers, &reader)?;
     let is_event_source = accepts_event_stream(&headers);
-    match open(&app, query, latest, is_event_source).await {
+    match open(&app, reader, query, latest, is_event_source).await {
         Ok(stream) => {
             // Counted by --max-tails instead, and closed when the stream ends.
             connection.give_up();
@@ -59,21 +61,21 @@ pub(crate) async fn stream(
 }
 
 /// The query, from where the client stands, and whether it begins behind everything that is stored.
-fn query(uri: &Uri, headers: &HeaderMap) -> Result<(Query, bool), Problem> {
+fn query(uri: &Uri, headers: &HeaderMap, reader: &Principal) -> Result<(Query, bool), Problem> {
     let mut params = Params::of(uri)?;
-    let mut query = filters::take(&mut params)?;
+    let mut query = filters::take(&mut params, reader)?;
     if query.until.is_some() {
         return Err(Problem::parameter(
             "until",
             "is not for a stream, which has no end: ask for pages of GET /events",
         ));
     }
-    let after = params.take::<After>("after")?;
+    let after = filters::take_after(&mut params, reader)?;
     params.finish("topic, event_id, source, since, after")?;
     // A client that connects again asks for the same URL, and says in the header how far it has come.
     let last = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
     let (cursor, latest) = match (last, after) {
-        (Some(id), _) => (Some(last_event_id(id)?), false),
+        (Some(id), _) => (Some(last_event_id(id, reader)?), false),
         (None, Some(After::Cursor(cursor))) => (Some(cursor), false),
         (None, Some(After::Latest)) => (None, true),
         (None, None) => (None, false),
@@ -82,8 +84,8 @@ fn query(uri: &Uri, headers: &HeaderMap) -> Result<(Query, bool), Problem> {
     Ok((query, latest))
 }
 
-fn last_event_id(id: &HeaderValue) -> Result<Cursor, Problem> {
-    let cursor = id.to_str().ok().and_then(|id| id.parse().ok());
+fn last_event_id(id: &HeaderValue, reader: &Principal) -> Result<Cursor, Problem> {
+    let cursor = id.to_str().ok().and_then(|id| reader.parse_cursor(id).ok());
     cursor.ok_or_else(|| {
         Problem::parameter("Last-Event-ID", "is not a cursor: hand back the id of the last event unchanged")
     })
@@ -97,6 +99,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 /// What a client gets before anything is sent: a stream that has read its first page, or a refusal.
 async fn open(
     app: &Arc<App>,
+    principal: Principal,
     mut query: Query,
     latest: bool,
     is_event_source: bool,
@@ -112,6 +115,7 @@ async fn open(
     }
     let mut stream = EventStream {
         reader: Reader::new(Arc::clone(app), place, query),
+        principal,
         frames: Frames::new(),
         caught_up: false,
         silence: app.config.heartbeat,
@@ -149,6 +153,8 @@ fn response(body: Body) -> Response {
 /// The body of the answer.
 struct EventStream {
     reader: Reader,
+    /// Who reads.
+    principal: Principal,
     frames: Frames,
     /// Whether the client was told that it has read what was stored when it came.
     caught_up: bool,
@@ -186,11 +192,12 @@ impl EventStream {
 
     /// Writes what the reader has next.
     async fn step(&mut self) -> Result<Step, Problem> {
-        let frames = &mut self.frames;
+        self.principal.check()?;
+        let (frames, principal) = (&mut self.frames, &self.principal);
         let mut corrupt = None;
         let mut each = |shared: &SharedEvent, cursor: &dyn Fn() -> Cursor| match shared.json() {
             Ok(json) => {
-                frames.event(&cursor(), &json);
+                frames.event(&principal.show_cursor(&cursor()), &json);
                 frames.len() < CHUNK_BYTES
             }
             Err(problem) => {
@@ -207,6 +214,7 @@ impl EventStream {
             && let Some(cursor) = self.reader.cursor()
         {
             self.caught_up |= is_first_end;
+            let cursor = self.principal.show_cursor(&cursor);
             if is_first_end { self.frames.caught_up(&cursor) } else { self.frames.gap(&cursor) }
         }
         Ok(step)
@@ -214,13 +222,19 @@ impl EventStream {
 
     /// Waits until there may be something to write.
     async fn wait(&mut self) {
-        match timeout_at(self.heartbeat, self.reader.place().woken_or_closed()).await {
+        // The next step notices that the credential is not good any more.
+        let until = self
+            .principal
+            .expires_in()
+            .map_or(self.heartbeat, |left| self.heartbeat.min(Instant::now() + left));
+        match timeout_at(until, self.reader.place().woken_or_closed()).await {
             Ok(Woken::Events) => {}
             Ok(Woken::Closed) => {
                 self.frames.retry(jittered_retry());
                 self.ended = true;
             }
-            Err(_) => self.tell_position(),
+            Err(_) if Instant::now() >= self.heartbeat => self.tell_position(),
+            Err(_) => {}
         }
     }
 
@@ -228,7 +242,7 @@ impl EventStream {
     fn tell_position(&mut self) {
         self.heartbeat = Instant::now() + self.silence;
         if let Some(cursor) = self.reader.cursor() {
-            self.frames.position(&cursor);
+            self.frames.position(&self.principal.show_cursor(&cursor));
         }
     }
 

@@ -1,0 +1,228 @@
+//! `key`: makes, lists and revokes keys, over the admin socket of a running server or on the store itself.
+
+mod socket;
+mod table;
+
+use std::io;
+use std::path::PathBuf;
+
+use aggregator_core::{DedupStore, StoreError};
+
+use crate::auth::registry::{self, AuditEntry, KeyError, KeyInfo, NewKey};
+use crate::auth::routes::{AuditList, CreatedKey, KeyList};
+use crate::config::{Config, StoreLocation};
+use crate::{open_store, output};
+
+use self::socket::{Socket, SocketError};
+
+/// What to do with keys.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct KeyOptions {
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+enum KeyCommand {
+    /// Make a key and print it; it is never shown again
+    New {
+        /// What the key is for, for people
+        #[arg(long)]
+        name: String,
+        /// What it allows: publish:TOPICS, read:TOPICS, metrics or admin, where TOPICS is a topic, a pattern like
+        /// orders.*, or *; may be given several times
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<String>,
+        /// How long it is good, like 12h or 90d [default: for ever]
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<String>,
+    },
+    /// Show all keys, without their secrets
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a key useless, within a second, also for streams that it has opened
+    Revoke {
+        /// The key's id, as `key list` shows it
+        id: String,
+    },
+    /// Show who made and revoked keys, the newest change first
+    Audit {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Why keys cannot be managed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyCommandError {
+    /// The server has refused it, or does not answer.
+    #[error(transparent)]
+    Server(SocketError),
+    /// The keys of the store cannot be changed.
+    #[error("{0}")]
+    Keys(String),
+    /// A store in memory is its server's alone.
+    #[error(
+        "a store in memory is within its server: start that with --admin-socket PATH, and name the same here"
+    )]
+    InMemory,
+    /// The store cannot be opened.
+    #[error(
+        "--store {store}: {source}{}",
+        socket.as_ref().map(|path| format!(" (no server answers at its admin socket {})", path.display())).unwrap_or_default()
+    )]
+    Store {
+        /// Which one.
+        store: StoreLocation,
+        /// Its error.
+        source: StoreError,
+        /// Where a server was looked for.
+        socket: Option<PathBuf>,
+    },
+    /// What was asked for cannot be written.
+    #[error("standard output")]
+    Output(#[source] io::Error),
+}
+
+/// Does what the options ask for, and prints what comes of it.
+///
+/// # Errors
+/// See [`KeyCommandError`].
+pub fn run(config: &Config, options: &KeyOptions) -> Result<(), KeyCommandError> {
+    let keys = Keys::find(config)?;
+    let text = match &options.command {
+        KeyCommand::New { name, scopes, expires_in } => {
+            let new = NewKey { name: name.clone(), scopes: scopes.clone(), expires_in: expires_in.clone() };
+            let (info, key) = keys.create(&new)?;
+            // Beside the output: a script that takes the key from there gets nothing else.
+            output::stderr().line(&format!(
+                "key {} for {}: {}; good {}. Keep it now, it is not shown again.",
+                info.id,
+                info.name,
+                info.scopes.join(" "),
+                info.expires_at
+                    .map_or_else(|| "until it is revoked".to_owned(), |end| format!("until {end}"))
+            ));
+            format!("{key}\n")
+        }
+        KeyCommand::List { json } => {
+            let keys = keys.list()?;
+            if *json { as_json(&KeyList { count: keys.len(), keys }) } else { table::keys(&keys) }
+        }
+        KeyCommand::Revoke { id } => {
+            let revoked = keys.revoke(id)?;
+            format!("key {} for {} is revoked\n", revoked.id, revoked.name)
+        }
+        KeyCommand::Audit { json } => {
+            let changes = keys.audit()?;
+            if *json {
+                as_json(&AuditList { count: changes.len(), changes })
+            } else {
+                table::changes(&changes)
+            }
+        }
+    };
+    output::print(&text).map_err(KeyCommandError::Output)
+}
+
+fn as_json(value: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("strings and numbers are JSON");
+    text.push('\n');
+    text
+}
+
+/// Where the keys are.
+enum Keys {
+    /// Behind a server that runs.
+    Server(Socket),
+    /// In a store that nobody has open, or that many may have.
+    Store(std::sync::Arc<dyn DedupStore>),
+}
+
+impl Keys {
+    fn find(config: &Config) -> Result<Self, KeyCommandError> {
+        let path = config.admin_socket.path(&config.store);
+        if let Some(path) = &path
+            && let Some(socket) = Socket::open(path).map_err(KeyCommandError::Server)?
+        {
+            return Ok(Self::Server(socket));
+        }
+        if matches!(config.store, StoreLocation::Memory(_)) {
+            return Err(KeyCommandError::InMemory);
+        }
+        let opened = open_store::open(config);
+        let failed = |source| KeyCommandError::Store { store: config.store.clone(), source, socket: path };
+        opened.map(Self::Store).map_err(failed)
+    }
+
+    fn create(&self, new: &NewKey) -> Result<(KeyInfo, String), KeyCommandError> {
+        match self {
+            Self::Server(socket) => {
+                let made: CreatedKey = ask(socket, "POST", "/admin/keys", Some(as_json(new)))?;
+                Ok((made.info, made.key))
+            }
+            Self::Store(store) => {
+                let (info, token) = registry::create(&**store, new, COMMAND).map_err(told)?;
+                Ok((info, token.reveal()))
+            }
+        }
+    }
+
+    fn list(&self) -> Result<Vec<KeyInfo>, KeyCommandError> {
+        match self {
+            Self::Server(socket) => Ok(ask::<KeyList>(socket, "GET", "/admin/keys", None)?.keys),
+            Self::Store(store) => registry::list(&**store).map_err(|error| told(error.into())),
+        }
+    }
+
+    fn revoke(&self, id: &str) -> Result<KeyInfo, KeyCommandError> {
+        match self {
+            // What is no id must not become another path.
+            Self::Server(socket) if id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                ask(socket, "DELETE", &format!("/admin/keys/{id}"), None)
+            }
+            Self::Server(_) => Err(told(KeyError::Unknown(id.to_owned()))),
+            Self::Store(store) => registry::revoke(&**store, id, COMMAND).map_err(told),
+        }
+    }
+
+    fn audit(&self) -> Result<Vec<AuditEntry>, KeyCommandError> {
+        match self {
+            Self::Server(socket) => Ok(ask::<AuditList>(socket, "GET", "/admin/audit", None)?.changes),
+            Self::Store(store) => registry::audit(&**store).map_err(|error| told(error.into())),
+        }
+    }
+}
+
+/// As audit entries name this program.
+const COMMAND: &str = "command";
+
+fn ask<T: serde::de::DeserializeOwned>(
+    socket: &Socket,
+    method: &'static str,
+    path: &str,
+    body: Option<String>,
+) -> Result<T, KeyCommandError> {
+    socket.ask(method, path, body).map_err(KeyCommandError::Server)
+}
+
+fn told(error: KeyError) -> KeyCommandError {
+    KeyCommandError::Keys(match error {
+        KeyError::Invalid { field, reason } => format!("{} {reason}", option_of(field)),
+        other => other.to_string(),
+    })
+}
+
+/// The option of a field.
+fn option_of(field: &str) -> &str {
+    match field {
+        "name" => "--name",
+        "scopes" => "--scope",
+        "expires_in" => "--expires-in",
+        other => other,
+    }
+}

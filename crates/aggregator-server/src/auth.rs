@@ -1,0 +1,28 @@
+//! Who may do what: keys, what they allow, and how a request becomes a [`Principal`].
+//!
+//! ```text
+//! serve/layers ─ Guard::principal ─► Principal ─► handlers ask it before they read or store
+//!                     │
+//!                  Keyring ◄─ every 300 ms ─ registry (records of the store) ◄─ admin routes, `key` command
+//! ```
+//!
+//! Rules:
+//!
+//! * Scopes only allow. A credential that is not good never makes its sender an anonymous one.
+//! * As soon as there was a key, nobody is anonymous any more, also after the last key is revoked.
+//! * What a principal may not read it cannot learn from any answer: not from counts, cursors, or errors.
+
+mod access;
+mod cursor_seal;
+mod guard;
+mod keyring;
+mod principal;
+pub(crate) mod registry;
+pub(crate) mod routes;
+mod scope;
+mod token;
+
+pub(crate) use self::access::{Access, authorize};
+pub(crate) use self::guard::{Entrance, Guard, begin, follow};
+pub(crate) use self::principal::Principal;
+pub(crate) use self::scope::Scope;

@@ -1,0 +1,193 @@
+//! Turns a request into a [`Principal`]. Nothing else does.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use aggregator_core::{Deadline, DedupStore, StoreError, Timestamp};
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{info, warn};
+
+use super::cursor_seal::CursorSeal;
+use super::keyring::{Keyring, needs_seal};
+use super::principal::Principal;
+use super::registry;
+use super::token::Token;
+use crate::http::problem::Problem;
+
+/// How often a node looks for changes that others have made.
+const INTERVAL: Duration = Duration::from_millis(300);
+/// How long a look may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the uses of keys are written down.
+const NOTE_USES_EVERY: Duration = Duration::from_secs(60);
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// The port.
+    Network,
+    /// The admin socket, which only the operator can open.
+    AdminSocket,
+}
+
+/// Who may do what here.
+pub(crate) struct Guard {
+    store: Arc<dyn DedupStore>,
+    /// Whether requests without a credential are served as long as there are none.
+    allow_anonymous: bool,
+    /// `None` before the keys were read for the first time.
+    keyring: Mutex<Option<Arc<Keyring>>>,
+    seal: OnceLock<Arc<CursorSeal>>,
+    /// One change of keys at a time: they are rare, and none waits for a request.
+    pub(super) changes: Semaphore,
+}
+
+impl Guard {
+    pub(crate) fn new(store: Arc<dyn DedupStore>, allow_anonymous: bool) -> Self {
+        Self {
+            store,
+            allow_anonymous,
+            keyring: Mutex::default(),
+            seal: OnceLock::new(),
+            changes: Semaphore::new(1),
+        }
+    }
+
+    /// Who sends a request with this head.
+    ///
+    /// # Errors
+    /// A credential that is not good never makes its sender an anonymous one.
+    pub(crate) fn principal(&self, headers: &HeaderMap, entrance: Entrance) -> Result<Principal, Problem> {
+        if entrance == Entrance::AdminSocket {
+            return Ok(Principal::Operator);
+        }
+        let Some(keyring) = self.keyring().clone() else { return Err(Problem::keys_unknown()) };
+        let mut credentials = headers.get_all(AUTHORIZATION).iter();
+        match (credentials.next(), credentials.next()) {
+            (None, _) if keyring.change().is_some() => {
+                Err(Problem::no_credential("send a key: `Authorization: Bearer agg_…`"))
+            }
+            (None, _) if self.allow_anonymous => Ok(Principal::Anonymous),
+            (None, _) => Err(Problem::no_credential(
+                "the server takes no requests without a key, and has none yet: make one with `aggregator-server key \
+                 new`, or start it with --allow-anonymous if everybody who reaches it may publish and read",
+            )),
+            (Some(credential), None) => of_credential(&keyring, credential),
+            (Some(_), Some(_)) => {
+                Err(Problem::bad_credential("there are several Authorization headers: send one"))
+            }
+        }
+    }
+
+    /// Reads the keys of the store if they have changed, and says whether they have. Blocks.
+    pub(crate) fn refresh(&self) -> Result<bool, StoreError> {
+        let change = Deadline::after(PATIENCE).scope(|| registry::newest_change(&*self.store))?;
+        let known = self.keyring().clone();
+        if known.as_ref().is_some_and(|known| known.change() == change) {
+            return Ok(false);
+        }
+        let stored = Deadline::after(PATIENCE).scope(|| registry::all(&*self.store))?;
+        let seal = if stored.iter().any(|(_, key)| needs_seal(key)) { Some(self.seal()?) } else { None };
+        let known = known.unwrap_or_default();
+        // A change that comes between the two reads is read again with the next look.
+        let keyring = known.replaced_by(change, stored, seal);
+        *self.keyring() = Some(Arc::new(keyring));
+        Ok(true)
+    }
+
+    fn seal(&self) -> Result<&Arc<CursorSeal>, StoreError> {
+        if let Some(seal) = self.seal.get() {
+            return Ok(seal);
+        }
+        let seal = Arc::new(CursorSeal::of(&*self.store)?);
+        Ok(self.seal.get_or_init(|| seal))
+    }
+
+    fn note_uses(&self) -> Result<(), StoreError> {
+        let keyring = self.keyring().clone();
+        let uses = keyring.map(|keyring| keyring.take_uses()).unwrap_or_default();
+        registry::note_uses(&*self.store, &uses)
+    }
+
+    fn keyring(&self) -> MutexGuard<'_, Option<Arc<Keyring>>> {
+        // No code that can panic runs under the lock.
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of_credential(keyring: &Keyring, credential: &HeaderValue) -> Result<Principal, Problem> {
+    let text = credential.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Problem::bad_credential("send a key as `Authorization: Bearer agg_…`"));
+    }
+    let token = Token::parse(token.trim()).ok_or_else(|| {
+        Problem::bad_credential("what the Authorization header has is not a key: keys begin with agg_")
+    })?;
+    let key = keyring.find(&token).ok_or_else(|| {
+        Problem::bad_credential("the server does not know this key: it was revoked, or is another server's")
+    })?;
+    let now = Timestamp::now();
+    key.check(now)?;
+    key.used(now);
+    Ok(Principal::Key(Arc::clone(key)))
+}
+
+/// Reads the keys for the first time, so that the first request finds them. If they cannot be read, requests are refused
+/// until they can.
+pub(crate) async fn begin(guard: &Arc<Guard>) {
+    if let Err(error) = look(guard).await {
+        warn!(%error, "the keys cannot be read: requests are refused until they can");
+    }
+    let keyring = guard.keyring().clone();
+    match keyring {
+        Some(keyring) if keyring.change().is_some() => info!("requests need a key"),
+        Some(_) if !guard.allow_anonymous => {
+            warn!(
+                "there is no key yet, so nobody may publish or read: make one with `aggregator-server key new`"
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Follows the changes of keys, and calls `on_change` after each. Ends when the sender of `stopped` is dropped.
+pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped: oneshot::Receiver<()>) {
+    let (mut looks, mut is_failing): (u32, bool) = (0, false);
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let looked = look(&guard).await;
+        if let Err(error) = &looked
+            && !is_failing
+        {
+            warn!(%error, "the keys cannot be read: those that were known before are used");
+        }
+        is_failing = looked.is_err();
+        if looked.unwrap_or(false) {
+            on_change();
+        }
+        looks = looks.wrapping_add(1);
+        if u128::from(looks).is_multiple_of(NOTE_USES_EVERY.as_millis() / INTERVAL.as_millis()) {
+            note_uses(&guard).await;
+        }
+    }
+}
+
+async fn look(guard: &Arc<Guard>) -> Result<bool, StoreError> {
+    let looking = Arc::clone(guard);
+    let looked = tokio::task::spawn_blocking(move || looking.refresh()).await;
+    looked.unwrap_or_else(|_| Err(StoreError::unavailable("reading the keys panicked")))
+}
+
+async fn note_uses(guard: &Arc<Guard>) {
+    let noting = Arc::clone(guard);
+    let noted = tokio::task::spawn_blocking(move || noting.note_uses()).await;
+    if let Ok(Err(error)) = noted {
+        warn!(%error, "when keys were used last cannot be written down");
+    }
+}

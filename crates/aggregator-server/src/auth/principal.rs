@@ -1,0 +1,148 @@
+//! Who asks, and what that one may do. Handlers receive a [`Principal`] and ask it before they do anything.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aggregator_core::{Cursor, InvalidField, Timestamp, Topics};
+use axum::extract::FromRequestParts;
+use hyper::http::request::Parts;
+
+use super::cursor_seal::CursorSeal;
+use super::keyring::Key;
+use super::scope::{Grants, Scope};
+use crate::http::problem::Problem;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) enum Principal {
+    /// Nobody: may do nothing.
+    Nobody,
+    /// Somebody who reaches the port of a server that has no credentials.
+    Anonymous,
+    /// Whoever may open the admin socket, or the store itself.
+    Operator,
+    /// Whoever holds this key.
+    Key(Arc<Key>),
+}
+
+static NOTHING: LazyLock<Grants> = LazyLock::new(Grants::nothing);
+static ANONYMOUS: LazyLock<Grants> = LazyLock::new(Grants::anonymous);
+static EVERYTHING: LazyLock<Grants> = LazyLock::new(Grants::everything);
+
+impl Principal {
+    fn grants(&self) -> &Grants {
+        match self {
+            Self::Nobody => &NOTHING,
+            Self::Anonymous => &ANONYMOUS,
+            Self::Operator => &EVERYTHING,
+            Self::Key(key) => key.grants(),
+        }
+    }
+
+    /// Whether it is still who it was when its request came: long answers ask again and again.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        match self {
+            Self::Nobody | Self::Anonymous | Self::Operator => Ok(()),
+            Self::Key(key) => key.check(Timestamp::now()),
+        }
+    }
+
+    /// How long that lasts; `None` if it does not end by itself.
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        let Self::Key(key) = self else { return None };
+        let left = key.expires_at()?.as_micros().saturating_sub(Timestamp::now().as_micros());
+        Some(Duration::from_micros(u64::try_from(left).unwrap_or(0)))
+    }
+
+    /// Whether it may do what this scope allows.
+    pub(crate) fn check_scope(&self, scope: &Scope) -> Result<(), Problem> {
+        if self.grants().allows(scope) { Ok(()) } else { Err(Problem::missing_scope(scope)) }
+    }
+
+    /// Refuses whoever may publish nothing, before anything is read of a request.
+    pub(crate) fn check_publishes(&self) -> Result<(), Problem> {
+        if self.grants().publishes() { Ok(()) } else { Err(Problem::missing_kind_of_scope("publish")) }
+    }
+
+    /// Refuses whoever may read nothing.
+    pub(crate) fn check_reads(&self) -> Result<(), Problem> {
+        if self.grants().readable().is_some() { Ok(()) } else { Err(Problem::missing_kind_of_scope("read")) }
+    }
+
+    /// Refuses a read of these topics unless all of them may be read.
+    pub(crate) fn check_readable(&self, topics: &Topics) -> Result<(), Problem> {
+        match self.grants().unreadable(topics) {
+            None => Ok(()),
+            Some(asked) => Err(Problem::missing_scope(&Scope::Read(asked.clone()))),
+        }
+    }
+
+    pub(crate) fn may_publish(&self, topic: &str) -> bool {
+        self.grants().may_publish(topic)
+    }
+
+    pub(crate) fn may_read(&self, topic: &str) -> bool {
+        self.grants().may_read(topic)
+    }
+
+    /// The topics that may be read.
+    pub(crate) fn readable(&self) -> Result<&Topics, Problem> {
+        self.grants().readable().ok_or_else(|| Problem::missing_kind_of_scope("read"))
+    }
+
+    /// A cursor as it may see it.
+    pub(crate) fn show_cursor(&self, cursor: &Cursor) -> String {
+        match self.seal() {
+            Some(seal) => seal.seal(cursor),
+            None => cursor.to_string(),
+        }
+    }
+
+    /// A cursor that it hands back. Whoever may not read everything may still hand back a plain one, of the time before
+    /// it had its key. Nobody can make one up without knowing the rows it stands at.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, without its name.
+    pub(crate) fn parse_cursor(&self, text: &str) -> Result<Cursor, String> {
+        if let Some(opened) = self.seal().and_then(|seal| seal.open(text)) {
+            return Ok(opened);
+        }
+        let cursor: Cursor = text.parse().map_err(|error: InvalidField| error.reason)?;
+        if self.seal().is_some() && !cursor.has_fingerprint() {
+            return Err(
+                "was written by an earlier version, and is not for a credential that is limited to some \
+                        topics: begin without it"
+                    .to_owned(),
+            );
+        }
+        Ok(cursor)
+    }
+
+    fn seal(&self) -> Option<&CursorSeal> {
+        if let Self::Key(key) = self { key.seal() } else { None }
+    }
+}
+
+/// As logs and audit entries name it.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("nobody"),
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Operator => f.write_str("admin-socket"),
+            Self::Key(key) => write!(f, "key:{}", key.id()),
+        }
+    }
+}
+
+/// The one who asks, as `serve/layers.rs` has noted it in the request. A request without a note is nobody's, who may
+/// do nothing.
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or(Self::Nobody))
+    }
+}
