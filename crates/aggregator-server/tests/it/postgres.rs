@@ -152,7 +152,7 @@ async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_
         };
         let connection = "tells of other nodes' commits";
         assert_eq!(of("WARN", connection), outage, "{lines:#?}");
-        assert_eq!(of("WARN", "noticed by polling"), outage, "{lines:#?}");
+        assert_eq!(of("WARN", "this node polls for them"), outage, "{lines:#?}");
         assert_eq!(of("INFO", connection), outage, "{lines:#?}");
     }
 }

@@ -1,7 +1,6 @@
 use aggregator_core::EventRef;
 
 use super::*;
-use crate::auth::Principal;
 
 const BOUNDS: DecodeLimits =
     DecodeLimits { max_events: 5, max_payload_depth: 9, lone_surrogates: LoneSurrogates::Refuse };
