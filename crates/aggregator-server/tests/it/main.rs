@@ -8,6 +8,7 @@ mod documents;
 mod failure;
 mod files;
 mod full_disk;
+mod guard;
 mod http;
 mod let_go;
 mod limits;

@@ -4,14 +4,14 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::signal;
-use crate::support::{Process, events};
+use crate::support::{Process, events, refused};
 
 async fn publish(server: &Process, query: &str, body: &Value) -> Value {
     let request = Client::new().post(format!("{}/publish{query}", server.url)).json(body);
@@ -20,11 +20,6 @@ async fn publish(server: &Process, query: &str, body: &Value) -> Value {
 
 async fn get(server: &Process, path: &str) -> Value {
     Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
-}
-
-fn refused(args: &[&str]) -> (i32, String) {
-    let Output { status, stderr, .. } = Process::command(args).stdin(Stdio::null()).output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 #[tokio::test]

@@ -7,11 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::Process;
-
-fn refused(args: &[&str]) -> (i32, String) {
-    Process::run(Process::command(args))
-}
+use crate::support::{Process, refused};
 
 /// A server on a free port that keeps nothing, with these variables; its log is piped.
 fn start_with_variables(variables: &[(&str, &str)]) -> Process {

@@ -189,6 +189,11 @@ pub(crate) fn forget_options(command: &mut Command) {
     }
 }
 
+/// Runs a command that ends by itself; its exit code, and what it wrote to standard error.
+pub(crate) fn refused(args: &[&str]) -> (i32, String) {
+    Process::run(Process::command(args))
+}
+
 /// The real program. Killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
