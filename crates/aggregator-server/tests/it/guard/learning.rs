@@ -1,6 +1,8 @@
 //! What a reader may not read it cannot learn, from nothing that it is told.
 
-use aggregator_core::{Cursor, Event, MemoryStore};
+use aggregator_core::{Cursor, DedupStoreExt as _, Event, MemoryStore};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -115,11 +117,10 @@ async fn a_cursor_that_is_made_up_tells_nothing_and_one_of_the_time_before_the_k
     let told = async |events: usize| {
         let twin = MemoryStore::default();
         for id in 0..events {
-            aggregator_core::DedupStoreExt::append_one(&twin, &Event::new("mine.a", id.to_string()).unwrap())
-                .unwrap();
+            twin.append_one(&Event::new("mine.a", id.to_string()).unwrap()).unwrap();
         }
         let query = aggregator_core::Query::topic(aggregator_core::Topic::new("mine.a").unwrap());
-        let cursor = aggregator_core::DedupStoreExt::end(&twin, &query).unwrap();
+        let cursor = twin.end(&query).unwrap();
         let answer = server.get(&reader, &format!("/events?topic=mine.a&after={cursor}")).await;
         assert_eq!(answer.status, 400, "{events}");
         shown(&answer)
@@ -150,6 +151,55 @@ async fn the_heartbeats_of_a_limited_reader_do_not_show_whether_others_publish()
         assert_eq!(ids.len(), told.len(), "{read}");
     }
     assert!(ids.iter().all(|id| id.len() == ids.first().unwrap().len()));
+    drop(stream);
+    server.stop().await;
+}
+
+/// Such a cursor could be made up: it says nothing of the rows it stands at.
+#[tokio::test]
+async fn a_limited_reader_has_no_use_for_a_cursor_without_a_fingerprint() {
+    let server = Guarded::volatile().await;
+    let reader = server.key(&["read:mine.*"]).await;
+    let whole = server.key(&["read:*"]).await;
+    // Format 1, with no position at all.
+    let mut bytes = vec![1, 0];
+    bytes.extend([0; 16 + 8 + 2]);
+    bytes.extend(xxhash_rust::xxh3::xxh3_64(&bytes).to_be_bytes());
+    let cursor = URL_SAFE_NO_PAD.encode(bytes);
+    let path = format!("/events?topic=mine.a&after={cursor}");
+    server.get(&whole, &path).await.problem(400, "cursor-of-another-store");
+    let answer = server.get(&reader, &path).await;
+    answer.problem(400, "bad-parameter");
+    answer.tells(&["earlier version"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_way_out_of_a_gap_is_sealed_as_well() {
+    let store = std::sync::Arc::new(MemoryStore::default());
+    let server = Guarded::start(store.clone(), aggregator_server::Config::default()).await;
+    let (writer, reader) = (server.key(&["publish:*"]).await, server.key(&["read:mine.*"]).await);
+    publish(&server, &writer, "mine.a", 0..10).await;
+    let next = server.get(&reader, "/events?topic=mine.a&limit=2").await.json["next"].clone();
+    store.purge(&aggregator_core::Topic::new("mine.a").unwrap(), 5).unwrap();
+    let gone = server.get(&reader, &format!("/events?topic=mine.a&after={}", next.as_str().unwrap())).await;
+    gone.problem(410, "cursor-expired");
+    let oldest = gone.json["oldest"].as_str().unwrap();
+    assert!(oldest.parse::<Cursor>().is_err());
+    let rest = server.get(&reader, &format!("/events?topic=mine.a&after={oldest}")).await;
+    assert_eq!(rest.json["count"], 5);
+
+    let stream = server.request(Method::GET, "/events/stream?topic=mine.a").bearer_auth(&reader.key);
+    let stream = stream.header("last-event-id", next.as_str().unwrap()).header("accept", "text/event-stream");
+    let mut stream = stream.send().await.unwrap();
+    let mut read = String::new();
+    while !read.contains("\"seq\":10") {
+        let chunk = in_time("the stream goes on", stream.chunk()).await.unwrap().unwrap();
+        read.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let gap = read.lines().find_map(|line| line.strip_prefix("data: {\"type\"")).unwrap();
+    let (_, oldest) = gap.split_once("\"oldest\":\"").unwrap();
+    assert!(oldest.trim_end_matches("\"}").parse::<Cursor>().is_err(), "{gap}");
     drop(stream);
     server.stop().await;
 }
