@@ -2,8 +2,11 @@
 
 mod command;
 mod learning;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod revocation;
 mod routes;
+mod secrets;
 mod table;
 
 use std::sync::Arc;

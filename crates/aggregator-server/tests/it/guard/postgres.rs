@@ -1,0 +1,63 @@
+//! Keys of several nodes over one PostgreSQL, managed without any of them.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use aggregator_postgres::test_server::TestServer;
+use reqwest::Client;
+use tempfile::TempDir;
+
+use crate::support::{Process, event, in_time, until};
+
+const PASSWORD: &str = "s3cretCanary";
+
+fn key(store: &str, arguments: &[&str]) -> String {
+    let mut command = Process::command(&["key"]);
+    let output = command.args(arguments).args(["--store", store]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !said.contains(PASSWORD), "{said}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+async fn status(node: &Process, key: &str) -> u16 {
+    let request = Client::new().post(format!("{}/publish", node.url)).json(&event("a.b", "1"));
+    request.bearer_auth(key).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn a_key_is_made_and_revoked_in_the_database_and_every_node_follows() {
+    let Some(postgres) = TestServer::shared() else { return };
+    let store = postgres.url_of(&format!("aggregator:{PASSWORD}"));
+    let directory = TempDir::new().unwrap();
+    let node = |name: &str| {
+        let mut command = Process::command(&["--listen", "127.0.0.1:0", "--store", &store, "--log", "debug"]);
+        command.stderr(Stdio::from(std::fs::File::create(directory.path().join(name)).unwrap()));
+        Process::spawn(command)
+    };
+    let nodes = [node("one"), node("other")];
+    let made = key(&store, &["new", "--name", "test", "--scope", "publish:a.*", "--scope", "read:a.*"]);
+    for node in &nodes {
+        until("the node knows the key", async || status(node, &made).await == 202).await;
+        assert_eq!(Client::new().get(format!("{}/events", node.url)).send().await.unwrap().status(), 401);
+    }
+    let mut streams = Vec::new();
+    for node in &nodes {
+        let request = Client::new().get(format!("{}/events/stream?topic=a.b", node.url)).bearer_auth(&made);
+        streams.push(request.send().await.unwrap());
+    }
+    let began = Instant::now();
+    key(&store, &["revoke", &made[4..16]]);
+    for mut stream in streams {
+        in_time("the stream ends", async { while let Ok(Some(_)) = stream.chunk().await {} }).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for node in nodes {
+        assert_eq!(status(&node, &made).await, 401);
+        node.signal("-TERM");
+        node.wait();
+    }
+    for name in ["one", "other"] {
+        let log = std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert!(!log.contains(PASSWORD) && !log.contains(&made[17..]), "{log}");
+    }
+}
