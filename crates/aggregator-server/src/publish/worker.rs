@@ -132,6 +132,8 @@ impl Drop for Worker {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use aggregator_core::MemoryStore;
 
     use super::*;
@@ -151,5 +153,18 @@ mod tests {
         });
         assert!(thread.join().is_err());
         assert!(matches!(health.state(), State::Failed(_)));
+    }
+
+    #[test]
+    fn the_threads_of_workers_that_nobody_stopped_end_too() {
+        let store: Arc<dyn DedupStore> = Arc::new(MemoryStore::default());
+        let workers = Workers::start(&store, &Config::default(), &Arc::default()).unwrap();
+        let threads = std::mem::take(&mut *workers.threads.lock().unwrap());
+        drop(workers);
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !threads.iter().all(JoinHandle::is_finished) {
+            assert!(Instant::now() < patience, "they still wait for jobs");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -178,6 +178,9 @@ async fn a_request_larger_than_the_queue_is_told_so() {
     let config = Config { queue_bytes: "1KiB".parse().unwrap(), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     server.publish(&events("t", 0..100)).await.problem(413, "too-large");
+    let mut alone = event("t", 1);
+    alone["payload"] = json!("x".repeat(1 << 10));
+    server.publish(&alone).await.problem(413, "too-large");
     assert_eq!(server.publish(&event("t", 1)).await.status, 202);
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::{MemoryStore, Partitions, SqliteOptions, SqliteStore};
 use aggregator_server::Config;
 use aggregator_server::config::LoneSurrogates;
@@ -58,13 +59,15 @@ async fn a_large_request_is_answered_like_a_small_one() {
 }
 
 #[tokio::test]
-async fn an_empty_batch_is_accepted() {
-    let server = Server::volatile().await;
+async fn an_empty_batch_is_accepted_without_a_commit() {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+    let server = Server::start(Arc::clone(&faulty) as _, Config::default()).await;
     for body in [json!([]), json!({"events": []})] {
         let answer = server.publish(&body).await;
         assert_eq!((answer.status.as_u16(), &answer.json["received"]), (202, &json!(0)));
         assert_eq!(answer.json["results"], json!([]));
     }
+    assert_eq!(faulty.appends(), 0);
 }
 
 #[tokio::test]

@@ -208,3 +208,20 @@ fn nothing_overtakes_what_was_kept_of_its_partition() {
     assert_eq!(stored(&lab.store), [0; 0]);
     assert_eq!(lab.result.kept.len(), 1);
 }
+
+#[test]
+fn a_failure_before_anything_was_refused_is_not_logged_as_a_refusal() {
+    let mut lab = Lab::new([1], Naming::Nobody);
+    // The whole, then each event by itself.
+    lab.store.fail_nth(2, Failure::Unavailable);
+    let lines = crate::log::logged(|| lab.group().append(vec![job(&[0, 1], false).0]));
+    assert!(!lines.iter().any(|line| line.contains("are refused")), "{lines:?}");
+}
+
+#[test]
+fn the_message_of_a_panic_is_told_whatever_it_is_made_of() {
+    let told = |panic: fn()| panic_message(&*catch_unwind(panic).unwrap_err()).to_owned();
+    assert_eq!(told(|| panic!("as it is")), "as it is");
+    assert_eq!(told(|| panic!("made of {}", "parts".to_owned())), "made of parts");
+    assert_eq!(told(|| std::panic::panic_any(1)), "without a message");
+}

@@ -49,7 +49,23 @@ fn now(queue: &Queue) -> Turn<'_> {
 }
 
 fn may_take(queue: &Queue) -> bool {
+    assert_weights(queue);
     matches!(queue.lock().next(&queue.limits), Next::Take { .. })
+}
+
+/// The weight of a lane is that of its jobs, and the weight of all counts the lanes that are not in a turn.
+fn assert_weights(queue: &Queue) {
+    let state = queue.lock();
+    let mut free = Weight::default();
+    for lane in &state.lanes {
+        let mut weight = Weight::default();
+        lane.jobs.iter().for_each(|job| weight += job.weight());
+        assert_eq!(lane.weight, weight);
+        if !lane.held {
+            free += weight;
+        }
+    }
+    assert_eq!(state.weight, free);
 }
 
 #[test]
@@ -120,6 +136,7 @@ fn what_is_kept_comes_first_after_a_rest_while_other_partitions_go_on() {
     send(&queue, &[(0, 4), (1, 5)]);
     turn.result.kept = turn.jobs.drain(..).filter(|job| job.partition == Partition(0)).collect();
     let other = queue.next(Some(turn)).unwrap();
+    assert_weights(&queue);
     // Or the rest was over by then.
     let rest = if taken(&other) == [(1, 5)] { queue.next(Some(other)).unwrap() } else { other };
     assert_eq!(taken(&rest)[..3], [(0, 1), (0, 3), (0, 4)]);
@@ -190,4 +207,83 @@ fn after_a_turn_of_several_partitions_has_failed_none_waits_for_another() {
     queue.lock().alone_until = Some(Instant::now());
     send(&queue, &[(0, 1), (1, 1)]);
     assert_eq!(taken(&now(&queue)).len(), 2);
+}
+
+#[test]
+fn after_a_turn_of_one_partition_has_failed_others_go_together_all_the_same() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1)]);
+    let mut turn = now(&queue);
+    turn.result.failed = true;
+    drop(turn);
+    send(&queue, &[(1, 1), (2, 1)]);
+    assert_eq!(taken(&now(&queue)), [(1, 1), (2, 1)]);
+}
+
+#[test]
+fn each_failure_in_a_row_doubles_the_rest_of_a_partition_up_to_a_second() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1)]);
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        queue.lock().lanes[0].rest_until = None;
+        let mut turn = now(&queue);
+        turn.result.kept = turn.jobs.drain(..).collect();
+        let (pause, before) = (queue.lock().lanes[0].pause, Instant::now());
+        drop(turn);
+        let until = queue.lock().lanes[0].rest_until.expect("it rests");
+        assert!((before + pause..=Instant::now() + pause).contains(&until));
+        pauses.push(pause.as_millis());
+    }
+    assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+    queue.lock().lanes[0].rest_until = None;
+    drop(now(&queue));
+    assert_eq!(queue.lock().lanes[0].pause, FIRST_PAUSE, "it has succeeded");
+}
+
+/// To wake more than that would cost time.
+#[test]
+fn no_more_workers_are_woken_than_wait() {
+    let queue = queue(true, 10_000);
+    send(&queue, &[(0, 1)]);
+    assert_eq!(queue.lock().notified, 0);
+    queue.lock().waiting = 1;
+    for _ in 0..2 {
+        send(&queue, &[(0, 1)]);
+        assert_eq!(queue.lock().notified, 1);
+    }
+}
+
+#[test]
+fn beside_a_small_turn_a_worker_is_woken_for_what_is_enough_or_goes_alone_and_for_nothing_else() {
+    for alone in [false, true] {
+        let queue = queue(true, 10_000);
+        send(&queue, &[(0, 1)]);
+        let _small = now(&queue);
+        queue.lock().waiting = 1;
+        send(&queue, &[(1, 299)]);
+        assert_eq!(queue.lock().notified, 0);
+        if alone {
+            queue.lock().alone_until = Some(Instant::now() + ALONE_FOR);
+            send(&queue, &[(2, 0)]);
+        } else {
+            send(&queue, &[(2, 1)]);
+        }
+        assert_eq!(queue.lock().notified, 1);
+    }
+}
+
+#[test]
+fn a_worker_that_was_woken_no_longer_counts_as_waiting() {
+    let queue = queue(true, 10_000);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| queue.next(None).map(|turn| taken(&turn)));
+        while queue.lock().waiting == 0 {
+            std::thread::yield_now();
+        }
+        send(&queue, &[(0, 1)]);
+        assert_eq!(worker.join().expect("it is well"), Some(vec![(0, 1)]));
+    });
+    let state = queue.lock();
+    assert_eq!((state.waiting, state.notified), (0, 0));
 }

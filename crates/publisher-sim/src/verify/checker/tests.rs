@@ -229,6 +229,34 @@ fn a_finding_names_the_event() {
     let counts = check(|rows| rows[7].source = "unknown".to_owned());
     let example = &counts.mismatched.examples()[0];
     assert!(example.contains("sim.topic-0 ") && example.contains(" seq 8: "), "{example}");
+    let mut lost = String::new();
+    let counts = check(|rows| lost = rows.remove(7).event_id);
+    assert_eq!(counts.lost.examples(), [format!("sim.topic-0 {lost}")]);
+}
+
+/// Each takes memory.
+#[test]
+fn of_other_runs_no_more_events_are_remembered_than_there_is_room_for() {
+    let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
+    let (topics, ledger) = honest(&workload);
+    let mut checker = Checker::new(&workload, 0);
+    checker.foreign_kept = MAX_FOREIGN_IDS - 1;
+    for (id, seq) in ["a", "a", "b", "b"].into_iter().zip(1..) {
+        checker.see(&Row { event_id: id.to_owned(), seq, ..topics[0][0].clone() }.event());
+    }
+    assert_eq!(checker.give_up(&ledger).doubled.count(), 1, "the second one is not remembered");
+}
+
+#[test]
+fn a_seq_for_which_the_checker_has_no_bits_is_a_mismatch() {
+    let workload = workload(3, 1, IdScheme::Ulid, 100);
+    let row = honest(&workload).0[0][0].clone();
+    for (seq, clean) in [(SEQ, true), (SEQ + 1, false), (u64::MAX, false)] {
+        let mut checker = Checker::new(&workload, IDENTITIES);
+        checker.see(&Row { seq, ..row.clone() }.event());
+        let counts = checker.finish(&Ledger::new(IDENTITIES));
+        assert_eq!(counts.mismatched.count() == 0, clean, "{seq}");
+    }
 }
 
 #[test]
