@@ -55,10 +55,16 @@ refused() {
 }
 
 the_door_is_shut() {
-    refused "$AGGREGATOR_IMAGE"
-    check "the exit code" "$code" 2
-    says "the image without --allow-anonymous" "$told" "--allow-anonymous"
-    kept "by itself it opens no port to others, and says what does"
+    local key
+    # An empty variable counts as unset.
+    serve --env AGGREGATOR_ALLOW_ANONYMOUS= "$AGGREGATOR_IMAGE"
+    publish_one stranger 401
+    says "the image without a key" "$answer" "aggregator-server key new" "--allow-anonymous"
+    key=$(docker exec "$prefix-alone" aggregator-server key new --name proof --scope 'publish:*' 2>/dev/null)
+    publish_one friend 202 --header "Authorization: Bearer $key"
+    publish_one stranger 401
+    end_server
+    kept "by itself it lets nobody in; a key that its operator makes in the container opens it"
 }
 
 # serve OPTIONS…: a server in the background, on a free port; sets `url`.
@@ -93,13 +99,14 @@ directories_have_an_owner() {
     kept "a bound directory has to belong to $OWNER; as another's it is refused with words"
 }
 
-# publish_one ID STATUS: the answer is in `answer`.
+# publish_one ID STATUS CURL_OPTIONS…: the answer is in `answer`.
 publish_one() {
-    local status
+    local status id=$1 wanted=$2
+    shift 2
     status=$(curl --silent --noproxy '*' --max-time 40 --output "$work/answer" --write-out '%{http_code}' "$url/publish" \
-        --header 'content-type: application/json' --data "{\"topic\":\"proof\",\"event_id\":\"$1\"}") || true
+        --header 'content-type: application/json' --data "{\"topic\":\"proof\",\"event_id\":\"$id\"}" "$@") || true
     answer=$(<"$work/answer")
-    check "the status of a publish ($answer)" "$status" "$2"
+    check "the status of a publish ($answer)" "$status" "$wanted"
 }
 
 a_single_file_is_refused() {
