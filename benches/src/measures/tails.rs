@@ -23,7 +23,7 @@ pub(crate) const STREAMS: u16 = 1_000;
 /// Deliveries per second of the steady load.
 pub(crate) const RATE: u32 = 10_000;
 /// Streams that get no events.
-pub(crate) const IDLE: u16 = 8_000;
+pub(crate) const IDLE: u16 = 9_900;
 
 /// Figures of streams over a number of topics.
 #[derive(Debug, Clone, Serialize)]

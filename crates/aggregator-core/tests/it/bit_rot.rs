@@ -353,7 +353,7 @@ fn a_purge_that_finds_too_few_events_leaves_those_alone() {
     let file = rusqlite::Connection::open(&path).unwrap();
     file.execute_batch("DELETE FROM events WHERE seq > 5").unwrap();
     let error = store.purge(&Topic::new("t").unwrap(), 10).unwrap_err();
-    assert!(error.to_string().contains("events are missing behind seq 5"), "{error}");
+    assert!(error.to_string().contains("events are missing after seq 5"), "{error}");
     let left: u64 = file.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 5);
 }

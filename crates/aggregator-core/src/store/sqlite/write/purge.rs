@@ -75,7 +75,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
     }
     match purged.last() {
         Some(&last_offset) if purged.len() as u64 == count => Ok((last_offset, last_seq)),
-        _ => Err(Corruption::error(format!("events are missing behind seq {last_seq}"))),
+        _ => Err(Corruption::error(format!("events are missing after seq {last_seq}"))),
     }
 }
 
