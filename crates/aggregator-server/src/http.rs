@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod connection_place;
+mod content_encoding;
 pub(crate) mod link;
 pub(crate) mod params;
 pub(crate) mod problem;

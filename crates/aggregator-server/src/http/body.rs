@@ -1,4 +1,5 @@
-//! Reads the body of a request: bounded in bytes, in time, and in the bytes of all requests together.
+//! Reads the body of a request: bounded in bytes, in time, and in the bytes of all requests together. One that comes
+//! compressed counts as what it stands for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +8,17 @@ use axum::body::Body;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{ByteSize, Config};
 use crate::utf8::BYTE_ORDER_MARK;
 
+use super::content_encoding::{DecodeError, Decoder, Encoding};
 use super::problem::Problem;
+
+/// How much of a compressed body is decoded at a time.
+const ENCODED_PIECE_BYTES: usize = 4 << 10;
 
 /// A body, and the room that is reserved for it.
 pub(crate) struct ReceivedBody {
@@ -26,7 +31,9 @@ pub(crate) struct ReceivedBody {
 pub(crate) struct BodyReader {
     max_bytes: ByteSize,
     timeout: Duration,
-    /// How much of bodies may be in memory at a time, in KiB.
+    /// How much of bodies may be in memory at a time.
+    all_bytes: usize,
+    /// What is left of it, in KiB.
     room: Arc<Semaphore>,
 }
 
@@ -35,6 +42,7 @@ impl BodyReader {
         Self {
             max_bytes: config.max_body_bytes,
             timeout: config.body_timeout,
+            all_bytes: config.request_bytes.0,
             room: Arc::new(Semaphore::new(config.request_bytes.kib())),
         }
     }
@@ -66,31 +74,77 @@ impl BodyReader {
     /// Refuses what can be refused before the body arrives.
     fn begin(&self, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
         check_type(headers)?;
+        let encoding = Encoding::of(headers)?;
         let declared =
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|declared| declared > self.max_bytes.0) {
             return Err(self.too_large());
         }
-        Ok(BodyBuffer { room: self.reserve(1)?, bytes: BytesMut::with_capacity(declared.unwrap_or(0)) })
+        let decoder = match encoding {
+            None => None,
+            Some(encoding) => {
+                let memory = encoding.memory().min(self.all_bytes / 4);
+                let room = self.reserve(memory.div_ceil(1024))?;
+                let decoder = Decoder::new(encoding)
+                    .map_err(|error| Problem::internal(format!("a decoder: {error}")))?;
+                Some((decoder, room))
+            }
+        };
+        let bytes = BytesMut::with_capacity(declared.unwrap_or(0));
+        Ok(BodyBuffer { room: self.reserve(1)?, bytes, decoder })
     }
 
     /// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep
     /// all of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
     async fn read(&self, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
-        let BodyBuffer { mut bytes, mut room } = buffer;
+        let BodyBuffer { mut bytes, mut room, mut decoder } = buffer;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > self.max_bytes.0 {
-                return Err(self.too_large());
+            if let Some((decoder, _)) = &mut decoder {
+                for piece in data.chunks(ENCODED_PIECE_BYTES) {
+                    let decoded =
+                        decoder.decode(piece, self.max_bytes.0).map_err(|error| self.undecodable(error))?;
+                    self.append(&mut bytes, &mut room, &decoded)?;
+                    // A piece can stand for a megabyte. Others have their turn between two of them.
+                    tokio::task::yield_now().await;
+                }
+                continue;
             }
-            let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
-            if missing > 0 {
-                room.merge(self.reserve(missing)?);
-            }
-            bytes.extend_from_slice(&data);
+            self.append(&mut bytes, &mut room, &data)?;
+        }
+        if let Some((mut decoder, _)) = decoder {
+            let rest = decoder.finish().map_err(|error| self.undecodable(error))?;
+            self.append(&mut bytes, &mut room, &rest)?;
         }
         Ok(ReceivedBody { bytes: bytes.freeze(), room })
+    }
+
+    fn append(
+        &self,
+        bytes: &mut BytesMut,
+        room: &mut OwnedSemaphorePermit,
+        data: &[u8],
+    ) -> Result<(), Problem> {
+        if bytes.len() + data.len() > self.max_bytes.0 {
+            return Err(self.too_large());
+        }
+        let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
+        if missing > 0 {
+            room.merge(self.reserve(missing)?);
+        }
+        bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn undecodable(&self, error: DecodeError) -> Problem {
+        match error {
+            DecodeError::TooLarge => self.too_large(),
+            DecodeError::Ratio => Problem::too_large(
+                "the body is more than 200 times as large as what was sent of it: send it less compressed",
+            ),
+            DecodeError::Malformed(detail) => Problem::malformed(detail),
+        }
     }
 
     fn reserve(&self, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
@@ -110,6 +164,8 @@ impl BodyReader {
 struct BodyBuffer {
     bytes: BytesMut,
     room: OwnedSemaphorePermit,
+    /// For a body that comes compressed, with room for its memory.
+    decoder: Option<(Decoder, OwnedSemaphorePermit)>,
 }
 
 /// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). Hyper sends it when
@@ -136,11 +192,6 @@ async fn discard(mut body: Body) {
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(Problem::unsupported_media("content-encoding: send the body as it is, not encoded"));
-    }
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {

@@ -34,7 +34,7 @@ async fn a_body_that_will_be_refused_is_never_asked_for() {
         ("/publish", "", LARGE, 413),
         ("/lookup", "", LARGE, 413),
         ("/publish", "content-type: text/plain\r\n", 10, 415),
-        ("/lookup", "content-encoding: gzip\r\n", 10, 415),
+        ("/lookup", "content-encoding: br\r\n", 10, 415),
         ("/publish?colour=red", "", LARGE, 400),
         ("/publish/", "", LARGE, 404),
         ("/events", "", LARGE, 405),

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod clock;
+mod compressed;
 mod config;
 mod documents;
 mod failure;
