@@ -4,13 +4,15 @@ mod socket;
 mod table;
 
 use std::io;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use aggregator_core::{DedupStore, StoreError};
 
+use crate::auth::RateLimits;
 use crate::auth::registry::{self, AuditEntry, KeyError, KeyInfo, NewKey};
 use crate::auth::routes::{AuditList, CreatedKey, KeyList};
-use crate::config::{Config, StoreLocation};
+use crate::config::{ByteSize, Config, StoreLocation};
 use crate::{open_store, output};
 
 use self::socket::{Socket, SocketError};
@@ -36,6 +38,13 @@ enum KeyCommand {
         /// How long it is good, like 12h or 90d [default: for ever]
         #[arg(long, value_name = "TIME")]
         expires_in: Option<String>,
+        /// Events that it may publish a second, on each node; ten seconds' worth at once [default: any number]
+        #[arg(long, value_name = "N")]
+        events_per_second: Option<NonZeroU32>,
+        /// Bytes of bodies that it may publish a second, on each node; ten seconds' worth at once [default: any
+        /// number]
+        #[arg(long, value_name = "BYTES", value_parser = bytes_per_second)]
+        bytes_per_second: Option<NonZeroU32>,
     },
     /// Show all keys, without their secrets
     List {
@@ -95,8 +104,16 @@ pub enum KeyCommandError {
 pub fn run(config: &Config, options: &KeyOptions) -> Result<(), KeyCommandError> {
     let keys = Keys::find(config)?;
     let text = match &options.command {
-        KeyCommand::New { name, scopes, expires_in } => {
-            let new = NewKey { name: name.clone(), scopes: scopes.clone(), expires_in: expires_in.clone() };
+        KeyCommand::New { name, scopes, expires_in, events_per_second, bytes_per_second } => {
+            let new = NewKey {
+                name: name.clone(),
+                scopes: scopes.clone(),
+                expires_in: expires_in.clone(),
+                limits: RateLimits {
+                    events_per_second: *events_per_second,
+                    bytes_per_second: *bytes_per_second,
+                },
+            };
             let (info, key) = keys.create(&new)?;
             // Beside the output: a script that takes the key from there gets nothing else.
             output::stderr().line(&format!(
@@ -127,6 +144,13 @@ pub fn run(config: &Config, options: &KeyOptions) -> Result<(), KeyCommandError>
         }
     };
     output::print(&text).map_err(KeyCommandError::Output)
+}
+
+/// Like 64KiB.
+fn bytes_per_second(text: &str) -> Result<NonZeroU32, String> {
+    let bytes: ByteSize = text.parse()?;
+    let bytes = u32::try_from(bytes.0).ok().and_then(NonZeroU32::new);
+    bytes.ok_or_else(|| "must be 1 byte to 4GiB less one".to_owned())
 }
 
 fn as_json(value: &impl serde::Serialize) -> String {

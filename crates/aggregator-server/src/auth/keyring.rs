@@ -9,6 +9,7 @@ use aggregator_core::Timestamp;
 use tracing::warn;
 
 use super::cursor_seal::CursorSeal;
+use super::rate::Buckets;
 use super::registry::StoredKey;
 use super::scope::{Grants, Scope};
 use super::token::{SecretHash, Token};
@@ -25,6 +26,7 @@ pub(crate) struct Key {
     expires_at: Option<Timestamp>,
     /// For a key that may not read everything: hides in its cursors what they say of other topics.
     seal: Option<Arc<CursorSeal>>,
+    buckets: Buckets,
     revoked: AtomicBool,
     /// In microseconds; 0 if it was not used since this process started.
     last_used: AtomicI64,
@@ -46,6 +48,7 @@ impl Key {
             grants,
             expires_at,
             seal,
+            buckets: Buckets::new(stored.limits),
             revoked: AtomicBool::new(false),
             last_used: AtomicI64::new(0),
             noted_use: AtomicI64::new(0),
@@ -66,6 +69,10 @@ impl Key {
 
     pub(super) fn seal(&self) -> Option<&CursorSeal> {
         self.seal.as_deref()
+    }
+
+    pub(super) fn buckets(&self) -> &Buckets {
+        &self.buckets
     }
 
     /// Refuses a key that is not good any more.

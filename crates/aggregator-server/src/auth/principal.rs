@@ -83,6 +83,16 @@ impl Principal {
         self.grants().may_publish(topic)
     }
 
+    /// Takes room for a body of so many bytes, if the publisher is limited.
+    pub(crate) fn take_bytes(&self, count: usize) -> Result<(), Problem> {
+        if let Self::Key(key) = self { key.buckets().take_bytes(count) } else { Ok(()) }
+    }
+
+    /// Takes room for so many events, if the publisher is limited.
+    pub(crate) fn take_events(&self, count: usize) -> Result<(), Problem> {
+        if let Self::Key(key) = self { key.buckets().take_events(count) } else { Ok(()) }
+    }
+
     pub(crate) fn may_read(&self, topic: &str) -> bool {
         self.grants().may_read(topic)
     }

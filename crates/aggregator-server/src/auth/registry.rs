@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::rate::RateLimits;
 use super::scope::{Grants, Scope};
 use super::token::Token;
 
@@ -52,6 +53,8 @@ pub(crate) struct StoredKey {
     pub(crate) created_at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<String>,
+    #[serde(default, skip_serializing_if = "RateLimits::is_none")]
+    pub(crate) limits: RateLimits,
 }
 
 /// A key as it is shown: without its hash.
@@ -66,6 +69,8 @@ pub(crate) struct KeyInfo {
     /// To about five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_used_at: Option<String>,
+    #[serde(default, skip_serializing_if = "RateLimits::is_none")]
+    pub(crate) limits: RateLimits,
 }
 
 /// What is counted about keys.
@@ -98,6 +103,8 @@ pub(crate) struct NewKey {
     /// How long it is good, like `30d`; for ever if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_in: Option<String>,
+    #[serde(default, skip_serializing_if = "RateLimits::is_none")]
+    pub(crate) limits: RateLimits,
 }
 
 /// Why a key cannot be made or revoked.
@@ -259,6 +266,7 @@ fn checked(new: &NewKey, now: Timestamp) -> Result<StoredKey, KeyError> {
         sha256: String::new(),
         scopes: scopes.iter().map(ToString::to_string).collect(),
         created_at: now.to_string(),
+        limits: new.limits,
         expires_at: lifetime.map(|micros| Timestamp::from_micros(now.as_micros() + micros).to_string()),
     })
 }
@@ -308,8 +316,8 @@ fn audit_name(number: u64) -> String {
 }
 
 fn info(id: String, key: StoredKey) -> KeyInfo {
-    let StoredKey { name, scopes, created_at, expires_at, sha256: _ } = key;
-    KeyInfo { id, name, scopes, created_at, expires_at, last_used_at: None }
+    let StoredKey { name, scopes, created_at, expires_at, limits, sha256: _ } = key;
+    KeyInfo { id, name, scopes, created_at, expires_at, last_used_at: None, limits }
 }
 
 fn capability(store: &dyn DedupStore) -> Result<&dyn Records, StoreError> {

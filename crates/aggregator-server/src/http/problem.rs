@@ -119,6 +119,12 @@ impl Problem {
         Self::new("conflict", "Conflict", StatusCode::CONFLICT, detail)
     }
 
+    /// 429: the publisher sends more than its key allows.
+    pub(crate) fn rate_limited(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::new("rate-limited", "Rate limited", StatusCode::TOO_MANY_REQUESTS, detail)
+            .with_retry_after(retry_after_seconds)
+    }
+
     /// 503: the keys could not be read yet.
     pub(crate) fn keys_unknown() -> Self {
         Self::unavailable("keys-unknown", "Keys unknown", "the keys of the store could not be read yet")

@@ -40,9 +40,12 @@ pub(crate) async fn publish(
     let (head, body) = request.into_parts();
     let options = PublishOptions::parse(&head.uri, &head.headers)?;
     let received = app.bodies.json(&head.headers, body).await?;
+    publisher.take_bytes(received.bytes.len())?;
     let received_at = Timestamp::now();
     // The room for the body is held until the answer is ready.
-    let (decoded, _room) = decode_body(&app, publisher, received, received_at, options.skip_invalid).await?;
+    let (decoded, _room) =
+        decode_body(&app, publisher.clone(), received, received_at, options.skip_invalid).await?;
+    publisher.take_events(decoded.batch.len())?;
     let mut outcomes = ItemOutcomes::new(decoded.received, decoded.errors);
     let batch = Arc::new(decoded.batch);
     if options.queued {

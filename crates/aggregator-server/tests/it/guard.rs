@@ -4,6 +4,7 @@ mod command;
 mod learning;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rate;
 mod revocation;
 mod routes;
 mod secrets;
@@ -63,7 +64,10 @@ impl Guarded {
     }
 
     async fn key_for(&self, scopes: &[&str], expires_in: Value) -> Key {
-        let new = json!({"name": "test", "scopes": scopes, "expires_in": expires_in});
+        self.make(json!({"name": "test", "scopes": scopes, "expires_in": expires_in})).await
+    }
+
+    async fn make(&self, new: Value) -> Key {
         let made = self.operate(Method::POST, "/admin/keys", new).await;
         assert_eq!(made.status, 201, "{:?}", made.json);
         let text = |name: &str| made.json[name].as_str().unwrap().to_owned();

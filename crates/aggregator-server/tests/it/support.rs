@@ -165,8 +165,8 @@ impl Answer {
         assert_eq!(self.json["type"], format!("urn:aggregator:problem:{kind}"));
         assert_eq!(self.json["status"], status);
         assert!(self.json["title"].is_string() && self.json["detail"].is_string(), "{:?}", self.json);
-        assert_eq!(self.json["retryable"].as_bool().unwrap(), status >= 500 || status == 408);
-        assert_eq!(self.headers.contains_key("retry-after"), status == 503);
+        assert_eq!(self.json["retryable"].as_bool().unwrap(), status >= 500 || [408, 429].contains(&status));
+        assert_eq!(self.headers.contains_key("retry-after"), [429, 503].contains(&status));
         let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().map(|e| (e["index"].as_u64(), e["field"].as_str().unwrap().to_owned())).collect()
     }

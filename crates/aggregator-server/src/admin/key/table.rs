@@ -58,6 +58,7 @@ fn aligned<const N: usize>(head: [&str; N], rows: impl Iterator<Item = Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::RateLimits;
 
     fn key(id: &str, name: &str, expires_at: Option<&str>) -> KeyInfo {
         KeyInfo {
@@ -67,6 +68,7 @@ mod tests {
             created_at: "2026-01-02T03:04:05.000000Z".into(),
             expires_at: expires_at.map(str::to_owned),
             last_used_at: None,
+            limits: RateLimits::default(),
         }
     }
 

@@ -10,6 +10,7 @@ fn new(name: &str, scopes: &[&str], expires_in: Option<&str>) -> NewKey {
         name: name.into(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         expires_in: expires_in.map(str::to_owned),
+        limits: RateLimits::default(),
     }
 }
 
