@@ -12,7 +12,7 @@ pub(crate) use self::closed::{
     Progress, Sample, Watched, run as as_fast_as_possible, run_over as as_fast_as_possible_over,
 };
 pub(crate) use self::open::run as steady;
-use crate::wire::{Counts, Results};
+use crate::wire::{Counts, Key, Results};
 use crate::workload::Workload;
 
 /// What is sent, and how.
@@ -25,6 +25,8 @@ pub(crate) struct Load {
     /// Each connection has one request under way at a time.
     pub(crate) connections: u32,
     pub(crate) results: Results,
+    /// The credential of each request, if the server asks for one.
+    pub(crate) key: Option<Key>,
 }
 
 /// The result of a load.
@@ -97,7 +99,8 @@ mod tests {
     fn a_count_that_is_off_by_one_is_found() {
         let workload = Workload::new(1, RECENT, 4);
         let address = ([127, 0, 0, 1], 1).into();
-        let load = Load { address, workload, batch: 500, connections: 1, results: Results::Counts };
+        let load =
+            Load { address, workload, batch: 500, connections: 1, results: Results::Counts, key: None };
         let right = Counts { received: 500, stored: 400, duplicates: 100, conflicts: 0, rejected: 0 };
         let done = |counts| Done { deliveries: 500, counts, seconds: 1.0, latency: histogram(), refused: 0 };
         check_reply(right, &load).unwrap();

@@ -168,6 +168,7 @@ fn ours(options: &Options, workload: &Workload, batch: u32) -> anyhow::Result<Tr
         batch,
         connections: connections(options, batch),
         results: Results::Counts,
+        key: None,
     };
     let watched =
         Watched { samples: drive::POINTS, pid: server.pid(), directory: directory.path().to_owned() };

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use crate::process::Process;
-use crate::wire::Reply;
+use crate::wire::{Key, Reply};
 use crate::workload::Workload;
 
 /// Which store the server uses.
@@ -25,6 +25,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// The directory of its files.
     pub(crate) directory: PathBuf,
+    /// The one key that there is, if requests need one.
+    pub(crate) key: Option<Key>,
 }
 
 impl Server {
@@ -35,6 +37,28 @@ impl Server {
             Store::Memory => "memory:".to_owned(),
         };
         Self::start_with(program, &["--store", &store], directory)
+    }
+
+    /// As [`Self::start`] with a file, and with a key that every request needs.
+    pub(crate) fn start_with_key(program: &Path, directory: &Path) -> anyhow::Result<Self> {
+        let store = format!("sqlite:{}", directory.join("events.db").display());
+        let mut command = Command::new(program);
+        command.args([
+            "key",
+            "new",
+            "--name",
+            "bench",
+            "--scope",
+            "publish:*",
+            "--scope",
+            "metrics",
+            "--store",
+            &store,
+        ]);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let key = Key::parse(&String::from_utf8(output.stdout)?)?;
+        Ok(Self { key: Some(key), ..Self::start(program, Store::Sqlite, directory)? })
     }
 
     /// As [`Self::start`], with these options instead of one for the store.
@@ -63,7 +87,7 @@ impl Server {
                 format!("the server did not start: {line}{log}")
             })?;
         process.await_ready(|| get(address, "/readyz").is_ok_and(|reply| reply.status() == 200))?;
-        Ok(Self { process, address, directory: directory.to_owned() })
+        Ok(Self { process, address, directory: directory.to_owned(), key: None })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -77,7 +101,11 @@ impl Server {
 
     /// Compares the server's totals with those that the workload expects for its first `deliveries`.
     pub(crate) fn check_stats(&self, workload: &Workload, deliveries: u64) -> anyhow::Result<()> {
-        let reply = get(self.address, "/stats")?;
+        let mut stream = TcpStream::connect(self.address)?;
+        let header = self.key.map(Key::header).unwrap_or_default();
+        stream.write_all(format!("GET /stats HTTP/1.1\r\nhost: bench\r\n{header}\r\n").as_bytes())?;
+        let mut reply = Reply::default();
+        reply.read_from(&mut stream)?;
         let stats: Stats = serde_json::from_slice(reply.body()).context("/stats")?;
         let stored = workload.identities(deliveries);
         let expected = Stats {

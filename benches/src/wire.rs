@@ -19,6 +19,24 @@ pub(crate) enum Results {
     Queued,
 }
 
+/// A key of the server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key([u8; Self::BYTES]);
+
+impl Key {
+    const BYTES: usize = 60;
+
+    /// The key that the program has printed.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        Ok(Self(text.trim_end().as_bytes().try_into().context("a key has 60 characters")?))
+    }
+
+    /// The line of a request that has it.
+    pub(crate) fn header(self) -> String {
+        format!("authorization: Bearer {}\r\n", String::from_utf8_lossy(&self.0))
+    }
+}
+
 /// A publish request with a fixed number of events. Every batch is rendered into the same bytes.
 pub(crate) struct Request {
     bytes: Vec<u8>,
@@ -27,7 +45,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(events: u32, results: Results) -> Self {
+    pub(crate) fn new(events: u32, results: Results, key: Option<Key>) -> Self {
         let events = events as usize;
         let body = match events {
             1 => TEMPLATE.to_vec(),
@@ -41,7 +59,8 @@ impl Request {
         };
         let mut bytes = format!(
             "POST /publish{query} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n",
+             {}content-length: {}\r\n\r\n",
+            key.map(Key::header).unwrap_or_default(),
             body.len()
         )
         .into_bytes();
@@ -180,7 +199,7 @@ mod tests {
     fn a_request_holds_its_deliveries_and_its_length() {
         let workload = Workload::new(3, RECENT, 4);
         for events in [1, 2, 50] {
-            let mut request = Request::new(events, Results::Counts);
+            let mut request = Request::new(events, Results::Counts, None);
             let bytes = request.render(&workload, 1000).to_vec();
             let body_at = find(&bytes, b"\r\n\r\n").unwrap() + 4;
             let (head, body) = bytes.split_at(body_at);

@@ -123,7 +123,7 @@ async fn connections(shared: &Rc<RefCell<Shared>>, addresses: &[SocketAddr]) -> 
 
 async fn connection(mut stream: TcpStream, shared: Rc<RefCell<Shared>>) -> anyhow::Result<()> {
     let load = shared.borrow().load;
-    let mut request = Request::new(load.batch, load.results);
+    let mut request = Request::new(load.batch, load.results, load.key);
     let mut reply = Reply::default();
     loop {
         let first = {

@@ -71,7 +71,7 @@ fn connection(
     place: u64,
 ) -> anyhow::Result<(Counts, Histogram<u64>)> {
     let Schedule { load, first, start, interval, requests } = schedule;
-    let mut request = Request::new(load.batch, load.results);
+    let mut request = Request::new(load.batch, load.results, load.key);
     let mut reply = Reply::default();
     let (mut sum, mut latency) = (Counts::default(), histogram());
     let step = usize::try_from(load.connections)?;

@@ -105,6 +105,7 @@ pub(crate) fn measure(options: &Options, growth: &mut Option<Growth>) -> anyhow:
         batch: BATCH,
         connections: options.connections,
         results: Results::Counts,
+        key: None,
     };
     let watched = Watched { samples: POINTS, pid: server.pid(), directory: directory.path().to_owned() };
     // Every point has the same number of whole requests.

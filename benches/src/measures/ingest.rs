@@ -20,6 +20,8 @@ pub(crate) struct Ingest {
     pub(crate) lines: Vec<Line>,
     /// Single events: the rate of the durable store over that of the memory store, in the same round.
     pub(crate) durable_of_memory: Option<Spread>,
+    /// Single events: the rate with a key over that without, in the same round.
+    pub(crate) with_key_of_without: Option<Spread>,
 }
 
 /// All runs of one kind.
@@ -52,7 +54,7 @@ pub(crate) struct Served {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Append { rows: usize, statement: Statement },
-    Http { batch: u32, connections: u32, repeats: Repeats, results: Results, store: Store },
+    Http { batch: u32, connections: u32, repeats: Repeats, results: Results, store: Store, key: bool },
 }
 
 struct Run {
@@ -80,15 +82,19 @@ pub(crate) fn measure(options: &Options, ingest: &mut Option<Ingest>) -> anyhow:
     let measured = measure_rounds(options, &runs, &mut rounds);
     let lines: Vec<_> = runs.iter().filter_map(|run| line(run, &runs, &rounds)).collect();
     if !lines.is_empty() {
-        let single = |store| {
-            runs.iter().position(
-                |run| matches!(run.kind, Kind::Http { batch: 1, store: its_store, .. } if its_store == store),
-            )
+        let single = |store, with_key| {
+            runs.iter().position(|run| {
+                matches!(run.kind, Kind::Http { batch: 1, store: its_store, key, .. }
+                    if its_store == store && key == with_key)
+            })
         };
-        let durable_of_memory = single(Store::Sqlite)
-            .zip(single(Store::Memory))
-            .and_then(|(durable, memory)| ratio(&rounds, durable, memory));
-        *ingest = Some(Ingest { lines, durable_of_memory });
+        let of = |run: Option<usize>, other: Option<usize>| ratio(&rounds, run?, other?);
+        let open = single(Store::Sqlite, false);
+        *ingest = Some(Ingest {
+            lines,
+            durable_of_memory: of(open, single(Store::Memory, false)),
+            with_key_of_without: of(single(Store::Sqlite, true), open),
+        });
     }
     measured
 }
@@ -128,6 +134,15 @@ fn runs(options: &Options) -> Vec<Run> {
         repeats,
         results,
         store,
+        key: false,
+    };
+    let with_key = Kind::Http {
+        batch: 1,
+        connections: connections(options, 1),
+        repeats: RECENT,
+        results: Results::PerEvent,
+        store: Store::Sqlite,
+        key: true,
     };
     let (counts, per_event) = (Results::Counts, Results::PerEvent);
     vec![
@@ -156,6 +171,7 @@ fn runs(options: &Options) -> Vec<Run> {
             http(50, RECENT, counts, Store::Sqlite),
         ),
         run("single events, 64 connections", all / 10, http(1, RECENT, per_event, Store::Sqlite)),
+        run("single events, 64 connections, with a key", all / 10, with_key),
         run(
             "single events, 64 connections, memory store",
             all / 10,
@@ -173,10 +189,15 @@ fn one(options: &Options, run: &Run) -> anyhow::Result<Figures> {
             let rate = append::deliveries(&path, &workload, run.deliveries, rows, statement)?;
             Ok(Figures { rate, served: None })
         }
-        Kind::Http { batch, connections, repeats, results, store } => {
+        Kind::Http { batch, connections, repeats, results, store, key } => {
             let workload = Workload::new(options.seed, repeats, options.topics);
-            let server = Server::start(&options.server, store, directory.path())?;
-            let load = Load { address: server.address, workload, batch, connections, results };
+            let server = if key {
+                Server::start_with_key(&options.server, directory.path())?
+            } else {
+                Server::start(&options.server, store, directory.path())?
+            };
+            let load =
+                Load { address: server.address, workload, batch, connections, results, key: server.key };
             over_http(&server, load, run.deliveries)
         }
     }

@@ -47,8 +47,14 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Steady>) -> anyhow::
         let directory = Scratch::new(options, "latency")?;
         let server = Server::start(&options.server, Store::Sqlite, directory.path())?;
         let workload = Workload::new(options.seed, RECENT, options.topics);
-        let load =
-            Load { address: server.address, workload, batch, connections: SINGLE_CONNECTIONS, results };
+        let load = Load {
+            address: server.address,
+            workload,
+            batch,
+            connections: SINGLE_CONNECTIONS,
+            results,
+            key: None,
+        };
         let (flat_out, _) = as_fast_as_possible(load, 0..deliveries, None)?;
         flat_out.check(&workload, 0)?;
         let duration = Duration::from_secs(options.seconds().into());

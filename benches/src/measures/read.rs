@@ -34,6 +34,7 @@ pub(crate) fn measure(options: &Options, readings: &mut Vec<Reading>) -> anyhow:
         batch: 500,
         connections: options.connections,
         results: Results::Counts,
+        key: None,
     };
     let deliveries = fill(options, load)?;
     let all = workload.identities(deliveries);

@@ -135,7 +135,7 @@ fn one(options: &Options, cluster: &Cluster, run: &Run) -> anyhow::Result<Figure
         Kind::Http { partitions, nodes, batch, connections, balanced } => {
             let nodes = start(options, &url, partitions, nodes)?;
             let results = if batch == 1 { Results::PerEvent } else { Results::Counts };
-            let load = Load { address: nodes[0].address, workload, batch, connections, results };
+            let load = Load { address: nodes[0].address, workload, batch, connections, results, key: None };
             let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
             if balanced {
                 let balancer = Balancer::start(&addresses)?;

@@ -74,7 +74,7 @@ pub(crate) fn measure(options: &Options, measured: &mut Tails) -> anyhow::Result
 }
 
 fn load(server: &Server, workload: Workload, batch: u32, connections: u32) -> Load {
-    Load { address: server.address, workload, batch, connections, results: Results::Counts }
+    Load { address: server.address, workload, batch, connections, results: Results::Counts, key: None }
 }
 
 fn tailing(options: &Options, topics: u16) -> anyhow::Result<Tailing> {

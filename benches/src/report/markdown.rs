@@ -129,6 +129,9 @@ fn ingest(report: &Report, ingest: &Ingest) -> String {
         let _ =
             writeln!(text, "\nSingle events: durable is {} of the memory store.", ratio(durable_of_memory));
     }
+    if let Some(with_key) = ingest.with_key_of_without {
+        let _ = writeln!(text, "\nSingle events: with a key is {} of without one.", ratio(with_key));
+    }
     text
 }
 

@@ -63,6 +63,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
         batch: BATCH,
         connections: options.connections,
         results: Results::Queued,
+        key: None,
     };
     let driven = deliver(options, load)?;
     let resident_bytes = tree_bytes(process.id())?;
