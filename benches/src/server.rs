@@ -103,7 +103,7 @@ impl Server {
     pub(crate) fn check_stats(&self, workload: &Workload, deliveries: u64) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect(self.address)?;
         let header = self.key.map(Key::header).unwrap_or_default();
-        stream.write_all(format!("GET /stats HTTP/1.1\r\nhost: bench\r\n{header}\r\n").as_bytes())?;
+        stream.write_all(format!("GET /stats HTTP/1.1\r\nhost: localhost\r\n{header}\r\n").as_bytes())?;
         let mut reply = Reply::default();
         reply.read_from(&mut stream)?;
         let stats: Stats = serde_json::from_slice(reply.body()).context("/stats")?;
@@ -139,6 +139,6 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
 
 /// One GET on a connection that is kept.
 pub(crate) fn get_on(stream: &mut TcpStream, path: &str, reply: &mut Reply) -> anyhow::Result<()> {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())?;
     reply.read_from(stream)
 }

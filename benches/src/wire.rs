@@ -58,7 +58,7 @@ impl Request {
             Results::Queued => "",
         };
         let mut bytes = format!(
-            "POST /publish{query} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "POST /publish{query} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              {}content-length: {}\r\n\r\n",
             key.map(Key::header).unwrap_or_default(),
             body.len()

@@ -73,7 +73,7 @@ fn fill(options: &Options, load: Load) -> anyhow::Result<u64> {
         done.check(&load.workload, end)?;
         end += done.deliveries;
         let body = format!(r#"{{"topic":"{RARE}","event_id":"{rare}"}}"#);
-        let head = "POST /publish?results=none HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json";
+        let head = "POST /publish?results=none HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json";
         stream.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
         reply.read_from(&mut stream)?;
         ensure!(reply.counts()?.stored == 1, "an event of {RARE} was not stored: {}", reply.text());

@@ -8,7 +8,7 @@ use aggregator_core::DedupStore;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::Guard;
+use crate::auth::{Anonymity, Guard};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
@@ -41,16 +41,16 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts the workers over `store`. With `allow_anonymous`, requests need no credential as long as there is none.
+    /// Starts the workers over `store`.
     pub(crate) fn start(
         store: Arc<dyn DedupStore>,
         config: Config,
-        allow_anonymous: bool,
+        anonymity: Anonymity,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
-            guard: Arc::new(Guard::new(Arc::clone(&store), allow_anonymous)),
+            guard: Arc::new(Guard::new(Arc::clone(&store), anonymity)),
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),

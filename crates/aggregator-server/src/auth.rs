@@ -13,6 +13,7 @@
 //! * What a principal may not read it cannot learn from any answer: not from counts, cursors, or errors.
 
 mod access;
+mod browser;
 mod cursor_seal;
 mod guard;
 mod keyring;
@@ -24,7 +25,7 @@ mod scope;
 mod token;
 
 pub(crate) use self::access::{Access, authorize};
-pub(crate) use self::guard::{Entrance, Guard, begin, follow};
+pub(crate) use self::guard::{Anonymity, Entrance, Guard, begin, follow};
 pub(crate) use self::principal::Principal;
 pub(crate) use self::rate::RateLimits;
 pub(crate) use self::scope::Scope;

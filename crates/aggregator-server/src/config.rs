@@ -50,6 +50,8 @@ pub struct Config {
     /// Whether everybody who reaches the port may publish and read as long as the store has no key. On this machine alone
     /// they may anyway.
     pub allow_anonymous: bool,
+    /// Hosts that count as this machine for requests without a key, beside `localhost` and its addresses.
+    pub allowed_hosts: Vec<String>,
     /// Where the operator's socket is.
     pub admin_socket: AdminSocket,
     /// Worker threads. At most one per partition of the store is started.
@@ -151,6 +153,7 @@ impl Default for Config {
             #[cfg(feature = "postgres")]
             require_sync_standby: false,
             allow_anonymous: false,
+            allowed_hosts: Vec::new(),
             admin_socket: AdminSocket::Beside,
             workers: at_least_one(4),
             queue_events: 65_536,

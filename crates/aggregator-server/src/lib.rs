@@ -43,6 +43,7 @@ use tracing::{error, info};
 pub use crate::config::Config;
 
 use crate::app::App;
+use crate::auth::Anonymity;
 use crate::serve::connections;
 use crate::serve::layers::Layers;
 
@@ -106,8 +107,12 @@ pub async fn run(
     config.check().map_err(RunError::Settings)?;
     let listeners = listeners.into();
     let is_local = listeners.http.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let allow_anonymous = is_local || config.allow_anonymous;
-    let app = Arc::new(App::start(store, config, allow_anonymous).map_err(RunError::Start)?);
+    let anonymity = match (config.allow_anonymous, is_local) {
+        (true, _) => Anonymity::Allowed,
+        (false, true) => Anonymity::OfThisMachine(config.allowed_hosts.clone()),
+        (false, false) => Anonymity::Refused,
+    };
+    let app = Arc::new(App::start(store, config, anonymity).map_err(RunError::Start)?);
 
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;

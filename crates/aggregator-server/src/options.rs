@@ -69,6 +69,11 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = flag)]
     allow_anonymous: bool,
 
+    /// A host by which requests without a key may call this machine, beside localhost and its addresses, because a
+    /// proxy passes it on; several with commas between them
+    #[arg(long = "allow-host", env = "AGGREGATOR_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
+
     /// Where the operator's socket is, over which keys are managed: beside (the file of the store, with -admin behind
     /// its name), off, or a path
     #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
@@ -260,6 +265,7 @@ impl Options {
             #[cfg(feature = "postgres")]
             require_sync_standby: self.require_sync_standby,
             allow_anonymous: self.allow_anonymous,
+            allowed_hosts: self.allowed_hosts,
             admin_socket: self.admin_socket,
             workers: self.workers,
             queue_events: self.queue_events,

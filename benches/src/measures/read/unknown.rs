@@ -43,7 +43,7 @@ pub(crate) fn measure(options: &Options, measured: &mut Vec<Asked>) -> anyhow::R
 
     let done = AtomicBool::new(false);
     let until_done = |_: u64| !done.load(Ordering::Relaxed);
-    let get = |path| format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes();
+    let get = |path| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes();
     let (stats, ready) = (get("/stats"), get("/readyz"));
     let asked = thread::scope(|scope| {
         let spawn = |request, pause| scope.spawn(move || ask(server.address, request, pause, until_done));
@@ -95,7 +95,7 @@ fn lookup() -> Vec<u8> {
 
 fn post(path: &str, body: &str) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     (head + body).into_bytes()

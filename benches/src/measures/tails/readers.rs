@@ -96,7 +96,7 @@ impl Stream {
     async fn open(address: SocketAddr, topic: u16) -> anyhow::Result<Self> {
         let mut connection = TcpStream::connect(address).await?;
         let request = format!(
-            "GET /events/stream?topic={} HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n",
+            "GET /events/stream?topic={} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
             topic_name(topic.into())
         );
         connection.write_all(request.as_bytes()).await?;

@@ -28,7 +28,7 @@ pub(crate) fn authorize(guard: &Guard, access: Access, parts: &mut Parts) -> Res
         return Ok(Principal::Nobody);
     }
     let entrance = parts.extensions.get().copied().unwrap_or(Entrance::Network);
-    let principal = guard.principal(&parts.headers, entrance)?;
+    let principal = guard.principal(parts, entrance)?;
     match access {
         Access::Open => {}
         Access::Publish => principal.check_publishes()?,

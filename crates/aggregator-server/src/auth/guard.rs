@@ -1,14 +1,16 @@
 //! Turns a request into a [`Principal`]. Nothing else does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aggregator_core::{Deadline, DedupStore, StoreError, Timestamp};
-use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::http::request::Parts;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::{info, warn};
 
+use super::browser;
 use super::cursor_seal::CursorSeal;
 use super::keyring::{Keyring, needs_seal};
 use super::principal::Principal;
@@ -32,25 +34,38 @@ pub(crate) enum Entrance {
     AdminSocket,
 }
 
+/// Who is served without a credential, as long as there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Anonymity {
+    /// Nobody.
+    Refused,
+    /// Programs of this machine, and no page of others in its browsers. Hosts with these names are this machine as well.
+    OfThisMachine(Vec<String>),
+    /// Everybody who reaches the port.
+    Allowed,
+}
+
 /// Who may do what here.
 pub(crate) struct Guard {
     store: Arc<dyn DedupStore>,
-    /// Whether requests without a credential are served as long as there are none.
-    allow_anonymous: bool,
+    anonymity: Anonymity,
     /// `None` before the keys were read for the first time.
     keyring: Mutex<Option<Arc<Keyring>>>,
     seal: OnceLock<Arc<CursorSeal>>,
+    /// Whether the last look at the keys could read the store.
+    is_reading: AtomicBool,
     /// One change of keys at a time: they are rare, and none waits for a request.
     pub(super) changes: Semaphore,
 }
 
 impl Guard {
-    pub(crate) fn new(store: Arc<dyn DedupStore>, allow_anonymous: bool) -> Self {
+    pub(crate) fn new(store: Arc<dyn DedupStore>, anonymity: Anonymity) -> Self {
         Self {
             store,
-            allow_anonymous,
+            anonymity,
             keyring: Mutex::default(),
             seal: OnceLock::new(),
+            is_reading: AtomicBool::new(false),
             changes: Semaphore::new(1),
         }
     }
@@ -59,26 +74,43 @@ impl Guard {
     ///
     /// # Errors
     /// A credential that is not good never makes its sender an anonymous one.
-    pub(crate) fn principal(&self, headers: &HeaderMap, entrance: Entrance) -> Result<Principal, Problem> {
+    pub(crate) fn principal(&self, parts: &Parts, entrance: Entrance) -> Result<Principal, Problem> {
         if entrance == Entrance::AdminSocket {
             return Ok(Principal::Operator);
         }
         let Some(keyring) = self.keyring().clone() else { return Err(Problem::keys_unknown()) };
-        let mut credentials = headers.get_all(AUTHORIZATION).iter();
+        let mut credentials = parts.headers.get_all(AUTHORIZATION).iter();
         match (credentials.next(), credentials.next()) {
             (None, _) if keyring.change().is_some() => {
                 Err(Problem::no_credential("send a key: `Authorization: Bearer agg_…`"))
             }
-            (None, _) if self.allow_anonymous => Ok(Principal::Anonymous),
-            (None, _) => Err(Problem::no_credential(
-                "the server takes no requests without a key, and has none yet: make one with `aggregator-server key \
-                 new`, or start it with --allow-anonymous if everybody who reaches it may publish and read",
-            )),
+            (None, _) => self.anonymous(parts),
             (Some(credential), None) => of_credential(&keyring, credential),
             (Some(_), Some(_)) => {
                 Err(Problem::bad_credential("there are several Authorization headers: send one"))
             }
         }
+    }
+
+    /// The sender of a request without a credential, while there are none.
+    fn anonymous(&self, parts: &Parts) -> Result<Principal, Problem> {
+        match &self.anonymity {
+            Anonymity::Allowed => {}
+            Anonymity::OfThisMachine(names) => browser::check(parts, names)?,
+            Anonymity::Refused => {
+                return Err(Problem::no_credential(
+                    "the server takes no requests without a key, and has none yet: make one with \
+                     `aggregator-server key new`, or start it with --allow-anonymous if everybody who reaches it may \
+                     publish and read",
+                ));
+            }
+        }
+        Ok(Principal::Anonymous)
+    }
+
+    /// Whether the store could be read just now: its keys are looked at all the time.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.is_reading.load(Ordering::Acquire)
     }
 
     /// Reads the keys of the store if they have changed, and says whether they have. Blocks.
@@ -144,7 +176,7 @@ pub(crate) async fn begin(guard: &Arc<Guard>) {
     let keyring = guard.keyring().clone();
     match keyring {
         Some(keyring) if keyring.change().is_some() => info!("requests need a key"),
-        Some(_) if !guard.allow_anonymous => {
+        Some(_) if guard.anonymity == Anonymity::Refused => {
             warn!(
                 "there is no key yet, so nobody may publish or read: make one with `aggregator-server key new`"
             );
@@ -181,7 +213,9 @@ pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped:
 async fn look(guard: &Arc<Guard>) -> Result<bool, StoreError> {
     let looking = Arc::clone(guard);
     let looked = tokio::task::spawn_blocking(move || looking.refresh()).await;
-    looked.unwrap_or_else(|_| Err(StoreError::unavailable("reading the keys panicked")))
+    let looked = looked.unwrap_or_else(|_| Err(StoreError::unavailable("reading the keys panicked")));
+    guard.is_reading.store(looked.is_ok(), Ordering::Release);
+    looked
 }
 
 async fn note_uses(guard: &Arc<Guard>) {

@@ -114,6 +114,16 @@ impl Problem {
         Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
     }
 
+    /// 421: a host that nobody has named.
+    pub(crate) fn unexpected_host(detail: impl Into<String>) -> Self {
+        Self::new("unexpected-host", "Unexpected host", StatusCode::MISDIRECTED_REQUEST, detail)
+    }
+
+    /// 403: a page of another origin.
+    pub(crate) fn foreign_origin(detail: impl Into<String>) -> Self {
+        Self::new("foreign-origin", "Foreign origin", StatusCode::FORBIDDEN, detail)
+    }
+
     /// 409
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new("conflict", "Conflict", StatusCode::CONFLICT, detail)
@@ -318,6 +328,11 @@ impl Problem {
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self { retryable: true, ..Self::new("internal", "Internal error", status, detail) }
+    }
+
+    /// 503: the store cannot be read.
+    pub(crate) fn unreadable() -> Self {
+        Self::unavailable("store-unavailable", "Store unavailable", "the store cannot be read at the moment")
     }
 
     fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {

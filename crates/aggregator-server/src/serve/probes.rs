@@ -41,9 +41,16 @@ pub(crate) async fn livez(uri: Uri) -> Result<Response, Problem> {
     Ok(json(&json!({"status": "alive"})))
 }
 
-/// The service is ready: it takes events.
+/// The service is ready: it takes events, or with `of=reads`, it can read them. That is looked at all the time, so nobody
+/// who asks here makes the store work.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
-    Params::of(&uri)?.finish("")?;
+    let mut params = Params::of(&uri)?;
+    let of_reads = params.choose("of", &[("events", false), ("reads", true)])?.unwrap_or(false);
+    params.finish("of")?;
+    if of_reads {
+        let is_reading = app.guard.is_reading();
+        return if is_reading { Ok(json(&json!({"status": "ready"}))) } else { Err(Problem::unreadable()) };
+    }
     app.check_ready()?;
     match app.health.no_space() {
         None => Ok(json(&json!({"status": "ready"}))),

@@ -87,8 +87,7 @@ async fn decoders_have_their_share_of_the_room_for_bodies() {
     let mut begun = Vec::new();
     for _ in 0..3 {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        let head =
-            "POST /publish HTTP/1.1\r\nhost: x\r\ncontent-encoding: zstd\r\ncontent-length: 1000\r\n\r\n";
+        let head = "POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-encoding: zstd\r\ncontent-length: 1000\r\n\r\n";
         stream.write_all(&[head.as_bytes(), &body[..10]].concat()).await.unwrap();
         begun.push(stream);
     }

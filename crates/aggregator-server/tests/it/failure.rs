@@ -67,7 +67,7 @@ async fn nothing_is_queued_once_the_store_has_failed_while_the_body_came() {
         let body = event("t", 1).to_string();
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         let head = format!(
-            "POST /publish?ack=queued HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+            "POST /publish?ack=queued HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              connection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );

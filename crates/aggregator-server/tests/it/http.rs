@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::support::{Answer, Server, event, events};
 
 fn post(target: &str, headers: &str, bytes: usize) -> String {
-    format!("POST {target} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {bytes}\r\n\r\n")
+    format!("POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {bytes}\r\n\r\n")
 }
 
 const EXPECT: &str = "expect: 100-continue\r\n";
@@ -42,7 +42,8 @@ async fn a_body_that_will_be_refused_is_never_asked_for() {
         let answer = server.raw(post(target, &format!("{EXPECT}{headers}"), bytes).as_bytes()).await;
         assert_refused_at_once(&answer, status);
     }
-    let chunked = format!("POST /nowhere HTTP/1.1\r\nhost: x\r\n{EXPECT}transfer-encoding: chunked\r\n\r\n");
+    let chunked =
+        format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\n{EXPECT}transfer-encoding: chunked\r\n\r\n");
     assert_refused_at_once(&server.raw(chunked.as_bytes()).await, 404);
 }
 
@@ -271,7 +272,7 @@ async fn a_chunked_body_is_bounded_as_it_comes() {
     let config = Config { max_body_bytes: "2KiB".parse().unwrap(), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut request =
-        b"POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"POST /publish HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
             .to_vec();
     for _ in 0..3 {
         request.extend(format!("3e8\r\n{}\r\n", " ".repeat(1_000)).bytes());
@@ -283,7 +284,7 @@ async fn a_chunked_body_is_bounded_as_it_comes() {
     let body = event("t", 1).to_string();
     let (head, tail) = body.split_at(10);
     let request = format!(
-        "POST /publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
+        "POST /publish HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
         head.len(),
         tail.len()
     );
@@ -294,8 +295,10 @@ async fn a_chunked_body_is_bounded_as_it_comes() {
 async fn a_body_that_breaks_off_stores_nothing() {
     let server = Server::volatile().await;
     let body = event("t", 1).to_string();
-    let request =
-        format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len() + 1);
+    let request = format!(
+        "POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len() + 1
+    );
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();

@@ -118,7 +118,7 @@ async fn responses_in_memory_are_bounded_together() {
     large["payload"] = json!("x".repeat(8 << 20));
     assert_eq!(server.publish(&large).await.status, 202);
     let mut deaf = TcpStream::connect(server.address()).await.unwrap();
-    deaf.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    deaf.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
     deaf.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
@@ -135,7 +135,7 @@ async fn a_client_that_has_said_all_it_has_to_say_gets_its_answer() {
     let directory = TempDir::new().unwrap();
     let server = Server::sqlite(&directory.path().join("events.db")).await;
     let body = event("t", 1).to_string();
-    let head = format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -150,7 +150,7 @@ async fn a_client_that_sends_all_before_it_listens_is_told_what_was_wrong() {
     let body = vec![b' '; 20 << 20];
     for (header, status) in [("content-type: text/plain", "415"), ("x-nothing: 1", "413")] {
         let head = format!(
-            "POST /publish HTTP/1.1\r\nhost: x\r\n{header}\r\ncontent-length: {}\r\n\r\n",
+            "POST /publish HTTP/1.1\r\nhost: localhost\r\n{header}\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_client_that_sends_all_before_it_listens_is_told_what_was_wrong() {
 async fn a_head_too_large_is_refused() {
     let server = Server::volatile().await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    let head = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
+    let head = format!("GET /livez HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
@@ -191,14 +191,14 @@ async fn a_connection_too_many_is_told_so_and_the_others_go_on() {
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
         kept.push(stream);
     }
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("--max-connections"), "{answer}");
@@ -213,7 +213,10 @@ async fn a_body_that_does_not_come_is_given_up() {
     let config = Config { body_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n[").await.unwrap();
+    stream
+        .write_all(b"POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n[")
+        .await
+        .unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
@@ -238,7 +241,9 @@ async fn bodies_in_memory_are_bounded_together() {
     };
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     let mut slow = TcpStream::connect(server.address()).await.unwrap();
-    slow.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n[").await.unwrap();
+    slow.write_all(b"POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000\r\n\r\n[")
+        .await
+        .unwrap();
     slow.write_all(&[b' '; 1_900]).await.unwrap();
     // Its room is taken once the server has read that.
     let large = format!("{}{}", event("t", 1), " ".repeat(1_500));

@@ -142,7 +142,13 @@ async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_
         let before = tries();
         postgres.stop("INT");
         until("it tries again and again", async || tries() >= before + 4).await;
+        let reads = async || {
+            let asked = Client::new().get(format!("{}/readyz?of=reads", node.url)).send();
+            asked.await.unwrap().status().as_u16()
+        };
+        until("it says that it cannot read", async || reads().await == 503).await;
         postgres.launch();
+        until("it says that it can read again", async || reads().await == 200).await;
         let back = "the connection that tells of other nodes' commits is back";
         until("it says that it is back", async || lines_with(&log, back) == outage).await;
         let lines = logged(&log);

@@ -60,7 +60,7 @@ fn many_large_and_wrong_bodies_at_once_take_little_memory() {
     let body = format!("[{}]", vec![wrong; 9_999].join(","));
     let address = server.url.strip_prefix("http://").unwrap();
     let head = format!(
-        "POST /publish HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
@@ -125,7 +125,9 @@ async fn a_request_that_never_ends_does_not_hold_up_the_end() {
     let mut half_a_head = TcpStream::connect(address).unwrap();
     half_a_head.write_all(b"POST /publish HTTP/1.1\r\nhos").unwrap();
     let mut half_a_body = TcpStream::connect(address).unwrap();
-    half_a_body.write_all(b"POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[").unwrap();
+    half_a_body
+        .write_all(b"POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n[")
+        .unwrap();
     assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
     server.signal("-TERM");
     assert_eq!(server.wait().code(), Some(0));

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::Guarded;
-use crate::support::Answer;
+use crate::support::{Answer, event};
 
 /// The paths that a 404 names, which are all but `/`.
 async fn paths(server: &Guarded) -> Vec<String> {
@@ -135,5 +135,41 @@ async fn keys_are_managed_by_whoever_may() {
         .collect();
     let by_admin = format!("key:{}", admin.id);
     assert_eq!(told, [&by_admin, &by_admin, "admin-socket"]);
+    server.stop().await;
+}
+
+/// Such a page gets in where nobody needs a key, and has none itself.
+#[tokio::test]
+async fn a_page_of_others_in_a_browser_is_kept_out() {
+    let config =
+        aggregator_server::Config { allowed_hosts: vec!["events.example".into()], ..Default::default() };
+    let server = Guarded::start(std::sync::Arc::new(aggregator_core::MemoryStore::default()), config).await;
+    let publish = |host: &str, origin: Option<&str>| {
+        let request = server.request(Method::POST, "/publish").header("host", host).json(&event("t", "1"));
+        if let Some(origin) = origin { request.header("origin", origin) } else { request }
+    };
+    let ask = async |request: reqwest::RequestBuilder| Answer::of(request.send().await.unwrap()).await;
+    for host in ["evil.example", "evil.example:8080"] {
+        ask(publish(host, None)).await.problem(421, "unexpected-host");
+        ask(server.request(Method::GET, "/events").header("host", host))
+            .await
+            .problem(421, "unexpected-host");
+        assert_eq!(
+            server.request(Method::GET, "/livez").header("host", host).send().await.unwrap().status(),
+            200
+        );
+    }
+    ask(publish("localhost", Some("http://evil.example"))).await.problem(403, "foreign-origin");
+    ask(publish("localhost", Some("null"))).await.problem(403, "foreign-origin");
+    // A form of a page, which no browser asks about first.
+    let form = publish("localhost", None).header("content-type", "text/plain");
+    ask(form).await.problem(415, "unsupported-media-type");
+    assert_eq!(ask(publish("localhost", Some("http://localhost"))).await.status, 202);
+    assert_eq!(ask(publish("events.example", None)).await.status, 202);
+    // With a key nobody asks by which name.
+    let key = server.key(&["publish:*"]).await;
+    let request = publish("evil.example", Some("http://evil.example")).bearer_auth(&key.key);
+    assert_eq!(ask(request).await.status, 202);
+    assert_eq!(ask(publish("localhost", None)).await.status, 401);
     server.stop().await;
 }
