@@ -4,6 +4,7 @@
 
 mod compression;
 pub(crate) mod connections;
+mod framing;
 mod host;
 pub(crate) mod layers;
 mod not_found;

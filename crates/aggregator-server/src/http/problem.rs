@@ -56,16 +56,6 @@ pub(crate) struct ItemError {
 }
 
 impl Problem {
-    /// What is said about it.
-    pub(crate) fn detail(&self) -> &str {
-        &self.detail
-    }
-
-    /// Whether the same request can succeed later.
-    pub(crate) fn is_retryable(&self) -> bool {
-        self.retryable
-    }
-
     fn new(kind: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind,
@@ -244,6 +234,12 @@ impl Problem {
             0 | 1 => first,
             several => format!("{several} faults, which `errors` lists; the first: {first}"),
         }
+    }
+
+    /// 501
+    pub(crate) fn transfer_coding() -> Self {
+        let detail = "transfer-encoding: only `chunked` is understood, once";
+        Self::new("transfer-coding", "Unknown transfer coding", StatusCode::NOT_IMPLEMENTED, detail)
     }
 
     /// 413

@@ -41,7 +41,7 @@ use crate::http::problem::{self, Problem};
 use crate::http::request_id::RequestId;
 
 use super::routes::Routes;
-use super::{compression, host, response_room};
+use super::{compression, framing, host, response_room};
 
 /// The routes with the layers around them.
 pub(crate) struct Layers {
@@ -87,5 +87,6 @@ impl Layers {
 
 /// Refuses a request for something in its head.
 fn check(request: &Request<Incoming>) -> Result<(), Problem> {
-    host::check(request.version(), request.headers())
+    host::check(request.version(), request.headers())?;
+    framing::check(request.headers())
 }

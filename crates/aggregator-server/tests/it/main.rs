@@ -19,6 +19,7 @@ mod process;
 mod publish;
 #[path = "../shared/publisher_sim.rs"]
 mod publisher_sim;
+mod raw;
 mod read;
 mod read_limits;
 mod reference;

@@ -13,6 +13,18 @@ use super::Problem;
 use crate::auth::Principal;
 use crate::http::request_id::RequestId;
 
+impl Problem {
+    /// What is said about it.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether the same request can succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
