@@ -13,6 +13,8 @@ mod guard;
 mod http;
 mod let_go;
 mod limits;
+mod nasty_bodies;
+mod open_files;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod process;
