@@ -90,6 +90,8 @@ pub struct Config {
     pub max_tails: NonZeroUsize,
     /// After so long without an event, a stream tells its client how far it has come. Proxies cut silent connections.
     pub heartbeat: Duration,
+    /// How long a start waits for a store that another process has open, or that cannot be reached.
+    pub lock_wait: Duration,
     /// How long a read may take, including the wait for its turn. After that it is answered 503.
     pub read_timeout: Duration,
     /// How long a connection may take to send the head of a request, including the time it is idle.
@@ -173,6 +175,7 @@ impl Default for Config {
             read_queue: 256,
             max_tails: at_least_one(10_000),
             heartbeat: Duration::from_secs(15),
+            lock_wait: Duration::ZERO,
             read_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),

@@ -20,6 +20,7 @@ mod health;
 mod http;
 pub mod log;
 pub mod open_store;
+pub mod opening;
 pub mod options;
 pub mod output;
 mod places;

@@ -11,7 +11,7 @@ use aggregator_server::config::AdminSocket;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
 use aggregator_server::{
-    Config, Listeners, RunError, admin_socket, bind, clock, log, open_store, output, run,
+    Config, Listeners, RunError, admin_socket, bind, clock, log, open_store, opening, output, run,
 };
 use anyhow::Context as _;
 use program_support::environment::{self, Parsed};
@@ -153,11 +153,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let socket = bind::bind(&addresses).with_context(listen_on)?;
     let manager = service_manager();
     let opening = manager.opening().context("no thread can be started")?;
-    let store = open_store::open(&config).with_context(|| format!("--store {}", config.store))?;
+    // From here on somebody answers.
+    let listener = socket.listen(BACKLOG).with_context(listen_on)?;
+    let store = tokio::select! {
+        opened = opening::open(&listener, &config) => opened.with_context(|| format!("--store {}", config.store))?,
+        () = signals.next() => {
+            tracing::info!("asked to end before the store was open");
+            return Ok(());
+        }
+    };
     drop(opening);
     // After the store: whoever has it is the one whose socket may be replaced.
     let (admin, _socket_file) = admin_socket(&config).await?.unzip();
-    let listener = socket.listen(BACKLOG).with_context(listen_on)?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
     // The one line on standard output: scripts read the address from it.

@@ -180,6 +180,12 @@ pub struct Options {
           value_parser = time_span)]
     heartbeat: Duration,
 
+    /// How long a start waits for a store that another process still has open, or that cannot be reached
+    #[arg(long, env = "AGGREGATOR_LOCK_WAIT", default_value_t = Config::default().lock_wait.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    lock_wait: Duration,
+
     /// How long a read may take, the wait for its turn included; beyond that the answer is 503
     #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Config::default().read_timeout.into(),
           value_name = "TIME",
@@ -285,6 +291,7 @@ impl Options {
             read_queue: self.read_queue,
             max_tails: self.max_tails,
             heartbeat: self.heartbeat.into(),
+            lock_wait: self.lock_wait.into(),
             read_timeout: self.read_timeout.into(),
             header_timeout: self.header_timeout.into(),
             body_timeout: self.body_timeout.into(),

@@ -6,6 +6,7 @@
 mod render;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use hyper::StatusCode;
@@ -292,6 +293,12 @@ impl Problem {
     /// 503: there are as many waiting readers as there may be.
     pub(crate) fn too_many_tails() -> Self {
         Self::overloaded("too many readers wait for events (--max-tails)")
+    }
+
+    /// 503: the store is not open yet.
+    pub(crate) fn opening(since: Duration) -> Self {
+        let detail = format!("the store is being opened, for {} s so far", since.as_secs());
+        Self::unavailable("opening", "Starting", detail)
     }
 
     /// 503: the process is about to end.

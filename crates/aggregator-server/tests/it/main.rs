@@ -15,6 +15,7 @@ mod let_go;
 mod limits;
 mod nasty_bodies;
 mod open_files;
+mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod process;

@@ -1,0 +1,90 @@
+//! Answers while the store is being opened: the process is alive, and not ready yet.
+//!
+//! A store that was not closed in order, and an index that has to be made anew, take their time. Whoever watches the
+//! process has to see that it lives, and everybody else is told to come again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aggregator_core::{DedupStore, StoreError};
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::http::problem::{self, Problem};
+use crate::http::response::json;
+use crate::open_store;
+
+/// Connections at a time. Further ones wait for the service.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to open a store that is in use.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens the store that `config` names, and answers at `listener` until it is open. A store that another process has open,
+/// or that cannot be reached, is tried again for [`Config::lock_wait`].
+///
+/// # Errors
+/// Those of [`open_store::open`].
+pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
+    let began = Instant::now();
+    let config = config.clone();
+    let mut opening = tokio::task::spawn_blocking(move || open_in_time(&config, began));
+    let mut connections = JoinSet::new();
+    let opened = loop {
+        tokio::select! {
+            biased;
+            opened = &mut opening => break opened,
+            Some(_) = connections.join_next() => {}
+            Ok((stream, _)) = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, began)));
+            }
+        }
+    };
+    // Answers that are on their way arrive. Each connection has one.
+    let _ = tokio::time::timeout(PATIENCE, async { while connections.join_next().await.is_some() {} }).await;
+    opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn open_in_time(config: &Config, began: Instant) -> Result<Arc<dyn DedupStore>, StoreError> {
+    let mut is_told = false;
+    loop {
+        match open_store::open(config) {
+            Err(error) if error.is_retryable() && began.elapsed() + PAUSE <= config.lock_wait => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, "the store cannot be opened yet: it is tried again for --lock-wait");
+                }
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn answer(stream: tokio::net::TcpStream, began: Instant) {
+    let service =
+        service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(&request, began)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that went away needs no answer.
+    let _ = connection.await;
+}
+
+fn respond(request: &Request<Incoming>, began: Instant) -> Response<Body> {
+    if request.uri().path() == "/livez" {
+        return json(&serde_json::json!({"status": "alive"})).into_response();
+    }
+    problem::unread(Problem::opening(began.elapsed()))
+}
