@@ -10,13 +10,24 @@ use tokio::net::{UnixListener, UnixStream};
 /// The longest path of a Unix socket on Linux, in bytes.
 const MAX_PATH_BYTES: usize = 107;
 
-/// Removes the socket when it is dropped.
+/// Listens for the operator. When it is dropped, the socket goes.
+///
+/// The service drops it before it lets go of its store: whoever opens the store next puts a socket of its own there.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct AdminListener {
+    listener: UnixListener,
+    path: PathBuf,
+}
 
-impl Drop for SocketFile {
+impl AdminListener {
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Drop for AdminListener {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -26,7 +37,7 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// When the socket cannot be made, or somebody listens there.
-pub async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+pub async fn bind(path: &Path) -> io::Result<AdminListener> {
     if path.as_os_str().len() > MAX_PATH_BYTES {
         let reason = format!("the path of a socket has at most {MAX_PATH_BYTES} bytes: name a shorter one");
         return Err(io::Error::new(ErrorKind::InvalidInput, reason));
@@ -43,11 +54,11 @@ pub async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     made
 }
 
-fn listen(made: &Path, path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn listen(made: &Path, path: &Path) -> io::Result<AdminListener> {
     let listener = UnixListener::bind(made)?;
     fs::set_permissions(made, fs::Permissions::from_mode(0o600))?;
     fs::rename(made, path)?;
-    Ok((listener, SocketFile(path.to_owned())))
+    Ok(AdminListener { listener, path: path.to_owned() })
 }
 
 /// Makes sure that nothing is there that the socket would replace, but a socket without a listener.
@@ -79,16 +90,17 @@ mod tests {
     async fn a_socket_is_its_owners_and_replaces_one_that_was_left_behind() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin");
-        let (listener, file) = bind(&path).await.unwrap();
+        let listener = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(bind(&path).await.unwrap_err().kind(), ErrorKind::AddrInUse);
         UnixStream::connect(&path).await.unwrap();
-        // As a process that is killed leaves it.
         drop(listener);
-        std::mem::forget(file);
-        let (_listener, file) = bind(&path).await.unwrap();
+        assert!(!path.exists());
+        // As a process that is killed leaves it.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = bind(&path).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
-        drop(file);
+        drop(listener);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 

@@ -37,12 +37,13 @@ use std::time::Duration;
 
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
 pub use crate::config::Config;
 
+use crate::admin_socket::AdminListener;
 use crate::app::App;
 use crate::auth::Anonymity;
 use crate::serve::connections;
@@ -82,7 +83,7 @@ pub struct Listeners {
     /// For everybody.
     pub http: TcpListener,
     /// For the operator: whoever can open this socket may do everything. See [`admin_socket::bind`].
-    pub admin: Option<UnixListener>,
+    pub admin: Option<AdminListener>,
 }
 
 impl From<TcpListener> for Listeners {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use aggregator_server::admin::transfer::{TransferError, export, import};
 use aggregator_server::admin::{check, healthcheck, key};
-use aggregator_server::admin_socket::SocketFile;
+use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
@@ -16,7 +16,6 @@ use aggregator_server::{
 use anyhow::Context as _;
 use program_support::environment::{self, Parsed};
 use program_support::signals::StopSignals;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Something failed.
@@ -164,7 +163,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     drop(opening);
     // After the store: whoever has it is the one whose socket may be replaced.
-    let (admin, _socket_file) = admin_socket(&config).await?.unzip();
+    let admin = admin_socket(&config).await?;
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
     // The one line on standard output: scripts read the address from it.
@@ -188,7 +187,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// The operator's socket. Where it is beside the store and cannot be made, the server serves without it.
-async fn admin_socket(config: &Config) -> anyhow::Result<Option<(UnixListener, SocketFile)>> {
+async fn admin_socket(config: &Config) -> anyhow::Result<Option<AdminListener>> {
     let Some(path) = config.admin_socket.path(&config.store) else { return Ok(None) };
     match admin_socket::bind(&path).await {
         Ok(made) => Ok(Some(made)),

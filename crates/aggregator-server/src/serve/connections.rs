@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,6 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use crate::Listeners;
+use crate::admin_socket::AdminListener;
 use crate::auth::Entrance;
 use crate::config::Config;
 use crate::http::connection_place::ConnectionPlace;
@@ -111,9 +112,9 @@ enum Accepted {
 }
 
 /// A connection of the operator, if there is a socket for them.
-async fn accept_operator(listener: Option<&UnixListener>) -> std::io::Result<UnixStream> {
+async fn accept_operator(listener: Option<&AdminListener>) -> std::io::Result<UnixStream> {
     match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
 }

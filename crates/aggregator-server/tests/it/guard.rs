@@ -27,7 +27,7 @@ struct Guarded {
     url: String,
     client: Client,
     operator: Client,
-    _socket: (TempDir, admin_socket::SocketFile),
+    _directory: TempDir,
     shutdown: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), aggregator_server::RunError>>,
 }
@@ -40,7 +40,7 @@ impl Guarded {
     async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("admin");
-        let (admin, file) = admin_socket::bind(&path).await.unwrap();
+        let admin = admin_socket::bind(&path).await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", http.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel();
@@ -49,7 +49,7 @@ impl Guarded {
             let _ = stopped.await;
         }));
         let operator = Client::builder().unix_socket(path).build().unwrap();
-        Self { url, client: Client::new(), operator, _socket: (directory, file), shutdown, task }
+        Self { url, client: Client::new(), operator, _directory: directory, shutdown, task }
     }
 
     /// Over the admin socket.
