@@ -58,7 +58,7 @@ fn an_acknowledged_event_survives_a_power_loss_while_the_log_is_copied_beside_ap
 #[test]
 fn a_reader_at_the_end_goes_on_after_a_power_loss_where_it_stood() {
     let lab = Lab::new("power-loss-tail").out_of_step().with_tail();
-    let summary = run("power loss with a tail", &lab, number("POWER_SEED", 1), cuts().div_ceil(5));
+    let summary = run("power loss with a tail", &lab, number("POWER_SEED", 1), cuts().div_ceil(10));
     assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
     assert!(summary.handed > 0);
 }
