@@ -206,6 +206,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     meta.execute(("hash", schema::HASH_VERSION))?;
     meta.execute(("created_at", Timestamp::now().to_string()))?;
     meta.execute(("created_by", concat!("aggregator-core ", env!("CARGO_PKG_VERSION"))))?;
+    meta.execute((wal_mark::META_NAME, wal_mark::none()))?;
     drop(meta);
     PartitionState::create(&transaction)?;
     transaction.commit()?;

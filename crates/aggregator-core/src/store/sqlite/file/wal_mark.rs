@@ -10,6 +10,11 @@
 //!   copied and synced before the log is cut and deleted.
 //! * So a marked file whose log is missing or empty has lost its log. No crash and no power loss leaves that behind.
 //!
+//! Both changes of the mark overwrite its row in place, by as many bytes. If the power fails while that page is copied into the
+//! file, some of its sectors are the old ones: then the row has a part of each value, and the rest of the page is whole.
+//! A row that is added or deleted changes the page in several places, and a mixture of them is corrupt. So the first mark of
+//! a file adds the row, and no later one does.
+//!
 //! A file from before there were records gets their table in the commit of the mark.
 //!
 //! A copy that SQLite makes (`.backup`, `VACUUM INTO`) includes the content of the log, but also the mark. The *schema
@@ -32,7 +37,7 @@ use crate::store::sqlite::schema;
 use crate::{StoreError, Timestamp};
 
 /// The name of the mark's row in the table `meta`.
-const META_NAME: &str = "log";
+pub(crate) const META_NAME: &str = "log";
 
 /// Readers that began before the mark keep it out of the main file. After this time, the append fails and may be tried
 /// again.
@@ -88,7 +93,9 @@ fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction
-        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+        .prepare_cached(
+            "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )?
         .execute((META_NAME, format!("{cookie} {now}")))?;
     transaction.commit()
 }
@@ -99,9 +106,18 @@ fn new_cookie() -> i32 {
     i32::try_from(random & 0x3fff_ffff).expect("it has 30 bits") | 0x4000_0000
 }
 
+/// Stands for the cookie in a mark that does not count. As long as any cookie, and none.
+const NO_COOKIE: &str = "0000000000";
+
+/// The mark of a file that needs no log, as long as any other.
+pub(crate) fn none() -> String {
+    format!("{NO_COOKIE} {}", Timestamp::now())
+}
+
 /// Removes the mark from the file of `connection`, which is a copy or is about to be closed.
 pub(crate) fn remove(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM meta WHERE name = ?1", [META_NAME]).map(drop)
+    let removed = "UPDATE meta SET value = ?2 || substr(value, 11) WHERE name = ?1";
+    connection.execute(removed, [META_NAME, NO_COOKIE]).map(drop)
 }
 
 /// Moves everything into the main file, so that the file alone can be copied: copies the log, removes the mark, copies
@@ -163,6 +179,8 @@ mod tests {
     #[test]
     fn a_new_cookie_is_a_large_positive_number() {
         assert!((0..1_000).all(|_| new_cookie() >= 0x4000_0000));
+        // As many digits each.
+        assert_eq!([i32::MAX, 0x4000_0000].map(|cookie| cookie.to_string().len()), [NO_COOKIE.len(); 2]);
     }
 
     /// A connection whose log holds a commit, and the path of the file.
