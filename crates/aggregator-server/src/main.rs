@@ -39,7 +39,7 @@ const PIPE_CLOSED: u8 = 141;
 const SIGXFSZ: i32 = 25;
 
 fn main() -> ExitCode {
-    let code = match environment::parse::<Options>(VARIABLE_PREFIX) {
+    let code = match environment::parse::<Options>(VARIABLE_PREFIX, &[]) {
         Ok(Parsed { options, warnings }) => execute(options, &warnings),
         Err(usage) => show(&usage),
     };

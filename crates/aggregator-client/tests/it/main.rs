@@ -43,3 +43,8 @@ fn events(topic: &str, count: u32) -> Vec<Event> {
     let event = |n: u32| Event::new(topic, n.to_string()).with_payload(&n).unwrap();
     (0..count).map(event).collect()
 }
+
+/// HTTP past the client.
+fn http_client() -> reqwest::Client {
+    Client::builder("http://localhost").http_client().unwrap()
+}

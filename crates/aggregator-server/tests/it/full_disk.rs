@@ -162,7 +162,7 @@ impl Publisher {
 }
 
 fn publisher() -> Publisher {
-    Publisher { client: Client::new(), acknowledged: 0 }
+    Publisher { client: crate::http_client::builder().build().unwrap(), acknowledged: 0 }
 }
 
 #[tokio::test]

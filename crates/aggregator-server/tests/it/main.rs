@@ -9,6 +9,8 @@ mod failure;
 mod files;
 mod full_disk;
 mod http;
+#[path = "../shared/http_client.rs"]
+mod http_client;
 mod let_go;
 mod limits;
 #[cfg(feature = "postgres")]

@@ -8,19 +8,28 @@ use aggregator_core::{DedupStore as _, Partition, Partitions};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 use aggregator_server::Config;
-use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::stats::share;
 use crate::support::{Process, Server, event, events, until};
 
 async fn publish(server: &Process, body: &Value) -> Value {
-    let request = Client::new().post(format!("{}/publish", server.url)).json(body);
+    let request =
+        crate::http_client::builder().build().unwrap().post(format!("{}/publish", server.url)).json(body);
     request.send().await.unwrap().json().await.unwrap()
 }
 
 async fn get(server: &Process, path: &str) -> Value {
-    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
+    crate::http_client::builder()
+        .build()
+        .unwrap()
+        .get(format!("{}{path}", server.url))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ impl Server {
         let task = tokio::spawn(run(listener, store, config, async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), shutdown, task }
+        Self { url, client: crate::http_client::builder().build().unwrap(), shutdown, task }
     }
 
     /// With an empty memory store.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::support::in_time;
@@ -85,7 +85,8 @@ impl EventSource {
     }
 
     pub(crate) async fn request(url: &str, last_id: &str) -> Response {
-        let mut request = Client::new().get(url).header("accept", "text/event-stream");
+        let client = crate::http_client::builder().build().unwrap();
+        let mut request = client.get(url).header("accept", "text/event-stream");
         if !last_id.is_empty() {
             request = request.header("last-event-id", last_id);
         }
