@@ -10,6 +10,7 @@ use aggregator_server::admin_socket::SocketFile;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
+use aggregator_server::tls::Tls;
 use aggregator_server::{
     Config, Listeners, RunError, admin_socket, bind, clock, log, open_store, output, run,
 };
@@ -75,7 +76,7 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
         Some(Command::Key(options)) => key::run(&config, &options).map_err(Into::into),
-        Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
+        Some(Command::Healthcheck) => healthcheck::ask(&config).map_err(Into::into),
     };
     match done {
         Ok(()) => 0,
@@ -149,7 +150,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listen_on = || format!("--listen {}", config.listen);
     let addresses = config.listen.resolve().with_context(listen_on)?;
     config.check_reach(&addresses).map_err(WrongUsage)?;
-    // Before the store: a start that finds its port taken must not leave a new store behind.
+    // Before the store: a start that fails here must not leave a new store behind. `run` reads these files for itself.
+    let scheme = if Tls::load(&config)?.is_some() { "https" } else { "http" };
     let socket = bind::bind(&addresses).with_context(listen_on)?;
     let manager = service_manager();
     let opening = manager.opening().context("no thread can be started")?;
@@ -161,8 +163,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
     // The one line on standard output: scripts read the address from it.
-    let line =
-        format!("listening on http://{address}, store {}, durability {durability}", config.store.resolved());
+    let line = format!(
+        "listening on {scheme}://{address}, store {}, durability {durability}",
+        config.store.resolved()
+    );
     output::announce(&line);
     manager.ready();
 

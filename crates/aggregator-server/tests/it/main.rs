@@ -32,4 +32,5 @@ mod stats;
 mod streams;
 mod support;
 mod tails;
+mod tls;
 mod transfer;

@@ -84,9 +84,21 @@ impl EventSource {
         Self { response, parser: Parser::default(), messages: Default::default() }
     }
 
+    /// Over a connection of this client.
+    pub(crate) async fn open_with(client: &reqwest::Client, url: &str) -> Self {
+        let response = client.get(url).header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, parser: Parser::default(), messages: Default::default() }
+    }
+
+    pub(crate) fn version(&self) -> reqwest::Version {
+        self.response.version()
+    }
+
     pub(crate) async fn request(url: &str, last_id: &str) -> Response {
-        let client = crate::http_client::builder().build().unwrap();
-        let mut request = client.get(url).header("accept", "text/event-stream");
+        let mut request =
+            crate::http_client::builder().build().unwrap().get(url).header("accept", "text/event-stream");
         if !last_id.is_empty() {
             request = request.header("last-event-id", last_id);
         }
