@@ -8,6 +8,7 @@ mod publish;
 mod queries;
 mod refusals;
 mod retries;
+mod security;
 #[path = "../../../publisher-sim/tests/it/server.rs"]
 mod server;
 mod tail;
