@@ -1,8 +1,14 @@
 //! Certificates of clients.
 
+use std::sync::Arc;
+
 use aggregator_server::Config;
 use rcgen::SanType;
+use rustls::HandshakeKind;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::pki::{Authority, Pair};
 use super::{client_config, secure, start};
@@ -102,4 +108,28 @@ async fn with_names_only_clients_with_exactly_one_of_them_get_in() {
     let stranger = Authority::new("clients").client(vec![dns(dns_name)]);
     assert_eq!(status(&server, &authority, Some(&stranger)).await, None);
     server.stop().await.unwrap();
+}
+
+/// A session that is resumed is not verified again.
+#[tokio::test]
+async fn a_client_with_a_certificate_shakes_hands_in_full_each_time() {
+    let (authority, directory) = (Authority::new("a"), TempDir::new().unwrap());
+    let presented = authority.client(vec![]);
+    let anybody = secure(&authority, directory.path());
+    let known =
+        Config { tls_client_ca: Some(authority.write(directory.path(), "ca.pem")), ..anybody.clone() };
+    for (config, again) in [(anybody, HandshakeKind::Resumed), (known, HandshakeKind::Full)] {
+        let server = start(super::client(&authority, &[]), config).await;
+        let tls = TlsConnector::from(Arc::new(client_config(&authority, Some(&presented), &[])));
+        for expected in [HandshakeKind::Full, again] {
+            let stream = TcpStream::connect(server.address()).await.unwrap();
+            let mut stream = tls.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected));
+        }
+        server.stop().await.unwrap();
+    }
 }

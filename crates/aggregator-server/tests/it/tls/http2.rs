@@ -99,6 +99,7 @@ async fn a_connection_without_a_request_is_ended_and_one_with_a_stream_is_not() 
     in_time("the idle connection ends", idle_connection).await.unwrap();
     let longer = tokio::time::timeout(Duration::from_millis(900), &mut busy_connection).await;
     assert!(longer.is_err(), "the stream is still open");
+    assert_eq!(busy.send_request(get("/livez")).await.unwrap().status(), StatusCode::OK);
     drop((stream, busy));
     in_time("it ends after its stream", busy_connection).await.unwrap();
     server.stop().await.unwrap();
@@ -131,6 +132,28 @@ async fn an_answer_that_its_client_does_not_take_is_ended_and_the_connection_goe
     assert!(taken < 64 << 10 && matches!(end, Some(Err(_))), "{taken} bytes, and {end:?}");
     let answer = deaf.send_request(get("/livez")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK, "the connection goes on");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_holds_no_memory_while_only_its_end_is_not_taken() {
+    let (authority, directory) = (Authority::new("a"), TempDir::new().unwrap());
+    let config = Config { response_bytes: "3MiB".parse().unwrap(), ..secure(&authority, directory.path()) };
+    let server = start(client(&authority, &["http/1.1"]), config).await;
+    let mut large = event("t", 1);
+    large["payload"] = json!("x".repeat((2 << 20) + 20_000));
+    assert_eq!(server.publish(&large).await.status, 202);
+    let (mut slow, _connection) = connect(&server, &authority, 4_000).await;
+    let mut answer = slow.send_request(get("/events?topic=t")).await.unwrap();
+    server.get("/events?topic=t").await.problem(503, "overloaded");
+    let mut taken = 0;
+    // An answer is handed over in pieces of 32 KiB: all of the last one but its begin waits.
+    while taken < (2 << 20) + 5_000 {
+        taken += answer.frame().await.unwrap().unwrap().into_data().unwrap().len();
+    }
+    until("the memory is free again", async || server.get("/events?topic=t").await.status == 200).await;
+    let rest = answer.collect().await.unwrap().to_bytes();
+    assert!(rest.ends_with(b"}\n"), "it was all there");
     server.stop().await.unwrap();
 }
 
