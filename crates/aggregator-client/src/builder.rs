@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::backoff::{Backoff, BackoffError};
 use crate::client::Client;
+use crate::security::{Secret, Security};
 use crate::url::{ServerUrl, ServerUrlError};
 
 /// Settings of a [`Client`], made by [`Client::builder`].
@@ -24,6 +25,7 @@ pub struct Builder {
     pub(crate) first_byte_timeout: Duration,
     pub(crate) stream_retry_interval: Duration,
     pub(crate) user_agent: String,
+    security: Security,
 }
 
 /// Why a client cannot be built.
@@ -45,6 +47,15 @@ pub enum BuildError {
     /// A limit that would allow nothing.
     #[error("{0} must be more than 0")]
     Zero(&'static str),
+    /// The key cannot be one. The error does not show it.
+    #[error("the key must be visible ASCII characters without white space")]
+    Key,
+    /// The certificates that are trusted beside those of the system cannot be used.
+    #[error("the certificates to trust cannot be used: {0}")]
+    Ca(String),
+    /// The certificate that the client presents cannot be used.
+    #[error("the client's certificate cannot be used: {0}")]
+    ClientCertificate(String),
     /// The HTTP library cannot be set up.
     #[error("no HTTP client: {0}")]
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -65,6 +76,7 @@ impl Builder {
             first_byte_timeout: Duration::from_secs(5),
             stream_retry_interval: Duration::from_secs(300),
             user_agent: concat!("aggregator-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            security: Security::default(),
         }
     }
 
@@ -139,13 +151,32 @@ impl Builder {
         self
     }
 
+    /// Proves with this key who the client is: it is sent with every request, as `Authorization: Bearer KEY`. Neither
+    /// `Debug` nor an error shows it. Over `http://` everybody on the way can read it.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.security.key = Some(Secret(key.into()));
+        self
+    }
+
+    /// Over `https://`, trusts servers whose certificate one of these signed, beside those that the system trusts. PEM.
+    pub fn ca_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.security.ca = Some(pem.into());
+        self
+    }
+
+    /// Over `https://`, presents this certificate where the server asks for one. Both are PEM: the chain with the client's
+    /// own certificate first, and its private key, not encrypted.
+    pub fn client_certificate(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.security.certificate = Some((chain.into(), Secret(key.into())));
+        self
+    }
+
     /// Checks the settings and makes the client. It connects with the first request.
     ///
     /// # Errors
     /// When a setting makes no sense. The error names it.
     pub fn build(self) -> Result<Client, BuildError> {
-        let url: ServerUrl =
-            self.url.parse().map_err(|reason| BuildError::Url { url: self.url.clone(), reason })?;
+        let url = self.server_url()?;
         let limits = [
             ("connect_timeout", self.connect_timeout.is_zero()),
             ("request_timeout", self.request_timeout.is_zero()),
@@ -159,7 +190,22 @@ impl Builder {
         if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::Zero(name));
         }
-        let http = reqwest::Client::builder()
+        let http = self.http_client()?;
+        Ok(Client::new(http, &url, self))
+    }
+
+    fn server_url(&self) -> Result<ServerUrl, BuildError> {
+        self.url.parse().map_err(|reason| BuildError::Url { url: self.url.clone(), reason })
+    }
+
+    /// The HTTP that [`build`](Self::build) gives to the client, for a caller who reads replies with code of their own. It
+    /// speaks HTTP/1.1: each request has a connection of its own, so that a slow one holds up no other.
+    ///
+    /// # Errors
+    /// When a setting makes no sense. The error names it.
+    pub fn http_client(&self) -> Result<reqwest::Client, BuildError> {
+        let tls = self.security.tls(self.server_url()?.is_https())?;
+        reqwest::Client::builder()
             .connect_timeout(self.connect_timeout)
             .pool_max_idle_per_host(self.idle_connections)
             .tcp_nodelay(true)
@@ -169,9 +215,11 @@ impl Builder {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .user_agent(&self.user_agent)
+            .http1_only()
+            .tls_backend_preconfigured(tls)
+            .default_headers(self.security.headers()?)
             .build()
-            .map_err(|error| BuildError::Http(error.into()))?;
-        Ok(Client::new(http, &url, self))
+            .map_err(|error| BuildError::Http(error.into()))
     }
 }
 
@@ -203,10 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn what_proves_who_the_client_is_is_shown_nowhere() {
+        let builder =
+            Client::builder("https://localhost").key("s3cret").client_certificate("chain", "s3cret");
+        assert!(!format!("{builder:?}").contains("s3cret"), "{builder:?}");
+        assert_eq!(
+            error(builder),
+            "the client's certificate cannot be used: there is no certificate in PEM (-----BEGIN CERTIFICATE-----)"
+        );
+        let client = Client::builder("https://localhost").key("s3cret").build().unwrap();
+        assert!(!format!("{client:?}").contains("s3cret"), "{client:?}");
+        for key in ["", "s3cret s3cret", "s3cret\n", "s3crét"] {
+            let error = error(Client::builder("https://localhost").key(key));
+            assert_eq!(error, "the key must be visible ASCII characters without white space", "{key:?}");
+        }
+        let ca = Client::builder("https://localhost").ca_certificates("-----BEGIN CERTIFICATE-----\nAA");
+        assert_eq!(error(ca), "the certificates to trust cannot be used: the PEM is malformed or cut off");
+    }
+
+    #[test]
     fn a_url_that_cannot_be_right_is_refused_with_the_one_that_was_meant() {
         for (url, reason) in [
             ("localhost:8080", "did you mean http://localhost:8080?"),
-            ("https://localhost", "without TLS"),
+            ("ftp://localhost", "must begin with http:// or https://"),
             ("http://localhost?a=b", "must have no user, password, ?query or #fragment"),
             ("", "must be a URL, such as http://127.0.0.1:8080"),
         ] {

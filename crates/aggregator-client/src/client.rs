@@ -30,7 +30,7 @@ struct Inner {
 }
 
 impl Client {
-    /// A builder with the default settings. `url` is `http://HOST:PORT`, with a path if the server is behind one.
+    /// A builder with the default settings. `url` is `http://HOST:PORT` or `https://HOST:PORT`, with a path if the server is behind one.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder::new(url.into())
     }

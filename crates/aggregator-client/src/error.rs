@@ -233,7 +233,7 @@ mod tests {
         for status in [408, 429, 500, 502, 503, 504] {
             assert_eq!(refused(status, "").retry(), Retry::Allowed { after }, "{status}");
         }
-        for status in [302, 400, 404, 409, 410, 413, 415, 422, 501, 505] {
+        for status in [302, 400, 401, 403, 404, 409, 410, 413, 415, 422, 501, 505] {
             assert_eq!(refused(status, r#"{"retryable":true}"#).retry(), Retry::Never, "{status}");
         }
         assert_eq!(refused(503, r#"{"retryable":false}"#).retry(), Retry::Never);

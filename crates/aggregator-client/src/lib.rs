@@ -67,6 +67,12 @@
 //! [`Client::tail`] gives what is stored and then what comes, as a [`Tail`]. It connects again by itself, and neither
 //! repeats nor misses an event.
 //!
+//! # Security
+//!
+//! A URL that begins with `https://` is asked over TLS. The client trusts whom the system trusts, and whom
+//! [`Builder::ca_certificates`] adds. [`Builder::key`] proves who it is, and so does [`Builder::client_certificate`] to a
+//! server that asks for certificates. What a server refuses with 401 or 403 is never tried again.
+//!
 //! # Bounds
 //!
 //! Every attempt has a timeout, every call a deadline and a number of attempts, every batch and every reply a greatest
@@ -82,6 +88,7 @@ mod publish;
 mod queries;
 pub mod retry;
 mod retry_after;
+mod security;
 mod sse;
 mod tail;
 mod url;

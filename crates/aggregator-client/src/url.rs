@@ -6,7 +6,7 @@ use std::str::FromStr;
 use reqwest::Url;
 use thiserror::Error;
 
-/// Where the aggregator is: plain HTTP, a host, and a path if it lives behind one.
+/// Where the aggregator is: HTTP, plain or over TLS, a host, and a path if it lives behind one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl(Url);
 
@@ -20,13 +20,8 @@ pub enum ServerUrlError {
     /// It has only a host and a port.
     #[error("must begin with http://: did you mean http://{0}?")]
     NoScheme(String),
-    /// It asks for TLS, which is left to a proxy.
-    #[error(
-        "must begin with http://: this program is built without TLS, so https needs a proxy that adds it"
-    )]
-    Https,
     /// It asks for some other protocol.
-    #[error("must begin with http://")]
+    #[error("must begin with http:// or https://")]
     OtherScheme,
     /// It has parts that would be dropped in silence, or printed where they should not be.
     #[error("must have no user, password, ?query or #fragment")]
@@ -34,6 +29,10 @@ pub enum ServerUrlError {
 }
 
 impl ServerUrl {
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
     /// The address of a resource of the server.
     pub(crate) fn endpoint(&self, path: &str) -> Url {
         let mut url = self.0.clone();
@@ -52,8 +51,7 @@ impl FromStr for ServerUrl {
         }
         let url = Url::parse(s).map_err(|_| ServerUrlError::NotAUrl)?;
         match url.scheme() {
-            "http" => {}
-            "https" => return Err(ServerUrlError::Https),
+            "http" | "https" => {}
             _ => return Err(ServerUrlError::OtherScheme),
         }
         let user = !url.username().is_empty() || url.password().is_some();

@@ -4,18 +4,21 @@
 
 mod admin_socket;
 mod byte_size;
+mod client_name;
 mod listen;
 mod location;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
 
 pub use self::admin_socket::AdminSocket;
 pub use self::byte_size::ByteSize;
+pub use self::client_name::ClientName;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
 pub(crate) use self::location::may_be_repeated;
@@ -54,6 +57,15 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Where the operator's socket is.
     pub admin_socket: AdminSocket,
+    /// A PEM file with the server's chain of certificates: with it, the port speaks TLS. It is read again when it changes,
+    /// as the other files of TLS are.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the private key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// A PEM file: clients have to present a certificate that one of these signed.
+    pub tls_client_ca: Option<PathBuf>,
+    /// A client's certificate has to have one of these names; any will do if there are none.
+    pub tls_client_san: Vec<ClientName>,
     /// Worker threads. At most one per partition of the store is started.
     pub workers: NonZeroUsize,
     /// How many events may wait for their commit. Beyond that a request is answered 503.
@@ -157,6 +169,10 @@ impl Default for Config {
             allow_anonymous: false,
             allowed_hosts: Vec::new(),
             admin_socket: AdminSocket::Beside,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_client_san: Vec::new(),
             workers: at_least_one(4),
             queue_events: 65_536,
             queue_bytes: ByteSize(64 << 20),
@@ -245,7 +261,22 @@ impl Config {
             let (least, most) = (READERS.start(), READERS.end());
             return Err(format!("--readers {} must be {least} to {most}", self.readers));
         }
-        Ok(())
+        self.check_tls()
+    }
+
+    fn check_tls(&self) -> Result<(), String> {
+        let refused = match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => "--tls-cert is given without --tls-key: give both",
+            (None, Some(_)) => "--tls-key is given without --tls-cert: give both",
+            (None, None) if self.tls_client_ca.is_some() => {
+                "--tls-client-ca is given without --tls-cert and --tls-key: only TLS has certificates of clients"
+            }
+            _ if self.tls_client_ca.is_none() && !self.tls_client_san.is_empty() => {
+                "--tls-client-san is given without --tls-client-ca: nobody would vouch for the name"
+            }
+            _ => return Ok(()),
+        };
+        Err(refused.to_owned())
     }
 }
 
@@ -283,5 +314,26 @@ mod tests {
         assert!(config.check().unwrap_err().contains("--max-json-depth 3 must be 4 to 1024"));
         let config = Config { readers: 0, ..Config::default() };
         assert!(config.check().unwrap_err().contains("--readers 0 must be 1 to 256"));
+    }
+
+    #[test]
+    fn options_of_tls_that_lack_another_one_name_both() {
+        let path = || Some(PathBuf::from("a.pem"));
+        let cert = Config { tls_cert: path(), ..Config::default() };
+        let key = Config { tls_key: path(), ..Config::default() };
+        let whole = Config { tls_key: path(), ..cert.clone() };
+        whole.check().unwrap();
+        Config { tls_client_ca: path(), ..whole.clone() }.check().unwrap();
+        let ca = Config { tls_client_ca: path(), ..Config::default() };
+        let san = Config { tls_client_san: vec!["a.example.org".parse().unwrap()], ..whole };
+        for (config, named) in [
+            (cert, ["--tls-cert", "--tls-key"]),
+            (key, ["--tls-key", "--tls-cert"]),
+            (ca, ["--tls-client-ca", "--tls-cert"]),
+            (san, ["--tls-client-san", "--tls-client-ca"]),
+        ] {
+            let refusal = config.check().unwrap_err();
+            assert!(named.iter().all(|name| refusal.contains(name)), "{refusal}");
+        }
     }
 }

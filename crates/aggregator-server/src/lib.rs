@@ -30,6 +30,7 @@ mod read_pool;
 mod serve;
 pub mod service_manager;
 mod sync;
+pub mod tls;
 mod utf8;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::app::App;
 use crate::auth::Anonymity;
 use crate::serve::connections;
 use crate::serve::layers::Layers;
+use crate::tls::{Tls, TlsError};
 
 /// Why [`run`] did not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub enum RunError {
     /// The settings are out of bounds or contradict each other: see [`Config::check`].
     #[error("{0}")]
     Settings(String),
+    /// The files of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The workers could not be started.
     #[error("the workers could not be started")]
     Start(#[source] std::io::Error),
@@ -94,7 +99,8 @@ impl From<TcpListener> for Listeners {
 
 /// Serves `store` on `listeners` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
 ///
-/// Of `config` it uses the limits and times. Where to listen, which store, and how to log is the caller's part. As long as
+/// Of `config` it uses the limits, the times and the files of TLS. Where to listen, which store, and how to log is the
+/// caller's part. As long as
 /// the store has no key, everybody who reaches the port may publish and read if that is on this machine only, or if
 /// [`Config::allow_anonymous`] says so; otherwise nobody may.
 ///
@@ -107,6 +113,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     config.check().map_err(RunError::Settings)?;
+    let tls = Tls::load(&config)?.map(Arc::new);
     let listeners = listeners.into();
     let is_local = listeners.http.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let anonymity = match (config.allow_anonymous, is_local) {
@@ -125,6 +132,8 @@ pub async fn run(
     let tails = Arc::clone(&app);
     let guard =
         tokio::spawn(auth::follow(Arc::clone(&app.guard), move || tails.tails.wake_all(), guard_stopped));
+    let (stop_tls, tls_stopped) = oneshot::channel();
+    let tls_follower = tls.clone().map(|tls| tokio::spawn(tls::follow(tls, tls_stopped)));
     let feed = tokio::spawn(read::tail::follow(Arc::clone(&app)));
 
     let exit_on_failure = app.config.exit_on_failure;
@@ -139,13 +148,17 @@ pub async fn run(
         info!("draining: no more requests are taken");
         FailPoint::Draining.reach();
     };
-    let drain_until = connections::serve(listeners, Layers::new(Arc::clone(&app)), &app.config, drain).await;
-    drop((stop_monitor, stop_guard));
+    let layers = Layers::new(Arc::clone(&app));
+    let drain_until = connections::serve(listeners, tls, layers, &app.config, drain).await;
+    drop((stop_monitor, stop_guard, stop_tls));
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
     let _ = tokio::time::timeout_at(drain_until, guard).await;
     let _ = tokio::time::timeout_at(drain_until, feed).await;
+    if let Some(follower) = tls_follower {
+        let _ = tokio::time::timeout_at(drain_until, follower).await;
+    }
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {

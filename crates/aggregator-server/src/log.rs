@@ -17,8 +17,7 @@ use crate::output;
 /// # Errors
 /// Says what is wrong with the filter.
 pub fn init(config: &Config) -> Result<(), String> {
-    let filter = &config.log;
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
+    let filter = filter(&config.log)?;
     // The subscriber would write its own errors past the queue.
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let subscriber = subscriber.with_writer(output::stderr);
@@ -37,6 +36,15 @@ pub fn init(config: &Config) -> Result<(), String> {
     };
     std::panic::set_hook(Box::new(log_panic));
     installed.map_err(|error| error.to_string())
+}
+
+/// The filter of `--log`. The frames of HTTP/2, which are many lines for each request, have to be asked for by name.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::try_new(text).map_err(|error| format!("--log {text:?}: {error}"))?;
+    if text.contains("h2") {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive("h2=warn".parse().expect("a directive")))
 }
 
 const LOST: &str = "log lines were lost: standard error took them too slowly or not at all";
@@ -84,4 +92,16 @@ pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
     tracing::subscriber::with_default(subscriber, work);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     text.lines().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn the_frames_of_http_2_have_to_be_asked_for() {
+        assert!(filter("debug").unwrap().to_string().contains("h2=warn"));
+        assert!(!filter("debug,h2=trace").unwrap().to_string().contains("h2=warn"));
+        assert!(filter("a=b=c").unwrap_err().starts_with("--log \"a=b=c\": "));
+    }
 }

@@ -10,6 +10,7 @@ use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
+use aggregator_server::tls::Tls;
 use aggregator_server::{
     Config, Listeners, RunError, admin_socket, bind, clock, log, open_store, opening, output, run,
 };
@@ -38,7 +39,7 @@ const PIPE_CLOSED: u8 = 141;
 const SIGXFSZ: i32 = 25;
 
 fn main() -> ExitCode {
-    let code = match environment::parse::<Options>(VARIABLE_PREFIX) {
+    let code = match environment::parse::<Options>(VARIABLE_PREFIX, &[]) {
         Ok(Parsed { options, warnings }) => execute(options, &warnings),
         Err(usage) => show(&usage),
     };
@@ -74,7 +75,7 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
         Some(Command::Key(options)) => key::run(&config, &options).map_err(Into::into),
-        Some(Command::Healthcheck) => healthcheck::ask(&config.listen).map_err(Into::into),
+        Some(Command::Healthcheck) => healthcheck::ask(&config).map_err(Into::into),
     };
     match done {
         Ok(()) => 0,
@@ -148,7 +149,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listen_on = || format!("--listen {}", config.listen);
     let addresses = config.listen.resolve().with_context(listen_on)?;
     config.check_reach(&addresses).map_err(WrongUsage)?;
-    // Before the store: a start that finds its port taken must not leave a new store behind.
+    // Before the store: a start that fails here must not leave a new store behind. `run` reads these files for itself.
+    let scheme = if Tls::load(&config)?.is_some() { "https" } else { "http" };
     let socket = bind::bind(&addresses).with_context(listen_on)?;
     let manager = service_manager();
     let opening = manager.opening().context("no thread can be started")?;
@@ -167,8 +169,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let durability = store.info().durability.as_str();
     let address = listener.local_addr().context("the listener has no address")?;
     // The one line on standard output: scripts read the address from it.
-    let line =
-        format!("listening on http://{address}, store {}, durability {durability}", config.store.resolved());
+    let line = format!(
+        "listening on {scheme}://{address}, store {}, durability {durability}",
+        config.store.resolved()
+    );
     output::announce(&line);
     manager.ready();
 

@@ -30,13 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to open a store that is in use.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Opens the store that `config` names, and answers at `listener` until it is open. A store that another process has open,
+/// Opens the store that `config` names, and answers at `listener` until it is open, unless it is for TLS. A store that another process has open,
 /// or that cannot be reached, is tried again for [`Config::lock_wait`].
 ///
 /// # Errors
 /// Those of [`open_store::open`].
 pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
     let began = Instant::now();
+    // A server with TLS shakes no hands before it serves: its clients wait for that.
+    let answers = config.tls_cert.is_none();
     let config = config.clone();
     let mut opening = tokio::task::spawn_blocking(move || open_in_time(&config, began));
     let mut connections = JoinSet::new();
@@ -45,7 +47,7 @@ pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn Ded
             biased;
             opened = &mut opening => break opened,
             Some(_) = connections.join_next() => {}
-            Ok((stream, _)) = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+            Ok((stream, _)) = listener.accept(), if answers && connections.len() < MAX_CONNECTIONS => {
                 connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, began)));
             }
         }

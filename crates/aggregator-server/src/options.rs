@@ -2,6 +2,7 @@
 //!
 //! Defaults are stated in [`Config::default`], and nowhere else.
 
+mod tls;
 mod values;
 
 use std::num::NonZeroUsize;
@@ -17,6 +18,7 @@ use crate::config::{
     StoreLocation,
 };
 
+use self::tls::TlsOptions;
 use self::values::StoreParser;
 
 /// The environment variable of every option begins with this.
@@ -79,6 +81,9 @@ pub struct Options {
     #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
           value_name = "SOCKET")]
     admin_socket: AdminSocket,
+
+    #[command(flatten)]
+    tls: TlsOptions,
 
     /// Worker threads; at most one per partition of the store is used
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Config::default().workers, value_name = "N",
@@ -273,6 +278,10 @@ impl Options {
             allow_anonymous: self.allow_anonymous,
             allowed_hosts: self.allowed_hosts,
             admin_socket: self.admin_socket,
+            tls_cert: self.tls.tls_cert,
+            tls_key: self.tls.tls_key,
+            tls_client_ca: self.tls.tls_client_ca,
+            tls_client_san: self.tls.tls_client_san,
             workers: self.workers,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,

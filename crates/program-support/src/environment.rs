@@ -28,25 +28,30 @@ pub struct Parsed<P> {
 
 /// Reads the options of this process from its arguments and its environment.
 ///
-/// Every option's variable begins with `prefix`.
+/// Every option's variable begins with `prefix`. The variables `others` do, too: the caller reads them.
 ///
 /// # Errors
 /// What is wrong with them, or the answer to `--help` or `--version`: the caller prints it and ends.
-pub fn parse<P: Parser>(prefix: &str) -> Result<Parsed<P>, clap::Error> {
+pub fn parse<P: Parser>(prefix: &str, others: &[&str]) -> Result<Parsed<P>, clap::Error> {
     let arguments: Vec<_> = env::args_os().collect();
-    try_parse(prefix, &arguments).map_err(|error| match error.kind() {
+    try_parse(prefix, others, &arguments).map_err(|error| match error.kind() {
         // Written with the variables that are empty.
         ErrorKind::DisplayHelp => P::command().try_get_matches_from(arguments).err().unwrap_or(error),
         _ => error,
     })
 }
 
-fn try_parse<P: Parser>(prefix: &str, arguments: &[OsString]) -> Result<Parsed<P>, clap::Error> {
+fn try_parse<P: Parser>(
+    prefix: &str,
+    others: &[&str],
+    arguments: &[OsString],
+) -> Result<Parsed<P>, clap::Error> {
     let mut command = P::command().mut_args(without_empty_variable);
     let matches = command
         .try_get_matches_from_mut(arguments)
         .map_err(|error| with_variable(error, &command, arguments))?;
-    let known: Vec<_> = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str).collect();
+    let options = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str);
+    let known: Vec<_> = options.chain(others.iter().copied()).collect();
     let mut warnings = Vec::new();
     for stranger in strangers(prefix, &known, env::vars_os()) {
         let Stranger { name, nearest, is_slip } = &stranger;

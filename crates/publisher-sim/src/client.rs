@@ -8,11 +8,14 @@ use std::fmt;
 use std::time::Duration;
 
 use aggregator_client::retry::{AttemptError, Retry};
-use aggregator_client::{Backoff, BuildError, Error, Problem, PublishOptions, Query, ServerUrl, StatusCode};
+use aggregator_client::{
+    Backoff, BuildError, Builder, Error, Problem, PublishOptions, Query, ServerUrl, StatusCode,
+};
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::config::RetryArgs;
+use crate::SetupError;
+use crate::config::Config;
 
 pub use aggregator_client::Stats;
 
@@ -29,20 +32,22 @@ pub struct Client {
     url: ServerUrl,
 }
 
-/// HTTP for a stream, past the client library: [`crate::verify`] reads it with code of its own.
+/// The client library with the options of this program.
 ///
 /// # Errors
-/// When the HTTP library cannot be set up.
-pub fn streaming(args: &RetryArgs) -> Result<reqwest::Client, BuildError> {
-    reqwest::Client::builder()
-        .connect_timeout(Duration::from_millis(args.connect_timeout_ms.into()))
-        // As the client library, and for its reasons.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .user_agent(concat!("publisher-sim/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| BuildError::Http(error.into()))
+/// When a file of keys or certificates cannot be read, or options make no sense.
+pub fn builder(config: &Config) -> Result<Builder, SetupError> {
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    let request_timeout = ms(config.retry.request_timeout_ms);
+    let builder = aggregator_client::Client::builder(config.url.to_string())
+        .connect_timeout(ms(config.retry.connect_timeout_ms))
+        .request_timeout(request_timeout)
+        // Publishing and reading are retried by `retry::with_retries`, whose waits follow from the seed; the counters, which
+        // are asked for through this, are not retried.
+        .backoff(Backoff::once(request_timeout)?)
+        .idle_connections(config.concurrency as usize)
+        .user_agent(concat!("publisher-sim/", env!("CARGO_PKG_VERSION")));
+    Ok(config.security.apply(builder)?)
 }
 
 /// Why an attempt failed, as far as it matters for what to do next.
@@ -113,23 +118,12 @@ pub enum ProbeError {
 }
 
 impl Client {
-    /// A client that keeps up to `connections` connections.
+    /// A client for the server at `url`.
     ///
     /// # Errors
-    /// When the HTTP library cannot be set up.
-    pub fn new(url: ServerUrl, connections: usize, args: &RetryArgs) -> Result<Self, BuildError> {
-        let ms = |ms: u32| Duration::from_millis(ms.into());
-        let request_timeout = ms(args.request_timeout_ms);
-        let attempts = aggregator_client::Client::builder(url.to_string())
-            .connect_timeout(ms(args.connect_timeout_ms))
-            .request_timeout(request_timeout)
-            // Publishing and reading are retried by `retry::with_retries`, whose waits follow from the seed; the counters,
-            // which are asked for through this, are not retried.
-            .backoff(Backoff::once(request_timeout)?)
-            .idle_connections(connections)
-            .user_agent(concat!("publisher-sim/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { attempts, url })
+    /// When the settings make no sense, or the HTTP library cannot be set up.
+    pub fn new(url: ServerUrl, builder: Builder) -> Result<Self, BuildError> {
+        Ok(Self { attempts: builder.build()?, url })
     }
 
     /// Looks whether the server is there.

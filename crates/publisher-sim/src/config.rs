@@ -10,6 +10,7 @@ use program_support::values::{at_least, flag, within};
 use thiserror::Error;
 
 use crate::ids::IdScheme;
+use crate::security::SecurityArgs;
 use crate::verify::VerifyBy;
 use crate::workload::MIN_PAYLOAD_BYTES;
 
@@ -25,7 +26,7 @@ pub const VARIABLE_PREFIX: &str = "PUBLISHER_";
 #[derive(Debug, Clone, Parser)]
 #[command(name = "publisher-sim", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Config {
-    /// Where the aggregator listens: http://HOST:PORT, and a path if it is behind one
+    /// Where the aggregator listens: http://HOST:PORT or https://HOST:PORT, and a path if it is behind one
     #[arg(long, env = "PUBLISHER_URL", default_value = "http://127.0.0.1:8080")]
     pub url: ServerUrl,
 
@@ -89,6 +90,10 @@ pub struct Config {
     #[arg(long, env = "PUBLISHER_JSON", action = ArgAction::SetTrue,
           value_parser = flag)]
     pub json: bool,
+
+    /// Keys and certificates.
+    #[command(flatten, next_help_heading = "Keys and certificates")]
+    pub security: SecurityArgs,
 
     /// Timeouts and retries.
     #[command(flatten, next_help_heading = "Timeouts and retries")]
@@ -298,7 +303,7 @@ mod tests {
             ["--topic-prefix", "a..b"],
             ["--topic-prefix", "a b"],
             ["--payload-bytes", "3"],
-            ["--url", "https://example.org"],
+            ["--tls-cert", "only-the-certificate.pem"],
             ["--url", "ftp://example.org"],
             ["--url", "http://user:secret@example.org"],
             ["--url", "127.0.0.1:8080"],

@@ -32,6 +32,7 @@ pub mod progress;
 pub mod receipt;
 pub mod report;
 pub mod retry;
+pub mod security;
 pub mod seed;
 pub mod sender;
 pub mod stop;
@@ -52,6 +53,7 @@ use crate::faults::Faults;
 use crate::plan::{NoOriginal, Plan};
 use crate::progress::Progress;
 use crate::report::{Facts, Report};
+use crate::security::SecurityError;
 use crate::seed::{Streams, random_seed};
 use crate::sender::{Sending, Sent};
 use crate::stop::Stop;
@@ -69,7 +71,7 @@ pub struct Simulation {
     faults: Faults,
     backoff: Backoff,
     client: Client,
-    /// For the stream, which no client library may read.
+    /// For the stream, which no client library may parse.
     streaming: reqwest::Client,
 }
 
@@ -82,6 +84,9 @@ pub enum SetupError {
     /// These counts are impossible.
     #[error(transparent)]
     Plan(#[from] NoOriginal),
+    /// A file of keys or certificates cannot be read.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The HTTP client cannot be made.
     #[error(transparent)]
     Client(#[from] BuildError),
@@ -103,8 +108,9 @@ impl Simulation {
         let Config { topic_prefix, topics, ids, payload_bytes, .. } = &config;
         let workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
         let backoff = config.retry.backoff()?;
-        let client = Client::new(config.url.clone(), config.concurrency as usize, &config.retry)?;
-        let streaming = client::streaming(&config.retry)?;
+        let builder = client::builder(&config)?;
+        let streaming = builder.http_client()?;
+        let client = Client::new(config.url.clone(), builder)?;
         Ok(Self {
             seed,
             streams,

@@ -9,6 +9,7 @@ use publisher_sim::Simulation;
 use publisher_sim::config::{Config, VARIABLE_PREFIX};
 use publisher_sim::output::{self, tell};
 use publisher_sim::report::{Report, Verdict};
+use publisher_sim::security::{KEY_VARIABLE, Key};
 use publisher_sim::stop::{StopSwitch, stop_switch};
 
 /// Wrong usage, or no server; clap uses the same.
@@ -16,8 +17,9 @@ const EXIT_UNUSABLE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match environment::parse::<Config>(VARIABLE_PREFIX) {
-        Ok(Parsed { options, warnings }) => {
+    match environment::parse::<Config>(VARIABLE_PREFIX, &[KEY_VARIABLE]) {
+        Ok(Parsed { mut options, warnings }) => {
+            options.security.key = std::env::var(KEY_VARIABLE).ok().and_then(Key::new);
             warnings.iter().for_each(|warning| tell(&format!("publisher-sim: {warning}")));
             run(options).await
         }

@@ -8,6 +8,7 @@ mod publish;
 mod queries;
 mod refusals;
 mod retries;
+mod security;
 #[path = "../../../publisher-sim/tests/it/server.rs"]
 mod server;
 mod tail;
@@ -42,4 +43,9 @@ fn client(url: String) -> Client {
 fn events(topic: &str, count: u32) -> Vec<Event> {
     let event = |n: u32| Event::new(topic, n.to_string()).with_payload(&n).unwrap();
     (0..count).map(event).collect()
+}
+
+/// HTTP past the client.
+fn http_client() -> reqwest::Client {
+    Client::builder("http://localhost").http_client().unwrap()
 }

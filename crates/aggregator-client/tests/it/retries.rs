@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::peer::{Act, Peer};
 use crate::server::Aggregator;
-use crate::{aggregator, builder, client, events};
+use crate::{aggregator, builder, client, events, http_client};
 
 /// What becomes of three events if this happens to the first request, and how many requests it took.
 async fn after(act: Act) -> (Vec<Outcome>, usize) {
@@ -151,7 +151,8 @@ async fn a_full_queue_of_the_server_is_waited_for() {
     let waiting = tokio::spawn(async move { refused.publish(&events("waiting", 1)).await });
     let stats = format!("{}/stats", aggregator.url());
     loop {
-        let answer = reqwest::get(&stats).await.unwrap().bytes().await.unwrap();
+        let asked = http_client().get(&stats).send().await;
+        let answer = asked.unwrap().bytes().await.unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         if answer["queue"]["refused"].as_u64().unwrap() >= 1 {
             break;

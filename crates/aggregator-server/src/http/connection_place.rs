@@ -6,15 +6,26 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Held for as long as a connection lives, and handed to its requests as an extension.
 #[derive(Clone)]
-pub(crate) struct ConnectionPlace(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct ConnectionPlace {
+    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    is_shared: bool,
+}
 
 impl ConnectionPlace {
     pub(crate) fn new(permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(Mutex::new(Some(permit))))
+        Self { permit: Arc::new(Mutex::new(Some(permit))), is_shared: false }
     }
 
-    /// Gives the place to others. For a connection that ends after this answer and is counted elsewhere until then.
+    /// The place of a connection with several requests at a time (HTTP/2). None of them can give it up.
+    pub(crate) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// Gives the place to others. For a connection that ends after this answer and is counted elsewhere until then. Does
+    /// nothing where other requests share the connection: it does not end then.
     pub(crate) fn give_up(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !self.is_shared {
+            self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 }

@@ -1,13 +1,19 @@
-//! Checks the `Host` of a request (RFC 9112, section 3.2).
+//! Checks the `Host` of a request (RFC 9112, section 3.2), or what HTTP/2 has instead (RFC 9113, section 8.3.1).
 
-use hyper::header::HOST;
-use hyper::{HeaderMap, Version};
+use hyper::header::{HOST, HeaderValue};
+use hyper::{HeaderMap, Uri, Version};
 
 use crate::http::problem::Problem;
 
 /// Refuses a request that does not name exactly one host. Any host will do: proxies and balancers know the server by other
 /// names.
-pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    // A client of HTTP/2 names the host as `:authority`, and needs no header then.
+    if version == Version::HTTP_2
+        && let Some(authority) = uri.authority()
+    {
+        return check_authority(authority.as_str(), headers);
+    }
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
         return match version {
@@ -22,6 +28,19 @@ pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem
         return Ok(());
     }
     Err(Problem::bad_host("the Host header is not a host, or a host and a port, like localhost:8080"))
+}
+
+fn check_authority(authority: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    if !is_authority(authority.as_bytes()) {
+        return Err(Problem::bad_host(":authority is not a host, or a host and a port, like localhost:8080"));
+    }
+    let other = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    if headers.get_all(HOST).iter().any(other) {
+        return Err(Problem::bad_host(
+            "the Host header and :authority name different hosts: send one of them",
+        ));
+    }
+    Ok(())
 }
 
 /// `uri-host [ ":" port ]` of RFC 3986, sections 3.2.2 and 3.2.3. A host may be empty.

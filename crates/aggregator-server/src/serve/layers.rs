@@ -12,7 +12,7 @@
 //! 5. **Problem** (`http/problem.rs`): an error gets its body, with the request id.
 //! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
 //! 7. **Compression** (`compression.rs`): for clients that accept it. Not for streams.
-//! 8. **Connection**: ends it where a body was left unread.
+//! 8. **Connection**: ends it where a body was left unread. HTTP/2 ends the stream alone.
 //! 9. **Log and head**: a debug line, and the request id in the head.
 //!
 //! A new layer that can refuse a request belongs in [`check`]. A layer that watches every answer, to count or to time
@@ -32,7 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONNECTION, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, Version};
 use tracing::debug;
 
 use crate::app::App;
@@ -61,6 +61,7 @@ impl Layers {
         let checked = check(&request);
         // The client may still send a body that nobody reads. The next request would be looked for in it.
         let body_is_left = checked.is_err() || body::is_held_back(request.headers());
+        let version = request.version();
         let response = match checked {
             Ok(()) => self.handle(request.map(Body::new)).await,
             Err(problem) => problem.into_response(),
@@ -72,6 +73,10 @@ impl Layers {
         let mut response = compression::compress(accepted, response).await;
         if body_is_left && response.status() >= StatusCode::BAD_REQUEST {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if version == Version::HTTP_2 {
+            // It has no such header (RFC 9113, section 8.2.2): only the stream ends.
+            response.headers_mut().remove(CONNECTION);
         }
         debug!(%request_id, status = response.status().as_u16(), "answered");
         request_id.add_to(response.headers_mut());
@@ -87,6 +92,6 @@ impl Layers {
 
 /// Refuses a request for something in its head.
 fn check(request: &Request<Incoming>) -> Result<(), Problem> {
-    host::check(request.version(), request.headers())?;
+    host::check(request.version(), request.uri(), request.headers())?;
     framing::check(request.headers())
 }

@@ -23,7 +23,7 @@ impl Browser {
         command.arg("--port=0");
         let (driver, line) = first_line_with(command, "successfully on port ");
         let port = line.rsplit("on port ").next().unwrap().trim_end_matches('.').to_owned();
-        let client = Client::new();
+        let client = crate::http_client::builder().build().unwrap();
         let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             format!("--user-data-dir={}", profile.path().display()),
@@ -48,7 +48,9 @@ impl Drop for Browser {
         let session = self.session.clone();
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(Client::new().delete(session).send()))
+            runtime.map(|runtime| {
+                runtime.block_on(crate::http_client::builder().build().unwrap().delete(session).send())
+            })
         });
         let _ = ended.join();
     }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod chromium;
+#[path = "../shared/http_client.rs"]
+mod http_client;
 mod site;
 
 use std::time::Duration;

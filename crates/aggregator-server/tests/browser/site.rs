@@ -92,7 +92,7 @@ impl Site {
             start_haproxy(&programs.haproxy, directory.path(), haproxy, address),
             start_nginx(&programs.nginx, directory.path(), nginx, address),
         ];
-        let client = Client::new();
+        let client = crate::http_client::builder().build().unwrap();
         let mut site = Self { directory, address, haproxy, nginx, server: None, client, _proxies: proxies };
         site.start_again(&[]).await;
         for proxy in [Proxy::HaProxy, Proxy::Nginx] {

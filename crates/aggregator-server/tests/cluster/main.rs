@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 #![cfg(feature = "postgres")]
 
+#[path = "../shared/http_client.rs"]
+mod http_client;
 mod ledger;
 mod parts;
 #[path = "../shared/proof.rs"]

@@ -52,7 +52,11 @@ impl Reader {
     pub(crate) fn start(runtime: &Runtime, url: &str, query: &str) -> Self {
         let (end, ends) = watch::channel(false);
         let tail = Tail {
-            client: Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap(),
+            client: crate::http_client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()
+                .unwrap(),
             url: format!("{url}/events?{query}"),
             after: None,
             next_seqs: HashMap::new(),

@@ -62,7 +62,8 @@ impl Site {
         let balancer = Balancer::start(&haproxy, &nodes, directory.path(), environment);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let client =
+            crate::http_client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
         let site = Self { balancer, nodes, postgres, directory, runtime, client };
         site.await_that("the balancer has a node", || site.stats(&site.url()).is_some());
         Some(site)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use reqwest::{Client, Response};
+use reqwest::Response;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,12 +17,16 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 async fn publish(server: &Process, ids: std::ops::Range<u32>) -> Answer {
-    let request = Client::new().post(format!("{}/publish", server.url)).json(&events("t", ids));
+    let request = crate::http_client::builder()
+        .build()
+        .unwrap()
+        .post(format!("{}/publish", server.url))
+        .json(&events("t", ids));
     Answer::of(request.send().await.unwrap()).await
 }
 
 async fn get(server: &Process, path: &str) -> Response {
-    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap()
+    crate::support::client().get(format!("{}{path}", server.url)).send().await.unwrap()
 }
 
 /// Runs the program until it ends; its exit code, and what it wrote.

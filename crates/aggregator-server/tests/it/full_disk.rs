@@ -162,7 +162,7 @@ impl Publisher {
 }
 
 fn publisher() -> Publisher {
-    Publisher { client: Client::new(), acknowledged: 0 }
+    Publisher { client: crate::support::client(), acknowledged: 0 }
 }
 
 #[tokio::test]

@@ -48,8 +48,8 @@ impl Guarded {
         let task = tokio::spawn(aggregator_server::run(listeners, store, config, async {
             let _ = stopped.await;
         }));
-        let operator = Client::builder().unix_socket(path).build().unwrap();
-        Self { url, client: Client::new(), operator, _directory: directory, shutdown, task }
+        let operator = crate::http_client::builder().unix_socket(path).build().unwrap();
+        Self { url, client: crate::support::client(), operator, _directory: directory, shutdown, task }
     }
 
     /// Over the admin socket.

@@ -11,6 +11,8 @@ mod files;
 mod full_disk;
 mod guard;
 mod http;
+#[path = "../shared/http_client.rs"]
+mod http_client;
 mod let_go;
 mod limits;
 mod nasty_bodies;
@@ -36,4 +38,5 @@ mod stats;
 mod streams;
 mod support;
 mod tails;
+mod tls;
 mod transfer;

@@ -31,7 +31,7 @@ async fn a_server_without_free_descriptors_waits_and_goes_on() {
         in_time("it answers", request.send()).await.unwrap().status().as_u16()
     };
     // A connection that is there already.
-    let early = Client::new();
+    let early = crate::support::client();
     assert_eq!(publish(&early, 0).await, 202);
     limit(&server, open_files(&server) + 5);
     let mut crowd = Vec::new();
@@ -46,7 +46,7 @@ async fn a_server_without_free_descriptors_waits_and_goes_on() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert!(tells() - told <= 20, "{told}, {}", tells());
     drop(crowd);
-    assert_eq!(publish(&Client::new(), 20).await, 202);
+    assert_eq!(publish(&crate::support::client(), 20).await, 202);
     server.signal("-TERM");
     assert!(server.wait().success());
 }

@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -28,7 +27,13 @@ fn free_port() -> u16 {
 }
 
 async fn ask(port: u16, path: &str) -> (u16, Value) {
-    match Client::new().get(format!("http://127.0.0.1:{port}{path}")).send().await {
+    match crate::http_client::builder()
+        .build()
+        .unwrap()
+        .get(format!("http://127.0.0.1:{port}{path}"))
+        .send()
+        .await
+    {
         Ok(answer) => (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null)),
         Err(_) => (0, Value::Null),
     }

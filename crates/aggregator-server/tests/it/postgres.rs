@@ -8,19 +8,27 @@ use aggregator_core::{DedupStore as _, Partition, Partitions};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 use aggregator_server::Config;
-use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::stats::share;
 use crate::support::{Process, Server, event, events, until};
 
 async fn publish(server: &Process, body: &Value) -> Value {
-    let request = Client::new().post(format!("{}/publish", server.url)).json(body);
+    let request = crate::support::client().post(format!("{}/publish", server.url)).json(body);
     request.send().await.unwrap().json().await.unwrap()
 }
 
 async fn get(server: &Process, path: &str) -> Value {
-    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
+    crate::http_client::builder()
+        .build()
+        .unwrap()
+        .get(format!("{}{path}", server.url))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -143,7 +151,11 @@ async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_
         postgres.stop("INT");
         until("it tries again and again", async || tries() >= before + 4).await;
         let reads = async || {
-            let asked = Client::new().get(format!("{}/readyz?of=reads", node.url)).send();
+            let asked = crate::http_client::builder()
+                .build()
+                .unwrap()
+                .get(format!("{}/readyz?of=reads", node.url))
+                .send();
             asked.await.unwrap().status().as_u16()
         };
         until("it says that it cannot read", async || reads().await == 503).await;

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
 
-use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,12 +13,25 @@ use crate::signal;
 use crate::support::{Process, events, refused};
 
 async fn publish(server: &Process, query: &str, body: &Value) -> Value {
-    let request = Client::new().post(format!("{}/publish{query}", server.url)).json(body);
+    let request = crate::http_client::builder()
+        .build()
+        .unwrap()
+        .post(format!("{}/publish{query}", server.url))
+        .json(body);
     request.send().await.unwrap().json().await.unwrap()
 }
 
 async fn get(server: &Process, path: &str) -> Value {
-    Client::new().get(format!("{}{path}", server.url)).send().await.unwrap().json().await.unwrap()
+    crate::http_client::builder()
+        .build()
+        .unwrap()
+        .get(format!("{}{path}", server.url))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn the_log_names_the_request_that_it_is_about() {
     ]);
     command.stderr(Stdio::piped());
     let process = Process::spawn(command);
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     let request = client.get(format!("{}/nowhere", process.url)).header("x-request-id", "mine-1");
     assert_eq!(request.send().await.unwrap().status(), 404);
     let log = process.stop_and_read_stderr();

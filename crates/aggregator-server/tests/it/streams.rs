@@ -41,7 +41,7 @@ fn serve(store: &str, args: &[&str], stderr: Stdio) -> Process {
 }
 
 fn client() -> Client {
-    Client::builder().timeout(PATIENCE).build().unwrap()
+    crate::http_client::builder().timeout(PATIENCE).build().unwrap()
 }
 
 async fn publish(client: &Client, server: &Process, query: &str, body: &Value) -> (u16, Value) {

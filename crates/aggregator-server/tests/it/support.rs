@@ -28,6 +28,11 @@ pub(crate) async fn in_time<T>(what: &str, doing: impl Future<Output = T>) -> T 
     timeout(PATIENCE, doing).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
+/// A client for plain HTTP.
+pub(crate) fn client() -> Client {
+    crate::http_client::builder().build().unwrap()
+}
+
 /// A server in this process, on a free port.
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -38,13 +43,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
+        Self::start_for(client(), store, config).await
+    }
+
+    /// A server, and this client to ask it with.
+    pub(crate) async fn start_for(client: Client, store: Arc<dyn DedupStore>, config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel();
         let task = tokio::spawn(run(listener, store, config, async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), shutdown, task }
+        Self { url, client, shutdown, task }
     }
 
     /// With an empty memory store.
@@ -57,7 +68,7 @@ impl Server {
     }
 
     pub(crate) fn address(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap()
+        self.url.split_once("://").unwrap().1
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -240,7 +251,7 @@ impl Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
-        let address = first_line.split([' ', ',']).find(|word| word.starts_with("http://"));
+        let address = first_line.split([' ', ',']).find(|word| word.contains("://"));
         let url = address.expect("the first line names the address").to_owned();
         Self { child, url, first_line }
     }

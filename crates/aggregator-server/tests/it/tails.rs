@@ -1,6 +1,6 @@
 //! Readers that wait at the end of the stream.
 
-mod event_source;
+pub(crate) mod event_source;
 mod lines;
 mod long_poll;
 mod resuming;

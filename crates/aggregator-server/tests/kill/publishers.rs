@@ -8,7 +8,7 @@ use aggregator_client::Backoff;
 use bytes::Bytes;
 use clap::Parser as _;
 use publisher_sim::batch::Batch;
-use publisher_sim::client::{Client, Failure, Stats};
+use publisher_sim::client::{Client, Failure, Stats, builder};
 use publisher_sim::config::Config;
 use publisher_sim::plan::{Delivery, Plan};
 use publisher_sim::retry::{GaveUp, with_retries};
@@ -64,7 +64,7 @@ impl Publishers {
         let plan = Plan::new(config.events, config.dup, config.faults.conflicts.unwrap()).unwrap();
         let Config { topic_prefix, topics, ids, payload_bytes, concurrency, .. } = &config;
         let workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
-        let client = Client::new(config.url.clone(), *concurrency as usize, &config.retry).unwrap();
+        let client = Client::new(config.url.clone(), builder(&config).unwrap()).unwrap();
         let (switch, stop) = stop_switch();
         let next = Next {
             deliveries: Box::new(plan.walk(&streams, 0)),

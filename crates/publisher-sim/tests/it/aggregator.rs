@@ -10,8 +10,8 @@ use aggregator_server::Config;
 use publisher_sim::report::{Report, Verdict};
 use tempfile::TempDir;
 
-use crate::run_at;
 use crate::server::Aggregator;
+use crate::{http_client, run_at};
 
 fn assert_verified(report: &Report) {
     assert_eq!(report.verdict, Verdict::Done, "{report}");
@@ -74,7 +74,7 @@ async fn a_full_queue_refuses_and_every_event_gets_through_all_the_same() {
     // Two batches fill the queue, the other two connections are refused while the store is held.
     let stats = format!("{}/stats", aggregator.url());
     loop {
-        let answer = reqwest::get(&stats).await.unwrap().bytes().await.unwrap();
+        let answer = http_client().get(&stats).send().await.unwrap().bytes().await.unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         if answer["queue"]["refused"].as_u64().unwrap() >= 2 {
             break;

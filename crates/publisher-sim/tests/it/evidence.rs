@@ -106,7 +106,7 @@ pub(crate) struct Delivered {
 impl Evidence {
     /// The record of the network, and all events of its topics as the server at `url` gives them now.
     pub(crate) async fn gather(exchanges: Vec<Exchange>, url: &str) -> Self {
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = crate::http_client();
         let topics: BTreeSet<String> = exchanges
             .iter()
             .flat_map(|exchange| published(exchange.request.body()).into_iter().map(|event| event.topic))

@@ -39,3 +39,8 @@ fn config(url: &str, options: &str) -> Config {
     let fixed = ["publisher-sim", "--url", url, "--retry-base-ms", "1"];
     Config::try_parse_from(fixed.into_iter().chain(options.split_whitespace())).unwrap()
 }
+
+/// HTTP of the tests' own.
+fn http_client() -> reqwest::Client {
+    aggregator_client::Client::builder("http://localhost").http_client().unwrap()
+}

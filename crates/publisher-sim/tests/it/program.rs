@@ -84,9 +84,6 @@ async fn wrong_usage_exits_with_2_and_a_reason() {
         assert_eq!(output.status.code(), Some(2), "{options}");
         assert!(text(&output.stderr).contains(reason), "{options}: {}", text(&output.stderr));
     }
-    let https = output("https://127.0.0.1:1", "").await;
-    assert_eq!(https.status.code(), Some(2));
-    assert!(text(&https.stderr).contains("without TLS"), "{}", text(&https.stderr));
     for bare in ["127.0.0.1:8080", "localhost:8080"] {
         let refused = output_of(program(bare, "")).await;
         assert_eq!(refused.status.code(), Some(2));

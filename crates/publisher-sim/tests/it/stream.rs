@@ -10,8 +10,8 @@ use publisher_sim::verify::VerifyBy;
 use tempfile::TempDir;
 
 use crate::editor::{Edit, Editor};
-use crate::run_at;
 use crate::server::Aggregator;
+use crate::{http_client, run_at};
 
 const OPTIONS: &str =
     "--events 600 --dup 0.3 --batch 20 --concurrency 3 --topics 3 --seed 1 --verify-by stream";
@@ -132,7 +132,7 @@ async fn a_server_that_has_no_stream_or_no_place_for_one_is_not_verified() {
     let config = Config { max_tails: NonZeroUsize::MIN, ..Config::default() };
     let aggregator = Aggregator::start(Arc::new(MemoryStore::default()), config).await;
     let url = format!("{}/events/stream", aggregator.url());
-    let mut other = reqwest::get(url).await.unwrap();
+    let mut other = http_client().get(url).send().await.unwrap();
     other.chunk().await.unwrap();
     let report = run_at(&aggregator.url(), &format!("{OPTIONS} --retry-deadline-ms 3000")).await;
     assert_eq!(report.verdict, Verdict::Broken, "{report}");

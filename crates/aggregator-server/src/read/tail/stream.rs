@@ -49,7 +49,8 @@ pub(crate) async fn stream(
     let is_event_source = accepts_event_stream(&headers);
     match open(&app, reader, query, latest, is_event_source).await {
         Ok(stream) => {
-            // Counted by --max-tails instead, and closed when the stream ends.
+            // Counted by --max-tails instead, and closed when the stream ends. Over HTTP/2 the connection stays, and so
+            // does its place.
             connection.give_up();
             Ok(response(stream.into_body()))
         }

@@ -4,7 +4,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use aggregator_postgres::test_server::TestServer;
-use reqwest::Client;
 use tempfile::TempDir;
 
 use crate::support::{Process, event, in_time, until};
@@ -20,7 +19,11 @@ fn key(store: &str, arguments: &[&str]) -> String {
 }
 
 async fn status(node: &Process, key: &str) -> u16 {
-    let request = Client::new().post(format!("{}/publish", node.url)).json(&event("a.b", "1"));
+    let request = crate::http_client::builder()
+        .build()
+        .unwrap()
+        .post(format!("{}/publish", node.url))
+        .json(&event("a.b", "1"));
     request.bearer_auth(key).send().await.unwrap().status().as_u16()
 }
 
@@ -38,11 +41,25 @@ async fn a_key_is_made_and_revoked_in_the_database_and_every_node_follows() {
     let made = key(&store, &["new", "--name", "test", "--scope", "publish:a.*", "--scope", "read:a.*"]);
     for node in &nodes {
         until("the node knows the key", async || status(node, &made).await == 202).await;
-        assert_eq!(Client::new().get(format!("{}/events", node.url)).send().await.unwrap().status(), 401);
+        assert_eq!(
+            crate::http_client::builder()
+                .build()
+                .unwrap()
+                .get(format!("{}/events", node.url))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            401
+        );
     }
     let mut streams = Vec::new();
     for node in &nodes {
-        let request = Client::new().get(format!("{}/events/stream?topic=a.b", node.url)).bearer_auth(&made);
+        let request = crate::http_client::builder()
+            .build()
+            .unwrap()
+            .get(format!("{}/events/stream?topic=a.b", node.url))
+            .bearer_auth(&made);
         streams.push(request.send().await.unwrap());
     }
     let began = Instant::now();

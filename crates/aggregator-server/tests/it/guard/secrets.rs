@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -45,7 +45,7 @@ async fn no_answer_and_no_line_of_the_log_has_a_secret() {
         .args(["--log-queue-bytes", "64MiB"])
         .stderr(Stdio::from(std::fs::File::create(directory.path().join("log")).unwrap()));
     let server = Process::spawn(command);
-    let client = Client::new();
+    let client = crate::support::client();
     let mut told = String::new();
     for (method, path) in ROUTES {
         for key in keys.iter().chain([&unknown]) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::support::in_time;
@@ -84,8 +84,20 @@ impl EventSource {
         Self { response, parser: Parser::default(), messages: Default::default() }
     }
 
+    /// Over a connection of this client.
+    pub(crate) async fn open_with(client: &reqwest::Client, url: &str) -> Self {
+        let response = client.get(url).header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, parser: Parser::default(), messages: Default::default() }
+    }
+
+    pub(crate) fn version(&self) -> reqwest::Version {
+        self.response.version()
+    }
+
     pub(crate) async fn request(url: &str, last_id: &str) -> Response {
-        let mut request = Client::new().get(url).header("accept", "text/event-stream");
+        let mut request = crate::support::client().get(url).header("accept", "text/event-stream");
         if !last_id.is_empty() {
             request = request.header("last-event-id", last_id);
         }

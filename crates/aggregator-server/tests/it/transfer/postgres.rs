@@ -114,7 +114,7 @@ fn identities_alone_seed_a_store_in_postgres() {
     let node = Process::start_with(&database.url, &[]);
     let publish = |id: &str| {
         let body = format!(r#"{{"topic":"t","event_id":"{id}","payload":{{"any":1}}}}"#);
-        let client = reqwest::Client::new().post(format!("{}/publish", node.url));
+        let client = crate::support::client().post(format!("{}/publish", node.url));
         let request = client.header("content-type", "application/json").body(body);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async { request.send().await.unwrap().json::<serde_json::Value>().await.unwrap() })

@@ -59,7 +59,7 @@ impl Message {
         &self.bytes[self.body_start..]
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 

@@ -1,0 +1,39 @@
+//! Runs a connection, and says goodbye to it in time.
+
+use std::pin::{Pin, pin};
+
+use tokio::sync::watch;
+
+/// Told once no connection takes further requests.
+pub(super) struct Stop(pub(super) watch::Receiver<bool>);
+
+impl Stop {
+    pub(super) async fn told(mut self) {
+        // The sender lives until every connection has ended.
+        let _ = self.0.wait_for(|stopped| *stopped).await;
+    }
+}
+
+/// Runs a connection to its end. Says goodbye once `until` completes: then requests under way are still answered. Breaks
+/// it off if `enough` completes after that.
+pub(super) async fn drive<C>(
+    connection: C,
+    goodbye: impl Fn(Pin<&mut C>),
+    until: impl Future<Output = ()>,
+    enough: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        ended = &mut connection => return ended,
+        () = until => goodbye(connection.as_mut()),
+    }
+    tokio::select! {
+        biased;
+        ended = connection => ended,
+        () = enough => Ok(()),
+    }
+}
