@@ -25,7 +25,7 @@ mod scope;
 mod token;
 
 pub(crate) use self::access::{Access, authorize};
-pub(crate) use self::guard::{Anonymity, Entrance, Guard, begin, follow};
+pub(crate) use self::guard::{Anonymity, Entrance, Guard, begin, follow, note_uses_of};
 pub(crate) use self::principal::Principal;
 pub(crate) use self::rate::RateLimits;
 pub(crate) use self::scope::Scope;

@@ -134,6 +134,8 @@ pub async fn run(
         tokio::spawn(auth::follow(Arc::clone(&app.guard), move || tails.tails.wake_all(), guard_stopped));
     let (stop_tls, tls_stopped) = oneshot::channel();
     let tls_follower = tls.clone().map(|tls| tokio::spawn(tls::follow(tls, tls_stopped)));
+    let (stop_notes, notes_stopped) = oneshot::channel();
+    let notes = tokio::spawn(auth::note_uses_of(Arc::clone(&app.guard), notes_stopped));
     let feed = tokio::spawn(read::tail::follow(Arc::clone(&app)));
 
     let exit_on_failure = app.config.exit_on_failure;
@@ -150,11 +152,12 @@ pub async fn run(
     };
     let layers = Layers::new(Arc::clone(&app));
     let drain_until = connections::serve(listeners, tls, layers, &app.config, drain).await;
-    drop((stop_monitor, stop_guard, stop_tls));
+    drop((stop_monitor, stop_guard, stop_notes, stop_tls));
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.
     let _ = tokio::time::timeout_at(drain_until, monitor).await;
     let _ = tokio::time::timeout_at(drain_until, guard).await;
+    let _ = tokio::time::timeout_at(drain_until, notes).await;
     let _ = tokio::time::timeout_at(drain_until, feed).await;
     if let Some(follower) = tls_follower {
         let _ = tokio::time::timeout_at(drain_until, follower).await;

@@ -38,13 +38,17 @@ pub fn init(config: &Config) -> Result<(), String> {
     installed.map_err(|error| error.to_string())
 }
 
-/// The filter of `--log`. The frames of HTTP/2, which are many lines for each request, have to be asked for by name.
+/// The filter of `--log`. Two crates have to be asked for by name: `h2`, whose frames are many lines for each request, and
+/// `tokio_postgres`, which logs the parameters of statements: payloads, hashes of keys, secrets.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let filter = EnvFilter::try_new(text).map_err(|error| format!("--log {text:?}: {error}"))?;
-    if text.contains("h2") {
-        return Ok(filter);
-    }
-    Ok(filter.add_directive("h2=warn".parse().expect("a directive")))
+    let unless_named = |filter: EnvFilter, name: &str| {
+        if text.contains(name) {
+            return filter;
+        }
+        filter.add_directive(format!("{name}=warn").parse().expect("a directive"))
+    };
+    Ok(["h2", "tokio_postgres"].into_iter().fold(filter, unless_named))
 }
 
 const LOST: &str = "log lines were lost: standard error took them too slowly or not at all";

@@ -209,7 +209,7 @@ impl Keys {
             Self::Server(socket) if id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 ask(socket, "DELETE", &format!("/admin/keys/{id}"), None)
             }
-            Self::Server(_) => Err(told(KeyError::Unknown(id.to_owned()))),
+            Self::Server(_) => Err(told(KeyError::NoId)),
             Self::Store(store) => registry::revoke(&**store, id, COMMAND).map_err(told),
         }
     }

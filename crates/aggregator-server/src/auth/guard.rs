@@ -51,6 +51,10 @@ pub(crate) struct Guard {
     anonymity: Anonymity,
     /// `None` before the keys were read for the first time.
     keyring: Mutex<Option<Arc<Keyring>>>,
+    /// Held while the keys are read: of two who read at once, the slower one could bring older keys back.
+    reading: Mutex<()>,
+    /// Whether there is a key, so that nobody is anonymous any more.
+    has_keys: Arc<AtomicBool>,
     seal: OnceLock<Arc<CursorSeal>>,
     /// Whether the last look at the keys could read the store.
     is_reading: AtomicBool,
@@ -64,6 +68,8 @@ impl Guard {
             store,
             anonymity,
             keyring: Mutex::default(),
+            reading: Mutex::default(),
+            has_keys: Arc::default(),
             seal: OnceLock::new(),
             is_reading: AtomicBool::new(false),
             changes: Semaphore::new(1),
@@ -105,7 +111,7 @@ impl Guard {
                 ));
             }
         }
-        Ok(Principal::Anonymous)
+        Ok(Principal::Anonymous(Arc::clone(&self.has_keys)))
     }
 
     /// Whether the store could be read just now: its keys are looked at all the time.
@@ -115,18 +121,23 @@ impl Guard {
 
     /// Reads the keys of the store if they have changed, and says whether they have. Blocks.
     pub(crate) fn refresh(&self) -> Result<bool, StoreError> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let change = Deadline::after(PATIENCE).scope(|| registry::newest_change(&*self.store))?;
         let known = self.keyring().clone();
         if known.as_ref().is_some_and(|known| known.change() == change) {
             return Ok(false);
         }
         let stored = Deadline::after(PATIENCE).scope(|| registry::all(&*self.store))?;
-        let seal = if stored.iter().any(|(_, key)| needs_seal(key)) { Some(self.seal()?) } else { None };
+        // Without a seal, the keys that need one are left out, and what else has changed is in force all the same.
+        let seal =
+            if stored.iter().any(|(_, key)| needs_seal(key)) { self.seal().map(Some) } else { Ok(None) };
         let known = known.unwrap_or_default();
-        // A change that comes between the two reads is read again with the next look.
-        let keyring = known.replaced_by(change, stored, seal);
+        // A change that comes between the two reads is read again with the next look, and so is all of it without a seal.
+        let as_of = if seal.is_ok() { change } else { change.map(|_| 0) };
+        let keyring = known.replaced_by(as_of, stored, seal.as_ref().ok().copied().flatten());
         *self.keyring() = Some(Arc::new(keyring));
-        Ok(true)
+        self.has_keys.store(change.is_some(), Ordering::Release);
+        seal.map(|_| true)
     }
 
     fn seal(&self) -> Result<&Arc<CursorSeal>, StoreError> {
@@ -187,7 +198,7 @@ pub(crate) async fn begin(guard: &Arc<Guard>) {
 
 /// Follows the changes of keys, and calls `on_change` after each. Ends when the sender of `stopped` is dropped.
 pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped: oneshot::Receiver<()>) {
-    let (mut looks, mut is_failing): (u32, bool) = (0, false);
+    let mut is_failing = false;
     loop {
         tokio::select! {
             _ = &mut stopped => return,
@@ -203,9 +214,15 @@ pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped:
         if looked.unwrap_or(false) {
             on_change();
         }
-        looks = looks.wrapping_add(1);
-        if u128::from(looks).is_multiple_of(NOTE_USES_EVERY.as_millis() / INTERVAL.as_millis()) {
-            note_uses(&guard).await;
+    }
+}
+
+/// Writes down when keys were used, now and then. Ends when the sender of `stopped` is dropped.
+pub(crate) async fn note_uses_of(guard: Arc<Guard>, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            () = tokio::time::sleep(NOTE_USES_EVERY) => note_uses(&guard).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::http::problem::Problem;
 pub(crate) enum Principal {
     /// Nobody: may do nothing.
     Nobody,
-    /// Somebody who reaches the port of a server that has no credentials.
-    Anonymous,
+    /// Somebody who reaches the port of a server that has no key; true once it has one.
+    Anonymous(Arc<AtomicBool>),
     /// Whoever may open the admin socket, or the store itself.
     Operator,
     /// Whoever holds this key.
@@ -35,7 +36,7 @@ impl Principal {
     fn grants(&self) -> &Grants {
         match self {
             Self::Nobody => &NOTHING,
-            Self::Anonymous => &ANONYMOUS,
+            Self::Anonymous(_) => &ANONYMOUS,
             Self::Operator => &EVERYTHING,
             Self::Key(key) => key.grants(),
         }
@@ -44,7 +45,11 @@ impl Principal {
     /// Whether it is still who it was when its request came: long answers ask again and again.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         match self {
-            Self::Nobody | Self::Anonymous | Self::Operator => Ok(()),
+            Self::Nobody | Self::Operator => Ok(()),
+            Self::Anonymous(is_over) if is_over.load(Ordering::Acquire) => {
+                Err(Problem::no_credential("there is a key by now: send one"))
+            }
+            Self::Anonymous(_) => Ok(()),
             Self::Key(key) => key.check(Timestamp::now()),
         }
     }
@@ -110,24 +115,19 @@ impl Principal {
         }
     }
 
-    /// A cursor that it hands back. Whoever may not read everything may still hand back a plain one, of the time before
-    /// it had its key. Nobody can make one up without knowing the rows it stands at.
+    /// A cursor that it hands back. Whoever may not read everything hands back what was sealed for it: a plain one could be
+    /// made up, by whoever knows the rows of its own topics, and the answers would tell of the offsets of others.
     ///
     /// # Errors
     /// Says what is wrong with it, without its name.
     pub(crate) fn parse_cursor(&self, text: &str) -> Result<Cursor, String> {
-        if let Some(opened) = self.seal().and_then(|seal| seal.open(text)) {
-            return Ok(opened);
+        match self.seal() {
+            None => text.parse().map_err(|error: InvalidField| error.reason),
+            Some(seal) => seal.open(text).ok_or_else(|| {
+                "is not a cursor of a key that is limited to some topics: begin without it, or once with `after=latest`"
+                    .to_owned()
+            }),
         }
-        let cursor: Cursor = text.parse().map_err(|error: InvalidField| error.reason)?;
-        if self.seal().is_some() && !cursor.has_fingerprint() {
-            return Err(
-                "was written by an earlier version, and is not for a credential that is limited to some \
-                        topics: begin without it"
-                    .to_owned(),
-            );
-        }
-        Ok(cursor)
     }
 
     fn seal(&self) -> Option<&CursorSeal> {
@@ -140,7 +140,7 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("nobody"),
-            Self::Anonymous => f.write_str("anonymous"),
+            Self::Anonymous(_) => f.write_str("anonymous"),
             Self::Operator => f.write_str("admin-socket"),
             Self::Key(key) => write!(f, "key:{}", key.id()),
         }

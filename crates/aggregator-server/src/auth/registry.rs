@@ -10,6 +10,7 @@
 //! A change writes the key, the counters and the audit entry in one commit. Where two nodes change keys at once, one of
 //! them finds that the counters have another version, and begins again.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aggregator_core::store::MAX_RECORDS_PER_CALL;
@@ -115,6 +116,9 @@ pub(crate) enum KeyError {
     Invalid { field: &'static str, reason: String },
     #[error("there is no key {0}")]
     Unknown(String),
+    /// It is not repeated: it may be a key with its secret.
+    #[error("that is not the id of a key: `key list` shows the ids")]
+    NoId,
     #[error("there are {MAX_KEYS} keys, which is the most: revoke some")]
     TooMany,
     #[error("the system has no random numbers")]
@@ -163,7 +167,7 @@ pub(crate) fn audit(store: &dyn DedupStore) -> Result<Vec<AuditEntry>, StoreErro
     let Some(records) = store.records() else { return Ok(Vec::new()) };
     let newest = changes(records)?.1.changes;
     let before = audit_name(newest.saturating_sub(PAGE as u64));
-    let entries = records.list(AUDIT, "", Some(&before), PAGE)?;
+    let entries = list_after(records, AUDIT, Some(before))?;
     entries.iter().rev().map(decode).collect()
 }
 
@@ -200,12 +204,13 @@ pub(crate) fn revoke(store: &dyn DedupStore, id: &str, by: &str) -> Result<KeyIn
     let records = capability(store)?;
     for _ in 0..TRIES {
         let (counted, mut counters) = changes(records)?;
-        let unknown = || KeyError::Unknown(id.chars().take(64).collect());
         if !super::token::is_id(id) {
-            return Err(unknown());
+            return Err(KeyError::NoId);
         }
+        let unknown = || KeyError::Unknown(id.to_owned());
         let key = records.get(KEY, id)?.ok_or_else(unknown)?;
-        let shown = info(id.to_owned(), decode(&key)?);
+        // One that this version cannot read can be revoked all the same.
+        let shown = decode(&key).map_or_else(|_| unreadable(id), |stored| info(id.to_owned(), stored));
         counters.keys = counters.keys.saturating_sub(1);
         let mut writes = vec![RecordWrite::delete(&key)];
         writes.extend(records.get(KEY_USE, id)?.as_ref().map(RecordWrite::delete));
@@ -225,21 +230,23 @@ pub(crate) fn revoke(store: &dyn DedupStore, id: &str, by: &str) -> Result<KeyIn
 /// Notes when keys were used last. It is coarse, so a note that another node overtakes is dropped.
 pub(crate) fn note_uses(store: &dyn DedupStore, uses: &[(String, Timestamp)]) -> Result<(), StoreError> {
     let Some(records) = store.records() else { return Ok(()) };
-    for uses in uses.chunks(MAX_RECORDS_PER_CALL) {
-        let mut writes = Vec::new();
-        for (id, at) in uses {
-            // A key that was revoked meanwhile must not leave a record behind.
-            if records.get(KEY, id)?.is_none() {
-                continue;
-            }
-            writes.push(match records.get(KEY_USE, id)? {
-                Some(known) => RecordWrite::update(&known, at.to_string()),
-                None => RecordWrite::create(KEY_USE, id.as_str(), at.to_string()),
-            });
-        }
-        if !writes.is_empty() {
-            let _ = records.write(&writes)?;
-        }
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let keys: HashSet<String> = list_all(records, KEY)?.into_iter().map(|record| record.name).collect();
+    let mut known: HashMap<String, Record> =
+        list_all(records, KEY_USE)?.into_iter().map(|record| (record.name.clone(), record)).collect();
+    // A key that was revoked meanwhile must not leave a record behind.
+    let writes: Vec<_> = uses
+        .iter()
+        .filter(|(id, _)| keys.contains(id))
+        .map(|(id, at)| match known.remove(id) {
+            Some(known) => RecordWrite::update(&known, at.to_string()),
+            None => RecordWrite::create(KEY_USE, id.as_str(), at.to_string()),
+        })
+        .collect();
+    for writes in writes.chunks(MAX_RECORDS_PER_CALL) {
+        let _ = records.write(writes)?;
     }
     Ok(())
 }
@@ -320,17 +327,38 @@ fn info(id: String, key: StoredKey) -> KeyInfo {
     KeyInfo { id, name, scopes, created_at, expires_at, last_used_at: None, limits }
 }
 
+/// What is told of a key whose record cannot be read.
+fn unreadable(id: &str) -> KeyInfo {
+    KeyInfo {
+        id: id.to_owned(),
+        name: "(unreadable)".into(),
+        scopes: Vec::new(),
+        created_at: String::new(),
+        expires_at: None,
+        last_used_at: None,
+        limits: RateLimits::default(),
+    }
+}
+
 fn capability(store: &dyn DedupStore) -> Result<&dyn Records, StoreError> {
     store.records().ok_or_else(|| store.unsupported("keep keys"))
 }
 
 fn list_all(records: &dyn Records, kind: &str) -> Result<Vec<Record>, StoreError> {
-    let mut all: Vec<Record> = Vec::new();
+    list_after(records, kind, None)
+}
+
+/// All records of a kind behind a name. A list ends early when it is large, so it is gone on with until nothing comes.
+fn list_after(
+    records: &dyn Records,
+    kind: &str,
+    mut after: Option<String>,
+) -> Result<Vec<Record>, StoreError> {
+    let mut all = Vec::new();
     loop {
-        let page = records.list(kind, "", all.last().map(|record| record.name.as_str()), PAGE)?;
-        if page.is_empty() {
-            return Ok(all);
-        }
+        let page = records.list(kind, "", after.as_deref(), PAGE)?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some(last.name.clone());
         all.extend(page);
     }
 }

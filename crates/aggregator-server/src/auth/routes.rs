@@ -63,10 +63,10 @@ pub(crate) async fn create(
     const EXPECTED: &str = r#"{"name":"orders service","scopes":["publish:orders.*"],"expires_in":"90d"}"#;
     Params::of(&uri)?.finish("")?;
     let received = app.bodies.json(&headers, body).await?;
+    principal.check()?;
     let new: NewKey = serde_json::from_slice(&received.bytes)
         .map_err(|error| Problem::malformed_json(&format!("the body is not like {EXPECTED}"), &error))?;
-    let by = principal.to_string();
-    let (info, token) = change(&app, move |store| registry::create(store, &new, &by)).await?;
+    let (info, token) = change(&app, principal, move |store, by| registry::create(store, &new, by)).await?;
     Ok(not_stored(json_with(StatusCode::CREATED, &CreatedKey { info, key: token.reveal() })))
 }
 
@@ -77,21 +77,22 @@ pub(crate) async fn revoke(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let by = principal.to_string();
-    let info = change(&app, move |store| registry::revoke(store, &id, &by)).await?;
+    let info = change(&app, principal, move |store, by| registry::revoke(store, &id, by)).await?;
     Ok(not_stored(json(&info)))
 }
 
 /// Changes keys, and lets this node know before the answer is given. Other nodes look for changes by themselves.
 async fn change<T: Send + 'static>(
     app: &App,
-    work: impl FnOnce(&dyn DedupStore) -> Result<T, KeyError> + Send + 'static,
+    principal: Principal,
+    work: impl FnOnce(&dyn DedupStore, &str) -> Result<T, KeyError> + Send + 'static,
 ) -> Result<T, Problem> {
-    app.check_ready()?;
     let turn = app.guard.changes.acquire().await.map_err(|_| Problem::draining())?;
-    let (guard, store) = (Arc::clone(&app.guard), Arc::clone(&app.store));
+    // The one before may have been the end of this one's key.
+    principal.check()?;
+    let (guard, store, by) = (Arc::clone(&app.guard), Arc::clone(&app.store), principal.to_string());
     let changed = tokio::task::spawn_blocking(move || {
-        let changed = work(&*store);
+        let changed = work(&*store, &by);
         // A change that is stored is in force even if it cannot be read now: the next look finds it.
         let _ = guard.refresh();
         changed
@@ -108,7 +109,7 @@ fn problem(error: KeyError) -> Problem {
         KeyError::Invalid { field, reason } => {
             Problem::invalid(vec![ItemError { index: None, field: field.into(), detail: reason }], "key")
         }
-        KeyError::Unknown(_) => Problem::no_route(error.to_string()),
+        KeyError::Unknown(_) | KeyError::NoId => Problem::no_route(error.to_string()),
         KeyError::TooMany => Problem::conflict(error.to_string()),
         KeyError::NoRandomness => Problem::internal(error.to_string()),
         KeyError::Busy => Problem::overloaded(error.to_string()),

@@ -31,10 +31,10 @@ pub(crate) struct ReceivedBody {
 pub(crate) struct BodyReader {
     max_bytes: ByteSize,
     timeout: Duration,
-    /// How much of bodies may be in memory at a time.
-    all_bytes: usize,
-    /// What is left of it, in KiB.
+    /// How much of bodies may be in memory at a time, in KiB.
     room: Arc<Semaphore>,
+    /// How many bodies may be decoded at a time. Their decoders take a quarter as much memory as bodies may.
+    decoders: Arc<Semaphore>,
 }
 
 impl BodyReader {
@@ -42,8 +42,10 @@ impl BodyReader {
         Self {
             max_bytes: config.max_body_bytes,
             timeout: config.body_timeout,
-            all_bytes: config.request_bytes.0,
             room: Arc::new(Semaphore::new(config.request_bytes.kib())),
+            decoders: Arc::new(Semaphore::new(
+                (config.request_bytes.0 / 4 / Decoder::MAX_BYTES).clamp(1, 64),
+            )),
         }
     }
 
@@ -80,28 +82,24 @@ impl BodyReader {
         if declared.is_some_and(|declared| declared > self.max_bytes.0) {
             return Err(self.too_large());
         }
-        let decoder = match encoding {
-            None => None,
-            Some(encoding) => {
-                let memory = encoding.memory().min(self.all_bytes / 4);
-                let room = self.reserve(memory.div_ceil(1024))?;
-                let decoder = Decoder::new(encoding)
-                    .map_err(|error| Problem::internal(format!("a decoder: {error}")))?;
-                Some((decoder, room))
-            }
-        };
         let bytes = BytesMut::with_capacity(declared.unwrap_or(0));
-        Ok(BodyBuffer { room: self.reserve(1)?, bytes, decoder })
+        Ok(BodyBuffer { room: self.reserve(1)?, bytes, encoding })
     }
 
     /// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep
     /// all of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
     async fn read(&self, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
-        let BodyBuffer { mut bytes, mut room, mut decoder } = buffer;
+        let BodyBuffer { mut bytes, mut room, encoding } = buffer;
+        let mut decoder = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if let Some((decoder, _)) = &mut decoder {
+            if let Some(encoding) = encoding {
+                // Only once there is something to decode: who sends nothing takes no place.
+                let decoder = match &mut decoder {
+                    Some((decoder, _)) => decoder,
+                    none => &mut none.insert(self.decoder(encoding).await?).0,
+                };
                 for piece in data.chunks(ENCODED_PIECE_BYTES) {
                     let decoded =
                         decoder.decode(piece, self.max_bytes.0).map_err(|error| self.undecodable(error))?;
@@ -118,6 +116,14 @@ impl BodyReader {
             self.append(&mut bytes, &mut room, &rest)?;
         }
         Ok(ReceivedBody { bytes: bytes.freeze(), room })
+    }
+
+    /// A decoder, and its place among all of them.
+    async fn decoder(&self, encoding: Encoding) -> Result<(Decoder, OwnedSemaphorePermit), Problem> {
+        let failed = |what: String| Problem::internal(format!("a decoder: {what}"));
+        let place = Arc::clone(&self.decoders).acquire_owned().await;
+        let place = place.map_err(|error| failed(error.to_string()))?;
+        Ok((Decoder::new(encoding).map_err(|error| failed(error.to_string()))?, place))
     }
 
     fn append(
@@ -164,8 +170,7 @@ impl BodyReader {
 struct BodyBuffer {
     bytes: BytesMut,
     room: OwnedSemaphorePermit,
-    /// For a body that comes compressed, with room for its memory.
-    decoder: Option<(Decoder, OwnedSemaphorePermit)>,
+    encoding: Option<Encoding>,
 }
 
 /// Whether the client waits for a `100 Continue` before it sends the body (RFC 9110, section 10.1.1). Hyper sends it when

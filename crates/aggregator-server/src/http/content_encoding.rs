@@ -40,14 +40,6 @@ impl Encoding {
         }
     }
 
-    /// How much memory decoding takes beside what comes out.
-    pub(super) fn memory(self) -> usize {
-        match self {
-            Self::Gzip => 64 << 10,
-            Self::Zstd => 1 << MAX_WINDOW_LOG,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -113,6 +105,9 @@ pub(super) enum DecodeError {
 }
 
 impl Decoder {
+    /// How much memory one takes at most, beside what comes out.
+    pub(super) const MAX_BYTES: usize = 1 << MAX_WINDOW_LOG;
+
     pub(super) fn new(encoding: Encoding) -> io::Result<Self> {
         let inner = match encoding {
             Encoding::Gzip => Inner::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Output::default()))),

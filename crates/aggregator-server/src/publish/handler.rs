@@ -40,6 +40,8 @@ pub(crate) async fn publish(
     let (head, body) = request.into_parts();
     let options = PublishOptions::parse(&head.uri, &head.headers)?;
     let received = app.bodies.json(&head.headers, body).await?;
+    // The body may have taken long to arrive.
+    publisher.check()?;
     publisher.take_bytes(received.bytes.len())?;
     let received_at = Timestamp::now();
     // The room for the body is held until the answer is ready.

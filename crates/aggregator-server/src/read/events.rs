@@ -92,6 +92,7 @@ async fn page(
     let (Some(end), Some(until)) = (end, until) else { return Ok(response) };
     query.after = Some(end);
     let query = tail::until_event(app, reader, query, until).await?;
+    reader.check()?;
     let (response, _) = read_page(app, reader, query, uri).await?;
     Ok(response)
 }

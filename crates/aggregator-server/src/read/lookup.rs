@@ -86,6 +86,7 @@ pub(crate) async fn lookup(
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     let received = app.bodies.json(&headers, body).await?;
+    reader.check()?;
     let limit = app.config.max_batch_events.get();
     // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
     app.reads

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than any answer.
-const MAX_ANSWER_BYTES: usize = 16 << 20;
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// Why there is no answer, or no good one.
 #[derive(Debug, thiserror::Error)]

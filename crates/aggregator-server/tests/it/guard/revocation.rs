@@ -7,6 +7,7 @@ use aggregator_core::MemoryStore;
 use aggregator_server::Config;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Guarded, Key};
 use crate::support::{event, in_time, until};
@@ -121,4 +122,50 @@ async fn a_key_is_known_and_revoked_on_every_node() {
     assert_eq!(other.get(&key, "/events?topic=a.b").await.status, 401);
     one.stop().await;
     other.stop().await;
+}
+
+/// A body may take long to arrive. What counts is who its sender is when it is there.
+#[tokio::test]
+async fn a_key_that_is_revoked_while_its_body_arrives_does_nothing_more() {
+    let server = Guarded::volatile().await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let new = json!({"name": "x", "scopes": ["admin"]});
+    let ids = json!({"ids": [{"topic": "a", "event_id": "1"}]});
+    for (path, body) in [("/admin/keys", &new), ("/publish", &event("a", "1")), ("/lookup", &ids)] {
+        let key = server.key(&["admin", "publish:*", "read:*"]).await;
+        let body = body.to_string();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n",
+            key.key,
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(&[head.as_bytes(), &body.as_bytes()[..5]].concat()).await.unwrap();
+        // The request is under way once the server has read its head. There is nothing to see of that but time.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        server.revoke(&key).await;
+        stream.write_all(&body.as_bytes()[5..]).await.unwrap();
+        let mut answer = String::new();
+        in_time("it answers", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
+    }
+    let reader = server.key(&["read:*", "admin"]).await;
+    assert_eq!(server.get(&reader, "/events").await.json["count"], 0);
+    assert_eq!(server.get(&reader, "/admin/keys").await.json["count"], 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_key_ends_what_nobody_needed_one_for() {
+    let server = Guarded::volatile().await;
+    let mut anonymous = server.request(Method::GET, "/events/stream?topic=a.*").send().await.unwrap();
+    read_until(&mut anonymous, "caught_up").await;
+    let poll = server.request(Method::GET, "/events?topic=a.*&after=latest&wait=55");
+    let poll = tokio::spawn(async move { poll.send().await.unwrap().status() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.key(&["metrics"]).await;
+    ends(anonymous).await;
+    assert_eq!(in_time("the poll ends", poll).await.unwrap(), 401);
+    server.stop().await;
 }
