@@ -1,9 +1,9 @@
 //! The admin socket: HTTP on a Unix socket that only the operator can open.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::{fs, process};
 
 use tokio::net::{UnixListener, UnixStream};
 
@@ -46,11 +46,12 @@ pub async fn bind(path: &Path) -> io::Result<AdminListener> {
     // In a directory that nobody else can enter, it is safe before it has its mode. Beside the path, so that it can be
     // moved there. The name is short, because the limit holds for it as well.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let private = parent.join(format!(".{:x}", process::id()));
-    let _ = fs::remove_dir_all(&private);
+    // Two processes may have the same id, each in a container of its own.
+    let private = parent.join(format!(".{:08x}", ulid::Ulid::generate().random() & 0xffff_ffff));
     fs::DirBuilder::new().mode(0o700).create(&private)?;
     let made = listen(&private.join("s"), path);
-    let _ = fs::remove_dir_all(&private);
+    let _ = fs::remove_file(private.join("s"));
+    let _ = fs::remove_dir(&private);
     made
 }
 

@@ -23,10 +23,10 @@ use crate::http::problem::{self, Problem};
 use crate::http::response::json;
 use crate::open_store;
 
-/// Connections at a time. Further ones wait for the service.
+/// Connections at a time. Further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to open a store that is in use.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,9 +47,13 @@ pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn Ded
             biased;
             opened = &mut opening => break opened,
             Some(_) = connections.join_next() => {}
-            Ok((stream, _)) = listener.accept(), if answers && connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, began)));
-            }
+            accepted = listener.accept(), if answers => match accepted {
+                Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
+                    connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, began)));
+                }
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            },
         }
     };
     // Answers that are on their way arrive. Each connection has one.

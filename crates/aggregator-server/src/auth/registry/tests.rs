@@ -130,3 +130,18 @@ fn the_last_use_of_a_key_is_shown_and_goes_with_it() {
     assert!(shown.contains(&("b".into(), None)) && shown.contains(&("c".into(), Some(at(3).to_string()))));
     assert_eq!(list_all(store.records().unwrap(), KEY_USE).unwrap().len(), 1);
 }
+
+/// Large entries make a list of records end early.
+#[test]
+fn the_audit_has_the_newest_changes_however_large_they_are() {
+    let store = MemoryStore::default();
+    let long: Vec<String> = (0..100).map(|n| format!("read:{}{n}", "x".repeat(250))).collect();
+    let scopes: Vec<&str> = long.iter().map(String::as_str).collect();
+    for n in 0..400 {
+        create(&store, &new(&n.to_string(), &scopes, None), "test").unwrap();
+    }
+    make(&store, "the last one");
+    let told = audit(&store).unwrap();
+    assert_eq!((told.len(), told[0].key.name.as_str()), (401, "the last one"));
+    assert_eq!(list(&store).unwrap().len(), 401);
+}
