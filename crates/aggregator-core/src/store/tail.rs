@@ -16,8 +16,8 @@ const POLL: Duration = Duration::from_millis(500);
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use aggregator_core::{DedupStoreExt as _, Event, MemoryStore, Query, StoreError, TopicSelector};
-/// # fn main() -> Result<(), StoreError> {
+/// # use aggregator_core::{DedupStoreExt as _, Event, MemoryStore, Query, TopicSelector};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = MemoryStore::default();
 /// # store.append_one(&Event::new("orders", "1")?)?;
 /// let mut tail = store.tail(Query::of(TopicSelector::All));
