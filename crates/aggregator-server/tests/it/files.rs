@@ -17,11 +17,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 async fn publish(server: &Process, ids: std::ops::Range<u32>) -> Answer {
-    let request = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .post(format!("{}/publish", server.url))
-        .json(&events("t", ids));
+    let request = crate::support::client().post(format!("{}/publish", server.url)).json(&events("t", ids));
     Answer::of(request.send().await.unwrap()).await
 }
 

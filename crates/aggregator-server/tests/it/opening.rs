@@ -27,13 +27,7 @@ fn free_port() -> u16 {
 }
 
 async fn ask(port: u16, path: &str) -> (u16, Value) {
-    match crate::http_client::builder()
-        .build()
-        .unwrap()
-        .get(format!("http://127.0.0.1:{port}{path}"))
-        .send()
-        .await
-    {
+    match crate::support::client().get(format!("http://127.0.0.1:{port}{path}")).send().await {
         Ok(answer) => (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null)),
         Err(_) => (0, Value::Null),
     }

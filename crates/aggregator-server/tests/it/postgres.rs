@@ -8,28 +8,10 @@ use aggregator_core::{DedupStore as _, Partition, Partitions};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 use aggregator_server::Config;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::stats::share;
 use crate::support::{Process, Server, event, events, until};
-
-async fn publish(server: &Process, body: &Value) -> Value {
-    let request = crate::support::client().post(format!("{}/publish", server.url)).json(body);
-    request.send().await.unwrap().json().await.unwrap()
-}
-
-async fn get(server: &Process, path: &str) -> Value {
-    crate::http_client::builder()
-        .build()
-        .unwrap()
-        .get(format!("{}{path}", server.url))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap()
-}
 
 #[tokio::test]
 async fn what_one_node_acknowledged_the_others_know_when_it_is_killed() {
@@ -37,15 +19,15 @@ async fn what_one_node_acknowledged_the_others_know_when_it_is_killed() {
     let url = postgres.url_of("aggregator:s3cret");
     let (one, other) = (Process::start_with(&url, &["--partitions", "4"]), Process::start_with(&url, &[]));
     assert!(one.first_line.contains("durability fsync") && !one.first_line.contains("s3cret"));
-    assert_eq!(publish(&one, &events("t", 0..500)).await["stored"], 500);
-    assert_eq!(publish(&other, &events("t", 400..600)).await["stored"], 100);
+    assert_eq!(one.publish(&events("t", 0..500)).await["stored"], 500);
+    assert_eq!(other.publish(&events("t", 400..600)).await["stored"], 100);
     one.kill();
 
-    let stats = get(&other, "/stats").await;
+    let stats = other.get("/stats").await;
     assert_eq!((&stats["unique_processed"], &stats["duplicate_dropped"]), (&json!(600), &json!(100)));
     assert_eq!((&stats["store"]["kind"], &stats["store"]["partitions"]), (&json!("postgres"), &json!(4)));
-    assert_eq!(publish(&other, &events("t", 0..500)).await["duplicates"], 500);
-    let page = get(&other, "/events?topic=t&limit=1000").await;
+    assert_eq!(other.publish(&events("t", 0..500)).await["duplicates"], 500);
+    let page = other.get("/events?topic=t&limit=1000").await;
     let seqs: Vec<_> =
         page["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
     assert!(seqs.into_iter().eq(1..=600));
@@ -66,12 +48,12 @@ async fn every_node_gives_the_totals_of_all_and_its_own_share() {
     for (node, topics) in nodes.iter().zip([1, 2, 3]) {
         for topic in 0..topics {
             // The nodes send the same events: the first one stores them.
-            assert_eq!(publish(node, &events(&format!("t.{topic}"), 0..100)).await["received"], 100);
+            assert_eq!(node.publish(&events(&format!("t.{topic}"), 0..100)).await["received"], 100);
         }
     }
     let mut shares = Vec::new();
     for node in &nodes {
-        let stats = get(node, "/stats").await;
+        let stats = node.get("/stats").await;
         let totals = ["received", "unique_processed", "duplicate_dropped", "conflicts"];
         assert_eq!(totals.map(|name| stats[name].as_u64().unwrap()), [600, 300, 300, 0]);
         shares.push(share(&stats));
@@ -142,7 +124,7 @@ async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_
     command.args(["--log-format", "json", "--log", "info,aggregator_postgres=debug"]);
     command.stderr(std::fs::File::create(&log).unwrap());
     let node = Process::spawn(command);
-    assert_eq!(publish(&node, &events("t", 0..10)).await["stored"], 10);
+    assert_eq!(node.publish(&events("t", 0..10)).await["stored"], 10);
 
     for outage in 1..=2 {
         // Each failed try is a line at debug, but for the second one, which is the warning.
@@ -151,11 +133,7 @@ async fn a_node_whose_commit_listener_is_cut_off_warns_once_and_says_when_it_is_
         postgres.stop("INT");
         until("it tries again and again", async || tries() >= before + 4).await;
         let reads = async || {
-            let asked = crate::http_client::builder()
-                .build()
-                .unwrap()
-                .get(format!("{}/readyz?of=reads", node.url))
-                .send();
+            let asked = crate::support::client().get(format!("{}/readyz?of=reads", node.url)).send();
             asked.await.unwrap().status().as_u16()
         };
         until("it says that it cannot read", async || reads().await == 503).await;

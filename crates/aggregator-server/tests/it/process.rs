@@ -12,28 +12,6 @@ use tempfile::TempDir;
 use crate::signal;
 use crate::support::{Process, events, refused};
 
-async fn publish(server: &Process, query: &str, body: &Value) -> Value {
-    let request = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .post(format!("{}/publish{query}", server.url))
-        .json(body);
-    request.send().await.unwrap().json().await.unwrap()
-}
-
-async fn get(server: &Process, path: &str) -> Value {
-    crate::http_client::builder()
-        .build()
-        .unwrap()
-        .get(format!("{}{path}", server.url))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn the_first_line_says_where_which_store_and_how_durable() {
     let directory = TempDir::new().unwrap();
@@ -42,7 +20,7 @@ async fn the_first_line_says_where_which_store_and_how_durable() {
     let expected =
         format!("listening on {}, store sqlite:{}, durability fsync\n", server.url, path.display());
     assert_eq!(server.first_line, expected);
-    assert_eq!(get(&server, "/readyz").await, json!({"status": "ready"}));
+    assert_eq!(server.get("/readyz").await, json!({"status": "ready"}));
 }
 
 #[tokio::test]
@@ -50,16 +28,16 @@ async fn an_acknowledged_event_survives_kill_9_and_its_repeat_is_a_duplicate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let server = Process::start(&path, &[]);
-    assert_eq!(publish(&server, "", &events("t", 0..500)).await["stored"], 500);
-    let page = get(&server, "/events?topic=t&limit=1000").await;
+    assert_eq!(server.publish(&events("t", 0..500)).await["stored"], 500);
+    let page = server.get("/events?topic=t&limit=1000").await;
     server.kill();
 
     let server = Process::start(&path, &[]);
-    let stats = get(&server, "/stats").await;
+    let stats = server.get("/stats").await;
     assert_eq!((&stats["received"], &stats["unique_processed"]), (&json!(500), &json!(500)));
-    assert_eq!(publish(&server, "", &events("t", 0..500)).await["duplicates"], 500);
-    assert_eq!(get(&server, "/events?topic=t&limit=1000").await["events"], page["events"]);
-    assert_eq!(get(&server, "/stats").await["unique_processed"], 500);
+    assert_eq!(server.publish(&events("t", 0..500)).await["duplicates"], 500);
+    assert_eq!(server.get("/events?topic=t&limit=1000").await["events"], page["events"]);
+    assert_eq!(server.get("/stats").await["unique_processed"], 500);
 }
 
 /// What is wrong with a body can take many times its size, so few of them are decoded at a time.
@@ -106,13 +84,14 @@ async fn both_signals_drain_and_end_with_0() {
         let path = directory.path().join("events.db");
         let server = Process::start(&path, &[]);
         for batch in 0..20 {
-            let answer = publish(&server, "?ack=queued", &events("t", batch * 100..batch * 100 + 100)).await;
+            let answer =
+                server.publish_with("?ack=queued", &events("t", batch * 100..batch * 100 + 100)).await;
             assert_eq!(answer["queued"], 100);
         }
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{signal}");
         let server = Process::start(&path, &[]);
-        assert_eq!(get(&server, "/stats").await["unique_processed"], 2_000, "{signal}");
+        assert_eq!(server.get("/stats").await["unique_processed"], 2_000, "{signal}");
     }
 }
 
@@ -123,7 +102,7 @@ async fn a_store_that_does_not_answer_does_not_hold_up_the_end() {
     let server = Process::start(&path, &["--drain-timeout", "300ms"]);
     let intruder = rusqlite::Connection::open(&path).unwrap();
     intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
+    assert_eq!(server.publish_with("?ack=queued", &events("t", 0..10)).await["queued"], 10);
     server.signal("-TERM");
     assert_eq!(server.wait().code(), Some(1), "what was queued could not be committed, and that is told");
 }
@@ -140,11 +119,11 @@ async fn a_request_that_never_ends_does_not_hold_up_the_end() {
     half_a_body
         .write_all(b"POST /publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n[")
         .unwrap();
-    assert_eq!(publish(&server, "?ack=queued", &events("t", 0..10)).await["queued"], 10);
+    assert_eq!(server.publish_with("?ack=queued", &events("t", 0..10)).await["queued"], 10);
     server.signal("-TERM");
     assert_eq!(server.wait().code(), Some(0));
     let server = Process::start(&path, &[]);
-    assert_eq!(get(&server, "/stats").await["unique_processed"], 10);
+    assert_eq!(server.get("/stats").await["unique_processed"], 10);
 }
 
 #[test]
@@ -234,10 +213,10 @@ async fn a_failure_ends_the_program_with_its_own_code_if_it_is_told_to() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let server = Process::start(&path, &["--exit-on-failure"]);
-    publish(&server, "", &events("t", 0..1)).await;
+    server.publish(&events("t", 0..1)).await;
     // What every append counts in, and so meets: the events themselves are in memory, as new as they are.
     rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM topics", []).unwrap();
-    let answer = publish(&server, "", &events("t", 0..1)).await;
+    let answer = server.publish(&events("t", 0..1)).await;
     assert_eq!(answer["type"], "urn:aggregator:problem:failed");
     assert_eq!(server.wait().code(), Some(3));
 }
@@ -252,7 +231,7 @@ async fn the_check_finds_what_is_wrong_with_a_store() {
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let server = Process::start(&path, &[]);
-    publish(&server, "", &events("t", 0..20)).await;
+    server.publish(&events("t", 0..20)).await;
     assert_eq!(check(&[]).0, 1, "a store that is in use cannot be checked");
     server.kill();
     let sound = (0, format!("{store} is sound: 20 events, 0 stubs\n"));

@@ -284,11 +284,8 @@ async fn sighup_drains_and_ends_with_0() {
     let server = with_hangup(false, &path);
     for batch in 0..20 {
         let events = crate::support::events("t", batch * 100..batch * 100 + 100);
-        let request = crate::http_client::builder()
-            .build()
-            .unwrap()
-            .post(format!("{}/publish?ack=queued", server.url))
-            .json(&events);
+        let request =
+            crate::support::client().post(format!("{}/publish?ack=queued", server.url)).json(&events);
         assert_eq!(request.send().await.unwrap().status(), 202);
     }
     server.signal("-HUP");
@@ -307,13 +304,7 @@ async fn a_sighup_that_was_ignored_from_the_start_stays_ignored() {
     server.signal("-HUP");
     // It was delivered before `kill` returned; a server that drains takes no further connection.
     for _ in 0..20 {
-        let answer = crate::http_client::builder()
-            .build()
-            .unwrap()
-            .get(format!("{}/readyz", server.url))
-            .send()
-            .await
-            .unwrap();
+        let answer = crate::support::client().get(format!("{}/readyz", server.url)).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
     server.signal("-TERM");

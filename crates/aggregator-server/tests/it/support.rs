@@ -260,6 +260,22 @@ impl Process {
         self.child.id()
     }
 
+    /// The JSON that it answers.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let answer = client().get(format!("{}{path}", self.url)).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn publish(&self, events: &Value) -> Value {
+        self.publish_with("", events).await
+    }
+
+    /// With these parameters, `?ack=queued` for example.
+    pub(crate) async fn publish_with(&self, query: &str, events: &Value) -> Value {
+        let request = client().post(format!("{}/publish{query}", self.url)).json(events);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         signal::send(signal, &self.child);
     }

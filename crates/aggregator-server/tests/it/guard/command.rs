@@ -29,11 +29,7 @@ fn made(store: &Path, arguments: &[&str]) -> String {
 }
 
 async fn status(server: &Process, key: Option<&str>) -> u16 {
-    let request = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .post(format!("{}/publish", server.url))
-        .json(&event("a.b", "1"));
+    let request = crate::support::client().post(format!("{}/publish", server.url)).json(&event("a.b", "1"));
     let request = match key {
         Some(key) => request.bearer_auth(key),
         None => request,
@@ -136,23 +132,11 @@ async fn beyond_this_machine_nobody_gets_in_without_a_key_unless_the_operator_sa
         server
     };
     let server = serve(&[]);
-    let request = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .get(format!("{}/events", server.url))
-        .send()
-        .await
-        .unwrap();
+    let request = crate::support::client().get(format!("{}/events", server.url)).send().await.unwrap();
     assert_eq!(request.status(), 401);
     let told = request.text().await.unwrap();
     assert!(told.contains("aggregator-server key new") && told.contains("--allow-anonymous"), "{told}");
-    let ready = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .get(format!("{}/readyz", server.url))
-        .send()
-        .await
-        .unwrap();
+    let ready = crate::support::client().get(format!("{}/readyz", server.url)).send().await.unwrap();
     assert_eq!(ready.status(), 200);
     let log = server.stop_and_read_stderr();
     assert!(log.contains("there is no key yet"), "{log}");

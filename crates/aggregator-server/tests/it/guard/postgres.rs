@@ -19,11 +19,7 @@ fn key(store: &str, arguments: &[&str]) -> String {
 }
 
 async fn status(node: &Process, key: &str) -> u16 {
-    let request = crate::http_client::builder()
-        .build()
-        .unwrap()
-        .post(format!("{}/publish", node.url))
-        .json(&event("a.b", "1"));
+    let request = crate::support::client().post(format!("{}/publish", node.url)).json(&event("a.b", "1"));
     request.bearer_auth(key).send().await.unwrap().status().as_u16()
 }
 
@@ -43,24 +39,14 @@ async fn a_key_is_made_and_revoked_in_the_database_and_every_node_follows() {
     for node in &nodes {
         until("the node knows the key", async || status(node, &made).await == 202).await;
         assert_eq!(
-            crate::http_client::builder()
-                .build()
-                .unwrap()
-                .get(format!("{}/events", node.url))
-                .send()
-                .await
-                .unwrap()
-                .status(),
+            crate::support::client().get(format!("{}/events", node.url)).send().await.unwrap().status(),
             401
         );
     }
     let mut streams = Vec::new();
     for node in &nodes {
-        let request = crate::http_client::builder()
-            .build()
-            .unwrap()
-            .get(format!("{}/events/stream?topic=a.b", node.url))
-            .bearer_auth(&made);
+        let request =
+            crate::support::client().get(format!("{}/events/stream?topic=a.b", node.url)).bearer_auth(&made);
         streams.push(request.send().await.unwrap());
     }
     let began = Instant::now();
