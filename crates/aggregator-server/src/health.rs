@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aggregator_core::{DedupStore, StoreError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn monitor(
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
-    mut stopped: oneshot::Receiver<()>,
+    mut stopped: watch::Receiver<()>,
 ) {
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
+            _ = stopped.changed() => return,
             () = tokio::time::sleep(INTERVAL) => check(&store, &health).await,
         }
     }

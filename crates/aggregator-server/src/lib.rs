@@ -39,7 +39,8 @@ use std::time::Duration;
 use aggregator_core::DedupStore;
 use aggregator_core::fail_point::FailPoint;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{error, info};
 
 pub use crate::config::Config;
@@ -100,9 +101,8 @@ impl From<TcpListener> for Listeners {
 /// Serves `store` on `listeners` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
 ///
 /// Of `config` it uses the limits, the times and the files of TLS. Where to listen, which store, and how to log is the
-/// caller's part. As long as
-/// the store has no key, everybody who reaches the port may publish and read if that is on this machine only, or if
-/// [`Config::allow_anonymous`] says so; otherwise nobody may.
+/// caller's part. As long as the store has no key, everybody who reaches the port may publish and read if that is on this
+/// machine only, or if [`Config::allow_anonymous`] says so; otherwise nobody may.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -126,17 +126,17 @@ pub async fn run(
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
     auth::begin(&app.guard).await;
-    let (stop_monitor, stopped) = oneshot::channel();
-    let monitor = tokio::spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped));
-    let (stop_guard, guard_stopped) = oneshot::channel();
-    let tails = Arc::clone(&app);
-    let guard =
-        tokio::spawn(auth::follow(Arc::clone(&app.guard), move || tails.tails.wake_all(), guard_stopped));
-    let (stop_tls, tls_stopped) = oneshot::channel();
-    let tls_follower = tls.clone().map(|tls| tokio::spawn(tls::follow(tls, tls_stopped)));
-    let (stop_notes, notes_stopped) = oneshot::channel();
-    let notes = tokio::spawn(auth::note_uses_of(Arc::clone(&app.guard), notes_stopped));
-    let feed = tokio::spawn(read::tail::follow(Arc::clone(&app)));
+    let (stop, stopped) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped.clone()));
+    let readers = Arc::clone(&app);
+    let wake_readers = move || readers.tails.wake_all();
+    tasks.spawn(auth::follow(Arc::clone(&app.guard), wake_readers, stopped.clone()));
+    tasks.spawn(auth::note_uses_of(Arc::clone(&app.guard), stopped.clone()));
+    tasks.spawn(read::tail::follow(Arc::clone(&app)));
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(tls::follow(tls, stopped));
+    }
 
     let exit_on_failure = app.config.exit_on_failure;
     let drain = async {
@@ -152,16 +152,11 @@ pub async fn run(
     };
     let layers = Layers::new(Arc::clone(&app));
     let drain_until = connections::serve(listeners, tls, layers, &app.config, drain).await;
-    drop((stop_monitor, stop_guard, stop_notes, stop_tls));
+    drop(stop);
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.
-    let _ = tokio::time::timeout_at(drain_until, monitor).await;
-    let _ = tokio::time::timeout_at(drain_until, guard).await;
-    let _ = tokio::time::timeout_at(drain_until, notes).await;
-    let _ = tokio::time::timeout_at(drain_until, feed).await;
-    if let Some(follower) = tls_follower {
-        let _ = tokio::time::timeout_at(drain_until, follower).await;
-    }
+    let all_end = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout_at(drain_until, all_end).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use aggregator_core::{Deadline, DedupStore, StoreError, Timestamp};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::request::Parts;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use super::browser;
 use super::cursor_seal::CursorSeal;
-use super::keyring::{Keyring, needs_seal};
+use super::keyring::Keyring;
 use super::principal::Principal;
 use super::registry;
 use super::token::Token;
@@ -124,20 +124,30 @@ impl Guard {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let change = Deadline::after(PATIENCE).scope(|| registry::newest_change(&*self.store))?;
         let known = self.keyring().clone();
-        if known.as_ref().is_some_and(|known| known.change() == change) {
+        if known.as_ref().is_some_and(|known| known.change() == change && known.is_complete()) {
             return Ok(false);
         }
         let stored = Deadline::after(PATIENCE).scope(|| registry::all(&*self.store))?;
-        // Without a seal, the keys that need one are left out, and what else has changed is in force all the same.
-        let seal =
-            if stored.iter().any(|(_, key)| needs_seal(key)) { self.seal().map(Some) } else { Ok(None) };
         let known = known.unwrap_or_default();
-        // A change that comes between the two reads is read again with the next look, and so is all of it without a seal.
-        let as_of = if seal.is_ok() { change } else { change.map(|_| 0) };
-        let keyring = known.replaced_by(as_of, stored, seal.as_ref().ok().copied().flatten());
+        let is_news = known.change() != change;
+        // Without a seal, the keys that need one are left out until there is one. All else is in force.
+        let seal = if stored.is_empty() { None } else { self.seal_unless_it_fails(is_news) };
+        // A change that comes between the two reads is read again with the next look.
+        let keyring = known.replaced_by(change, stored, seal);
+        let is_changed = is_news || keyring.is_complete();
         *self.keyring() = Some(Arc::new(keyring));
         self.has_keys.store(change.is_some(), Ordering::Release);
-        seal.map(|_| true)
+        Ok(is_changed)
+    }
+
+    fn seal_unless_it_fails(&self, is_told: bool) -> Option<&Arc<CursorSeal>> {
+        let seal = self.seal();
+        if let Err(error) = &seal
+            && is_told
+        {
+            warn!(%error, "keys that may read some topics only cannot be used yet");
+        }
+        seal.ok()
     }
 
     fn seal(&self) -> Result<&Arc<CursorSeal>, StoreError> {
@@ -197,11 +207,11 @@ pub(crate) async fn begin(guard: &Arc<Guard>) {
 }
 
 /// Follows the changes of keys, and calls `on_change` after each. Ends when the sender of `stopped` is dropped.
-pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped: oneshot::Receiver<()>) {
+pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped: watch::Receiver<()>) {
     let mut is_failing = false;
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
+            _ = stopped.changed() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         let looked = look(&guard).await;
@@ -218,10 +228,10 @@ pub(crate) async fn follow(guard: Arc<Guard>, on_change: impl Fn(), mut stopped:
 }
 
 /// Writes down when keys were used, now and then. Ends when the sender of `stopped` is dropped.
-pub(crate) async fn note_uses_of(guard: Arc<Guard>, mut stopped: oneshot::Receiver<()>) {
+pub(crate) async fn note_uses_of(guard: Arc<Guard>, mut stopped: watch::Receiver<()>) {
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
+            _ = stopped.changed() => return,
             () = tokio::time::sleep(NOTE_USES_EVERY) => note_uses(&guard).await,
         }
     }

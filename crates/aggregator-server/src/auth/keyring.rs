@@ -117,12 +117,19 @@ pub(super) struct Keyring {
     keys: HashMap<String, Arc<Key>>,
     /// The change; `None` if there never was a key.
     change: Option<u64>,
+    /// Whether there was a seal for the keys that need one.
+    is_complete: bool,
 }
 
 impl Keyring {
     /// The change that these keys are as of.
     pub(super) fn change(&self) -> Option<u64> {
         self.change
+    }
+
+    /// Whether no key was left out for want of a seal.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// The key that this is, whether it is still good or not.
@@ -137,6 +144,7 @@ impl Keyring {
         stored: Vec<(String, StoredKey)>,
         seal: Option<&Arc<CursorSeal>>,
     ) -> Self {
+        let is_complete = seal.is_some() || stored.is_empty();
         let mut keys = HashMap::with_capacity(stored.len());
         for (id, stored) in stored {
             // A key never changes.
@@ -146,11 +154,14 @@ impl Keyring {
             };
             match key {
                 Some(key) => drop(keys.insert(id, key)),
-                None => warn!(key = id, "a key cannot be used: this version does not understand it"),
+                None if seal.is_some() => {
+                    warn!(key = id, "a key cannot be used: this version does not understand it");
+                }
+                None => {}
             }
         }
         self.keys.values().filter(|key| !keys.contains_key(&key.id)).for_each(|key| key.revoke());
-        Self { keys, change }
+        Self { keys, change, is_complete }
     }
 
     /// The keys that were used since this was asked last.
@@ -159,8 +170,41 @@ impl Keyring {
     }
 }
 
-/// Whether a key with these scopes needs a seal for its cursors.
-pub(super) fn needs_seal(stored: &StoredKey) -> bool {
-    let scopes: Vec<Scope> = stored.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
-    Grants::of(&scopes).is_ok_and(|grants| grants.reads_some_only())
+#[cfg(test)]
+mod tests {
+    use aggregator_core::MemoryStore;
+
+    use super::*;
+
+    fn stored(scope: &str) -> (String, StoredKey) {
+        let token = Token::generate().unwrap();
+        let key = StoredKey {
+            name: "test".into(),
+            sha256: token.hash().to_string(),
+            scopes: vec![scope.into()],
+            created_at: "2026-01-01T00:00:00Z".into(),
+            expires_at: None,
+            limits: crate::auth::RateLimits::default(),
+        };
+        (token.id().to_owned(), key)
+    }
+
+    /// A disk that is full keeps the secret of the seal from being stored, and must not keep a key from being revoked.
+    #[test]
+    fn without_a_seal_only_the_keys_that_need_one_are_left_out() {
+        let keys = [stored("read:*"), stored("read:some.*"), stored("publish:*")];
+        let ids =
+            |keyring: &Keyring| keys.iter().map(|(id, _)| keyring.keys.contains_key(id)).collect::<Vec<_>>();
+        let without = Keyring::default().replaced_by(Some(1), keys.to_vec(), None);
+        assert_eq!((ids(&without), without.is_complete()), (vec![true, false, true], false));
+        let gone = Arc::clone(&without.keys[&keys[0].0]);
+        let fewer = without.replaced_by(Some(2), keys[1..].to_vec(), None);
+        assert!(gone.check(Timestamp::now()).is_err());
+        assert_eq!((ids(&fewer), fewer.is_complete()), (vec![false, false, true], false));
+        let seal = Arc::new(CursorSeal::of(&MemoryStore::default()).unwrap());
+        let whole = fewer.replaced_by(Some(2), keys[1..].to_vec(), Some(&seal));
+        assert_eq!((ids(&whole), whole.is_complete()), (vec![false, true, true], true));
+        // A key that is kept is the same one, whoever holds it.
+        assert!(Arc::ptr_eq(&fewer.keys[&keys[2].0], &whole.keys[&keys[2].0]));
+    }
 }

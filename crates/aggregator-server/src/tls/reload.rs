@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Tls;
@@ -14,11 +14,11 @@ use super::files::Stamps;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks at the files again and again. Ends when the sender of `stopped` is dropped.
-pub(crate) async fn follow(tls: Arc<Tls>, mut stopped: oneshot::Receiver<()>) {
+pub(crate) async fn follow(tls: Arc<Tls>, mut stopped: watch::Receiver<()>) {
     let mut follower = Follower { told_expired: tls.warn_if_expired(SystemTime::now()), tls, refused: None };
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
+            _ = stopped.changed() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         // A file system that hangs must hold up no request.
