@@ -1,5 +1,6 @@
 //! HTTP: the parts of requests and answers that several rooms use. It knows none of these rooms.
 
+pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod connection_place;
 mod content_encoding;

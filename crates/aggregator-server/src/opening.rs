@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aggregator_core::{DedupStore, StoreError};
 use axum::body::Body;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -90,7 +90,7 @@ async fn answer(stream: tokio::net::TcpStream, began: Instant) {
 
 fn respond(request: &Request<Incoming>, began: Instant) -> Response<Body> {
     if request.uri().path() == "/livez" {
-        return json(&serde_json::json!({"status": "alive"})).into_response();
+        return json(&serde_json::json!({"status": "alive"}));
     }
     problem::unread(Problem::opening(began.elapsed()))
 }

@@ -22,8 +22,8 @@ pub(crate) enum Access {
     Admin,
 }
 
-/// Decides whether the sender of a request may use a route, and notes in the request who that is.
-pub(crate) fn authorize(guard: &Guard, access: Access, parts: &mut Parts) -> Result<Principal, Problem> {
+/// Decides whether the sender of a request may use a route, and says who that is.
+pub(crate) fn authorize(guard: &Guard, access: Access, parts: &Parts) -> Result<Principal, Problem> {
     if access == Access::Open {
         return Ok(Principal::Nobody);
     }
@@ -36,6 +36,5 @@ pub(crate) fn authorize(guard: &Guard, access: Access, parts: &mut Parts) -> Res
         Access::Metrics => principal.check_scope(&Scope::Metrics)?,
         Access::Admin => principal.check_scope(&Scope::Admin)?,
     }
-    parts.extensions.insert(principal.clone());
     Ok(principal)
 }

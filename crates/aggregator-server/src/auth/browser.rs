@@ -10,16 +10,16 @@
 
 use std::net::IpAddr;
 
-use hyper::header::{HOST, ORIGIN};
+use hyper::header::ORIGIN;
 use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
 
+use crate::http::authority;
 use crate::http::problem::Problem;
 
 /// Refuses requests of foreign pages. `names` are hosts beside those of this machine.
 pub(super) fn check(parts: &Parts, names: &[String]) -> Result<(), Problem> {
-    let authority = authority(parts);
-    let host = without_port(authority);
+    let authority = authority::of(&parts.uri, &parts.headers).unwrap_or("localhost");
+    let (host, _) = authority::split(authority);
     if !is_local(host) && !names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return Err(Problem::unexpected_host(format!(
             "the request is for the host {:?}, which is not this machine's: ask for localhost, use a key, or start the \
@@ -32,19 +32,6 @@ pub(super) fn check(parts: &Parts, names: &[String]) -> Result<(), Problem> {
             "the request comes from a page of another origin: without a key, only pages of this host may send any",
         )),
         _ => Ok(()),
-    }
-}
-
-/// The host and the port that a request is for. HTTP/1.0 need not say.
-fn authority(parts: &Parts) -> &str {
-    let header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    parts.uri.authority().map(Authority::as_str).or_else(header).unwrap_or("localhost")
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rfind([':', ']']) {
-        Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
-        _ => authority,
     }
 }
 

@@ -147,7 +147,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// The one who asks, as `serve/layers.rs` has noted it in the request. A request without a note is nobody's, who may
+/// The one who asks, as `serve/routes.rs` has noted it in the request. A request without a note is nobody's, who may
 /// do nothing.
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Infallible;

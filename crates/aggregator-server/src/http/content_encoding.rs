@@ -31,12 +31,11 @@ impl Encoding {
         let (Some(name), None) = (named.next(), named.next()) else {
             return if headers.contains_key(CONTENT_ENCODING) { Err(unsupported()) } else { Ok(None) };
         };
-        let is = |known: &str| name.as_bytes().eq_ignore_ascii_case(known.as_bytes());
-        match () {
-            () if is("identity") => Ok(None),
-            () if is("gzip") || is("x-gzip") => Ok(Some(Self::Gzip)),
-            () if is("zstd") => Ok(Some(Self::Zstd)),
-            () => Err(unsupported()),
+        match name.to_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "identity" => Ok(None),
+            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
+            "zstd" => Ok(Some(Self::Zstd)),
+            _ => Err(unsupported()),
         }
     }
 

@@ -3,6 +3,7 @@
 use hyper::header::{HOST, HeaderValue};
 use hyper::{HeaderMap, Uri, Version};
 
+use crate::http::authority;
 use crate::http::problem::Problem;
 
 /// Refuses a request that does not name exactly one host. Any host will do: proxies and balancers know the server by other
@@ -24,14 +25,14 @@ pub(super) fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<
     if hosts.next().is_some() {
         return Err(Problem::bad_host("the request has several Host headers: send one"));
     }
-    if is_authority(host.as_bytes()) {
+    if host.to_str().is_ok_and(is_authority) {
         return Ok(());
     }
     Err(Problem::bad_host("the Host header is not a host, or a host and a port, like localhost:8080"))
 }
 
 fn check_authority(authority: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    if !is_authority(authority.as_bytes()) {
+    if !is_authority(authority) {
         return Err(Problem::bad_host(":authority is not a host, or a host and a port, like localhost:8080"));
     }
     let other = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
@@ -44,19 +45,16 @@ fn check_authority(authority: &str, headers: &HeaderMap) -> Result<(), Problem> 
 }
 
 /// `uri-host [ ":" port ]` of RFC 3986, sections 3.2.2 and 3.2.3. A host may be empty.
-fn is_authority(text: &[u8]) -> bool {
-    let (host, port) = match text.iter().rposition(|&byte| byte == b':' || byte == b']') {
-        Some(at) if text[at] == b':' => (&text[..at], &text[at + 1..]),
-        _ => (text, [].as_slice()),
-    };
-    let is_host = match host {
+fn is_authority(text: &str) -> bool {
+    let (host, port) = authority::split(text);
+    let is_host = match host.as_bytes() {
         [b'[', address @ .., b']'] => {
             address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
                 && address.contains(&b':')
         }
         name => is_name(name),
     };
-    is_host && port.iter().all(u8::is_ascii_digit)
+    is_host && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A registered name, or an IPv4 address, which has the same form.

@@ -5,7 +5,8 @@
 //! 1. **Request id** (`http/request_id.rs`): the client's, or a new one.
 //! 2. **Checks** ([`check`]): refuse a request for something in its head, before a byte of its body is read.
 //! 3. **Panics** ([`Layers::handle`]): a handler that panics is answered 500.
-//! 4. **Routes** (`routes.rs`): find the handler. 404 and 405 are answers like any other.
+//! 4. **Routes** (`routes.rs`): find the handler, and refuse whoever may not use it (`auth/`). 404 and 405 are answers like
+//!    any other.
 //!
 //! Its answer, whoever gave it, then passes these:
 //!

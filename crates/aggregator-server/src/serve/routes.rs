@@ -78,8 +78,8 @@ impl Routes {
     }
 
     async fn publish(&self, request: Request<Body>) -> Result<Response, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let publisher = authorize(&self.app.guard, Access::Publish, &mut parts)?;
+        let (parts, body) = request.into_parts();
+        let publisher = authorize(&self.app.guard, Access::Publish, &parts)?;
         let request = Request::from_parts(parts, body);
         handler::publish(State(Arc::clone(&self.app)), publisher, request).await
     }
@@ -92,7 +92,8 @@ async fn guarded(
     next: Next,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let principal = authorize(&app.guard, access, &mut parts)?;
+    let principal = authorize(&app.guard, access, &parts)?;
+    parts.extensions.insert(principal.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(principal);
     Ok(response)

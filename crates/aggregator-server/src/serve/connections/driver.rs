@@ -1,6 +1,6 @@
 //! Runs a connection, and says goodbye to it in time.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 
 use tokio::sync::watch;
 
@@ -14,10 +14,11 @@ impl Stop {
     }
 }
 
-/// Runs a connection to its end. Says goodbye once `until` completes: then requests under way are still answered. Breaks
+/// Runs a connection to its end. It comes in a box: it is large, and as an argument it would be in this future and in
+/// each one around it. Says goodbye once `until` completes: then requests under way are still answered. Breaks
 /// it off if `enough` completes after that.
 pub(super) async fn drive<C>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     goodbye: impl Fn(Pin<&mut C>),
     until: impl Future<Output = ()>,
     enough: impl Future<Output = ()>,
@@ -25,7 +26,6 @@ pub(super) async fn drive<C>(
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut connection = pin!(connection);
     tokio::select! {
         biased;
         ended = &mut connection => return ended,

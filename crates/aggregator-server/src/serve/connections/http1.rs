@@ -46,5 +46,5 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Send + 'static>(
         // A client that closes its side after the request still waits for the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(timed)), service);
-    driver::drive(connection, http1::Connection::graceful_shutdown, stop.told(), pending()).await
+    driver::drive(Box::pin(connection), http1::Connection::graceful_shutdown, stop.told(), pending()).await
 }

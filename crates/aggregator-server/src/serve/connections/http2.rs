@@ -79,5 +79,5 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     let enough = open_at_end.none_for(GOODBYE);
-    driver::drive(connection, http2::Connection::graceful_shutdown, until, enough).await
+    driver::drive(Box::pin(connection), http2::Connection::graceful_shutdown, until, enough).await
 }
