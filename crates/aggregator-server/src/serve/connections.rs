@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -150,12 +151,12 @@ impl Limits {
 }
 
 impl Door {
-    async fn admit_operator(self, stream: UnixStream, place: OwnedSemaphorePermit) {
-        self.http1(stream, Entrance::AdminSocket, place).await;
+    fn admit_operator(self, stream: UnixStream, place: OwnedSemaphorePermit) -> impl Future<Output = ()> {
+        self.http1(stream, Entrance::AdminSocket, place)
     }
 
-    async fn admit(self, stream: TcpStream, place: OwnedSemaphorePermit) {
-        self.http1(stream, Entrance::Network, place).await;
+    fn admit(self, stream: TcpStream, place: OwnedSemaphorePermit) -> impl Future<Output = ()> {
+        self.http1(stream, Entrance::Network, place)
     }
 
     async fn admit_secure(self, stream: TcpStream, tls: Arc<Tls>, place: OwnedSemaphorePermit) {
@@ -176,12 +177,18 @@ impl Door {
         }
     }
 
-    async fn http1<S>(self, stream: S, entrance: Entrance, place: OwnedSemaphorePermit)
+    fn http1<S>(
+        self,
+        stream: S,
+        entrance: Entrance,
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let place = ConnectionPlace::new(place);
-        note(http1::drive(stream, self.layers, entrance, place, self.limits, Stop(self.stopped)).await);
+        let ended = http1::drive(stream, self.layers, entrance, place, self.limits, Stop(self.stopped));
+        async { note(ended.await) }
     }
 }
 

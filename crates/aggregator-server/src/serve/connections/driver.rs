@@ -14,9 +14,10 @@ impl Stop {
     }
 }
 
-/// Runs a connection to its end. It comes in a box: it is large, and as an argument it would be in this future and in
-/// each one around it. Says goodbye once `until` completes: then requests under way are still answered. Breaks
-/// it off if `enough` completes after that.
+/// Runs a connection to its end. Says goodbye once `until` completes: then requests under way are still answered. Breaks it
+/// off if `enough` completes after that.
+///
+/// The connection comes in a box. It is large, and each future around this one would have room for it as well.
 pub(super) async fn drive<C>(
     mut connection: Pin<Box<C>>,
     goodbye: impl Fn(Pin<&mut C>),

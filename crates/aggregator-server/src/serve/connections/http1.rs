@@ -22,14 +22,15 @@ use super::driver::{self, Stop};
 /// How much input a connection buffers.
 const BUFFER_BYTES: usize = 64 << 10;
 
-pub(super) async fn drive<S: AsyncRead + AsyncWrite + Send + 'static>(
+/// Not `async`: the future then holds the connection in its box, and nothing that it was made of.
+pub(super) fn drive<S: AsyncRead + AsyncWrite + Send + 'static>(
     stream: S,
     layers: Arc<Layers>,
     entrance: Entrance,
     place: ConnectionPlace,
     limits: Limits,
     stop: Stop,
-) -> hyper::Result<()> {
+) -> impl Future<Output = hyper::Result<()>> + Send {
     let mut timed = TimeoutStream::new(stream);
     timed.set_write_timeout(Some(limits.write_timeout));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -46,5 +47,5 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Send + 'static>(
         // A client that closes its side after the request still waits for the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(timed)), service);
-    driver::drive(Box::pin(connection), http1::Connection::graceful_shutdown, stop.told(), pending()).await
+    driver::drive(Box::pin(connection), http1::Connection::graceful_shutdown, stop.told(), pending())
 }
