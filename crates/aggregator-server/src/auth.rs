@@ -28,4 +28,3 @@ pub(crate) use self::access::{Access, authorize};
 pub(crate) use self::guard::{Anonymity, Entrance, Guard, begin, follow, note_uses_of};
 pub(crate) use self::principal::Principal;
 pub(crate) use self::rate::RateLimits;
-pub(crate) use self::scope::Scope;

@@ -6,13 +6,13 @@
 mod render;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use hyper::StatusCode;
 use serde::Serialize;
 
-use crate::auth::Scope;
 use crate::read_pool::ReadError;
 
 pub(crate) use self::render::{render, unread};
@@ -87,7 +87,7 @@ impl Problem {
     }
 
     /// 403: a good credential that does not allow this.
-    pub(crate) fn missing_scope(scope: &Scope) -> Self {
+    pub(crate) fn missing_scope(scope: &impl Display) -> Self {
         Self::forbidden(format!("the credential has no scope that allows {scope}"))
     }
 

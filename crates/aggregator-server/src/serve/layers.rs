@@ -37,6 +37,7 @@ use hyper::{Request, StatusCode, Version};
 use tracing::debug;
 
 use crate::app::App;
+use crate::auth::Principal;
 use crate::http::body;
 use crate::http::problem::{self, Problem};
 use crate::http::request_id::RequestId;
@@ -63,14 +64,16 @@ impl Layers {
         // The client may still send a body that nobody reads. The next request would be looked for in it.
         let body_is_left = checked.is_err() || body::is_held_back(request.headers());
         let version = request.version();
-        let response = match checked {
+        let mut response = match checked {
             Ok(()) => self.handle(request.map(Body::new)).await,
             Err(problem) => problem.into_response(),
         };
-        let response = problem::render(response, &request_id);
+        let reader = response.extensions_mut().remove().unwrap_or(Principal::Nobody);
+        let response = problem::render(response, &request_id, |cursor| reader.show_cursor(cursor));
         let reserved = response_room::reserve(&self.app, response).await;
-        let response =
-            reserved.unwrap_or_else(|problem| problem::render(problem.into_response(), &request_id));
+        let response = reserved.unwrap_or_else(|problem| {
+            problem::render(problem.into_response(), &request_id, |cursor| reader.show_cursor(cursor))
+        });
         let mut response = compression::compress(accepted, response).await;
         if body_is_left && response.status() >= StatusCode::BAD_REQUEST {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -85,7 +85,7 @@ impl Routes {
     }
 }
 
-/// Runs the handler of a route if the sender may use it. The answer carries who that is: see `http/problem/render.rs`.
+/// Runs the handler of a route if the sender may use it. The answer carries who that is, up to `layers.rs`.
 async fn guarded(
     State((app, access)): State<(Arc<App>, Access)>,
     request: Request<Body>,

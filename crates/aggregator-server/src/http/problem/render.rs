@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregator_core::Cursor;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
@@ -10,7 +11,6 @@ use serde::Serialize;
 use tracing::error;
 
 use super::Problem;
-use crate::auth::Principal;
 use crate::http::request_id::RequestId;
 
 impl Problem {
@@ -34,8 +34,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes the body of a response that is a problem, for the principal that the response carries. Any other response stays as it is.
-pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response {
+/// Writes the body of a response that is a problem, with cursors as their reader may see them. Any other response stays as it is.
+pub(crate) fn render(
+    mut response: Response,
+    request_id: &RequestId,
+    show_cursor: impl Fn(&Cursor) -> String,
+) -> Response {
     /// A problem with the extension member (RFC 9457, section 3.2) that names its request.
     #[derive(Serialize)]
     struct ProblemBody<'a> {
@@ -49,8 +53,7 @@ pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response
     if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
         error!(%request_id, detail = problem.detail, "a request was answered with an internal error");
     }
-    let reader = response.extensions().get().unwrap_or(&Principal::Nobody);
-    let oldest = problem.oldest.as_ref().map(|cursor| reader.show_cursor(cursor));
+    let oldest = problem.oldest.as_deref().map(show_cursor);
     let body = ProblemBody { problem: &problem, oldest, request_id: request_id.as_str() };
     let mut body = serde_json::to_vec(&body).expect("a problem has only strings and numbers");
     body.push(b'\n');
@@ -71,7 +74,7 @@ pub(crate) fn render(mut response: Response, request_id: &RequestId) -> Response
 /// The answer to a client whose request is not even read.
 pub(crate) fn unread(problem: Problem) -> Response {
     let request_id = RequestId::generate();
-    let mut response = render(problem.into_response(), &request_id);
+    let mut response = render(problem.into_response(), &request_id, Cursor::to_string);
     request_id.add_to(response.headers_mut());
     response
 }
@@ -86,7 +89,7 @@ mod tests {
         let request_id = RequestId::generate();
         let log = |problem: Problem| {
             logged(|| {
-                render(problem.into_response(), &request_id);
+                render(problem.into_response(), &request_id, Cursor::to_string);
             })
         };
         let lines = log(Problem::internal("the disk lies"));
