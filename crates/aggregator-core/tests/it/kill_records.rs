@@ -137,8 +137,11 @@ fn check(directory: &Path, known: &mut Known) {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
     let records = store.records().unwrap();
     for (name, acknowledged) in acknowledged(directory) {
-        let before = known.get(&name).map_or(acknowledged, |known| acknowledged.max(*known));
-        known.insert(name, before);
+        // With the same version, what was found after the last kill is newer: its deletion may have been on its way.
+        let entry = known.entry(name).or_insert(acknowledged);
+        if acknowledged.0 > entry.0 {
+            *entry = acknowledged;
+        }
     }
     for (name, (version, value)) in &mut *known {
         let Some(record) = records.get(KIND, name).unwrap() else {
