@@ -55,7 +55,7 @@ impl Query {
     pub const MAX_LIMIT: usize = 1_000;
     /// How many events a page has unless its reader says otherwise.
     pub const DEFAULT_LIMIT: usize = 100;
-    /// The most rows looked at for one page. A page can end here, even empty, without being the last.
+    /// The most rows of its topics that are looked at for one page. A page can end here, even empty, without being the last.
     pub const MAX_SCANNED: usize = 10_000;
     /// A page ends with the event that makes its payloads this many bytes.
     pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;

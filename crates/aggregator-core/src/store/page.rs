@@ -120,11 +120,18 @@ pub struct Scan<E = StoredEvent> {
     pub exhausted: bool,
 }
 
+/// The most rows of other topics in a scan. A store that finds the rows of a topic without those between them comes to this
+/// only if the query has too many topics for that.
+const MAX_PASSED: usize = 10 * Query::MAX_SCANNED;
+
 /// Collects the events of a [`Scan`] and knows when it has to end.
 pub struct Scanner<'q, E = StoredEvent> {
     query: &'q Query,
     scan: Scan<E>,
+    /// Rows of the query's topics.
     scanned: usize,
+    /// Rows of other topics.
+    passed: usize,
     payload_bytes: usize,
 }
 
@@ -132,7 +139,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
     /// For a partition's part of a page.
     pub fn new(query: &'q Query, from: Position) -> Self {
         let scan = Scan { from, events: Vec::new(), to: from, exhausted: true };
-        Self { query, scan, scanned: 0, payload_bytes: 0 }
+        Self { query, scan, scanned: 0, passed: 0, payload_bytes: 0 }
     }
 
     /// What is asked for.
@@ -149,6 +156,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
     pub fn is_full(&mut self) -> bool {
         let full = self.scan.events.len() >= self.query.limit
             || self.scanned >= Query::MAX_SCANNED
+            || self.passed >= MAX_PASSED
             || self.payload_bytes >= Query::MAX_PAYLOAD_BYTES;
         self.scan.exhausted = !full;
         full
@@ -162,7 +170,14 @@ impl<'q, E: Entry> Scanner<'q, E> {
         }
     }
 
-    /// Notes that a row was looked at. `event` is that row, if it passed the filters.
+    /// Notes a row of a topic that the query is not about. How many there are does not end the page, until there are very
+    /// many: its reader may not be one who may know of them.
+    pub fn passed_by(&mut self, row: Anchor) {
+        self.passed += 1;
+        self.scan.to.move_to(row);
+    }
+
+    /// Notes that a row of the query's topics was looked at. `event` is that row, if it passed the filters.
     pub fn looked_at(&mut self, row: Anchor, event: Option<E>) {
         self.scanned += 1;
         self.scan.to.move_to(row);

@@ -243,6 +243,13 @@ fn take(
     let (partition, event_id) = (scanner.position().partition, get(row, 3)?);
     let seq = sequence(row, 6)?;
     let anchor = Anchor::new(partition, offset, topic, seq, event_id);
+    if !query.topics.matches(topic) {
+        if scanner.is_past(processed_at) {
+            return Ok(false);
+        }
+        scanner.passed_by(anchor);
+        return Ok(true);
+    }
     // A purged event counts as looked at, so that a page passes over a bounded number of them.
     let Some(payload_bytes) = get::<Option<i32>>(row, 2)? else {
         scanner.looked_at(anchor, None);
@@ -251,7 +258,7 @@ fn take(
     if scanner.is_past(processed_at) {
         return Ok(false);
     }
-    let passes = query.topics.matches(topic) && query.admits(event_id, get(row, 4)?, processed_at);
+    let passes = query.admits(event_id, get(row, 4)?, processed_at);
     let payload_bytes = usize::try_from(payload_bytes).unwrap_or(0);
     let fingerprint = anchor.fingerprint;
     let place = EventPosition { processed_at, partition, offset, payload_bytes, fingerprint };

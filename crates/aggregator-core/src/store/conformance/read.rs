@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case] = cases![
     limits_are_refused_out_of_range,
     a_page_ends_at_its_byte_bound,
     a_page_looks_at_a_bounded_number_of_rows,
+    where_a_page_ends_says_nothing_of_other_topics,
     a_topic_is_known_from_its_first_event_on,
     a_page_looks_at_nothing_beyond_its_time_window,
     every_part_of_many_events_comes_back,
@@ -226,6 +227,26 @@ fn a_page_looks_at_a_bounded_number_of_rows(backend: &dyn Backend) {
     let page = store.read(&needle).unwrap();
     assert!(page.events.is_empty() && !page.caught_up, "the page ends before the needle");
     assert_eq!(ids(&read_all(&*store, needle)), ["needle"]);
+}
+
+/// A reader who may not know of the other topics could count their events, if these ended its pages.
+fn where_a_page_ends_says_nothing_of_other_topics(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    let limit = u32::try_from(Query::MAX_SCANNED).unwrap();
+    // So many of its own between them that no store passes the others over.
+    for block in 0..100 {
+        let of_block = |rows: u32| block * rows..(block + 1) * rows;
+        let own = numbered("own.a", of_block(limit / 400));
+        let others = numbered("other", of_block(limit / 80));
+        append(&*store, &[own, others].concat());
+    }
+    append_one(&*store, &event("own.b", "needle").with_source("needle").unwrap());
+    for order in [Order::Ascending, Order::Descending] {
+        let needle = Query { source: Some(Source::new("needle").unwrap()), order, ..query("own.*") };
+        let page = store.read(&needle).unwrap();
+        assert_eq!(ids(&page.events), ["needle"]);
+        assert!(page.caught_up, "{order:?}");
+    }
 }
 
 fn a_topic_is_known_from_its_first_event_on(backend: &dyn Backend) {

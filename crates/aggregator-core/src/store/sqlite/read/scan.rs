@@ -218,8 +218,11 @@ fn fill(
 
 fn take(scanner: &mut Scanner<'_>, event: &EventRow<'_>, topic: &str, is_of_topics: bool) {
     let processed_at = Timestamp::from_micros(event.processed_at);
-    let passes = is_of_topics && scanner.query().admits(event.event_id, event.source, processed_at);
     let row = Anchor::new(PARTITION, event.offset, topic, Some(event.seq), event.event_id);
+    if !is_of_topics {
+        return scanner.passed_by(row);
+    }
+    let passes = scanner.query().admits(event.event_id, event.source, processed_at);
     scanner.looked_at(row, passes.then(|| stored_event(event, topic)));
 }
 

@@ -127,7 +127,7 @@ pub(super) fn fill(
     // The next page need not look for what is not there.
     let last = partition.last_offset;
     if order == Order::Ascending && !scanner.is_full() && scanner.position().offset < last {
-        scanner.looked_at(Anchor { offset: last, fingerprint: fingerprint(connection, last)? }, None);
+        scanner.passed_by(Anchor { offset: last, fingerprint: fingerprint(connection, last)? });
     }
     Ok(())
 }
