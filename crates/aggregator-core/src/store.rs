@@ -61,7 +61,7 @@ pub use records::{
 #[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Hooks, IndexOptions, OnWarning, SqliteOptions, SqliteStore};
+pub use sqlite::{Hooks, IndexOptions, OnProgress, OnWarning, OpenProgress, SqliteOptions, SqliteStore};
 pub use tail::Tail;
 pub use transfer::{Import, Imported, RowLimit, Rows, Times, Transfer};
 

@@ -66,12 +66,17 @@ pub struct Config {
     pub tls_client_ca: Option<PathBuf>,
     /// A client's certificate has to have one of these names; any will do if there are none.
     pub tls_client_san: Vec<ClientName>,
+    /// Opens a store on a network file system, or on an overlay that is mounted `volatile`: what is acknowledged may be lost
+    /// there.
+    pub allow_unsafe_filesystem: bool,
     /// Worker threads. At most one per partition of the store is started.
     pub workers: NonZeroUsize,
     /// How many events may wait for their commit. Beyond that a request is answered 503.
     pub queue_events: usize,
     /// How many bytes may wait for their commit. Beyond that a request is answered 503.
     pub queue_bytes: ByteSize,
+    /// How long a request may wait for room in the queue. After that it is answered 503; zero answers at once.
+    pub queue_wait: Duration,
     /// A commit group takes no further request once it has so many events.
     pub group_events: NonZeroUsize,
     /// A commit group takes no further request once it has so many bytes.
@@ -110,6 +115,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
+    /// How many bytes of a request's body have to arrive in a second, on average. The first five seconds do not count.
+    pub min_body_rate: ByteSize,
     /// How long a response may wait for a client that does not read it.
     pub write_timeout: Duration,
     /// How long a publisher waits for its commit. After that it is answered 503.
@@ -173,9 +180,11 @@ impl Default for Config {
             tls_key: None,
             tls_client_ca: None,
             tls_client_san: Vec::new(),
+            allow_unsafe_filesystem: false,
             workers: at_least_one(4),
             queue_events: 65_536,
             queue_bytes: ByteSize(64 << 20),
+            queue_wait: Duration::from_secs(1),
             group_events: at_least_one(10_000),
             group_bytes: ByteSize(8 << 20),
             max_batch_events: at_least_one(10_000),
@@ -195,6 +204,7 @@ impl Default for Config {
             read_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            min_body_rate: ByteSize(1 << 10),
             write_timeout: Duration::from_secs(30),
             commit_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "postgres")]
 use aggregator_core::Partitions;
+use aggregator_core::store::OnProgress;
 use aggregator_core::{DedupStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 #[cfg(feature = "postgres")]
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -27,15 +28,39 @@ const HOUSEKEEPING: u32 = 1;
 /// # Errors
 /// Those of the store.
 pub fn open(config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
+    open_with(config, Arc::new(|_| {}), &|_| {})
+}
+
+/// As [`open`], for serving: tells `on_progress` how far it has come, if the store is a file, and logs the warnings of the
+/// store.
+pub(crate) fn open_to_serve(
+    config: &Config,
+    on_progress: OnProgress,
+) -> Result<Arc<dyn DedupStore>, StoreError> {
+    open_with(config, on_progress, &|warnings| {
+        warnings.iter().for_each(|warning| tracing::warn!(warning, "the store"));
+    })
+}
+
+fn open_with(
+    config: &Config,
+    on_progress: OnProgress,
+    warn: &dyn Fn(&[String]),
+) -> Result<Arc<dyn DedupStore>, StoreError> {
     match &config.store {
-        StoreLocation::Sqlite(path) => Ok(Arc::new(SqliteStore::open_with(path, sqlite_options(config))?)),
+        StoreLocation::Sqlite(path) => {
+            let options = SqliteOptions { on_progress, ..sqlite_options(config) };
+            let store = SqliteStore::open_with(path, options)?;
+            warn(store.warnings());
+            Ok(Arc::new(store))
+        }
         #[cfg(feature = "postgres")]
         StoreLocation::Postgres(url) => {
             // Only for serving: an export reads for as long as it takes.
             let read_timeout = config.read_timeout.clamp(SHORTEST, LONGEST);
             let options = PostgresOptions { read_timeout, ..postgres_options(config) };
             let store = PostgresStore::open_with(url, options)?;
-            store.warnings().iter().for_each(|warning| tracing::warn!(warning, "the store"));
+            warn(store.warnings());
             Ok(Arc::new(store))
         }
         StoreLocation::Memory(partitions) => {
@@ -85,6 +110,7 @@ pub(crate) fn sqlite_options(config: &Config) -> SqliteOptions {
     SqliteOptions {
         max_topics: config.max_topics,
         readers: config.readers.saturating_add(HOUSEKEEPING),
+        allow_unsafe_file_system: config.allow_unsafe_filesystem,
         on_warning: Arc::new(|warning| tracing::warn!(warning, "the store")),
         ..SqliteOptions::default()
     }

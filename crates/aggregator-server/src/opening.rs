@@ -4,9 +4,10 @@
 //! process has to see that it lives, and everybody else is told to come again.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aggregator_core::store::OpenProgress;
 use aggregator_core::{DedupStore, StoreError};
 use axum::body::Body;
 use axum::response::Response;
@@ -30,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to open a store that is in use.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Opens the store that `config` names, and answers at `listener` until it is open, unless it is for TLS. A store that another process has open,
-/// or that cannot be reached, is tried again for [`Config::lock_wait`].
+/// Opens the store that `config` names, and answers at `listener` until it is open, unless it is for TLS. A store that
+/// another process has open, or that cannot be reached, is tried again for [`Config::lock_wait`].
 ///
 /// # Errors
 /// Those of [`open_store::open`].
@@ -40,7 +41,9 @@ pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn Ded
     // A server with TLS shakes no hands before it serves: its clients wait for that.
     let answers = config.tls_cert.is_none();
     let config = config.clone();
-    let mut opening = tokio::task::spawn_blocking(move || open_in_time(&config, began));
+    let progress = Arc::new(Progress { began, last: Mutex::new(None) });
+    let noted = Arc::clone(&progress);
+    let mut opening = tokio::task::spawn_blocking(move || open_in_time(&config, &noted));
     let mut connections = JoinSet::new();
     let opened = loop {
         tokio::select! {
@@ -49,7 +52,7 @@ pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn Ded
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if answers => match accepted {
                 Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
-                    connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, began)));
+                    connections.spawn(tokio::time::timeout(PATIENCE, answer(stream, Arc::clone(&progress))));
                 }
                 Ok(_) => {}
                 Err(_) => tokio::time::sleep(PAUSE).await,
@@ -61,11 +64,30 @@ pub async fn open(listener: &TcpListener, config: &Config) -> Result<Arc<dyn Ded
     opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-fn open_in_time(config: &Config, began: Instant) -> Result<Arc<dyn DedupStore>, StoreError> {
+/// Since when the store is being opened, and how far that has come.
+struct Progress {
+    began: Instant,
+    /// What the store has told last.
+    last: Mutex<Option<OpenProgress>>,
+}
+
+impl Progress {
+    fn note(&self, progress: OpenProgress) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    fn problem(&self) -> Problem {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Problem::opening(self.began.elapsed(), last)
+    }
+}
+
+fn open_in_time(config: &Config, progress: &Arc<Progress>) -> Result<Arc<dyn DedupStore>, StoreError> {
     let mut is_told = false;
     loop {
-        match open_store::open(config) {
-            Err(error) if error.is_retryable() && began.elapsed() + PAUSE <= config.lock_wait => {
+        let noted = Arc::clone(progress);
+        match open_store::open_to_serve(config, Arc::new(move |progress| noted.note(progress))) {
+            Err(error) if error.is_retryable() && progress.began.elapsed() + PAUSE <= config.lock_wait => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(%error, "the store cannot be opened yet: it is tried again for --lock-wait");
                 }
@@ -76,9 +98,9 @@ fn open_in_time(config: &Config, began: Instant) -> Result<Arc<dyn DedupStore>, 
     }
 }
 
-async fn answer(stream: tokio::net::TcpStream, began: Instant) {
+async fn answer(stream: tokio::net::TcpStream, progress: Arc<Progress>) {
     let service =
-        service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(&request, began)));
+        service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(&request, &progress)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -88,9 +110,9 @@ async fn answer(stream: tokio::net::TcpStream, began: Instant) {
     let _ = connection.await;
 }
 
-fn respond(request: &Request<Incoming>, began: Instant) -> Response<Body> {
+fn respond(request: &Request<Incoming>, progress: &Progress) -> Response<Body> {
     if request.uri().path() == "/livez" {
         return json(&serde_json::json!({"status": "alive"}));
     }
-    problem::unread(Problem::opening(began.elapsed()))
+    problem::unread(progress.problem())
 }

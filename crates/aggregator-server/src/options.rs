@@ -66,6 +66,10 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_REQUIRE_SYNC_STANDBY", value_parser = flag)]
     require_sync_standby: bool,
 
+    /// Open a store on a network file system, or on an overlay mounted volatile: acknowledged events may be lost there
+    #[arg(long, env = "AGGREGATOR_ALLOW_UNSAFE_FILESYSTEM", value_parser = flag)]
+    allow_unsafe_filesystem: bool,
+
     /// Let everybody who reaches the port publish and read as long as the store has no key; on this machine alone
     /// they may anyway
     #[arg(long, env = "AGGREGATOR_ALLOW_ANONYMOUS", value_parser = flag)]
@@ -100,6 +104,12 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_QUEUE_BYTES", default_value_t = Config::default().queue_bytes,
           value_name = "BYTES")]
     queue_bytes: ByteSize,
+
+    /// How long a request may wait for room among them before it is answered 503; 0s answers at once
+    #[arg(long, env = "AGGREGATOR_QUEUE_WAIT", default_value_t = Config::default().queue_wait.into(),
+          value_name = "TIME",
+          value_parser = time_span)]
+    queue_wait: Duration,
 
     /// A worker commits what has gathered once it holds this many events
     #[arg(long, env = "AGGREGATOR_GROUP_EVENTS", default_value_t = Config::default().group_events,
@@ -209,6 +219,11 @@ pub struct Options {
           value_parser = time_span)]
     body_timeout: Duration,
 
+    /// How many bytes of a request's body have to arrive in a second, on average, after the first five seconds
+    #[arg(long, env = "AGGREGATOR_MIN_BODY_RATE", default_value_t = Config::default().min_body_rate,
+          value_name = "BYTES")]
+    min_body_rate: ByteSize,
+
     /// How long a response may wait for a client that does not take it
     #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value_t = Config::default().write_timeout.into(),
           value_name = "TIME",
@@ -276,6 +291,7 @@ impl Options {
             #[cfg(feature = "postgres")]
             require_sync_standby: self.require_sync_standby,
             allow_anonymous: self.allow_anonymous,
+            allow_unsafe_filesystem: self.allow_unsafe_filesystem,
             allowed_hosts: self.allowed_hosts,
             admin_socket: self.admin_socket,
             tls_cert: self.tls.tls_cert,
@@ -285,6 +301,7 @@ impl Options {
             workers: self.workers,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
+            queue_wait: self.queue_wait.into(),
             group_events: self.group_events,
             group_bytes: self.group_bytes,
             max_batch_events: self.max_batch_events,
@@ -304,6 +321,7 @@ impl Options {
             read_timeout: self.read_timeout.into(),
             header_timeout: self.header_timeout.into(),
             body_timeout: self.body_timeout.into(),
+            min_body_rate: self.min_body_rate,
             write_timeout: self.write_timeout.into(),
             commit_timeout: self.commit_timeout.into(),
             drain_timeout: self.drain_timeout.into(),

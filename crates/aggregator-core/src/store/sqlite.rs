@@ -34,7 +34,7 @@ use self::file::files::Files;
 use self::file::room::Room;
 pub use self::index::IndexOptions;
 use self::index::{Compaction, Index};
-pub use self::options::{OnWarning, SqliteOptions};
+pub use self::options::{OnProgress, OnWarning, OpenProgress, SqliteOptions};
 pub use self::test_hooks::Hooks;
 #[cfg(feature = "test-util")]
 pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
@@ -64,6 +64,8 @@ use crate::{
 /// whole copies at any time; a store that was closed can be copied as a file.
 pub struct SqliteStore {
     info: StoreInfo,
+    /// See [`Self::warnings`].
+    warnings: Vec<String>,
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
     index: Arc<Index>,
@@ -81,6 +83,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Warnings from opening the store, one sentence each: its file system may lose what is acknowledged.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Opens the store at `path` with the default options; creates it, and its directory, if there is
     /// none.
     ///
@@ -166,6 +173,7 @@ impl SqliteStore {
         opened.claim.keep();
         Ok(Self {
             info,
+            warnings: opened.warning.into_iter().collect(),
             room: Room::of(opened.claim.path()),
             connector,
             readers,

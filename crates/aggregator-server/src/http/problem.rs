@@ -4,10 +4,10 @@
 //! writes the body, with the id of the request, once the answer is back in `serve/layers.rs`.
 
 mod render;
+mod unavailable;
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::time::Duration;
 
 use aggregator_core::{Cursor, StoreError, WrongCursor};
 use hyper::StatusCode;
@@ -258,13 +258,13 @@ impl Problem {
         )
     }
 
-    /// 408
-    pub(crate) fn body_timeout() -> Self {
+    /// 408: the body is late. `limit` says by what.
+    pub(crate) fn body_timeout(limit: &str) -> Self {
         let problem = Self::new(
             "body-timeout",
             "Request timeout",
             StatusCode::REQUEST_TIMEOUT,
-            "the body did not arrive within --body-timeout",
+            format!("the body did not arrive {limit}"),
         );
         Self { retryable: true, ..problem }
     }
@@ -280,66 +280,10 @@ impl Problem {
         Self::new("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 
-    /// 503: the queue of the commits is full.
-    pub(crate) fn queue_full() -> Self {
-        Self::unavailable("queue-full", "Queue full", "the queue of events to be committed is full")
-    }
-
-    /// 503: some other limit is reached.
-    pub(crate) fn overloaded(detail: impl Into<String>) -> Self {
-        Self::unavailable("overloaded", "Overloaded", detail)
-    }
-
-    /// 503: there are as many waiting readers as there may be.
-    pub(crate) fn too_many_tails() -> Self {
-        Self::overloaded("too many readers wait for events (--max-tails)")
-    }
-
-    /// 503: the store is not open yet.
-    pub(crate) fn opening(since: Duration) -> Self {
-        let detail = format!("the store is being opened, for {} s so far", since.as_secs());
-        Self::unavailable("opening", "Starting", detail)
-    }
-
-    /// 503: the process is about to end.
-    pub(crate) fn draining() -> Self {
-        Self::unavailable("draining", "Shutting down", "the server is shutting down")
-    }
-
-    /// 503: nothing is acknowledged any more.
-    pub(crate) fn failed(reason: &str) -> Self {
-        let detail = format!("the server acknowledges nothing until it is restarted: {reason}");
-        Self::new("failed", "Store failed", StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(30)
-    }
-
-    /// 503: the disk is full.
-    pub(crate) fn no_space(reason: &str) -> Self {
-        let detail = format!("{reason}; make room on its disk, and it goes on by itself");
-        Self::unavailable("no-space", "No space on the disk", detail).with_retry_after(5)
-    }
-
-    /// 503: whether it was stored is unknown.
-    pub(crate) fn commit_timeout() -> Self {
-        Self::unavailable(
-            "commit-timeout",
-            "Commit timeout",
-            "the commit did not end within --commit-timeout; send the same events again to learn their fate",
-        )
-    }
-
     /// 500: a defect of this program.
     pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self { retryable: true, ..Self::new("internal", "Internal error", status, detail) }
-    }
-
-    /// 503: the store cannot be read.
-    pub(crate) fn unreadable() -> Self {
-        Self::unavailable("store-unavailable", "Store unavailable", "the store cannot be read at the moment")
-    }
-
-    fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
     }
 
     /// What an error that is not about the input means.

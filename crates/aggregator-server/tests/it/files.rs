@@ -3,14 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use reqwest::Response;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Answer, Process, events, forget_options};
+use crate::support::{Answer, Process, events};
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_extension(format!("db{suffix}"))
@@ -112,32 +111,4 @@ fn a_check_of_what_is_not_there_makes_nothing() {
     let (code, message) = run(&["check", "--store", &store]);
     assert!(code == 1 && message.contains("does not exist"), "{message}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-}
-
-/// As containers do with a single file. Its log would be in another place, and gone with the container.
-#[tokio::test]
-async fn a_store_that_is_mounted_as_a_single_file_is_refused_in_words() {
-    const MOUNT: &str = r#"mount --bind "$0" "$1" && echo mounted && shift && exec timeout 20 "$@""#;
-    let directory = TempDir::new().unwrap();
-    let [store, mounted] = ["events.db", "elsewhere/events.db"].map(|name| directory.path().join(name));
-    let server = Process::start(&store, &[]);
-    assert_eq!(publish(&server, 0..10).await.status, 202);
-    server.signal("-TERM");
-    assert_eq!(server.wait().code(), Some(0));
-    fs::create_dir(mounted.parent().unwrap()).unwrap();
-    fs::write(&mounted, "").unwrap();
-
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "sh", "-c", MOUNT]).args([&store, &mounted]);
-    unshare.args([env!("CARGO_BIN_EXE_aggregator-server"), "--listen", "127.0.0.1:0", "--store"]);
-    forget_options(&mut unshare);
-    let output = unshare.arg(format!("sqlite:{}", mounted.display())).output().unwrap();
-    let message = String::from_utf8(output.stderr).unwrap();
-    if !output.stdout.starts_with(b"mounted\n") {
-        test_skip::skip(&format!("nothing can be mounted ({})", message.trim()), "AGGREGATOR_REQUIRE_MOUNT");
-        return;
-    }
-    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
-    assert!(message.contains("is mounted as a single file"), "{message}");
-    assert_eq!(fs::read_dir(mounted.parent().unwrap()).unwrap().count(), 1, "it leaves nothing there");
 }

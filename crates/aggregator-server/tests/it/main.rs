@@ -7,6 +7,7 @@ mod compressed;
 mod config;
 mod documents;
 mod failure;
+mod file_systems;
 mod files;
 mod full_disk;
 mod guard;

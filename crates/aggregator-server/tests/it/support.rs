@@ -291,11 +291,10 @@ impl Process {
         self.child.wait().unwrap()
     }
 
-    /// The first line that it writes to standard error, which its command piped.
-    pub(crate) fn first_line_of_stderr(&mut self) -> String {
-        let mut line = String::new();
-        BufReader::new(self.child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        line
+    /// The first line with this part that it writes to standard error, which its command piped.
+    pub(crate) fn line_of_stderr(&mut self, part: &str) -> String {
+        let mut lines = BufReader::new(self.child.stderr.as_mut().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line.contains(part)).unwrap()
     }
 
     /// Ends it in order; what it wrote to standard error, which its command piped.

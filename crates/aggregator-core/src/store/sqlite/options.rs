@@ -26,6 +26,9 @@ pub struct SqliteOptions {
     /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
     /// publishers send them again they are new.
     pub accept_lost_log: bool,
+    /// Opens a store on a file system that may lose what is acknowledged: on a network, or an overlay that is mounted
+    /// `volatile`. That is one of its warnings then, and otherwise an error.
+    pub allow_unsafe_file_system: bool,
     /// How the dedup index is laid out.
     pub index: IndexOptions,
     /// Where `processed_at` comes from.
@@ -33,6 +36,9 @@ pub struct SqliteOptions {
     /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
     /// thread that appends, and must not wait.
     pub on_warning: OnWarning,
+    /// Is told how far opening has come, if events have to be put into the dedup index: once before the first one, and then
+    /// about every million. It runs on the thread that opens the store.
+    pub on_progress: OnProgress,
     /// What a test puts below the store: see `TestHooks`. Nothing without the feature `test-util`.
     pub test_hooks: Hooks,
 }
@@ -47,9 +53,11 @@ impl Default for SqliteOptions {
             recent_events_bytes: 32 << 20,
             checkpoint_bytes: 8 << 20,
             accept_lost_log: false,
+            allow_unsafe_file_system: false,
             index: IndexOptions::default(),
             clock: system_clock(),
             on_warning: Arc::new(|_| {}),
+            on_progress: Arc::new(|_| {}),
             test_hooks: Hooks::default(),
         }
     }
@@ -57,3 +65,15 @@ impl Default for SqliteOptions {
 
 /// See [`SqliteOptions::on_warning`].
 pub type OnWarning = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How far the opening of a store has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenProgress {
+    /// Events that are in the dedup index.
+    pub indexed: u64,
+    /// All events that have to be there.
+    pub events: u64,
+}
+
+/// See [`SqliteOptions::on_progress`].
+pub type OnProgress = Arc<dyn Fn(OpenProgress) + Send + Sync>;

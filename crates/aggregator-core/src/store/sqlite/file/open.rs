@@ -12,6 +12,7 @@ use super::claim::{Claim, refuse_orphaned_log};
 use super::connector::Connector;
 use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
 use super::header::check_header;
+use super::mount::FileSystem;
 use super::wal_mark;
 use crate::event::SLOTS;
 use crate::store::sqlite::catalog::{Catalog, PartitionState};
@@ -30,6 +31,8 @@ const WRITER_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
 pub(crate) struct Opened {
+    /// About the file system.
+    pub(crate) warning: Option<String>,
     pub(crate) id: StoreId,
     pub(crate) ancestors: Vec<Ancestor>,
     pub(crate) connection: Connection,
@@ -57,6 +60,7 @@ pub(crate) fn open(
     let given = path;
     let mut claim = connector.claim(path)?;
     let path = claim.path().to_owned();
+    let warning = check_file_system(&path, options)?;
     match fs::metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             create(&path, connector)?;
@@ -76,6 +80,7 @@ pub(crate) fn open(
     let file = File::open(&path).map_err(|error| unusable(&path, error))?;
     let files = Files::watch(given, &path, &file, claim.lock_file())?;
     Ok(Opened {
+        warning,
         id,
         ancestors,
         connection,
@@ -90,6 +95,18 @@ pub(crate) fn open(
     })
 }
 
+/// What is to be told of the store's file system, if it may hold a store.
+fn check_file_system(path: &Path, options: &SqliteOptions) -> Result<Option<String>, StoreError> {
+    match FileSystem::of(path) {
+        FileSystem::Sound => Ok(None),
+        FileSystem::Unsafe(reason) if !options.allow_unsafe_file_system => {
+            let way_out = "choose a disk of this machine, or allow it (--allow-unsafe-filesystem)";
+            Err(StoreError::invalid("store", format!("{reason}: {way_out}")))
+        }
+        FileSystem::Unsafe(reason) | FileSystem::Doubtful(reason) => Ok(Some(reason)),
+    }
+}
+
 fn recover_index(
     connection: &mut Connection,
     options: &SqliteOptions,
@@ -98,7 +115,8 @@ fn recover_index(
     // Building the index again takes many commits, and the writer, which makes checkpoints, does not exist yet.
     connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
     let mark = |connection: &mut Connection| wal_mark::ensure(connection, (options.clock)());
-    let recovered = index::recover(connection, options.index, connector.fingerprint_bits(), mark)?;
+    let recovered =
+        index::recover(connection, options.index, connector.fingerprint_bits(), &*options.on_progress, mark)?;
     // From now on the writer makes checkpoints between its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(recovered)

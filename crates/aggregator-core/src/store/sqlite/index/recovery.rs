@@ -19,16 +19,18 @@ use super::{Index, IndexEntry, IndexOptions, IndexState, Memtable};
 use crate::Scope;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::{Corruption, is_full};
+use crate::store::sqlite::options::OpenProgress;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::{self, Key};
 
 /// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
 /// others are written as runs on the way; after a [reset](super::reset), that is nearly all rows. `mark` is called
-/// before anything is written.
+/// before anything is written, and `progress` before each memtable of rows is read.
 pub(crate) fn recover(
     connection: &mut Connection,
     options: IndexOptions,
     fingerprint_bits: u32,
+    progress: &dyn Fn(OpenProgress),
     mark: impl Fn(&mut Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
@@ -50,6 +52,7 @@ pub(crate) fn recover(
     };
     let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
     while state.last_offset < last_offset {
+        progress(OpenProgress { indexed: state.last_offset, events: last_offset });
         let window = last_offset.min(state.last_offset + u64::from(options.memtable));
         rows.read(connection, state.last_offset, window, &mut |entry| state.memtable.insert(entry))?;
         state.last_offset = window;
@@ -226,10 +229,23 @@ mod tests {
             let directory = TempDir::new().unwrap();
             let mut connection = file_of(&directory, rows);
             let before = Manifest::read(&connection).unwrap();
-            let (index, manifest) = recover(&mut connection, OPTIONS, BITS, |_| Ok(())).unwrap();
+            let (index, manifest) = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(())).unwrap();
             assert_eq!(manifest != before, is_written, "{rows} rows");
             assert_eq!(index.last_offset(), rows);
         }
+    }
+
+    #[test]
+    fn progress_is_told_for_each_memtable_of_rows() {
+        let directory = TempDir::new().unwrap();
+        let mut connection = file_of(&directory, 50);
+        let told = std::cell::RefCell::new(Vec::new());
+        let note = |progress: OpenProgress| told.borrow_mut().push((progress.indexed, progress.events));
+        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(())).unwrap();
+        assert_eq!(told.take(), [(0, 50), (20, 50), (40, 50)]);
+        // What is written is not read again.
+        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(())).unwrap();
+        assert_eq!(told.take(), [(20, 50), (40, 50)]);
     }
 
     /// The disk is full when runs are to be written, with 40 rows read.
@@ -240,7 +256,7 @@ mod tests {
         {
             let directory = TempDir::new().unwrap();
             let mut connection = file_of(&directory, rows);
-            let recovered = recover(&mut connection, OPTIONS, BITS, |_| Err(error_of(error)));
+            let recovered = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Err(error_of(error)));
             assert_eq!(recovered.is_ok(), starts, "{rows} rows, error {error}");
             let Ok((index, _)) = recovered else { continue };
             for n in 0..rows {
