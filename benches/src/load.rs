@@ -1,6 +1,7 @@
 //! The load generator. It shares the machine with the server, so it does as little as it can.
 
 mod closed;
+mod flood;
 mod open;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use hdrhistogram::Histogram;
 pub(crate) use self::closed::{
     Progress, Sample, Watched, run as as_fast_as_possible, run_over as as_fast_as_possible_over,
 };
+pub(crate) use self::flood::run as flood;
 pub(crate) use self::open::run as steady;
 use crate::wire::{Counts, Key, Results};
 use crate::workload::Workload;

@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, read, records, scale, tails};
+use crate::measures::{growth, ingest, latency, overload, read, records, scale, tails};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -61,6 +61,9 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Tails) {
         note("tails", tails::measure(options, &mut report.tails));
+    }
+    if options.measures(Measure::Overload) {
+        note("overload", overload::measure(options, &mut report.overload));
     }
     if options.measures(Measure::Latency) {
         note("latency", latency::measure(options, &mut report.latency));

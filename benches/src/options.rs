@@ -26,7 +26,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, num_args = 1.., value_name = "NAME")]
     only: Vec<Measure>,
 
-    /// In the groups `ingest`, `latency`, `scale` and `rivals`, only lines with one of these texts in their names
+    /// In the groups `ingest`, `latency`, `overload`, `scale` and `rivals`, only lines with one of these texts in their names
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     lines: Vec<String>,
 
@@ -95,6 +95,8 @@ pub(crate) enum Measure {
     Read,
     /// Streams of events: their delay, how much they slow ingest down, and the cost of an idle stream
     Tails,
+    /// Many connections, ten times the load that the server can take, and slow clients
+    Overload,
     /// Latency under a steady load
     Latency,
     /// The store over PostgreSQL: partitions, nodes, and a raw insert of the same rows

@@ -1,6 +1,7 @@
 //! The report: as JSON for programs, and as Markdown for people.
 
 mod markdown;
+mod overload;
 mod records;
 mod scale;
 mod tails;
@@ -16,6 +17,7 @@ use crate::measures::growth::Growth;
 use crate::measures::ingest::Ingest;
 use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
+use crate::measures::overload::Overload;
 use crate::measures::read::Reading;
 use crate::measures::read::unknown::Asked;
 use crate::measures::records::Writing;
@@ -41,6 +43,7 @@ pub(crate) struct Report {
     pub(crate) read: Vec<Reading>,
     pub(crate) lookups: Vec<Asked>,
     pub(crate) tails: Tails,
+    pub(crate) overload: Overload,
     pub(crate) latency: Vec<Steady>,
     pub(crate) scale: Option<Scale>,
     pub(crate) records: Vec<Writing>,
@@ -103,6 +106,7 @@ impl Report {
             read: Vec::new(),
             lookups: Vec::new(),
             tails: Tails::default(),
+            overload: Overload::default(),
             latency: Vec::new(),
             scale: None,
             records: Vec::new(),

@@ -101,12 +101,7 @@ impl Server {
 
     /// Compares the server's totals with those that the workload expects for its first `deliveries`.
     pub(crate) fn check_stats(&self, workload: &Workload, deliveries: u64) -> anyhow::Result<()> {
-        let mut stream = TcpStream::connect(self.address)?;
-        let header = self.key.map(Key::header).unwrap_or_default();
-        stream.write_all(format!("GET /stats HTTP/1.1\r\nhost: localhost\r\n{header}\r\n").as_bytes())?;
-        let mut reply = Reply::default();
-        reply.read_from(&mut stream)?;
-        let stats: Stats = serde_json::from_slice(reply.body()).context("/stats")?;
+        let stats = self.stats()?;
         let stored = workload.identities(deliveries);
         let expected = Stats {
             received: deliveries,
@@ -117,6 +112,22 @@ impl Server {
         };
         ensure!(stats == expected, "/stats says {stats:?}, but {expected:?} is right");
         Ok(())
+    }
+
+    /// Compares the number of deliveries that the server says it has decided.
+    pub(crate) fn check_received(&self, deliveries: u64) -> anyhow::Result<()> {
+        let stats = self.stats()?;
+        ensure!(stats.received == deliveries, "/stats says {stats:?}, but {deliveries} were acknowledged");
+        Ok(())
+    }
+
+    fn stats(&self) -> anyhow::Result<Stats> {
+        let mut stream = TcpStream::connect(self.address)?;
+        let header = self.key.map(Key::header).unwrap_or_default();
+        stream.write_all(format!("GET /stats HTTP/1.1\r\nhost: localhost\r\n{header}\r\n").as_bytes())?;
+        let mut reply = Reply::default();
+        reply.read_from(&mut stream)?;
+        serde_json::from_slice(reply.body()).context("/stats")
     }
 }
 

@@ -152,7 +152,11 @@ async fn connection(mut stream: TcpStream, shared: Rc<RefCell<Shared>>) -> anyho
     }
 }
 
-async fn exchange(stream: &mut TcpStream, request: &[u8], reply: &mut Reply) -> anyhow::Result<()> {
+pub(super) async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    reply: &mut Reply,
+) -> anyhow::Result<()> {
     stream.write_all(request).await?;
     reply.clear();
     loop {

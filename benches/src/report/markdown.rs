@@ -20,6 +20,7 @@ pub(super) fn render(report: &Report) -> String {
         (!report.read.is_empty()).then(|| read(report)),
         (!report.lookups.is_empty()).then(|| lookups(report)),
         (!report.tails.tailing.is_empty()).then(|| super::tails::tails(&report.tails)),
+        report.overload.is_measured().then(|| super::overload::overload(&report.overload)),
         (!report.latency.is_empty()).then(|| latency(report)),
         report.scale.as_ref().map(super::scale::render),
         (!report.records.is_empty()).then(|| super::records::writing(&report.records)),
