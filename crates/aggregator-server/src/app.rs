@@ -10,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Anonymity, Guard};
 use crate::config::Config;
+use crate::fair::places::Places;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
-use crate::places::Places;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read::tail::Tails;
@@ -55,7 +55,7 @@ impl App {
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
             bodies: BodyReader::new(&config),
-            decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX)),
+            decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX), usize::MAX),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
             tails: Tails::new(config.max_tails.get()),

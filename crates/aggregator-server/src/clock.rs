@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aggregator_core::Timestamp;
 use tracing::{info, warn};
 
+use crate::fair::Flow;
 use crate::read_pool::ReadPool;
 
 /// The clocks of machines with NTP differ by less.
@@ -46,7 +47,7 @@ pub(crate) async fn watch(reads: &ReadPool) {
     let mut warning = AheadWarning(None);
     loop {
         // If the store cannot be read, that is logged elsewhere.
-        if let Ok(stats) = reads.run(|store| store.stats()).await {
+        if let Ok(stats) = reads.run(Flow::EVERYBODY, |store| store.stats()).await {
             warning.update(stats.newest_processed_at, Timestamp::now(), Instant::now());
         }
         tokio::time::sleep(LOOK_EVERY).await;

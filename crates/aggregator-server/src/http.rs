@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod body;
+pub(crate) mod body_room;
 pub(crate) mod connection_place;
 mod content_encoding;
 pub(crate) mod link;

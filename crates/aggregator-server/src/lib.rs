@@ -2,7 +2,7 @@
 //! [`DedupStore`] at the end.
 //!
 //! ```text
-//! serve/connections ─ layers ─ routes ─┬─ publish/handler ─ decode ─ admission ─ queue ─ worker ─ DedupStore::append
+//! serve/connections ─ layers ─ routes ─┬─ publish/handler ─ admission ─ decode ─ queue ─ worker ─ DedupStore::append
 //!                                      └─ read/… ─ read_pool ─ DedupStore::{read, lookup, …}
 //! ```
 //!
@@ -16,6 +16,7 @@ mod auth;
 pub mod bind;
 pub mod clock;
 pub mod config;
+mod fair;
 mod health;
 mod http;
 pub mod log;
@@ -23,7 +24,6 @@ pub mod open_store;
 pub mod opening;
 pub mod options;
 pub mod output;
-mod places;
 mod publish;
 mod read;
 mod read_pool;

@@ -1,7 +1,7 @@
 //! The way of an event, from the body of a request to a commit and back to a reply.
 //!
-//! `handler` reads the options (`options`) and decodes the body (`decode`). `submit` reserves room (`admission`) and sends a
-//! `job` per partition to the `queue`. A thread of `worker` takes the jobs that wait, commits them as one group
+//! `handler` reads the options (`options`), takes room in the queue (`admission`) and decodes the body (`decode`). `submit` sends
+//! a `job` per partition to the `queue`. A thread of `worker` takes the jobs that wait, commits them as one group
 //! (`commit_group`), counts the outcomes (`outcome_counters`), and answers each job. `outcomes` holds the outcome of each item,
 //! which `reply` writes.
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{Deadline, DedupStore, StoreError};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
+use crate::fair::Flow;
+use crate::fair::places::{NoPlace, Places};
 use crate::health::Health;
-use crate::places::Places;
 
 const DID_NOT_END: &str = "the read did not end";
 
@@ -36,20 +36,15 @@ pub(crate) struct ReadPool {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     running: Places,
-    /// Running and waiting reads together.
-    admitted: Arc<Semaphore>,
     timeout: Duration,
 }
 
 impl ReadPool {
     pub(crate) fn new(store: Arc<dyn DedupStore>, health: Arc<Health>, config: &Config) -> Self {
-        let readers = config.readers as usize;
-        let admitted = readers.saturating_add(config.read_queue).min(Semaphore::MAX_PERMITS);
         Self {
             store,
             health,
-            running: Places::new(config.readers),
-            admitted: Arc::new(Semaphore::new(admitted)),
+            running: Places::new(config.readers, config.read_queue),
             timeout: config.read_timeout,
         }
     }
@@ -57,18 +52,17 @@ impl ReadPool {
     /// Runs `read` when its turn comes. The wait and the read have one deadline together.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        flow: Flow,
         read: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let deadline = Deadline::after(self.timeout);
-        let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
-            return Err(ReadError::QueueFull);
-        };
         let late = |what| ReadError::Timeout { what, timeout: self.timeout };
-        let turn = timeout_at(deadline.instant().into(), self.running.take());
-        let Ok(running) = turn.await else {
-            return Err(late("none of the --readers was free"));
+        let running = match timeout_at(deadline.instant().into(), self.running.take(flow)).await {
+            Ok(Ok(running)) => running,
+            Ok(Err(NoPlace::Full)) => return Err(ReadError::QueueFull),
+            Ok(Err(NoPlace::Stopped)) => return Err(ReadError::Internal("the readers are closed")),
+            Err(_) => return Err(late("none of the --readers was free")),
         };
-        let running = running.ok_or(ReadError::Internal("the readers are closed"))?;
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
         let result = tokio::task::spawn_blocking(move || {
             let result = deadline.scope(|| read(&*store));
@@ -78,10 +72,10 @@ impl ReadPool {
                 // If a reader finds the file corrupt, the dedup index cannot be trusted either.
                 health.fail(error.to_string());
             }
-            // The read gives its places back when it ends, even if nobody waits for it any more. It drops the store
+            // The read gives its place back when it ends, even if nobody waits for it any more. It drops the store
             // before. So a caller that has all places knows that no read holds the store.
             drop(store);
-            drop((admitted, running));
+            drop(running);
             result
         });
         // The store ends the read itself, unless it is stuck, for example in its disk.

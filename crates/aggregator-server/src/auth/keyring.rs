@@ -13,6 +13,7 @@ use super::rate::Buckets;
 use super::registry::StoredKey;
 use super::scope::{Grants, Scope};
 use super::token::{SecretHash, Token};
+use crate::fair::Flow;
 use crate::http::problem::Problem;
 
 /// How exactly the last use of a key is known, in microseconds.
@@ -21,6 +22,7 @@ const USE_STEP: i64 = 5 * 60 * 1_000_000;
 /// A key, as requests are checked against it.
 pub(crate) struct Key {
     id: String,
+    flow: Flow,
     hash: SecretHash,
     grants: Grants,
     expires_at: Option<Timestamp>,
@@ -43,6 +45,7 @@ impl Key {
         let expires_at = stored.expires_at.as_ref().map(|at| at.parse()).transpose().ok()?;
         let seal = if grants.reads_some_only() { Some(Arc::clone(seal?)) } else { None };
         Some(Self {
+            flow: Flow::of(&id),
             id,
             hash,
             grants,
@@ -57,6 +60,11 @@ impl Key {
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The flow of the requests that come with this key.
+    pub(crate) fn flow(&self) -> Flow {
+        self.flow
     }
 
     pub(super) fn grants(&self) -> &Grants {

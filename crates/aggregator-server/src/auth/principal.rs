@@ -13,6 +13,7 @@ use hyper::http::request::Parts;
 use super::cursor_seal::CursorSeal;
 use super::keyring::Key;
 use super::scope::{Grants, Scope};
+use crate::fair::Flow;
 use crate::http::problem::Problem;
 
 /// Who asks.
@@ -64,6 +65,15 @@ impl Principal {
     /// Whether it may do what this scope allows.
     pub(crate) fn check_scope(&self, scope: &Scope) -> Result<(), Problem> {
         if self.grants().allows(scope) { Ok(()) } else { Err(Problem::missing_scope(scope)) }
+    }
+
+    /// The flow of its requests, where requests wait for each other.
+    pub(crate) fn flow(&self) -> Flow {
+        match self {
+            Self::Nobody | Self::Anonymous(_) => Flow::EVERYBODY,
+            Self::Operator => Flow::of("admin-socket"),
+            Self::Key(key) => key.flow(),
+        }
     }
 
     /// Refuses whoever may publish nothing, before anything is read of a request.

@@ -41,15 +41,23 @@ pub(crate) struct AuditList {
     pub(crate) changes: Vec<AuditEntry>,
 }
 
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let keys = app.reads.run(registry::list).await?;
+    let keys = app.reads.run(principal.flow(), registry::list).await?;
     Ok(not_stored(json(&KeyList { count: keys.len(), keys })))
 }
 
-pub(crate) async fn audit(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn audit(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let changes = app.reads.run(registry::audit).await?;
+    let changes = app.reads.run(principal.flow(), registry::audit).await?;
     Ok(not_stored(json(&AuditList { count: changes.len(), changes })))
 }
 
@@ -62,7 +70,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     const EXPECTED: &str = r#"{"name":"orders service","scopes":["publish:orders.*"],"expires_in":"90d"}"#;
     Params::of(&uri)?.finish("")?;
-    let received = app.bodies.json(&headers, body).await?;
+    let received = app.bodies.json(principal.flow(), &headers, body).await?;
     principal.check()?;
     let new: NewKey = serde_json::from_slice(&received.bytes)
         .map_err(|error| Problem::malformed_json(&format!("the body is not like {EXPECTED}"), &error))?;

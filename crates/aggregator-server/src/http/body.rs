@@ -1,5 +1,5 @@
-//! Reads the body of a request: bounded in bytes, in time, and in the bytes of all requests together. One that comes
-//! compressed counts as what it stands for.
+//! Reads the body of a request: bounded in bytes, in time, in how slowly it may come, and in the bytes of all requests
+//! together. One that comes compressed counts as what it stands for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,16 @@ use axum::body::Body;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
+use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use crate::config::{ByteSize, Config};
+use crate::fair::Flow;
 use crate::utf8::BYTE_ORDER_MARK;
 
+use super::body_room::{BodyRoom, BodyRooms};
 use super::content_encoding::{DecodeError, Decoder, Encoding};
 use super::problem::Problem;
 
@@ -24,15 +28,16 @@ const ENCODED_PIECE_BYTES: usize = 4 << 10;
 pub(crate) struct ReceivedBody {
     pub(crate) bytes: Bytes,
     /// To be held as long as the bytes are.
-    pub(crate) room: OwnedSemaphorePermit,
+    pub(crate) room: BodyRoom,
 }
 
 /// Reads bodies, within the limits for each one and for all together.
 pub(crate) struct BodyReader {
     max_bytes: ByteSize,
     timeout: Duration,
-    /// How much of bodies may be in memory at a time, in KiB.
-    room: Arc<Semaphore>,
+    /// Bytes per second.
+    min_rate: usize,
+    rooms: BodyRooms,
     /// How many bodies may be decoded at a time. Their decoders take a quarter as much memory as bodies may.
     decoders: Arc<Semaphore>,
 }
@@ -42,7 +47,8 @@ impl BodyReader {
         Self {
             max_bytes: config.max_body_bytes,
             timeout: config.body_timeout,
-            room: Arc::new(Semaphore::new(config.request_bytes.kib())),
+            min_rate: config.min_body_rate.0,
+            rooms: BodyRooms::new(config.request_bytes.kib()),
             decoders: Arc::new(Semaphore::new(
                 (config.request_bytes.0 / 4 / Decoder::MAX_BYTES).clamp(1, 64),
             )),
@@ -50,8 +56,13 @@ impl BodyReader {
     }
 
     /// Reads a JSON body. Skips a byte order mark before it (RFC 8259, section 8.1).
-    pub(crate) async fn json(&self, headers: &HeaderMap, mut body: Body) -> Result<ReceivedBody, Problem> {
-        let buffer = match self.begin(headers) {
+    pub(crate) async fn json(
+        &self,
+        flow: Flow,
+        headers: &HeaderMap,
+        mut body: Body,
+    ) -> Result<ReceivedBody, Problem> {
+        let buffer = match self.begin(flow, headers) {
             Ok(buffer) => buffer,
             // To read a part of the body would ask the client for all of it.
             Err(problem) if is_held_back(headers) => return Err(problem),
@@ -61,8 +72,8 @@ impl BodyReader {
             }
         };
         let read = self.read(&mut body, buffer);
-        let read = tokio::time::timeout(self.timeout, read).await;
-        let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout()));
+        let read = timeout(self.timeout, read).await;
+        let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout("within --body-timeout")));
         match &mut received {
             Ok(received) if received.bytes.starts_with(BYTE_ORDER_MARK) => {
                 received.bytes.advance(BYTE_ORDER_MARK.len());
@@ -74,7 +85,7 @@ impl BodyReader {
     }
 
     /// Refuses what can be refused before the body arrives.
-    fn begin(&self, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
+    fn begin(&self, flow: Flow, headers: &HeaderMap) -> Result<BodyBuffer, Problem> {
         check_type(headers)?;
         let encoding = Encoding::of(headers)?;
         let declared =
@@ -82,8 +93,9 @@ impl BodyReader {
         if declared.is_some_and(|declared| declared > self.max_bytes.0) {
             return Err(self.too_large());
         }
-        let bytes = BytesMut::with_capacity(declared.unwrap_or(0));
-        Ok(BodyBuffer { room: self.reserve(1)?, bytes, encoding })
+        let announced = declared.unwrap_or(0);
+        let room = self.rooms.begin(flow, announced.div_ceil(1024)).ok_or_else(no_room)?;
+        Ok(BodyBuffer { room, bytes: BytesMut::with_capacity(announced), encoding })
     }
 
     /// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep
@@ -91,7 +103,8 @@ impl BodyReader {
     async fn read(&self, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
         let BodyBuffer { mut bytes, mut room, encoding } = buffer;
         let mut decoder = None;
-        while let Some(frame) = body.frame().await {
+        let mut pace = Pace::new(self.min_rate);
+        while let Some(frame) = pace.next(body).await? {
             let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             if let Some(encoding) = encoding {
@@ -126,18 +139,12 @@ impl BodyReader {
         Ok((Decoder::new(encoding).map_err(|error| failed(error.to_string()))?, place))
     }
 
-    fn append(
-        &self,
-        bytes: &mut BytesMut,
-        room: &mut OwnedSemaphorePermit,
-        data: &[u8],
-    ) -> Result<(), Problem> {
+    fn append(&self, bytes: &mut BytesMut, room: &mut BodyRoom, data: &[u8]) -> Result<(), Problem> {
         if bytes.len() + data.len() > self.max_bytes.0 {
             return Err(self.too_large());
         }
-        let missing = (bytes.len() + data.len()).div_ceil(1024).saturating_sub(room.num_permits());
-        if missing > 0 {
-            room.merge(self.reserve(missing)?);
+        if !room.grow_to((bytes.len() + data.len()).div_ceil(1024)) {
+            return Err(no_room());
         }
         bytes.extend_from_slice(data);
         Ok(())
@@ -153,23 +160,50 @@ impl BodyReader {
         }
     }
 
-    fn reserve(&self, kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-        Semaphore::try_acquire_many_owned(Arc::clone(&self.room), kib).map_err(|_| {
-            Problem::overloaded("too many bytes of request bodies are in memory (--request-bytes)")
-        })
-    }
-
     fn too_large(&self) -> Problem {
         let limit = self.max_bytes;
         Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
     }
 }
 
+fn no_room() -> Problem {
+    Problem::overloaded("too many bytes of request bodies are in memory (--request-bytes)")
+}
+
+/// How fast a body comes. Only the time counts in which the client is waited for.
+struct Pace {
+    /// Bytes per second.
+    min_rate: usize,
+    arrived: usize,
+    waited: Duration,
+}
+
+impl Pace {
+    /// A body may be slower at first: connections have pauses.
+    const GRACE: Duration = Duration::from_secs(5);
+
+    fn new(min_rate: usize) -> Self {
+        Self { min_rate, arrived: 0, waited: Duration::ZERO }
+    }
+
+    async fn next(&mut self, body: &mut Body) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
+        let millis = self.arrived.saturating_mul(1000) / self.min_rate.max(1);
+        let allowed = Self::GRACE + Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        let began = Instant::now();
+        let frame = timeout(allowed.saturating_sub(self.waited), body.frame()).await;
+        let frame = frame.map_err(|_| Problem::body_timeout("at --min-body-rate or faster"))?;
+        self.waited += began.elapsed();
+        if let Some(Ok(frame)) = &frame {
+            self.arrived += frame.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(frame)
+    }
+}
+
 /// A body as far as it has arrived, and the room reserved for it so far.
 struct BodyBuffer {
     bytes: BytesMut,
-    room: OwnedSemaphorePermit,
+    room: BodyRoom,
     encoding: Option<Encoding>,
 }
 
@@ -193,7 +227,7 @@ async fn discard(mut body: Body) {
             }
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, rest).await;
+    let _ = timeout(PATIENCE, rest).await;
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
@@ -205,4 +239,36 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::unsupported_media("content-type: send application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// How long a body of so many pieces of 100 bytes, one a second, is waited for; whether it is read to its end.
+    async fn read_slowly(pieces: usize, min_rate: usize) -> (u64, bool) {
+        let piece = async |n: usize| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (n > 0).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 100])), n - 1))
+        };
+        let mut body = Body::from_stream(stream::unfold(pieces, piece));
+        let (began, mut pace) = (Instant::now(), Pace::new(min_rate));
+        loop {
+            match pace.next(&mut body).await {
+                Ok(Some(_)) => {}
+                end => return (began.elapsed().as_secs(), end.is_ok()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_too_slow_is_given_up_after_some_seconds() {
+        assert_eq!(read_slowly(100, 1).await, (101, true));
+        assert_eq!(read_slowly(100, 100).await, (101, true));
+        // Five seconds, and half a second for each piece.
+        assert_eq!(read_slowly(100, 200).await, (9, false));
+        assert_eq!(read_slowly(3, 1_000_000).await, (4, true), "it is over before that counts");
+    }
 }

@@ -10,14 +10,17 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::Request;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::auth::Principal;
+use crate::fair::Flow;
+use crate::fair::places::Place;
 use crate::http::body::ReceivedBody;
+use crate::http::body_room::BodyRoom;
 use crate::http::problem::{ItemError, Problem};
-use crate::places::Place;
 
+use super::admission::{Reservation, Weight};
 use super::decode::{DecodeLimits, Decoded, decode};
 use super::options::PublishOptions;
 use super::outcomes::ItemOutcomes;
@@ -39,10 +42,12 @@ pub(crate) async fn publish(
     app.check_ready()?;
     let (head, body) = request.into_parts();
     let options = PublishOptions::parse(&head.uri, &head.headers)?;
-    let received = app.bodies.json(&head.headers, body).await?;
+    let received = app.bodies.json(publisher.flow(), &head.headers, body).await?;
     // The body may have taken long to arrive.
     publisher.check()?;
     publisher.take_bytes(received.bytes.len())?;
+    let deadline = Instant::now() + app.config.commit_timeout;
+    let queue_room = enter_queue(&app, &publisher, &received.bytes).await?;
     let received_at = Timestamp::now();
     // The room for the body is held until the answer is ready.
     let (decoded, _room) =
@@ -51,9 +56,9 @@ pub(crate) async fn publish(
     let mut outcomes = ItemOutcomes::new(decoded.received, decoded.errors);
     let batch = Arc::new(decoded.batch);
     if options.queued {
-        submit::queue(&app, &batch)?;
+        submit::queue(&app, &batch, queue_room)?;
     } else {
-        submit::commit(&app, &batch, &mut outcomes, options.skip_invalid).await?;
+        submit::commit(&app, &batch, queue_room, &mut outcomes, options.skip_invalid, deadline).await?;
     }
     app.count_rejected(outcomes.rejected());
     Ok(reply::render(&Reply {
@@ -68,6 +73,26 @@ pub(crate) async fn publish(
     }))
 }
 
+/// Waits until there is room in the queue for what the body may hold, before it is decoded.
+async fn enter_queue(app: &App, publisher: &Principal, body: &[u8]) -> Result<Reservation, Problem> {
+    let estimate =
+        Weight { events: estimated_events(body).min(app.config.max_batch_events.get()), bytes: body.len() };
+    let patience = app.config.queue_wait.min(app.config.commit_timeout);
+    let entered = app.admission.enter(publisher.flow(), estimate, patience).await;
+    // The wait may have been long.
+    app.check_ready()?;
+    publisher.check()?;
+    entered.map_err(|_| Problem::queue_full())
+}
+
+/// About how many events a body has. Exact for one that is small and names the field as everybody does.
+fn estimated_events(body: &[u8]) -> usize {
+    const LOOK_BYTES: usize = 1 << 20;
+    let looked_at = &body[..body.len().min(LOOK_BYTES)];
+    let found = memchr::memmem::find_iter(looked_at, b"\"event_id\"").count();
+    (found * body.len() / looked_at.len().max(1)).max(1)
+}
+
 /// Decodes a body and prepares its batch. Refuses a body with bad items, unless `skip_invalid`.
 async fn decode_body(
     app: &App,
@@ -75,14 +100,14 @@ async fn decode_body(
     received: ReceivedBody,
     received_at: Timestamp,
     skip_invalid: bool,
-) -> Result<(Decoded, OwnedSemaphorePermit), Problem> {
+) -> Result<(Decoded, BodyRoom), Problem> {
     let limits = DecodeLimits {
         max_events: app.config.max_batch_events.get(),
         max_payload_depth: usize::from(app.config.max_json_depth) - LEVELS_AROUND_A_PAYLOAD,
         lone_surrogates: app.config.lone_surrogates.into(),
     };
     let large = received.bytes.len() > LARGE_BODY_BYTES;
-    let turn = if large { Some(decoder_turn(app).await?) } else { None };
+    let turn = if large { Some(decoder_turn(app, publisher.flow()).await?) } else { None };
     let store = Arc::clone(&app.store);
     let is_refused = move |decoded: &Decoded| !decoded.errors.is_empty() && !skip_invalid;
     // The turn and the room for the body move into the closure: they are held until the body is decoded, even if the
@@ -118,8 +143,8 @@ fn refusal(mut decoded: Decoded) -> Problem {
 
 /// Waits until a large body may be decoded; as many as there are processors are decoded at a time. A decoded body can
 /// be many times as large as its text, if every field of it is wrong.
-async fn decoder_turn(app: &App) -> Result<Place, Problem> {
-    app.decoders.take().await.ok_or_else(|| Problem::internal("the decoders are closed"))
+async fn decoder_turn(app: &App, flow: Flow) -> Result<Place, Problem> {
+    app.decoders.take(flow).await.map_err(|_| Problem::draining())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use aggregator_core::{Batch, Partition, Partitions};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::http::problem::{ItemError, Problem, item_errors};
 
-use super::admission::{Refused, Weight};
+use super::admission::{Refused, Reservation, Weight};
 use super::job::{AppendResult, Job};
 use super::outcomes::ItemOutcomes;
 
@@ -24,8 +25,8 @@ struct PartitionEvents {
 }
 
 /// Queues the batch and does not wait for its commit.
-pub(super) fn queue(app: &App, batch: &Arc<Batch>) -> Result<(), Problem> {
-    send(app, batch, &by_partition(app, batch), false).map(drop)
+pub(super) fn queue(app: &App, batch: &Arc<Batch>, room: Reservation) -> Result<(), Problem> {
+    send(app, batch, &by_partition(app, batch), Some(room), false).map(drop)
 }
 
 /// Commits the batch and notes the outcomes. If `skip_invalid`, the events that the store refuses are rejected and the
@@ -33,14 +34,16 @@ pub(super) fn queue(app: &App, batch: &Arc<Batch>) -> Result<(), Problem> {
 pub(super) async fn commit(
     app: &App,
     batch: &Arc<Batch>,
+    room: Reservation,
     outcomes: &mut ItemOutcomes,
     skip_invalid: bool,
+    deadline: Instant,
 ) -> Result<(), Problem> {
-    let deadline = tokio::time::Instant::now() + app.config.commit_timeout;
+    let mut room = Some(room);
     let mut left = by_partition(app, batch);
     let mut round = 0;
     while !left.is_empty() {
-        let refused = commit_once(app, batch, outcomes, left, deadline).await?;
+        let refused = commit_once(app, batch, room.take(), outcomes, left, deadline).await?;
         if !refused.is_empty() && !skip_invalid {
             app.count_rejected(refused.iter().map(|(events, _)| events.indices.len()).sum());
             refused.into_iter().for_each(|(_, errors)| outcomes.refused(errors));
@@ -73,11 +76,13 @@ fn by_partition(app: &App, batch: &Batch) -> Vec<PartitionEvents> {
     found
 }
 
-/// Sends a job per partition to the workers, all or none. If `wait`, returns a receiver for each.
+/// Sends a job per partition to the workers, all or none. They take the place of `room`, if the batch has some already. If
+/// `wait`, returns a receiver for each.
 fn send(
     app: &App,
     batch: &Arc<Batch>,
     parts: &[PartitionEvents],
+    room: Option<Reservation>,
     wait: bool,
 ) -> Result<Vec<oneshot::Receiver<AppendResult>>, Problem> {
     // Again, because the body may have taken long to arrive.
@@ -85,7 +90,11 @@ fn send(
     let share = |part: &PartitionEvents| batch.bytes() / batch.len().max(1) * part.indices.len();
     let weights: Vec<_> =
         parts.iter().map(|part| Weight { events: part.indices.len(), bytes: share(part) }).collect();
-    let reservations = app.admission.reserve(&weights).map_err(|refused| match refused {
+    let reservations = match room {
+        Some(room) => room.split(&weights),
+        None => app.admission.reserve(&weights),
+    };
+    let reservations = reservations.map_err(|refused| match refused {
         Refused::Full => Problem::queue_full(),
         Refused::TooLarge => Problem::too_large(
             "the request is larger than the whole queue (--queue-events, --queue-bytes): send it in several",
@@ -121,11 +130,12 @@ fn no_worker(app: &App) -> Problem {
 async fn commit_once(
     app: &App,
     batch: &Arc<Batch>,
+    room: Option<Reservation>,
     outcomes: &mut ItemOutcomes,
     parts: Vec<PartitionEvents>,
-    deadline: tokio::time::Instant,
+    deadline: Instant,
 ) -> Result<Vec<(PartitionEvents, Vec<ItemError>)>, Problem> {
-    let replies = send(app, batch, &parts, true)?;
+    let replies = send(app, batch, &parts, room, true)?;
     let mut refused = Vec::new();
     let mut problem = None;
     // All replies are awaited before one decides the answer. A failure that may pass decides before a refusal: told of

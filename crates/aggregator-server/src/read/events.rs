@@ -47,7 +47,7 @@ pub(crate) async fn events(
     let mut request = request(&uri, &reader, if lines { ndjson::MAX_EVENTS } else { Query::MAX_LIMIT })?;
     if request.latest {
         let query = request.query.clone();
-        request.query.after = Some(app.reads.run(move |store| store.end(&query)).await?);
+        request.query.after = Some(app.reads.run(reader.flow(), move |store| store.end(&query)).await?);
     }
     let until = (!request.wait.is_zero()).then(|| Instant::now() + request.wait);
     let mut response = if lines {
@@ -104,7 +104,7 @@ async fn read_page(
     query: Query,
     uri: &Uri,
 ) -> Result<(Response, Option<Cursor>), ReadError> {
-    let (uri, reader) = (uri.clone(), reader.clone());
+    let (flow, uri, reader) = (reader.flow(), uri.clone(), reader.clone());
     // The page is rendered on that thread, too: it can be large, and those threads are counted.
     let read = move |store: &dyn DedupStore| {
         let page = store.read(&query)?;
@@ -115,7 +115,7 @@ async fn read_page(
         let end = (page.events.is_empty() && page.caught_up).then_some(page.next);
         Ok((response, end))
     };
-    app.reads.run(read).await
+    app.reads.run(flow, read).await
 }
 
 /// Whether there is a topic that could have had events. The store is asked only if the page does not show it: then an

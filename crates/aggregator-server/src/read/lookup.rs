@@ -85,12 +85,12 @@ pub(crate) async fn lookup(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let received = app.bodies.json(&headers, body).await?;
+    let received = app.bodies.json(reader.flow(), &headers, body).await?;
     reader.check()?;
     let limit = app.config.max_batch_events.get();
     // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
     app.reads
-        .run(move |store| {
+        .run(reader.flow(), move |store| {
             let ids = match identities(&received.bytes, limit) {
                 Ok(ids) => ids,
                 Err(problem) => return Ok(Err(problem)),

@@ -106,7 +106,7 @@ impl Walk {
             let known = is_known(store, &query, &page)?;
             Ok(render(known, page))
         };
-        let mut lines = self.app.reads.run(read).await??;
+        let mut lines = self.app.reads.run(self.reader.flow(), read).await??;
         lines.bytes = self.app.hold(lines.bytes).ok_or(ReadError::NoRoom)?;
         Ok(lines)
     }

@@ -60,7 +60,9 @@ struct QueueBody {
     capacity_events: usize,
     bytes: usize,
     capacity_bytes: usize,
-    /// Requests that found it full, since the start of the process.
+    /// Requests that wait for room in it.
+    waiting: usize,
+    /// Requests that found no room in time, since the start of the process.
     refused: u64,
     /// Events that were acknowledged as queued and never stored, since the start of the process: the store refused
     /// them (those are in `rejected`, too), or failed.
@@ -99,7 +101,7 @@ pub(crate) async fn stats(
     let read = move |store: &dyn DedupStore| {
         Ok((store.stats()?, named.map(|named| store.topics(&named)).transpose()?.unwrap_or_default()))
     };
-    let (totals, topics) = app.reads.run(read).await?;
+    let (totals, topics) = app.reads.run(reader.flow(), read).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
     let decided = totals.stored + totals.duplicates;
     // A store counts conflicts among the repeats.
@@ -121,6 +123,7 @@ pub(crate) async fn stats(
             capacity_events: capacity.events,
             bytes: used.bytes,
             capacity_bytes: capacity.bytes,
+            waiting: app.admission.waiting(),
             refused: app.admission.refused(),
             lost: app.workers.outcomes().lost,
         },

@@ -85,7 +85,7 @@ pub(crate) async fn topics(
     // An empty page may come from a misspelt name.
     let begins = after.is_none() && asked.is_some_and(|asked| asked != TopicSelector::All);
     let query = TopicQuery { topics: selected, after, limit: limit + 1, times: true };
-    let mut found = app.reads.run(move |store| store.topics(&query)).await?;
+    let mut found = app.reads.run(reader.flow(), move |store| store.topics(&query)).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let known = !(begins && found.is_empty());

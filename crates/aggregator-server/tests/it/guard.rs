@@ -1,6 +1,7 @@
 //! Who may do what: keys, their scopes, and how they are managed.
 
 mod command;
+mod flood;
 mod learning;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -21,7 +21,8 @@ fn held_store() -> (Arc<FaultyStore>, Arc<dyn DedupStore>) {
 }
 
 fn config(queue_events: usize) -> Config {
-    Config { queue_events, max_batch_events: NonZeroUsize::new(10).unwrap(), ..Config::default() }
+    let max_batch_events = NonZeroUsize::new(10).unwrap();
+    Config { queue_events, max_batch_events, queue_wait: Duration::ZERO, ..Config::default() }
 }
 
 #[tokio::test]
@@ -45,6 +46,24 @@ async fn a_full_queue_sheds_and_takes_again_when_it_has_room() {
     assert_eq!((waiting.await.unwrap(), small.await.unwrap()), (202, 202));
     assert_eq!(server.publish(&events("t", 10..16)).await.json["stored"], 1);
     assert_eq!(server.stats().await["queue"]["events"], 0);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_waits_a_while_for_room_in_the_queue() {
+    let (faulty, store) = held_store();
+    faulty.hold();
+    let config = Config { queue_wait: Duration::from_secs(60), ..config(10) };
+    let server = Server::start(store, config).await;
+    let first = server.publish_later("/publish", &events("t", 0..10));
+    server.until("10 wait", |stats| stats["queue"]["events"] == 10).await;
+    let second = server.publish_later("/publish?ack=queued", &events("t", 10..20));
+    server.until("one waits for room", |stats| stats["queue"]["waiting"] == 1).await;
+    assert_eq!(server.stats().await["received"], 10, "what waits for room is not received");
+    faulty.release();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (202, 202));
+    server.until("all are stored", |stats| stats["unique_processed"] == 20).await;
+    assert_eq!(server.stats().await["queue"]["refused"], 0);
     server.stop().await.unwrap();
 }
 

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::Tails;
 use super::ring::Segment;
 use crate::app::App;
+use crate::fair::Flow;
 use crate::read_pool::ReadError;
 
 /// The least time between two reads. What is stored meanwhile comes with the next one.
@@ -70,7 +71,7 @@ async fn follow_from_end(app: &Arc<App>, committed: &Notify) -> Result<(), ReadE
     let tails = &app.tails;
     let mut query = Query { limit: Query::MAX_LIMIT, ..Query::of(TopicSelector::All) };
     let everything = query.clone();
-    query.after = Some(app.reads.run(move |store| store.end(&everything)).await?);
+    query.after = Some(app.reads.run(Flow::EVERYBODY, move |store| store.end(&everything)).await?);
     let segment = read(app, &mut query).await?.segment;
     tails.ring().begin(segment);
     // Readers that wait for the ring.
@@ -105,7 +106,7 @@ struct Read {
 
 async fn read(app: &App, query: &mut Query) -> Result<Read, ReadError> {
     let asked = query.clone();
-    let page = app.reads.run(move |store| store.read(&asked)).await?;
+    let page = app.reads.run(Flow::EVERYBODY, move |store| store.read(&asked)).await?;
     query.after = Some(page.next.clone());
     Ok(Read { caught_up: page.caught_up, segment: Segment::of_page(page) })
 }

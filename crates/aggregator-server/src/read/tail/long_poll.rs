@@ -20,7 +20,7 @@ pub(in crate::read) async fn until_event(
     until: Instant,
 ) -> Result<Query, Problem> {
     let place = app.tails.enter(&query.topics).ok_or_else(Problem::too_many_tails)?;
-    let mut reader = Reader::new(Arc::clone(app), place, query.clone());
+    let mut reader = Reader::new(Arc::clone(app), place, principal.flow(), query.clone());
     loop {
         let before = reader.cursor();
         match reader.step(&mut |_, _| false).await? {

@@ -8,6 +8,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::ring::Segment;
 use crate::app::App;
+use crate::fair::Flow;
 use crate::read_pool::ReadError;
 
 /// The most events in a page of a tail: it stays in memory until its reader has taken it.
@@ -48,11 +49,11 @@ type Cells = HashMap<String, Weak<OnceCell<TailPage>>>;
 
 impl SharedPages {
     /// The page of this query: the one that another reader holds or waits for, or a new one. More may be stored by now
-    /// than when a page was read that is held. Its reader finds that behind the page.
-    pub(super) async fn read(&self, app: &App, query: &Query) -> Result<HeldPage, ReadError> {
+    /// than when a page was read that is held. Its reader finds that behind the page. `flow` is that of whoever asks first.
+    pub(super) async fn read(&self, app: &App, flow: Flow, query: &Query) -> Result<HeldPage, ReadError> {
         let key = format!("{query:?}");
         let cell = self.cell(&key);
-        cell.get_or_try_init(|| read(app, query)).await?;
+        cell.get_or_try_init(|| read(app, flow, query)).await?;
         Ok(HeldPage(cell))
     }
 
@@ -76,11 +77,11 @@ impl SharedPages {
     }
 }
 
-async fn read(app: &App, query: &Query) -> Result<TailPage, ReadError> {
+async fn read(app: &App, flow: Flow, query: &Query) -> Result<TailPage, ReadError> {
     let all = app.config.response_bytes.kib();
     let mut room = vec![reserve(app, PAGE_KIB.min(all)).await?];
     let asked = query.clone();
-    let page = app.reads.run(move |store| store.read(&asked)).await?;
+    let page = app.reads.run(flow, move |store| store.read(&asked)).await?;
     let caught_up = page.caught_up;
     let segment = Segment::of_page(page);
     let more = segment.bytes().div_ceil(1024).saturating_sub(PAGE_KIB);

@@ -8,12 +8,14 @@ use super::Place;
 use super::pages::{HeldPage, PAGE_EVENTS};
 use super::ring::{Found, Segment, SharedEvent};
 use crate::app::App;
+use crate::fair::Flow;
 use crate::read_pool::ReadError;
 
 /// A reader of the stream that can wait at its end.
 pub(super) struct Reader {
     app: Arc<App>,
     place: Place,
+    flow: Flow,
     /// What it reads. Before the first page, `after` is where it begins.
     query: Query,
     /// How far it has come; `None` before a page that tells.
@@ -50,9 +52,9 @@ pub(super) enum Step {
 }
 
 impl Reader {
-    pub(super) fn new(app: Arc<App>, place: Place, mut query: Query) -> Self {
+    pub(super) fn new(app: Arc<App>, place: Place, flow: Flow, mut query: Query) -> Self {
         query.limit = PAGE_EVENTS;
-        Self { app, place, query, progress: None, source: Source::Unknown }
+        Self { app, place, flow, query, progress: None, source: Source::Unknown }
     }
 
     /// Where the reader stands; `None` if it is the start and no page was read yet.
@@ -120,7 +122,7 @@ impl Reader {
 
     async fn read_page(&mut self) -> Result<Step, ReadError> {
         self.query.after = self.cursor();
-        let page = match self.app.tails.pages.read(&self.app, &self.query).await {
+        let page = match self.app.tails.pages.read(&self.app, self.flow, &self.query).await {
             Err(ReadError::Store(StoreError::Expired { oldest })) => {
                 (self.query.after, self.progress) = (Some(oldest), None);
                 return Ok(Step::Gap);

@@ -112,10 +112,10 @@ async fn open(
     }
     if latest {
         let asked = query.clone();
-        query.after = Some(app.reads.run(move |store| store.end(&asked)).await?);
+        query.after = Some(app.reads.run(principal.flow(), move |store| store.end(&asked)).await?);
     }
     let mut stream = EventStream {
-        reader: Reader::new(Arc::clone(app), place, query),
+        reader: Reader::new(Arc::clone(app), place, principal.flow(), query),
         principal,
         frames: Frames::new(),
         caught_up: false,
