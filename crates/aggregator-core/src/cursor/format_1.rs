@@ -3,8 +3,9 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Anchor, Cursor, Fingerprint, Position};
+use super::{Cursor, Position};
 use crate::Partition;
+use crate::event::SLOTS;
 use crate::query::Order;
 use crate::store::StoreId;
 
@@ -27,31 +28,35 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Cursor> {
     // The half that cursors have kept.
     let ([_, _, _, _, filter @ ..], rest) = rest.split_first_chunk::<8>()?;
     let (count, rest) = rest.split_first_chunk::<2>()?;
-    if rest.len() != usize::from(u16::from_be_bytes(*count)) * POSITION_BYTES {
+    let count = u16::from_be_bytes(*count);
+    if count > SLOTS || rest.len() != usize::from(count) * POSITION_BYTES {
         return None;
     }
     let positions = rest.chunks_exact(POSITION_BYTES).map(|chunk| {
         let (partition, rest) = chunk.split_first_chunk::<2>()?;
         let (offset, rest) = rest.split_first_chunk::<8>()?;
         let (horizon, _) = rest.split_first_chunk::<8>()?;
-        let offset = u64::from_be_bytes(*offset);
-        // A descending reader needs what is below.
-        let anchor = offset.saturating_sub(u64::from(order == Order::Descending));
-        let position = Position {
-            partition: Partition(u16::from_be_bytes(*partition)),
-            offset,
+        let mut position = Position {
+            offset: u64::from_be_bytes(*offset),
             horizon: u64::from_be_bytes(*horizon),
-            anchor: Anchor { offset: anchor, fingerprint: Fingerprint::default() },
-            newest: Anchor::NONE,
+            ..Position::start(Partition(u16::from_be_bytes(*partition)), order)
         };
+        if !position.is_descending_start() {
+            // A descending reader needs what is below.
+            position.anchor.offset = position.offset.saturating_sub(u64::from(order == Order::Descending));
+        }
         Some(position.without_what_follows(order))
     });
+    let positions: Vec<_> = positions.collect::<Option<_>>()?;
+    if !positions.is_sorted_by_key(|position| position.partition) {
+        return None;
+    }
     Some(Cursor {
         store: StoreId::from_u128(u128::from_be_bytes(*store)).hash(),
         order,
         filter: u32::from_be_bytes(*filter),
         fingerprint: None,
-        positions: positions.collect::<Option<_>>()?,
+        positions,
     })
 }
 
@@ -60,6 +65,7 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+    use super::super::{Anchor, Fingerprint};
     use super::*;
     use crate::{Query, TopicSelector};
 
@@ -91,6 +97,37 @@ mod tests {
                 "and given back in the format of today"
             );
             assert_eq!(cursor.filter, Query::of(TopicSelector::All).filter_hash());
+        }
+    }
+
+    /// With a checksum, which whoever makes a cursor up can write as well.
+    fn made_up(order: u8, positions: &[(u16, u64, u64)]) -> Option<Cursor> {
+        let count = u16::try_from(positions.len()).unwrap();
+        let mut bytes = [&[VERSION, order][..], &[0; 24], &count.to_be_bytes()].concat();
+        for (partition, offset, horizon) in positions {
+            bytes.extend(partition.to_be_bytes());
+            bytes.extend([offset.to_be_bytes(), horizon.to_be_bytes()].concat());
+        }
+        let checksum = xxh3_64(&bytes).to_be_bytes();
+        parse(&[&bytes[..], &checksum].concat())
+    }
+
+    /// Today's format has the distances between partitions.
+    #[test]
+    fn partitions_out_of_order_and_too_many_are_no_cursor() {
+        assert!(made_up(0, &[(0, 1, 0), (1, 1, 0)]).is_some());
+        assert_eq!(made_up(0, &[(1, 1, 0), (0, 1, 0)]), None);
+        let many: Vec<_> = (0..=SLOTS).map(|partition| (partition, 0, 0)).collect();
+        assert!(made_up(0, &many[1..]).is_some());
+        assert_eq!(made_up(0, &many), None);
+    }
+
+    #[test]
+    fn the_largest_offset_stands_at_no_row_as_in_the_format_of_today() {
+        for order in [0, 1] {
+            let cursor = made_up(order, &[(0, u64::MAX, 0)]).unwrap();
+            assert_eq!(cursor.positions[0].anchor, Anchor::NONE);
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
     }
 
