@@ -105,11 +105,19 @@ impl Manifest {
             if row.get::<_, i64>(2)? != checksum(generation, text) {
                 return Err(damaged("its manifest does not match its checksum"));
             }
-            let manifest = serde_json::from_str::<Self>(text).ok().filter(Self::is_sound);
-            let manifest = manifest.ok_or_else(|| damaged("its manifest cannot be understood"))?;
+            let manifest = Self::parse(text).ok_or_else(|| damaged("its manifest cannot be understood"))?;
             Ok(Self { generation, ..manifest })
         });
         row.optional()?.ok_or_else(|| damaged("it has no manifest"))
+    }
+
+    /// The manifest that [`Self::to_text`] wrote, without its generation. `None` if the text is anything else.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(Self::is_sound)
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("numbers make JSON")
     }
 
     /// Reads the generation alone.
@@ -122,19 +130,26 @@ impl Manifest {
     }
 
     fn is_sound(&self) -> bool {
+        let is_complete = |run: &RunEntry| run.inputs.is_empty() && run.written == run.sections();
         let sound = |run: &RunEntry| {
             run.bits <= layout::MAX_SECTION_BITS
                 && run.written <= run.sections()
-                && (!run.inputs.is_empty() || run.written == run.sections())
-                && run.inputs.iter().all(|&input| self.run(input).is_some())
+                && (!run.inputs.is_empty() || is_complete(run))
+                && run.inputs.iter().all(|&input| self.run(input).is_some_and(is_complete))
+                // The first run of this number.
+                && self.run(run.id).is_some_and(|first| std::ptr::eq(first, run))
+                && run.id < self.next_run
+                // A row has one entry.
+                && run.entries <= self.covered
         };
-        self.runs.iter().all(sound)
+        // The number of the next run may be one too many: then the index has to be made anew.
+        self.next_run <= layout::MAX_RUN + 1 && self.runs.iter().all(sound)
     }
 
     /// Writes it as the next generation.
     pub(crate) fn write(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.generation += 1;
-        let text = serde_json::to_string(self).expect("numbers make JSON");
+        let text = self.to_text();
         connection
             .prepare_cached(
                 "INSERT INTO index_manifest (id, generation, manifest, checksum) VALUES (0, ?1, ?2, ?3)
@@ -190,6 +205,14 @@ mod tests {
         }
     }
 
+    /// A run that is written next has a key.
+    #[test]
+    fn a_manifest_whose_numbers_are_more_than_used_up_is_refused() {
+        let with = |next_run| Manifest { next_run, ..Manifest::new() }.to_text();
+        assert!(Manifest::parse(&with(layout::MAX_RUN + 1)).is_some());
+        assert!(Manifest::parse(&with(layout::MAX_RUN + 2)).is_none());
+    }
+
     #[test]
     fn a_manifest_that_no_program_of_this_version_writes_is_refused() {
         let run = |id| RunEntry { id, level: 0, bits: 1, written: 2, entries: 10, inputs: Vec::new() };
@@ -198,19 +221,25 @@ mod tests {
             RunEntry { bits: layout::MAX_SECTION_BITS, written: 1 << layout::MAX_SECTION_BITS, ..run(1) };
         for runs in [vec![], vec![run(1), run(2)], vec![run(1), run(2), merged.clone()], vec![most]] {
             let (connection, mut manifest) = empty();
-            manifest.runs = runs;
+            (manifest.runs, manifest.covered, manifest.next_run) = (runs, 10, 4);
             manifest.write(&connection).unwrap();
             assert_eq!(Manifest::read(&connection).unwrap(), manifest);
         }
         let bits = layout::MAX_SECTION_BITS + 1;
+        let of_merged = RunEntry { id: 4, inputs: vec![3], ..merged.clone() };
         for (what, runs) in [
             ("more sections than keys", vec![RunEntry { bits, written: 1 << bits, ..run(1) }]),
             ("more sections written than there are", vec![RunEntry { written: 3, ..run(1) }]),
             ("unfinished, and merged from none", vec![RunEntry { written: 1, ..run(1) }]),
-            ("merged from a run that is not there", vec![run(1), merged]),
+            ("merged from a run that is not there", vec![run(1), merged.clone()]),
+            ("merged from itself", vec![RunEntry { inputs: vec![3], ..merged.clone() }]),
+            ("merged from one that is not complete", vec![run(1), run(2), merged.clone(), of_merged]),
+            ("a number twice", vec![run(1), run(1)]),
+            ("a number that is not given out yet", vec![run(5)]),
+            ("more entries than rows", vec![RunEntry { entries: 11, ..run(1) }]),
         ] {
             let (connection, mut manifest) = empty();
-            manifest.runs = runs;
+            (manifest.runs, manifest.covered, manifest.next_run) = (runs, 10, 5);
             manifest.write(&connection).unwrap();
             let error = Manifest::read(&connection).unwrap_err().to_string();
             assert!(error.contains("cannot be understood"), "{what}: {error}");

@@ -82,7 +82,7 @@ pub(crate) fn decode(key: i64, chunk: &[u8]) -> Option<impl Iterator<Item = Inde
     let ([distance, offset], content) = content.split_first_chunk::<2>()?;
     let (distance, offset) = (usize::from(*distance), usize::from(*offset));
     let count = usize::from(u16::from_le_bytes(*count));
-    let fits = (1..=8).contains(&distance) && (1..=8).contains(&offset);
+    let fits = count > 0 && (1..=8).contains(&distance) && (1..=8).contains(&offset);
     if !fits || content.len() != count * (distance + offset) + PADDING {
         return None;
     }
@@ -172,6 +172,13 @@ mod tests {
             other[..8].copy_from_slice(&checksum.to_le_bytes());
             assert!(decode(42, &other).is_none(), "{distance} and {offset}");
         }
+    }
+
+    /// Whatever wrote it: its fence would be the first fingerprint of nothing.
+    #[test]
+    fn a_chunk_without_entries_is_refused_even_with_the_right_checksum() {
+        let chunk = encode(42, &[], Widths { distance: 1, offset: 1 });
+        assert!(decode(42, &chunk).is_none());
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Section {
         chunks * (self.entries as usize).div_ceil(self.fences.len().max(1))
     }
 
-    fn encode(&self, key: i64, maplet: &Maplet) -> Vec<u8> {
+    pub(crate) fn encode(&self, key: i64, maplet: &Maplet) -> Vec<u8> {
         let mut head = vec![0; 8];
         head.extend(self.entries.to_le_bytes());
         head.extend(self.chunk_count().to_le_bytes());
@@ -103,7 +103,11 @@ impl Section {
         }
         let entries = read_u32(&mut rest)?;
         let chunks = read_u32(&mut rest)?;
-        let fences = (0..chunks).map(|_| read_u64(&mut rest)).collect::<Option<_>>()?;
+        let fences = (0..chunks).map(|_| read_u64(&mut rest)).collect::<Option<Arc<[u64]>>>()?;
+        if !fences.is_sorted() {
+            // Whoever searches them would not find a chunk that is there.
+            return None;
+        }
         Some((Self { entries, fences }, Maplet::decode(rest)?))
     }
 }
@@ -170,6 +174,21 @@ mod tests {
                 assert_eq!(maplet.runs(layout::fraction(0, entry.fingerprint)), 1, "{entry:?} of {size}");
             }
         }
+    }
+
+    /// Whatever wrote it: a search would miss chunks.
+    #[test]
+    fn fences_out_of_order_are_refused_even_with_the_right_checksum() {
+        let Section { entries, fences } = of(&entries(2_000)).section;
+        let maplet = Maplet::of([].into_iter(), 1);
+        let mut fences = fences.to_vec();
+        let is_read = |fences: &[u64]| {
+            let head = Section { entries, fences: fences.into() }.encode(5, &maplet);
+            Section::decode(5, &head).is_some()
+        };
+        assert!(is_read(&fences));
+        fences.swap(1, 2);
+        assert!(!is_read(&fences));
     }
 
     #[test]
