@@ -11,7 +11,7 @@ use reqwest::{Method, Request, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
-use crate::error::{Error, Problem};
+use crate::error::{Error, Problem, shown};
 use crate::retry::GaveUp;
 use crate::retry_after::retry_after;
 use crate::url::ServerUrl;
@@ -194,8 +194,9 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8], url: &Url) -> Res
     serde_json::from_slice(body).map_err(|error| bad_reply(url, error.to_string()))
 }
 
-pub(crate) fn bad_reply(url: &Url, detail: impl Into<String>) -> Error {
-    Error::BadReply { url: without_query(url), detail: detail.into() }
+/// The detail may repeat what the peer sent.
+pub(crate) fn bad_reply(url: &Url, detail: impl AsRef<str>) -> Error {
+    Error::BadReply { url: without_query(url), detail: shown(detail.as_ref()) }
 }
 
 pub(crate) fn without_query(url: &Url) -> String {

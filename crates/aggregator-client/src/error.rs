@@ -198,6 +198,11 @@ impl Problem {
     }
 }
 
+/// As much of a server's own words as an error shows, on one line.
+pub(crate) fn shown(said: &str) -> String {
+    said.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
+}
+
 /// One line that names the status, what the server says, and the way out where the server says nothing.
 fn refusal(status: StatusCode, url: &str, problem: &Problem, retry_after: Option<Duration>) -> String {
     let said = if problem.detail.is_empty() { &problem.title } else { &problem.detail };
@@ -206,8 +211,8 @@ fn refusal(status: StatusCode, url: &str, problem: &Problem, retry_after: Option
         line += &format!(" (Retry-After: {} s)", after.as_secs());
     }
     if !said.is_empty() {
-        let said = said.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS);
-        line.extend(": ".chars().chain(said));
+        line += ": ";
+        line += &shown(said);
     } else if !status.is_server_error() {
         line += ", and not in the words of an aggregator. Is this the URL of one?";
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, bad_reply, parse};
@@ -143,7 +144,7 @@ impl Client {
     pub async fn publish_with(&self, events: &[Event], options: PublishOptions) -> Result<Published, Error> {
         let body = self.encode_batch(events)?;
         let reply = self.with_retries(|limit| self.publish_once(body.clone(), options, limit)).await?;
-        self.receipts(&reply, events)
+        receipts(&self.publish_url(), &reply, events)
     }
 
     /// One attempt to publish a body that is encoded already, without retries, and the reply's bytes as they came.
@@ -177,24 +178,23 @@ impl Client {
         }
         self.encode("events", events.len(), &Body { events })
     }
+}
 
-    /// Reads the receipts of a batch: one for each event, in order, each about its event. Any other reply acknowledges
-    /// nothing.
-    fn receipts(&self, reply: &[u8], events: &[Event]) -> Result<Published, Error> {
-        let url = self.publish_url();
-        let reply: Reply<'_> = parse(reply, &url)?;
-        if reply.results.len() != events.len() {
-            let (sent, told) = (events.len(), reply.results.len());
-            return Err(bad_reply(&url, format!("it has {told} receipts for {sent} events")));
-        }
-        let pairs = reply.results.into_iter().zip(events).enumerate();
-        let receipts = pairs
-            .map(|(index, (item, event))| {
-                item.receipt_of(event).map_err(|why| bad_reply(&url, format!("receipt {index} {why}")))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Published { receipts, durability: reply.durability, received_at: reply.received_at })
+/// Reads the receipts of a batch: one for each event, in order, each about its event. Any other reply acknowledges
+/// nothing.
+pub(crate) fn receipts(url: &Url, reply: &[u8], events: &[Event]) -> Result<Published, Error> {
+    let reply: Reply<'_> = parse(reply, url)?;
+    if reply.results.len() != events.len() {
+        let (sent, told) = (events.len(), reply.results.len());
+        return Err(bad_reply(url, format!("it has {told} receipts for {sent} events")));
     }
+    let pairs = reply.results.into_iter().zip(events).enumerate();
+    let receipts = pairs
+        .map(|(index, (item, event))| {
+            item.receipt_of(event).map_err(|why| bad_reply(url, format!("receipt {index} {why}")))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Published { receipts, durability: reply.durability, received_at: reply.received_at })
 }
 
 #[derive(Deserialize)]
@@ -245,12 +245,12 @@ mod tests {
     use super::*;
 
     fn read(results: &[&str]) -> Result<Published, Error> {
-        let client = Client::builder("http://127.0.0.1:1").build().unwrap();
+        let url = Url::parse("http://127.0.0.1:1/publish").unwrap();
         let reply = format!(
             r#"{{"status":"accepted","durability":"fsync","received_at":"2026-01-31T12:00:00Z","results":[{}]}}"#,
             results.join(",")
         );
-        client.receipts(reply.as_bytes(), &[Event::new("t", "\"a\""), Event::new("t", "b")])
+        receipts(&url, reply.as_bytes(), &[Event::new("t", "\"a\""), Event::new("t", "b")])
     }
 
     const A: &str = r#"{"topic":"t","event_id":"\"a\"","outcome":"stored","seq":1,"processed_at":"x"}"#;
@@ -280,6 +280,15 @@ mod tests {
             let error = read(results).unwrap_err();
             assert!(matches!(error, Error::BadReply { .. }) && error.to_string().contains(why), "{error}");
         }
+    }
+
+    /// A page of somebody else's may be a value where a word is expected.
+    #[test]
+    fn a_reply_that_is_refused_is_shown_on_a_short_line() {
+        let long =
+            format!(r#"{{"topic":"t","event_id":"b","outcome":"lost\n\u001b[2J{}"}}"#, "x".repeat(5_000));
+        let error = read(&[A, &long]).unwrap_err().to_string();
+        assert!(error.len() < 500 && !error.contains(char::is_control), "{error:?}");
     }
 
     #[test]
