@@ -88,6 +88,13 @@ impl FromStr for PostgresUrl {
         if !rest.is_empty() {
             url = format!("{url}?{}", rest.join("&"));
         }
+        // The parser takes what stands before the first @ of all for the user and the password. If that is another one than
+        // its writer meant, the rest of the password would be shown with the host or the database.
+        if rest.iter().any(|pair| pair.contains('@')) || address.matches('@').count() > 1 {
+            return Err(
+                "has an @ in a name, a password or an option: write it as %40 (and a ? as %3F)".into()
+            );
+        }
         // The parser's errors name options and characters, but no values, so they cannot show a password.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -165,6 +172,23 @@ mod tests {
             assert_eq!(format!("{url:?}"), "postgres://me@a:1,b:2/db");
             assert_eq!(url.hosts(&PostgresOptions::default()).len(), 2);
         }
+    }
+
+    /// The parser takes what stands before the first @ for the user and the password, wherever that is, and the rest for
+    /// the host and the database, which are shown.
+    #[test]
+    fn an_at_sign_that_is_not_encoded_is_refused_so_that_it_shows_no_password() {
+        for text in [
+            "postgres://me:s3@cret@host/db",
+            "postgres://me:s3?cret@host/db",
+            "postgres://host/db?user=me@corp&password=s3cret",
+            "postgres://host?user=me@corp&password=s3cret",
+        ] {
+            let error = text.parse::<PostgresUrl>().unwrap_err();
+            assert!(error.contains("%40") && !error.contains("cret"), "{text}: {error}");
+        }
+        let url: PostgresUrl = "postgres://a%40b:s3%40cret@host/db?sslrootcert=/a@b".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://a@b@host:5432/db");
     }
 
     #[test]
