@@ -97,10 +97,14 @@ impl Parser {
         self.scanned = 0;
         self.after_cr = self.buffer[0] == b'\r';
         self.buffer.advance(1);
+        // A byte order mark counts: it is not known before the line is whole.
+        if line.len() > self.limit {
+            return Err(TooLong);
+        }
         if std::mem::take(&mut self.is_first_line) && line.starts_with(b"\xEF\xBB\xBF") {
             line.advance(3);
         }
-        if line.len() > self.limit { Err(TooLong) } else { Ok(Some(line)) }
+        Ok(Some(line))
     }
 
     fn field(&mut self, line: &[u8]) -> Result<(), TooLong> {
@@ -213,6 +217,9 @@ mod tests {
         assert_eq!(after(&["data:12345\n\n"]), Ok(1));
         assert_eq!(after(&["data:123456\n"]), Err(TooLong));
         assert_eq!(after(&["data:1", "23", "4567"]), Err(TooLong), "before the line ends");
+        assert_eq!(after(&["\u{feff}data:12\n\n"]), Ok(1));
+        assert_eq!(after(&["\u{feff}data:123\n\n"]), Err(TooLong), "with the byte order mark");
+        assert_eq!(after(&["\u{feff}data:123", "\n\n"]), Err(TooLong), "in pieces as well");
         assert_eq!(after(&["data:12345\n", "data:1234\n\n"]), Ok(1), "ten bytes with the newline");
         assert_eq!(after(&["data:12345\n", "data:12345\n"]), Err(TooLong));
     }
