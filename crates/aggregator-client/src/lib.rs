@@ -83,6 +83,9 @@ mod builder;
 mod client;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod pages;
 mod publish;
 mod queries;

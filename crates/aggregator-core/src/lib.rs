@@ -35,6 +35,9 @@ mod deadline;
 mod error;
 pub mod event;
 pub mod fail_point;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod query;
 pub mod store;
 mod time;

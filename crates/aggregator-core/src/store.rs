@@ -42,7 +42,7 @@ mod pointers;
 mod receipt;
 mod records;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub(crate) mod sqlite;
 mod tail;
 pub mod transfer;
 

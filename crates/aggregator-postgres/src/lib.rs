@@ -23,6 +23,9 @@ mod columns;
 mod commit_notifier;
 mod connection;
 mod fault;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod partition_state;
 mod purge;

@@ -15,6 +15,8 @@
 mod access;
 mod browser;
 mod cursor_seal;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod keyring;
 mod principal;

@@ -5,6 +5,8 @@ pub(crate) mod body;
 pub(crate) mod body_room;
 pub(crate) mod connection_place;
 mod content_encoding;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod link;
 pub(crate) mod params;
 pub(crate) mod problem;

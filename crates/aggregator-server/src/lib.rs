@@ -17,6 +17,9 @@ pub mod bind;
 pub mod clock;
 pub mod config;
 mod fair;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod http;
 pub mod log;

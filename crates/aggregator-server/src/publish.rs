@@ -8,6 +8,8 @@
 pub(crate) mod admission;
 mod commit_group;
 pub(crate) mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod handler;
 mod injected_bug;
 mod job;

@@ -3,6 +3,8 @@
 mod event_json;
 pub(crate) mod events;
 mod filters;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod lookup;
 mod ndjson;
 pub(crate) mod stats;

@@ -4,6 +4,8 @@
 mod certificate;
 mod client_names;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod reload;
 
 use std::sync::{Arc, PoisonError, RwLock};

@@ -9,7 +9,7 @@ mod catalog;
 mod checkpoint;
 mod fault;
 mod file;
-mod index;
+pub(crate) mod index;
 mod options;
 mod read;
 mod records;

@@ -4,6 +4,8 @@
 pub mod export;
 mod export_file;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod import;
 mod progress;
 

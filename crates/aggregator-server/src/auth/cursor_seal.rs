@@ -28,7 +28,7 @@ pub(crate) struct CursorSeal {
 }
 
 impl CursorSeal {
-    fn new(secret: &[u8]) -> Option<Self> {
+    pub(super) fn new(secret: &[u8]) -> Option<Self> {
         let key = UnboundKey::new(&AES_256_GCM, secret).ok()?;
         Some(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
     }
@@ -56,12 +56,16 @@ impl CursorSeal {
 
     /// A cursor as its reader sees it. Never the same twice.
     pub(super) fn seal(&self, cursor: &Cursor) -> String {
-        let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).expect("the system had random numbers when the seal was made");
         let cursor = URL_SAFE_NO_PAD.decode(cursor.to_string()).expect("the text of a cursor is base64");
         let length = u16::try_from(cursor.len()).expect("a cursor of 1,024 partitions has fewer than 32 KiB");
         let mut bytes = [&length.to_be_bytes()[..], &cursor].concat();
         bytes.resize(bytes.len().next_multiple_of(PADDED_TO), 0);
+        self.seal_bytes(bytes)
+    }
+
+    pub(super) fn seal_bytes(&self, mut bytes: Vec<u8>) -> String {
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).expect("the system had random numbers when the seal was made");
         let sealed = self.key.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from([FORMAT]),

@@ -170,7 +170,7 @@ impl Guard {
     }
 }
 
-fn of_credential(keyring: &Keyring, credential: &HeaderValue) -> Result<Principal, Problem> {
+pub(super) fn of_credential(keyring: &Keyring, credential: &HeaderValue) -> Result<Principal, Problem> {
     let text = credential.to_str().unwrap_or_default();
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {

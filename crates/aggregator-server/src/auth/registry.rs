@@ -252,7 +252,7 @@ pub(crate) fn note_uses(store: &dyn DedupStore, uses: &[(String, Timestamp)]) ->
 }
 
 /// What `new` asks for, with everything but the hash. Names every fault of it, one at a time.
-fn checked(new: &NewKey, now: Timestamp) -> Result<StoredKey, KeyError> {
+pub(super) fn checked(new: &NewKey, now: Timestamp) -> Result<StoredKey, KeyError> {
     let invalid = |field, reason: String| KeyError::Invalid { field, reason };
     let name = new.name.trim();
     if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {

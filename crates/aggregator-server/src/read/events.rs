@@ -26,15 +26,15 @@ use super::filters::{self, After};
 use super::{ndjson, tail};
 
 /// The longest wait of a long poll, in seconds. Proxies cut requests that are silent for a minute.
-const MAX_WAIT: usize = 55;
+pub(super) const MAX_WAIT: usize = 55;
 
 /// What is asked for.
-struct Request {
-    query: Query,
+pub(super) struct Request {
+    pub(super) query: Query,
     /// Begin behind everything that is stored.
-    latest: bool,
+    pub(super) latest: bool,
     /// How long an empty page may wait for an event.
-    wait: Duration,
+    pub(super) wait: Duration,
 }
 
 pub(crate) async fn events(
@@ -60,7 +60,7 @@ pub(crate) async fn events(
     Ok(response)
 }
 
-fn request(uri: &Uri, reader: &Principal, max_limit: usize) -> Result<Request, Problem> {
+pub(super) fn request(uri: &Uri, reader: &Principal, max_limit: usize) -> Result<Request, Problem> {
     let mut params = Params::of(uri)?;
     let mut query = filters::take(&mut params, reader)?;
     query.order = params

@@ -131,7 +131,7 @@ fn check_readable(reader: &Principal, ids: &[Identity]) -> Result<(), Problem> {
 }
 
 /// The identities that a body asks for, at most `limit`.
-fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
+pub(super) fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed(format!("the body is empty: send {EXPECTED}")));
     }

@@ -13,7 +13,7 @@ mod pages;
 mod reader;
 mod ring;
 mod sse;
-mod stream;
+pub(super) mod stream;
 mod wakeups;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -124,8 +124,8 @@ fn commit(
 }
 
 /// Rows of one commit per partition.
-struct RowBatch {
-    parts: Vec<PartitionRows>,
+pub(super) struct RowBatch {
+    pub(super) parts: Vec<PartitionRows>,
     rows: usize,
     bytes: usize,
     /// How many bytes of the input were read up to here.
@@ -133,11 +133,11 @@ struct RowBatch {
 }
 
 #[derive(Default)]
-struct PartitionRows {
-    rows: Vec<CheckedRow>,
-    topics: Vec<TopicInfo>,
+pub(super) struct PartitionRows {
+    pub(super) rows: Vec<CheckedRow>,
+    pub(super) topics: Vec<TopicInfo>,
     /// The numbers of their lines: first those of the rows, then those of the topics, which come last in an export.
-    lines: Vec<u64>,
+    pub(super) lines: Vec<u64>,
 }
 
 impl RowBatch {
@@ -175,7 +175,7 @@ impl PartitionRows {
 }
 
 /// Reads lines and gathers them in batches.
-struct LineReader {
+pub(super) struct LineReader {
     input: Box<dyn BufRead + Send>,
     options: ImportOptions,
     partitions: Partitions,
@@ -195,7 +195,7 @@ const CUT_OFF: &str = "is missing or has no end: the export was cut off. What co
 struct Stopped;
 
 impl LineReader {
-    fn new(
+    pub(super) fn new(
         input: Box<dyn BufRead + Send>,
         options: ImportOptions,
         partitions: Partitions,
@@ -205,7 +205,7 @@ impl LineReader {
         Self { input, options, partitions, send, batch, line: Vec::new(), is_cut: false, number: 0, bytes: 0 }
     }
 
-    fn run(mut self) -> Result<(), TransferError> {
+    pub(super) fn run(mut self) -> Result<(), TransferError> {
         let read = if self.options.ids_only { self.identities() } else { self.export() };
         // Even after a bad line, the lines before it are committed. The other thread knows whether that succeeded.
         let _ = self.flush();

@@ -62,7 +62,11 @@ pub(crate) async fn stream(
 }
 
 /// The query, from where the client stands, and whether it begins behind everything that is stored.
-fn query(uri: &Uri, headers: &HeaderMap, reader: &Principal) -> Result<(Query, bool), Problem> {
+pub(in crate::read) fn query(
+    uri: &Uri,
+    headers: &HeaderMap,
+    reader: &Principal,
+) -> Result<(Query, bool), Problem> {
     let mut params = Params::of(uri)?;
     let mut query = filters::take(&mut params, reader)?;
     if query.until.is_some() {
