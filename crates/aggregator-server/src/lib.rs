@@ -17,6 +17,7 @@ pub mod bind;
 pub mod clock;
 pub mod config;
 mod fair;
+mod file_stamp;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -1,6 +1,5 @@
 //! The files of TLS, and the configuration of rustls that they make.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 
 use crate::config::{ClientName, Config};
+use crate::file_stamp::FileStamp;
 
 use super::client_names::NamedClients;
 use super::{ALPN_HTTP_1_1, ALPN_HTTP_2, certificate};
@@ -64,10 +64,9 @@ pub(super) struct Loaded {
     pub(super) stamps: Stamps,
 }
 
-/// Tells a file from the one that was there before: device, inode, size, and when its content and its inode changed.
-/// `None` if there is no file.
+/// Tells the files from those that were there before. `None` if there is no file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamps([Option<[i128; 5]>; 3]);
+pub(super) struct Stamps([Option<FileStamp>; 3]);
 
 impl TlsFiles {
     pub(super) fn of(config: &Config) -> Option<Self> {
@@ -81,19 +80,8 @@ impl TlsFiles {
 
     /// What is there now, behind all symbolic links.
     pub(super) fn stamps(&self) -> Stamps {
-        let stamp = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            let nanoseconds =
-                |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-            Some([
-                file.dev().into(),
-                file.ino().into(),
-                file.size().into(),
-                nanoseconds(file.mtime(), file.mtime_nsec()),
-                nanoseconds(file.ctime(), file.ctime_nsec()),
-            ])
-        };
-        Stamps([stamp(&self.cert), stamp(&self.key), self.client_ca.as_deref().and_then(stamp)])
+        let client_ca = self.client_ca.as_deref().and_then(FileStamp::of);
+        Stamps([FileStamp::of(&self.cert), FileStamp::of(&self.key), client_ca])
     }
 
     /// Reads everything.
