@@ -8,7 +8,7 @@ use aggregator_core::DedupStore;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::{Anonymity, Guard};
+use crate::auth::{Anonymity, Guard, Jwt};
 use crate::config::Config;
 use crate::fair::places::Places;
 use crate::health::{self, Health};
@@ -46,11 +46,12 @@ impl App {
         store: Arc<dyn DedupStore>,
         config: Config,
         anonymity: Anonymity,
+        jwt: Option<Jwt>,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
-            guard: Arc::new(Guard::new(Arc::clone(&store), anonymity)),
+            guard: Arc::new(Guard::new(Arc::clone(&store), anonymity, jwt)),
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
             reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),

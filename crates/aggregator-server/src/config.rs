@@ -4,7 +4,10 @@
 
 mod admin_socket;
 mod byte_size;
+mod check;
 mod client_name;
+mod jwks_location;
+mod jwt_algorithm;
 mod listen;
 mod location;
 
@@ -19,6 +22,8 @@ use aggregator_core::store::backend::DEFAULT_MAX_TOPICS;
 pub use self::admin_socket::AdminSocket;
 pub use self::byte_size::ByteSize;
 pub use self::client_name::ClientName;
+pub use self::jwks_location::JwksLocation;
+pub use self::jwt_algorithm::JwtAlgorithm;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
 pub(crate) use self::location::may_be_repeated;
@@ -69,6 +74,16 @@ pub struct Config {
     /// Opens a store on a network file system, or on an overlay that is mounted `volatile`: what is acknowledged may be lost
     /// there.
     pub allow_unsafe_filesystem: bool,
+    /// Tokens of this issuer are taken beside keys. Together with `jwt_audience` and `jwt_jwks`, or not at all.
+    pub jwt_issuer: Option<String>,
+    /// Tokens are for this audience.
+    pub jwt_audience: Option<String>,
+    /// Where the issuer's public keys are.
+    pub jwt_jwks: Option<JwksLocation>,
+    /// How tokens may be signed.
+    pub jwt_algorithms: Vec<JwtAlgorithm>,
+    /// The claim that has a token's scopes.
+    pub jwt_scopes_claim: String,
     /// Worker threads. At most one per partition of the store is started.
     pub workers: NonZeroUsize,
     /// How many events may wait for their commit. Beyond that a request is answered 503.
@@ -181,6 +196,11 @@ impl Default for Config {
             tls_client_ca: None,
             tls_client_san: Vec::new(),
             allow_unsafe_filesystem: false,
+            jwt_issuer: None,
+            jwt_audience: None,
+            jwt_jwks: None,
+            jwt_algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EDDSA],
+            jwt_scopes_claim: "scope".to_owned(),
             workers: at_least_one(4),
             queue_events: 65_536,
             queue_bytes: ByteSize(64 << 20),
@@ -218,132 +238,4 @@ impl Default for Config {
 
 const fn at_least_one(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("a default that cannot be zero is not")
-}
-
-impl Config {
-    /// Refuses to listen where other machines reach the port if nobody could ever publish or read there.
-    /// `addresses` are those of [`Self::listen`].
-    ///
-    /// # Errors
-    /// Names the settings as options, and says what would be right.
-    pub fn check_reach(&self, addresses: &[SocketAddr]) -> Result<(), String> {
-        let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
-        let can_have_keys =
-            !matches!(self.store, StoreLocation::Memory(_)) || self.admin_socket.path(&self.store).is_some();
-        let Some(address) = reachable.filter(|_| !self.allow_anonymous && !can_have_keys) else {
-            return Ok(());
-        };
-        let listen = match &self.listen {
-            ListenAddress::Ip(address) => format!("{address} can be reached"),
-            ListenAddress::Name { .. } => format!("{} is {address}, which can be reached", self.listen),
-        };
-        Err(format!(
-            "--listen {listen} from other machines, and a store in memory begins without keys: add --allow-anonymous if \
-             everybody there may publish and read, or --admin-socket PATH to make keys, or listen on 127.0.0.1"
-        ))
-    }
-
-    /// Refuses settings that are out of bounds or contradict each other. [`run`](crate::run) calls it.
-    ///
-    /// # Errors
-    /// Names the options, and what would be right.
-    pub fn check(&self) -> Result<(), String> {
-        if self.queue_events < self.max_batch_events.get() {
-            return Err(format!(
-                "--queue-events {} cannot hold one batch of --max-batch-events {1}: raise it to {1} or more",
-                self.queue_events, self.max_batch_events
-            ));
-        }
-        if self.request_bytes.0 < self.max_body_bytes.0 {
-            return Err(format!(
-                "--request-bytes {} cannot hold one body of --max-body-bytes {1}: raise it to {1} or more",
-                self.request_bytes, self.max_body_bytes
-            ));
-        }
-        if self.max_body_bytes.0 > aggregator_core::BatchBuilder::MAX_BODY_BYTES {
-            return Err(format!("--max-body-bytes {} must be at most 1GiB", self.max_body_bytes));
-        }
-        if !JSON_DEPTHS.contains(&self.max_json_depth.into()) {
-            let (least, most) = (JSON_DEPTHS.start(), JSON_DEPTHS.end());
-            return Err(format!("--max-json-depth {} must be {least} to {most}", self.max_json_depth));
-        }
-        if !READERS.contains(&self.readers.into()) {
-            let (least, most) = (READERS.start(), READERS.end());
-            return Err(format!("--readers {} must be {least} to {most}", self.readers));
-        }
-        self.check_tls()
-    }
-
-    fn check_tls(&self) -> Result<(), String> {
-        let refused = match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => "--tls-cert is given without --tls-key: give both",
-            (None, Some(_)) => "--tls-key is given without --tls-cert: give both",
-            (None, None) if self.tls_client_ca.is_some() => {
-                "--tls-client-ca is given without --tls-cert and --tls-key: only TLS has certificates of clients"
-            }
-            _ if self.tls_client_ca.is_none() && !self.tls_client_san.is_empty() => {
-                "--tls-client-san is given without --tls-client-ca: nobody would vouch for the name"
-            }
-            _ => return Ok(()),
-        };
-        Err(refused.to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_others_reach_has_to_be_asked_for_where_there_are_no_keys() {
-        let loopback =
-            ["127.0.0.1:8080", "[::1]:8080", "127.9.9.9:1"].map(|address| address.parse().unwrap());
-        let memory =
-            || Config { store: StoreLocation::Memory(aggregator_core::Partitions::ONE), ..Config::default() };
-        for reachable in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
-            // A name may have addresses of both kinds.
-            let addresses = [&loopback[..], &[reachable.parse().unwrap()]].concat();
-            let mut config = Config { listen: "name:8080".parse().unwrap(), ..memory() };
-            let refusal = config.check_reach(&addresses).unwrap_err();
-            assert!(refusal.contains("--allow-anonymous") && refusal.contains(reachable), "{refusal}");
-            config.allow_anonymous = true;
-            config.check_reach(&addresses).unwrap();
-            Config { admin_socket: AdminSocket::At("s".into()), ..memory() }.check_reach(&addresses).unwrap();
-            Config::default().check_reach(&addresses).unwrap();
-        }
-        memory().check_reach(&loopback).unwrap();
-    }
-
-    #[test]
-    fn limits_that_exclude_each_other_are_refused() {
-        let config = Config { queue_events: 10, ..Config::default() };
-        assert!(config.check().unwrap_err().contains("--queue-events"));
-        let config = Config { request_bytes: ByteSize(10), ..Config::default() };
-        assert!(config.check().unwrap_err().contains("--request-bytes"));
-        let config = Config { max_json_depth: 3, ..Config::default() };
-        assert!(config.check().unwrap_err().contains("--max-json-depth 3 must be 4 to 1024"));
-        let config = Config { readers: 0, ..Config::default() };
-        assert!(config.check().unwrap_err().contains("--readers 0 must be 1 to 256"));
-    }
-
-    #[test]
-    fn options_of_tls_that_lack_another_one_name_both() {
-        let path = || Some(PathBuf::from("a.pem"));
-        let cert = Config { tls_cert: path(), ..Config::default() };
-        let key = Config { tls_key: path(), ..Config::default() };
-        let whole = Config { tls_key: path(), ..cert.clone() };
-        whole.check().unwrap();
-        Config { tls_client_ca: path(), ..whole.clone() }.check().unwrap();
-        let ca = Config { tls_client_ca: path(), ..Config::default() };
-        let san = Config { tls_client_san: vec!["a.example.org".parse().unwrap()], ..whole };
-        for (config, named) in [
-            (cert, ["--tls-cert", "--tls-key"]),
-            (key, ["--tls-key", "--tls-cert"]),
-            (ca, ["--tls-client-ca", "--tls-cert"]),
-            (san, ["--tls-client-san", "--tls-client-ca"]),
-        ] {
-            let refusal = config.check().unwrap_err();
-            assert!(named.iter().all(|name| refusal.contains(name)), "{refusal}");
-        }
-    }
 }

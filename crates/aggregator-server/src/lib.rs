@@ -23,6 +23,8 @@ mod file_stamp;
 pub mod fuzz;
 mod health;
 mod http;
+mod json_object;
+pub mod jwks;
 pub mod log;
 pub mod open_store;
 pub mod opening;
@@ -51,7 +53,8 @@ pub use crate::config::Config;
 
 use crate::admin_socket::AdminListener;
 use crate::app::App;
-use crate::auth::Anonymity;
+use crate::auth::{Anonymity, Jwt};
+use crate::jwks::{Jwks, JwksError};
 use crate::serve::connections;
 use crate::serve::layers::Layers;
 use crate::tls::{Tls, TlsError};
@@ -65,6 +68,9 @@ pub enum RunError {
     /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file with the keys of the issuer of tokens cannot be used.
+    #[error(transparent)]
+    Jwks(#[from] JwksError),
     /// The workers could not be started.
     #[error("the workers could not be started")]
     Start(#[source] std::io::Error),
@@ -104,7 +110,7 @@ impl From<TcpListener> for Listeners {
 
 /// Serves `store` on `listeners` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
 ///
-/// Of `config` it uses the limits, the times and the files of TLS. Where to listen, which store, and how to log is the
+/// Of `config` it uses the limits, the times, the files of TLS and the issuer of tokens. Where to listen, which store, and how to log is the
 /// caller's part. As long as the store has no key, everybody who reaches the port may publish and read if that is on this
 /// machine only, or if [`Config::allow_anonymous`] says so; otherwise nobody may.
 ///
@@ -118,6 +124,8 @@ pub async fn run(
 ) -> Result<(), RunError> {
     config.check().map_err(RunError::Settings)?;
     let tls = Tls::load(&config)?.map(Arc::new);
+    let jwks = Jwks::load(&config)?.map(Arc::new);
+    let jwt = Jwt::new(&config, jwks.clone());
     let listeners = listeners.into();
     let is_local = listeners.http.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let anonymity = match (config.allow_anonymous, is_local) {
@@ -125,7 +133,7 @@ pub async fn run(
         (false, true) => Anonymity::OfThisMachine(config.allowed_hosts.clone()),
         (false, false) => Anonymity::Refused,
     };
-    let app = Arc::new(App::start(store, config, anonymity).map_err(RunError::Start)?);
+    let app = Arc::new(App::start(store, config, anonymity, jwt).map_err(RunError::Start)?);
 
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
@@ -137,6 +145,14 @@ pub async fn run(
     let wake_readers = move || readers.tails.wake_all();
     tasks.spawn(auth::follow(Arc::clone(&app.guard), wake_readers, stopped.clone()));
     tasks.spawn(auth::note_uses_of(Arc::clone(&app.guard), stopped.clone()));
+    if let Some(jwks) = jwks {
+        let readers = Arc::clone(&app);
+        let end_readers = move || {
+            readers.guard.forget_withdrawn();
+            readers.tails.wake_all();
+        };
+        tasks.spawn(jwks::follow(jwks, end_readers, stopped.clone()));
+    }
     tasks.spawn(read::tail::follow(Arc::clone(&app)));
     if let Some(tls) = tls.clone() {
         tasks.spawn(tls::follow(tls, stopped));

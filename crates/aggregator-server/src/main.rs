@@ -8,6 +8,7 @@ use aggregator_server::admin::transfer::{TransferError, export, import};
 use aggregator_server::admin::{check, healthcheck, key};
 use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
+use aggregator_server::jwks::Jwks;
 use aggregator_server::options::{Command, Options, VARIABLE_PREFIX};
 use aggregator_server::service_manager::{self, ServiceManager};
 use aggregator_server::tls::Tls;
@@ -151,6 +152,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     config.check_reach(&addresses).map_err(WrongUsage)?;
     // Before the store: a start that fails here must not leave a new store behind. `run` reads these files for itself.
     let scheme = if Tls::load(&config)?.is_some() { "https" } else { "http" };
+    drop(Jwks::load(&config)?);
     let socket = bind::bind(&addresses).with_context(listen_on)?;
     let manager = service_manager();
     let opening = manager.opening().context("no thread can be started")?;

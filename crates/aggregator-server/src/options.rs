@@ -2,6 +2,7 @@
 //!
 //! Defaults are stated in [`Config::default`], and nowhere else.
 
+mod jwt;
 mod tls;
 mod values;
 
@@ -18,6 +19,7 @@ use crate::config::{
     StoreLocation,
 };
 
+use self::jwt::JwtOptions;
 use self::tls::TlsOptions;
 use self::values::StoreParser;
 
@@ -88,6 +90,9 @@ pub struct Options {
 
     #[command(flatten)]
     tls: TlsOptions,
+
+    #[command(flatten)]
+    jwt: JwtOptions,
 
     /// Worker threads; at most one per partition of the store is used
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Config::default().workers, value_name = "N",
@@ -298,6 +303,11 @@ impl Options {
             tls_key: self.tls.tls_key,
             tls_client_ca: self.tls.tls_client_ca,
             tls_client_san: self.tls.tls_client_san,
+            jwt_issuer: self.jwt.jwt_issuer,
+            jwt_audience: self.jwt.jwt_audience,
+            jwt_jwks: self.jwt.jwt_jwks,
+            jwt_algorithms: self.jwt.jwt_algorithms,
+            jwt_scopes_claim: self.jwt.jwt_scopes_claim,
             workers: self.workers,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
@@ -377,6 +387,7 @@ mod tests {
                     "FORMAT" => "json",
                     "SOCKET" => "off",
                     "FILTER" => "warn",
+                    "ALGORITHM" => "PS256",
                     _ => "7",
                 });
             let name = format!("--{}", option.get_long().unwrap());

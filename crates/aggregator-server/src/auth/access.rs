@@ -23,12 +23,12 @@ pub(crate) enum Access {
 }
 
 /// Decides whether the sender of a request may use a route, and says who that is.
-pub(crate) fn authorize(guard: &Guard, access: Access, parts: &Parts) -> Result<Principal, Problem> {
+pub(crate) async fn authorize(guard: &Guard, access: Access, parts: &Parts) -> Result<Principal, Problem> {
     if access == Access::Open {
         return Ok(Principal::Nobody);
     }
     let entrance = parts.extensions.get().copied().unwrap_or(Entrance::Network);
-    let principal = guard.principal(parts, entrance)?;
+    let principal = guard.principal(parts, entrance).await?;
     match access {
         Access::Open => {}
         Access::Publish => principal.check_publishes()?,

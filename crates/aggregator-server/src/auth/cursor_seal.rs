@@ -3,12 +3,21 @@
 //! A cursor has an offset per partition, so it tells how much is stored in all topics together, and when. A reader of
 //! some topics must not learn that. So its cursors are encrypted (AES-256-GCM with a random nonce), and padded, so that
 //! not even their length tells much. The secret is a record of the store: every node can read the cursors of the others.
+//!
+//! All keys share one seal. Whoever comes with a token has a seal of its own, made from the secret, the issuer and the subject:
+//!
+//! * not from the token, so that a subject goes on with its cursor after its token was renewed;
+//! * from the subject, because an issuer has many subjects who do not know each other: what one of them leaves in a log is
+//!   of no use to another one, and an answer to a stolen cursor does not tell whether it was a real one;
+//! * not from the topics that may be read. A cursor names its query, and another query refuses it; what is read with it has to
+//!   be allowed anew each time. So nothing would be gained, and a reader would lose its place whenever its scopes grow.
 
 use aggregator_core::store::{RecordOutcome, RecordWrite};
 use aggregator_core::{Cursor, DedupStore, DedupStoreExt as _, StoreError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 const KIND: &str = "secret";
@@ -24,13 +33,27 @@ const PADDED_TO: usize = 64;
 /// Seals cursors, and opens them again.
 pub(crate) struct CursorSeal {
     key: LessSafeKey,
+    /// What other seals are made from.
+    secret: Vec<u8>,
     random: SystemRandom,
 }
 
 impl CursorSeal {
     pub(super) fn new(secret: &[u8]) -> Option<Self> {
         let key = UnboundKey::new(&AES_256_GCM, secret).ok()?;
-        Some(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
+        Some(Self { key: LessSafeKey::new(key), secret: secret.to_vec(), random: SystemRandom::new() })
+    }
+
+    /// The seal of a subject of an issuer.
+    pub(super) fn of_subject(&self, issuer: &str, subject: &str) -> Self {
+        let length = u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes();
+        // With its length before it, no issuer and subject are the same bytes as two others.
+        let info = [&length, issuer.as_bytes(), subject.as_bytes()];
+        let material = Salt::new(HKDF_SHA256, b"aggregator: cursors of subjects").extract(&self.secret);
+        let mut secret = vec![0; SECRET_BYTES];
+        let derived = material.expand(&info, SecretBytes).and_then(|derived| derived.fill(&mut secret));
+        derived.expect("32 bytes are fewer than HKDF has");
+        Self::new(&secret).expect("a secret of 32 bytes is one of AES-256")
     }
 
     /// The seal of this store, which is made now if there is none.
@@ -89,6 +112,15 @@ impl CursorSeal {
     }
 }
 
+/// How much HKDF (RFC 5869) is asked for.
+struct SecretBytes;
+
+impl KeyType for SecretBytes {
+    fn len(&self) -> usize {
+        SECRET_BYTES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use aggregator_core::{Event, MemoryStore, Partitions, Query, TopicSelector};
@@ -133,6 +165,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_cursor_of_a_subject_is_opened_for_that_subject_only() {
+        let store = MemoryStore::default();
+        let seal = CursorSeal::of(&store).unwrap();
+        let cursor = &cursors(4, &[3])[0];
+        let sealed = seal.of_subject("issuer", "me").seal(cursor);
+        let again = CursorSeal::of(&store).unwrap().of_subject("issuer", "me");
+        assert_eq!(again.open(&sealed).as_ref(), Some(cursor));
+        for (issuer, subject) in
+            [("issuer", "you"), ("other", "me"), ("issuerm", "e"), ("issue", "rme"), ("", "issuerme")]
+        {
+            assert_eq!(seal.of_subject(issuer, subject).open(&sealed), None, "{issuer} {subject}");
+        }
+        assert_eq!(seal.open(&sealed), None);
+        assert_eq!(again.open(&seal.seal(cursor)), None);
     }
 
     #[test]

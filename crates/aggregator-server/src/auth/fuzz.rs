@@ -19,9 +19,14 @@ use crate::http::authority;
 /// The header `Authorization`, and a key as its owner holds it.
 pub fn credential(data: &[u8]) {
     if let Ok(header) = HeaderValue::from_bytes(data) {
-        let refused = guard::of_credential(&Keyring::default(), &header);
-        let problem = refused.expect_err("a server without keys knows nobody");
-        check_problem(&problem, 0);
+        let token = guard::bearer(&header);
+        assert!(token.as_ref().is_ok_and(|token| token.trim() == *token) || token.is_err());
+        let refused = match token.map(Token::parse) {
+            Ok(Some(token)) => guard::of_key(&Keyring::default(), &token).err(),
+            Ok(None) => None,
+            Err(problem) => Some(problem),
+        };
+        refused.iter().for_each(|problem| check_problem(problem, 0));
     }
     let Ok(text) = str::from_utf8(data) else { return };
     if let Some(hash) = SecretHash::parse(text) {

@@ -12,10 +12,11 @@ use tracing::{info, warn};
 
 use super::browser;
 use super::cursor_seal::CursorSeal;
+use super::jwt::Jwt;
 use super::keyring::Keyring;
 use super::principal::Principal;
 use super::registry;
-use super::token::Token;
+use super::token::{self, Token};
 use crate::http::problem::Problem;
 
 /// How often a node looks for changes that others have made.
@@ -49,6 +50,8 @@ pub(crate) enum Anonymity {
 pub(crate) struct Guard {
     store: Arc<dyn DedupStore>,
     anonymity: Anonymity,
+    /// Where tokens are taken, too.
+    jwt: Option<Jwt>,
     /// `None` before the keys were read for the first time.
     keyring: Mutex<Option<Arc<Keyring>>>,
     /// Held while the keys are read: of two who read at once, the slower one could bring older keys back.
@@ -63,10 +66,11 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(store: Arc<dyn DedupStore>, anonymity: Anonymity) -> Self {
+    pub(crate) fn new(store: Arc<dyn DedupStore>, anonymity: Anonymity, jwt: Option<Jwt>) -> Self {
         Self {
             store,
             anonymity,
+            jwt,
             keyring: Mutex::default(),
             reading: Mutex::default(),
             has_keys: Arc::default(),
@@ -80,21 +84,39 @@ impl Guard {
     ///
     /// # Errors
     /// A credential that is not good never makes its sender an anonymous one.
-    pub(crate) fn principal(&self, parts: &Parts, entrance: Entrance) -> Result<Principal, Problem> {
+    pub(crate) async fn principal(&self, parts: &Parts, entrance: Entrance) -> Result<Principal, Problem> {
         if entrance == Entrance::AdminSocket {
             return Ok(Principal::Operator);
         }
         let Some(keyring) = self.keyring().clone() else { return Err(Problem::keys_unknown()) };
         let mut credentials = parts.headers.get_all(AUTHORIZATION).iter();
         match (credentials.next(), credentials.next()) {
+            (None, _) if self.jwt.is_some() => {
+                Err(Problem::no_credential("send a token of the issuer, or a key: `Authorization: Bearer …`"))
+            }
             (None, _) if keyring.change().is_some() => {
                 Err(Problem::no_credential("send a key: `Authorization: Bearer agg_…`"))
             }
             (None, _) => self.anonymous(parts),
-            (Some(credential), None) => of_credential(&keyring, credential),
+            (Some(credential), None) => self.of_credential(&keyring, credential).await,
             (Some(_), Some(_)) => {
                 Err(Problem::bad_credential("there are several Authorization headers: send one"))
             }
+        }
+    }
+
+    async fn of_credential(&self, keyring: &Keyring, credential: &HeaderValue) -> Result<Principal, Problem> {
+        let token = bearer(credential)?;
+        match (Token::parse(token), &self.jwt) {
+            (Some(token), _) => of_key(keyring, &token),
+            // A token of an issuer never begins so: it begins with a brace in base64.
+            (None, Some(jwt)) if !token.starts_with(token::PREFIX) => {
+                let seal = self.seal.get().map(|seal| &**seal);
+                Ok(Principal::Subject(jwt.subject(token, seal).await?))
+            }
+            _ => Err(Problem::bad_credential(
+                "what the Authorization header has is not a key: keys begin with agg_",
+            )),
         }
     }
 
@@ -114,6 +136,13 @@ impl Guard {
         Ok(Principal::Anonymous(Arc::clone(&self.has_keys)))
     }
 
+    /// Forgets whom it knows by tokens that keys of the issuer have signed which were taken back.
+    pub(crate) fn forget_withdrawn(&self) {
+        if let Some(jwt) = &self.jwt {
+            jwt.forget_withdrawn();
+        }
+    }
+
     /// Whether the store could be read just now: its keys are looked at all the time.
     pub(crate) fn is_reading(&self) -> bool {
         self.is_reading.load(Ordering::Acquire)
@@ -124,14 +153,17 @@ impl Guard {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let change = Deadline::after(PATIENCE).scope(|| registry::newest_change(&*self.store))?;
         let known = self.keyring().clone();
-        if known.as_ref().is_some_and(|known| known.change() == change && known.is_complete()) {
+        let lacks_seal = self.jwt.is_some() && self.seal.get().is_none();
+        let is_known = |known: &Arc<Keyring>| known.change() == change && known.is_complete();
+        if !lacks_seal && known.as_ref().is_some_and(is_known) {
             return Ok(false);
         }
         let stored = Deadline::after(PATIENCE).scope(|| registry::all(&*self.store))?;
         let known = known.unwrap_or_default();
         let is_news = known.change() != change;
         // Without a seal, the keys that need one are left out until there is one. All else is in force.
-        let seal = if stored.is_empty() { None } else { self.seal_unless_it_fails(is_news) };
+        let needs_seal = lacks_seal || !stored.is_empty();
+        let seal = if needs_seal { self.seal_unless_it_fails(is_news) } else { None };
         // A change that comes between the two reads is read again with the next look.
         let keyring = known.replaced_by(change, stored, seal);
         let is_changed = is_news || keyring.is_complete();
@@ -170,16 +202,19 @@ impl Guard {
     }
 }
 
-pub(super) fn of_credential(keyring: &Keyring, credential: &HeaderValue) -> Result<Principal, Problem> {
+/// The token of a header `Authorization`.
+pub(super) fn bearer(credential: &HeaderValue) -> Result<&str, Problem> {
     let text = credential.to_str().unwrap_or_default();
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Problem::bad_credential("send a key as `Authorization: Bearer agg_…`"));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(token.trim());
     }
-    let token = Token::parse(token.trim()).ok_or_else(|| {
-        Problem::bad_credential("what the Authorization header has is not a key: keys begin with agg_")
-    })?;
-    let key = keyring.find(&token).ok_or_else(|| {
+    Err(Problem::bad_credential("send a key as `Authorization: Bearer agg_…`"))
+}
+
+/// Who holds a key.
+pub(super) fn of_key(keyring: &Keyring, token: &Token) -> Result<Principal, Problem> {
+    let key = keyring.find(token).ok_or_else(|| {
         Problem::bad_credential("the server does not know this key: it was revoked, or is another server's")
     })?;
     let now = Timestamp::now();
@@ -195,6 +230,10 @@ pub(crate) async fn begin(guard: &Arc<Guard>) {
         warn!(%error, "the keys cannot be read: requests are refused until they can");
     }
     let keyring = guard.keyring().clone();
+    if let Some(jwt) = &guard.jwt {
+        info!(issuer = jwt.issuer(), "requests need a token of this issuer, or a key");
+        return;
+    }
     match keyring {
         Some(keyring) if keyring.change().is_some() => info!("requests need a key"),
         Some(_) if guard.anonymity == Anonymity::Refused => {

@@ -11,6 +11,7 @@ use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 
 use super::cursor_seal::CursorSeal;
+use super::jwt::Subject;
 use super::keyring::Key;
 use super::scope::{Grants, Scope};
 use crate::fair::Flow;
@@ -27,6 +28,8 @@ pub(crate) enum Principal {
     Operator,
     /// Whoever holds this key.
     Key(Arc<Key>),
+    /// Whoever has a token that speaks for this subject.
+    Subject(Arc<Subject>),
 }
 
 static NOTHING: LazyLock<Grants> = LazyLock::new(Grants::nothing);
@@ -40,6 +43,7 @@ impl Principal {
             Self::Anonymous(_) => &ANONYMOUS,
             Self::Operator => &EVERYTHING,
             Self::Key(key) => key.grants(),
+            Self::Subject(subject) => subject.grants(),
         }
     }
 
@@ -52,13 +56,18 @@ impl Principal {
             }
             Self::Anonymous(_) => Ok(()),
             Self::Key(key) => key.check(Timestamp::now()),
+            Self::Subject(subject) => subject.check(Timestamp::now()),
         }
     }
 
     /// How long that lasts; `None` if it does not end by itself.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
-        let Self::Key(key) = self else { return None };
-        let left = key.expires_at()?.as_micros().saturating_sub(Timestamp::now().as_micros());
+        let end = match self {
+            Self::Key(key) => key.expires_at()?,
+            Self::Subject(subject) => subject.expires_at(),
+            Self::Nobody | Self::Anonymous(_) | Self::Operator => return None,
+        };
+        let left = end.as_micros().saturating_sub(Timestamp::now().as_micros());
         Some(Duration::from_micros(u64::try_from(left).unwrap_or(0)))
     }
 
@@ -134,14 +143,18 @@ impl Principal {
         match self.seal() {
             None => text.parse().map_err(|error: InvalidField| error.reason),
             Some(seal) => seal.open(text).ok_or_else(|| {
-                "is not a cursor of a key that is limited to some topics: begin without it, or once with `after=latest`"
+                "is not a cursor of this reader, who is limited to some topics: begin without it, or once with `after=latest`"
                     .to_owned()
             }),
         }
     }
 
     fn seal(&self) -> Option<&CursorSeal> {
-        if let Self::Key(key) = self { key.seal() } else { None }
+        match self {
+            Self::Key(key) => key.seal(),
+            Self::Subject(subject) => subject.seal(),
+            Self::Nobody | Self::Anonymous(_) | Self::Operator => None,
+        }
     }
 }
 
@@ -153,6 +166,7 @@ impl fmt::Display for Principal {
             Self::Anonymous(_) => f.write_str("anonymous"),
             Self::Operator => f.write_str("admin-socket"),
             Self::Key(key) => write!(f, "key:{}", key.id()),
+            Self::Subject(subject) => f.write_str(subject.name()),
         }
     }
 }

@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq as _;
 
 /// So that people, and programs that look for secrets in public places, know what it is.
-const PREFIX: &str = "agg_";
+pub(super) const PREFIX: &str = "agg_";
 
 /// About 62 random bits, so that no two keys of a store have the same id.
 const ID_CHARS: usize = 12;

@@ -131,6 +131,15 @@ impl Problem {
         Self::unavailable("keys-unknown", "Keys unknown", "the keys of the store could not be read yet")
     }
 
+    /// 503: the keys that tokens are verified with could not be fetched yet.
+    pub(crate) fn issuer_keys_unknown() -> Self {
+        Self::unavailable(
+            "issuer-keys-unknown",
+            "Keys of the issuer unknown",
+            "the keys of the tokens' issuer are not fetched yet (--jwt-jwks): try again, or send a key (agg_…)",
+        )
+    }
+
     fn with_errors(self, errors: Vec<ItemError>) -> Self {
         Self { errors, ..self }
     }

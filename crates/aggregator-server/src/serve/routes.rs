@@ -79,7 +79,7 @@ impl Routes {
 
     async fn publish(&self, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
-        let publisher = authorize(&self.app.guard, Access::Publish, &parts)?;
+        let publisher = authorize(&self.app.guard, Access::Publish, &parts).await?;
         let request = Request::from_parts(parts, body);
         handler::publish(State(Arc::clone(&self.app)), publisher, request).await
     }
@@ -92,7 +92,7 @@ async fn guarded(
     next: Next,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let principal = authorize(&app.guard, access, &parts)?;
+    let principal = authorize(&app.guard, access, &parts).await?;
     parts.extensions.insert(principal.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(principal);
