@@ -61,6 +61,8 @@ struct Looks {
     done: u64,
     /// While it fetches nobody needs to ask for it.
     is_looking: bool,
+    /// Whether nothing came of the last fetch.
+    is_failing: bool,
     /// Before this moment it fetches nothing.
     rests_until: Instant,
     /// Whether somebody has asked for a fetch.
@@ -82,7 +84,13 @@ impl Jwks {
             }
             None => (Source::Url(Fetcher::new(&location.to_string()).map_err(fail)?), None),
         };
-        let looks = Looks { done: 0, is_looking: true, rests_until: Instant::now(), is_wanted: false };
+        let looks = Looks {
+            done: 0,
+            is_looking: true,
+            is_failing: false,
+            rests_until: Instant::now(),
+            is_wanted: false,
+        };
         let jwks = Self { location, source, keys: RwLock::new(keys), looks: watch::Sender::new(looks) };
         Ok(Some(jwks))
     }
@@ -93,8 +101,8 @@ impl Jwks {
         keys.find(kid, algorithm)
     }
 
-    /// Waits until the keys were fetched once more, unless that was done just now. Says whether the keys are as new as they
-    /// may be; false if the wait took too long.
+    /// Waits until the keys were fetched once more, unless that was done just now. Says whether they are what the issuer has;
+    /// false if the fetch has failed or takes too long.
     pub(crate) async fn look_again(&self) -> bool {
         if matches!(self.source, Source::File(_)) {
             return true;
@@ -102,7 +110,7 @@ impl Jwks {
         let mut looks = self.looks.subscribe();
         let before = *looks.borrow_and_update();
         if !before.is_looking && Instant::now() < before.rests_until {
-            return true;
+            return !before.is_failing;
         }
         // Asking while a fetch is under way would be asking for the next one.
         self.looks.send_if_modified(|looks| {
@@ -110,7 +118,8 @@ impl Jwks {
             looks.is_wanted |= asks;
             asks
         });
-        timeout(follow::PATIENCE, looks.wait_for(|looks| looks.done > before.done)).await.is_ok()
+        let looked = timeout(follow::PATIENCE, looks.wait_for(|looks| looks.done > before.done)).await;
+        matches!(looked, Ok(Ok(looks)) if !looks.is_failing)
     }
 
     fn keys(&self) -> Option<Arc<KeySet>> {

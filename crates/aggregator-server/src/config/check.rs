@@ -91,7 +91,7 @@ impl Config {
             return Ok(());
         }
         if !missing.is_empty() {
-            return Err(format!("{missing} is missing beside {given}: tokens need all three"));
+            return Err(format!("{given} without {missing}: tokens need all three"));
         }
         for (name, value) in [
             ("--jwt-issuer", self.jwt_issuer.as_deref()),
@@ -171,11 +171,14 @@ mod tests {
         for (config, says) in [
             (
                 Config { jwt_issuer: None, ..whole.clone() },
-                "--jwt-issuer is missing beside --jwt-audience and --jwt-jwks",
+                "--jwt-audience and --jwt-jwks without --jwt-issuer",
             ),
-            (Config { jwt_audience: None, ..whole.clone() }, "--jwt-audience is missing"),
-            (Config { jwt_jwks: None, ..whole.clone() }, "--jwt-jwks is missing"),
-            (Config { jwt_issuer: text(), ..Config::default() }, "--jwt-audience and --jwt-jwks is missing"),
+            (Config { jwt_audience: None, ..whole.clone() }, "without --jwt-audience"),
+            (Config { jwt_jwks: None, ..whole.clone() }, "without --jwt-jwks"),
+            (
+                Config { jwt_issuer: text(), ..Config::default() },
+                "--jwt-issuer without --jwt-audience and --jwt-jwks",
+            ),
             (Config { jwt_issuer: Some(" ".into()), ..whole.clone() }, "--jwt-issuer must not be empty"),
             (
                 Config { jwt_scopes_claim: String::new(), ..whole.clone() },

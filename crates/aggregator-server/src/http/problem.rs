@@ -131,12 +131,13 @@ impl Problem {
         Self::unavailable("keys-unknown", "Keys unknown", "the keys of the store could not be read yet")
     }
 
-    /// 503: the keys that tokens are verified with could not be fetched yet.
+    /// 503: the key that a token is verified with may be one that could not be fetched.
     pub(crate) fn issuer_keys_unknown() -> Self {
         Self::unavailable(
             "issuer-keys-unknown",
             "Keys of the issuer unknown",
-            "the keys of the tokens' issuer are not fetched yet (--jwt-jwks): try again, or send a key (agg_…)",
+            "the token's key is not known, and the issuer's keys could not be fetched yet (--jwt-jwks): try again, or send \
+             a key (agg_…)",
         )
     }
 

@@ -68,7 +68,7 @@ async fn follow_url(jwks: &Jwks, fetcher: &Fetcher, on_withdrawal: impl Fn()) {
         }
         let now = Instant::now();
         jwks.looks.send_modify(|looks| {
-            (looks.is_looking, looks.rests_until) = (false, now + REST);
+            (looks.is_looking, looks.is_failing, looks.rests_until) = (false, is_failing, now + REST);
             looks.done += 1;
         });
         sleep(REST).await;

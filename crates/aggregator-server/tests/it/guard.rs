@@ -2,6 +2,7 @@
 
 mod command;
 mod flood;
+mod jwt;
 mod learning;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -31,6 +32,8 @@ struct Guarded {
     _directory: TempDir,
     shutdown: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), aggregator_server::RunError>>,
+    /// Whose tokens take the place of keys.
+    issuer: Option<jwt::Issuer>,
 }
 
 impl Guarded {
@@ -50,7 +53,15 @@ impl Guarded {
             let _ = stopped.await;
         }));
         let operator = crate::http_client::builder().unix_socket(path).build().unwrap();
-        Self { url, client: crate::support::client(), operator, _directory: directory, shutdown, task }
+        Self {
+            url,
+            client: crate::support::client(),
+            operator,
+            _directory: directory,
+            shutdown,
+            task,
+            issuer: None,
+        }
     }
 
     /// Over the admin socket.
@@ -59,9 +70,12 @@ impl Guarded {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    /// Makes a key with these scopes.
+    /// Makes a key with these scopes, or a token that does the same.
     async fn key(&self, scopes: &[&str]) -> Key {
-        self.key_for(scopes, Value::Null).await
+        match &self.issuer {
+            Some(issuer) => Key { id: String::new(), key: issuer.token(scopes) },
+            None => self.key_for(scopes, Value::Null).await,
+        }
     }
 
     async fn key_for(&self, scopes: &[&str], expires_in: Value) -> Key {
@@ -75,7 +89,11 @@ impl Guarded {
         Key { id: text("id"), key: text("key") }
     }
 
+    /// A token lives on until its time.
     async fn revoke(&self, key: &Key) {
+        if key.id.is_empty() {
+            return;
+        }
         let revoked = self.operate(Method::DELETE, &format!("/admin/keys/{}", key.id), json!({})).await;
         assert_eq!(revoked.status, 200, "{:?}", revoked.json);
     }

@@ -3,7 +3,7 @@
 mod clients;
 mod http2;
 #[path = "../shared/pki.rs"]
-mod pki;
+pub(crate) mod pki;
 mod reload;
 mod simulator;
 mod start;

@@ -24,7 +24,10 @@ fn shown(answer: &Answer) -> Value {
 
 #[tokio::test]
 async fn a_limited_reader_is_told_the_same_whatever_is_in_other_topics() {
-    let server = Guarded::volatile().await;
+    is_told_the_same(Guarded::volatile().await).await;
+}
+
+pub(super) async fn is_told_the_same(server: Guarded) {
     let (writer, reader) = (server.key(&["publish:*"]).await, server.key(&["read:mine.*"]).await);
     publish(&server, &writer, "mine.a", 0..10).await;
     let next = server.get(&reader, "/events?topic=mine.*").await.json["next"].as_str().unwrap().to_owned();

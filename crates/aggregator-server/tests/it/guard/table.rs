@@ -26,17 +26,19 @@ fn covers(granted: &str, asked: &str) -> bool {
     }
 }
 
-async fn filled() -> Guarded {
-    let server = Guarded::volatile().await;
+async fn fill(server: &Guarded) {
     let all: Vec<_> = TOPICS.iter().flat_map(|topic| (0..3).map(|id| event(topic, id))).collect();
-    let answer = server.request(Method::POST, "/publish").json(&all).send().await.unwrap();
-    assert_eq!(answer.status(), 202);
-    server
+    let writer = server.key(&["publish:*"]).await;
+    assert_eq!(server.post(&writer, "/publish", &json!(all)).await.status, 202);
 }
 
 #[tokio::test]
 async fn whoever_may_read_some_topics_reads_these_and_no_others() {
-    let server = filled().await;
+    reads_what_is_granted(Guarded::volatile().await).await;
+}
+
+pub(super) async fn reads_what_is_granted(server: Guarded) {
+    fill(&server).await;
     for granted in PATTERNS {
         let key = server.key(&[&format!("read:{granted}")]).await;
         for asked in PATTERNS {
@@ -93,7 +95,10 @@ async fn whoever_may_read_some_topics_reads_these_and_no_others() {
 
 #[tokio::test]
 async fn whoever_may_publish_some_topics_publishes_these_and_reads_nothing() {
-    let server = Guarded::volatile().await;
+    publishes_what_is_granted(Guarded::volatile().await).await;
+}
+
+pub(super) async fn publishes_what_is_granted(server: Guarded) {
     let reader = server.key(&["read:*"]).await;
     for (round, granted) in PATTERNS.into_iter().enumerate() {
         let key = server.key(&[&format!("publish:{granted}")]).await;
@@ -154,7 +159,8 @@ async fn a_topic_that_may_not_be_published_comes_before_all_other_faults() {
 
 #[tokio::test]
 async fn the_counters_are_for_whoever_may_see_them_and_name_only_topics_that_may_be_read() {
-    let server = filled().await;
+    let server = Guarded::volatile().await;
+    fill(&server).await;
     for (scopes, named) in [
         (&["metrics"][..], json!([])),
         (&["metrics", "read:a.*"], json!(["a.b", "a.b.c"])),
