@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-pub(super) const ROUTES: [(Method, &str); 13] = [
+const ROUTES: [(Method, &str); 13] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
@@ -23,6 +23,28 @@ pub(super) const ROUTES: [(Method, &str); 13] = [
     (Method::GET, "/health"),
     (Method::PATCH, "/nothing"),
 ];
+
+/// All that is answered to these credentials, wherever they can be shown, in their right form and in wrong ones.
+pub(super) async fn told_everywhere(server: &Process, credentials: &[&str]) -> String {
+    let client = crate::support::client();
+    let mut told = String::new();
+    for (method, path) in ROUTES {
+        for credential in credentials {
+            for header in
+                [format!("Bearer {credential}"), format!("Basic {credential}"), (*credential).to_owned()]
+            {
+                let request = client.request(method.clone(), format!("{}{path}", server.url));
+                let request = request.header("authorization", header).header("accept", "application/json");
+                let answer = request.json(&json!({"topic": "a", "nonsense": 1})).send().await.unwrap();
+                told.push_str(&format!("{} {:?}\n", answer.status(), answer.headers()));
+                if answer.headers()["content-type"] != "text/event-stream" {
+                    told.push_str(&answer.text().await.unwrap());
+                }
+            }
+        }
+    }
+    told
+}
 
 #[tokio::test]
 async fn no_answer_and_no_line_of_the_log_has_a_secret() {
@@ -45,21 +67,8 @@ async fn no_answer_and_no_line_of_the_log_has_a_secret() {
         .args(["--log-queue-bytes", "64MiB"])
         .stderr(Stdio::from(std::fs::File::create(directory.path().join("log")).unwrap()));
     let server = Process::spawn(command);
-    let client = crate::support::client();
-    let mut told = String::new();
-    for (method, path) in ROUTES {
-        for key in keys.iter().chain([&unknown]) {
-            for header in [format!("Bearer {key}"), format!("Basic {key}"), key.clone()] {
-                let request = client.request(method.clone(), format!("{}{path}", server.url));
-                let request = request.header("authorization", header).header("accept", "application/json");
-                let answer = request.json(&json!({"topic": "a", "nonsense": 1})).send().await.unwrap();
-                told.push_str(&format!("{} {:?}\n", answer.status(), answer.headers()));
-                if answer.headers()["content-type"] != "text/event-stream" {
-                    told.push_str(&answer.text().await.unwrap());
-                }
-            }
-        }
-    }
+    let credentials: Vec<_> = keys.iter().chain([&unknown]).map(String::as_str).collect();
+    let told = told_everywhere(&server, &credentials).await;
     server.signal("-TERM");
     server.wait();
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();

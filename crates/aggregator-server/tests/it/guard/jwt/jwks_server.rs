@@ -35,6 +35,8 @@ pub(super) struct JwksServer {
     scheme: &'static str,
     reply: Arc<Mutex<Reply>>,
     asked: Arc<AtomicUsize>,
+    /// Bytes of endless bodies that somebody has taken.
+    taken: Arc<AtomicUsize>,
     address: std::net::SocketAddr,
     task: JoinHandle<()>,
 }
@@ -62,24 +64,28 @@ impl JwksServer {
         let address = listener.local_addr().unwrap();
         let reply = Arc::new(Mutex::new(reply));
         let asked = Arc::new(AtomicUsize::new(0));
-        let (replies, count) = (Arc::clone(&reply), Arc::clone(&asked));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let (replies, count, bytes) = (Arc::clone(&reply), Arc::clone(&asked), Arc::clone(&taken));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
                 let reply = replies.lock().unwrap().clone();
                 match tls.clone() {
-                    None => drop(tokio::spawn(serve(stream, reply))),
-                    Some(tls) => drop(tokio::spawn(async move {
-                        // Whoever does not trust the certificate goes away.
-                        if let Ok(stream) = tls.accept(stream).await {
-                            serve(stream, reply).await;
-                        }
-                    })),
+                    None => drop(tokio::spawn(serve(stream, reply, Arc::clone(&bytes)))),
+                    Some(tls) => {
+                        let bytes = Arc::clone(&bytes);
+                        drop(tokio::spawn(async move {
+                            // Whoever does not trust the certificate goes away.
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, reply, bytes).await;
+                            }
+                        }));
+                    }
                 }
             }
         });
-        Self { scheme, reply, asked, address, task }
+        Self { scheme, reply, asked, taken, address, task }
     }
 
     pub(super) fn location(&self) -> JwksLocation {
@@ -98,6 +104,10 @@ impl JwksServer {
         self.asked.load(Ordering::SeqCst)
     }
 
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+
     /// Waits until it was asked that often.
     pub(super) async fn until_asked(&self, count: usize) {
         until("the keys are fetched", async || self.asked() >= count).await;
@@ -110,7 +120,7 @@ impl Drop for JwksServer {
     }
 }
 
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, reply: Reply) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, reply: Reply, taken: Arc<AtomicUsize>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -135,7 +145,9 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, reply: Reply) {
     match reply {
         Reply::Endless => {
             let _ = stream.write_all(begin).await;
-            while stream.write_all(&piece).await.is_ok() {}
+            while stream.write_all(&piece).await.is_ok() {
+                taken.fetch_add(piece.len(), Ordering::SeqCst);
+            }
         }
         Reply::Slowly => {
             let _ = stream.write_all(begin).await;

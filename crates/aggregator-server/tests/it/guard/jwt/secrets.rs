@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::issuer::{AUDIENCE, ISSUER, Issuer, SigningKey, claims, now};
 use super::with;
-use crate::guard::secrets::ROUTES;
+use crate::guard::secrets::told_everywhere;
 use crate::support::Process;
 
 #[tokio::test]
@@ -32,21 +32,8 @@ async fn no_answer_no_line_of_the_log_and_no_file_has_a_token() {
         SigningKey::ec("first").token(&good),
         SigningKey::ec("other").token(&good),
     ];
-    let client = crate::support::client();
-    let mut told = String::new();
-    for (method, path) in ROUTES {
-        for token in &tokens {
-            for header in [format!("Bearer {token}"), format!("Basic {token}"), token.clone()] {
-                let request = client.request(method.clone(), format!("{}{path}", server.url));
-                let request = request.header("authorization", header).header("accept", "application/json");
-                let answer = request.json(&json!({"topic": "a", "nonsense": 1})).send().await.unwrap();
-                told.push_str(&format!("{} {:?}\n", answer.status(), answer.headers()));
-                if answer.headers()["content-type"] != "text/event-stream" {
-                    told.push_str(&answer.text().await.unwrap());
-                }
-            }
-        }
-    }
+    let credentials: Vec<_> = tokens.iter().map(String::as_str).collect();
+    let told = told_everywhere(&server, &credentials).await;
     server.signal("-TERM");
     server.wait();
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
