@@ -20,7 +20,7 @@ mod cursor_seal;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod guard;
-mod jwt;
+pub(crate) mod jwt;
 mod keyring;
 mod principal;
 mod rate;

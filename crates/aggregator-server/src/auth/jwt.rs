@@ -22,10 +22,10 @@ use aggregator_core::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode};
 
+pub(crate) use self::header::Header;
 pub(crate) use self::subject::Subject;
 
 use self::claims::Claims;
-use self::header::Header;
 use super::cursor_seal::CursorSeal;
 use crate::config::Config;
 use crate::http::problem::Problem;
@@ -52,13 +52,14 @@ pub(crate) struct Jwt {
 impl Jwt {
     /// `None` if `config` names no issuer.
     pub(crate) fn new(config: &Config, jwks: Option<Arc<Jwks>>) -> Option<Self> {
+        let (issuer, audience, jwks) = (config.jwt_issuer.clone()?, config.jwt_audience.clone()?, jwks?);
         ring::install();
         Some(Self {
-            issuer: config.jwt_issuer.clone()?,
-            audience: config.jwt_audience.clone()?,
+            issuer,
+            audience,
             algorithms: config.jwt_algorithms.iter().map(|algorithm| algorithm.get()).collect(),
             scopes_claim: config.jwt_scopes_claim.clone(),
-            jwks: jwks?,
+            jwks,
             verified: Mutex::default(),
         })
     }
@@ -173,7 +174,7 @@ fn in_words(kind: &ErrorKind) -> &'static str {
             "iss" => claims::BAD_ISS,
             _ => claims::BAD_AUD,
         },
-        ErrorKind::Json(_) => "the token's claims are no JSON object without a member twice",
+        ErrorKind::Json(_) => "the token's header or claims are no JSON object without a member twice",
         _ => "the token is malformed",
     }
 }

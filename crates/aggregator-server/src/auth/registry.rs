@@ -89,7 +89,7 @@ pub(crate) struct AuditEntry {
     pub(crate) at: String,
     /// `key-created` or `key-revoked`.
     pub(crate) action: String,
-    /// Who did it: `key:ID`, `admin-socket`, or `command` for the command line on the store itself.
+    /// Who did it: `key:ID`, `jwt:SUBJECT`, `admin-socket`, or `command` for the command line on the store itself.
     pub(crate) by: String,
     pub(crate) key: KeyInfo,
 }

@@ -148,6 +148,9 @@ mod tests {
             assert!(set.find(None, algorithm).is_ok(), "{good}");
             assert_eq!(set.find(None, Algorithm::HS256).err(), Some(NoKey::Unknown));
         }
+        let only = set(&[with(rsa.clone(), "alg", json!("PS256"))]);
+        assert!(only.find(None, Algorithm::PS256).is_ok());
+        assert_eq!(only.find(None, Algorithm::RS256).err(), Some(NoKey::Unknown), "it is for nothing else");
         for (bad, says) in [
             (json!({}), "type"),
             (json!({"kty": "oct", "k": part(32)}), "symmetric"),

@@ -19,7 +19,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Any bytes may come here.
+    /// The header of a whole token. Any bytes may come here.
+    ///
+    /// # Errors
+    /// Say what is wrong, and nothing that stands in it.
     pub(crate) fn parse(token: &[u8]) -> Result<Self, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("the token has more than 8 KiB");

@@ -1,11 +1,12 @@
 //! Options of tokens that cannot be right end the start, before a store is made.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use super::issuer::Issuer;
-use crate::support::refused;
+use super::issuer::{AUDIENCE, ISSUER, Issuer};
+use crate::support::{Process, refused};
 
 fn start(directory: &Path, options: &[&str]) -> (i32, String) {
     let store = format!("sqlite:{}", directory.join("a.db").display());
@@ -43,5 +44,37 @@ fn the_options_of_tokens_are_given_together_and_have_sense() {
         assert!(status == code && said.contains(says), "{options:?}: {status}, {said}");
         assert!(!said.contains("c2VjcmV0Q2FuYXJ5"), "{said}");
         assert!(!directory.path().join("a.db").exists(), "{options:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_without_keys_is_told_in_the_log_and_lets_nobody_in() {
+    let issuer = Issuer::new();
+    let path = issuer.path();
+    for (set, left_out) in
+        [("{\"keys\":[]}", "0"), ("{\"keys\":[{\"kty\":\"oct\",\"k\":\"c2VjcmV0Q2FuYXJ5\"}]}", "1")]
+    {
+        issuer.publish(set);
+        let mut command =
+            Process::command(&["--listen", "127.0.0.1:0", "--store", "memory:", "--log-format", "human"]);
+        command.args([
+            "--jwt-issuer",
+            ISSUER,
+            "--jwt-audience",
+            AUDIENCE,
+            "--jwt-jwks",
+            path.to_str().unwrap(),
+        ]);
+        command.stderr(Stdio::piped());
+        let server = Process::spawn(command);
+        let request = crate::support::client().get(format!("{}/events", server.url));
+        let answer = request.bearer_auth(issuer.token(&["read:*"])).send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        let log = server.stop_and_read_stderr();
+        assert!(
+            log.contains("nobody gets in with a token") && log.contains(&format!("left_out={left_out}")),
+            "{log}"
+        );
+        assert!(!log.contains("c2VjcmV0Q2FuYXJ5"), "{log}");
     }
 }
