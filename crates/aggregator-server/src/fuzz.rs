@@ -6,7 +6,9 @@ use crate::http::problem::Problem;
 
 pub use crate::admin::transfer::fuzz::{export_lines, identity_lines};
 pub use crate::auth::fuzz::{credential, local_host, new_key, scopes, sealed_cursor};
+pub use crate::auth::jwt::fuzz::{token_claims, token_header};
 pub use crate::http::fuzz::content_encoding;
+pub use crate::jwks::fuzz::key_set;
 pub use crate::publish::fuzz::{publish_body, publish_query};
 pub use crate::read::fuzz::{events_query, lookup_body, stream_query};
 pub use crate::tls::fuzz::client_certificate;
@@ -19,6 +21,7 @@ fuzz_corpus::corpus_tests!(
     events_query,
     export_lines,
     identity_lines,
+    key_set,
     local_host,
     lookup_body,
     new_key,
@@ -27,6 +30,8 @@ fuzz_corpus::corpus_tests!(
     scopes,
     sealed_cursor,
     stream_query,
+    token_claims,
+    token_header,
 );
 
 /// What a client is told has words, and is not much longer than what it sent, of which it had `sent` bytes.

@@ -10,6 +10,8 @@
 
 mod fetch;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key;
 mod key_set;
 

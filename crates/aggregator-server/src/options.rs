@@ -3,6 +3,7 @@
 //! Defaults are stated in [`Config::default`], and nowhere else.
 
 mod jwt;
+mod timeouts;
 mod tls;
 mod values;
 
@@ -20,6 +21,7 @@ use crate::config::{
 };
 
 use self::jwt::JwtOptions;
+use self::timeouts::Timeouts;
 use self::tls::TlsOptions;
 use self::values::StoreParser;
 
@@ -206,46 +208,8 @@ pub struct Options {
           value_parser = time_span)]
     lock_wait: Duration,
 
-    /// How long a read may take, the wait for its turn included; beyond that the answer is 503
-    #[arg(long, env = "AGGREGATOR_READ_TIMEOUT", default_value_t = Config::default().read_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    read_timeout: Duration,
-
-    /// How long a connection may take to send a request's head, idle time included
-    #[arg(long, env = "AGGREGATOR_HEADER_TIMEOUT", default_value_t = Config::default().header_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    header_timeout: Duration,
-
-    /// How long a request's body may take to arrive
-    #[arg(long, env = "AGGREGATOR_BODY_TIMEOUT", default_value_t = Config::default().body_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    body_timeout: Duration,
-
-    /// How many bytes of a request's body have to arrive in a second, on average, after the first five seconds
-    #[arg(long, env = "AGGREGATOR_MIN_BODY_RATE", default_value_t = Config::default().min_body_rate,
-          value_name = "BYTES")]
-    min_body_rate: ByteSize,
-
-    /// How long a response may wait for a client that does not take it
-    #[arg(long, env = "AGGREGATOR_WRITE_TIMEOUT", default_value_t = Config::default().write_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    write_timeout: Duration,
-
-    /// How long a publisher waits for its commit before it is told to try again
-    #[arg(long, env = "AGGREGATOR_COMMIT_TIMEOUT", default_value_t = Config::default().commit_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    commit_timeout: Duration,
-
-    /// How long a shutdown may take to finish requests and commit the queue
-    #[arg(long, env = "AGGREGATOR_DRAIN_TIMEOUT", default_value_t = Config::default().drain_timeout.into(),
-          value_name = "TIME",
-          value_parser = time_span)]
-    drain_timeout: Duration,
+    #[command(flatten)]
+    timeouts: Timeouts,
 
     /// End with exit code 3 after a failure that stops acknowledgements; otherwise stay, for reading, with
     /// /readyz red
@@ -328,13 +292,13 @@ impl Options {
             max_tails: self.max_tails,
             heartbeat: self.heartbeat.into(),
             lock_wait: self.lock_wait.into(),
-            read_timeout: self.read_timeout.into(),
-            header_timeout: self.header_timeout.into(),
-            body_timeout: self.body_timeout.into(),
-            min_body_rate: self.min_body_rate,
-            write_timeout: self.write_timeout.into(),
-            commit_timeout: self.commit_timeout.into(),
-            drain_timeout: self.drain_timeout.into(),
+            read_timeout: self.timeouts.read_timeout.into(),
+            header_timeout: self.timeouts.header_timeout.into(),
+            body_timeout: self.timeouts.body_timeout.into(),
+            min_body_rate: self.timeouts.min_body_rate,
+            write_timeout: self.timeouts.write_timeout.into(),
+            commit_timeout: self.timeouts.commit_timeout.into(),
+            drain_timeout: self.timeouts.drain_timeout.into(),
             exit_on_failure: self.exit_on_failure,
             log_format: self.log_format,
             log: self.log,

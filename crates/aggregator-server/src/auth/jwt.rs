@@ -10,6 +10,8 @@
 //! What comes out is a [`Subject`]. The token itself is kept nowhere.
 
 mod claims;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod header;
 mod ring;
 mod subject;

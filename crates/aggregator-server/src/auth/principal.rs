@@ -82,6 +82,7 @@ impl Principal {
             Self::Nobody | Self::Anonymous(_) => Flow::EVERYBODY,
             Self::Operator => Flow::of("admin-socket"),
             Self::Key(key) => key.flow(),
+            Self::Subject(subject) => subject.flow(),
         }
     }
 

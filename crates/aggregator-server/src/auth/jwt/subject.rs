@@ -8,6 +8,7 @@ use aggregator_core::Timestamp;
 use super::claims::Claims;
 use crate::auth::cursor_seal::CursorSeal;
 use crate::auth::scope::Grants;
+use crate::fair::Flow;
 use crate::http::problem::Problem;
 use crate::jwks::IssuerKey;
 
@@ -15,6 +16,7 @@ use crate::jwks::IssuerKey;
 pub(crate) struct Subject {
     /// As logs and audit entries name it.
     name: String,
+    flow: Flow,
     grants: Grants,
     expires_at: Timestamp,
     /// For one that may not read everything.
@@ -42,11 +44,16 @@ impl Subject {
             None
         };
         let name = format!("jwt:{}", subject.escape_default());
-        Ok(Self { name, grants, expires_at, seal, key })
+        Ok(Self { flow: Flow::of(&name), name, grants, expires_at, seal, key })
     }
 
     pub(in crate::auth) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same for all tokens of the subject.
+    pub(in crate::auth) fn flow(&self) -> Flow {
+        self.flow
     }
 
     pub(in crate::auth) fn grants(&self) -> &Grants {
