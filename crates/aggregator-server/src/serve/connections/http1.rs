@@ -37,7 +37,8 @@ pub(super) fn drive<S: AsyncRead + AsyncWrite + Send + 'static>(
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(entrance);
         let layers = Arc::clone(&layers);
-        async move { Ok::<_, Infallible>(layers.answer(request).await) }
+        // In a box of its own: hyper keeps the room for this future as long as the connection lives, also while it streams.
+        Box::pin(async move { Ok::<_, Infallible>(layers.answer(request).await) })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
