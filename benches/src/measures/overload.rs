@@ -2,6 +2,7 @@
 
 mod slow_clients;
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -164,8 +165,8 @@ fn tenfold(options: &Options) -> anyhow::Result<Tenfold> {
 
 fn beside_slow(options: &Options) -> anyhow::Result<BesideSlow> {
     let workload = Workload::new(options.seed, RECENT, options.topics);
-    let (mut alone, mut beside, mut ended) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..options.rounds() {
+    let (mut p99, mut ended) = ([Vec::new(), Vec::new()], 0);
+    for round in 0..options.rounds() {
         settle()?;
         let directory = Scratch::new(options, "overload")?;
         let store = format!("sqlite:{}", directory.path().join("events.db").display());
@@ -173,17 +174,23 @@ fn beside_slow(options: &Options) -> anyhow::Result<BesideSlow> {
         let server = Server::start_with(&options.server, &arguments, directory.path())?;
         let load = load(&server, workload, 50, 64);
         let (peak, _) = as_fast_as_possible(load, 0..options.run_events() / 2, None)?;
-        let (rate, seconds) = (peak.rate() / 2.0, Duration::from_secs(options.seconds().min(20).into()));
-        let first = steady(load, peak.deliveries, rate, seconds)?;
-        let slow = SlowClients::start(server.address, SLOW_EACH)?;
-        let second = steady(load, peak.deliveries + first.deliveries, rate, seconds)?;
-        ended = slow.finish()?;
-        server.check_stats(&workload, peak.deliveries + first.deliveries + second.deliveries)?;
-        #[expect(clippy::cast_precision_loss, reason = "a latency needs no 53 bits")]
-        let p99 = |us: u64| us as f64 / 1000.0;
-        alone.push(p99(first.latency.value_at_quantile(0.99)));
-        beside.push(p99(second.latency.value_at_quantile(0.99)));
+        let (rate, seconds) = (peak.rate() / 2.0, Duration::from_secs(options.seconds().min(40).into()));
+        let mut deliveries = peak.deliveries;
+        for place in order(2, round) {
+            let slow = (place == 1).then(|| SlowClients::start(server.address, SLOW_EACH)).transpose()?;
+            // That so many come at once is not what is measured here.
+            thread::sleep(if options.quick { Duration::from_secs(1) } else { Duration::from_secs(10) });
+            let done = steady(load, deliveries, rate, seconds)?;
+            deliveries += done.deliveries;
+            ended = slow.map_or(Ok(ended), SlowClients::finish)?;
+            #[expect(clippy::cast_precision_loss, reason = "a latency needs no 53 bits")]
+            let ms = done.latency.value_at_quantile(0.99) as f64 / 1000.0;
+            eprintln!("overload: p99 {ms} ms at {:.0}/s, place {place}", done.rate());
+            p99[place].push(ms);
+        }
+        server.check_stats(&workload, deliveries)?;
     }
+    let [alone, beside] = p99;
     let ratio = Spread::of(beside.iter().zip(&alone).map(|(beside, alone)| beside / alone));
     let slow = u32::from(SLOW_EACH) * 3;
     eprintln!("overload: p99 beside {slow} slow clients: {ratio:?}, {ended} of them ended");
