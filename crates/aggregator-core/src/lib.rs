@@ -38,6 +38,7 @@ pub mod fail_point;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod histogram;
 pub mod query;
 pub mod store;
 mod time;
@@ -53,8 +54,8 @@ pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent, TopicQuery};
 pub use store::{
     Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
     Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,
-    Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, Tail, Times, TopicInfo, Transfer, VerifyReport,
-    Watch,
+    Records, RowLimit, Seen, StoreGauges, StoreId, StoreInfo, StoreStats, Tail, Times, TopicInfo, Transfer,
+    VerifyReport, Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

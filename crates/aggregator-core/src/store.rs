@@ -9,7 +9,7 @@
 //!
 //! What may be added to a type without breaking anybody depends on who builds it and who reads it.
 //!
-//! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`TopicInfo`], [`VerifyReport`],
+//! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`StoreGauges`], [`TopicInfo`], [`VerifyReport`],
 //!   [`Receipt`], [`Seen`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
 //!   fields; whatever is no argument of the constructor is set as a field.
 //! * **A caller builds it** ([`Query`], [`TopicQuery`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
@@ -33,6 +33,7 @@ pub mod conformance;
 mod ext;
 #[cfg(feature = "test-util")]
 pub mod faulty;
+mod gauges;
 mod info;
 mod maintain;
 mod memory;
@@ -49,6 +50,7 @@ pub mod transfer;
 pub use append_across::AppendAcross;
 pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch};
 pub use ext::DedupStoreExt;
+pub use gauges::StoreGauges;
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use maintain::Maintain;
 pub use memory::MemoryStore;
@@ -153,6 +155,12 @@ pub trait DedupStore: Send + Sync {
     /// [`StoreError::NoSpace`] they do once there is room.
     fn check_health(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// What the store measures of itself, where it does. A call costs the same however much is stored: it waits for no
+    /// append and no disk, and answers after a failure as well. The default measures nothing.
+    fn gauges(&self) -> Option<StoreGauges> {
+        None
     }
 
     /// Appending to several partitions in one commit, where the store can.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen, StoreInfo,
-    StoreStats, TopicInfo, Transfer, Watch,
+    AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen, StoreGauges,
+    StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, TopicQuery};
 
@@ -199,6 +199,10 @@ impl DedupStore for FaultyStore {
 
     fn check_health(&self) -> Result<(), StoreError> {
         self.inner.check_health()
+    }
+
+    fn gauges(&self) -> Option<StoreGauges> {
+        self.inner.gauges()
     }
 
     fn across(&self) -> Option<&dyn AppendAcross> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreInfo, StoreStats, TopicInfo,
-    Transfer, Watch,
+    AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreGauges, StoreInfo,
+    StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
 
@@ -47,6 +47,10 @@ macro_rules! store_behind {
 
             fn check_health(&self) -> Result<(), StoreError> {
                 (**self).check_health()
+            }
+
+            fn gauges(&self) -> Option<StoreGauges> {
+                (**self).gauges()
             }
 
             fn across(&self) -> Option<&dyn AppendAcross> {

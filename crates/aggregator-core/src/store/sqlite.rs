@@ -26,7 +26,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
 use self::catalog::TopicNames;
-use self::checkpoint::Checkpoints;
+use self::checkpoint::{CheckpointGauges, Checkpoints};
 use self::fault::store_error;
 use self::file::claim::Claim;
 use self::file::connector::Connector;
@@ -42,9 +42,10 @@ use self::write::record_queue::RecordQueue;
 use self::write::{Writer, lookup_hint};
 use super::{
     AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import, Imported,
-    Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreInfo, StoreStats, TopicInfo, Transfer,
-    VerifyReport, Watch, check_partition,
+    Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreGauges, StoreInfo, StoreStats, TopicInfo,
+    Transfer, VerifyReport, Watch, check_partition,
 };
+use crate::histogram::Histogram;
 use crate::{
     Batch, Clock, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow,
     Topic, TopicQuery,
@@ -73,6 +74,8 @@ pub struct SqliteStore {
     writer: Mutex<Writer>,
     record_queue: RecordQueue,
     commits: CommitNotifier,
+    syncs: Arc<Histogram>,
+    checkpoints: Arc<CheckpointGauges>,
     clock: Clock,
     files: Arc<Files>,
     room: Room,
@@ -161,6 +164,7 @@ impl SqliteStore {
         })?;
         let names = Arc::<TopicNames>::default();
         let clock = Arc::clone(&options.clock);
+        let checkpoint_gauges = checkpoints.gauges();
         let writer = Writer::new(
             opened.connection,
             opened.catalog,
@@ -178,6 +182,8 @@ impl SqliteStore {
             connector,
             readers,
             index,
+            syncs: writer.syncs(),
+            checkpoints: checkpoint_gauges,
             writer: Mutex::new(writer),
             names,
             record_queue: RecordQueue::default(),
@@ -303,6 +309,19 @@ impl DedupStore for SqliteStore {
     fn check_health(&self) -> Result<(), StoreError> {
         self.files.check()?;
         self.room.check()
+    }
+
+    fn gauges(&self) -> Option<StoreGauges> {
+        let [main, log] = self.files.sizes();
+        let (runs, bytes) = self.index.size();
+        Some(StoreGauges {
+            syncs: Some(self.syncs.counts()),
+            checkpoints: Some(self.checkpoints.durations.counts()),
+            log_bytes: Some(self.checkpoints.log_bytes()),
+            parts: vec![("main", main), ("log", log)],
+            index_runs: Some(runs),
+            index_bytes: Some(bytes),
+        })
     }
 
     fn maintain(&self) -> Option<&dyn Maintain> {

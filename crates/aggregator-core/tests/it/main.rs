@@ -6,6 +6,7 @@ mod bit_rot;
 mod checksums;
 mod conformance;
 mod files;
+mod gauges;
 mod golden;
 mod held;
 mod index;

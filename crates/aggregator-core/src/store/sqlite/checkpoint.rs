@@ -11,6 +11,9 @@
 //! overlap.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use rusqlite::{Connection, ffi};
 
@@ -20,6 +23,7 @@ use super::options::OnWarning;
 use super::schema::PAGE_BYTES;
 use crate::StoreError;
 use crate::fail_point::FailPoint;
+use crate::histogram::{Histogram, LATENCY};
 
 /// The writer copies the rest itself if it is at most a step divided by this.
 const WRITER_SHARE: u64 = 4;
@@ -51,6 +55,25 @@ pub(crate) struct Checkpoints {
     on_warning: OnWarning,
     /// Which warnings were given since the last success.
     warned: Warned,
+    gauges: Arc<CheckpointGauges>,
+}
+
+/// What is measured of checkpoints. Anybody may look at it at any time.
+pub(crate) struct CheckpointGauges {
+    /// How long it took to copy a part of the log, with the sync of the file.
+    pub(crate) durations: Histogram,
+    log_pages: AtomicU64,
+}
+
+impl CheckpointGauges {
+    /// How much of the log is in use. A page has a header in the log, and so has the log: see
+    /// <https://sqlite.org/fileformat2.html#the_write_ahead_log>.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        match self.log_pages.load(Ordering::Relaxed) {
+            0 => 0,
+            pages => 32 + pages * (24 + u64::from(PAGE_BYTES)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -69,8 +92,13 @@ impl Checkpoints {
         observer: HelperObserver,
         on_warning: OnWarning,
     ) -> io::Result<Self> {
+        let gauges =
+            Arc::new(CheckpointGauges { durations: Histogram::new(&LATENCY), log_pages: AtomicU64::new(0) });
+        let measured = Arc::clone(&gauges);
         let copier = Helper::start("checkpoint", connection, observer, move |connection, ()| {
+            let begun = Instant::now();
             let copied = copy(connection).and_then(|()| sync().map_err(|error| fsync_error(&error)));
+            measured.durations.observe_duration(begun.elapsed());
             // On this thread, because the system keeps the last error for each thread.
             copied.map_err(|error| write_error("checkpointing", error))
         })?;
@@ -87,7 +115,12 @@ impl Checkpoints {
             in_step,
             on_warning,
             warned: Warned::default(),
+            gauges,
         })
+    }
+
+    pub(crate) fn gauges(&self) -> Arc<CheckpointGauges> {
+        Arc::clone(&self.gauges)
     }
 
     /// To be called between the commits of `writer`.
@@ -100,7 +133,9 @@ impl Checkpoints {
                 self.passes = 0;
                 self.begin_at = self.log + self.step;
                 if left > 0 {
+                    let begun = Instant::now();
                     copy(writer)?;
+                    self.gauges.durations.observe_duration(begun.elapsed());
                     self.warned.failing = false;
                     self.read_lengths(writer)?;
                 }
@@ -145,6 +180,7 @@ impl Checkpoints {
             self.warned = Warned::default();
         }
         (self.log, self.copied) = (log, copied.min(log));
+        self.gauges.log_pages.store(log, Ordering::Relaxed);
         Ok(())
     }
 

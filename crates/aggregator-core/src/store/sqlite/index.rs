@@ -43,6 +43,7 @@ pub(crate) mod memtable;
 pub(crate) mod recovery;
 pub(crate) mod run;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 pub(crate) use self::check::{check, check_rows};
@@ -133,6 +134,14 @@ pub(crate) struct Index {
     owner: HintOwner,
     fingerprints: Fingerprints,
     state: RwLock<IndexState>,
+    size: IndexSize,
+}
+
+/// Where nobody waits for it: see [`Index::size`].
+#[derive(Default)]
+struct IndexSize {
+    runs: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// Agrees with the file as of `generation` and `last_offset`.
@@ -187,7 +196,7 @@ impl Location {
 
 impl Index {
     fn new(fingerprints: Fingerprints, state: IndexState) -> Self {
-        Self { owner: HintOwner::new(), fingerprints, state: RwLock::new(state) }
+        Self { owner: HintOwner::new(), fingerprints, state: RwLock::new(state), size: IndexSize::default() }
     }
 
     pub(crate) fn owner(&self) -> HintOwner {
@@ -248,6 +257,17 @@ impl Index {
     /// Whether the index in memory is of this generation and has all rows up to `last_offset`.
     pub(crate) fn matches(&self, generation: u64, last_offset: u64) -> bool {
         self.state().matches(generation, last_offset)
+    }
+
+    /// How many runs there are, and how many bytes of memory their filters and fences take.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        (self.size.runs.load(Ordering::Relaxed), self.size.bytes.load(Ordering::Relaxed))
+    }
+
+    /// To be called when the runs have changed.
+    fn note_size(&self, runs: &Runs) {
+        self.size.runs.store(runs.runs.len() as u64, Ordering::Relaxed);
+        self.size.bytes.store(runs.bytes() as u64, Ordering::Relaxed);
     }
 
     /// The offset of the last row that the index has.

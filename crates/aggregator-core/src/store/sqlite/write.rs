@@ -12,6 +12,7 @@ pub(crate) mod record_queue;
 pub(crate) mod records_tx;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -27,6 +28,7 @@ use super::file::wal_mark;
 use super::index::{Compaction, Index, Memtable};
 use super::options::SqliteOptions;
 use crate::fail_point::{self, FailPoint};
+use crate::histogram::{Histogram, LATENCY};
 use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
 use crate::{EventRef, StoreError, Timestamp};
 
@@ -50,6 +52,8 @@ pub(crate) struct Writer {
     /// Versions of records are above the time of the opening, in microseconds. So a copy of the file that is put back
     /// gives out no version again, whoever made it and however many were given out since.
     version_floor: u64,
+    /// How long the commits of appends and imports took.
+    syncs: Arc<Histogram>,
 }
 
 impl Drop for Writer {
@@ -98,7 +102,12 @@ impl Writer {
             version_floor: u64::try_from((options.clock)().as_micros()).unwrap_or(0),
             options,
             checkpoints,
+            syncs: Arc::new(Histogram::new(&LATENCY)),
         }
+    }
+
+    pub(crate) fn syncs(&self) -> Arc<Histogram> {
+        Arc::clone(&self.syncs)
     }
 
     /// The receipts and the last offset.
@@ -203,7 +212,9 @@ impl Writer {
             work(&transaction, catalog, self.compaction.index(), &self.recent_events, &mut self.added)?;
         let manifest = self.compaction.write(&transaction)?;
         FailPoint::BeforeCommit.reach();
+        let begun = Instant::now();
         transaction.commit()?;
+        self.syncs.observe_duration(begun.elapsed());
         FailPoint::AfterCommit.reach();
         self.names.committed(catalog);
         self.compaction.committed(&mut self.added, manifest);

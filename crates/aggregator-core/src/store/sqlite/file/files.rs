@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::StoreError;
 use crate::store::sqlite::fault::is_out_of_space;
@@ -49,6 +50,8 @@ struct WatchedFile {
     role: FileRole,
     path: PathBuf,
     file_id: FileId,
+    /// How long it was when it was looked at last.
+    bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,10 +74,11 @@ impl Files {
         let main = FileId::of(main).map_err(failed(&given))?;
         let lock = FileId::of(lock).map_err(failed(&lock_path))?;
         let log_id = FileId::at(&log).map_err(failed(&log))?;
+        let watch = |role, path, file_id| WatchedFile { role, path, file_id, bytes: AtomicU64::new(0) };
         let watched = [
-            WatchedFile { role: FileRole::Main, path: given, file_id: main },
-            WatchedFile { role: FileRole::Log, path: log, file_id: log_id },
-            WatchedFile { role: FileRole::Lock, path: lock_path, file_id: lock },
+            watch(FileRole::Main, given, main),
+            watch(FileRole::Log, log, log_id),
+            watch(FileRole::Lock, lock_path, lock),
         ];
         Ok(Self { watched, failure: OnceLock::new() })
     }
@@ -88,12 +92,23 @@ impl Files {
     /// Fails if a name no longer leads to the open file, and then always: nothing repairs that.
     pub(crate) fn check_names(&self) -> Result<(), StoreError> {
         for file in &self.watched {
-            match FileId::at(&file.path) {
-                Ok(found) if found == file.file_id => {}
-                found => return Err(self.fail(self.describe_loss(file, found))),
+            match fs::metadata(&file.path) {
+                Ok(found) if FileId::from(&found) == file.file_id => {
+                    file.bytes.store(found.len(), Ordering::Relaxed);
+                }
+                found => {
+                    let found = found.map(|found| FileId::from(&found));
+                    return Err(self.fail(self.describe_loss(file, found)));
+                }
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the main file and of the log as of the last check, which comes with each commit.
+    pub(crate) fn sizes(&self) -> [u64; 2] {
+        let [main, log, _] = &self.watched;
+        [main, log].map(|file| file.bytes.load(Ordering::Relaxed))
     }
 
     /// Fails if something has failed before.

@@ -77,6 +77,7 @@ impl Compaction {
             was_in_memory: false,
             in_step,
         };
+        compaction.index.note_size(&compaction.index.state().runs);
         compaction.schedule();
         Ok(compaction)
     }
@@ -93,11 +94,17 @@ impl Compaction {
                 Ok(Ok(TaskOutput::Slice(slice))) => self.work = Work::Ready(Box::new(slice)),
                 // This changes memory alone: there is nothing to commit.
                 Ok(Ok(TaskOutput::UnitedMaplets(united))) => {
-                    Arc::make_mut(&mut self.index.state_mut().runs).apply_union(united);
+                    let mut state = self.index.state_mut();
+                    Arc::make_mut(&mut state.runs).apply_union(united);
+                    self.index.note_size(&state.runs);
+                    drop(state);
                     self.become_idle();
                 }
                 Ok(Ok(TaskOutput::Backfilled(backfilled))) => {
-                    let whole = Arc::make_mut(&mut self.index.state_mut().runs).apply_backfill(&backfilled);
+                    let mut state = self.index.state_mut();
+                    let whole = Arc::make_mut(&mut state.runs).apply_backfill(&backfilled);
+                    self.index.note_size(&state.runs);
+                    drop(state);
                     self.backfilled = (!whole).then_some(backfilled);
                     self.become_idle();
                 }
@@ -145,6 +152,7 @@ impl Compaction {
             && let Work::Ready(slice) = std::mem::replace(&mut self.work, Work::Idle)
         {
             state.apply(&slice, &next);
+            index.note_size(&state.runs);
             self.manifest = next;
         }
         state.seal_if_full(self.options.memtable as usize);

@@ -45,6 +45,10 @@ impl Bloom {
         (words <= MAX_WORDS).then(|| Self((0..words).map(|_| AtomicU64::default()).collect()))
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+
     pub(crate) fn add(&self, entries: &[IndexEntry]) {
         for entry in entries {
             let (word, bits) = self.word_and_bits(entry.fingerprint);

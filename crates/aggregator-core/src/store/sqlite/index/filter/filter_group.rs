@@ -40,6 +40,16 @@ impl Runs {
         self.runs.iter().find(|run| run.id == id)
     }
 
+    /// Bytes of memory: filters, and the fences of the sections.
+    pub(crate) fn bytes(&self) -> usize {
+        let maplets = self.filter_groups.iter().flat_map(|group| group.maplets.iter().flatten());
+        let sections = self.runs.iter().flat_map(|run| run.sections.iter().flatten());
+        // A Bloom filter is of neighbouring groups.
+        let blooms = self.bloom_groups().filter_map(|group| group.0.first()?.bloom.as_ref());
+        let blooms: usize = blooms.map(|bloom| bloom.bytes()).sum();
+        maplets.map(Maplet::bytes).sum::<usize>() + sections.map(Section::fence_bytes).sum::<usize>() + blooms
+    }
+
     /// Adds a run with the sections it has so far.
     pub(crate) fn push(&mut self, run: Run, maplets: Vec<Option<Maplet>>, bloom: Option<Arc<Bloom>>) {
         self.filter_groups.push(FilterGroup { members: vec![run.id], bits: run.bits, maplets, bloom });

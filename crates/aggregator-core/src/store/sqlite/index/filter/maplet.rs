@@ -143,6 +143,11 @@ impl Maplet {
         }
     }
 
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Appends the maplet's bytes to `to`.
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         debug_assert_eq!(self.tag_bits, 0, "in the file, there is one for each run");

@@ -75,6 +75,10 @@ impl Section {
         count(first)..count(end)
     }
 
+    pub(crate) fn fence_bytes(&self) -> usize {
+        size_of_val(&*self.fences)
+    }
+
     pub(crate) fn chunk_count(&self) -> u32 {
         count(self.fences.len())
     }
