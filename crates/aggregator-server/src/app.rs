@@ -14,10 +14,12 @@ use crate::fair::places::Places;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
+use crate::metrics::requests::RequestCounters;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read::tail::Tails;
 use crate::read_pool::ReadPool;
+use crate::tls::Tls;
 
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {
@@ -37,6 +39,10 @@ pub(crate) struct App {
     rejected: AtomicU64,
     /// Readers that wait at the end of the stream.
     pub(crate) tails: Tails,
+    /// A permit for each connection: see [`Config::max_connections`].
+    pub(crate) connection_places: Arc<Semaphore>,
+    pub(crate) requests: RequestCounters,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) started: Instant,
 }
 
@@ -47,6 +53,7 @@ impl App {
         config: Config,
         anonymity: Anonymity,
         jwt: Option<Jwt>,
+        tls: Option<Arc<Tls>>,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -60,6 +67,9 @@ impl App {
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
             tails: Tails::new(config.max_tails.get()),
+            connection_places: Arc::new(Semaphore::new(max_connections(&config))),
+            requests: RequestCounters::default(),
+            tls,
             started: Instant::now(),
             store,
             health,
@@ -74,6 +84,17 @@ impl App {
             health::State::Draining => Err(Problem::draining()),
             health::State::Failed(reason) => Err(Problem::failed(reason)),
         }
+    }
+
+    /// Whether events are taken.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.check_ready().is_ok() && self.health.no_space().is_none()
+    }
+
+    /// How many connections there are, and how many there may be.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let capacity = max_connections(&self.config);
+        (capacity.saturating_sub(self.connection_places.available_permits()), capacity)
     }
 
     /// Reserves room for these bytes of a response until the connection has written them; `None` if there is none.
@@ -93,6 +114,10 @@ impl App {
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
+}
+
+fn max_connections(config: &Config) -> usize {
+    config.max_connections.get().min(Semaphore::MAX_PERMITS)
 }
 
 /// Bytes, and the room that is reserved for them.

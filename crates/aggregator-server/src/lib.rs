@@ -26,6 +26,7 @@ mod http;
 mod json_object;
 pub mod jwks;
 pub mod log;
+mod metrics;
 pub mod open_store;
 pub mod opening;
 pub mod options;
@@ -133,7 +134,7 @@ pub async fn run(
         (false, true) => Anonymity::OfThisMachine(config.allowed_hosts.clone()),
         (false, false) => Anonymity::Refused,
     };
-    let app = Arc::new(App::start(store, config, anonymity, jwt).map_err(RunError::Start)?);
+    let app = Arc::new(App::start(store, config, anonymity, jwt, tls.clone()).map_err(RunError::Start)?);
 
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
@@ -171,7 +172,7 @@ pub async fn run(
         FailPoint::Draining.reach();
     };
     let layers = Layers::new(Arc::clone(&app));
-    let drain_until = connections::serve(listeners, tls, layers, &app.config, drain).await;
+    let drain_until = connections::serve(listeners, tls, layers, &app, drain).await;
     drop(stop);
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.

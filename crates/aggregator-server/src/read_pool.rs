@@ -88,6 +88,11 @@ impl ReadPool {
         }
     }
 
+    /// How many reads wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.running.waiting()
+    }
+
     /// See [`Places::stop`].
     pub(crate) async fn stop(&self, deadline: Instant) {
         self.running.stop(deadline).await;

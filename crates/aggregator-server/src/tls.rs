@@ -8,6 +8,7 @@ mod files;
 pub(crate) mod fuzz;
 mod reload;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -31,6 +32,7 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<Loaded>>,
+    reload_failures: AtomicU64,
 }
 
 impl Tls {
@@ -42,12 +44,22 @@ impl Tls {
     pub fn load(config: &Config) -> Result<Option<Self>, TlsError> {
         let Some(files) = TlsFiles::of(config) else { return Ok(None) };
         let loaded = files.load()?;
-        Ok(Some(Self { files, current: RwLock::new(Arc::new(loaded)) }))
+        Ok(Some(Self { files, current: RwLock::new(Arc::new(loaded)), reload_failures: AtomicU64::new(0) }))
     }
 
     /// What a new connection gets.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.loaded().server)
+    }
+
+    /// When the server's certificate ends.
+    pub(crate) fn expires(&self) -> SystemTime {
+        self.loaded().expires
+    }
+
+    /// How often files that had changed could not be used.
+    pub(crate) fn reload_failures(&self) -> u64 {
+        self.reload_failures.load(Ordering::Relaxed)
     }
 
     fn loaded(&self) -> Arc<Loaded> {

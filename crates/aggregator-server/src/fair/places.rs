@@ -59,6 +59,11 @@ impl Places {
         granted.await.map_err(|_| NoPlace::Stopped)
     }
 
+    /// How many wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.lock().len()
+    }
+
     /// Waits until all work under way has ended, even that which nobody waits for. No other starts from then on.
     pub(crate) async fn stop(&self, deadline: Instant) {
         self.shared.lock().clear();

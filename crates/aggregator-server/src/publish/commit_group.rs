@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use aggregator_core::fail_point::{self, FailPoint};
 use aggregator_core::{
@@ -77,7 +78,7 @@ impl<'t> GroupCommitter<'t> {
             return Vec::new();
         }
         fail_point::acknowledge_early(|| injected_bug::answer_all(&mut jobs));
-        let result = append_jobs(self.store, &jobs);
+        let result = append_jobs(self.store, self.counters, &jobs);
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
             Err(StoreError::Invalid(faults)) if jobs.len() > 1 => {
@@ -126,7 +127,7 @@ impl<'t> GroupCommitter<'t> {
         let (mut refused, mut fault) = (0, None);
         for (at, &index) in indices.iter().enumerate() {
             let event = job.batch.event(index as usize);
-            match try_append(self.store, job.partition, job.partition, &[event]) {
+            match try_append(self.store, self.counters, job.partition, job.partition, &[event]) {
                 Ok(receipts) => drop(self.counters.add(&receipts)),
                 Err(StoreError::Invalid(faults)) => {
                     refused += 1;
@@ -237,25 +238,31 @@ fn refused_events(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usi
 }
 
 /// Appends all events of the jobs. Returns one receipt per event, because jobs are answered by counting receipts.
-fn append_jobs(store: &dyn DedupStore, jobs: &[Job]) -> Result<Vec<Receipt>, StoreError> {
+fn append_jobs(
+    store: &dyn DedupStore,
+    counters: &OutcomeCounters,
+    jobs: &[Job],
+) -> Result<Vec<Receipt>, StoreError> {
     let [first, ..] = jobs else { return Ok(Vec::new()) };
     let last = jobs.last().unwrap_or(first);
     let mut events = Vec::with_capacity(jobs.iter().map(|job| job.indices.len()).sum());
     for job in jobs {
         events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
     }
-    try_append(store, first.partition, last.partition, &events)
+    try_append(store, counters, first.partition, last.partition, &events)
 }
 
 /// Appends events of the partitions from `first` to `last`. This is the one place where the server calls an append:
 /// one call is one commit of the store. The store never holds the jobs, so they are answered even if it panics.
 fn try_append(
     store: &dyn DedupStore,
+    counters: &OutcomeCounters,
     first: Partition,
     last: Partition,
     events: &[EventRef<'_>],
 ) -> Result<Vec<Receipt>, StoreError> {
     let attempt = AttemptId::new();
+    let began = Instant::now();
     let append = || match first == last {
         true => store.append(first, attempt, events),
         false => store.append_across(attempt, events),
@@ -267,6 +274,7 @@ fn try_append(
         let reason = format!("it answered with {} receipts for {} events", receipts.len(), events.len());
         return Err(StoreError::Poisoned { reason });
     }
+    counters.groups.committed(events.len(), began.elapsed());
     Ok(receipts)
 }
 

@@ -13,7 +13,7 @@ use crate::sync::thread::{self, JoinHandle};
 use super::admission::Weight;
 use super::commit_group::GroupCommitter;
 use super::job::Job;
-use super::outcome_counters::{OutcomeCounters, OutcomeCounts};
+use super::outcome_counters::{GroupHistograms, OutcomeCounters, OutcomeCounts};
 use super::queue::{Queue, TurnLimits};
 
 /// All worker threads, and the queue before them.
@@ -75,6 +75,11 @@ impl Workers {
     /// The outcomes of this process since its start.
     pub(crate) fn outcomes(&self) -> OutcomeCounts {
         self.counters.counts()
+    }
+
+    /// What is measured of the groups that this process has committed.
+    pub(crate) fn groups(&self) -> &GroupHistograms {
+        &self.counters.groups
     }
 
     /// Queues the jobs of a request, all or none.

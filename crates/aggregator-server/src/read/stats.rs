@@ -1,5 +1,5 @@
 //! `GET /stats`: the totals of the store over its whole life, whichever processes used it, and the share of this process.
-//! There is no metrics endpoint: the counters of the service are shown here.
+//! The counters of the process are shown by `GET /metrics`, too.
 
 use std::sync::Arc;
 

@@ -81,6 +81,11 @@ impl Tails {
         Some(Place { registration, closed, waiting, _permit: permit })
     }
 
+    /// How many readers there are.
+    pub(crate) fn count(&self) -> usize {
+        self.waiting.readers.load(Ordering::Relaxed)
+    }
+
     /// Ends the waiting of all readers, now and from now on.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);

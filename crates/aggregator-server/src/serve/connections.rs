@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::Listeners;
 use crate::admin_socket::AdminListener;
+use crate::app::App;
 use crate::auth::Entrance;
 use crate::config::Config;
 use crate::http::connection_place::ConnectionPlace;
@@ -42,15 +43,14 @@ pub(crate) async fn serve(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
     layers: Layers,
-    config: &Config,
+    app: &App,
     shutdown: impl Future<Output = ()>,
 ) -> Instant {
-    let Listeners { http, admin } = listeners;
+    let (Listeners { http, admin }, config) = (listeners, &app.config);
     let (stop, stopped) = watch::channel(false);
     let door =
         Door { layers: Arc::new(layers), limits: Limits::of(config), streams: Streams::default(), stopped };
     let operators = Arc::new(Semaphore::new(MAX_OPERATORS));
-    let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -77,12 +77,13 @@ pub(crate) async fn serve(
             }
         };
         let _ = stream.set_nodelay(true);
-        match (Arc::clone(&places).try_acquire_owned(), &tls) {
+        match (Arc::clone(&app.connection_places).try_acquire_owned(), &tls) {
             (Ok(place), None) => drop(connections.spawn(door.clone().admit(stream, place))),
             (Ok(place), Some(tls)) => {
                 connections.spawn(door.clone().admit_secure(stream, Arc::clone(tls), place));
             }
             (Err(_), None) => {
+                app.requests.shed("connections");
                 if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
                     connections.spawn(async move {
                         let _refusal = refusal;
@@ -91,7 +92,7 @@ pub(crate) async fn serve(
                 }
             }
             // A handshake is what a server with too many connections has no time for.
-            (Err(_), Some(_)) => {}
+            (Err(_), Some(_)) => app.requests.shed("connections"),
         }
     }
     drop((http, admin));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use hyper::service::Service as _;
@@ -15,6 +15,8 @@ use hyper_util::service::TowerToHyperService;
 use crate::app::App;
 use crate::auth::{Access, authorize, routes as keys};
 use crate::http::problem::Problem;
+use crate::metrics::metrics;
+use crate::metrics::requests::{FoundRoute, Route};
 use crate::publish::handler;
 use crate::read::{events, lookup, stats, tail, topics};
 
@@ -24,7 +26,8 @@ use super::probes;
 /// Every route, with who may use it and its handler.
 ///
 /// A handler of a route for publishers or readers takes a `Principal`, and asks it about each topic. A handler takes `Params` and calls `finish`, so that unknown parameters are refused. Add a new route to
-/// docs/reference.md, too: a test compares that page with this table.
+/// docs/reference.md, too: a test compares that page with this table. Another test compares it with `ROUTES` of
+/// `metrics/names.rs`.
 fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
     vec![
         // `Routes::dispatch` has a shortcut to this handler. A change of this row changes that as well.
@@ -34,6 +37,7 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/lookup", Access::Read, post(lookup::lookup)),
         ("/topics", Access::Read, get(topics::topics)),
         ("/stats", Access::Metrics, get(stats::stats)),
+        ("/metrics", Access::Metrics, get(metrics)),
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),
         ("/admin/audit", Access::Admin, get(keys::audit)),
@@ -50,6 +54,7 @@ const PUBLISH: &str = "/publish";
 pub(super) struct Routes {
     app: Arc<App>,
     router: TowerToHyperService<Router>,
+    publish: Route,
 }
 
 impl Routes {
@@ -57,22 +62,28 @@ impl Routes {
         let routes = table();
         let paths: Vec<_> = routes.iter().map(|(path, ..)| *path).filter(|path| *path != "/").collect();
         let router = routes.into_iter().fold(Router::new(), |router, (path, access, route)| {
-            router.route(path, route.route_layer(from_fn_with_state((Arc::clone(&app), access), guarded)))
+            let found = Route::of(path);
+            // A method that the route does not take is found as well.
+            let route = route
+                .route_layer(from_fn_with_state((Arc::clone(&app), access), guarded))
+                .fallback(async |method: Method, uri: Uri| Problem::method(&method, uri.path()))
+                .layer(map_request(move |request| async move { noting(request, found) }));
+            router.route(path, route)
         });
         let router = router
             .fallback(async move |uri: Uri| Problem::no_route(nothing_at(uri.path(), &paths)))
-            .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-                Problem::method(&method, uri.path())
-            })
             .with_state(Arc::clone(&app));
-        Self { router: TowerToHyperService::new(router), app }
+        Self { router: TowerToHyperService::new(router), app, publish: Route::of(PUBLISH) }
     }
 
-    pub(super) async fn dispatch(&self, request: Request<Body>) -> Response {
+    /// Notes the row in `found` before its handler runs.
+    pub(super) async fn dispatch(&self, mut request: Request<Body>, found: &FoundRoute) -> Response {
         // A shortcut: the router would cost a small publish request a fifth of its time outside the kernel.
         if request.uri().path() == PUBLISH && request.method() == Method::POST {
+            found.set(self.publish);
             return self.publish(request).await.into_response();
         }
+        request.extensions_mut().insert(found.clone());
         let Ok(response) = self.router.call(request).await;
         response
     }
@@ -83,6 +94,14 @@ impl Routes {
         let request = Request::from_parts(parts, body);
         handler::publish(State(Arc::clone(&self.app)), publisher, request).await
     }
+}
+
+/// Notes the row of the table that a request has come to.
+fn noting(request: Request<Body>, found: Route) -> Request<Body> {
+    if let Some(noted) = request.extensions().get::<FoundRoute>() {
+        noted.set(found);
+    }
+    request
 }
 
 /// Runs the handler of a route if the sender may use it. The answer carries who that is, up to `layers.rs`.
@@ -97,4 +116,16 @@ async fn guarded(
     let mut response = next.run(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(principal);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::names::ROUTES;
+
+    #[test]
+    fn every_route_is_counted_by_its_path() {
+        let paths: Vec<_> = table().iter().map(|(path, ..)| *path).collect();
+        assert_eq!(paths, ROUTES[1..]);
+    }
 }

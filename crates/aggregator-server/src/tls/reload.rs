@@ -2,6 +2,7 @@
 //! link to another directory, which a watch on the file itself does not see.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -71,6 +72,7 @@ impl Follower {
             }
             Err(error) => error.to_string(),
         };
+        self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
         if self.refused.as_ref() != Some(&found) {
             warn!(%path, reason, "the files of TLS have changed and cannot be used: those of before stay in use");
             self.refused = Some(found);

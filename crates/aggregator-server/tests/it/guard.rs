@@ -9,6 +9,7 @@ mod postgres;
 mod rate;
 mod revocation;
 mod routes;
+mod scraping;
 mod secrets;
 mod table;
 

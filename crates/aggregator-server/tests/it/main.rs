@@ -16,6 +16,7 @@ mod http;
 mod http_client;
 mod let_go;
 mod limits;
+mod metrics;
 mod nasty_bodies;
 mod open_files;
 mod opening;

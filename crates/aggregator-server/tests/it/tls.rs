@@ -2,6 +2,7 @@
 
 mod clients;
 mod http2;
+mod metrics;
 #[path = "../shared/pki.rs"]
 pub(crate) mod pki;
 mod reload;

@@ -19,6 +19,11 @@ impl Problem {
         &self.detail
     }
 
+    /// Why the request was shed: its sender is told when to come again.
+    pub(crate) fn shed_reason(&self) -> Option<&'static str> {
+        self.retry_after_seconds.map(|_| self.kind)
+    }
+
     /// Whether the same request can succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
         self.retryable

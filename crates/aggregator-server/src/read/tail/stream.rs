@@ -28,6 +28,7 @@ use crate::auth::Principal;
 use crate::http::connection_place::ConnectionPlace;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::metrics::requests::Shed;
 use crate::read::filters::{self, After};
 
 /// The client is told to wait so long before it connects again after the server could not serve it.
@@ -55,7 +56,11 @@ pub(crate) async fn stream(
             Ok(response(stream.into_body()))
         }
         Err(refusal) if is_event_source && refusal.is_retryable() => {
-            Ok(response(Body::from(Frames::new().retry(RETRY_OVERLOADED).take())))
+            let mut response = response(Body::from(Frames::new().retry(RETRY_OVERLOADED).take()));
+            if let Some(reason) = refusal.shed_reason() {
+                response.extensions_mut().insert(Shed(reason));
+            }
+            Ok(response)
         }
         Err(refusal) => Err(refusal),
     }
