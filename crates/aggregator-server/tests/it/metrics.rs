@@ -1,5 +1,6 @@
 //! `GET /metrics`: its figures, its formats, and the programs that read them.
 
+mod cost;
 mod prometheus;
 mod sheds;
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-const ROUTES: [(Method, &str); 13] = [
+const ROUTES: [(Method, &str); 14] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
@@ -16,6 +16,7 @@ const ROUTES: [(Method, &str); 13] = [
     (Method::POST, "/lookup"),
     (Method::GET, "/topics"),
     (Method::GET, "/stats"),
+    (Method::GET, "/metrics"),
     (Method::GET, "/admin/keys"),
     (Method::POST, "/admin/keys"),
     (Method::DELETE, "/admin/keys/0123456789ab"),

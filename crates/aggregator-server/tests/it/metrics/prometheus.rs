@@ -93,12 +93,16 @@ impl Prometheus {
         Self { child, url: format!("http://{address}") }
     }
 
-    /// The one value of a query; `None` as long as there is none.
-    async fn query(&self, query: &str) -> Option<String> {
+    /// What it answers to a query; `None` if it does not answer.
+    async fn ask(&self, query: &str) -> Option<Value> {
         let query = utf8_percent_encode(query, NON_ALPHANUMERIC);
         let request = client().get(format!("{}/api/v1/query?query={query}", self.url));
-        let answer = request.send().await.ok()?;
-        let answer: Value = answer.json().await.ok()?;
+        request.send().await.ok()?.json().await.ok()
+    }
+
+    /// The one value of a query; `None` as long as there is none.
+    async fn query(&self, query: &str) -> Option<String> {
+        let answer = self.ask(query).await?;
         let [result] = &answer["data"]["result"].as_array()?[..] else { return None };
         Some(result["value"][1].as_str()?.to_owned())
     }
@@ -130,6 +134,10 @@ async fn a_real_prometheus_scrapes_and_answers() {
     ] {
         until(query, async || is(query, value).await).await;
     }
+    for query in dashboard_queries() {
+        let answer = prometheus.ask(&query).await.unwrap();
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+    }
     // It asks for OpenMetrics: a type is known under the name without `_total`.
     let metadata = client().get(format!("{}/api/v1/metadata?metric=aggregator_events", prometheus.url));
     let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
@@ -137,6 +145,18 @@ async fn a_real_prometheus_scrapes_and_answers() {
     // And it is well-formed: nothing was left out.
     let told = Scrape::of(&client(), &server.url, "application/openmetrics-text").await;
     assert!(told.text.ends_with("# EOF\n"));
+}
+
+/// The queries of the panels, as Grafana would send them.
+fn dashboard_queries() -> Vec<String> {
+    let file = rules_directory().join("../grafana/event-aggregator.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries = targets.map(|target| target["expr"].as_str().unwrap());
+    queries
+        .map(|query| query.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$job", ".*"))
+        .collect()
 }
 
 fn rules_directory() -> PathBuf {
@@ -158,19 +178,22 @@ fn the_rules_are_sound_and_alert_when_they_should() {
     promtool(&["test", "rules", &file("tests.yml")], "").unwrap();
 }
 
-/// A rule over a metric that does not exist is silent for ever.
+/// A rule over a metric that does not exist is silent for ever, and a panel is empty.
 #[test]
-fn the_rules_know_no_metric_that_is_not_documented() {
+fn rules_and_panels_know_no_metric_that_is_not_documented() {
     let documented = super::documented();
-    for name in ["recording.yml", "alerts.yml"] {
-        let text = std::fs::read_to_string(rules_directory().join(name)).unwrap();
+    let rules = ["recording.yml", "alerts.yml"];
+    let rules = rules.map(|name| std::fs::read_to_string(rules_directory().join(name)).unwrap());
+    let queries = dashboard_queries();
+    assert!(queries.len() > 20, "{queries:?}");
+    for text in rules.iter().chain(&queries) {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         let words = text.split(|c| !is_name(c));
         for word in words.filter(|word| word.starts_with("aggregator_") || word.starts_with("process_")) {
             let known = ["", "_bucket", "_sum", "_count"]
                 .iter()
                 .any(|ending| word.strip_suffix(ending).is_some_and(|name| documented.contains(name)));
-            assert!(known, "{name}: {word}");
+            assert!(known, "{word}");
         }
     }
 }
