@@ -258,7 +258,9 @@ async fn readers_and_connections_are_counted_against_their_limits() {
     let poll = tokio::spawn(poll);
     crate::support::until("a poll waits", async || server.scrape().await.whole(tails) == [1, 7]).await;
     let connections = ["aggregator_connections", "aggregator_connections_capacity"];
-    assert_eq!(server.scrape().await.whole(connections), [2, 1_000], "the poll's, and this one");
+    let [open, capacity] = server.scrape().await.whole(connections);
+    // The poll's and this one. The client may have opened another one while it waited for this one.
+    assert!((2..=3).contains(&open) && capacity == 1_000, "{open} of {capacity}");
     server.publish(&event("t", 1)).await;
     assert_eq!(poll.await.unwrap().unwrap().status(), 200);
     crate::support::until("the poll has ended", async || server.scrape().await.whole(tails) == [0, 7]).await;
