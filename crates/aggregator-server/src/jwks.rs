@@ -2,8 +2,8 @@
 //! `auth/jwt/`; nothing of a token but the name of its key comes here.
 //!
 //! * A file is looked at every second, as the files of TLS are.
-//! * A URL is fetched at the start and every [`follow::REFRESH`]. A token whose key is unknown asks for a fetch before that.
-//!   One task fetches, so there is one fetch at a time, and after each it rests for [`follow::REST`]: tokens with made-up
+//! * A URL is fetched at the start and every `follow::REFRESH`. A token whose key is unknown asks for a fetch before that.
+//!   One task fetches, so there is one fetch at a time, and after each it rests for `follow::REST`: tokens with made-up
 //!   keys cost the issuer no more than that.
 //!
 //! Keys that were read once stay in use when they cannot be read again.
@@ -72,7 +72,7 @@ struct Looks {
 }
 
 impl Jwks {
-    /// The keys that `config` names; `None` if it names none. A file is read now; a URL is fetched by [`follow`].
+    /// The keys that `config` names; `None` if it names none. A file is read now; a URL is fetched by `follow`.
     ///
     /// # Errors
     /// If the file cannot be read, or is no set of keys.

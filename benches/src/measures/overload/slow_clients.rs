@@ -15,6 +15,8 @@ use tokio::time::sleep;
 
 /// The pause between two bytes of one that is slow.
 const PAUSE: Duration = Duration::from_millis(500);
+/// They begin one after the other within this time, and so they are not all sent away at once.
+const SPREAD: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -64,12 +66,13 @@ async fn all(
     ended: Arc<AtomicU64>,
 ) -> anyhow::Result<()> {
     let mut clients = JoinSet::new();
-    for _ in 0..each {
+    for n in 0..each {
         for kind in [Kind::Head, Kind::Body, Kind::Answer] {
             // One after the other, because a listener's backlog is short.
             let stream = connect(address).await?;
             let ended = Arc::clone(&ended);
             clients.spawn(async move {
+                sleep(SPREAD * n.into() / u32::from(each)).await;
                 let mut stream = Some(stream);
                 loop {
                     if let Some(stream) = stream.take() {
