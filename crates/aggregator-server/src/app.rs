@@ -61,7 +61,7 @@ impl App {
             guard: Arc::new(Guard::new(Arc::clone(&store), anonymity, jwt)),
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
             workers: Workers::start(&store, &config, &health)?,
-            reads: ReadPool::new(Arc::clone(&store), Arc::clone(&health), &config),
+            reads: ReadPool::start(Arc::clone(&store), Arc::clone(&health), &config)?,
             bodies: BodyReader::new(&config),
             decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX), usize::MAX),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{Deadline, DedupStore, StoreError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Config;
@@ -36,17 +38,23 @@ pub(crate) struct ReadPool {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     running: Places,
+    threads: Threads,
     timeout: Duration,
 }
 
 impl ReadPool {
-    pub(crate) fn new(store: Arc<dyn DedupStore>, health: Arc<Health>, config: &Config) -> Self {
-        Self {
+    pub(crate) fn start(
+        store: Arc<dyn DedupStore>,
+        health: Arc<Health>,
+        config: &Config,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             store,
             health,
             running: Places::new(config.readers, config.read_queue),
+            threads: Threads::start(config.readers as usize)?,
             timeout: config.read_timeout,
-        }
+        })
     }
 
     /// Runs `read` when its turn comes. The wait and the read have one deadline together.
@@ -64,7 +72,7 @@ impl ReadPool {
             Err(_) => return Err(late("none of the --readers was free")),
         };
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
-        let result = tokio::task::spawn_blocking(move || {
+        let result = self.threads.run(move || {
             let result = deadline.scope(|| read(&*store));
             if let Err(error) = &result
                 && error.is_fatal()
@@ -96,5 +104,39 @@ impl ReadPool {
     /// See [`Places::stop`].
     pub(crate) async fn stop(&self, deadline: Instant) {
         self.running.stop(deadline).await;
+    }
+}
+
+/// The threads of reads. They give way to all others: what is published must not wait for what is read, however many read.
+struct Threads(Option<Runtime>);
+
+/// How much less of a processor they get than others do, where there are too few: a third.
+const NICENESS: i32 = 5;
+
+impl Threads {
+    fn start(count: usize) -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(count)
+            .thread_name("reader")
+            .on_thread_start(|| {
+                // On Linux this is about the thread alone. Without it, reads are served all the same.
+                let _ = rustix::process::nice(NICENESS);
+            })
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().expect("the threads are there until the pool is dropped").spawn_blocking(read)
+    }
+}
+
+impl Drop for Threads {
+    /// Reads that are stuck hold up nobody.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
