@@ -10,7 +10,7 @@ use aggregator_core::{
 };
 use aggregator_server::Config;
 
-use crate::support::{Server, events};
+use crate::support::{Server, events, until};
 
 /// Counts how often it is asked for what is stored, and for its gauges.
 #[derive(Default)]
@@ -64,6 +64,8 @@ async fn a_scrape_asks_the_store_for_its_gauges_alone() {
     let store = Arc::new(Asked::default());
     let server = Server::start(Arc::clone(&store) as _, Config::default()).await;
     server.publish(&events("t", 0..3)).await;
+    // The server looks at the newest time that is stored once at the start, and again after a minute.
+    until("the clock was looked at", async || store.stored.load(Ordering::SeqCst) == 2).await;
     let before = store.stored.load(Ordering::SeqCst);
     let scrape = server.scrape().await;
     server.scrape().await;
