@@ -1,7 +1,6 @@
 //! Reads the body of a request: bounded in bytes, in time, in how slowly it may come, and in the bytes of all requests
 //! together. One that comes compressed counts as what it stands for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,11 +9,11 @@ use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::config::{ByteSize, Config};
 use crate::fair::Flow;
+use crate::fair::places::Places;
 use crate::utf8::BYTE_ORDER_MARK;
 
 use super::body_room::{BodyRoom, BodyRooms};
@@ -39,7 +38,7 @@ pub(crate) struct BodyReader {
     min_rate: usize,
     rooms: BodyRooms,
     /// How many bodies may be decoded at a time. Their decoders take a quarter as much memory as bodies may.
-    decoders: Arc<Semaphore>,
+    decoders: Places,
 }
 
 impl BodyReader {
@@ -49,9 +48,7 @@ impl BodyReader {
             timeout: config.body_timeout,
             min_rate: config.min_body_rate.0,
             rooms: BodyRooms::new(config.request_bytes.kib()),
-            decoders: Arc::new(Semaphore::new(
-                (config.request_bytes.0 / 4 / Decoder::MAX_BYTES).clamp(1, 64),
-            )),
+            decoders: Places::new(decoders(config), usize::MAX),
         }
     }
 
@@ -71,7 +68,7 @@ impl BodyReader {
                 return Err(problem);
             }
         };
-        let read = self.read(&mut body, buffer);
+        let read = self.read(flow, &mut body, buffer);
         let read = timeout(self.timeout, read).await;
         let mut received = read.unwrap_or_else(|_| Err(Problem::body_timeout("within --body-timeout")));
         match &mut received {
@@ -98,52 +95,59 @@ impl BodyReader {
         Ok(BodyBuffer { room, bytes: BytesMut::with_capacity(announced), encoding })
     }
 
-    /// Reads the whole body into a buffer of its own. The pieces that arrive share the connection's buffer and would keep
-    /// all of it in memory. Room is reserved for bytes that have arrived, not for announced ones.
-    async fn read(&self, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
+    /// Reads the whole body into a buffer of its own, and decodes it if it comes compressed. The pieces that arrive share the
+    /// connection's buffer and would keep all of it in memory. Room is reserved for bytes that have arrived, not for
+    /// announced ones.
+    async fn read(&self, flow: Flow, body: &mut Body, buffer: BodyBuffer) -> Result<ReceivedBody, Problem> {
         let BodyBuffer { mut bytes, mut room, encoding } = buffer;
-        let mut decoder = None;
         let mut pace = Pace::new(self.min_rate);
         while let Some(frame) = pace.next(body).await? {
             let frame = frame.map_err(|error| Problem::malformed(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if let Some(encoding) = encoding {
-                // Only once there is something to decode: who sends nothing takes no place.
-                let decoder = match &mut decoder {
-                    Some((decoder, _)) => decoder,
-                    none => &mut none.insert(self.decoder(encoding).await?).0,
-                };
-                for piece in data.chunks(ENCODED_PIECE_BYTES) {
-                    let decoded =
-                        decoder.decode(piece, self.max_bytes.0).map_err(|error| self.undecodable(error))?;
-                    self.append(&mut bytes, &mut room, &decoded)?;
-                    // A piece can stand for a megabyte. Others have their turn between two of them.
-                    tokio::task::yield_now().await;
-                }
-                continue;
-            }
-            self.append(&mut bytes, &mut room, &data)?;
+            self.append(&mut bytes, &mut room, 0, &data)?;
         }
-        if let Some((mut decoder, _)) = decoder {
-            let rest = decoder.finish().map_err(|error| self.undecodable(error))?;
-            self.append(&mut bytes, &mut room, &rest)?;
+        if let Some(encoding) = encoding {
+            bytes = self.decode(flow, encoding, &bytes, &mut room).await?;
         }
         Ok(ReceivedBody { bytes: bytes.freeze(), room })
     }
 
-    /// A decoder, and its place among all of them.
-    async fn decoder(&self, encoding: Encoding) -> Result<(Decoder, OwnedSemaphorePermit), Problem> {
-        let failed = |what: String| Problem::internal(format!("a decoder: {what}"));
-        let place = Arc::clone(&self.decoders).acquire_owned().await;
-        let place = place.map_err(|error| failed(error.to_string()))?;
-        Ok((Decoder::new(encoding).map_err(|error| failed(error.to_string()))?, place))
+    /// What a compressed body stands for. It has arrived, so a decoder never waits for a client.
+    async fn decode(
+        &self,
+        flow: Flow,
+        encoding: Encoding,
+        encoded: &[u8],
+        room: &mut BodyRoom,
+    ) -> Result<BytesMut, Problem> {
+        let _place =
+            self.decoders.take(flow).await.map_err(|_| Problem::internal("the decoders are closed"))?;
+        let failed = |error: std::io::Error| Problem::internal(format!("a decoder: {error}"));
+        let mut decoder = Decoder::new(encoding).map_err(failed)?;
+        let mut bytes = BytesMut::new();
+        for piece in encoded.chunks(ENCODED_PIECE_BYTES) {
+            let decoded = decoder.decode(piece, self.max_bytes.0).map_err(|error| self.undecodable(error))?;
+            self.append(&mut bytes, room, encoded.len(), &decoded)?;
+            // A piece can stand for a megabyte. Others have their turn between two of them.
+            tokio::task::yield_now().await;
+        }
+        let rest = decoder.finish().map_err(|error| self.undecodable(error))?;
+        self.append(&mut bytes, room, encoded.len(), &rest)?;
+        Ok(bytes)
     }
 
-    fn append(&self, bytes: &mut BytesMut, room: &mut BodyRoom, data: &[u8]) -> Result<(), Problem> {
+    /// Appends `data`, with room for it and for `others` bytes beside the buffer.
+    fn append(
+        &self,
+        bytes: &mut BytesMut,
+        room: &mut BodyRoom,
+        others: usize,
+        data: &[u8],
+    ) -> Result<(), Problem> {
         if bytes.len() + data.len() > self.max_bytes.0 {
             return Err(self.too_large());
         }
-        if !room.grow_to((bytes.len() + data.len()).div_ceil(1024)) {
+        if !room.grow_to((others + bytes.len() + data.len()).div_ceil(1024)) {
             return Err(no_room());
         }
         bytes.extend_from_slice(data);
@@ -164,6 +168,10 @@ impl BodyReader {
         let limit = self.max_bytes;
         Problem::too_large(format!("the body is larger than {limit} (--max-body-bytes): send it in several"))
     }
+}
+
+fn decoders(config: &Config) -> u32 {
+    u32::try_from(config.request_bytes.0 / 4 / Decoder::MAX_BYTES).unwrap_or(u32::MAX).clamp(1, 64)
 }
 
 fn no_room() -> Problem {
