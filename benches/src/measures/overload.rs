@@ -18,7 +18,7 @@ use crate::wire::Results;
 use crate::workload::{RECENT, Workload};
 
 /// Connections that a server can just keep busy with.
-const FEW: u32 = 8;
+pub(crate) const FEW: u32 = 8;
 /// Nearly as many connections as a server takes.
 pub(crate) const MANY: u32 = 900;
 /// Clients of each of the three kinds that are slow.

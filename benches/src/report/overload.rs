@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use super::markdown::{count, ratio, spread, wide};
 use crate::measures::Spread;
-use crate::measures::overload::{MANY, Overload};
+use crate::measures::overload::{FEW, MANY, Overload};
 
 pub(super) fn overload(overload: &Overload) -> String {
     let mut text = "## Too much load\n".to_owned();
     if let Some(line) = &overload.connections {
         let _ = writeln!(
             text,
-            "\nBatches of 500 as fast as the server takes them: {}/s over 8 connections, {}/s over {MANY}, {} of it. Of the\n\
+            "\nBatches of 500 as fast as the server takes them: {}/s over {FEW} connections, {}/s over {MANY}, {} of it. Of the\n\
              requests over {MANY} connections {:.1} % were answered 503 and sent again.",
             spread(line.few),
             spread(line.many),
@@ -25,8 +25,8 @@ pub(super) fn overload(overload: &Overload) -> String {
             text,
             "\nTen times the peak for {:.0} s: {}/s were due over {MANY} connections, by a schedule that does not wait, where\n\
              the server had taken {}/s before. {}/s were stored, **{:.2} of the peak**: {} requests were accepted (p99 {:.0} ms,\n\
-             the slowest {:.0} ms), {} refused (half of them within {:.0} ms), and {} connections broke off. Memory after the\n\
-             first tenth: {:.0} MiB; the most until the end: {:.0} MiB.",
+             the slowest {:.0} ms), {}, and {} connections broke off. Memory after the first tenth: {:.0} MiB; the most until the\n\
+             end: {:.0} MiB.",
             line.seconds,
             count(line.due),
             count(line.peak),
@@ -35,8 +35,7 @@ pub(super) fn overload(overload: &Overload) -> String {
             count(wide(line.accepted)),
             line.accepted_p99_ms,
             line.accepted_max_ms,
-            count(wide(line.refused)),
-            line.refusal_p50_ms,
+            refused(line.refused, line.refusal_p50_ms),
             line.broken,
             mib(line.memory_bytes),
             mib(line.memory_peak_bytes),
@@ -56,6 +55,13 @@ pub(super) fn overload(overload: &Overload) -> String {
         );
     }
     text
+}
+
+fn refused(count: u64, p50_ms: f64) -> String {
+    match count {
+        0 => "none refused".to_owned(),
+        _ => format!("{} refused (half of them within {p50_ms:.0} ms)", super::markdown::count(wide(count))),
+    }
 }
 
 fn milliseconds(Spread { median, min, max }: Spread) -> String {
