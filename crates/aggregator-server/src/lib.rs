@@ -111,9 +111,9 @@ impl From<TcpListener> for Listeners {
 
 /// Serves `store` on `listeners` until `shutdown` completes. Then takes no more requests, commits the queue, and returns.
 ///
-/// Of `config` it uses the limits, the times, the files of TLS and the issuer of tokens. Where to listen, which store, and how to log is the
-/// caller's part. As long as the store has no key, everybody who reaches the port may publish and read if that is on this
-/// machine only, or if [`Config::allow_anonymous`] says so; otherwise nobody may.
+/// Of `config` it uses the limits, the times, the files of TLS and the issuer of tokens. Where to listen, which store, and how
+/// to log is the caller's part. As long as the store has no key, everybody who reaches the port may publish and read if that
+/// is on this machine only, or if [`Config::allow_anonymous`] says so; otherwise nobody may.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -172,7 +172,7 @@ pub async fn run(
         FailPoint::Draining.reach();
     };
     let layers = Layers::new(Arc::clone(&app));
-    let drain_until = connections::serve(listeners, tls, layers, &app, drain).await;
+    let drain_until = connections::serve(listeners, layers, &app, drain).await;
     drop(stop);
     let stopped = app.workers.stop(drain_until).await;
     // The caller may open the store again, so nothing may hold it when this returns.

@@ -1,5 +1,5 @@
-//! Counts what became of the events that this process appended, for `GET /stats` and `GET /metrics`. The totals of the store are those of
-//! all processes that ever used it.
+//! Counts what became of the events that this process appended, for `GET /stats` and `GET /metrics`. The totals of the store are
+//! those of all processes that ever used it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -41,7 +41,6 @@ const MAX_OPERATORS: usize = 16;
 /// of the whole drain timeout.
 pub(crate) async fn serve(
     listeners: Listeners,
-    tls: Option<Arc<Tls>>,
     layers: Layers,
     app: &App,
     shutdown: impl Future<Output = ()>,
@@ -77,7 +76,7 @@ pub(crate) async fn serve(
             }
         };
         let _ = stream.set_nodelay(true);
-        match (Arc::clone(&app.connection_places).try_acquire_owned(), &tls) {
+        match (Arc::clone(&app.connection_places).try_acquire_owned(), &app.tls) {
             (Ok(place), None) => drop(connections.spawn(door.clone().admit(stream, place))),
             (Ok(place), Some(tls)) => {
                 connections.spawn(door.clone().admit_secure(stream, Arc::clone(tls), place));

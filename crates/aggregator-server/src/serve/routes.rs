@@ -25,9 +25,9 @@ use super::probes;
 
 /// Every route, with who may use it and its handler.
 ///
-/// A handler of a route for publishers or readers takes a `Principal`, and asks it about each topic. A handler takes `Params` and calls `finish`, so that unknown parameters are refused. Add a new route to
-/// docs/reference.md, too: a test compares that page with this table. Another test compares it with `ROUTES` of
-/// `metrics/names.rs`.
+/// A handler of a route for publishers or readers takes a `Principal`, and asks it about each topic. A handler takes `Params`
+/// and calls `finish`, so that unknown parameters are refused. Add a new route to docs/reference.md and to `ROUTES` of
+/// `metrics/names.rs`, too: tests compare them with this table.
 fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
     vec![
         // `Routes::dispatch` has a shortcut to this handler. A change of this row changes that as well.

@@ -36,8 +36,8 @@ pub struct SqliteOptions {
     /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
     /// thread that appends, and must not wait.
     pub on_warning: OnWarning,
-    /// Is told how far opening has come, if events have to be put into the dedup index: once before the first one, and then
-    /// about every million. It runs on the thread that opens the store.
+    /// Is told how far opening has come, if events have to be put into the dedup index: before the first one, and then after
+    /// as many as its memory takes at a time ([`IndexOptions::memtable`]). It runs on the thread that opens the store.
     pub on_progress: OnProgress,
     /// What a test puts below the store: see `TestHooks`. Nothing without the feature `test-util`.
     pub test_hooks: Hooks,
