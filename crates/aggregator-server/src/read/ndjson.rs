@@ -30,6 +30,10 @@ pub(super) const MEDIA_TYPE: &str = "application/x-ndjson";
 /// The most events of one answer.
 pub(super) const MAX_EVENTS: usize = 1_000_000;
 
+/// The events of the first page. Each further page has twice as many, up to [`Query::MAX_LIMIT`]: a client that asks and does
+/// not read costs little.
+const FIRST_PAGE: usize = 100;
+
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.any(|accepted| accepted.contains(MEDIA_TYPE))
@@ -61,7 +65,7 @@ pub(super) async fn respond(
     query: Query,
     until: Option<Instant>,
 ) -> Result<Response, Problem> {
-    let mut walk = Walk { app: Arc::clone(app), reader, left: query.limit, query };
+    let mut walk = Walk { app: Arc::clone(app), reader, left: query.limit, page: FIRST_PAGE, query };
     let mut first = walk.read().await?;
     if let Some(until) = until
         && first.events == 0
@@ -94,13 +98,15 @@ struct Walk {
     query: Query,
     /// How many events may still come.
     left: usize,
+    /// How many events the next page may have.
+    page: usize,
 }
 
 impl Walk {
     /// The next page. Its reader may have lost its credential since the one before.
     async fn read(&self) -> Result<Lines, Problem> {
         self.reader.check()?;
-        let query = Query { limit: self.left.min(Query::MAX_LIMIT), ..self.query.clone() };
+        let query = Query { limit: self.left.min(self.page), ..self.query.clone() };
         let read = move |store: &dyn DedupStore| {
             let page = store.read(&query)?;
             let known = is_known(store, &query, &page)?;
@@ -124,6 +130,7 @@ impl Walk {
             }
         };
         self.left -= lines.events;
+        self.page = (self.page * 2).min(Query::MAX_LIMIT);
         let next = self.reader.show_cursor(&lines.next);
         self.query.after = Some(lines.next);
         if self.left > 0 && !lines.caught_up {

@@ -1,5 +1,7 @@
 //! A server for a test, in this process or in one of its own.
 
+pub(crate) mod asked;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -1,63 +1,12 @@
 //! A scrape costs the same whatever is stored, because it asks the store for nothing that is stored.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use aggregator_core::store::{StoreInfo, StoreStats, TopicInfo};
-use aggregator_core::{
-    AttemptId, DedupStore, EventRef, Identity, MemoryStore, Page, Partition, Query, Receipt, Seen,
-    StoreError, StoreGauges, TopicQuery,
-};
 use aggregator_server::Config;
 
+use crate::support::asked::Asked;
 use crate::support::{Server, events, until};
-
-/// Counts how often it is asked for what is stored, and for its gauges.
-#[derive(Default)]
-struct Asked {
-    inner: MemoryStore,
-    stored: AtomicU64,
-    gauges: AtomicU64,
-}
-
-impl Asked {
-    fn inner(&self) -> &MemoryStore {
-        self.stored.fetch_add(1, Ordering::SeqCst);
-        &self.inner
-    }
-}
-
-impl DedupStore for Asked {
-    fn info(&self) -> &StoreInfo {
-        self.inner.info()
-    }
-    fn append(
-        &self,
-        partition: Partition,
-        attempt: AttemptId,
-        events: &[EventRef<'_>],
-    ) -> Result<Vec<Receipt>, StoreError> {
-        self.inner().append(partition, attempt, events)
-    }
-    fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        self.inner().read(query)
-    }
-    fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        self.inner().lookup(ids)
-    }
-    fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
-        self.inner().topics(query)
-    }
-    fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner().stats()
-    }
-    fn gauges(&self) -> Option<StoreGauges> {
-        self.gauges.fetch_add(1, Ordering::SeqCst);
-        let mut gauges = StoreGauges::default();
-        gauges.parts = vec![("main", 1), ("made up", 2), ("another", 3)];
-        Some(gauges)
-    }
-}
 
 #[tokio::test]
 async fn a_scrape_asks_the_store_for_its_gauges_alone() {

@@ -7,6 +7,7 @@ use aggregator_server::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::asked::Asked;
 use crate::support::{Server, event, events, in_time};
 
 async fn lines(server: &Server, path: &str) -> Vec<Value> {
@@ -43,6 +44,18 @@ async fn lines_are_the_events_and_at_last_where_to_go_on() {
     assert_eq!(all.len(), 5_001);
     let nothing = lines(&server, "/events?topic=nothing").await;
     assert_eq!(nothing[0]["known"], json!(false));
+}
+
+/// Whoever asks for a million lines and reads none costs the first of them.
+#[tokio::test]
+async fn the_pages_of_lines_begin_small_and_grow() {
+    let store = Arc::new(Asked::default());
+    let server = Server::start(Arc::clone(&store) as _, Config::default()).await;
+    server.publish(&events("t", 0..4_000)).await;
+    store.limits.lock().unwrap().clear();
+    assert_eq!(lines(&server, "/events?topic=t&limit=3000").await.len(), 3_001);
+    assert_eq!(*store.limits.lock().unwrap(), [100, 200, 400, 800, 1_000, 500]);
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
