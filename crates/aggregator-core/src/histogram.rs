@@ -85,7 +85,8 @@ impl Histogram {
 }
 
 impl Ticks {
-    fn bucket(&self, value: u64) -> usize {
+    /// The index of the bucket that a value belongs to.
+    pub fn bucket(&self, value: u64) -> usize {
         self.bounds.partition_point(|&bound| bound < value)
     }
 }

@@ -91,7 +91,7 @@ impl PostgresStore {
         };
         let durability =
             if options.require_sync_standby { Durability::Replicated } else { Durability::Fsync };
-        let info = StoreInfo::new(KIND, opened.id, durability, opened.partitions);
+        let info = StoreInfo::new(KIND, opened.id, durability, opened.partitions).shared();
         let announcer = Arc::new(CommitAnnouncer::new(opened.last_offsets));
         let channel = format!("aggregator_{}", info.id.to_string().to_lowercase());
         let pool = |role, size| Pool::new(Arc::clone(&connector), role, size, options.connection_wait);

@@ -14,6 +14,7 @@ use crate::fair::places::Places;
 use crate::health::{self, Health};
 use crate::http::body::BodyReader;
 use crate::http::problem::Problem;
+use crate::insight::Insight;
 use crate::metrics::requests::RequestCounters;
 use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) guard: Arc<Guard>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) workers: Workers,
+    pub(crate) insight: Arc<Insight>,
     pub(crate) reads: ReadPool,
     pub(crate) bodies: BodyReader,
     /// How many large bodies may be decoded at a time: as many as there are processors.
@@ -56,11 +58,12 @@ impl App {
         tls: Option<Arc<Tls>>,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
+        let insight = Arc::new(Insight::new(config.insight_streams));
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             guard: Arc::new(Guard::new(Arc::clone(&store), anonymity, jwt)),
             admission: Arc::new(Admission::new(config.queue_events, config.queue_bytes.0)),
-            workers: Workers::start(&store, &config, &health)?,
+            workers: Workers::start(&store, &config, &health, &insight)?,
             reads: ReadPool::start(Arc::clone(&store), Arc::clone(&health), &config)?,
             bodies: BodyReader::new(&config),
             decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX), usize::MAX),
@@ -69,6 +72,7 @@ impl App {
             tails: Tails::new(config.max_tails.get()),
             connection_places: Arc::new(Semaphore::new(max_connections(&config))),
             requests: RequestCounters::default(),
+            insight,
             tls,
             started: Instant::now(),
             store,

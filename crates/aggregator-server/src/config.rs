@@ -120,6 +120,9 @@ pub struct Config {
     pub read_queue: usize,
     /// How many readers may wait at the end of the stream at a time. Beyond that a request is answered 503.
     pub max_tails: NonZeroUsize,
+    /// How many sources in topics `GET /insight` counts one by one, the busiest, 0 to 1,000. With 0 it counts nothing, and
+    /// `GET /duplicates` is empty.
+    pub insight_streams: u16,
     /// After so long without an event, a stream tells its client how far it has come. Proxies cut silent connections.
     pub heartbeat: Duration,
     /// How long a start waits for a store that another process has open, or that cannot be reached.
@@ -219,6 +222,7 @@ impl Default for Config {
             readers: 4,
             read_queue: 256,
             max_tails: at_least_one(10_000),
+            insight_streams: crate::insight::MAX_STREAMS,
             heartbeat: Duration::from_secs(15),
             lock_wait: Duration::ZERO,
             read_timeout: Duration::from_secs(10),

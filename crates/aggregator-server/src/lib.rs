@@ -23,6 +23,7 @@ mod file_stamp;
 pub mod fuzz;
 mod health;
 mod http;
+mod insight;
 mod json_object;
 pub mod jwks;
 pub mod log;
@@ -139,6 +140,7 @@ pub async fn run(
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
     auth::begin(&app.guard).await;
+    insight::begin(&app).await;
     let (stop, stopped) = watch::channel(());
     let mut tasks = JoinSet::new();
     tasks.spawn(health::monitor(Arc::clone(&app.store), Arc::clone(&app.health), stopped.clone()));
@@ -155,6 +157,7 @@ pub async fn run(
         tasks.spawn(jwks::follow(jwks, end_readers, stopped.clone()));
     }
     tasks.spawn(read::tail::follow(Arc::clone(&app)));
+    tasks.spawn(insight::follow(Arc::clone(&app), stopped.clone()));
     if let Some(tls) = tls.clone() {
         tasks.spawn(tls::follow(tls, stopped));
     }
@@ -178,6 +181,7 @@ pub async fn run(
     // The caller may open the store again, so nothing may hold it when this returns.
     let all_end = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout_at(drain_until, all_end).await;
+    insight::end(&app, drain_until).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
     if let health::State::Failed(reason) = app.health.state() {

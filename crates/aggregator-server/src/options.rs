@@ -19,6 +19,7 @@ use crate::config::{
     AdminSocket, ByteSize, Config, JSON_DEPTHS, ListenAddress, LogFormat, LoneSurrogates, READERS,
     StoreLocation,
 };
+use crate::insight::MAX_STREAMS;
 
 use self::jwt::JwtOptions;
 use self::timeouts::Timeouts;
@@ -195,6 +196,11 @@ pub struct Options {
           value_parser = at_least::<NonZeroUsize>(1))]
     max_tails: NonZeroUsize,
 
+    /// Sources in topics that `GET /insight` counts one by one, the busiest; with 0 it counts nothing
+    #[arg(long, env = "AGGREGATOR_INSIGHT_STREAMS", default_value_t = Config::default().insight_streams, value_name = "N",
+          value_parser = within::<u16>(0..=MAX_STREAMS.into()))]
+    insight_streams: u16,
+
     /// After so long without an event, a stream tells its client how far it has come; set it below the time after
     /// which proxies cut a silent connection
     #[arg(long, env = "AGGREGATOR_HEARTBEAT", default_value_t = Config::default().heartbeat.into(),
@@ -290,6 +296,7 @@ impl Options {
             readers: self.readers,
             read_queue: self.read_queue,
             max_tails: self.max_tails,
+            insight_streams: self.insight_streams,
             heartbeat: self.heartbeat.into(),
             lock_wait: self.lock_wait.into(),
             read_timeout: self.timeouts.read_timeout.into(),

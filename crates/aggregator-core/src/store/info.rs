@@ -78,12 +78,21 @@ pub struct StoreInfo {
     pub partitions: Partitions,
     /// The stores it is a copy of, from the first to the last.
     pub ancestors: Vec<Ancestor>,
+    /// Whether other processes may use it at the same time.
+    pub shared: bool,
 }
 
 impl StoreInfo {
-    /// For a store that is not a copy of another one. `kind` is a noun, such as `memory`.
+    /// For a store that is not a copy of another one, and that one process uses at a time. `kind` is a noun, such as `memory`.
     pub fn new(kind: &'static str, id: StoreId, durability: Durability, partitions: Partitions) -> Self {
-        Self { kind, id, durability, partitions, ancestors: Vec::new() }
+        Self { kind, id, durability, partitions, ancestors: Vec::new(), shared: false }
+    }
+
+    /// For a store that other processes may use at the same time.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
     }
 
     /// For a store that is a copy. `ancestors` are the stores before it, from the first to the last.

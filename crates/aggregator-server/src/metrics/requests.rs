@@ -86,6 +86,11 @@ impl RequestCounters {
         ROUTES.iter().copied().zip(counts).filter(|(_, counts)| counts.count() > 0)
     }
 
+    /// How long requests to publish took.
+    pub(crate) fn publish_durations(&self) -> HistogramCounts {
+        self.durations[Route::of("/publish").0].counts()
+    }
+
     pub(super) fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
         SHED_REASONS.iter().copied().zip(self.shed.iter().map(|count| count.load(Ordering::Relaxed)))
     }

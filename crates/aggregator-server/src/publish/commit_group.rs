@@ -19,6 +19,7 @@ use aggregator_core::{
 use tracing::{debug, error, warn};
 
 use crate::health::{self, Health};
+use crate::insight::Insight;
 
 use super::injected_bug;
 use super::job::{Job, Receipts};
@@ -42,6 +43,7 @@ pub(super) struct GroupCommitter<'t> {
     store: &'t dyn DedupStore,
     health: &'t Health,
     counters: &'t OutcomeCounters,
+    insight: &'t Insight,
     result: &'t mut TurnResult,
 }
 
@@ -50,9 +52,10 @@ impl<'t> GroupCommitter<'t> {
         store: &'t dyn DedupStore,
         health: &'t Health,
         counters: &'t OutcomeCounters,
+        insight: &'t Insight,
         result: &'t mut TurnResult,
     ) -> Self {
-        Self { store, health, counters, result }
+        Self { store, health, counters, insight, result }
     }
 
     /// Appends the jobs, which are sorted by partition.
@@ -128,7 +131,10 @@ impl<'t> GroupCommitter<'t> {
         for (at, &index) in indices.iter().enumerate() {
             let event = job.batch.event(index as usize);
             match try_append(self.store, self.counters, job.partition, job.partition, &[event]) {
-                Ok(receipts) => drop(self.counters.add(&receipts)),
+                Ok(receipts) => {
+                    self.counters.add(&receipts);
+                    self.insight.observe([event].into_iter(), &receipts);
+                }
                 Err(StoreError::Invalid(faults)) => {
                     refused += 1;
                     fault = fault.or(faults.into_iter().next());
@@ -156,11 +162,19 @@ impl<'t> GroupCommitter<'t> {
         FailPoint::BeforeReplies.reach();
         let stored = self.counters.add(&receipts);
         debug!(requests = jobs.len(), events = receipts.len(), stored, "committed");
-        let mut receipts = Receipts::of_group(receipts);
-        for job in jobs {
-            let own = receipts.split_to(job.indices.len());
+        let mut rest = Receipts::of_group(receipts);
+        let all = rest.clone();
+        let mut events = Vec::with_capacity(jobs.len());
+        for mut job in jobs {
+            let own = rest.split_to(job.indices.len());
+            events.push((Arc::clone(&job.batch), std::mem::take(&mut job.indices)));
             job.answer(Ok(own));
         }
+        // Nobody waits for this any more.
+        let events = events
+            .iter()
+            .flat_map(|(batch, indices)| indices.iter().map(|&index| batch.event(index as usize)));
+        self.insight.observe(events, &all);
     }
 
     /// Answers the jobs with this error. A queued job is kept instead, if the store may take it later.

@@ -39,7 +39,7 @@ impl Job {
 }
 
 /// Some of the receipts of a commit group. The jobs of the group share its receipts, so that no receipt is copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Receipts {
     group: Arc<Vec<Receipt>>,
     own: Range<usize>,

@@ -23,6 +23,7 @@ use shuttle::thread::{spawn, yield_now};
 use tokio::sync::oneshot;
 
 use crate::Config;
+use crate::insight::Insight;
 
 use super::admission::{Admission, Refused, Weight};
 use super::job::{AppendResult, Job};
@@ -64,7 +65,7 @@ impl Service {
     /// With room for so many events.
     fn start(store: Arc<dyn DedupStore>, config: &Config, room: usize) -> Arc<Self> {
         let admission = Arc::new(Admission::new(room, usize::MAX));
-        let workers = Workers::start(&store, config, &Arc::default()).unwrap();
+        let workers = Workers::start(&store, config, &Arc::default(), &Arc::new(Insight::new(1))).unwrap();
         Arc::new(Self { store, admission, workers })
     }
 

@@ -8,6 +8,7 @@ use aggregator_core::DedupStore;
 
 use crate::Config;
 use crate::health::Health;
+use crate::insight::Insight;
 use crate::sync::thread::{self, JoinHandle};
 
 use super::admission::Weight;
@@ -34,6 +35,7 @@ impl Workers {
         store: &Arc<dyn DedupStore>,
         config: &Config,
         health: &Arc<Health>,
+        insight: &Arc<Insight>,
     ) -> std::io::Result<Self> {
         let partitions = store.partitions().count();
         let count = config.workers.get().min(usize::from(partitions));
@@ -52,6 +54,7 @@ impl Workers {
                 store: Arc::clone(store),
                 health: Arc::clone(health),
                 counters: Arc::clone(&workers.counters),
+                insight: Arc::clone(insight),
             };
             let queue = Arc::clone(&workers.queue);
             let name = format!("worker-{number}");
@@ -112,6 +115,7 @@ struct Worker {
     store: Arc<dyn DedupStore>,
     health: Arc<Health>,
     counters: Arc<OutcomeCounters>,
+    insight: Arc<Insight>,
 }
 
 impl Worker {
@@ -120,7 +124,8 @@ impl Worker {
         let mut ended = None;
         while let Some(mut turn) = queue.next(ended) {
             let jobs = std::mem::take(&mut turn.jobs);
-            GroupCommitter::new(&*self.store, &self.health, &self.counters, &mut turn.result).append(jobs);
+            let Self { store, health, counters, insight } = &self;
+            GroupCommitter::new(&**store, health, counters, insight, &mut turn.result).append(jobs);
             ended = Some(turn);
         }
     }
@@ -151,6 +156,7 @@ mod tests {
             store: Arc::new(MemoryStore::default()),
             health: Arc::clone(&health),
             counters: Arc::default(),
+            insight: Arc::new(Insight::new(1)),
         };
         let thread = thread::spawn(|| {
             let _worker = worker;
@@ -163,7 +169,8 @@ mod tests {
     #[test]
     fn the_threads_of_workers_that_nobody_stopped_end_too() {
         let store: Arc<dyn DedupStore> = Arc::new(MemoryStore::default());
-        let workers = Workers::start(&store, &Config::default(), &Arc::default()).unwrap();
+        let workers =
+            Workers::start(&store, &Config::default(), &Arc::default(), &Arc::new(Insight::new(1))).unwrap();
         let threads = std::mem::take(&mut *workers.threads.lock().unwrap());
         drop(workers);
         let patience = Instant::now() + Duration::from_secs(20);

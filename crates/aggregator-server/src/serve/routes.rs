@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use crate::app::App;
 use crate::auth::{Access, authorize, routes as keys};
 use crate::http::problem::Problem;
+use crate::insight;
 use crate::metrics::metrics;
 use crate::metrics::requests::{FoundRoute, Route};
 use crate::publish::handler;
@@ -37,6 +38,9 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/lookup", Access::Read, post(lookup::lookup)),
         ("/topics", Access::Read, get(topics::topics)),
         ("/stats", Access::Metrics, get(stats::stats)),
+        ("/stats/series", Access::Metrics, get(insight::series)),
+        ("/insight", Access::Read, get(insight::insight)),
+        ("/duplicates", Access::Read, get(insight::duplicates)),
         ("/metrics", Access::Metrics, get(metrics)),
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),

@@ -14,6 +14,7 @@ mod guard;
 mod http;
 #[path = "../shared/http_client.rs"]
 mod http_client;
+mod insight;
 mod let_go;
 mod limits;
 mod metrics;

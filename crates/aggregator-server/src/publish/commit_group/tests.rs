@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::*;
+use crate::insight::Insight;
 use crate::publish::admission::{Admission, Weight};
 use crate::publish::job::AppendResult;
 
@@ -45,6 +46,7 @@ struct Lab {
     store: FaultyStore,
     health: Health,
     counters: OutcomeCounters,
+    insight: Insight,
     result: TurnResult,
 }
 
@@ -57,12 +59,14 @@ impl Lab {
             store,
             health: Health::default(),
             counters: OutcomeCounters::default(),
+            insight: Insight::new(1),
             result: TurnResult::default(),
         }
     }
 
     fn group(&mut self) -> GroupCommitter<'_> {
-        GroupCommitter::new(&self.store, &self.health, &self.counters, &mut self.result)
+        let Self { store, health, counters, insight, result } = self;
+        GroupCommitter::new(store, health, counters, insight, result)
     }
 }
 

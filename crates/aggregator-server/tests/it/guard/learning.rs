@@ -30,6 +30,9 @@ async fn a_limited_reader_is_told_the_same_whatever_is_in_other_topics() {
 pub(super) async fn is_told_the_same(server: Guarded) {
     let (writer, reader) = (server.key(&["publish:*"]).await, server.key(&["read:mine.*"]).await);
     publish(&server, &writer, "mine.a", 0..10).await;
+    publish(&server, &writer, "mine.a", 0..3).await;
+    let counted = async || server.get(&reader, "/insight").await.json["totals"]["duplicates"] == 3;
+    crate::support::until("the repeats are counted", counted).await;
     let next = server.get(&reader, "/events?topic=mine.*").await.json["next"].as_str().unwrap().to_owned();
     let paths = [
         "/events?topic=mine.*".to_owned(),
@@ -43,6 +46,12 @@ pub(super) async fn is_told_the_same(server: Guarded) {
         "/topics?topic=other.*".into(),
         "/topics?after=other.a".into(),
         "/stats".into(),
+        "/stats/series".into(),
+        "/insight".into(),
+        "/insight?topic=mine.*&order=newest".into(),
+        "/insight?topic=other.*".into(),
+        "/duplicates".into(),
+        "/duplicates?topic=other.b".into(),
     ];
     let look = async || {
         let mut all = Vec::new();
@@ -56,8 +65,9 @@ pub(super) async fn is_told_the_same(server: Guarded) {
         all
     };
     let before = look().await;
-    publish(&server, &writer, "other.b", 0..500).await;
-    publish(&server, &writer, "z", 0..500).await;
+    for topic in ["other.b", "z", "z"] {
+        publish(&server, &writer, topic, 0..500).await;
+    }
     assert_eq!(before, look().await);
     server.stop().await;
 }

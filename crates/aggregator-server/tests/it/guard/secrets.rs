@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-const ROUTES: [(Method, &str); 14] = [
+const ROUTES: [(Method, &str); 17] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
@@ -16,6 +16,9 @@ const ROUTES: [(Method, &str); 14] = [
     (Method::POST, "/lookup"),
     (Method::GET, "/topics"),
     (Method::GET, "/stats"),
+    (Method::GET, "/stats/series"),
+    (Method::GET, "/insight?topic=a"),
+    (Method::GET, "/duplicates?topic=a"),
     (Method::GET, "/metrics"),
     (Method::GET, "/admin/keys"),
     (Method::POST, "/admin/keys"),

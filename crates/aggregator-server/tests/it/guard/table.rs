@@ -1,10 +1,12 @@
 //! Every scope with every route and every pattern: what is allowed is what the scope says, and no more.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Guarded;
-use crate::support::{Answer, event};
+use crate::support::{Answer, event, until};
 
 const TOPICS: [&str; 6] = ["a", "a.b", "a.b.c", "ab", "ab.c", "z"];
 const PATTERNS: [&str; 9] = ["*", "a", "a.*", "a.b", "a.b.*", "ab", "ab.*", "z", "z.*"];
@@ -30,6 +32,12 @@ async fn fill(server: &Guarded) {
     let all: Vec<_> = TOPICS.iter().flat_map(|topic| (0..3).map(|id| event(topic, id))).collect();
     let writer = server.key(&["publish:*"]).await;
     assert_eq!(server.post(&writer, "/publish", &json!(all)).await.status, 202);
+    // A repeat in each topic.
+    let repeats: Vec<_> = TOPICS.iter().map(|topic| event(topic, 0)).collect();
+    assert_eq!(server.post(&writer, "/publish", &json!(repeats)).await.status, 202);
+    let reader = server.key(&["read:*"]).await;
+    let noted = async || server.get(&reader, "/duplicates").await.json["count"] == repeats.len();
+    until("the repeats are noted", noted).await;
 }
 
 #[tokio::test]
@@ -51,6 +59,8 @@ pub(super) async fn reads_what_is_granted(server: Guarded) {
                 ("/events?order=desc&topic=", "application/json"),
                 ("/events/stream?topic=", "text/event-stream"),
                 ("/topics?topic=", "application/json"),
+                ("/insight?topic=", "application/json"),
+                ("/duplicates?topic=", "application/json"),
             ] {
                 let request = server.request(Method::GET, &format!("{path}{asked}")).header("accept", accept);
                 let answer = request.bearer_auth(&key.key).send().await.unwrap();
@@ -75,6 +85,12 @@ pub(super) async fn reads_what_is_granted(server: Guarded) {
         let listed: Vec<_> =
             topics.json["topics"].as_array().unwrap().iter().map(|topic| &topic["topic"]).collect();
         assert_eq!(listed, readable, "read:{granted}");
+        for (path, list) in [("/insight?limit=1000", "streams"), ("/duplicates?limit=1000", "duplicates")] {
+            let answer = server.get(&key, path).await;
+            let told = answer.json[list].as_array().unwrap().iter().map(|of| of["topic"].as_str().unwrap());
+            let told: BTreeSet<_> = told.collect();
+            assert_eq!(told, readable.iter().copied().collect(), "read:{granted}: {path}");
+        }
         for topic in TOPICS {
             let ids = json!({"ids": [{"topic": topic, "event_id": "1"}, {"topic": topic, "event_id": "no"}]});
             let answer = server.post(&key, "/lookup", &ids).await;
