@@ -16,6 +16,7 @@ mod auth;
 pub mod bind;
 pub mod clock;
 pub mod config;
+mod dashboard;
 mod fair;
 mod file_stamp;
 #[cfg(any(test, fuzzing))]

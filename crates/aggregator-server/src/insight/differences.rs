@@ -46,19 +46,13 @@ pub(super) fn find(stored: &StoredEvent, sent: &Repeat, payload: &str) -> Vec<Di
 
 fn of_payloads(stored: &str, sent: &str) -> Vec<Difference> {
     let mut found = Vec::new();
-    compare("payload".to_owned(), Some(stored), Some(sent), 0, &mut found);
+    compare("payload", Some(stored), Some(sent), 0, &mut found);
     found
 }
 
 type Object<'a> = BTreeMap<String, &'a RawValue>;
 
-fn compare(
-    field: String,
-    stored: Option<&str>,
-    sent: Option<&str>,
-    depth: usize,
-    found: &mut Vec<Difference>,
-) {
+fn compare(field: &str, stored: Option<&str>, sent: Option<&str>, depth: usize, found: &mut Vec<Difference>) {
     if stored == sent || found.len() == MAX_FIELDS {
         return;
     }
@@ -72,11 +66,11 @@ fn compare(
         for name in names {
             let (stored, sent) = (stored.get(name), sent.get(name));
             let (stored, sent) = (stored.map(|value| value.get()), sent.map(|value| value.get()));
-            compare(format!("{field}.{name}"), stored, sent, depth + 1, found);
+            compare(&format!("{field}.{name}"), stored, sent, depth + 1, found);
         }
         return;
     }
-    found.push(Difference { field: cut(&field), stored: stored.map(cut), sent: sent.map(cut) });
+    found.push(Difference { field: cut(field), stored: stored.map(cut), sent: sent.map(cut) });
 }
 
 fn object_of(text: &str) -> Option<Object<'_>> {

@@ -69,7 +69,7 @@ pub(crate) async fn end(app: &Arc<App>, until: Instant) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "what was counted for insight in the last seconds is lost"),
         Err(_) => {
-            warn!("what was counted for insight in the last seconds is lost: there was no time to write it")
+            warn!("what was counted for insight in the last seconds is lost: there was no time to write it");
         }
     }
 }

@@ -55,6 +55,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "/admin/keys/{id}",
     "/admin/audit",
     "/",
+    "/ui/{file}",
     "/health",
     "/livez",
     "/readyz",

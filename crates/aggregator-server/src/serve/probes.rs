@@ -4,14 +4,28 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use hyper::{StatusCode, Uri};
+use hyper::header::{HeaderValue, VARY};
+use hyper::{HeaderMap, StatusCode, Uri};
 use serde_json::json;
 
 use crate::app::App;
+use crate::dashboard;
 use crate::health;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::http::response::{json, json_with};
+
+/// The page for a browser; others are told which service this is, and its state.
+pub(crate) async fn root(app: State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let mut response = if dashboard::is_wanted(&headers) {
+        Params::of(&uri)?.finish("")?;
+        dashboard::page()
+    } else {
+        health(app, uri).await?
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
 
 /// Which service this is, and its state. 503 after a failure, and while there is no room for events.
 pub(crate) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {

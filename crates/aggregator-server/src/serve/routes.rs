@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::app::App;
 use crate::auth::{Access, authorize, routes as keys};
+use crate::dashboard;
 use crate::http::problem::Problem;
 use crate::insight;
 use crate::metrics::metrics;
@@ -45,7 +46,8 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),
         ("/admin/audit", Access::Admin, get(keys::audit)),
-        ("/", Access::Open, get(probes::health)),
+        ("/", Access::Open, get(probes::root)),
+        ("/ui/{file}", Access::Open, get(dashboard::asset)),
         ("/health", Access::Open, get(probes::health)),
         ("/livez", Access::Open, get(probes::livez)),
         ("/readyz", Access::Open, get(probes::readyz)),

@@ -27,12 +27,43 @@ impl Browser {
         let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             format!("--user-data-dir={}", profile.path().display()),
-        ]}}}});
+        ]}, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}}});
         let sessions = format!("http://127.0.0.1:{port}/session");
         let created = post(&client, &sessions, &capabilities).await;
         let session = format!("{sessions}/{}", created["sessionId"].as_str().unwrap());
         post(&client, &format!("{session}/url"), &json!({"url": url})).await;
         Self { session, client, _driver: driver, _profile: profile }
+    }
+
+    /// Goes to this page.
+    pub(crate) async fn go(&self, url: &str) {
+        post(&self.client, &format!("{}/url", self.session), &json!({"url": url})).await;
+    }
+
+    /// Presses a key, and lets it go.
+    pub(crate) async fn press(&self, key: &str) {
+        let strokes = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]});
+        post(&self.client, &format!("{}/actions", self.session), &actions).await;
+    }
+
+    /// Opens a further tab with this page, and goes to it.
+    pub(crate) async fn open_tab(&self, url: &str) -> String {
+        let tab = post(&self.client, &format!("{}/window/new", self.session), &json!({"type": "tab"})).await;
+        let tab = tab["handle"].as_str().unwrap().to_owned();
+        self.show_tab(&tab).await;
+        self.go(url).await;
+        tab
+    }
+
+    pub(crate) async fn show_tab(&self, tab: &str) {
+        post(&self.client, &format!("{}/window", self.session), &json!({"handle": tab})).await;
+    }
+
+    /// What was logged since the last time: `browser` has what the console shows, `performance` every request.
+    pub(crate) async fn log(&self, kind: &str) -> Vec<Value> {
+        let log = post(&self.client, &format!("{}/se/log", self.session), &json!({"type": kind})).await;
+        log.as_array().unwrap().clone()
     }
 
     /// Runs a script in the page; what it returns.

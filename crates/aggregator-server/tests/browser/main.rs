@@ -1,10 +1,13 @@
-//! A browser's own `EventSource`, through HAProxy and nginx: over restarts and crashes of the server, over overload, and
+//! The page of the server in a browser (`page.rs`), and a browser's own `EventSource`, through HAProxy and nginx: over restarts and crashes of the server, over overload, and
 //! over a purge. It has to hand the page every event once, in order, and to tell it what retention took.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod chromium;
 #[path = "../shared/http_client.rs"]
 mod http_client;
+mod page;
+#[path = "../shared/publisher_sim.rs"]
+mod publisher_sim;
 mod site;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 #[path = "../shared/signal.rs"]
-mod signal;
+pub(crate) mod signal;
 
 /// One of those that the loop of docs/consuming.md follows.
 pub(crate) const TOPIC: &str = "orders.created";
@@ -40,7 +40,7 @@ pub(crate) fn programs() -> Option<Programs> {
 }
 
 /// Killed when it is dropped.
-pub(crate) struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -170,7 +170,7 @@ impl Site {
 }
 
 /// An address of this test alone, from which no outgoing connection comes: its port stays free.
-fn free_address(number: u8) -> SocketAddr {
+pub(crate) fn free_address(number: u8) -> SocketAddr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     TcpListener::bind((Ipv4Addr::new(127, 110 + number, high, low), 0)).unwrap().local_addr().unwrap()
 }

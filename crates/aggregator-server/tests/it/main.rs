@@ -5,6 +5,7 @@ mod bad_input;
 mod clock;
 mod compressed;
 mod config;
+mod dashboard;
 mod documents;
 mod failure;
 mod file_systems;
