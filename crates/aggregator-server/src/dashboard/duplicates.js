@@ -14,6 +14,7 @@ export function mount(root, params) {
   id = h("input", { type: "search", placeholder: "Event id", "aria-label": "Event id", value: params.get("event_id") ?? "", autocomplete: "off", spellcheck: "false" });
   outcome = h("select", { "aria-label": "Outcome", onchange: load },
     h("option", { value: "" }, "repeats and conflicts"), h("option", { value: "conflict" }, "conflicts"), h("option", { value: "duplicate" }, "repeats"));
+  outcome.value = params.get("outcome") ?? "";
   note = h("p", { class: "hint" });
   list = h("div", { class: "scroll" });
   story = h("section", { class: "panel", hidden: true });

@@ -266,6 +266,28 @@ async fn seven_tabs_follow_and_outlive_a_restart() {
 }
 
 #[tokio::test]
+async fn why_no_events_are_taken_is_told_in_the_words_of_readyz() {
+    let Some(shown) = Shown::start("").await else { return };
+    shown.until("it is well", "return document.querySelector('#status').dataset.state === 'good'").await;
+    // The server notices that its file is gone, and takes nothing any more.
+    std::fs::remove_file(shown.directory.path().join("events.db")).unwrap();
+    shown.until("it is not well", "return document.querySelector('#status').dataset.state === 'bad'").await;
+    let readyz = shown.client.get(format!("{}/readyz", shown.url)).send().await.unwrap();
+    assert_eq!(readyz.status(), 503);
+    let problem: Value = serde_json::from_str(&readyz.text().await.unwrap()).unwrap();
+    let told = shown.text(".changes").await;
+    let (title, detail) = (problem["title"].as_str().unwrap(), problem["detail"].as_str().unwrap());
+    assert!(
+        told.as_str().unwrap().contains(&format!("Not taking events: {title}: {detail}")),
+        "{told} {problem}"
+    );
+    assert_eq!(
+        shown.browser.run("return document.querySelector('#icon').href.endsWith('/ui/unwell.svg')").await,
+        true
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_has_a_key_is_shown_to_whoever_gives_one() {
     let Some(shown) = Shown::start("").await else { return };
     shown.publish(&json!({"topic": "t", "event_id": "1"}).to_string()).await;
