@@ -45,7 +45,10 @@ pub(crate) struct Insight {
     observed: Mutex<Observed>,
     /// What the counters of the process said when they were looked at last.
     sampled: Mutex<Sample>,
+    /// Locked while the store writes, which has no deadline: a reader must not wait for it.
     keeper: Mutex<Keeper>,
+    /// What this node is called in the records.
+    node: Mutex<String>,
     others: Mutex<Others>,
 }
 
@@ -70,12 +73,20 @@ struct Observed {
 impl Insight {
     /// Counts each of the busiest `streams`.
     pub(crate) fn new(streams: u16) -> Self {
+        let keeper = Keeper::new();
         Self {
             observed: Mutex::new(Observed::new(streams.min(MAX_STREAMS).into(), Timestamp::now())),
             sampled: Mutex::default(),
-            keeper: Mutex::new(Keeper::new()),
+            node: Mutex::new(keeper.node().to_owned()),
+            keeper: Mutex::new(keeper),
             others: Mutex::default(),
         }
+    }
+
+    /// From now on, this one keeps what is counted.
+    fn replace(&self, keeper: &mut Keeper, by: Keeper) {
+        *lock(&self.node) = by.node().to_owned();
+        *keeper = by;
     }
 
     /// Counts events of one commit, with the receipt of each.

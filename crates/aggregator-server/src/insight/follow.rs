@@ -29,7 +29,7 @@ pub(crate) async fn begin(app: &Arc<App>) {
         let Some(records) = store.records() else { return Ok(()) };
         let mut observed = lock(&app.insight.observed);
         let keeper = Keeper::begin(records, store.info().shared, &mut observed)?;
-        *lock(&app.insight.keeper) = keeper;
+        app.insight.replace(&mut lock(&app.insight.keeper), keeper);
         Ok(())
     });
     if let Err(error) = begun.await {
@@ -124,13 +124,14 @@ fn compare(store: &dyn DedupStore, mut conflict: Repeat) -> Result<Repeat, Store
 async fn keep(app: &Arc<App>, ended: bool) -> Result<(), ReadError> {
     with_store(app, move |app, store| {
         let Some(records) = store.records() else { return Ok(()) };
-        let mut keeper = lock(&app.insight.keeper);
+        // The write before may still run, if the store is stuck.
+        let Ok(mut keeper) = app.insight.keeper.try_lock() else { return Ok(()) };
         let snapshot = lock(&app.insight.observed).snapshot();
         if !snapshot.is_empty()
             && keeper.keep(records, store.info().shared, snapshot, ended)? == Kept::TakenOver
         {
             info!("another node has taken over what this one had counted for insight");
-            *keeper = Keeper::new();
+            app.insight.replace(&mut keeper, Keeper::new());
             let mut observed = lock(&app.insight.observed);
             *observed = observed.emptied();
         }
@@ -145,7 +146,7 @@ pub(super) fn others(app: &App, store: &dyn DedupStore) -> Result<Arc<Vec<Snapsh
     let mut others = lock(&app.insight.others);
     let (true, Some(records)) = (store.info().shared, store.records()) else { return Ok(Arc::default()) };
     if others.read_at.is_none_or(|read_at| read_at.elapsed() > FRESH) {
-        let node = lock(&app.insight.keeper).node().to_owned();
+        let node = lock(&app.insight.node).clone();
         others.snapshots = Arc::new(Keeper::others(&node, records)?);
         others.read_at = Some(std::time::Instant::now());
     }

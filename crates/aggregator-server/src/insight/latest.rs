@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::differences::Difference;
 
-/// How many repeats are kept, and as many conflicts.
+/// How many repeats are kept.
 pub(super) const MAX_KEPT: usize = 1_000;
+
+/// How many conflicts are kept. They are larger.
+const MAX_CONFLICTS: usize = 200;
 
 /// How many repeats of one commit are noted, and as many conflicts: under load the list would be of one moment only.
 const MAX_PER_GROUP: usize = 16;
@@ -81,8 +84,8 @@ impl Latest {
     }
 
     fn trim(&mut self) {
-        for kept in [&mut self.repeats, &mut self.conflicts] {
-            kept.drain(..kept.len().saturating_sub(MAX_KEPT));
+        for (kept, most) in [(&mut self.repeats, MAX_KEPT), (&mut self.conflicts, MAX_CONFLICTS)] {
+            kept.drain(..kept.len().saturating_sub(most));
         }
         self.not_compared = self.not_compared.min(self.conflicts.len());
     }

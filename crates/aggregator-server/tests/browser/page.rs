@@ -220,7 +220,7 @@ async fn the_page_is_used_by_keyboard() {
     shown.browser.press("/").await;
     shown.until("the search has the keys", "return document.activeElement.id === 'events-topic'").await;
     shown.browser.press("2").await;
-    shown.until("a key in a field is text", &format!("return document.activeElement.value === '2' && !!document.querySelector('#tabs [data-view=events][aria-current]')")).await;
+    shown.until("a key in a field is text", "return document.activeElement.value === '2' && !!document.querySelector('#tabs [data-view=events][aria-current]')").await;
     shown.browser.press("\u{E00C}").await;
     shown.browser.press("?").await;
     shown.until("the help", "return document.querySelector('#help').open").await;
