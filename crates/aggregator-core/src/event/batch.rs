@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{
     DEFAULT_PAYLOAD, DEFAULT_PAYLOAD_DEPTH, DEFAULT_SOURCE, EventRef, Hint, LoneSurrogates, Scope, fields,
-    payload, topic,
+    payload, stored_row, topic,
 };
 use crate::{InvalidField, Timestamp, time};
 
@@ -21,6 +21,8 @@ pub struct Batch {
     items: Vec<Item>,
     /// What a store noted about each of the items, or nothing at all.
     hints: Vec<Option<Hint>>,
+    /// Those of each of the items.
+    attributes: Option<String>,
 }
 
 impl Batch {
@@ -40,6 +42,7 @@ impl Batch {
             + self.rewritten.capacity()
             + self.items.capacity() * size_of::<Item>()
             + self.hints.capacity() * size_of::<Option<Hint>>()
+            + self.attributes.as_ref().map_or(0, String::capacity)
     }
 
     /// The event at `index`.
@@ -56,7 +59,7 @@ impl Batch {
             payload: item.payload.map_or(DEFAULT_PAYLOAD, |span| self.text(span)),
             sequence: item.sequence,
             content_type: None,
-            attributes: None,
+            attributes: self.attributes.as_deref(),
             scope: item.scope,
             hint: self.hints.get(index).copied().flatten(),
         }
@@ -67,6 +70,16 @@ impl Batch {
     pub fn set_hints(&mut self, mut hints: Vec<Option<Hint>>) {
         hints.truncate(self.items.len());
         self.hints = hints;
+    }
+
+    /// Gives each of the events these attributes: a JSON object without insignificant white space.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn set_attributes(&mut self, json: String) -> Result<(), InvalidField> {
+        stored_row::check_attributes(&json)?;
+        self.attributes = Some(json);
+        Ok(())
     }
 
     /// The topic of the event at `index`.
@@ -161,7 +174,13 @@ impl BatchBuilder {
             InvalidField::new("body", format!("is not UTF-8: bad byte at position {position}"))
         })?;
         Ok(Self {
-            batch: Batch { body, rewritten: String::new(), items: Vec::new(), hints: Vec::new() },
+            batch: Batch {
+                body,
+                rewritten: String::new(),
+                items: Vec::new(),
+                hints: Vec::new(),
+                attributes: None,
+            },
             max_payload_depth: DEFAULT_PAYLOAD_DEPTH,
             lone_surrogates: LoneSurrogates::default(),
             received_at,

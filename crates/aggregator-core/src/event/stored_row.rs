@@ -182,12 +182,15 @@ impl KeptEvent {
             faults.extend(fields::check_text("content_type", content_type, fields::MAX_SOURCE_BYTES).err());
         }
         if let Some(attributes) = &self.attributes {
-            faults.extend(check_json("attributes", attributes).err());
-            if !attributes.starts_with('{') {
-                faults.push(InvalidField::new("attributes", "must be a JSON object"));
-            }
+            faults.extend(check_attributes(attributes).err());
         }
     }
+}
+
+/// Checks the further attributes of an event.
+pub(super) fn check_attributes(json: &str) -> Result<(), InvalidField> {
+    check_json("attributes", json)?;
+    if json.starts_with('{') { Ok(()) } else { Err(InvalidField::new("attributes", "must be a JSON object")) }
 }
 
 /// Checks that a text is JSON and compact. Stores compare payloads byte by byte, so a payload that is not compact

@@ -7,6 +7,7 @@
 
 mod across;
 mod append;
+mod attributes;
 mod capability;
 mod clock;
 mod commits;
@@ -82,6 +83,7 @@ use cases;
 fn cases_for(backend: &dyn Backend) -> Vec<Case> {
     let mut cases = [
         append::CASES,
+        attributes::CASES,
         capability::CASES,
         clock::CASES,
         cursors::CASES,

@@ -96,3 +96,20 @@ fn an_event_is_refused_once_the_rewritten_text_has_become_too_long() {
     builder.batch.rewritten.truncate(BatchBuilder::MAX_BODY_BYTES);
     assert_eq!(builder.check(&raw("t", "1")), Ok(()));
 }
+
+#[test]
+fn a_batch_gives_its_attributes_to_each_event_and_takes_a_compact_object_only() {
+    let mut builder = BatchBuilder::new(Bytes::new(), Timestamp::from_micros(0)).unwrap();
+    builder.push(&raw("t", "1")).unwrap();
+    builder.push(&raw("t", "2")).unwrap();
+    let mut batch = builder.finish();
+    for wrong in ["", "[]", "1", "{", r#"{"a": 1}"#, r#"{"a":1} "#] {
+        let fault = batch.set_attributes(wrong.to_owned()).unwrap_err();
+        assert_eq!(fault.field, "attributes", "{wrong}");
+    }
+    assert!(batch.iter().all(|event| event.attributes().is_none()));
+    let before = batch.bytes();
+    batch.set_attributes(r#"{"a":1}"#.to_owned()).unwrap();
+    assert!(batch.iter().all(|event| event.attributes() == Some(r#"{"a":1}"#)));
+    assert!(batch.bytes() > before, "it holds them");
+}

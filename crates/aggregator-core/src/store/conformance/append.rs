@@ -372,7 +372,7 @@ fn every_part_of_an_event_comes_back(backend: &dyn Backend) {
         source: view.source().to_owned(),
         payload: view.payload().to_owned(),
         sequence: view.sequence(),
-        // No publisher can say these yet; an import can.
+        // An event by itself has none: see `attributes`.
         content_type: None,
         attributes: None,
         seq: receipt.seq.unwrap(),
