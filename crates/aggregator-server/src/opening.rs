@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::problem::{self, Problem};
+use crate::http::request_id::RequestId;
 use crate::http::response::json;
 use crate::open_store;
 
@@ -111,8 +112,11 @@ async fn answer(stream: tokio::net::TcpStream, progress: Arc<Progress>) {
 }
 
 fn respond(request: &Request<Incoming>, progress: &Progress) -> Response<Body> {
+    let request_id = RequestId::of(request.headers());
     if request.uri().path() == "/livez" {
-        return json(&serde_json::json!({"status": "alive"}));
+        let mut response = json(&serde_json::json!({"status": "alive"}));
+        request_id.add_to(response.headers_mut());
+        return response;
     }
-    problem::unread(progress.problem())
+    problem::unread(progress.problem(), request_id)
 }

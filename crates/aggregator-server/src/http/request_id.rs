@@ -32,6 +32,15 @@ impl RequestId {
         }
     }
 
+    /// The same, and leaves it in the head of the request, so that whoever has the head can name the request.
+    pub(crate) fn note(headers: &mut HeaderMap) -> Self {
+        let id = Self::of(headers);
+        if headers.get(&HEADER).is_none_or(|sent| *sent != id.0) {
+            headers.insert(HEADER.clone(), id.0.clone());
+        }
+        id
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         self.0.to_str().expect("visible ASCII is text")
     }

@@ -18,6 +18,7 @@ use crate::auth::Principal;
 use crate::http::link;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::http::request_id::RequestId;
 use crate::http::response::json;
 use crate::read_pool::ReadError;
 
@@ -51,7 +52,7 @@ pub(crate) async fn events(
     }
     let until = (!request.wait.is_zero()).then(|| Instant::now() + request.wait);
     let mut response = if lines {
-        ndjson::respond(&app, reader, request.query, until).await?
+        ndjson::respond(&app, reader, RequestId::of(&headers), request.query, until).await?
     } else {
         page(&app, &reader, request.query, until, &uri).await?
     };

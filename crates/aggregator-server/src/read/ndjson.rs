@@ -23,6 +23,7 @@ use super::{event_json, tail};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::http::problem::Problem;
+use crate::http::request_id::RequestId;
 use crate::read_pool::ReadError;
 
 pub(super) const MEDIA_TYPE: &str = "application/x-ndjson";
@@ -62,10 +63,11 @@ struct Lines {
 pub(super) async fn respond(
     app: &Arc<App>,
     reader: Principal,
+    request_id: RequestId,
     query: Query,
     until: Option<Instant>,
 ) -> Result<Response, Problem> {
-    let mut walk = Walk { app: Arc::clone(app), reader, left: query.limit, page: FIRST_PAGE, query };
+    let mut walk = Walk { app: Arc::clone(app), reader, request_id, left: query.limit, page: FIRST_PAGE, query };
     let mut first = walk.read().await?;
     if let Some(until) = until
         && first.events == 0
@@ -95,6 +97,7 @@ pub(super) async fn respond(
 struct Walk {
     app: Arc<App>,
     reader: Principal,
+    request_id: RequestId,
     query: Query,
     /// How many events may still come.
     left: usize,
@@ -123,7 +126,7 @@ impl Walk {
             Ok(lines) => lines,
             // The status is sent already. The client is told where to go on, and if it is still wrong then, what is.
             Err(problem) => {
-                debug!(detail = problem.detail(), "lines of events end early");
+                debug!(request_id = %self.request_id, detail = problem.detail(), "lines of events end early");
                 let after = self.query.after.as_ref();
                 let next = after.map(|cursor| self.reader.show_cursor(cursor)).unwrap_or_default();
                 return (last_line(&next, false, true), false);

@@ -60,9 +60,9 @@ impl Layers {
     }
 
     /// Answers a request. Nothing else does.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
+    pub(crate) async fn answer(&self, mut request: Request<Incoming>) -> Response {
         let began = Instant::now();
-        let request_id = RequestId::of(request.headers());
+        let request_id = RequestId::note(request.headers_mut());
         let route = FoundRoute::default();
         let accepted = request.headers().get(ACCEPT_ENCODING).cloned();
         let checked = check(&request);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::signal;
-use crate::support::{Process, refused, until};
+use crate::support::{Answer, Process, refused, until};
 
 /// Ends with the test.
 struct Starting(Child);
@@ -52,6 +52,11 @@ async fn a_start_answers_while_it_waits_for_the_store_that_another_process_has()
         let (status, problem) = ask(port, path).await;
         assert_eq!((status, &problem["type"]), (503, &"urn:aggregator:problem:opening".into()), "{path}");
         assert_eq!(problem["retryable"], true);
+    }
+    for path in ["/livez", "/readyz"] {
+        let request = crate::support::client().get(format!("http://127.0.0.1:{port}{path}"));
+        let answer = Answer::of(request.header("x-request-id", "mine").send().await.unwrap()).await;
+        assert_eq!(answer.headers["x-request-id"], "mine", "{path}");
     }
     first.signal("-TERM");
     assert!(first.wait().success());

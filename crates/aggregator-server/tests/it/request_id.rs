@@ -7,6 +7,7 @@ use aggregator_core::MemoryStore;
 use aggregator_server::Config;
 use reqwest::Method;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -123,4 +124,28 @@ async fn the_log_names_the_request_that_it_is_about() {
     let log = process.stop_and_read_stderr();
     let line = log.lines().find(|line| line.contains(r#""request_id":"mine-1""#)).expect(&log);
     assert!(line.contains(r#""status":404"#), "{line}");
+}
+
+#[tokio::test]
+async fn the_log_names_the_request_whose_stream_it_ends() {
+    let directory = TempDir::new().unwrap();
+    let store = format!("sqlite:{}", directory.path().join("a.db").display());
+    let key = |args: &[&str]| {
+        let output = Process::command(&["key"]).args(args).args(["--store", &store]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let made = key(&["new", "--name", "short", "--scope", "read:*"]);
+    let mut command =
+        Process::command(&["--listen", "127.0.0.1:0", "--store", &store, "--log", "aggregator_server=debug"]);
+    command.stderr(Stdio::piped());
+    let mut process = Process::spawn(command);
+    let request = crate::support::client().get(format!("{}/events/stream", process.url));
+    let mut stream =
+        request.header("x-request-id", "mine-1").bearer_auth(made.trim_end()).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    key(&["revoke", &made[4..16]]);
+    in_time("the stream ends", async { while let Ok(Some(_)) = stream.chunk().await {} }).await;
+    let line = process.line_of_stderr("a stream of events ends");
+    assert!(line.contains(r#""request_id":"mine-1""#), "{line}");
 }

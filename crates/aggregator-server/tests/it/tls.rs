@@ -108,6 +108,7 @@ async fn plain_http_to_the_port_of_tls_is_told_so() {
     let answer = server.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("text/plain"), "{answer}");
     assert!(answer.contains("connection: close") && answer.contains("this port speaks TLS"), "{answer}");
+    assert!(answer.contains("\r\nx-request-id: "), "{answer}");
     assert_eq!(server.raw(b"\0\x01\x02").await, "", "what is nothing that is known is closed");
     server.stop().await.unwrap();
 }

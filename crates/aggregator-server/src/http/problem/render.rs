@@ -76,9 +76,8 @@ pub(crate) fn render(
     response
 }
 
-/// The answer to a client whose request is not even read.
-pub(crate) fn unread(problem: Problem) -> Response {
-    let request_id = RequestId::generate();
+/// The answer to a client whose request is not looked at, or not even read.
+pub(crate) fn unread(problem: Problem, request_id: RequestId) -> Response {
     let mut response = render(problem.into_response(), &request_id, Cursor::to_string);
     request_id.add_to(response.headers_mut());
     response

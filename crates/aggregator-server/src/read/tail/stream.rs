@@ -28,6 +28,7 @@ use crate::auth::Principal;
 use crate::http::connection_place::ConnectionPlace;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::http::request_id::RequestId;
 use crate::metrics::requests::Shed;
 use crate::read::filters::{self, After};
 
@@ -48,7 +49,7 @@ pub(crate) async fn stream(
 ) -> Result<Response, Problem> {
     let (query, latest) = query(&uri, &headers, &reader)?;
     let is_event_source = accepts_event_stream(&headers);
-    match open(&app, reader, query, latest, is_event_source).await {
+    match open(&app, reader, RequestId::of(&headers), query, latest, is_event_source).await {
         Ok(stream) => {
             // Counted by --max-tails instead, and closed when the stream ends. Over HTTP/2 the connection stays, and so
             // does its place.
@@ -110,6 +111,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 async fn open(
     app: &Arc<App>,
     principal: Principal,
+    request_id: RequestId,
     mut query: Query,
     latest: bool,
     is_event_source: bool,
@@ -126,6 +128,7 @@ async fn open(
     let mut stream = EventStream {
         reader: Reader::new(Arc::clone(app), place, principal.flow(), query),
         principal,
+        request_id,
         frames: Frames::new(),
         caught_up: false,
         silence: app.config.heartbeat,
@@ -165,6 +168,7 @@ struct EventStream {
     reader: Reader,
     /// Who reads.
     principal: Principal,
+    request_id: RequestId,
     frames: Frames,
     /// Whether the client was told that it has read what was stored when it came.
     caught_up: bool,
@@ -258,7 +262,7 @@ impl EventStream {
 
     /// Ends the stream after an error. The client comes again where it stands, and is told then what is wrong.
     fn end(&mut self, problem: &Problem) {
-        debug!(detail = problem.detail(), "a stream of events ends");
+        debug!(request_id = %self.request_id, detail = problem.detail(), "a stream of events ends");
         self.frames.retry(RETRY_OVERLOADED);
         self.ended = true;
     }

@@ -55,7 +55,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(Entrance::Network);
         let layers = Arc::clone(&layers);
-        async move { Ok::<_, Infallible>(layers.answer(request).await.map(Pieces::of)) }
+        async move { Ok::<_, Infallible>(Pieces::of(layers.answer(request).await)) }
     });
     let (executor, mut open) = streams.of_connection(limits.write_timeout);
     let connection = http2::Builder::new(executor)

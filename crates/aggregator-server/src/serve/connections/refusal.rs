@@ -8,13 +8,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::http::problem::{self, Problem};
+use crate::http::request_id::RequestId;
 
 /// How long a client has to take its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers 503, and closes.
 pub(super) async fn too_many(stream: TcpStream) {
-    let response = problem::unread(Problem::overloaded("too many connections (--max-connections)"));
+    let response = problem::unread(
+        Problem::overloaded("too many connections (--max-connections)"),
+        RequestId::generate(),
+    );
     let (head, body) = response.into_parts();
     let Ok(body) = body.collect().await else { return };
     let body = body.to_bytes();
@@ -31,7 +35,9 @@ pub(super) async fn too_many(stream: TcpStream) {
 pub(super) async fn not_tls(stream: TcpStream) {
     const BODY: &str = "this port speaks TLS: use https://\n";
     let head = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8";
-    send(stream, format!("{head}\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len()).as_bytes()).await;
+    let (id, length) = (RequestId::generate(), BODY.len());
+    let answer = format!("{head}\r\nx-request-id: {id}\r\ncontent-length: {length}\r\n\r\n{BODY}");
+    send(stream, answer.as_bytes()).await;
 }
 
 async fn send(mut stream: TcpStream, answer: &[u8]) {

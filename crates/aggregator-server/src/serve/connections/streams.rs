@@ -4,11 +4,12 @@
 //! is busy: so the time to write is counted for each stream ([`Sending`]).
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::rt::Executor;
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
+
+use crate::http::request_id::RequestId;
 
 /// An answer is handed over in pieces of at most this size: h2 takes a whole piece as soon as there is room for one byte.
 const PIECE_BYTES: usize = 32 << 10;
@@ -83,7 +86,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
             tokio::select! {
                 () = stream => {}
                 // Dropping the stream resets it. The connection and its other streams go on.
-                () = sending.stuck_for(write_timeout) => debug!("a client does not take its answer: its stream is ended"),
+                () = sending.stuck_for(write_timeout) => {
+                    let request_id = sending.request_id.get().map(tracing::field::display);
+                    debug!(request_id, "a client does not take its answer: its stream is ended");
+                }
             }
         });
     }
@@ -105,19 +111,23 @@ impl Drop for Open {
     }
 }
 
-/// Since when a piece of an answer waits for its client's window, if one does.
+/// The answer of a stream on its way.
 #[derive(Default)]
-struct Sending(Mutex<Option<Instant>>);
+struct Sending {
+    request_id: OnceLock<RequestId>,
+    /// Since when a piece of it waits for its client's window, if one does.
+    waiting_since: Mutex<Option<Instant>>,
+}
 
 impl Sending {
     fn set(&self, waiting_since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = waiting_since;
+        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner) = waiting_since;
     }
 
     /// Returns once a piece has waited for so long.
     async fn stuck_for(&self, limit: Duration) {
         loop {
-            let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let until = since.unwrap_or(now) + limit;
             if until <= now {
@@ -135,8 +145,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn of(body: Body) -> Self {
-        Self { body, rest: Bytes::new() }
+    /// Of this answer. To be called on the task of its stream.
+    pub(super) fn of(response: Response) -> hyper::Response<Self> {
+        let request_id = RequestId::of(response.headers());
+        let _ = SENDING.try_with(|sending| sending.request_id.set(request_id));
+        response.map(|body| Self { body, rest: Bytes::new() })
     }
 
     fn next_piece(&mut self) -> Bytes {
