@@ -21,6 +21,7 @@ use crate::publish::worker::Workers;
 use crate::read::tail::Tails;
 use crate::read_pool::ReadPool;
 use crate::tls::Tls;
+use crate::trace::Tracer;
 
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) connection_places: Arc<Semaphore>,
     pub(crate) requests: RequestCounters,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Where a collector is named.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     pub(crate) started: Instant,
 }
 
@@ -56,6 +59,7 @@ impl App {
         anonymity: Anonymity,
         jwt: Option<Jwt>,
         tls: Option<Arc<Tls>>,
+        tracer: Option<Arc<Tracer>>,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::default());
         let insight = Arc::new(Insight::new(config.insight_streams));
@@ -74,6 +78,7 @@ impl App {
             requests: RequestCounters::default(),
             insight,
             tls,
+            tracer,
             started: Instant::now(),
             store,
             health,

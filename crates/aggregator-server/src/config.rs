@@ -10,6 +10,8 @@ mod jwks_location;
 mod jwt_algorithm;
 mod listen;
 mod location;
+mod otlp_endpoint;
+mod sample_ratio;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -27,12 +29,17 @@ pub use self::jwt_algorithm::JwtAlgorithm;
 pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
 pub(crate) use self::location::may_be_repeated;
+pub use self::otlp_endpoint::OtlpEndpoint;
+pub use self::sample_ratio::SampleRatio;
 
 /// See [`Config::max_json_depth`].
 pub(crate) const JSON_DEPTHS: RangeInclusive<u64> = 4..=1024;
 
 /// See [`Config::readers`].
 pub(crate) const READERS: RangeInclusive<u64> = 1..=256;
+
+/// See [`Config::otlp_queue_spans`].
+pub(crate) const OTLP_QUEUE_SPANS: RangeInclusive<u64> = 1..=1_000_000;
 
 /// The settings of the service.
 ///
@@ -144,6 +151,14 @@ pub struct Config {
     /// Whether to end after a failure that stops acknowledgements. Otherwise the service stays for reads, and `/readyz`
     /// reports the failure.
     pub exit_on_failure: bool,
+    /// Where spans of requests and commits are exported to; needs the feature `otlp`.
+    pub otlp_endpoint: Option<OtlpEndpoint>,
+    /// Which part of the requests without a `traceparent` is traced.
+    pub otlp_sample_ratio: SampleRatio,
+    /// How many spans may wait for their export, 1 to 1,000,000. Spans beyond that are dropped.
+    pub otlp_queue_spans: NonZeroUsize,
+    /// How long an export of spans may take, and all exports together that are left at the end.
+    pub otlp_timeout: Duration,
     /// How logs are written to standard error.
     pub log_format: LogFormat,
     /// Which log lines are written: a level, or a filter of `tracing`.
@@ -233,6 +248,10 @@ impl Default for Config {
             commit_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             exit_on_failure: false,
+            otlp_endpoint: None,
+            otlp_sample_ratio: SampleRatio::ALL,
+            otlp_queue_spans: at_least_one(8_192),
+            otlp_timeout: Duration::from_secs(5),
             log_format: LogFormat::Auto,
             log: "info".to_owned(),
             log_queue_bytes: ByteSize(1 << 20),

@@ -12,6 +12,7 @@ pub use crate::jwks::fuzz::key_set;
 pub use crate::publish::fuzz::{publish_body, publish_query};
 pub use crate::read::fuzz::{events_query, lookup_body, stream_query};
 pub use crate::tls::fuzz::client_certificate;
+pub use crate::trace::fuzz::trace_parent;
 
 #[cfg(test)]
 fuzz_corpus::corpus_tests!(
@@ -32,6 +33,7 @@ fuzz_corpus::corpus_tests!(
     stream_query,
     token_claims,
     token_header,
+    trace_parent,
 );
 
 /// What a client is told has words, and is not much longer than what it sent, of which it had `sent` bytes.

@@ -32,6 +32,7 @@ mod metrics;
 pub mod open_store;
 pub mod opening;
 pub mod options;
+mod outbound;
 pub mod output;
 mod publish;
 mod read;
@@ -40,6 +41,8 @@ mod serve;
 pub mod service_manager;
 mod sync;
 pub mod tls;
+#[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "without an exporter nobody makes a tracer"))]
+mod trace;
 mod utf8;
 
 use std::sync::Arc;
@@ -136,7 +139,9 @@ pub async fn run(
         (false, true) => Anonymity::OfThisMachine(config.allowed_hosts.clone()),
         (false, false) => Anonymity::Refused,
     };
-    let app = Arc::new(App::start(store, config, anonymity, jwt, tls.clone()).map_err(RunError::Start)?);
+    let (tracer, export) = trace::start(&config).map_err(RunError::Settings)?.unzip();
+    let app = App::start(store, config, anonymity, jwt, tls.clone(), tracer).map_err(RunError::Start)?;
+    let app = Arc::new(app);
 
     // Before the first request is answered.
     health::check(&app.store, &app.health).await;
@@ -185,6 +190,10 @@ pub async fn run(
     insight::end(&app, drain_until).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
+    // Nothing ends a span any more.
+    if let Some(export) = export {
+        export.finish().await;
+    }
     if let health::State::Failed(reason) = app.health.state() {
         return Err(RunError::Failed { reason: reason.to_owned() });
     }

@@ -178,7 +178,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     output::announce(&line);
     manager.ready();
 
-    let stop_within = config.drain_timeout + STOP_MARGIN;
+    let last_spans = if config.otlp_endpoint.is_some() { config.otlp_timeout } else { Duration::ZERO };
+    let stop_within = config.drain_timeout + last_spans + STOP_MARGIN;
     let shutdown = async move {
         signals.next().await;
         manager.stopping(stop_within);

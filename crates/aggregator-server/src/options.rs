@@ -3,6 +3,7 @@
 //! Defaults are stated in [`Config::default`], and nowhere else.
 
 mod jwt;
+mod otlp;
 mod timeouts;
 mod tls;
 mod values;
@@ -22,6 +23,7 @@ use crate::config::{
 use crate::insight::MAX_STREAMS;
 
 use self::jwt::JwtOptions;
+use self::otlp::OtlpOptions;
 use self::timeouts::Timeouts;
 use self::tls::TlsOptions;
 use self::values::StoreParser;
@@ -222,6 +224,9 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_EXIT_ON_FAILURE", value_parser = flag)]
     exit_on_failure: bool,
 
+    #[command(flatten)]
+    otlp: OtlpOptions,
+
     /// How logs are written to standard error; auto: human on a terminal, else json
     #[arg(long, value_enum, env = "AGGREGATOR_LOG_FORMAT", default_value_t = Config::default().log_format,
           value_name = "FORMAT")]
@@ -307,6 +312,10 @@ impl Options {
             commit_timeout: self.timeouts.commit_timeout.into(),
             drain_timeout: self.timeouts.drain_timeout.into(),
             exit_on_failure: self.exit_on_failure,
+            otlp_endpoint: self.otlp.otlp_endpoint,
+            otlp_sample_ratio: self.otlp.otlp_sample_ratio,
+            otlp_queue_spans: self.otlp.otlp_queue_spans,
+            otlp_timeout: self.otlp.otlp_timeout.into(),
             log_format: self.log_format,
             log: self.log,
             log_queue_bytes: self.log_queue_bytes,
@@ -359,6 +368,8 @@ mod tests {
                     "SOCKET" => "off",
                     "FILTER" => "warn",
                     "ALGORITHM" => "PS256",
+                    "URL" => "http://localhost:7",
+                    "RATIO" => "0.7",
                     _ => "7",
                 });
             let name = format!("--{}", option.get_long().unwrap());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, JSON_DEPTHS, ListenAddress, READERS, StoreLocation};
+use super::{Config, JSON_DEPTHS, ListenAddress, OTLP_QUEUE_SPANS, READERS, StoreLocation};
 
 impl Config {
     /// Refuses to listen where other machines reach the port if nobody could ever publish or read there.
@@ -58,7 +58,8 @@ impl Config {
             return Err(format!("--readers {} must be {least} to {most}", self.readers));
         }
         self.check_tls()?;
-        self.check_jwt()
+        self.check_jwt()?;
+        self.check_otlp()
     }
 
     fn check_tls(&self) -> Result<(), String> {
@@ -113,6 +114,21 @@ impl Config {
         }
         Ok(())
     }
+
+    fn check_otlp(&self) -> Result<(), String> {
+        if cfg!(not(feature = "otlp")) && self.otlp_endpoint.is_some() {
+            return Err(
+                "--otlp-endpoint needs the feature otlp, without which this program was built: build it with \
+                 --features otlp, or leave the option out"
+                    .to_owned(),
+            );
+        }
+        if !OTLP_QUEUE_SPANS.contains(&(self.otlp_queue_spans.get() as u64)) {
+            let (least, most) = (OTLP_QUEUE_SPANS.start(), OTLP_QUEUE_SPANS.end());
+            return Err(format!("--otlp-queue-spans {} must be {least} to {most}", self.otlp_queue_spans));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +169,17 @@ mod tests {
         assert!(config.check().unwrap_err().contains("--max-json-depth 3 must be 4 to 1024"));
         let config = Config { readers: 0, ..Config::default() };
         assert!(config.check().unwrap_err().contains("--readers 0 must be 1 to 256"));
+        let config = Config { otlp_queue_spans: 1_000_001.try_into().unwrap(), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--otlp-queue-spans 1000001 must be 1 to 1000000"));
+    }
+
+    #[test]
+    fn spans_are_exported_only_by_a_program_that_can() {
+        let config =
+            Config { otlp_endpoint: Some("http://localhost:4318".parse().unwrap()), ..Config::default() };
+        let refused = config.check().err();
+        assert_eq!(refused.is_some(), cfg!(not(feature = "otlp")), "it would export nothing, in silence");
+        assert!(refused.is_none_or(|refused| refused.contains("--features otlp")));
     }
 
     #[test]

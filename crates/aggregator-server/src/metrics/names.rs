@@ -149,6 +149,11 @@ pub(crate) const SHED: Metric = counter(
     "Requests and connections that were refused and may come again.",
     &[("reason", SHED_REASONS)],
 );
+pub(crate) const SPANS: Metric = counter(
+    "aggregator_spans",
+    "Spans by what became of them, where they are exported (--otlp-endpoint).",
+    &[("outcome", &["exported", "dropped"])],
+);
 pub(crate) const CONNECTIONS: Metric =
     gauge("aggregator_connections", "Connections that count against --max-connections.");
 pub(crate) const CONNECTIONS_CAPACITY: Metric =
@@ -221,6 +226,7 @@ pub(super) const ALL: &[&Metric] = &[
     &REQUESTS,
     &REQUEST_DURATION,
     &SHED,
+    &SPANS,
     &CONNECTIONS,
     &CONNECTIONS_CAPACITY,
     &QUEUE_EVENTS,

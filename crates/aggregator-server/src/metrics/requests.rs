@@ -18,6 +18,11 @@ impl Route {
     pub(crate) fn of(path: &str) -> Self {
         Self(ROUTES.iter().position(|known| *known == path).unwrap_or_default())
     }
+
+    /// Its path in the table; `None` if it stands for no row.
+    pub(crate) fn path(self) -> Option<&'static str> {
+        (self != Self::default()).then(|| ROUTES[self.0])
+    }
 }
 
 /// Carries the row that was found for a request back to who counts it. It is an extension of the request.

@@ -52,6 +52,10 @@ fn requests(page: &mut Exposition, app: &App) {
     let durations = requests.durations().map(|(route, counts)| ([route], Value::Histogram(counts)));
     page.add(&names::REQUEST_DURATION, durations);
     page.add(&names::SHED, requests.reasons().map(|(reason, count)| ([reason], Value::Whole(count))));
+    if let Some(tracer) = &app.tracer {
+        let counts = [("exported", tracer.counters.exported()), ("dropped", tracer.counters.dropped())];
+        page.add(&names::SPANS, counts.map(|(outcome, count)| ([outcome], Value::Whole(count))));
+    }
     let (connections, capacity) = app.connections();
     gauges(page, [(&names::CONNECTIONS, connections), (&names::CONNECTIONS_CAPACITY, capacity)]);
 }

@@ -16,10 +16,12 @@ use aggregator_core::fail_point::{self, FailPoint};
 use aggregator_core::{
     AttemptId, DedupStore, DedupStoreExt, EventRef, Fault, Partition, Receipt, StoreError,
 };
+use tracing::field::display;
 use tracing::{debug, error, warn};
 
 use crate::health::{self, Health};
 use crate::insight::Insight;
+use crate::trace::GroupSpan;
 
 use super::injected_bug;
 use super::job::{Job, Receipts};
@@ -45,6 +47,7 @@ pub(super) struct GroupCommitter<'t> {
     counters: &'t OutcomeCounters,
     insight: &'t Insight,
     result: &'t mut TurnResult,
+    span: Option<GroupSpan>,
 }
 
 impl<'t> GroupCommitter<'t> {
@@ -55,17 +58,22 @@ impl<'t> GroupCommitter<'t> {
         insight: &'t Insight,
         result: &'t mut TurnResult,
     ) -> Self {
-        Self { store, health, counters, insight, result }
+        Self { store, health, counters, insight, result, span: None }
     }
 
     /// Appends the jobs, which are sorted by partition.
     pub(super) fn append(mut self, jobs: Vec<Job>) {
+        self.span = GroupSpan::begin(jobs.iter().filter_map(|job| job.origin.span.as_ref()));
+        let (requests, events) = if self.span.is_some() { count(&jobs) } else { (0, 0) };
         let mut subgroups = VecDeque::from([Subgroup { jobs, refusals: 0 }]);
         while let Some(subgroup) = subgroups.pop_front() {
             // The parts of a subgroup are appended before the subgroups behind it.
             for part in self.append_together(subgroup).into_iter().rev() {
                 subgroups.push_front(part);
             }
+        }
+        if let Some(span) = self.span {
+            span.end(requests, events);
         }
     }
 
@@ -81,7 +89,7 @@ impl<'t> GroupCommitter<'t> {
             return Vec::new();
         }
         fail_point::acknowledge_early(|| injected_bug::answer_all(&mut jobs));
-        let result = append_jobs(self.store, self.counters, &jobs);
+        let result = self.append_jobs(&jobs);
         match result {
             Ok(receipts) => self.deliver(jobs, receipts),
             Err(StoreError::Invalid(faults)) if jobs.len() > 1 => {
@@ -120,7 +128,7 @@ impl<'t> GroupCommitter<'t> {
         }
         let mut at = 0..;
         job.indices.retain(|_| at.next().is_some_and(|at| !bad.contains(&at)));
-        self.count_refused(bad.len(), faults.first());
+        self.count_refused(&job, bad.len(), faults.first());
         (!job.indices.is_empty()).then(|| Subgroup { jobs: vec![job], refusals })
     }
 
@@ -130,7 +138,7 @@ impl<'t> GroupCommitter<'t> {
         let (mut refused, mut fault) = (0, None);
         for (at, &index) in indices.iter().enumerate() {
             let event = job.batch.event(index as usize);
-            match try_append(self.store, self.counters, job.partition, job.partition, &[event]) {
+            match self.try_append(job.partition, job.partition, &[event]) {
                 Ok(receipts) => {
                     self.counters.add(&receipts);
                     self.insight.observe([event].into_iter(), &receipts);
@@ -140,22 +148,53 @@ impl<'t> GroupCommitter<'t> {
                     fault = fault.or(faults.into_iter().next());
                 }
                 Err(error) => {
-                    self.count_refused(refused, fault.as_ref());
+                    self.count_refused(&job, refused, fault.as_ref());
                     job.indices = indices[at..].to_vec();
                     return self.fail_jobs(vec![job], error);
                 }
             }
         }
-        self.count_refused(refused, fault.as_ref());
+        self.count_refused(&job, refused, fault.as_ref());
     }
 
-    /// Counts events that were acknowledged as queued and that the store refuses.
-    fn count_refused(&self, events: usize, fault: Option<&Fault>) {
+    /// Counts events of a job that were acknowledged as queued and that the store refuses.
+    fn count_refused(&self, job: &Job, events: usize, fault: Option<&Fault>) {
         if events > 0 {
             let fault = fault.map(ToString::to_string);
-            error!(events, fault, "events that were acknowledged as queued are refused");
+            let request_id = job.origin.request_id.as_ref().map(display);
+            error!(request_id, events, fault, "events that were acknowledged as queued are refused");
             self.counters.add_refused(events);
         }
+    }
+
+    /// Appends all events of the jobs. Returns one receipt per event, because jobs are answered by counting receipts.
+    fn append_jobs(&mut self, jobs: &[Job]) -> Result<Vec<Receipt>, StoreError> {
+        let [first, ..] = jobs else { return Ok(Vec::new()) };
+        let last = jobs.last().unwrap_or(first);
+        let mut events = Vec::with_capacity(jobs.iter().map(|job| job.indices.len()).sum());
+        for job in jobs {
+            events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
+        }
+        self.try_append(first.partition, last.partition, &events)
+    }
+
+    /// Appends events of the partitions from `first` to `last`, and takes the time. This is the one place where the server
+    /// calls an append.
+    fn try_append(
+        &mut self,
+        first: Partition,
+        last: Partition,
+        events: &[EventRef<'_>],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let began = Instant::now();
+        let result = append(self.store, first, last, events);
+        if result.is_ok() {
+            self.counters.groups.committed(events.len(), began.elapsed());
+        }
+        if let Some(span) = &mut self.span {
+            span.committed(began, self.store.info().kind, events.len(), result.as_ref().err());
+        }
+        result
     }
 
     fn deliver(&self, jobs: Vec<Job>, receipts: Vec<Receipt>) {
@@ -207,7 +246,8 @@ impl<'t> GroupCommitter<'t> {
             } else if retryable {
                 self.result.kept.push(job);
             } else {
-                error!(events = job.indices.len(), %error, "events that were acknowledged as queued are lost");
+                let (request_id, events) = (job.origin.request_id.as_ref().map(display), job.indices.len());
+                error!(request_id, events, %error, "events that were acknowledged as queued are lost");
                 self.counters.add_lost(job.indices.len());
             }
         }
@@ -251,32 +291,21 @@ fn refused_events(faults: &[Fault], events: usize, refusals: u32) -> HashSet<usi
     faults.iter().filter_map(|fault| fault.index).filter(|&index| index < events).collect()
 }
 
-/// Appends all events of the jobs. Returns one receipt per event, because jobs are answered by counting receipts.
-fn append_jobs(
-    store: &dyn DedupStore,
-    counters: &OutcomeCounters,
-    jobs: &[Job],
-) -> Result<Vec<Receipt>, StoreError> {
-    let [first, ..] = jobs else { return Ok(Vec::new()) };
-    let last = jobs.last().unwrap_or(first);
-    let mut events = Vec::with_capacity(jobs.iter().map(|job| job.indices.len()).sum());
-    for job in jobs {
-        events.extend(job.indices.iter().map(|&index| job.batch.event(index as usize)));
-    }
-    try_append(store, counters, first.partition, last.partition, &events)
+/// How many requests and events the jobs are of.
+fn count(jobs: &[Job]) -> (usize, usize) {
+    let requests: HashSet<_> = jobs.iter().map(|job| Arc::as_ptr(&job.batch)).collect();
+    (requests.len(), jobs.iter().map(|job| job.indices.len()).sum())
 }
 
-/// Appends events of the partitions from `first` to `last`. This is the one place where the server calls an append:
-/// one call is one commit of the store. The store never holds the jobs, so they are answered even if it panics.
-fn try_append(
+/// Appends events of the partitions from `first` to `last`: one call is one commit of the store. The store never holds the
+/// jobs, so they are answered even if it panics.
+fn append(
     store: &dyn DedupStore,
-    counters: &OutcomeCounters,
     first: Partition,
     last: Partition,
     events: &[EventRef<'_>],
 ) -> Result<Vec<Receipt>, StoreError> {
     let attempt = AttemptId::new();
-    let began = Instant::now();
     let append = || match first == last {
         true => store.append(first, attempt, events),
         false => store.append_across(attempt, events),
@@ -288,7 +317,6 @@ fn try_append(
         let reason = format!("it answered with {} receipts for {} events", receipts.len(), events.len());
         return Err(StoreError::Poisoned { reason });
     }
-    counters.groups.committed(events.len(), began.elapsed());
     Ok(receipts)
 }
 

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use aggregator_core::Timestamp;
+use aggregator_core::{Batch, Timestamp};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::Request;
+use hyper::http::request::Parts;
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -19,13 +20,16 @@ use crate::fair::places::Place;
 use crate::http::body::ReceivedBody;
 use crate::http::body_room::BodyRoom;
 use crate::http::problem::{ItemError, Problem};
+use crate::http::request_id::RequestId;
+use crate::trace::RequestSpan;
 
 use super::admission::{Reservation, Weight};
 use super::decode::{DecodeLimits, Decoded, decode};
+use super::job::Origin;
 use super::options::PublishOptions;
 use super::outcomes::ItemOutcomes;
 use super::reply::{self, Reply};
-use super::submit;
+use super::submit::{self, Publication};
 
 /// Larger bodies are decoded on a thread of their own. Decoding takes about a millisecond per megabyte, and other
 /// connections would wait for it.
@@ -54,16 +58,17 @@ pub(crate) async fn publish(
         decode_body(&app, publisher.clone(), received, received_at, options.skip_invalid).await?;
     publisher.take_events(decoded.batch.len())?;
     let mut outcomes = ItemOutcomes::new(decoded.received, decoded.errors);
-    let batch = Arc::new(decoded.batch);
+    let publication = publication(decoded.batch, options.queued, &head);
     if options.queued {
-        submit::queue(&app, &batch, queue_room)?;
+        submit::queue(&app, &publication, queue_room)?;
     } else {
-        submit::commit(&app, &batch, queue_room, &mut outcomes, options.skip_invalid, deadline).await?;
+        let skip_invalid = options.skip_invalid;
+        submit::commit(&app, &publication, queue_room, &mut outcomes, skip_invalid, deadline).await?;
     }
     app.count_rejected(outcomes.rejected());
     Ok(reply::render(&Reply {
         outcomes: &outcomes,
-        batch: &batch,
+        batch: &publication.batch,
         single: decoded.single,
         received_at,
         queued: options.queued,
@@ -128,6 +133,16 @@ async fn decode_body(
         return Err(refusal(decoded));
     }
     Ok((decoded, room))
+}
+
+/// The events with what their request says about itself. They keep the span of their publisher, if the request is sampled.
+fn publication(mut batch: Batch, queued: bool, head: &Parts) -> Publication {
+    let span = head.extensions.get::<Arc<RequestSpan>>().cloned();
+    if let Some(attributes) = span.as_ref().and_then(|span| span.attributes()) {
+        batch.set_attributes(attributes).expect("they are a JSON object");
+    }
+    let request_id = queued.then(|| RequestId::of(&head.headers));
+    Publication { batch: Arc::new(batch), origin: Origin { request_id, span } }
 }
 
 /// What is wrong with a request that has bad items. Topics that its publisher may not publish come before all else.

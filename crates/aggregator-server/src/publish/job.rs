@@ -7,6 +7,8 @@ use aggregator_core::{Batch, Partition, Receipt, StoreError};
 use tokio::sync::oneshot;
 
 use super::admission::{Reservation, Weight};
+use crate::http::request_id::RequestId;
+use crate::trace::RequestSpan;
 
 /// The receipts of a job's events, in the order of [`Job::indices`], or the error of its whole group.
 pub(crate) type AppendResult = Result<Receipts, Arc<StoreError>>;
@@ -21,6 +23,16 @@ pub(crate) struct Job {
     pub(crate) reservation: Reservation,
     /// Who waits for the commit; nobody, if the request was answered when it was queued.
     pub(crate) reply: Option<oneshot::Sender<AppendResult>>,
+    pub(crate) origin: Origin,
+}
+
+/// The request that a job is part of, as logs and traces know it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    /// Only where nobody waits for the job: an answer has the id anyway.
+    pub(crate) request_id: Option<RequestId>,
+    /// Only if the request is sampled.
+    pub(crate) span: Option<Arc<RequestSpan>>,
 }
 
 impl Job {

@@ -26,7 +26,7 @@ use crate::Config;
 use crate::insight::Insight;
 
 use super::admission::{Admission, Refused, Weight};
-use super::job::{AppendResult, Job};
+use super::job::{AppendResult, Job, Origin};
 use super::worker::Workers;
 
 /// How many schedules of a case are explored in each of the two ways that draw them.
@@ -91,7 +91,8 @@ impl Service {
             waiting.push((ids, receiver));
             let reply = wait.then_some(reply);
             let batch = Arc::clone(&batch);
-            jobs.push(Job { partition, batch, indices, bytes: 0, reservation, reply });
+            let origin = Origin::default();
+            jobs.push(Job { partition, batch, indices, bytes: 0, reservation, reply, origin });
         }
         // After a stop the jobs are dropped, and with them the replies.
         let _ = self.workers.send(jobs);

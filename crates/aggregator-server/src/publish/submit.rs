@@ -11,12 +11,18 @@ use crate::app::App;
 use crate::http::problem::{ItemError, Problem, item_errors};
 
 use super::admission::{Refused, Reservation, Weight};
-use super::job::{AppendResult, Job};
+use super::job::{AppendResult, Job, Origin};
 use super::outcomes::ItemOutcomes;
 
 /// How many times events that the store refused are sent again without those that it named. After that, and at once if
 /// the store names none, each event is sent alone and refused alone.
 const ROUNDS_BY_NAME: u32 = 4;
+
+/// What a request publishes.
+pub(super) struct Publication {
+    pub(super) batch: Arc<Batch>,
+    pub(super) origin: Origin,
+}
 
 /// The events of a batch that go to one partition.
 struct PartitionEvents {
@@ -25,25 +31,25 @@ struct PartitionEvents {
 }
 
 /// Queues the batch and does not wait for its commit.
-pub(super) fn queue(app: &App, batch: &Arc<Batch>, room: Reservation) -> Result<(), Problem> {
-    send(app, batch, &by_partition(app, batch), Some(room), false).map(drop)
+pub(super) fn queue(app: &App, publication: &Publication, room: Reservation) -> Result<(), Problem> {
+    send(app, publication, &by_partition(app, &publication.batch), Some(room), false).map(drop)
 }
 
 /// Commits the batch and notes the outcomes. If `skip_invalid`, the events that the store refuses are rejected and the
 /// others are sent again.
 pub(super) async fn commit(
     app: &App,
-    batch: &Arc<Batch>,
+    publication: &Publication,
     room: Reservation,
     outcomes: &mut ItemOutcomes,
     skip_invalid: bool,
     deadline: Instant,
 ) -> Result<(), Problem> {
     let mut room = Some(room);
-    let mut left = by_partition(app, batch);
+    let mut left = by_partition(app, &publication.batch);
     let mut round = 0;
     while !left.is_empty() {
-        let refused = commit_once(app, batch, room.take(), outcomes, left, deadline).await?;
+        let refused = commit_once(app, publication, room.take(), outcomes, left, deadline).await?;
         if !refused.is_empty() && !skip_invalid {
             app.count_rejected(refused.iter().map(|(events, _)| events.indices.len()).sum());
             refused.into_iter().for_each(|(_, errors)| outcomes.refused(errors));
@@ -80,7 +86,7 @@ fn by_partition(app: &App, batch: &Batch) -> Vec<PartitionEvents> {
 /// `wait`, returns a receiver for each.
 fn send(
     app: &App,
-    batch: &Arc<Batch>,
+    Publication { batch, origin }: &Publication,
     parts: &[PartitionEvents],
     room: Option<Reservation>,
     wait: bool,
@@ -114,6 +120,7 @@ fn send(
             bytes: share(part),
             reservation,
             reply,
+            origin: origin.clone(),
         }
     });
     let jobs = jobs.collect();
@@ -129,13 +136,13 @@ fn no_worker(app: &App) -> Problem {
 /// Commits the parts. Returns those that the store refused, and what is wrong with them.
 async fn commit_once(
     app: &App,
-    batch: &Arc<Batch>,
+    publication: &Publication,
     room: Option<Reservation>,
     outcomes: &mut ItemOutcomes,
     parts: Vec<PartitionEvents>,
     deadline: Instant,
 ) -> Result<Vec<(PartitionEvents, Vec<ItemError>)>, Problem> {
-    let replies = send(app, batch, &parts, room, true)?;
+    let replies = send(app, publication, &parts, room, true)?;
     let mut refused = Vec::new();
     let mut problem = None;
     // All replies are awaited before one decides the answer. A failure that may pass decides before a refusal: told of

@@ -2,7 +2,7 @@
 //!
 //! A request passes these, in this order:
 //!
-//! 1. **Request id** (`http/request_id.rs`): the client's, or a new one.
+//! 1. **Request id** (`http/request_id.rs`): the client's, or a new one. And, where spans are exported, its **span** (`trace.rs`).
 //! 2. **Checks** ([`check`]): refuse a request for something in its head, before a byte of its body is read.
 //! 3. **Panics** ([`Layers::handle`]): a handler that panics is answered 500.
 //! 4. **Routes** (`routes.rs`): find the handler, and refuse whoever may not use it (`auth/`). 404 and 405 are answers like
@@ -14,8 +14,8 @@
 //! 6. **Room** (`response_room.rs`): bounds the bytes of all large answers together.
 //! 7. **Compression** (`compression.rs`): for clients that accept it. Not for streams.
 //! 8. **Connection**: ends it where a body was left unread. HTTP/2 ends the stream alone.
-//! 9. **Count, log and head**: counters ([`RequestCounters`](crate::metrics::requests::RequestCounters)), a debug line, and the
-//!    request id in the head.
+//! 9. **Count, log and head**: counters ([`RequestCounters`](crate::metrics::requests::RequestCounters)), the end of the span, a
+//!    debug line, and the request id in the head.
 //!
 //! A new layer that can refuse a request belongs in [`check`]. A layer that watches every answer, to count or to time
 //! it, belongs beside the log line in [`Layers::answer`]. The status is known there, but the body has not been written
@@ -63,6 +63,10 @@ impl Layers {
     pub(crate) async fn answer(&self, mut request: Request<Incoming>) -> Response {
         let began = Instant::now();
         let request_id = RequestId::note(request.headers_mut());
+        let span = self.app.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
+        if let Some(span) = &span {
+            request.extensions_mut().insert(Arc::clone(span));
+        }
         let route = FoundRoute::default();
         let accepted = request.headers().get(ACCEPT_ENCODING).cloned();
         let checked = check(&request);
@@ -92,6 +96,9 @@ impl Layers {
         self.app.requests.answered(route.get(), response.status(), began.elapsed());
         if let Some(reason) = shed {
             self.app.requests.shed(reason);
+        }
+        if let Some(span) = span {
+            span.end(route.get().path(), response.status(), &request_id);
         }
         debug!(%request_id, status = response.status().as_u16(), "answered");
         request_id.add_to(response.headers_mut());

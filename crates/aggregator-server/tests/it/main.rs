@@ -37,6 +37,8 @@ mod request_id;
 mod service_manager;
 #[path = "../shared/signal.rs"]
 mod signal;
+#[cfg(feature = "otlp")]
+mod spans;
 mod start;
 mod stats;
 mod streams;

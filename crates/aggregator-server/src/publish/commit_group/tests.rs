@@ -10,8 +10,9 @@ use tokio::sync::oneshot::{self, Receiver};
 
 use super::*;
 use crate::insight::Insight;
+use crate::http::request_id::RequestId;
 use crate::publish::admission::{Admission, Weight};
-use crate::publish::job::AppendResult;
+use crate::publish::job::{AppendResult, Origin};
 
 /// A request with events of one topic; with somebody who waits for it, or queued.
 fn job(ids: &[u32], waits: bool) -> (Job, Receiver<AppendResult>) {
@@ -37,6 +38,7 @@ fn job(ids: &[u32], waits: bool) -> (Job, Receiver<AppendResult>) {
         bytes: 0,
         reservation: admission.reserve(&[Weight::default()]).unwrap().remove(0),
         reply: waits.then_some(reply),
+        origin: Origin::default(),
     };
     (job, receiver)
 }
@@ -220,6 +222,26 @@ fn a_failure_before_anything_was_refused_is_not_logged_as_a_refusal() {
     lab.store.fail_nth(2, Failure::Unavailable);
     let lines = crate::log::logged(|| lab.group().append(vec![job(&[0, 1], false).0]));
     assert!(!lines.iter().any(|line| line.contains("are refused")), "{lines:?}");
+}
+
+#[test]
+fn the_log_names_the_request_whose_queued_events_are_refused_or_lost() {
+    let request_id = RequestId::generate();
+    let queued = || {
+        let (mut job, _) = job(&[0, 1], false);
+        job.origin.request_id = Some(request_id.clone());
+        vec![job]
+    };
+    let named = format!("request_id={request_id}");
+    for naming in [Naming::First, Naming::Nobody] {
+        let mut lab = Lab::new([1], naming);
+        let lines = crate::log::logged(|| lab.group().append(queued()));
+        assert!(lines.iter().any(|line| line.contains("are refused") && line.contains(&named)), "{lines:?}");
+    }
+    let mut lab = Lab::new([], Naming::First);
+    lab.store.fail_nth(1, Failure::Corrupt);
+    let lines = crate::log::logged(|| lab.group().append(queued()));
+    assert!(lines.iter().any(|line| line.contains("are lost") && line.contains(&named)), "{lines:?}");
 }
 
 #[test]

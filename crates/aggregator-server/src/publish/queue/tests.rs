@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::publish::admission::Admission;
-use crate::publish::job::AppendResult;
+use crate::publish::job::{AppendResult, Origin};
 
 /// A job without a batch to speak of: the queue does not look at what the events are.
 fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<AppendResult>) {
@@ -20,6 +20,7 @@ fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<App
         bytes,
         reservation: admission.reserve(&[Weight::default()]).expect("it weighs nothing").remove(0),
         reply: Some(reply),
+        origin: Origin::default(),
     };
     (job, receiver)
 }

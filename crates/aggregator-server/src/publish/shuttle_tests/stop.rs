@@ -62,7 +62,8 @@ fn stop_meets_a_request(config: &Config) {
     let reservation = service.admission.reserve(&[Weight { events: 1, bytes: 0 }]).unwrap().remove(0);
     let (reply, mut receiver) = oneshot::channel();
     let (batch, indices) = (Arc::new(batch(&[("t", "1")])), vec![0]);
-    let job = Job { partition: Partition(0), batch, indices, bytes: 0, reservation, reply: Some(reply) };
+    let (reply, origin) = (Some(reply), Origin::default());
+    let job = Job { partition: Partition(0), batch, indices, bytes: 0, reservation, reply, origin };
     let publisher = {
         let service = Arc::clone(&service);
         spawn(move || drop(service.workers.send(vec![job])))
