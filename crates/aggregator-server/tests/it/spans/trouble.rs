@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::collector::{Collector, Manner, nobody};
 use super::start;
-use crate::support::{Process, Server, event, events, until};
+use crate::support::{Process, Server, event, events, in_time, until};
 
 /// Longer than any export may take in these tests, and shorter than what a server would wait for without the limit.
 const SHORT: Duration = Duration::from_millis(300);
@@ -33,7 +33,7 @@ async fn goes_on(config: Config) {
     assert_eq!(spans(&server, "exported").await, 0.0);
     assert_eq!(server.stats().await["unique_processed"], 201);
     let began = Instant::now();
-    server.stop().await.unwrap();
+    in_time("the server ends", server.stop()).await.unwrap();
     assert!(began.elapsed() < BOUND, "the end waits for the collector: {:?}", began.elapsed());
 }
 
@@ -63,7 +63,7 @@ async fn the_end_waits_for_a_collector_that_hangs_as_long_as_an_export_may_take(
     let server = Server::start(Arc::new(MemoryStore::default()), config).await;
     server.publish(&event("t", 1)).await;
     let began = Instant::now();
-    server.stop().await.unwrap();
+    in_time("the server ends", server.stop()).await.unwrap();
     assert_eq!(collector.asked(), 1, "it was tried");
     assert!((Duration::from_millis(900)..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
