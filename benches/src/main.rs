@@ -31,11 +31,6 @@ fn main() -> anyhow::Result<()> {
 
     let mut report = Report::new(&options, Machine::look(&options)?);
     measure(&options, &mut report);
-    // The report is written before the plots, so that no figure is lost if a plot cannot be drawn.
-    report.write(&options.out)?;
-    if let Err(error) = plots::write(&report, &options.out).context("the plots") {
-        report.fail(&options, &error);
-    }
     let markdown = report.write(&options.out)?;
     println!("{markdown}");
     let failures = report.failures.len();

@@ -1,15 +1,17 @@
-//! The report: as JSON for programs, and as Markdown for people.
+//! The report: as JSON for programs, as Markdown for terminals and documents, and as a page with plots.
 
 mod markdown;
 mod overload;
+mod page;
 mod records;
 mod scale;
+mod sections;
 mod tails;
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use report_page::file::ReportFile;
 use serde::Serialize;
 
 use crate::measures::Spread;
@@ -125,13 +127,15 @@ impl Report {
         self.failures.push(text);
     }
 
-    /// Writes `report.json` and `report.md`. Returns the text of the latter.
+    /// Writes `report.json`, `report.md` and `report.html`. Returns the text of the second.
     pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<String> {
         let markdown = markdown::render(self);
         let json = serde_json::to_string_pretty(self)? + "\n";
-        for (name, text) in [("report.json", &json), ("report.md", &markdown)] {
+        let page = page::render(self);
+        for (name, text) in [("report.json", &json), ("report.md", &markdown), ("report.html", &page)] {
             let path = directory.join(name);
-            fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+            let written = ReportFile::claim(&path).and_then(|file| file.write(text));
+            written.with_context(|| format!("{} cannot be written", path.display()))?;
         }
         Ok(markdown)
     }

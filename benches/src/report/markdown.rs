@@ -2,36 +2,24 @@
 
 use std::fmt::Write as _;
 
+use super::sections::{TITLE, sections};
 use super::{Report, RivalOutcome};
 use crate::append;
 use crate::measures::Spread;
 use crate::measures::growth::Growth;
 use crate::measures::ingest::Ingest;
 use crate::measures::read::unknown::{Asked, CLIENTS, IDS, TOPICS};
-use crate::plots;
 
+/// The whole report.
 pub(super) fn render(report: &Report) -> String {
-    let mut text = String::from("# Benchmark of the event aggregator\n\n");
-    let sections = [
-        Some(conditions(report)),
-        (!report.failures.is_empty()).then(|| failures(&report.failures)),
-        report.ingest.as_ref().map(|measured| ingest(report, measured)),
-        report.growth.as_ref().map(growth),
-        (!report.read.is_empty()).then(|| read(report)),
-        (!report.lookups.is_empty()).then(|| lookups(report)),
-        (!report.tails.tailing.is_empty()).then(|| super::tails::tails(&report.tails)),
-        report.overload.is_measured().then(|| super::overload::overload(&report.overload)),
-        (!report.latency.is_empty()).then(|| latency(report)),
-        report.scale.as_ref().map(super::scale::render),
-        (!report.records.is_empty()).then(|| super::records::writing(&report.records)),
-        report.ingest_beside_records.as_ref().map(super::records::beside_ingest),
-        (!report.rivals.is_empty()).then(|| rivals(report)),
-    ];
-    text.push_str(&sections.into_iter().flatten().collect::<Vec<_>>().join("\n"));
+    let mut text = format!("# {TITLE}\n\nThe plots are in report.html.\n");
+    for section in sections(report) {
+        let _ = write!(text, "\n## {}\n\n{}", section.title, section.text.trim_start());
+    }
     text
 }
 
-fn conditions(report: &Report) -> String {
+pub(super) fn conditions(report: &Report) -> String {
     let machine = &report.machine;
     let quick = if report.quick {
         "**A quick run: it shows that everything works, and its figures mean little.**\n\n"
@@ -57,8 +45,8 @@ fn conditions(report: &Report) -> String {
     )
 }
 
-fn failures(failures: &[String]) -> String {
-    let mut text = String::from("## What failed and is missing\n\n");
+pub(super) fn failures(failures: &[String]) -> String {
+    let mut text = String::new();
     for failure in failures {
         // A list item is one line.
         let _ = writeln!(text, "* {}", failure.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -69,10 +57,9 @@ fn failures(failures: &[String]) -> String {
 /// The largest ratio between two runs of a baseline. Beyond it, ratios to the baseline mean little.
 const STEADY: f64 = 1.3;
 
-fn ingest(report: &Report, ingest: &Ingest) -> String {
+pub(super) fn ingest(report: &Report, ingest: &Ingest) -> String {
     let mut text = format!(
-        "## Deliveries per second\n\n\
-         Durable (fsync before the reply), except with the memory store. Medians, with (lowest–highest). A round makes\n\
+        "Durable (fsync before the reply), except with the memory store. Medians, with (lowest–highest). A round makes\n\
          each run once on a fresh store, after a sync of the file systems, and every other round goes backwards.\n\
          Processor time is per delivery. Batches ask only for counts (`?results=none`) unless a line says otherwise.\n\
          The p99 is closed-loop: a connection sends its next request once the last one is answered. So it grows with\n\
@@ -136,9 +123,9 @@ fn ingest(report: &Report, ingest: &Ingest) -> String {
     text
 }
 
-fn growth(growth: &Growth) -> String {
+pub(super) fn growth(growth: &Growth) -> String {
     let mut text = format!(
-        "## Growth\n\n{} deliveries in batches of 500, {} identities, one store.\n\n",
+        "{} deliveries in batches of 500, {} identities, one store.\n\n",
         count(wide(growth.deliveries)),
         count(wide(growth.identities)),
     );
@@ -192,8 +179,7 @@ fn growth(growth: &Growth) -> String {
          | the same row in a file of rows alone | {:.1} bytes |\n\
          | disk beyond the event itself | {:.1} bytes |\n\
          | requests refused with 503 and sent again | {} |\n\
-         {}\n\
-         ![throughput]({})\n![memory]({})\n![disk]({})\n",
+         {}",
         growth.last_to_first,
         growth.cpu_first_to_last,
         growth.later_to_earlier_half,
@@ -204,16 +190,13 @@ fn growth(growth: &Growth) -> String {
         growth.disk_bytes_per_identity - growth.append_bytes_per_row,
         growth.refused,
         restart,
-        plots::THROUGHPUT,
-        plots::MEMORY,
-        plots::DISK,
     );
     text
 }
 
-fn read(report: &Report) -> String {
+pub(super) fn read(report: &Report) -> String {
     let mut text = String::from(
-        "## Reading\n\nOne reader walks `GET /events` in pages of 1,000 to the end.\n\n\
+        "One reader walks `GET /events` in pages of 1,000 to the end.\n\n\
          | what | events | events/s |\n|---|--:|--:|\n",
     );
     for reading in &report.read {
@@ -222,9 +205,9 @@ fn read(report: &Report) -> String {
     text
 }
 
-fn lookups(report: &Report) -> String {
+pub(super) fn lookups(report: &Report) -> String {
     let mut text = format!(
-        "## Lookups of unknown ids\n\n`POST /lookup` of {ids} ids, each in another topic that does not exist, in a store \
+        "`POST /lookup` of {ids} ids, each in another topic that does not exist, in a store \
          of {topics} topics.\n{CLIENTS} clients each send one lookup after the other. Goals: 100 ms for a lookup, and a \
          p99 of 50 ms for\nthe other requests.\n\n| what | requests | p50 | p99 | longest |\n|---|--:|--:|--:|--:|\n",
         ids = count(IDS.into()),
@@ -239,9 +222,9 @@ fn lookups(report: &Report) -> String {
     text
 }
 
-fn latency(report: &Report) -> String {
+pub(super) fn latency(report: &Report) -> String {
     let mut text = String::from(
-        "## Latency\n\nDurable, at a steady half of the capacity that was measured just before, over 64 connections. Requests \
+        "Durable, at a steady half of the capacity that was measured just before, over 64 connections. Requests \
          are due by\na schedule that does not wait, and latency counts from when they were due. A thread on each processor \
          only sleeps,\na millisecond at a time: *late* is the most by which one of them was woken too late. *Stolen* is the \
          share of the\nprocessors' time that the host gave to others. A latency of about that size may come from the \
@@ -272,13 +255,12 @@ fn latency(report: &Report) -> String {
             &[&times.map(|ms| format!("{ms:.2} ms"))[..], &[stolen]].concat(),
         );
     }
-    let _ = write!(text, "\n![latency]({})\n", plots::LATENCY);
     text
 }
 
-fn rivals(report: &Report) -> String {
+pub(super) fn rivals(report: &Report) -> String {
     let mut text = String::from(
-        "## Beside others\n\nThe same deliveries, in the same run. A system that was not done at the time limit was \
+        "The same deliveries, in the same run. A system that was not done at the time limit was \
          stopped.\nMedians, with (lowest–highest). \"Ours is\" compares two runs of the same round. The tenths, memory and \
          disk are\nthose of the median run. A round tries each system once, after a sync of the file systems, and every \
          other round\ngoes backwards.\n\n\
@@ -313,7 +295,6 @@ fn rivals(report: &Report) -> String {
     for line in &report.rivals {
         let _ = writeln!(text, "* **{}**: {}", line.name, line.how);
     }
-    let _ = write!(text, "\n![rivals]({})\n", plots::RIVALS);
     text
 }
 

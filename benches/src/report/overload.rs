@@ -7,7 +7,7 @@ use crate::measures::Spread;
 use crate::measures::overload::{FEW, MANY, Overload};
 
 pub(super) fn overload(overload: &Overload) -> String {
-    let mut text = "## Too much load\n".to_owned();
+    let mut text = String::new();
     if let Some(line) = &overload.connections {
         let _ = writeln!(
             text,

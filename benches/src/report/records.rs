@@ -8,8 +8,7 @@ use crate::measures::records::{RECORDS_EACH, VALUE_BYTES, Writing};
 
 pub(super) fn writing(lines: &[Writing]) -> String {
     let mut text = format!(
-        "## Records\n\n\
-         The SQLite store without a server; durable (fsync before a write returns). Each thread has {RECORDS_EACH} records. It\n\
+        "The SQLite store without a server; durable (fsync before a write returns). Each thread has {RECORDS_EACH} records. It\n\
          writes one after the other by compare-and-set, with values of {VALUE_BYTES} bytes. A round makes each run once on a\n\
          fresh store, and every other round goes backwards. Every version and every last value were checked.\n\n\
          | threads | writes | writes/s | p99 (closed loop) |\n|--:|--:|--:|--:|\n",
@@ -23,8 +22,7 @@ pub(super) fn writing(lines: &[Writing]) -> String {
 
 pub(super) fn beside_ingest(measured: &BesideIngest) -> String {
     let mut text = format!(
-        "## Ingest beside writes of records\n\n\
-         One thread appends batches of {batch} events to the SQLite store without a server, alone and while {WRITERS}\n\
+        "One thread appends batches of {batch} events to the SQLite store without a server, alone and while {WRITERS}\n\
          threads write {due} records a second by a schedule that does not wait. {rounds} rounds run both in turn on one\n\
          store, with up to {deliveries} deliveries each. The ratio compares two turns of the same round. *p99* counts from\n\
          when a write was due.\n\n\

@@ -4,7 +4,7 @@ use super::markdown::{count, ratio, row, spread, wide};
 use crate::measures::scale::Scale;
 
 pub(super) fn render(scale: &Scale) -> String {
-    let mut text = String::from("## Over PostgreSQL\n\n");
+    let mut text = String::new();
     if let Some(reason) = &scale.skipped {
         text.push_str(&format!("Skipped: {reason}.\n"));
         return text;

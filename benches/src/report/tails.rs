@@ -7,8 +7,7 @@ use crate::measures::tails::{IDLE, RATE, STREAMS, Tails};
 
 pub(super) fn tails(tails: &Tails) -> String {
     let mut text = format!(
-        "## Streams\n\n\
-         {streams} streams (`GET /events/stream`), each of one topic, beside {rate} deliveries a second in batches of 20, by\n\
+        "{streams} streams (`GET /events/stream`), each of one topic, beside {rate} deliveries a second in batches of 20, by\n\
          a schedule that does not wait. *Delay* is the time from `processed_at` to the reader, on the same machine. The\n\
          streams delivered every event of their topics, and no other.\n\n\
          | topics | events handed out | delay p50 | delay p99 | p99 of a publish request beside them |\n|--:|--:|--:|--:|--:|\n",
