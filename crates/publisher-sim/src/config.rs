@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::ids::IdScheme;
 use crate::security::SecurityArgs;
+use crate::sequences::MAX_DROP;
 use crate::verify::VerifyBy;
 use crate::workload::MIN_PAYLOAD_BYTES;
 
@@ -21,8 +22,8 @@ pub const VARIABLE_PREFIX: &str = "PUBLISHER_";
 ///
 /// Sends exactly --events deliveries of which exactly round(events × dup) repeat an identity that was
 /// delivered before, retries what fails with the same bytes, and reports the fate of every delivery.
-/// Events follow from the seed alone: the same --seed (with the same topics, ids and payload size) sends
-/// the same events again, whatever the batch size or the number of connections.
+/// Events follow from the seed alone: the same --seed (with the same topics, ids and payload size, and with
+/// --sequences or without) sends the same events again, whatever the batch size or the number of connections.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "publisher-sim", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Config {
@@ -98,6 +99,11 @@ pub struct Config {
     /// Timeouts and retries.
     #[command(flatten, next_help_heading = "Timeouts and retries")]
     pub retry: RetryArgs,
+
+    /// Number the events of each topic and source from 1, in the field `sequence`
+    #[arg(long, env = "PUBLISHER_SEQUENCES", action = ArgAction::SetTrue,
+          value_parser = flag)]
+    pub sequences: bool,
 
     /// Faults to inject.
     #[command(flatten, next_help_heading = "Faults")]
@@ -184,16 +190,37 @@ pub struct FaultArgs {
     pub bursts: Option<Ratio>,
 
     /// Share of the repeats that carry another payload under the same identity; with one connection, no
-    /// --reorder and no --bursts exactly these are conflicts, else the first to arrive decides which
-    /// payload is kept
+    /// --reorder, no --late and no --bursts exactly these are conflicts, else the first to arrive decides
+    /// which payload is kept
     #[arg(long, env = "PUBLISHER_CONFLICTS", value_name = "SHARE")]
     pub conflicts: Option<Ratio>,
 
-    /// A mix of all faults: --drop-replies 0.05 --delay 5 --reorder 200 --bursts 0.03 --conflicts 0.05;
+    /// A mix of all faults above: --drop-replies 0.05 --delay 5 --reorder 200 --bursts 0.03 --conflicts 0.05;
     /// those given by name keep their value
     #[arg(long, env = "PUBLISHER_CHAOS", action = ArgAction::SetTrue,
           value_parser = flag)]
     pub chaos: bool,
+
+    /// Share of the publisher's own numbers that belong to no event: lost before they were sent. Implies
+    /// --sequences
+    #[arg(long, env = "PUBLISHER_DROP", value_name = "SHARE", value_parser = share_of_numbers)]
+    pub drop: Option<Ratio>,
+
+    /// Share of the events that are sent late, behind some of the next ones of their topic and source. Implies
+    /// --sequences
+    #[arg(long, env = "PUBLISHER_LATE", value_name = "SHARE")]
+    pub late: Option<Ratio>,
+
+    /// A late event is sent behind up to this many of the next ones
+    #[arg(long, env = "PUBLISHER_LATE_BY", default_value_t = 10, value_name = "N",
+          value_parser = within::<u32>(1..=10_000))]
+    pub late_by: u32,
+}
+
+/// Parses a share that leaves some numbers.
+fn share_of_numbers(text: &str) -> Result<Ratio, String> {
+    let share = text.parse().ok().filter(|share: &Ratio| share.get() <= MAX_DROP);
+    share.ok_or_else(|| format!("must be a share between 0 and {MAX_DROP}, such as 0.01"))
 }
 
 /// A share between 0 and 1.
@@ -297,6 +324,9 @@ mod tests {
             ["--dup", "-0.1"],
             ["--dup", "NaN"],
             ["--dup", "many"],
+            ["--drop", "0.91"],
+            ["--late", "2"],
+            ["--late-by", "0"],
             ["--batch", "0"],
             ["--concurrency", "0"],
             ["--topics", "0"],

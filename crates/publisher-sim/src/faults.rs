@@ -7,6 +7,7 @@ use rand::RngExt;
 
 use crate::config::{FaultArgs, Ratio};
 use crate::seed::{Stream, Streams};
+use crate::sequences::late::Lateness;
 
 /// How many copies of a batch a burst sends at once.
 pub const BURST_COPIES: u32 = 3;
@@ -24,6 +25,10 @@ pub struct Faults {
     pub bursts: Ratio,
     /// Share of the repeats that carry another payload.
     pub conflicts: Ratio,
+    /// Share of the publisher's own numbers that belong to no event.
+    pub drop: Ratio,
+    /// Events that are sent behind their successors.
+    pub late: Lateness,
 }
 
 /// What goes wrong with one batch.
@@ -49,7 +54,15 @@ impl Faults {
             reorder: args.reorder.unwrap_or(chaos_count(200)),
             bursts: args.bursts.unwrap_or(chaos(Ratio::percent(3))),
             conflicts: args.conflicts.unwrap_or(chaos(Ratio::percent(5))),
+            drop: args.drop.unwrap_or(Ratio::ZERO),
+            late: Lateness { share: args.late.unwrap_or(Ratio::ZERO), by: args.late_by },
         }
+    }
+
+    /// Whether events have to be numbered, so that a reader can notice what goes wrong.
+    #[must_use]
+    pub fn need_sequences(&self) -> bool {
+        self.drop != Ratio::ZERO || self.late.share != Ratio::ZERO
     }
 
     /// What goes wrong with batch `number`: the same in every run of the seed.
@@ -66,12 +79,16 @@ impl Faults {
 /// As the options that ask for them; nothing if there are none.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let late_by = if self.late.share == Ratio::ZERO { 0 } else { self.late.by };
         let options = [
             ("drop-replies", self.drop_replies.get().to_string()),
             ("delay", self.max_delay.as_millis().to_string()),
             ("reorder", self.reorder.to_string()),
             ("bursts", self.bursts.get().to_string()),
             ("conflicts", self.conflicts.get().to_string()),
+            ("drop", self.drop.get().to_string()),
+            ("late", self.late.share.get().to_string()),
+            ("late-by", late_by.to_string()),
         ];
         let given = options.iter().filter(|(_, value)| value != "0");
         let given: Vec<_> = given.map(|(name, value)| format!("--{name} {value}")).collect();
@@ -108,11 +125,28 @@ mod tests {
 
     #[test]
     fn each_fault_can_be_asked_for_alone_and_is_told_as_it_was_asked_for() {
-        for option in ["--drop-replies 0.25", "--delay 7", "--reorder 30", "--bursts 1", "--conflicts 0.5"] {
+        for option in [
+            "--drop-replies 0.25",
+            "--delay 7",
+            "--reorder 30",
+            "--bursts 1",
+            "--conflicts 0.5",
+            "--drop 0.1",
+            "--late 0.2 --late-by 7",
+        ] {
             let args: Vec<_> = option.split(' ').collect();
             assert_eq!(faults(&args).to_string(), option);
         }
         assert_eq!(faults(&[]).to_string(), "");
+    }
+
+    #[test]
+    fn what_loses_or_delays_numbers_needs_them() {
+        for (option, needs) in
+            [("--drop 0.1", true), ("--late 0.1", true), ("--late-by 9", false), ("--chaos", false)]
+        {
+            assert_eq!(faults(&option.split(' ').collect::<Vec<_>>()).need_sequences(), needs, "{option}");
+        }
     }
 
     #[test]

@@ -12,8 +12,10 @@
 //! - The receipts, if the identities are new to the server and no reply was lost: as many `stored` as
 //!   identities, and everything else `duplicate` or `conflict`. Which delivery of an identity is the
 //!   stored one depends on which connection is first.
-//! - The conflicts, with one connection and neither `--reorder` nor `--bursts`. Otherwise an altered
+//! - The conflicts, with one connection and none of `--reorder`, `--late` and `--bursts`. Otherwise an altered
 //!   repeat may arrive before its original. Then the altered one is kept, and the others conflict.
+//! - The publisher's own numbers that were never sent ([`sequences`]), if all deliveries were acknowledged. Those that
+//!   arrived out of order, with one connection: more than one overtake each other on their way.
 //!
 //! A lost (or dropped) reply makes its retry say `duplicate` about an event that no receipt calls
 //! `stored`. So `stored` in the receipts may be less than the number of identities although nothing is
@@ -35,6 +37,7 @@ pub mod retry;
 pub mod security;
 pub mod seed;
 pub mod sender;
+pub mod sequences;
 pub mod stop;
 pub mod tally;
 pub mod verify;
@@ -106,7 +109,10 @@ impl Simulation {
         let faults = Faults::new(&config.faults);
         let plan = Plan::new(config.events, config.dup, faults.conflicts)?;
         let Config { topic_prefix, topics, ids, payload_bytes, .. } = &config;
-        let workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
+        let mut workload = Workload::new(streams.clone(), topic_prefix, *topics, *ids, *payload_bytes);
+        if config.sequences || faults.need_sequences() {
+            workload = workload.numbered(plan.unique(), faults.drop);
+        }
         let backoff = config.retry.backoff()?;
         let builder = client::builder(&config)?;
         let streaming = builder.http_client()?;
@@ -153,6 +159,7 @@ impl Simulation {
             config: &self.config,
             seed: self.seed,
             plan: self.plan,
+            workload: &self.workload,
             faults: self.faults,
             sent: &sent,
             stats: stats_before.zip(stats_after),

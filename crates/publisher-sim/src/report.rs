@@ -1,6 +1,7 @@
 //! The result of a run: a table for people, one JSON object for programs.
 
 mod facts;
+mod sequences;
 mod table;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use self::facts::Facts;
+pub use self::sequences::{SequencesReport, SourceReport};
 use crate::verify::VerifyBy;
 
 /// How a run ended.
@@ -50,6 +52,8 @@ pub struct Report {
     pub faults: String,
     /// What became of it, by the receipts.
     pub sent: SentReport,
+    /// What was sent of the publisher's own numbers, if events have any.
+    pub sequences: Option<SequencesReport>,
     /// Requests that were sent again.
     pub retries: RetryReport,
     /// From the first request to the last reply.
@@ -218,6 +222,7 @@ mod tests {
                 contradiction_examples: Vec::new(),
                 failures: BTreeMap::new(),
             },
+            sequences: None,
             retries: RetryReport { total: 5, by_cause: BTreeMap::from([("reply dropped".to_owned(), 5)]) },
             elapsed_seconds: 0.5,
             events_per_second: 10_600.0,
@@ -249,9 +254,21 @@ mod tests {
         }
     }
 
+    pub(super) fn sequences() -> SequencesReport {
+        SequencesReport {
+            order_is_exact: true,
+            numbered: 4_000,
+            never_sent: 44,
+            reordered: 12,
+            by_source: Vec::new(),
+        }
+    }
+
     #[test]
     fn scripts_without_a_json_parser_find_each_number_under_a_name_of_its_own() {
-        let json = serde_json::to_string(&report()).unwrap();
+        let mut report = report();
+        report.sequences = Some(sequences());
+        let json = serde_json::to_string(&report).unwrap();
         assert_eq!(json.lines().count(), 1);
         for name in [
             "stored",
@@ -267,6 +284,7 @@ mod tests {
             "doubled",
             "out_of_order",
             "mismatched",
+            "order_is_exact",
         ] {
             assert_eq!(json.matches(&format!("\"{name}\":")).count(), 1, "{name} in {json}");
         }

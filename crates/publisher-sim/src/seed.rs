@@ -33,9 +33,13 @@ pub enum Stream {
     Faults,
     /// The waits between attempts.
     Backoff,
+    /// The numbers that are lost before an event.
+    Losses,
+    /// Whether an event is late, and how late.
+    Lateness,
 }
 
-const STREAMS: usize = 8;
+const STREAMS: usize = 10;
 
 /// The starting points of all streams of one run.
 #[derive(Debug, Clone)]

@@ -12,12 +12,14 @@ use tokio::time::Instant;
 
 use crate::batch::Batch;
 use crate::client::{Client, Failure, RetryCause};
+use crate::config::Ratio;
 use crate::faults::{BURST_COPIES, Faults};
 use crate::plan::{Delivery, Plan};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, receipts};
 use crate::retry::{GaveUp, with_retries};
 use crate::seed::{Stream, Streams};
+use crate::sequences::late::Late;
 use crate::stop::Stop;
 use crate::tally::Tally;
 use crate::workload::Workload;
@@ -64,11 +66,7 @@ impl Sending {
         self.progress.phase("sending", self.plan.deliveries.into());
         let connections = self.connections;
         let sender = Arc::new(Sender {
-            batches: Mutex::new(Batches {
-                deliveries: Box::new(self.plan.walk(&self.streams, self.faults.reorder)),
-                number: 0,
-                taken: 0,
-            }),
+            batches: Mutex::new(Batches { deliveries: self.deliveries(), number: 0, taken: 0 }),
             tally: Mutex::new(Tally::new(self.plan.unique())),
             began: Instant::now(),
             sending: self,
@@ -81,6 +79,16 @@ impl Sending {
         let elapsed = sender.began.elapsed();
         let tally = std::mem::replace(&mut *sender.tally(), Tally::new(0));
         Sent { tally, elapsed }
+    }
+
+    /// The plan, with what is reordered and late on purpose.
+    fn deliveries(&self) -> Box<dyn Iterator<Item = Delivery> + Send> {
+        let walk = self.plan.walk(&self.streams, self.faults.reorder);
+        let late = self.faults.late;
+        if late.share == Ratio::ZERO {
+            return Box::new(walk);
+        }
+        Box::new(Late::new(walk, self.workload.clone(), self.streams.clone(), late, self.plan.unique()))
     }
 }
 
@@ -129,6 +137,7 @@ impl Sender {
                 () = self.sending.stop.stopped() => return,
             }
             let batch = Batch::encode(assignment.number, &assignment.deliveries, &self.sending.workload);
+            self.tally().sequences.note(&batch, &self.sending.workload);
             let batch = Arc::new(batch);
             let mut copies = JoinSet::new();
             for copy in 1..faults.copies {

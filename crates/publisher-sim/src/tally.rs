@@ -10,6 +10,7 @@ use crate::client::RetryCause;
 use crate::findings::Findings;
 use crate::ledger::Ledger;
 use crate::receipt::{Outcome, Receipt};
+use crate::sequences::truth::SequenceTruth;
 
 /// How many different refusals have a line of their own; the rest share one line.
 const MAX_REFUSALS: usize = 8;
@@ -45,6 +46,8 @@ pub struct Tally {
     pub latency_us: Histogram<u64>,
     /// The receipts per identity.
     pub ledger: Ledger,
+    /// What was sent of the publisher's own numbers.
+    pub sequences: SequenceTruth,
 }
 
 impl Tally {
@@ -65,6 +68,7 @@ impl Tally {
             latency_us: Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS)
                 .expect("the bounds are constants in order, and 3 digits are within 0 to 5"),
             ledger: Ledger::new(identities),
+            sequences: SequenceTruth::new(identities),
         }
     }
 

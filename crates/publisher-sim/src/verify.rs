@@ -119,6 +119,8 @@ pub struct StoredEvent<'a> {
     /// Its payload, byte for byte.
     #[serde(borrow)]
     pub payload: &'a RawValue,
+    /// The publisher's own number, if it has one.
+    pub sequence: Option<u64>,
     /// Its place in the topic, from 1.
     pub seq: u64,
 }

@@ -10,9 +10,10 @@ use rand::{Rng, RngExt};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::config::TopicPrefix;
+use crate::config::{Ratio, TopicPrefix};
 use crate::ids::{IdParts, IdScheme};
 use crate::seed::{SimRng, Stream, Streams};
+use crate::sequences;
 
 /// The smallest payload that has room for all its fields.
 pub const MIN_PAYLOAD_BYTES: u32 = 80;
@@ -39,6 +40,17 @@ pub struct Workload {
     ids: IdScheme,
     payload_bytes: usize,
     clock_base_ms: u64,
+    /// The publisher's own number of each event; empty if events have none.
+    sequences: Vec<u32>,
+}
+
+/// A topic and a source: what has numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair {
+    /// Index into [`Workload::topics`].
+    pub topic: usize,
+    /// Index of the source.
+    pub source: usize,
 }
 
 /// Everything of an event but its payload.
@@ -71,8 +83,18 @@ impl Workload {
             ids,
             payload_bytes: payload_bytes.max(MIN_PAYLOAD_BYTES) as usize,
             clock_base_ms: CLOCK_BASE_MS + streams.rng(Stream::Clock, 0).random_range(0..CLOCK_SPAN_MS),
+            sequences: Vec::new(),
             streams,
         }
+    }
+
+    /// Numbers the events of each topic and source, of which there are this many in the run. A share of the numbers is left
+    /// out. It keeps four bytes for each event.
+    #[must_use]
+    pub fn numbered(mut self, identities: u32, drop: Ratio) -> Self {
+        self.sequences =
+            sequences::number((0..identities).map(|index| self.pair(index)), &self.streams, drop);
+        self
     }
 
     /// The names of all topics.
@@ -87,12 +109,29 @@ impl Workload {
         &self.sources[source]
     }
 
+    /// The publisher's own number of event `index` (`sequence`), if events have one.
+    #[must_use]
+    pub fn sequence(&self, index: u32) -> Option<u64> {
+        self.sequences.get(index as usize).map(|number| u64::from(*number))
+    }
+
+    /// Topic and source of event `index`.
+    #[must_use]
+    pub fn pair(&self, index: u32) -> Pair {
+        self.draw_pair(&mut self.streams.rng(Stream::Identity, u64::from(index)))
+    }
+
+    /// The first draws of an event's head.
+    fn draw_pair(&self, rng: &mut SimRng) -> Pair {
+        let topic = rng.random_range(0..self.topics.len());
+        Pair { topic, source: rng.random_range(0..self.sources.len()) }
+    }
+
     /// Topic, source, id and time of event `index`.
     #[must_use]
     pub fn head(&self, index: u32) -> Head {
         let mut rng = self.streams.rng(Stream::Identity, u64::from(index));
-        let topic = rng.random_range(0..self.topics.len());
-        let source = rng.random_range(0..self.sources.len());
+        let Pair { topic, source } = self.draw_pair(&mut rng);
         let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
         let epoch_ms = self.clock_base_ms + u64::from(index);
         let mut event_id = String::with_capacity(48);
@@ -136,7 +175,11 @@ impl Workload {
         out.extend_from_slice(timestamp.as_bytes());
         out.extend_from_slice(b"\",\"source\":\"");
         out.extend_from_slice(source.as_bytes());
-        out.extend_from_slice(b"\",\"payload\":");
+        out.push(b'"');
+        if let Some(sequence) = self.sequence(index) {
+            write!(out, ",\"sequence\":{sequence}").expect("a Vec takes all that is written to it");
+        }
+        out.extend_from_slice(b",\"payload\":");
         self.write_payload(index, altered, out);
         out.push(b'}');
         id_start..id_end
@@ -213,6 +256,21 @@ pub(crate) mod tests {
         r#""source":"sim-3","payload":{"rev":0,"n":0,"amount":17465.10,"name":"Zoë","#,
         r#""data":"TJnNhQCkwuoyVHLfa-phzY2TBWUcI_hTP7IlEZEZ6hx"}}"#
     );
+
+    #[test]
+    fn a_number_changes_nothing_else_of_an_event() {
+        let (plain, numbered) = (workload(1, 4, IdScheme::Ulid, 100), workload(1, 4, IdScheme::Ulid, 100));
+        let numbered = numbered.numbered(1, Ratio::ZERO);
+        let event = |workload: &Workload, index| {
+            let mut event = Vec::new();
+            workload.write_event(index, false, &mut event);
+            String::from_utf8(event).unwrap()
+        };
+        assert_eq!(event(&numbered, 0).replace(r#","sequence":1,"#, ","), GOLDEN);
+        assert_eq!((plain.sequence(0), numbered.sequence(0)), (None, Some(1)));
+        let Head { topic, source, .. } = plain.head(0);
+        assert_eq!(plain.pair(0), Pair { topic, source });
+    }
 
     #[test]
     fn no_two_events_share_an_identity() {

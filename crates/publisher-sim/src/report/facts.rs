@@ -3,7 +3,8 @@
 use hdrhistogram::Histogram;
 
 use super::{
-    LatencyReport, PlanReport, Report, RetryReport, SentReport, ServerReport, Verdict, VerifyReport,
+    LatencyReport, PlanReport, Report, RetryReport, SentReport, SequencesReport, ServerReport, Verdict,
+    VerifyReport,
 };
 use crate::client::Stats;
 use crate::config::Config;
@@ -11,6 +12,7 @@ use crate::faults::Faults;
 use crate::plan::Plan;
 use crate::sender::Sent;
 use crate::verify::Verification;
+use crate::workload::Workload;
 
 /// All that a report is made from.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Facts<'a> {
     pub seed: u64,
     /// What was to be sent.
     pub plan: Plan,
+    /// The events.
+    pub workload: &'a Workload,
     /// What went wrong on purpose.
     pub faults: Faults,
     /// What became of it.
@@ -70,6 +74,7 @@ impl Report {
             faults: facts.faults.to_string(),
             events_per_second: sent.acknowledged() as f64 / elapsed_seconds.max(f64::EPSILON),
             sent,
+            sequences: SequencesReport::new(&tally.sequences, facts.workload, config.concurrency),
             retries: RetryReport {
                 total: tally.retries.values().sum(),
                 by_cause: tally.retries.iter().map(|(cause, n)| (cause.to_string(), *n)).collect(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use indicatif::HumanCount;
 
-use super::{Report, SentReport, Verdict, VerifyReport};
+use super::{Report, SentReport, SequencesReport, Verdict, VerifyReport};
 use crate::verify::VerifyBy;
 
 /// The width of the column of names, and of the numbers behind them.
@@ -49,6 +49,9 @@ impl fmt::Display for Report {
         if !self.faults.is_empty() {
             row("faults", "on purpose".to_owned(), self.faults.clone())?;
         }
+        if let Some(sequences) = &self.sequences {
+            row("sequences", n(sequences.numbered), sequences_note(sequences))?;
+        }
         row("elapsed", format!("{:.3} s", self.elapsed_seconds), String::new())?;
         row("throughput", format!("{:.0}", self.events_per_second), "events/s".to_owned())?;
 
@@ -92,6 +95,12 @@ fn stored_note(report: &Report) -> String {
         "(the other {} were stored by a try whose reply was lost, or by another run of this seed)",
         HumanCount(missing)
     )
+}
+
+fn sequences_note(sequences: &SequencesReport) -> String {
+    let SequencesReport { never_sent, reordered, order_is_exact, .. } = *sequences;
+    let left = if order_is_exact { "" } else { " as they left: connections overtake each other" };
+    format!("({} more never sent, {} out of order{left})", HumanCount(never_sent), HumanCount(reordered))
 }
 
 fn conflicts_note(report: &Report) -> String {
@@ -183,7 +192,7 @@ fn reasons(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::report;
+    use super::super::tests::{report, sequences};
     use super::*;
 
     #[test]
@@ -229,6 +238,20 @@ ground truth     delivered 5,300, acknowledged 5,300, stored 4,000, lost 0, doub
             "\nFAILED: what was read back is not what was acknowledged\n",
         ] {
             assert!(table.contains(expected), "{expected}: {table}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_told_as_they_left_where_connections_overtake_each_other() {
+        let mut report = report();
+        let mut sequences = sequences();
+        for (exact, said) in [
+            (true, "sequences                4,000  (44 more never sent, 12 out of order)\n"),
+            (false, "12 out of order as they left: connections overtake each other)\n"),
+        ] {
+            sequences.order_is_exact = exact;
+            report.sequences = Some(sequences.clone());
+            assert!(report.to_string().contains(said), "{report}");
         }
     }
 

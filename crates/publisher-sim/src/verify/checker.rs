@@ -39,7 +39,7 @@ pub struct Counts {
     pub doubled: Findings,
     /// Not at the place that follows the event before; a gap counts too.
     pub out_of_order: Findings,
-    /// Another payload, source, timestamp or topic than sent, or another seq than acknowledged.
+    /// Another payload, source, timestamp, topic or number than sent, or another seq than acknowledged.
     pub mismatched: Findings,
 }
 
@@ -154,6 +154,12 @@ impl<'a> Checker<'a> {
             OffsetDateTime::parse(&event.timestamp, &Rfc3339).map(OffsetDateTime::unix_timestamp_nanos);
         if instant_ns != Ok(i128::from(head.epoch_ms) * 1_000_000) {
             return Err(format!("timestamp {} is another instant than the one sent", event.timestamp));
+        }
+        let (sent, stored) = (self.workload.sequence(index), event.sequence);
+        if sent != stored {
+            let told =
+                |number: Option<u64>| number.map_or("no sequence".to_owned(), |n| format!("sequence {n}"));
+            return Err(format!("sent with {}, stored with {}", told(sent), told(stored)));
         }
         if event.seq > SEQ {
             return Err("no topic has so many events".to_owned());

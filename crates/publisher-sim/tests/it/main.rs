@@ -11,6 +11,7 @@ mod peer;
 mod program;
 mod proxy;
 mod retries;
+mod sequences;
 mod server;
 mod stream;
 mod verification;

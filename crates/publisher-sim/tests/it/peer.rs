@@ -114,7 +114,8 @@ pub(crate) struct Published<'a> {
     pub(crate) topic: String,
     pub(crate) event_id: String,
     timestamp: String,
-    source: String,
+    pub(crate) source: String,
+    pub(crate) sequence: Option<u64>,
     #[serde(borrow)]
     pub(crate) payload: &'a RawValue,
 }
@@ -298,7 +299,7 @@ impl Shared {
 
 impl State {
     fn store(&mut self, event: &Published<'_>, lie: Lie) -> Value {
-        let Published { topic: name, event_id, timestamp, source, payload } = event;
+        let Published { topic: name, event_id, timestamp, source, sequence, payload } = event;
         let topic = self.topics.entry(name.clone()).or_default();
         let receipt = |outcome: &str, seq: u64| {
             let other_time = lie == Lie::MisquotesTimes && outcome != "stored";
@@ -322,10 +323,11 @@ impl State {
             Lie::RewritesPayloads => serde_json::from_str::<Value>(payload.get()).unwrap().to_string(),
             _ => payload.get().to_owned(),
         };
+        let sequence = sequence.map(|number| format!(r#""sequence":{number},"#)).unwrap_or_default();
         let row = |seq: u64| {
             Value::String(format!(
                 r#"{{"topic":"{name}","event_id":"{event_id}","timestamp":"{timestamp}","source":"{source}",
-                    "payload":{payload},"seq":{seq},"processed_at":"{PROCESSED_AT}"}}"#
+                    {sequence}"payload":{payload},"seq":{seq},"processed_at":"{PROCESSED_AT}"}}"#
             ))
         };
         let seq = topic.last_seq;

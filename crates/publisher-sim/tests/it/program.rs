@@ -79,6 +79,7 @@ async fn wrong_usage_exits_with_2_and_a_reason() {
         ("--batch many", "--batch <N>': must be a whole number from 1 to 10000"),
         ("--request-timeout-ms 0", "--request-timeout-ms <MS>': must be a whole number from 1 to 4294967295"),
         ("--seed=-1", "--seed <N>': must be a whole number from 0 up"),
+        ("--drop 0.95", "--drop <SHARE>': must be a share between 0 and 0.9, such as 0.01"),
     ] {
         let output = output(url, options).await;
         assert_eq!(output.status.code(), Some(2), "{options}");

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::config::Ratio;
 use crate::ids::IdScheme;
 use crate::receipt::{Outcome, Receipt};
 use crate::workload::tests::workload;
@@ -19,6 +20,7 @@ struct Row {
     timestamp: String,
     source: String,
     payload: String,
+    sequence: Option<u64>,
     seq: u64,
 }
 
@@ -30,6 +32,7 @@ impl Row {
             timestamp: self.timestamp.as_str().into(),
             source: self.source.as_str().into(),
             payload: serde_json::from_str::<&RawValue>(&self.payload).unwrap(),
+            sequence: self.sequence,
             seq: self.seq,
         }
     }
@@ -54,6 +57,7 @@ fn honest(workload: &Workload) -> (Vec<Vec<Row>>, Ledger) {
             timestamp: text("timestamp"),
             source: text("source"),
             payload: String::from_utf8(payload).unwrap(),
+            sequence: sent["sequence"].as_u64(),
             seq,
         });
         ledger.note(index, false, Receipt { outcome: Outcome::Stored, seq }).unwrap();
@@ -71,7 +75,7 @@ fn found(lie: impl FnOnce(&mut Vec<Row>)) -> [u64; 4] {
 }
 
 fn check(lie: impl FnOnce(&mut Vec<Row>)) -> Counts {
-    let workload = workload(3, TOPICS, IdScheme::Ulid, 100);
+    let workload = workload(3, TOPICS, IdScheme::Ulid, 100).numbered(IDENTITIES, Ratio::ZERO);
     let (mut topics, ledger) = honest(&workload);
     lie(&mut topics[0]);
     let mut checker = Checker::new(&workload, IDENTITIES);
@@ -149,12 +153,14 @@ fn a_topic_that_does_not_begin_at_1_is_out_of_order() {
 #[test]
 fn any_change_to_an_event_is_a_mismatch() {
     type Change = fn(&mut Row);
-    let changes: [Change; 5] = [
+    let changes: [Change; 7] = [
         |row| row.payload = row.payload.replace("0,\"name\"", ",\"name\""),
         |row| row.payload = row.payload.replace('ë', "e"),
         |row| row.source = "unknown".to_owned(),
         |row| row.timestamp = "2030-01-01T00:00:00Z".to_owned(),
         |row| row.topic = "sim.topic-1".to_owned(),
+        |row| row.sequence = row.sequence.map(|number| number + 1),
+        |row| row.sequence = None,
     ];
     for change in changes {
         let [.., mismatched] = found(|rows| change(&mut rows[7]));
