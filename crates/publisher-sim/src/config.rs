@@ -1,6 +1,7 @@
 //! The options: each with its default and its environment variable, each checked while it is parsed.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -91,6 +92,11 @@ pub struct Config {
     #[arg(long, env = "PUBLISHER_JSON", action = ArgAction::SetTrue,
           value_parser = flag)]
     pub json: bool,
+
+    /// Write the report as one HTML page with plots as well; a file that is there is replaced. No key and no name of a file
+    /// is in it
+    #[arg(long, env = "PUBLISHER_REPORT", value_name = "FILE")]
+    pub report: Option<PathBuf>,
 
     /// Keys and certificates.
     #[command(flatten, next_help_heading = "Keys and certificates")]

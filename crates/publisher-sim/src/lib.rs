@@ -38,16 +38,23 @@ pub mod security;
 pub mod seed;
 pub mod sender;
 pub mod sequences;
+pub mod server_info;
+pub mod settings;
 pub mod stop;
 pub mod tally;
+pub mod timeline;
 pub mod verify;
 pub mod workload;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_client::{Backoff, BackoffError, BuildError};
+use report_page::file::ReportFile;
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use crate::client::{Client, ProbeError};
@@ -59,6 +66,7 @@ use crate::report::{Facts, Report};
 use crate::security::SecurityError;
 use crate::seed::{Streams, random_seed};
 use crate::sender::{Sending, Sent};
+use crate::server_info::ServerInfo;
 use crate::stop::Stop;
 use crate::verify::{Follower, Reader, Verification, VerifyBy, last_seqs};
 use crate::workload::Workload;
@@ -93,6 +101,14 @@ pub enum SetupError {
     /// The HTTP client cannot be made.
     #[error(transparent)]
     Client(#[from] BuildError),
+    /// The page of the report cannot be written.
+    #[error("--report {path}: {source}", path = path.display())]
+    Report {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// There is no server.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -130,6 +146,16 @@ impl Simulation {
         })
     }
 
+    /// The file of the report, if there is to be one. It is looked at before the run, which nobody wants to repeat for it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn claim_report(&self) -> Result<Option<ReportFile>, SetupError> {
+        let Some(path) = &self.config.report else { return Ok(None) };
+        let unwritable = |source| SetupError::Report { path: path.clone(), source };
+        ReportFile::claim(path).map(Some).map_err(unwritable)
+    }
+
     /// Looks whether the server is there. A missing server ends the run only here; later it is retried.
     ///
     /// # Errors
@@ -147,6 +173,8 @@ impl Simulation {
     /// Sends everything, reads it back where asked, and reports.
     pub async fn run(&self, stop: &Stop) -> Report {
         let progress = Progress::new();
+        let began = OffsetDateTime::now_utc();
+        let about_server = self.about_server().await;
         let stats_before = self.client.stats().await;
         let (sent, verification) = match (self.config.verify_by, self.config.verify) {
             (VerifyBy::Stream, _) => self.send_and_follow(stop, &progress).await,
@@ -164,8 +192,16 @@ impl Simulation {
             sent: &sent,
             stats: stats_before.zip(stats_after),
             verification: verification.as_ref(),
+            began,
+            about_server,
             interrupted: stop.is_stopped(),
         })
+    }
+
+    /// It is only shown in the page.
+    async fn about_server(&self) -> Option<ServerInfo> {
+        self.config.report.as_ref()?;
+        ServerInfo::ask(&self.streaming, &self.config.url).await
     }
 
     async fn send_and_read(&self, stop: &Stop, progress: &Progress) -> (Sent, Option<Verification>) {

@@ -45,6 +45,10 @@ async fn run(config: Config) -> ExitCode {
         Ok(simulation) => simulation,
         Err(error) => return unusable(&error),
     };
+    let page = match simulation.claim_report() {
+        Ok(page) => page,
+        Err(error) => return unusable(&error),
+    };
     if let Err(error) = simulation.probe().await {
         return unusable(&error);
     }
@@ -53,9 +57,16 @@ async fn run(config: Config) -> ExitCode {
         tell(&format!("seed {}", simulation.seed()));
     }
     let report = simulation.run(&stop).await;
-    match print(&report, json) {
+    let page_written = page.map_or(Ok(()), |page| page.write(&report.to_html()));
+    if let Err(error) = print(&report, json) {
+        return unwritten(&error);
+    }
+    match page_written {
         Ok(()) => ExitCode::from(report.verdict.exit_code()),
-        Err(error) => unwritten(&error),
+        Err(error) => {
+            tell(&format!("publisher-sim: --report: {error}"));
+            ExitCode::from(Verdict::Broken.exit_code())
+        }
     }
 }
 

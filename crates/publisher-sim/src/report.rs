@@ -1,6 +1,9 @@
 //! The result of a run: a table for people, one JSON object for programs.
 
+mod course;
 mod facts;
+mod page;
+mod plots;
 mod sequences;
 mod table;
 
@@ -8,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use self::course::Course;
 pub use self::facts::Facts;
 pub use self::sequences::{SequencesReport, SourceReport};
 use crate::verify::VerifyBy;
@@ -66,6 +70,9 @@ pub struct Report {
     pub server: Option<ServerReport>,
     /// What reading everything back found, where asked.
     pub verified: Option<VerifyReport>,
+    /// What only the page shows.
+    #[serde(skip)]
+    pub course: Course,
 }
 
 /// What was to be sent.
@@ -251,6 +258,7 @@ mod tests {
                 unfinished: None,
                 elapsed_seconds: 0.25,
             }),
+            course: course::tests::course(),
         }
     }
 

@@ -137,7 +137,7 @@ impl Sender {
                 () = self.sending.stop.stopped() => return,
             }
             let batch = Batch::encode(assignment.number, &assignment.deliveries, &self.sending.workload);
-            self.tally().sequences.note(&batch, &self.sending.workload);
+            self.note(&batch, faults.delay);
             let batch = Arc::new(batch);
             let mut copies = JoinSet::new();
             for copy in 1..faults.copies {
@@ -148,6 +148,13 @@ impl Sender {
             copies.join_all().await;
             self.sending.progress.advance(batch.len() as u64);
         }
+    }
+
+    /// The batch is about to be sent, after this delay.
+    fn note(&self, batch: &Batch, delay: Duration) {
+        let mut tally = self.tally();
+        tally.delayed += delay;
+        tally.sequences.note(batch, &self.sending.workload);
     }
 
     fn next_assignment(&self) -> Option<Assignment> {
@@ -189,7 +196,7 @@ impl Sender {
     }
 
     async fn attempt(&self, batch: &Batch, limit: Duration) -> Result<Vec<Receipt>, Failure> {
-        self.tally().requests += 1;
+        self.tally().request(batch.len() as u64);
         let sent = Instant::now();
         let reply = self.sending.client.publish(batch.body(), limit).await?;
         let latency = sent.elapsed();

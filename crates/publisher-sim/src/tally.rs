@@ -1,7 +1,7 @@
 //! The counts of a run while it goes on.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -11,6 +11,7 @@ use crate::findings::Findings;
 use crate::ledger::Ledger;
 use crate::receipt::{Outcome, Receipt};
 use crate::sequences::truth::SequenceTruth;
+use crate::timeline::Timeline;
 
 /// How many different refusals have a line of their own; the rest share one line.
 const MAX_REFUSALS: usize = 8;
@@ -22,10 +23,14 @@ const LATENCY_DIGITS: u8 = 3;
 /// What happened so far.
 #[derive(Debug)]
 pub struct Tally {
+    /// What happened when.
+    pub timeline: Timeline,
     /// Requests sent, retries and copies included.
     pub requests: u64,
     /// Deliveries that bursts added to the plan.
     pub burst_deliveries: u64,
+    /// How long batches were held back on purpose, all together.
+    pub delayed: Duration,
     /// Deliveries acknowledged as stored.
     pub stored: u64,
     /// Deliveries acknowledged as duplicates.
@@ -55,8 +60,10 @@ impl Tally {
     #[must_use]
     pub fn new(identities: u32) -> Self {
         Self {
+            timeline: Timeline::new(Instant::now()),
             requests: 0,
             burst_deliveries: 0,
+            delayed: Duration::ZERO,
             stored: 0,
             duplicates: 0,
             conflicts: 0,
@@ -78,15 +85,24 @@ impl Tally {
         self.stored + self.duplicates + self.conflicts + self.rejected + self.failed
     }
 
+    /// Counts a request that is about to be sent.
+    pub fn request(&mut self, deliveries: u64) {
+        self.requests += 1;
+        self.timeline.now().sent += deliveries;
+    }
+
     /// Counts an acknowledged batch.
     pub fn settle(&mut self, batch: &Batch, receipts: &[Receipt]) {
+        let moment = self.timeline.now();
         for ((delivery, event_id), receipt) in batch.items().zip(receipts) {
-            match receipt.outcome {
-                Outcome::Stored => self.stored += 1,
-                Outcome::Duplicate => self.duplicates += 1,
-                Outcome::Conflict => self.conflicts += 1,
-                Outcome::Rejected => self.rejected += 1,
-            }
+            let (total, now) = match receipt.outcome {
+                Outcome::Stored => (&mut self.stored, &mut moment.stored),
+                Outcome::Duplicate => (&mut self.duplicates, &mut moment.duplicates),
+                Outcome::Conflict => (&mut self.conflicts, &mut moment.conflicts),
+                Outcome::Rejected => (&mut self.rejected, &mut moment.failed),
+            };
+            *total += 1;
+            *now += 1;
             if let Err(contradiction) = self.ledger.note(delivery.index, delivery.altered, *receipt) {
                 let event_id = String::from_utf8_lossy(event_id);
                 self.contradictions.add(|| format!("{event_id} {contradiction}"));
@@ -97,6 +113,7 @@ impl Tally {
     /// Counts a batch that failed for good.
     pub fn fail(&mut self, deliveries: u64, reason: String) {
         self.failed += deliveries;
+        self.timeline.now().failed += deliveries;
         let known = self.refusals.contains_key(&reason) || self.refusals.len() < MAX_REFUSALS;
         let reason = if known { reason } else { "other reasons".to_owned() };
         *self.refusals.entry(reason).or_default() += deliveries;
@@ -105,11 +122,14 @@ impl Tally {
     /// Counts a retry.
     pub fn retry(&mut self, cause: RetryCause) {
         *self.retries.entry(cause).or_default() += 1;
+        self.timeline.now().retries += 1;
     }
 
     /// Counts the latency of an acknowledged request.
     pub fn latency(&mut self, latency: Duration) {
-        self.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(MAX_LATENCY_US);
+        self.latency_us.saturating_record(latency_us);
+        self.timeline.now().latency(latency_us);
     }
 }
 

@@ -1,16 +1,18 @@
 //! Makes the report of a run from what the run left behind.
 
 use hdrhistogram::Histogram;
+use time::OffsetDateTime;
 
 use super::{
-    LatencyReport, PlanReport, Report, RetryReport, SentReport, SequencesReport, ServerReport, Verdict,
-    VerifyReport,
+    Course, LatencyReport, PlanReport, Report, RetryReport, SentReport, SequencesReport, ServerReport,
+    Verdict, VerifyReport,
 };
 use crate::client::Stats;
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::plan::Plan;
 use crate::sender::Sent;
+use crate::server_info::ServerInfo;
 use crate::verify::Verification;
 use crate::workload::Workload;
 
@@ -33,6 +35,10 @@ pub struct Facts<'a> {
     pub stats: Option<(Stats, Stats)>,
     /// What was read back.
     pub verification: Option<&'a Verification>,
+    /// When the run began.
+    pub began: OffsetDateTime,
+    /// What the server says of itself, if it was asked.
+    pub about_server: Option<ServerInfo>,
     /// Whether the run was stopped early.
     pub interrupted: bool,
 }
@@ -83,6 +89,7 @@ impl Report {
             latency_ms: LatencyReport::new(&tally.latency_us),
             server: facts.stats.and_then(|(before, after)| ServerReport::new(&before, &after)),
             verified,
+            course: Course::new(facts),
         }
     }
 }
@@ -97,7 +104,7 @@ impl SentReport {
 
 /// A broken promise outweighs an interrupt, and an interrupt outweighs what it left undone.
 fn verdict(sent: &SentReport, verified: Option<&VerifyReport>, interrupted: bool) -> Verdict {
-    let broken = verified.is_some_and(|v| v.lost + v.doubled + v.out_of_order + v.mismatched > 0);
+    let broken = verified.is_some_and(|v| v.faults() > 0);
     if broken || sent.contradictions > 0 {
         return Verdict::Broken;
     }
@@ -129,6 +136,11 @@ impl ServerReport {
 }
 
 impl VerifyReport {
+    /// How many things are wrong.
+    pub(super) fn faults(&self) -> u64 {
+        self.lost + self.doubled + self.out_of_order + self.mismatched
+    }
+
     fn new(verification: &Verification, sent: &SentReport) -> Self {
         let counts = &verification.counts;
         let kinds = [

@@ -169,7 +169,7 @@ fn write_troubles(f: &mut fmt::Formatter<'_>, sent: &SentReport) -> fmt::Result 
     Ok(())
 }
 
-fn reasons(report: &Report) -> Vec<String> {
+pub(super) fn reasons(report: &Report) -> Vec<String> {
     let sent = &report.sent;
     let mut reasons = Vec::new();
     let unacknowledged = sent.failed + sent.rejected + sent.unanswered;

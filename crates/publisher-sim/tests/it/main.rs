@@ -7,6 +7,7 @@ mod aggregator;
 mod editor;
 mod evidence;
 mod network;
+mod page;
 mod peer;
 mod program;
 mod proxy;

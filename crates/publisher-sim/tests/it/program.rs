@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::peer::{Lie, Peer, Trouble};
 
-fn program(url: &str, options: &str) -> Command {
+pub(crate) fn program(url: &str, options: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_publisher-sim"));
     command.args(["--url", url]).args(options.split_whitespace());
     // Options of whoever runs the tests.
@@ -29,11 +29,11 @@ async fn output(url: &str, options: &str) -> Output {
     output_of(program(url, options)).await
 }
 
-async fn output_of(mut command: Command) -> Output {
+pub(crate) async fn output_of(mut command: Command) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
