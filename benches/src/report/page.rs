@@ -27,13 +27,15 @@ pub(super) fn render(report: &Report) -> String {
 
 fn subtitle(report: &Report) -> String {
     let machine = &report.machine;
-    format!("{} cores ({}), seed {}, {} rounds", machine.cores, machine.processor, report.seed, report.rounds)
+    let rounds =
+        if report.rounds == 1 { "one round".to_owned() } else { format!("{} rounds", report.rounds) };
+    format!("{} cores ({}), seed {}, {rounds}", machine.cores, machine.processor, report.seed)
 }
 
 fn verdict(report: &Report) -> (Tone, String, Vec<String>) {
     let failures = report.failures.len();
     if failures > 0 {
-        let sentence = format!("{failures} measurements failed, and their figures are missing");
+        let sentence = format!("Not complete: {failures} of the measurements failed");
         return (Tone::Bad, sentence, vec!["What failed is told below.".to_owned()]);
     }
     let checked = "The counts of every reply and the server's totals were checked in every run.".to_owned();
