@@ -12,6 +12,7 @@ mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
 mod server;
+mod watcher;
 mod wire;
 mod workload;
 

@@ -12,6 +12,7 @@ use crate::load::{Load, as_fast_as_possible};
 use crate::options::Options;
 use crate::process::{Memory, cpu_seconds};
 use crate::server::{Server, Store};
+use crate::watcher::Watcher;
 use crate::wire::Results;
 use crate::workload::{RECENT, Repeats, Workload};
 
@@ -22,6 +23,10 @@ pub(crate) struct Ingest {
     pub(crate) durable_of_memory: Option<Spread>,
     /// Single events: the rate with a key over that without, in the same round.
     pub(crate) with_key_of_without: Option<Spread>,
+    /// Batches of 500: the rate while somebody looks at metrics and page over that while nobody does, in the same round.
+    pub(crate) watched_of_not: Option<Spread>,
+    /// Batches of 500: the rate with insight, as by default, over that without, in the same round.
+    pub(crate) with_insight_of_without: Option<Spread>,
 }
 
 /// All runs of one kind.
@@ -54,7 +59,16 @@ pub(crate) struct Served {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Append { rows: usize, statement: Statement },
-    Http { batch: u32, connections: u32, repeats: Repeats, results: Results, store: Store, key: bool },
+    Http { batch: u32, connections: u32, repeats: Repeats, results: Results, store: Store, way: Way },
+}
+
+/// What is other than usual.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Usual,
+    WithKey,
+    Watched,
+    WithoutInsight,
 }
 
 struct Run {
@@ -82,18 +96,22 @@ pub(crate) fn measure(options: &Options, ingest: &mut Option<Ingest>) -> anyhow:
     let measured = measure_rounds(options, &runs, &mut rounds);
     let lines: Vec<_> = runs.iter().filter_map(|run| line(run, &runs, &rounds)).collect();
     if !lines.is_empty() {
-        let single = |store, with_key| {
+        let place = |size, store, way| {
             runs.iter().position(|run| {
-                matches!(run.kind, Kind::Http { batch: 1, store: its_store, key, .. }
-                    if its_store == store && key == with_key)
+                matches!(run.kind, Kind::Http { batch, store: its_store, way: its_way, .. }
+                    if (batch, its_store, its_way) == (size, store, way))
             })
         };
+        let single = |store, way| place(1, store, way);
+        let batches = |way| place(500, Store::Sqlite, way);
         let of = |run: Option<usize>, other: Option<usize>| ratio(&rounds, run?, other?);
-        let open = single(Store::Sqlite, false);
+        let open = single(Store::Sqlite, Way::Usual);
         *ingest = Some(Ingest {
             lines,
-            durable_of_memory: of(open, single(Store::Memory, false)),
-            with_key_of_without: of(single(Store::Sqlite, true), open),
+            durable_of_memory: of(open, single(Store::Memory, Way::Usual)),
+            with_key_of_without: of(single(Store::Sqlite, Way::WithKey), open),
+            watched_of_not: of(batches(Way::Watched), batches(Way::Usual)),
+            with_insight_of_without: of(batches(Way::Usual), batches(Way::WithoutInsight)),
         });
     }
     measured
@@ -134,15 +152,15 @@ fn runs(options: &Options) -> Vec<Run> {
         repeats,
         results,
         store,
-        key: false,
+        way: Way::Usual,
     };
-    let with_key = Kind::Http {
-        batch: 1,
-        connections: connections(options, 1),
+    let other = |batch, results, way| Kind::Http {
+        batch,
+        connections: connections(options, batch),
         repeats: RECENT,
-        results: Results::PerEvent,
+        results,
         store: Store::Sqlite,
-        key: true,
+        way,
     };
     let (counts, per_event) = (Results::Counts, Results::PerEvent);
     vec![
@@ -159,6 +177,8 @@ fn runs(options: &Options) -> Vec<Run> {
         ),
         run("plain SQLite append, 20 rows a statement, 5,000 a transaction", all, MANY_APPEND_5000),
         run("batches of 500", all, http(500, RECENT, counts, Store::Sqlite)),
+        run("batches of 500, watched", all, other(500, counts, Way::Watched)),
+        run("batches of 500, without insight", all, other(500, counts, Way::WithoutInsight)),
         run("batches of 500, a result per event", all, http(500, RECENT, per_event, Store::Sqlite)),
         run(
             "batches of 500, repeats from all history",
@@ -171,7 +191,7 @@ fn runs(options: &Options) -> Vec<Run> {
             http(50, RECENT, counts, Store::Sqlite),
         ),
         run("single events, 64 connections", all / 10, http(1, RECENT, per_event, Store::Sqlite)),
-        run("single events, 64 connections, with a key", all / 10, with_key),
+        run("single events, 64 connections, with a key", all / 10, other(1, per_event, Way::WithKey)),
         run(
             "single events, 64 connections, memory store",
             all / 10,
@@ -189,16 +209,23 @@ fn one(options: &Options, run: &Run) -> anyhow::Result<Figures> {
             let rate = append::deliveries(&path, &workload, run.deliveries, rows, statement)?;
             Ok(Figures { rate, served: None })
         }
-        Kind::Http { batch, connections, repeats, results, store, key } => {
+        Kind::Http { batch, connections, repeats, results, store, way } => {
             let workload = Workload::new(options.seed, repeats, options.topics);
-            let server = if key {
-                Server::start_with_key(&options.server, directory.path())?
-            } else {
-                Server::start(&options.server, store, directory.path())?
+            let (program, files) = (&options.server, directory.path());
+            let server = match way {
+                Way::WithKey => Server::start_with_key(program, files)?,
+                Way::WithoutInsight => {
+                    let store = format!("sqlite:{}", files.join("events.db").display());
+                    Server::start_with(program, &["--store", &store, "--insight-streams", "0"], files)?
+                }
+                Way::Usual | Way::Watched => Server::start(program, store, files)?,
             };
+            let watcher = (way == Way::Watched).then(|| Watcher::start(server.address));
             let load =
                 Load { address: server.address, workload, batch, connections, results, key: server.key };
-            over_http(&server, load, run.deliveries)
+            let figures = over_http(&server, load, run.deliveries)?;
+            watcher.map_or(Ok(()), Watcher::finish)?;
+            Ok(figures)
         }
     }
 }

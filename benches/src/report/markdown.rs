@@ -120,6 +120,13 @@ pub(super) fn ingest(report: &Report, ingest: &Ingest) -> String {
     if let Some(with_key) = ingest.with_key_of_without {
         let _ = writeln!(text, "\nSingle events: with a key is {} of without one.", ratio(with_key));
     }
+    if let Some(watched) = ingest.watched_of_not {
+        let sentence = "scraped each second, with the page open, they come to";
+        let _ = writeln!(text, "\nBatches of 500: {sentence} {} of what they do unwatched.", ratio(watched));
+    }
+    if let Some(insight) = ingest.with_insight_of_without {
+        let _ = writeln!(text, "\nBatches of 500: with insight they come to {} of without.", ratio(insight));
+    }
     text
 }
 

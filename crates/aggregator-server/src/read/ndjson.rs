@@ -67,7 +67,8 @@ pub(super) async fn respond(
     query: Query,
     until: Option<Instant>,
 ) -> Result<Response, Problem> {
-    let mut walk = Walk { app: Arc::clone(app), reader, request_id, left: query.limit, page: FIRST_PAGE, query };
+    let mut walk =
+        Walk { app: Arc::clone(app), reader, request_id, left: query.limit, page: FIRST_PAGE, query };
     let mut first = walk.read().await?;
     if let Some(until) = until
         && first.events == 0

@@ -1,10 +1,13 @@
 //! What the repeats mean: `GET /insight`, `GET /duplicates`, `GET /stats/series`.
 
+use std::process::Command;
+
 #[cfg(feature = "postgres")]
 use aggregator_postgres::test_server::TestServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::publisher_sim;
 #[cfg(feature = "postgres")]
 use crate::support::Process;
 use crate::support::{Answer, Server, event, events, until};
@@ -161,6 +164,49 @@ async fn the_series_add_up_to_the_totals_and_go_on_after_a_restart() {
     insight(&server, "/insight", 19).await;
     assert_eq!(sum(&server, "minute").await, [13, 5, 1, 1]);
     assert_eq!(server.get("/duplicates?outcome=duplicate").await.json["count"], 5);
+    server.stop().await.unwrap();
+}
+
+/// The simulator loses some numbers and sends some late, and says what it did. It knows nothing of insight.
+#[tokio::test]
+async fn what_the_simulator_lost_and_delayed_is_what_is_missing_and_out_of_order() {
+    let server = Server::volatile().await;
+    let mut simulator = Command::new(publisher_sim::program());
+    simulator.args([
+        "--url",
+        &server.url,
+        "--events",
+        "3000",
+        "--dup",
+        "0.2",
+        "--concurrency",
+        "1",
+        "--json",
+    ]);
+    simulator.args(["--sequences", "--drop", "0.03", "--late", "0.05", "--batch", "20", "--seed", "7"]);
+    let run = tokio::task::spawn_blocking(move || simulator.output().unwrap()).await.unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let told: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let truth = &told["sequences"];
+    assert_eq!(truth["order_is_exact"], true);
+    let sum = |name: &str| truth[name].as_u64().unwrap();
+    assert!(sum("never_sent") > 20 && sum("reordered") > 20, "{truth}");
+
+    let found = insight(&server, "/insight?limit=1000", 3_000).await;
+    let numbers = &found["numbers"];
+    let figures = (sum("never_sent"), sum("reordered"), 0, 0);
+    let of = |name: &str| numbers[name].as_u64().unwrap();
+    assert_eq!((of("missing"), of("reordered"), of("reused"), of("restarts")), figures);
+    let by_source = truth["by_source"].as_array().unwrap();
+    assert_eq!(by_source.len(), found["streams"].as_array().unwrap().len());
+    for source in by_source {
+        let is_it =
+            |stream: &&Value| stream["topic"] == source["topic"] && stream["source"] == source["source"];
+        let stream = found["streams"].as_array().unwrap().iter().find(is_it).unwrap();
+        let sequence = &stream["sequence"];
+        let told = [&sequence["missing"], &sequence["reordered"], &sequence["highest"]];
+        assert_eq!(told, [&source["never_sent"], &source["reordered"], &source["highest"]], "{source}");
+    }
     server.stop().await.unwrap();
 }
 

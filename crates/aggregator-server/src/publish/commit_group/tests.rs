@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::*;
-use crate::insight::Insight;
 use crate::http::request_id::RequestId;
+use crate::insight::Insight;
 use crate::publish::admission::{Admission, Weight};
 use crate::publish::job::{AppendResult, Origin};
 
