@@ -14,12 +14,13 @@ pub struct OtlpEndpoint(String);
 const PATH: &str = "/v1/traces";
 
 impl OtlpEndpoint {
-    pub(crate) fn as_str(&self) -> &str {
+    /// The whole URL.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Whether its port is that of OTLP over gRPC, which this server does not speak.
-    pub(crate) fn is_for_grpc(&self) -> bool {
+    pub fn is_for_grpc(&self) -> bool {
         self.0.parse::<Uri>().is_ok_and(|url| url.port_u16() == Some(4317))
     }
 }
