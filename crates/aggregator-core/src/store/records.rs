@@ -1,7 +1,7 @@
 //! Records: small named values with versions, changed by compare-and-set.
 //!
 //! They are for everything that is small, shared and changes. The server keeps its keys in them (kinds
-//! `key`, `key-use`, `key-changes`, `audit`, `secret`). A user of records picks a kind of its own, because all users of a store
+//! `key`, `key-use`, `key-changes`, `audit`, `secret`) and what it has counted (`insight`). A user of records picks a kind of its own, because all users of a store
 //! share its kinds. For example, a lease is a record
 //! whose value holds its holder and its end by [`now`](Records::now); its version is the fencing token.
 

@@ -24,8 +24,8 @@ export function mount(root, params) {
   load();
 }
 
-export function update() {
-  load();
+export function refresh() {
+  return load();
 }
 
 export function key(name) {

@@ -46,8 +46,6 @@ export function unmount() {
   asking?.abort();
 }
 
-export function update() {}
-
 export function key(name) {
   if (name === "/") topic.focus();
   else if (name === " ") toggle();

@@ -18,13 +18,17 @@ const find = (id) => document.getElementById(id);
 
 let current;
 
-/** What is asked, how often in milliseconds, and where the answer goes. Nothing is asked while nobody looks. */
+/**
+ * What is asked, how often in milliseconds, and where the answer goes. Nothing is asked while nobody looks. A view shows the
+ * answers in its `update`; what it asks for itself, it asks in its `refresh`.
+ */
 const questions = [
   [2000, readiness],
   [2000, () => answer("stats", () => getJson("/stats"))],
   [2000, () => answer("seconds", () => getJson("/stats/series?step=second&limit=62"))],
   [5000, () => answer("insight", () => getJson("/insight?limit=20"))],
   [5000, () => answer("metrics", getMetrics)],
+  [5000, async () => current?.view.refresh?.()],
   [10_000, () => answer("health", () => getJson("/health"))],
   [5000, () => answer("today", () => getJson("/stats/series?step=hour&limit=24"))],
 ];
@@ -80,7 +84,7 @@ function ask([every, question]) {
     if (!document.hidden) {
       await question();
       showHead();
-      current?.view.update();
+      current?.view.update?.();
     }
     setTimeout(again, state.ready?.state === "unknown" ? Math.max(every, 4000) : every);
   };
@@ -144,7 +148,7 @@ function useKey(key) {
   find("key-dialog").close();
   delete find("key-dialog").dataset.put_off;
   state.errors = {};
-  questions.forEach(([, question]) => question().then(() => current?.view.update()));
+  questions.forEach(([, question]) => question().then(() => current?.view.update?.()));
   route();
 }
 

@@ -10,6 +10,7 @@ export const title = "Sources";
 
 let table, note, order, numbers, often;
 let found;
+let answer = 0;
 
 export function mount(root) {
   order = h("select", { id: "sources-order", onchange: load },
@@ -28,8 +29,8 @@ export function mount(root) {
   load();
 }
 
-export function update() {
-  load();
+export function refresh() {
+  return load();
 }
 
 export function key() {
@@ -37,10 +38,13 @@ export function key() {
 }
 
 async function load() {
+  const mine = ++answer;
   try {
-    found = await getJson(`/insight?limit=50&order=${order.value}`);
+    const told = await getJson(`/insight?limit=50&order=${order.value}`);
+    if (mine !== answer) return;
+    found = told;
   } catch (error) {
-    show(table, h("p", { class: "notice" }, error.message));
+    if (mine === answer) show(table, h("p", { class: "notice" }, error.message));
     return;
   }
   const since = format.clock(found.since);

@@ -24,8 +24,8 @@ export function mount(root) {
   load();
 }
 
-export function update() {
-  if (!search.value) load();
+export function refresh() {
+  return search.value ? undefined : load();
 }
 
 export function key(name) {

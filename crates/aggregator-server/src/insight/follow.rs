@@ -26,10 +26,15 @@ const KEEP_EVERY_SECONDS: u64 = 10;
 /// Reads what this node, or others that have ended, had counted. Called before the first request is answered.
 pub(crate) async fn begin(app: &Arc<App>) {
     let begun = with_store(app, |app, store| {
-        let Some(records) = store.records() else { return Ok(()) };
-        let mut observed = lock(&app.insight.observed);
-        let keeper = Keeper::begin(records, store.info().shared, &mut observed)?;
-        app.insight.replace(&mut lock(&app.insight.keeper), keeper);
+        let capacity = app.config.insight_streams;
+        let (Some(records), 1..) = (store.records(), capacity) else { return Ok(()) };
+        // Nothing is kept meanwhile, even if nobody waits for this any more.
+        let mut keeper = lock(&app.insight.keeper);
+        let (begun, taken_over) = Keeper::begin(records, store.info().shared, capacity.into())?;
+        app.insight.replace(&mut keeper, begun);
+        if let Some(taken_over) = taken_over {
+            lock(&app.insight.observed).add(&taken_over, false);
+        }
         Ok(())
     });
     if let Err(error) = begun.await {
@@ -124,8 +129,10 @@ fn compare(store: &dyn DedupStore, mut conflict: Repeat) -> Result<Repeat, Store
 async fn keep(app: &Arc<App>, ended: bool) -> Result<(), ReadError> {
     with_store(app, move |app, store| {
         let Some(records) = store.records() else { return Ok(()) };
-        // The write before may still run, if the store is stuck.
-        let Ok(mut keeper) = app.insight.keeper.try_lock() else { return Ok(()) };
+        // If the store is stuck, so is the thread that wrote last. No other one joins it.
+        let Ok(mut keeper) = app.insight.keeper.try_lock() else {
+            return Err(StoreError::unavailable("the write before has not ended"));
+        };
         let snapshot = lock(&app.insight.observed).snapshot();
         if !snapshot.is_empty()
             && keeper.keep(records, store.info().shared, snapshot, ended)? == Kept::TakenOver
@@ -143,8 +150,8 @@ async fn keep(app: &Arc<App>, ended: bool) -> Result<(), ReadError> {
 /// What the other nodes of the store have counted, as of some seconds ago.
 pub(super) fn others(app: &App, store: &dyn DedupStore) -> Result<Arc<Vec<Snapshot>>, StoreError> {
     const FRESH: Duration = Duration::from_secs(5);
-    let mut others = lock(&app.insight.others);
     let (true, Some(records)) = (store.info().shared, store.records()) else { return Ok(Arc::default()) };
+    let mut others = lock(&app.insight.others);
     if others.read_at.is_none_or(|read_at| read_at.elapsed() > FRESH) {
         let node = lock(&app.insight.node).clone();
         others.snapshots = Arc::new(Keeper::others(&node, records)?);

@@ -15,8 +15,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aggregator_core::StoreError;
 use aggregator_core::store::{MAX_RECORDS_PER_CALL, Record, RecordOutcome, RecordWrite, Records};
+use aggregator_core::{StoreError, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
@@ -75,32 +75,32 @@ impl Keeper {
         Self { node: Ulid::generate().to_string(), written: HashMap::new() }
     }
 
-    /// Adds what ended nodes have counted to `observed`, which is empty, and takes over their records.
+    /// Takes over the records of ended nodes. Returns what they have counted, if there were any.
     pub(super) fn begin(
         records: &dyn Records,
         shared: bool,
-        observed: &mut Observed,
-    ) -> Result<Self, StoreError> {
+        capacity: usize,
+    ) -> Result<(Self, Option<Snapshot>), StoreError> {
         let now = records.now()?.as_micros();
         let is_dead = |head: &Head| !shared || head.ended || head.written_at < now - DEAD_AFTER_MICROS;
         let dead = read_all(records)?.into_iter().filter(|node| is_dead(&node.snapshot.head));
+        let mut sum = Observed::new(capacity, Timestamp::now());
         let mut deletions = Vec::new();
         for node in dead.take(MAX_TAKEN_OVER) {
-            observed.add(&node.snapshot, !node.snapshot.head.ended);
+            sum.add(&node.snapshot, !node.snapshot.head.ended);
             deletions.extend(node.records.iter().map(RecordWrite::delete));
         }
         let mut keeper = Self::new();
         if deletions.is_empty() {
-            return Ok(keeper);
+            return Ok((keeper, None));
         }
-        let mut snapshot = observed.snapshot();
+        let mut snapshot = sum.snapshot();
         snapshot.head.written_at = if shared { now } else { 0 };
-        if keeper.write(records, &snapshot, deletions)? == Kept::TakenOver {
+        match keeper.write(records, &snapshot, deletions)? {
+            Kept::Yes => Ok((keeper, Some(snapshot))),
             // Another node that starts was faster.
-            *observed = observed.emptied();
-            return Ok(Self::new());
+            Kept::TakenOver => Ok((Self::new(), None)),
         }
-        Ok(keeper)
     }
 
     /// Writes what has changed. `ended` says that nothing more comes.
@@ -173,7 +173,7 @@ struct Node {
 fn read_all(records: &dyn Records) -> Result<Vec<Node>, StoreError> {
     let mut nodes: Vec<Node> = Vec::new();
     let mut after: Option<String> = None;
-    loop {
+    'pages: loop {
         let found = records.list(KIND, "", after.as_deref(), MAX_RECORDS_PER_CALL)?;
         let Some(last) = found.last() else { break };
         after = Some(last.name.clone());
@@ -182,7 +182,7 @@ fn read_all(records: &dyn Records) -> Result<Vec<Node>, StoreError> {
             if nodes.last().is_none_or(|last| last.name != node) {
                 if nodes.len() == MAX_NODES {
                     warn!(nodes = MAX_NODES, "there are more nodes than insight adds up");
-                    break;
+                    break 'pages;
                 }
                 nodes.push(Node {
                     name: node.to_owned(),

@@ -147,7 +147,7 @@ pub(super) fn asked_topics(params: &mut Params, reader: &Principal) -> Result<To
 
 /// What this node and the others have counted together.
 fn of_all_nodes(app: &App, others: &[Snapshot]) -> Snapshot {
-    let own = lock(&app.insight.observed).snapshot();
+    let own = lock(&app.insight.observed).counts();
     if others.is_empty() {
         return own;
     }
@@ -156,7 +156,7 @@ fn of_all_nodes(app: &App, others: &[Snapshot]) -> Snapshot {
     let mut sum = Observed::new(streams, Timestamp::from_micros(own.head.since));
     sum.add(&own, false);
     others.iter().for_each(|other| sum.add(other, false));
-    sum.snapshot()
+    sum.counts()
 }
 
 fn body(snapshot: &Snapshot, nodes: usize, topics: &Topics, by: By, limit: usize) -> InsightBody {

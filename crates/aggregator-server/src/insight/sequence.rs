@@ -184,10 +184,10 @@ impl Sequence {
         match self.gaps.get(at).copied() {
             Some((first, last)) if first <= number => {
                 self.gaps.remove(at);
-                let rest = [(first, number.wrapping_sub(1)), (number + 1, last)];
-                for (from, to) in rest.into_iter().filter(|&(from, to)| from <= to && to != u64::MAX) {
-                    self.add_gap(from, to);
+                if first < number {
+                    self.add_gap(first, number - 1);
                 }
+                self.add_gap(number + 1, last);
                 true
             }
             // It may have been in an older one.

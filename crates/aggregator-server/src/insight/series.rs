@@ -101,9 +101,13 @@ impl Series {
     }
 
     pub(super) fn add_all(&mut self, other: &Self) {
-        for step in Step::ALL {
-            other.buckets(step).iter().for_each(|(bucket, sample)| self.add(step, *bucket, sample));
-        }
+        Step::ALL.into_iter().for_each(|step| self.add_newest(other, step, i64::MIN));
+    }
+
+    /// Adds the buckets of a step from this one on.
+    pub(super) fn add_newest(&mut self, other: &Self, step: Step, from: i64) {
+        let buckets = other.buckets(step).range(from..);
+        buckets.for_each(|(bucket, sample)| self.add(step, *bucket, sample));
     }
 }
 

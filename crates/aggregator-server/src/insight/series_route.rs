@@ -9,7 +9,7 @@ use hyper::Uri;
 use serde::Serialize;
 
 use super::lateness::LetThrough;
-use super::series::{Sample, Step};
+use super::series::{Sample, Series, Step};
 use super::{follow, lock};
 use crate::app::App;
 use crate::auth::Principal;
@@ -55,13 +55,14 @@ pub(crate) async fn series(
     let body = app.reads.run(reader.flow(), move |store| {
         follow::sample(&shared);
         let others = follow::others(&shared, store)?;
-        let mut series = lock(&shared.insight.observed).series.clone();
-        others.iter().for_each(|other| series.add_all(&other.series));
         let now = Timestamp::now();
         // The newest so many steps, whether or not something happened.
         let steps = i64::try_from(limit.min(step.kept())).unwrap_or(i64::MAX);
         let from = now.as_micros().div_euclid(step.seconds() * 1_000_000) - steps + 1;
-        let buckets = series.buckets(step).range(from..);
+        let mut sum = Series::default();
+        sum.add_newest(&lock(&shared.insight.observed).series, step, from);
+        others.iter().for_each(|other| sum.add_newest(&other.series, step, from));
+        let buckets = sum.buckets(step).iter();
         Ok(SeriesBody {
             step: step.name(),
             step_seconds: step.seconds(),

@@ -45,7 +45,10 @@ fn figures(observed: &Observed) -> (u64, u64, u64, u64, usize, u64) {
 
 fn begin(records: &dyn Records, shared: bool) -> (Keeper, Observed) {
     let mut observed = observed();
-    let keeper = Keeper::begin(records, shared, &mut observed).unwrap();
+    let (keeper, taken_over) = Keeper::begin(records, shared, 10).unwrap();
+    if let Some(taken_over) = taken_over {
+        observed.add(&taken_over, false);
+    }
     (keeper, observed)
 }
 
@@ -176,9 +179,8 @@ fn the_longest_names_fit_into_the_records() {
     }
     let (mut keeper, _) = begin(records, false);
     assert_eq!(keep(&mut keeper, records, &observed, false, false), Kept::Yes);
-    let mut again = Observed::new(capacity, at(0));
-    Keeper::begin(records, false, &mut again).unwrap();
-    let (before, after) = (observed.snapshot(), again.snapshot());
+    let (_, taken_over) = Keeper::begin(records, false, capacity).unwrap();
+    let (before, after) = (observed.snapshot(), taken_over.unwrap());
     assert_eq!(after.streams.len(), before.streams.len());
     assert_eq!(after.series.buckets(Step::Minute), before.series.buckets(Step::Minute));
     assert!(!after.latest.is_empty() && after.latest.len() <= before.latest.len());

@@ -101,7 +101,7 @@ async fn the_figures_are_those_of_the_server_while_events_come() {
         )
         .await;
     let mut simulator = Command::new(publisher_sim::program());
-    simulator.args(["--url", &shown.url, "--events", "6000", "--dup", "0.2", "--rate", "1000"]);
+    simulator.args(["--url", &shown.url, "--events", "10000", "--dup", "0.2", "--rate", "1000"]);
     let simulator = simulator.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
     let mut simulator = Running(simulator.unwrap());
     let mut looks = 0;
@@ -116,7 +116,7 @@ async fn the_figures_are_those_of_the_server_while_events_come() {
     assert!(looks > 5, "it was looked at while events came: {looks}");
     let stats = shown.stats().await;
     let stored = stats["unique_processed"].as_i64().unwrap();
-    assert_eq!((stored, &stats["duplicate_dropped"]), (4_800, &json!(1_200)));
+    assert_eq!((stored, &stats["duplicate_dropped"]), (8_000, &json!(2_000)));
     shown
         .until(
             "the page has all of them",
@@ -131,7 +131,7 @@ async fn the_figures_are_those_of_the_server_while_events_come() {
         .await;
     shown.until("the busiest sources", "return document.querySelectorAll('.grid tbody tr').length > 5").await;
     assert_eq!(shown.text("#let-through").await, "0");
-    shown.until("the title", "return document.title.startsWith('4,800 stored')").await;
+    shown.until("the title", "return document.title.startsWith('8,000 stored')").await;
     shown.assert_clean().await;
 }
 
