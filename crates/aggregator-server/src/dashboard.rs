@@ -45,6 +45,7 @@ const FILES: &[File] = files![
     "keyboard.js": JS,
     "overview.js": JS,
     "sources.js": JS,
+    "start.js": JS,
     "state.js": JS,
     "topics.js": JS,
     "well.svg": SVG,

@@ -47,6 +47,12 @@ impl Browser {
         post(&self.client, &format!("{}/actions", self.session), &actions).await;
     }
 
+    /// Sends a command of the DevTools protocol.
+    pub(crate) async fn devtools(&self, command: &str, params: Value) {
+        let command = json!({"cmd": command, "params": params});
+        post(&self.client, &format!("{}/goog/cdp/execute", self.session), &command).await;
+    }
+
     /// Opens a further tab with this page, and goes to it.
     pub(crate) async fn open_tab(&self, url: &str) -> String {
         let tab = post(&self.client, &format!("{}/window/new", self.session), &json!({"type": "tab"})).await;

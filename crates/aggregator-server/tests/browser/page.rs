@@ -56,7 +56,8 @@ impl Shown {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{what}: {}", self.browser.run("return document.body.innerText").await);
+        let shown = self.browser.run("return document.body.innerText").await;
+        panic!("{what}: {shown} {:#?}", self.browser.log("browser").await);
     }
 
     /// Nothing was wrong, and everything came from this server.
@@ -263,6 +264,31 @@ async fn seven_tabs_follow_and_outlive_a_restart() {
         shown.browser.show_tab(tab).await;
         shown.until("every tab goes on", &has("second")).await;
     }
+}
+
+/// A browser breaks off what it loads when a network of the machine comes or goes.
+#[tokio::test]
+async fn a_page_of_which_a_file_did_not_arrive_is_loaded_again() {
+    let Some(shown) = Shown::start("livez").await else { return };
+    shown.browser.devtools("Network.enable", json!({})).await;
+    shown.browser.devtools("Network.setBlockedURLs", json!({"urls": ["*/ui/topics.js"]})).await;
+    shown.browser.go(&shown.url).await;
+    shown.until("it is not whole", "return !!document.querySelector('#tabs:empty')").await;
+    shown.browser.devtools("Network.setBlockedURLs", json!({"urls": []})).await;
+    shown.until("it is whole", "return document.querySelector('#status')?.dataset.state === 'good'").await;
+}
+
+/// However often a view is drawn, it asks now and then.
+#[tokio::test]
+async fn a_view_asks_at_its_own_pace() {
+    let Some(shown) = Shown::start("#sources").await else { return };
+    let asked = |path: &str| {
+        format!("performance.getEntriesByType('resource').filter((of) => of.name.includes('{path}')).length")
+    };
+    shown.until("some time has passed", &format!("return {} >= 5", asked("/readyz"))).await;
+    let insight = shown.browser.run(&format!("return {}", asked("/insight"))).await;
+    // Two ask each five seconds, in some ten seconds, and the view asks once when it is shown.
+    assert!((2..=8).contains(&insight.as_i64().unwrap()), "{insight}");
 }
 
 #[tokio::test]
