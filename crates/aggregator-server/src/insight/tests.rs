@@ -1,7 +1,7 @@
 //! Counting, keeping and taking over.
 
-use aggregator_core::store::Records;
-use aggregator_core::{DedupStore as _, Event, MemoryStore, Outcome, Receipt, Timestamp};
+use aggregator_core::store::{Record, RecordOutcome, RecordWrite, Records};
+use aggregator_core::{DedupStore as _, Event, MemoryStore, Outcome, Receipt, StoreError, Timestamp};
 
 use super::Observed;
 use super::records::{Keeper, Kept};
@@ -86,6 +86,42 @@ fn a_restart_goes_on_counting() {
     // What was taken over is there once.
     let left = records.list("insight", "", None, 1_000).unwrap();
     assert!(left.iter().all(|record| record.name.starts_with(third.node())), "{left:?}");
+}
+
+/// Records whose writes fail.
+struct Unwritable<'r>(&'r dyn Records);
+
+impl Records for Unwritable<'_> {
+    fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError> {
+        self.0.get(kind, name)
+    }
+    fn list(
+        &self,
+        kind: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.0.list(kind, prefix, after, limit)
+    }
+    fn write(&self, _: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {
+        Err(StoreError::unavailable("as planned"))
+    }
+    fn now(&self) -> Result<Timestamp, StoreError> {
+        self.0.now()
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_there_for_the_next_start_and_counted_once() {
+    let store = MemoryStore::default();
+    let records = store.records().unwrap();
+    let (mut first, mut observed) = begin(records, false);
+    deliver_all(&mut observed);
+    assert_eq!(keep(&mut first, records, &observed, false, true), Kept::Yes);
+    assert!(Keeper::begin(&Unwritable(records), false, 10).is_err());
+    let (_, again) = begin(records, false);
+    assert_eq!(figures(&again), figures(&observed));
 }
 
 #[test]
