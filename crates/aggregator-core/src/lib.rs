@@ -52,10 +52,10 @@ pub use event::{
 };
 pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent, TopicQuery};
 pub use store::{
-    Ancestor, AppendAcross, AttemptId, CommitCallback, CommitListener, DedupStore, DedupStoreExt, Durability,
-    Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record, RecordOutcome, RecordWrite,
-    Records, RowLimit, Seen, StoreGauges, StoreId, StoreInfo, StoreStats, Tail, Times, TopicInfo, Transfer,
-    VerifyReport, Watch,
+    Ancestor, AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore,
+    DedupStoreExt, Durability, Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record,
+    RecordOutcome, RecordWrite, Records, RowLimit, Seen, StoreGauges, StoreId, StoreInfo, StoreStats, Tail,
+    Times, TopicInfo, Transfer, VerifyReport, Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

@@ -7,6 +7,7 @@
 
 mod disk;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::MutexGuard;
 
@@ -14,10 +15,10 @@ use aggregator_core::store::backend::{
     CommitNotifier, DEFAULT_MAX_TOPICS, check_partition, check_positions, merge,
 };
 use aggregator_core::{
-    AttemptId, Clock, CommitCallback, CommitListener, Deadline, DedupStore, Durability, EventRef, Identity,
-    Import, Imported, Maintain, Outcome, Page, Partition, Query, Receipt, RowLimit, Seen, StoreError,
-    StoreInfo, StoreStats, StoredRow, Topic, TopicInfo, TopicQuery, Transfer, VerifyReport, Watch,
-    system_clock,
+    AttemptId, BackupProgress, Clock, CommitCallback, CommitListener, Deadline, DedupStore, Durability,
+    EventRef, Identity, Import, Imported, Maintain, Outcome, Page, Partition, Query, Receipt, RowLimit, Seen,
+    StoreError, StoreInfo, StoreStats, StoredRow, Topic, TopicInfo, TopicQuery, Transfer, VerifyReport,
+    Watch, system_clock,
 };
 
 use disk::Contents;
@@ -125,7 +126,11 @@ impl Maintain for ListStore {
         Ok(self.disk.lock().verify())
     }
 
-    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+    fn backup(
+        &self,
+        _path: &Path,
+        _on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: self.info.kind, operation: "be backed up" })
     }
 }

@@ -1,5 +1,6 @@
 //! Methods for callers of a store, made of those that a store has to implement.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{
@@ -109,7 +110,9 @@ pub trait DedupStoreExt: DedupStore {
     /// # Errors
     /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path)
+        self.maintain()
+            .ok_or_else(|| self.unsupported("be backed up"))?
+            .backup(path, &mut |_| ControlFlow::Continue(()))
     }
 
     /// [`Transfer::rows`](super::Transfer::rows), where the store can.

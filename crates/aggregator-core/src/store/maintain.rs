@@ -1,5 +1,6 @@
 //! Keeping a store: removing payloads, checking, copying.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::store::VerifyReport;
@@ -21,12 +22,36 @@ pub trait Maintain: Send + Sync {
     /// Whatever keeps the store from reading. What it finds wrong is in the report.
     fn verify(&self) -> Result<VerifyReport, StoreError>;
 
-    /// Writes a consistent copy to `path`, which must not exist, while appends go on.
+    /// Writes a consistent copy to `path`, which must not exist, while appends go on, and checks it as
+    /// [`verify`](Self::verify) does. There is nothing at `path` before the copy is complete and was found sound.
     ///
-    /// The copy is a store of its own, with a name of its own. If it takes the original's place, cursors up to the
+    /// The copy is a store of its own, with an id of its own. If it takes the original's place, cursors up to the
     /// instant of the copy stay good, and later ones are refused and not taken for others.
     ///
+    /// `on_progress` is told now and then how far the copy is. If it breaks, the copy is given up.
+    ///
     /// # Errors
-    /// [`StoreError::Unsupported`] where there is nothing to copy; otherwise whatever the backend meets.
-    fn backup(&self, path: &Path) -> Result<(), StoreError>;
+    /// [`StoreError::Unsupported`] where there is nothing to copy, [`StoreError::NoSpace`] where the copy does not fit,
+    /// [`StoreError::Corrupt`] if it is not sound, and [`StoreError::Unavailable`] if it was given up or another one is
+    /// being made; otherwise whatever the backend meets. Nothing stays of a copy that failed.
+    fn backup(
+        &self,
+        path: &Path,
+        on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+}
+
+/// How far a backup is. See [`Maintain::backup`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackupProgress {
+    /// So much of the store is copied. What changes meanwhile is copied once more, so `bytes` may also fall.
+    Copying {
+        /// How many bytes of the copy are as they are to stay.
+        bytes: u64,
+        /// How many bytes the copy has so far.
+        total: u64,
+    },
+    /// All is copied, and is now read and checked.
+    Checking,
 }

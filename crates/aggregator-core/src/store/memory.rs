@@ -5,7 +5,7 @@ mod state;
 mod transfer;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -15,9 +15,10 @@ use crate::event::{digest, slot};
 use crate::query::{Page, Query};
 use crate::store::page::{check_positions, merge};
 use crate::store::{
-    AppendAcross, AttemptId, CommitCallback, CommitListener, CommitNotifier, DEFAULT_MAX_TOPICS, DedupStore,
-    Durability, Import, Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreId, StoreInfo,
-    StoreStats, TopicInfo, Transfer, VerifyReport, Watch, check_partition,
+    AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, CommitNotifier,
+    DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Maintain, Outcome, Receipt, Records,
+    RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport, Watch,
+    check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -278,7 +279,11 @@ impl Maintain for MemoryStore {
         Ok(report)
     }
 
-    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+    fn backup(
+        &self,
+        _path: &Path,
+        _on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: self.info.kind, operation: "be backed up" })
     }
 }
@@ -337,7 +342,8 @@ mod tests {
 
     #[test]
     fn it_says_that_it_cannot_be_backed_up() {
-        let answer = Maintain::backup(&MemoryStore::default(), Path::new("copy"));
+        let answer =
+            Maintain::backup(&MemoryStore::default(), Path::new("copy"), &mut |_| ControlFlow::Continue(()));
         assert!(matches!(answer, Err(StoreError::Unsupported { .. })), "{answer:?}");
     }
 }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod fault;
 mod file;
 pub(crate) mod index;
+mod maintain;
 mod options;
 mod read;
 mod records;
@@ -48,7 +49,7 @@ use super::{
 use crate::histogram::Histogram;
 use crate::{
     Batch, Clock, Deadline, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, StoredRow,
-    Topic, TopicQuery,
+    TopicQuery,
 };
 
 /// A durable store in one SQLite file.
@@ -80,7 +81,7 @@ pub struct SqliteStore {
     files: Arc<Files>,
     room: Room,
     /// The file, for its syncs. Declared after all connections: closing it drops the locks SQLite has on it.
-    _file: Arc<File>,
+    file: Arc<File>,
     /// Held as long as the store is open; declared last, so it is let go last.
     claim: Claim,
 }
@@ -190,7 +191,7 @@ impl SqliteStore {
             commits: CommitNotifier::new([0]),
             clock,
             files,
-            _file: opened.file,
+            file: opened.file,
             claim: opened.claim,
         })
     }
@@ -338,29 +339,6 @@ impl DedupStore for SqliteStore {
 
     fn watch(&self) -> Option<&dyn Watch> {
         Some(self)
-    }
-}
-
-impl Maintain for SqliteStore {
-    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
-        let mut purged = 0;
-        loop {
-            // A slice at a time, so that appends get their turn in between.
-            match self.writer()?.purge_slice(topic.as_str(), through_seq)? {
-                0 => return Ok(purged),
-                slice => purged += slice,
-            }
-        }
-    }
-
-    fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.mark();
-        read::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
-    }
-
-    fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.mark();
-        file::backup(&self.connector, self.path(), path)
     }
 }
 

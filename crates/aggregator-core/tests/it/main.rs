@@ -16,4 +16,5 @@ mod lookup_hint;
 mod lost_log;
 mod reads;
 mod records;
+mod restore;
 mod sqlite;

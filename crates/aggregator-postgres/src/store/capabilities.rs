@@ -1,11 +1,12 @@
 //! What a PostgreSQL store can do besides appending and reading.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use aggregator_core::store::backend::{check_key, check_list, check_partition, check_writes};
 use aggregator_core::store::{
-    AppendAcross, Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records, RowLimit,
-    Transfer, VerifyReport, Watch,
+    AppendAcross, BackupProgress, Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records,
+    RowLimit, Transfer, VerifyReport, Watch,
 };
 use aggregator_core::{
     AttemptId, CommitCallback, CommitListener, EventRef, Partition, Receipt, StoreError, StoredRow,
@@ -50,7 +51,11 @@ impl Maintain for PostgresStore {
     }
 
     /// Not supported: `pg_dump` makes a consistent copy of the schema while appends go on.
-    fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+    fn backup(
+        &self,
+        _path: &Path,
+        _on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
     }
 }

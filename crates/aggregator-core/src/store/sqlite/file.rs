@@ -1,6 +1,8 @@
 //! The store's files: how they are claimed, opened, watched, backed up and closed.
 
+mod adopt;
 pub(crate) mod backup;
+pub(crate) mod changed_pages;
 pub(crate) mod claim;
 pub(crate) mod connector;
 pub(crate) mod files;
@@ -8,9 +10,11 @@ pub(crate) mod header;
 mod mount;
 pub(crate) mod open;
 pub(crate) mod rebuild;
+mod restore;
 pub(crate) mod room;
 pub(crate) mod wal_mark;
 
-pub(crate) use self::backup::backup;
+pub(crate) use self::adopt::adopt;
 pub(crate) use self::open::{connect_alone, open};
 pub(crate) use self::rebuild::empty_index;
+pub(crate) use self::restore::restore;

@@ -5,6 +5,7 @@ pub(crate) mod by_topic;
 pub(crate) mod import_tx;
 pub(crate) mod insert;
 pub(crate) mod lookup_hint;
+mod page_copy;
 pub(crate) mod prefetch;
 pub(crate) mod purge;
 pub(crate) mod recent_events;
@@ -19,6 +20,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use self::append_tx::AppendTx;
 use self::by_topic::ByTopic;
 use self::import_tx::ImportTx;
+use self::page_copy::PageCopy;
 use self::recent_events::RecentEvents;
 use super::catalog::{Catalog, TopicNames, check_topics};
 use super::checkpoint::Checkpoints;
@@ -54,6 +56,8 @@ pub(crate) struct Writer {
     version_floor: u64,
     /// How long the commits of appends and imports took.
     syncs: Arc<Histogram>,
+    /// What a copy that is under way has to copy again.
+    page_copy: Option<PageCopy>,
 }
 
 impl Drop for Writer {
@@ -103,6 +107,7 @@ impl Writer {
             options,
             checkpoints,
             syncs: Arc::new(Histogram::new(&LATENCY)),
+            page_copy: None,
         }
     }
 
@@ -142,6 +147,7 @@ impl Writer {
             let manifest = self.compaction.write(&transaction)?;
             transaction.commit()?;
             self.compaction.committed(&mut Memtable::default(), manifest);
+            self.note_pages();
             self.checkpoints.between_commits(&self.connection)?;
         }
         Ok(())
@@ -262,6 +268,7 @@ impl Writer {
 
     /// The steps between a commit and its acknowledgement.
     fn committed(&mut self) -> Result<(), StoreError> {
+        self.note_pages();
         self.checkpoint()?;
         // The commit is on the disk. But the next start finds it only if the files are still under their names.
         self.files.check()

@@ -1,0 +1,77 @@
+//! What the operator asks of an open store.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::file::backup::{Original, backup};
+use super::file::changed_pages::TakenPages;
+use super::file::connector::Connector;
+use super::file::{adopt, restore};
+use super::options::SqliteOptions;
+use super::{SqliteStore, read};
+use crate::store::{BackupProgress, Maintain, StoreId, VerifyReport};
+use crate::{StoreError, Topic};
+
+/// What is done to a store that nobody has open.
+impl SqliteStore {
+    /// Makes a store at `to`, where nothing may be, of the copy at `from`, which nobody may have open and which stays as
+    /// it is. The copy is checked first. Returns the store's id, which is a new one: see [`Self::adopt`].
+    ///
+    /// `from` is a backup, or any other copy of a store's file, with the log `…-wal` if one was beside it.
+    /// `on_progress` is told how far it is. If it breaks, restoring is given up.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`] for `from`; [`StoreError::Invalid`] if there is something at `to`, and
+    /// [`StoreError::Corrupt`] if the copy is not sound. Nothing stays of a store that failed.
+    pub fn restore(
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        options: &SqliteOptions,
+        on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<StoreId, StoreError> {
+        restore(from.as_ref(), to.as_ref(), options, &Connector::new(options), on_progress)
+    }
+
+    /// Gives the store at `path`, which nobody has open, an id of its own. To be done before a copy that was not made by
+    /// [`Maintain::backup`] is opened for the first time: cursors up to the last event of the copy stay good, and
+    /// the original's later ones are refused and not taken for others. Returns the new id.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn adopt(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<StoreId, StoreError> {
+        adopt(path.as_ref(), options, &Connector::new(options))
+    }
+}
+
+impl Maintain for SqliteStore {
+    fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            // A slice at a time, so that appends get their turn in between.
+            match self.writer()?.purge_slice(topic.as_str(), through_seq)? {
+                0 => return Ok(purged),
+                slice => purged += slice,
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.mark();
+        read::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())
+    }
+
+    fn backup(
+        &self,
+        path: &Path,
+        on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let pages = self.writer()?.begin_copy(&self.file)?;
+        let take = |limit, taken: &mut TakenPages| self.writer()?.take_pages(limit, &self.file, taken);
+        let original = Original { main: &self.file, pages, take: &take };
+        let copied = backup(&original, path, &self.connector, on_progress);
+        if let Ok(mut writer) = self.writer() {
+            writer.end_copy();
+        }
+        copied
+    }
+}
