@@ -221,7 +221,7 @@ impl SqliteStore {
         if report.faults.is_empty() {
             // A log that cannot be copied now stays, and the next opening copies it.
             let closed = file::wal_mark::close_in_order(&connection);
-            if options.accept_lost_log {
+            if options.accept_lost_log || options.accept_copied_files {
                 let doing = format!("marking {} as closed", claim.path().display());
                 closed.map_err(|error| store_error(&doing, error))?;
             }

@@ -267,6 +267,8 @@ fn the_reason_names_the_place_from_which_everything_can_be_rescued() {
     fs::copy(places[0], &rescued).unwrap();
     fs::copy(places[1], beside(&rescued, "-wal")).unwrap();
     drop(store);
+    let accept = SqliteOptions { accept_copied_files: true, ..SqliteOptions::default() };
+    assert_eq!(SqliteStore::verify_file(&rescued, &accept).unwrap().faults, [""; 0]);
     let rescued = SqliteStore::open(&rescued).unwrap();
     for id in ["1", "2"] {
         assert_eq!(rescued.append_one(&event(id)).unwrap().outcome, Outcome::Duplicate, "{reason}");

@@ -94,8 +94,8 @@ fn a_store_that_was_killed_before_there_were_records_gets_them_and_keeps_its_mar
     append(&store, "one");
     let killed = directory.path().join("killed.db");
     let [log, copy_of_log] = [&path, &killed].map(|path| PathBuf::from(format!("{}-wal", path.display())));
-    fs::copy(&path, &killed).unwrap();
-    fs::copy(log, copy_of_log).unwrap();
+    fs::rename(&path, &killed).unwrap();
+    fs::rename(log, copy_of_log).unwrap();
     drop(store);
     let connection = Connection::open(&killed).unwrap();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aggregator_core::SqliteOptions;
 use aggregator_core::{
-    BackupProgress, DedupStore, DedupStoreExt, Event, Query, RecordOutcome, RecordWrite, SqliteStore,
-    StoreError, StoreId, Topic,
+    BackupProgress, DedupStore, DedupStoreExt, Event, Outcome, Query, RecordOutcome, RecordWrite,
+    SqliteStore, StoreError, StoreId, Topic,
 };
 use tempfile::TempDir;
 
@@ -119,9 +119,9 @@ fn a_copy_beside_appends_is_as_of_one_commit_and_the_log_stays_short() {
             store.backup(&copy).unwrap();
             assert_holds(&SqliteStore::open(&copy).unwrap(), before);
         }
-        // Four steps, after which a checkpoint comes, and what is appended while it runs.
+        // Checkpoints may be late, and the log is a part of what was appended.
         let longest = load.longest_log.load(Ordering::SeqCst);
-        assert!(longest < 16 * u64::from(options().checkpoint_bytes), "the log had {longest} bytes");
+        assert!(longest < 32 * u64::from(options().checkpoint_bytes), "the log had {longest} bytes");
     });
 }
 
@@ -137,7 +137,7 @@ fn a_copy_that_waits_holds_neither_the_log_nor_the_appends() {
             if steps == 1 {
                 let begun = load.acknowledged();
                 // Many times what the log may hold.
-                while load.acknowledged() < begun + 8_000 {
+                while load.acknowledged() < begun + 16_000 {
                     std::thread::yield_now();
                 }
             }
@@ -146,9 +146,9 @@ fn a_copy_that_waits_holds_neither_the_log_nor_the_appends() {
         let before = load.acknowledged();
         let copy = directory.path().join("copy.db");
         store.maintain().unwrap().backup(&copy, &mut { wait_for_the_log }).unwrap();
-        assert_holds(&SqliteStore::open(&copy).unwrap(), before + 8_000);
+        assert_holds(&SqliteStore::open(&copy).unwrap(), before + 16_000);
         let longest = load.longest_log.load(Ordering::SeqCst);
-        assert!(longest < 16 * u64::from(options().checkpoint_bytes), "the log had {longest} bytes");
+        assert!(longest < 32 * u64::from(options().checkpoint_bytes), "the log had {longest} bytes");
     });
 }
 
@@ -280,41 +280,51 @@ fn a_copied_file_is_adopted_and_cursors_from_after_the_copy_are_refused() {
     assert!(SqliteStore::adopt(path("none.db"), &SqliteOptions::default()).is_err());
 }
 
-/// `cp` of the files of a store in use, in either order, and without the log.
+/// `cp` of the files of a store in use: in either order, and without the log. Some of these copies look whole and lack a
+/// part, so that none is taken.
 #[test]
-fn a_plain_copy_of_a_store_in_use_is_refused_or_whole() {
+fn a_plain_copy_of_a_store_in_use_is_refused() {
     let directory = TempDir::new().unwrap();
     let original = directory.path().join("events.db");
     let store = SqliteStore::open_with(&original, options()).unwrap();
     let copy_of = |n: u32, suffix: &str| PathBuf::from(format!("{}-{n}{suffix}", original.display()));
-    let copy = |n: u32, suffix: &str| {
-        let from = format!("{}{suffix}", original.display());
-        fs::copy(from, copy_of(n, suffix)).map(drop)
-    };
-    let (mut whole, mut refused) = (0, 0);
-    Load::beside(&store, |load| {
-        for n in 0..30 {
-            let before = load.acknowledged();
-            let pause = || std::thread::sleep(Duration::from_millis(u64::from(n / 3)));
+    Load::beside(&store, |_| {
+        for n in 0..12 {
             let order: &[&str] = [&["", "-wal"][..], &["-wal", ""], &[""]][n as usize % 3];
             for suffix in order {
-                copy(n, suffix).unwrap();
-                pause();
+                fs::copy(format!("{}{suffix}", original.display()), copy_of(n, suffix)).unwrap();
+                std::thread::sleep(Duration::from_millis(u64::from(n / 3)));
             }
             let restored = copy_of(n, "-restored");
-            match restore(&copy_of(n, ""), &restored) {
-                Err(error) => {
-                    assert!(!restored.exists());
-                    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-                    refused += 1;
-                }
-                Ok(_) => {
-                    assert!(order.len() == 2, "the log is missing");
-                    assert_holds(&SqliteStore::open(&restored).unwrap(), before);
-                    whole += 1;
-                }
+            let opened = SqliteStore::open(copy_of(n, "")).map(drop);
+            for refused in [opened, restore(&copy_of(n, ""), &restored).map(drop)] {
+                let error = refused.unwrap_err();
+                assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+                let way_out = if order.len() == 2 { "--accept-copied-files" } else { "--accept-lost-log" };
+                assert!(error.to_string().contains(way_out), "{error}");
             }
+            assert!(!restored.exists());
         }
     });
-    assert!(refused >= 10, "{refused} refused, {whole} whole");
+}
+
+/// Nothing was written meanwhile, and whoever has copied it says so.
+#[test]
+fn a_plain_copy_of_a_store_that_has_crashed_is_whole_once_it_is_accepted() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let store = SqliteStore::open(path("events.db")).unwrap();
+    store.append_one(&Event::new("t", "1").unwrap()).unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(path(&format!("events.db{suffix}")), path(&format!("copy.db{suffix}"))).unwrap();
+    }
+    let accept = SqliteOptions { accept_copied_files: true, ..SqliteOptions::default() };
+    assert!(restore(&path("copy.db"), &path("a.db")).is_err());
+    SqliteStore::restore(path("copy.db"), path("a.db"), &accept, &mut go_on).unwrap();
+    assert!(SqliteStore::adopt(path("copy.db"), &SqliteOptions::default()).is_err());
+    assert_eq!(SqliteStore::verify_file(path("copy.db"), &accept).unwrap().events, 1);
+    for name in ["a.db", "copy.db"] {
+        let store = SqliteStore::open(path(name)).unwrap();
+        assert_eq!(store.append_one(&Event::new("t", "1").unwrap()).unwrap().outcome, Outcome::Duplicate);
+    }
 }

@@ -47,8 +47,9 @@ fn a_first_page_torn_by_a_checkpoint_is_read_from_the_log() {
     store.append_one(&large).unwrap();
     // As a power loss leaves it: the log full, the file's first sector neither old nor new.
     let crashed = directory.path().join("crashed.db");
-    fs::copy(&path, &crashed).unwrap();
-    fs::copy(directory.path().join("events.db-wal"), directory.path().join("crashed.db-wal")).unwrap();
+    fs::rename(directory.path().join("events.db-wal"), directory.path().join("crashed.db-wal")).unwrap();
+    fs::rename(&path, &crashed).unwrap();
+    drop(store);
     OpenOptions::new().write(true).open(&crashed).unwrap().write_all_at(&[0xA5; 512], 0).unwrap();
 
     let recovered = SqliteStore::open(&crashed).unwrap();

@@ -20,14 +20,23 @@ pub struct CheckOptions {
     /// were acknowledged may be missing in it
     #[arg(long)]
     pub accept_lost_log: bool,
+    /// Let a SQLite store that was not closed and was copied count as closed, if it is sound; if something wrote while the
+    /// file and its write-ahead log were copied, events that were acknowledged may be missing in it
+    #[arg(long)]
+    pub accept_copied_files: bool,
 }
 
 /// Why a check did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Only a file can have lost its log.
-    #[error("--accept-lost-log is for sqlite: stores, and --store names {0}")]
-    HasNoLog(StoreLocation),
+    /// Only a file can have lost its log, or be a copy.
+    #[error("{option} is for sqlite: stores, and --store names {store}")]
+    HasNoLog {
+        /// What was asked for.
+        option: &'static str,
+        /// Of which store.
+        store: StoreLocation,
+    },
     /// The store cannot be read.
     #[error("--store {store}")]
     Store {
@@ -55,8 +64,13 @@ pub enum CheckError {
 /// See [`CheckError`].
 pub fn check(config: &Config, options: &CheckOptions) -> Result<(), CheckError> {
     let location = &config.store;
-    if options.accept_lost_log && !matches!(location, StoreLocation::Sqlite(_)) {
-        return Err(CheckError::HasNoLog(location.clone()));
+    for (option, given) in [
+        ("--accept-lost-log", options.accept_lost_log),
+        ("--accept-copied-files", options.accept_copied_files),
+    ] {
+        if given && !matches!(location, StoreLocation::Sqlite(_)) {
+            return Err(CheckError::HasNoLog { option, store: location.clone() });
+        }
     }
     let failed = |source| CheckError::Store { store: location.clone(), source };
     if options.rebuild_index {
@@ -105,5 +119,9 @@ fn rebuild_index(config: &Config, options: &CheckOptions) -> Result<(), StoreErr
 /// For the store at this path, which has to exist.
 fn sqlite_options(path: &Path, config: &Config, options: &CheckOptions) -> Result<SqliteOptions, StoreError> {
     open_store::check_exists(path)?;
-    Ok(SqliteOptions { accept_lost_log: options.accept_lost_log, ..open_store::sqlite_options(config) })
+    Ok(SqliteOptions {
+        accept_lost_log: options.accept_lost_log,
+        accept_copied_files: options.accept_copied_files,
+        ..open_store::sqlite_options(config)
+    })
 }

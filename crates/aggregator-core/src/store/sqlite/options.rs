@@ -26,6 +26,9 @@ pub struct SqliteOptions {
     /// Opens a store whose log is lost with what its file holds. Events that were acknowledged are missing then; if
     /// publishers send them again they are new.
     pub accept_lost_log: bool,
+    /// Opens a store that was not closed and is a copy: of the file and of its log, made by a program that copies one after
+    /// the other. If something wrote meanwhile, events that were acknowledged may be missing.
+    pub accept_copied_files: bool,
     /// Opens a store on a file system that may lose what is acknowledged: on a network, or an overlay that is mounted
     /// `volatile`. That is one of its warnings then, and otherwise an error.
     pub allow_unsafe_file_system: bool,
@@ -53,6 +56,7 @@ impl Default for SqliteOptions {
             recent_events_bytes: 32 << 20,
             checkpoint_bytes: 8 << 20,
             accept_lost_log: false,
+            accept_copied_files: false,
             allow_unsafe_file_system: false,
             index: IndexOptions::default(),
             clock: system_clock(),

@@ -153,7 +153,8 @@ impl Files {
         };
         format!(
             "What was acknowledged before is in the files that are open: before this process ends, copy {} to a new \
-             name, and {} to the same name with -wal behind it; a start with that name goes on from there",
+             name, and {} to the same name with -wal behind it; after aggregator-server check --accept-copied-files, a start with that name goes on from \
+             there",
             place(FileRole::Main),
             place(FileRole::Log)
         )

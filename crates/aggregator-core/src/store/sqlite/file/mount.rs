@@ -73,9 +73,7 @@ impl FileSystem {
     }
 
     fn among(mounts: &[u8], path: &Path) -> Self {
-        // What is mounted later on the same point hides what was there.
-        let holding = mounts_of(mounts).filter(|mount| path.starts_with(mount.path()));
-        let Some(mount) = holding.max_by_key(|mount| mount.point.len()) else { return Self::Sound };
+        let Some(mount) = mount_holding(mounts, path) else { return Self::Sound };
         let kind = String::from_utf8_lossy(mount.kind);
         let of = |what: &str| format!("{} is on {what}", path.display());
         if NETWORK.contains(&&*kind) {
@@ -98,6 +96,23 @@ impl FileSystem {
         }
         Self::Sound
     }
+}
+
+/// File systems on which a file keeps its inode for as long as it lives, however often they are mounted.
+const WITH_LASTING_INODES: [&str; 9] =
+    ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs", "zfs"];
+
+/// Whether the inodes of files beside `path`, which is absolute and without links, identify them for ever.
+pub(super) fn has_lasting_inodes(path: &Path) -> bool {
+    fs::read(MOUNTS).is_ok_and(|mounts| {
+        let kind = mount_holding(&mounts, path).map(|mount| mount.kind.to_owned());
+        kind.is_some_and(|kind| WITH_LASTING_INODES.iter().any(|known| known.as_bytes() == kind))
+    })
+}
+
+/// The one that `path` lies in. What is mounted later on the same point hides what was there.
+fn mount_holding<'m>(mounts: &'m [u8], path: &Path) -> Option<Mount<'m>> {
+    mounts_of(mounts).filter(|mount| path.starts_with(mount.path())).max_by_key(|mount| mount.point.len())
 }
 
 /// A line of the mount points.

@@ -248,9 +248,16 @@ fn connect(
     }
     if !has_wal
         && !options.accept_lost_log
-        && let Some(since) = wal_mark::read(&connection)?
+        && let Some(mark) = wal_mark::read(&connection)?
     {
-        return Ok(Err(wal_mark::refusal(path, &since, newest_event_time(&connection))));
+        return Ok(Err(wal_mark::refusal(path, &mark.since, newest_event_time(&connection))));
+    }
+    if has_wal
+        && !options.accept_copied_files
+        && let Some(mark) = wal_mark::read(&connection)?
+        && mark.is_of_other_files(path)
+    {
+        return Ok(Err(wal_mark::refusal_of_copies(path)));
     }
     if let Err(error) = make_durable(&connection, path, connector)? {
         return Ok(Err(error));

@@ -10,10 +10,15 @@
 //!   copied and synced before the log is cut and deleted.
 //! * So a marked file whose log is missing or empty has lost its log. No crash and no power loss leaves that behind.
 //!
+//! The mark also names both files by their inodes. Programs that copy a file in use copy its log at another instant, and
+//! what was copied back in between is in neither copy: rows that are missing together are not missed. The inodes of a
+//! copy are others. (A snapshot of a whole volume keeps them, and so does a crash.) This is left out where the file
+//! system may give a file another inode when it is mounted again.
+//!
 //! Both changes of the mark overwrite its row in place, by as many bytes. If the power fails while that page is copied into the
 //! file, some of its sectors are the old ones: then the row has a part of each value, and the rest of the page is whole.
-//! A row that is added or deleted changes the page in several places, and a mixture of them is corrupt. So the first mark of
-//! a file adds the row, and no later one does.
+//! A row that is added, deleted or made longer changes the page in several places, and a mixture of them is corrupt. So the
+//! first mark of a file does that, and no later one.
 //!
 //! A file from before there were records gets their table in the commit of the mark.
 //!
@@ -25,6 +30,7 @@
 //! use, or runs `VACUUM` on it, the mark does not count until the next start.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +38,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
 
 use super::files::beside;
+use super::mount::has_lasting_inodes;
 use crate::store::sqlite::row::record::RecordTotals;
 use crate::store::sqlite::schema;
 use crate::{StoreError, Timestamp};
@@ -46,15 +53,48 @@ const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long anything else waits for other connections to the file.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// If the file is marked: the time since when the log may hold what the file does not.
-pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<String>> {
+/// What the mark says.
+pub(crate) struct Mark {
+    /// Since when the log may hold what the file does not.
+    pub(crate) since: String,
+    /// The [`inodes`] of the files that were marked, if they were noted.
+    inodes: Option<String>,
+}
+
+impl Mark {
+    /// Whether the file at `path` or its log is another one than was marked.
+    pub(crate) fn is_of_other_files(&self, path: &Path) -> bool {
+        match (&self.inodes, inodes(path)) {
+            (Some(marked), Some(found)) => *marked != found,
+            _ => false,
+        }
+    }
+}
+
+/// If the file is marked: what the mark says.
+pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<Mark>> {
     let mark: Option<String> = connection
         .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
         .query_row([META_NAME], |row| row.get(0))
         .optional()?;
     let cookie: i64 = connection.pragma_query_value(None, "schema_version", |row| row.get(0))?;
     let mark = mark.as_deref().and_then(|mark| mark.split_once(' '));
-    Ok(mark.filter(|(of, _)| *of == cookie.to_string()).map(|(_, since)| since.to_owned()))
+    let said = mark.filter(|(of, _)| *of == cookie.to_string()).map(|(_, said)| said);
+    Ok(said.map(|said| {
+        // An older program has written the time alone.
+        let (since, inodes) = said.split_once(' ').unwrap_or((said, NO_INODES));
+        let inodes = Some(inodes.to_owned()).filter(|inodes| inodes != NO_INODES);
+        Mark { since: since.to_owned(), inodes }
+    }))
+}
+
+/// The inodes of the file at `path` and of its log, which identify them. `None` where they do not.
+fn inodes(path: &Path) -> Option<String> {
+    if !has_lasting_inodes(path) {
+        return None;
+    }
+    let [main, log] = [path, &beside(path, "-wal")].map(|file| fs::metadata(file).map(|file| file.ino()));
+    Some(format!("{:020} {:020}", main.ok()?, log.ok()?))
 }
 
 /// Makes sure that the main file has the mark, on the disk. To be called before the first write, and again until it
@@ -90,13 +130,14 @@ fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     if RecordTotals::lacks_table(&transaction)? {
         RecordTotals::create_table(&transaction)?;
     }
+    let marked = transaction.path().and_then(|path| inodes(path.as_ref()));
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction
         .prepare_cached(
             "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )?
-        .execute((META_NAME, format!("{cookie} {now}")))?;
+        .execute((META_NAME, format!("{cookie} {now} {}", marked.as_deref().unwrap_or(NO_INODES))))?;
     transaction.commit()
 }
 
@@ -109,9 +150,12 @@ fn new_cookie() -> i32 {
 /// Stands for the cookie in a mark that does not count. As long as any cookie, and none.
 const NO_COOKIE: &str = "0000000000";
 
+/// Stands for the inodes where there are none that last. As long as any.
+const NO_INODES: &str = "00000000000000000000 00000000000000000000";
+
 /// The mark of a file that needs no log, as long as any other.
 pub(crate) fn none() -> String {
-    format!("{NO_COOKIE} {}", Timestamp::now())
+    format!("{NO_COOKIE} {} {NO_INODES}", Timestamp::now())
 }
 
 /// Removes the mark from the file of `connection`, which is a copy or is about to be closed.
@@ -151,6 +195,18 @@ pub(crate) fn has_wal(path: &Path) -> bool {
     // The log's header, a frame's header and a page: <https://sqlite.org/walformat.html>.
     const LEAST: u64 = 32 + 24 + schema::PAGE_BYTES as u64;
     fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() >= LEAST)
+}
+
+/// The error for a marked file that was copied, and its log too.
+pub(crate) fn refusal_of_copies(path: &Path) -> StoreError {
+    let file = path.display();
+    StoreError::corrupt(format!(
+        "{file} was not closed, and it or its write-ahead log {log} is a copy. Copied one after the other while a server \
+         was writing, they can lack acknowledged events although they look whole: restore a copy that aggregator-server \
+         backup has made. Only if nothing was written while they were copied (no server was running), accept them: \
+         aggregator-server check --accept-copied-files --store sqlite:{file}",
+        log = beside(path, "-wal").display()
+    ))
 }
 
 /// The error for a marked file whose log is missing.
