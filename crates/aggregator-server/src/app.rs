@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) bodies: BodyReader,
     /// How many large bodies may be decoded at a time: as many as there are processors.
     pub(crate) decoders: Places,
+    /// One backup at a time.
+    pub(crate) backups: Places,
     /// How much of large responses may be in memory at a time, in KiB.
     pub(crate) responses: Arc<Semaphore>,
     /// See [`App::rejected`].
@@ -71,6 +73,7 @@ impl App {
             reads: ReadPool::start(Arc::clone(&store), Arc::clone(&health), &config)?,
             bodies: BodyReader::new(&config),
             decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX), usize::MAX),
+            backups: Places::new(1, 0),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
             tails: Tails::new(config.max_tails.get()),

@@ -71,6 +71,10 @@ impl Health {
         }
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Why no events are taken for now; `None` while they are.
     pub(crate) fn no_space(&self) -> Option<Arc<str>> {
         self.no_space.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod admin_socket;
 mod app;
 mod auth;
+mod backup;
 pub mod bind;
 pub mod clock;
 pub mod config;
@@ -190,6 +191,7 @@ pub async fn run(
     insight::end(&app, drain_until).await;
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
+    app.backups.stop(drain_until).await;
     // Nothing ends a span any more.
     if let Some(export) = export {
         export.finish().await;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use aggregator_server::admin::transfer::{TransferError, export, import};
-use aggregator_server::admin::{check, healthcheck, key};
+use aggregator_server::admin::{backup, check, healthcheck, key, restore};
 use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::jwks::Jwks;
@@ -72,6 +72,9 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             serve_until_signalled(config)
         }
+        Some(Command::Backup(options)) => backup::run(&config, &options).map_err(Into::into),
+        Some(Command::Restore(options)) => restore::restore(&config, &options).map_err(Into::into),
+        Some(Command::Adopt) => restore::adopt(&config).map_err(Into::into),
         Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),

@@ -2,6 +2,7 @@
 //!
 //! Defaults are stated in [`Config::default`], and nowhere else.
 
+mod command;
 mod jwt;
 mod otlp;
 mod timeouts;
@@ -14,14 +15,13 @@ use clap::Parser;
 use humantime::Duration;
 use program_support::values::{at_least, flag, time_span, within};
 
-use crate::admin::transfer::{export, import};
-use crate::admin::{check, key};
 use crate::config::{
     AdminSocket, ByteSize, Config, JSON_DEPTHS, ListenAddress, LogFormat, LoneSurrogates, READERS,
     StoreLocation,
 };
 use crate::insight::MAX_STREAMS;
 
+pub use self::command::Command;
 use self::jwt::JwtOptions;
 use self::otlp::OtlpOptions;
 use self::timeouts::Timeouts;
@@ -87,7 +87,7 @@ pub struct Options {
     #[arg(long = "allow-host", env = "AGGREGATOR_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
 
-    /// Where the operator's socket is, over which keys are managed: beside (the file of the store, with -admin behind
+    /// Where the operator's socket is, over which keys are managed and backups made: beside (the file of the store, with -admin behind
     /// its name), off, or a path
     #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
           value_name = "SOCKET")]
@@ -240,22 +240,6 @@ pub struct Options {
     #[arg(long, env = "AGGREGATOR_LOG_QUEUE_BYTES", default_value_t = Config::default().log_queue_bytes,
           value_name = "BYTES")]
     log_queue_bytes: ByteSize,
-}
-
-/// What to do instead of serving.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
-pub enum Command {
-    /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
-    Check(check::CheckOptions),
-    /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
-    Export(export::ExportOptions),
-    /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
-    /// exit with 0, or 1
-    Import(import::ImportOptions),
-    /// Make, list and revoke keys, without which nobody may publish or read from other machines
-    Key(key::KeyOptions),
-    /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
-    Healthcheck,
 }
 
 impl Options {

@@ -1,6 +1,5 @@
 //! `key`: makes, lists and revokes keys, over the admin socket of a running server or on the store itself.
 
-mod socket;
 mod table;
 
 use std::io;
@@ -15,7 +14,7 @@ use crate::auth::routes::{AuditList, CreatedKey, KeyList};
 use crate::config::{ByteSize, Config, StoreLocation};
 use crate::{open_store, output};
 
-use self::socket::{Socket, SocketError};
+use super::socket::{Socket, SocketError};
 
 /// What to do with keys.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

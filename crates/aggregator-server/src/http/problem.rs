@@ -105,6 +105,11 @@ impl Problem {
         Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
     }
 
+    /// 403: for nobody but the operator.
+    pub(crate) fn only_over_admin_socket(what: &str) -> Self {
+        Self::forbidden(format!("{what} is to be asked for over the admin socket (--admin-socket)"))
+    }
+
     /// 421: a host that nobody has named.
     pub(crate) fn unexpected_host(detail: impl Into<String>) -> Self {
         Self::new("unexpected-host", "Unexpected host", StatusCode::MISDIRECTED_REQUEST, detail)

@@ -53,6 +53,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "/metrics",
     "/admin/keys",
     "/admin/keys/{id}",
+    "/admin/backup",
     "/admin/audit",
     "/",
     "/ui/{file}",

@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::app::App;
 use crate::auth::{Access, authorize, routes as keys};
+use crate::backup;
 use crate::dashboard;
 use crate::http::problem::Problem;
 use crate::insight;
@@ -45,6 +46,7 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/metrics", Access::Metrics, get(metrics)),
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),
+        ("/admin/backup", Access::Admin, post(backup::backup)),
         ("/admin/audit", Access::Admin, get(keys::audit)),
         ("/", Access::Open, get(probes::root)),
         ("/ui/{file}", Access::Open, get(dashboard::asset)),

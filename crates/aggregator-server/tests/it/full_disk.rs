@@ -267,3 +267,24 @@ async fn a_file_that_may_not_grow_is_no_space_and_no_failure() {
     assert_eq!(publisher.publish(&server).await, None);
     publisher.check(&server).await;
 }
+
+#[tokio::test]
+async fn a_backup_for_which_there_is_no_room_is_refused_at_once_and_nothing_stays_of_it() {
+    let Some(disk) = Disk::new("48m") else { return };
+    let server = disk.serve();
+    let mut publisher = Publisher { client: crate::support::client(), acknowledged: 0 };
+    for _ in 0..100 {
+        assert_eq!(publisher.publish(&server).await, None);
+    }
+    disk.fill();
+    let out = disk.mounted_at.path().join("copy.db");
+    let args = ["backup", "--store", &disk.store(), "--out", out.to_str().unwrap()];
+    let (code, said) = Process::run(disk.command(&args));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("a copy needs ") && said.contains("No space left on device"), "{said}");
+    let names = fs::read_dir(disk.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("copy")));
+    disk.make_room();
+    let (code, said) = Process::run(disk.command(&args));
+    assert_eq!(code, 0, "{said}");
+}

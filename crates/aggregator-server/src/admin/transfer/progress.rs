@@ -1,11 +1,6 @@
-//! Reports on standard error how far an export or an import has got, at most once a second.
+//! Reports on standard error how far an export or an import has got.
 
-use std::io::IsTerminal as _;
-use std::time::{Duration, Instant};
-
-use crate::output;
-
-const EVERY: Duration = Duration::from_secs(1);
+use crate::admin::progress::ProgressLine;
 
 /// How much there will be in all.
 #[derive(Clone, Copy)]
@@ -16,61 +11,33 @@ pub(super) enum ExpectedTotal {
     Rows(u64),
 }
 
-/// The progress of one export or import. A terminal gets one line that changes, anything else gets a new line each time.
+/// The progress of one export or import.
 pub(super) struct Progress {
     doing: &'static str,
     whole: ExpectedTotal,
     /// The rows that were there before it began.
     before: u64,
-    terminal: bool,
-    began: Instant,
-    told: Instant,
-    /// Whether the cursor stands behind a line that changes.
-    line_is_open: bool,
+    line: ProgressLine,
 }
 
 impl Progress {
     pub(super) fn new(doing: &'static str, whole: ExpectedTotal, before: u64) -> Self {
-        let now = Instant::now();
-        #[expect(clippy::disallowed_methods, reason = "nothing is written")]
-        let terminal = std::io::stderr().is_terminal();
-        Self { doing, whole, before, terminal, began: now, told: now, line_is_open: false }
+        Self { doing, whole, before, line: ProgressLine::new() }
     }
 
     /// Notes how much is done in all, and reports it if the last report is old enough.
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub(super) fn at(&mut self, rows: u64, bytes: u64) {
-        if self.told.elapsed() < EVERY {
-            return;
-        }
-        self.told = Instant::now();
-        let speed = rows.saturating_sub(self.before) as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-        let text = describe(self.doing, rows, bytes, self.whole, speed);
-        if self.terminal {
-            self.line_is_open = true;
-            output::stderr().part(&format!("\r{text}\x1b[K"));
-        } else {
-            output::stderr().line(&text);
-        }
+        let Self { doing, whole, before, .. } = *self;
+        self.line.tell(|line| {
+            let speed = rows.saturating_sub(before) as f64 / line.seconds().max(0.001);
+            describe(doing, rows, bytes, whole, speed)
+        });
     }
 
     /// Reports the end.
-    pub(super) fn done(mut self, text: &str) {
-        self.end_line();
-        output::stderr().line(&format!("{text} in {:.1} s", self.began.elapsed().as_secs_f64()));
-    }
-
-    fn end_line(&mut self) {
-        if std::mem::take(&mut self.line_is_open) {
-            output::stderr().line("");
-        }
-    }
-}
-
-impl Drop for Progress {
-    /// Ends the line, so that an error gets a line of its own.
-    fn drop(&mut self) {
-        self.end_line();
+    pub(super) fn done(self, text: &str) {
+        self.line.done(text);
     }
 }
 

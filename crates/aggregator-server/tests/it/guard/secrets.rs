@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-const ROUTES: [(Method, &str); 17] = [
+const ROUTES: [(Method, &str); 18] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
@@ -23,6 +23,7 @@ const ROUTES: [(Method, &str); 17] = [
     (Method::GET, "/admin/keys"),
     (Method::POST, "/admin/keys"),
     (Method::DELETE, "/admin/keys/0123456789ab"),
+    (Method::POST, "/admin/backup"),
     (Method::GET, "/admin/audit"),
     (Method::GET, "/health"),
     (Method::PATCH, "/nothing"),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +19,8 @@ use tokio::time::timeout;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest line of an answer that is made of lines.
+const MAX_LINE_BYTES: usize = 64 << 10;
 /// Longer than any answer.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
@@ -35,6 +38,9 @@ pub enum SocketError {
     /// The server has refused it.
     #[error("{0}")]
     Refused(String),
+    /// What should tell the end never came.
+    #[error("the server has ended before it was done")]
+    CutOff,
 }
 
 /// A server that listens at an admin socket.
@@ -74,12 +80,64 @@ impl Socket {
         serde_json::from_slice(&answer).map_err(|error| failed(error.into()))
     }
 
+    /// Reads an answer that comes in lines of JSON, each within the usual time, until `on_line` returns something.
+    pub(super) fn ask_lines<L: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        body: String,
+        mut on_line: impl FnMut(L) -> Option<T>,
+    ) -> Result<T, SocketError> {
+        let failed = |source| SocketError::Socket { path: self.path.clone(), source };
+        self.runtime.block_on(async {
+            let sent = timeout(PATIENCE, self.send("POST", path, Some(body))).await;
+            let response = sent.map_err(|error| failed(error.into()))?.map_err(failed)?;
+            let status = response.status();
+            let mut body = response.into_body();
+            let mut text = Vec::new();
+            while let Some(frame) =
+                timeout(PATIENCE, body.frame()).await.map_err(|error| failed(error.into()))?
+            {
+                let frame = frame.map_err(|error| failed(io::Error::other(error)))?;
+                text.extend_from_slice(&frame.into_data().unwrap_or_default());
+                while status.is_success()
+                    && let Some(end) = text.iter().position(|&byte| byte == b'\n')
+                {
+                    let line = text.drain(..=end).collect::<Vec<_>>();
+                    let line = serde_json::from_slice(&line).map_err(|error| failed(error.into()))?;
+                    if let Some(done) = on_line(line) {
+                        return Ok(done);
+                    }
+                }
+                if text.len() > MAX_LINE_BYTES {
+                    return Err(failed(io::Error::other("a line of the answer does not end")));
+                }
+            }
+            Err(if status.is_success() {
+                SocketError::CutOff
+            } else {
+                SocketError::Refused(reason(status, &text))
+            })
+        })
+    }
+
     async fn exchange(
         &self,
         method: &'static str,
         path: &str,
         body: Option<String>,
     ) -> io::Result<(StatusCode, Bytes)> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+    }
+
+    async fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<String>,
+    ) -> io::Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.path).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -91,10 +149,7 @@ impl Socket {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::<Bytes>::from(body.unwrap_or_default()))
             .map_err(io::Error::other)?;
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+        sender.send_request(request).await.map_err(io::Error::other)
     }
 }
 

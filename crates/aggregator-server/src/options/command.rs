@@ -1,0 +1,27 @@
+//! The commands of the program besides serving.
+
+use crate::admin::transfer::{export, import};
+use crate::admin::{backup, check, key, restore};
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Copy a store, also while a server has it open, and check the copy; exit with 0, or 1
+    Backup(backup::BackupOptions),
+    /// Make the store, which must not exist, of a backup, and check it first; exit with 0, or 1
+    Restore(restore::RestoreOptions),
+    /// Give the store, which was copied by other means, an id of its own, so that cursors from after the copy are
+    /// refused; exit with 0, or 1
+    Adopt,
+    /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
+    Check(check::CheckOptions),
+    /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1
+    Export(export::ExportOptions),
+    /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
+    /// exit with 0, or 1
+    Import(import::ImportOptions),
+    /// Make, list and revoke keys, without which nobody may publish or read from other machines
+    Key(key::KeyOptions),
+    /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason
+    Healthcheck,
+}
