@@ -34,8 +34,8 @@ pub(crate) fn restore(
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|error| unusable(parent, error))?;
     }
-    refuse_orphaned_log(to)?;
     let draft = Draft::create(to)?;
+    refuse_orphaned_log(to)?;
     copy_bytes(from, draft.file(), on_progress).map_err(|error| unusable(from, error))?;
     let log = beside(from, "-wal");
     if log.exists() {

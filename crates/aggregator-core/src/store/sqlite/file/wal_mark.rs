@@ -218,7 +218,7 @@ pub(crate) fn refusal(path: &Path, since: &str, newest: Option<Timestamp>) -> St
     StoreError::corrupt(format!(
         "{file} was not closed, and its write-ahead log {log} is missing or empty: events acknowledged since {since} \
          may be in it and nowhere else{newest}. Put the log back beside the file. A store in use is copied with \
-         sqlite3 {file} '.backup COPY' and not with cp. Only if the log is gone for good, or if another program has \
+         aggregator-server backup and not with cp. Only if the log is gone for good, or if another program has \
          opened the file since (it copies the log into the file and deletes it, and nothing is lost), go on with what \
          the file holds: aggregator-server check --accept-lost-log --store sqlite:{file}"
     ))
