@@ -75,6 +75,7 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Backup(options)) => backup::run(&config, &options).map_err(Into::into),
         Some(Command::Restore(options)) => restore::restore(&config, &options).map_err(Into::into),
         Some(Command::Adopt) => restore::adopt(&config).map_err(Into::into),
+        Some(Command::Compact) => restore::compact(&config).map_err(Into::into),
         Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),

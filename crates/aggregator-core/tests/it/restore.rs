@@ -328,3 +328,32 @@ fn a_plain_copy_of_a_store_that_has_crashed_is_whole_once_it_is_accepted() {
         assert_eq!(store.append_one(&Event::new("t", "1").unwrap()).unwrap().outcome, Outcome::Duplicate);
     }
 }
+
+#[test]
+fn a_store_that_was_purged_is_compacted_and_is_the_same_store() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let payload = format!("[\"{}\"]", "x".repeat(2_000));
+    let event = |n: u64| Event::new("t", n.to_string()).unwrap().with_payload(&payload).unwrap();
+    let events: Vec<_> = (1..=1_000).map(event).collect();
+    store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+    let cursor = store.read(&Query { limit: 950, ..Query::topic(topic()) }).unwrap().next;
+    store.purge(&topic(), 900).unwrap();
+    let id = store.info().id;
+    let error = SqliteStore::compact(&path, &SqliteOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("is open in another process"), "{error}");
+    drop(store);
+    let (before, after) = SqliteStore::compact(&path, &SqliteOptions::default()).unwrap();
+    assert!(before > 2_000_000 && after < before / 3, "{before} {after}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), after);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.info().id, id);
+    for (n, outcome) in [(1, Outcome::Duplicate), (950, Outcome::Duplicate), (1_001, Outcome::Stored)] {
+        assert_eq!(store.append_one(&event(n)).unwrap().outcome, outcome, "{n}");
+    }
+    let page = store.read(&Query { after: Some(cursor), ..Query::topic(topic()) }).unwrap();
+    assert!(page.events.iter().map(|event| event.seq).eq(951..=1_001));
+    assert!(store.verify().unwrap().faults.is_empty());
+    assert!(!names(directory.path()).iter().any(|name| name.ends_with(".copy")));
+}

@@ -1,4 +1,4 @@
-//! `restore` and `adopt`: make a store of a copy.
+//! `restore`, `adopt` and `compact`: what is done to the file of a store that nobody has open.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,24 @@ pub fn adopt(config: &Config) -> Result<(), RestoreError> {
     output::stderr().line(&format!(
         "adopted: {} has the id {id}; cursors that were given out after it was copied are refused",
         path.display()
+    ));
+    Ok(())
+}
+
+/// Writes the file of the store anew, without what is free in it.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub fn compact(config: &Config) -> Result<(), RestoreError> {
+    let path = file(config)?;
+    let failed = |source| RestoreError::Store { what: format!("compacting {}", path.display()), source };
+    let line = ProgressLine::new();
+    let (before, after) = SqliteStore::compact(path, &open_store::sqlite_options(config)).map_err(failed)?;
+    line.done(&format!(
+        "compacted: {} had {:.1} MiB and has {:.1} MiB, found sound,",
+        path.display(),
+        mib(before),
+        mib(after)
     ));
     Ok(())
 }

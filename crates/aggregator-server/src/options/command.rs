@@ -13,6 +13,9 @@ pub enum Command {
     /// Give the store, which was copied by other means, an id of its own, so that cursors from after the copy are
     /// refused; exit with 0, or 1
     Adopt,
+    /// Write the file of the store, which nobody has open, anew, and give what purges have freed back to the file
+    /// system; exit with 0, or 1
+    Compact,
     /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
     Check(check::CheckOptions),
     /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1

@@ -146,6 +146,8 @@ async fn a_store_that_no_server_has_open_is_backed_up_by_the_command_itself() {
     assert_eq!(code, 0, "{said}");
     assert_holds(&path("copy.db"), 10).await;
 
+    let (code, said) = command(&["compact", "--store", &store_at(&path("events.db"))]).await;
+    assert!(code == 0 && said.contains("found sound"), "{said}");
     let server = Process::start(&path("events.db"), &["--admin-socket", "off"]);
     let (code, said) = command(&[
         "backup",
@@ -158,7 +160,7 @@ async fn a_store_that_no_server_has_open_is_backed_up_by_the_command_itself() {
     assert!(code == 1 && said.contains("a server that has the store open has to have one"), "{said}");
     drop(server);
     for store in ["memory:", "memory:4"] {
-        for args in [vec!["backup", "--out", "x"], vec!["restore", "x"], vec!["adopt"]] {
+        for args in [vec!["backup", "--out", "x"], vec!["restore", "x"], vec!["adopt"], vec!["compact"]] {
             let (code, said) = command(&[&args[..], &["--store", store]].concat()).await;
             assert!(code == 1 && said.contains("is not a file"), "{said}");
         }

@@ -4,6 +4,7 @@ mod adopt;
 pub(crate) mod backup;
 pub(crate) mod changed_pages;
 pub(crate) mod claim;
+mod compact;
 pub(crate) mod connector;
 pub(crate) mod files;
 pub(crate) mod header;
@@ -15,6 +16,7 @@ pub(crate) mod room;
 pub(crate) mod wal_mark;
 
 pub(crate) use self::adopt::adopt;
+pub(crate) use self::compact::compact;
 pub(crate) use self::open::{connect_alone, open};
 pub(crate) use self::rebuild::empty_index;
 pub(crate) use self::restore::restore;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::file::backup::{Original, backup};
 use super::file::changed_pages::TakenPages;
 use super::file::connector::Connector;
-use super::file::{adopt, restore};
+use super::file::{adopt, compact, restore};
 use super::options::SqliteOptions;
 use super::{SqliteStore, read};
 use crate::store::{BackupProgress, Maintain, StoreId, VerifyReport};
@@ -40,6 +40,16 @@ impl SqliteStore {
     /// As [`Self::open_with`].
     pub fn adopt(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<StoreId, StoreError> {
         adopt(path.as_ref(), options, &Connector::new(options))
+    }
+
+    /// Writes the file of the store at `path`, which nobody has open, anew: what was purged leaves no free pages in it.
+    /// Needs as much room as the new file takes, and replaces the old one only once the new one is complete and was
+    /// checked. Returns how many bytes the file had, and how many it has now.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`]; [`StoreError::NoSpace`] if there is no room. The old file is as it was then.
+    pub fn compact(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<(u64, u64), StoreError> {
+        compact(path.as_ref(), options, &Connector::new(options))
     }
 }
 

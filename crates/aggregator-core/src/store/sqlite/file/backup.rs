@@ -84,6 +84,15 @@ impl Draft {
             let reason = format!("{} exists: name a new file", given.display());
             return Err(StoreError::invalid("path", reason));
         }
+        Self::create_for(to)
+    }
+
+    /// For a file that is to take the place of the one at `path`.
+    pub(super) fn create_beside(path: &Path) -> Result<Self, StoreError> {
+        Self::create_for(path.to_owned())
+    }
+
+    fn create_for(to: PathBuf) -> Result<Self, StoreError> {
         remove_dead_drafts(&to).map_err(|error| unusable(&to, error))?;
         let path = draft(&to, "copy");
         let failed = |error| unusable(&to, error);
@@ -93,6 +102,18 @@ impl Draft {
         // Says that this process lives.
         draft.file.try_lock().map_err(|error| failed(error.into()))?;
         Ok(draft)
+    }
+
+    /// Puts the complete file in the place of `old`, with its permissions.
+    pub(super) fn replace(mut self, old: &Path) -> Result<(), StoreError> {
+        let permissions = fs::metadata(old).map(|old| old.permissions());
+        let replaced = permissions
+            .and_then(|permissions| self.file.set_permissions(permissions))
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.path, old));
+        replaced.map_err(|error| self.failed(error))?;
+        self.complete = true;
+        Ok(())
     }
 
     pub(super) fn file(&self) -> &File {
@@ -274,7 +295,7 @@ fn finish(draft: &Draft, connector: &Connector) -> Result<(), StoreError> {
 }
 
 /// A connection to a draft. It has the file for itself, so it needs no `-shm`.
-fn open_alone(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
+pub(super) fn open_alone(path: &Path, connector: &Connector) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = connector.open(path, flags)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
