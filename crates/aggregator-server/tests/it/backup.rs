@@ -259,3 +259,53 @@ async fn a_server_that_is_asked_to_end_gives_its_backup_up() {
     );
     assert_holds(&store, all).await;
 }
+
+/// At many instants: the file is the old one or the new one, and a store that was to be made is there or not.
+#[tokio::test]
+async fn a_restore_or_a_compaction_that_is_killed_leaves_a_whole_store() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let store = path("events.db");
+    let server = Process::start(&store, &[]);
+    let load = Load::on(&server, 0).await;
+    until("there is something to copy", async || load.acknowledged() >= 20_000).await;
+    let all = load.end().await;
+    let (code, said) =
+        command(&["backup", "--store", &store_at(&store), "--out", path("copy.db").to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{said}");
+    stop(server).await;
+    for round in 0..8_u64 {
+        let restored = path(&format!("restored-{round}.db"));
+        let commands = [
+            Process::command(&["compact", "--store", &store_at(&store)]),
+            Process::command(&[
+                "restore",
+                path("copy.db").to_str().unwrap(),
+                "--store",
+                &store_at(&restored),
+            ]),
+        ];
+        for mut command in commands {
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            tokio::time::sleep(Duration::from_millis(round * round * 8)).await;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        for store in [&store, &restored] {
+            if store == &restored && !restored.exists() {
+                continue;
+            }
+            let (code, said) = command(&["check", "--store", &store_at(store)]).await;
+            assert_eq!(code, 0, "round {round}: {said}");
+        }
+    }
+    // What the killed ones left does not matter to the next one, and is removed by it.
+    let (code, said) = command(&["compact", "--store", &store_at(&store)]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        !names(directory.path()).iter().any(|name| name.starts_with(".events.db.")),
+        "{:?}",
+        names(directory.path())
+    );
+    assert_holds(&store, all).await;
+}

@@ -84,15 +84,12 @@ impl Draft {
             let reason = format!("{} exists: name a new file", given.display());
             return Err(StoreError::invalid("path", reason));
         }
-        Self::create_for(to)
+        Self::create_beside(&to)
     }
 
     /// For a file that is to take the place of the one at `path`.
     pub(super) fn create_beside(path: &Path) -> Result<Self, StoreError> {
-        Self::create_for(path.to_owned())
-    }
-
-    fn create_for(to: PathBuf) -> Result<Self, StoreError> {
+        let to = path.to_owned();
         remove_dead_drafts(&to).map_err(|error| unusable(&to, error))?;
         let path = draft(&to, "copy");
         let failed = |error| unusable(&to, error);
