@@ -28,7 +28,7 @@ fn number(variable: &str, default: u64) -> u64 {
 
 /// How many cuts to try: a sample, unless somebody asks for more.
 fn cuts() -> u64 {
-    number("POWER_CUTS", 300)
+    number("POWER_CUTS", 120)
 }
 
 fn run(what: &str, lab: &Lab, first_seed: u64, cuts: u64) -> Summary {
