@@ -80,6 +80,19 @@ pub enum StoreError {
         /// Everything that is wrong, at least one.
         Vec<Fault>,
     ),
+    /// The store has a format that this program does not open, and was left as it is. If `found` is above `known`, a newer
+    /// program wrote the store: use that one. If it is below, upgrade the store, or use the program that wrote it.
+    #[error("{store} has format {found}, this program knows format {known}: {way_out}")]
+    Format {
+        /// Which store.
+        store: String,
+        /// Its format.
+        found: u32,
+        /// The format that this program writes.
+        known: u32,
+        /// What to do.
+        way_out: &'static str,
+    },
     /// The cursor says nothing about this query of this store. Begin anew without one, or ask for what it was
     /// made for. If it is the store whose history is another one, the reason says where to begin anew.
     #[error("the cursor {0}")]

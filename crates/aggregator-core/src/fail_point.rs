@@ -37,6 +37,12 @@ pub enum FailPoint {
     Draining,
     /// Everything admitted is committed, and the store is still open.
     Drained,
+    /// The copy of a store that is upgraded is written, but has no name.
+    UpgradeCopying,
+    /// The copy of a store that is upgraded is complete, and the store as it was.
+    UpgradeCopied,
+    /// A store has its new format, and its index is empty.
+    UpgradeEmptied,
 }
 
 impl FailPoint {
@@ -133,7 +139,7 @@ mod armed {
 
     impl FailPoint {
         /// All of them.
-        pub const ALL: [Self; 7] = [
+        pub const ALL: [Self; 10] = [
             Self::BeforeCommit,
             Self::AfterCommit,
             Self::Checkpoint,
@@ -141,6 +147,9 @@ mod armed {
             Self::BeforeReplies,
             Self::Draining,
             Self::Drained,
+            Self::UpgradeCopying,
+            Self::UpgradeCopied,
+            Self::UpgradeEmptied,
         ];
 
         /// Its name in the environment.
@@ -154,6 +163,9 @@ mod armed {
                 Self::BeforeReplies => "before-replies",
                 Self::Draining => "draining",
                 Self::Drained => "drained",
+                Self::UpgradeCopying => "upgrade-copying",
+                Self::UpgradeCopied => "upgrade-copied",
+                Self::UpgradeEmptied => "upgrade-emptied",
             }
         }
     }

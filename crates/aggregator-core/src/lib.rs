@@ -55,7 +55,7 @@ pub use store::{
     Ancestor, AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore,
     DedupStoreExt, Durability, Import, Imported, Maintain, MemoryStore, Outcome, Pages, Receipt, Record,
     RecordOutcome, RecordWrite, Records, RowLimit, Seen, StoreGauges, StoreId, StoreInfo, StoreStats, Tail,
-    Times, TopicInfo, Transfer, VerifyReport, Watch,
+    Times, TopicInfo, Transfer, Upgraded, VerifyReport, Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

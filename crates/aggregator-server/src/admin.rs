@@ -8,3 +8,4 @@ mod progress;
 pub mod restore;
 mod socket;
 pub mod transfer;
+pub mod upgrade;

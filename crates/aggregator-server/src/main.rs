@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use aggregator_core::StoreError;
 use aggregator_server::admin::transfer::{TransferError, export, import};
-use aggregator_server::admin::{backup, check, healthcheck, key, restore};
+use aggregator_server::admin::{backup, check, healthcheck, key, restore, upgrade};
 use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::jwks::Jwks;
@@ -26,6 +27,11 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// The store, or what holds it, failed while it was in use.
 const STORE_FAILED: u8 = 3;
+
+/// A newer program wrote the store.
+const STORE_TOO_NEW: u8 = 4;
+/// The store has an older format than this program opens.
+const STORE_TOO_OLD: u8 = 5;
 
 /// How many connections may wait to be accepted. The kernel has a limit of its own.
 const BACKLOG: u32 = 1024;
@@ -76,6 +82,7 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Restore(options)) => restore::restore(&config, &options).map_err(Into::into),
         Some(Command::Adopt) => restore::adopt(&config).map_err(Into::into),
         Some(Command::Compact) => restore::compact(&config).map_err(Into::into),
+        Some(Command::Upgrade(options)) => upgrade::upgrade(&config, &options).map_err(Into::into),
         Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
@@ -97,8 +104,17 @@ fn fail(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(RunError::Failed { .. }) => STORE_FAILED,
         _ if error.is::<WrongUsage>() => USAGE,
-        _ => FAILED,
+        _ => of_format(error).unwrap_or(FAILED),
     }
+}
+
+/// The code for a store whose format this program does not open, wherever among the causes that is said.
+fn of_format(error: &anyhow::Error) -> Option<u8> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(StoreError::Format { found, known, .. }) if found > known => Some(STORE_TOO_NEW),
+        Some(StoreError::Format { .. }) => Some(STORE_TOO_OLD),
+        _ => None,
+    })
 }
 
 /// The error with its causes. Some errors repeat their cause in their own words; such a cause is left out.

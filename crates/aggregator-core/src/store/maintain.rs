@@ -1,7 +1,7 @@
 //! Keeping a store: removing payloads, checking, copying.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::store::VerifyReport;
 use crate::{StoreError, Topic};
@@ -39,6 +39,17 @@ pub trait Maintain: Send + Sync {
         path: &Path,
         on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
+}
+
+/// What an upgrade has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The format that the store had.
+    pub from: u32,
+    /// The format that it has.
+    pub to: u32,
+    /// The copy of the store as it was.
+    pub backup: PathBuf,
 }
 
 /// How far a backup is. See [`Maintain::backup`].

@@ -105,7 +105,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if another process has it open or the path cannot be used,
-    /// [`StoreError::Invalid`] if the file is not a store of this kind and version, and
+    /// [`StoreError::Invalid`] if the file is not a store of this kind, [`StoreError::Format`] if it is one of another version, and
     /// [`StoreError::Corrupt`] if it is one but is damaged or has lost its log. Whatever the opening made is removed then.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         options.index.check()?;

@@ -3,12 +3,13 @@
 #[path = "../golden/contents.rs"]
 mod contents;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use aggregator_core::store::{IndexOptions, Rows};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Outcome, Partitions, SqliteOptions, SqliteStore,
-    StoreError, StoreStats, StoredRow, TopicInfo, TopicQuery,
+    StoreError, StoreStats, StoredRow, TopicInfo, TopicQuery, Upgraded,
 };
 use tempfile::TempDir;
 
@@ -36,7 +37,7 @@ impl Copy {
     fn refusal(&self) -> String {
         let before = std::fs::read(&self.path).unwrap();
         let error = SqliteStore::open(&self.path).map(drop).unwrap_err();
-        assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+        assert!(matches!(error, StoreError::Format { .. }), "{error}");
         assert_eq!(std::fs::read(&self.path).unwrap(), before, "a store that is refused is not changed");
         error.to_string()
     }
@@ -92,7 +93,7 @@ fn a_store_of_todays_format_opens_with_all_it_held() {
 fn a_store_of_format_2_is_refused_until_its_index_is_made_anew_and_loses_nothing() {
     let copy = Copy::of("format-2.db");
     let error = copy.refusal();
-    assert!(error.contains("format 2") && error.contains("--rebuild-index"), "{error}");
+    assert!(error.contains("format 2") && error.contains("aggregator-server upgrade"), "{error}");
     for index in [INDEX, IndexOptions::default()] {
         let copy = Copy::of("format-2.db");
         let options = || SqliteOptions { index, ..SqliteOptions::default() };
@@ -109,8 +110,77 @@ fn a_store_of_format_1_is_refused_and_left_as_it_is() {
     assert!(error.contains("format 1") && error.contains("the program that wrote it"), "{error}");
     let before = std::fs::read(&copy.path).unwrap();
     let error = SqliteStore::rebuild_index(&copy.path, SqliteOptions::default()).map(drop).unwrap_err();
-    assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 1, .. }), "{error}");
+    let error = copy.upgrade(None).unwrap_err();
+    assert!(matches!(error, StoreError::Format { found: 1, .. }), "{error}");
     assert_eq!(std::fs::read(&copy.path).unwrap(), before);
+}
+
+impl Copy {
+    fn upgrade(&self, backup: Option<&Path>) -> Result<Option<Upgraded>, StoreError> {
+        SqliteStore::upgrade(&self.path, backup, SqliteOptions::default(), &mut |_| ControlFlow::Continue(()))
+    }
+}
+
+#[test]
+fn a_store_of_format_2_is_upgraded_and_its_copy_is_as_it_was() {
+    let copy = Copy::of("format-2.db");
+    let before = std::fs::read(&copy.path).unwrap();
+    let done = copy.upgrade(None).unwrap().unwrap();
+    assert_eq!((done.from, std::fs::read(&done.backup).unwrap()), (2, before));
+    assert!(done.backup.ends_with("format-2.db.format-2"), "{done:?}");
+    assert_whole(&SqliteStore::open(&copy.path).unwrap());
+}
+
+/// An older program that was killed has left a log with what the file does not have.
+#[test]
+fn the_copy_of_a_store_that_was_not_closed_has_what_its_log_had() {
+    let copy = Copy::of("format-2.db");
+    let connection = rusqlite::Connection::open(&copy.path).unwrap();
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; INSERT INTO meta VALUES ('late', 'news')").unwrap();
+    drop(connection);
+    let done = copy.upgrade(None).unwrap().unwrap();
+    let backup = rusqlite::Connection::open(&done.backup).unwrap();
+    let late: String =
+        backup.query_row("SELECT value FROM meta WHERE name = 'late'", [], |row| row.get(0)).unwrap();
+    assert_eq!(late, "news");
+    assert_whole(&SqliteStore::open(&copy.path).unwrap());
+}
+
+#[test]
+fn an_upgrade_overwrites_no_other_file_and_takes_the_copy_of_an_earlier_try() {
+    let copy = Copy::of("format-2.db");
+    let before = std::fs::read(&copy.path).unwrap();
+    let refused = |backup: &Path| {
+        let error = copy.upgrade(Some(backup)).unwrap_err();
+        assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+        assert_eq!(std::fs::read(&copy.path).unwrap(), before);
+    };
+    let backup = copy.path.with_extension("kept");
+    let mut other = before.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for wrong in [b"mine".to_vec(), other] {
+        std::fs::write(&backup, &wrong).unwrap();
+        refused(&backup);
+        assert_eq!(std::fs::read(&backup).unwrap(), wrong);
+    }
+    refused(&copy.path);
+    std::fs::write(&backup, &before).unwrap();
+    assert_eq!(copy.upgrade(Some(&backup)).unwrap().unwrap().backup, backup);
+    assert_eq!(std::fs::read(&backup).unwrap(), before);
+    assert_whole(&SqliteStore::open(&copy.path).unwrap());
+}
+
+#[test]
+fn an_upgrade_of_a_store_of_todays_format_changes_nothing() {
+    let copy = Copy::of("format-3.db");
+    let before = std::fs::read(&copy.path).unwrap();
+    assert_eq!(copy.upgrade(None).unwrap(), None);
+    assert_eq!(std::fs::read(&copy.path).unwrap(), before);
+    let names =
+        std::fs::read_dir(copy.path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("format-3.db.")));
 }
 
 /// Not a test: it writes the golden store of the format this program has to the path in `GOLDEN_STORE`.

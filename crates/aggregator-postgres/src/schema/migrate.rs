@@ -95,10 +95,10 @@ fn check_meta(meta: &Meta, options: &PostgresOptions) -> Result<(StoreId, Partit
     let unknown = |name: &str, value: &str| Failure::corrupt(format!("the store's {name} is {value}"));
     let version = value("schema_version")?;
     let version: u32 = version.parse().map_err(|_| unknown("schema_version", version))?;
-    if version > VERSION {
-        let reason =
-            format!("has version {version}; this program knows versions up to {VERSION}: use a newer one");
-        return Err(StoreError::invalid("store", reason).into());
+    if version != VERSION {
+        let way_out = if version > VERSION { "use a newer program" } else { "use the program that made it" };
+        let store = "the store in this database".to_owned();
+        return Err(StoreError::Format { store, found: version, known: VERSION, way_out }.into());
     }
     let hash = value("hash_version")?;
     if hash != HASH_VERSION {

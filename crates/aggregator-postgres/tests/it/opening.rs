@@ -53,7 +53,8 @@ fn tables_of_a_newer_version_are_refused() {
     drop(open(&server.url(), &options));
     server.sql(&format!("UPDATE {}.meta SET value = '9' WHERE name = 'schema_version'", options.schema));
     let error = refusal(&server.url(), &options);
-    assert!(matches!(error, StoreError::Invalid(_)) && error.to_string().contains("version 9"), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 9, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("has format 9"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The commands of the program besides serving.
 
 use crate::admin::transfer::{export, import};
-use crate::admin::{backup, check, key, restore};
+use crate::admin::{backup, check, key, restore, upgrade};
 
 /// What to do instead of serving.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
@@ -16,6 +16,9 @@ pub enum Command {
     /// Write the file of the store, which nobody has open, anew, and give what purges have freed back to the file
     /// system; exit with 0, or 1
     Compact,
+    /// Bring a store of an older format, which nobody has open, up to the format of this program, and copy it first; exit
+    /// with 0, also where there is nothing to do, or 1
+    Upgrade(upgrade::UpgradeOptions),
     /// Read all of the store and check it against itself; exit with 0 if it is sound, 1 if not
     Check(check::CheckOptions),
     /// Write everything that the store keeps, which nobody has open, as lines of JSON; exit with 0, or 1

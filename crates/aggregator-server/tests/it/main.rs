@@ -47,3 +47,4 @@ mod support;
 mod tails;
 mod tls;
 mod transfer;
+mod upgrade;

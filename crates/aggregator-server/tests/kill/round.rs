@@ -88,7 +88,7 @@ impl Rounds {
             FailPoint::BeforeCommit | FailPoint::AfterCommit | FailPoint::BeforeReplies => {
                 rng.random_range(1..=40)
             }
-            FailPoint::Checkpoint | FailPoint::Checkpointed | FailPoint::Draining | FailPoint::Drained => 1,
+            _ => 1,
         };
         self.held ^= point == FailPoint::BeforeCommit;
         let end = match point {

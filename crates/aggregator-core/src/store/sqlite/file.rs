@@ -13,6 +13,7 @@ pub(crate) mod open;
 pub(crate) mod rebuild;
 mod restore;
 pub(crate) mod room;
+mod upgrade;
 pub(crate) mod wal_mark;
 
 pub(crate) use self::adopt::adopt;
@@ -20,3 +21,4 @@ pub(crate) use self::compact::compact;
 pub(crate) use self::open::{connect_alone, open};
 pub(crate) use self::rebuild::empty_index;
 pub(crate) use self::restore::restore;
+pub(crate) use self::upgrade::upgrade;

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::file::backup::{Original, backup};
 use super::file::changed_pages::TakenPages;
 use super::file::connector::Connector;
-use super::file::{adopt, compact, restore};
+use super::file::{adopt, compact, restore, upgrade};
 use super::options::SqliteOptions;
 use super::{SqliteStore, read};
-use crate::store::{BackupProgress, Maintain, StoreId, VerifyReport};
+use crate::store::{BackupProgress, Maintain, StoreId, Upgraded, VerifyReport};
 use crate::{StoreError, Topic};
 
 /// What is done to a store that nobody has open.
@@ -50,6 +50,26 @@ impl SqliteStore {
     /// As [`Self::open_with`]; [`StoreError::NoSpace`] if there is no room. The old file is as it was then.
     pub fn compact(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<(u64, u64), StoreError> {
         compact(path.as_ref(), options, &Connector::new(options))
+    }
+
+    /// Brings the store at `path`, which nobody has open, up to the format of this program, if it knows the store's format.
+    /// Copies the store's file first: to `backup`, or to the store's own name with `.format-N` behind it. The
+    /// copy is a store that the older program opens. `on_progress` is told how far the copy is; if it breaks, the
+    /// upgrade is given up. If it is cut off, the same call goes on with it. Returns `None` if there was nothing to do.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`]; [`StoreError::Format`] if the format is unknown, [`StoreError::NoSpace`] without room for the
+    /// copy, and [`StoreError::Invalid`] if there is another file at its name. In all these cases the store stays as it is.
+    pub fn upgrade(
+        path: impl AsRef<Path>,
+        backup: Option<&Path>,
+        options: SqliteOptions,
+        on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<Option<Upgraded>, StoreError> {
+        let upgraded = upgrade(path.as_ref(), backup, &options, &Connector::new(&options), on_progress)?;
+        // Builds the index, also if an earlier upgrade was cut off there.
+        drop(Self::open_with(path, options)?);
+        Ok(upgraded)
     }
 }
 

@@ -67,7 +67,7 @@ fn a_store_of_format_2_is_taken_on_and_exported_as_its_own_program_did() {
     let directory = TempDir::new().unwrap();
     let path = copy_of_store("format-2.db", &directory);
     let told = fail(Process::command(&["check", "--store", &store(&path)]));
-    assert!(told.contains("check --rebuild-index"), "{told}");
+    assert!(told.contains("aggregator-server upgrade"), "{told}");
     succeed(Process::command(&["check", "--rebuild-index", "--store", &store(&path)]));
     succeed(Process::command(&["check", "--store", &store(&path)]));
     let out = directory.path().join("export");

@@ -59,7 +59,7 @@ pub(crate) fn backup(
 ) -> Result<(), StoreError> {
     let draft = Draft::create(to)?;
     let mut copy = Copy { draft: &draft, unsynced: 0, on_progress };
-    copy.reserve(u64::from(original.pages))?;
+    draft.reserve(u64::from(original.pages) * u64::from(PAGE_BYTES))?;
     copy.copy_file(original)?;
     copy.copy_changed_pages(original)?;
     copy.report(BackupProgress::Checking)?;
@@ -121,6 +121,20 @@ impl Draft {
         unusable(&self.to, error)
     }
 
+    /// Takes the room for so many bytes, so that a copy that does not fit ends before it begins.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes.max(1)) {
+            // Where the file system cannot do that, the copy finds out by itself.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(match self.failed(error.into()) {
+                StoreError::NoSpace { reason, source } => {
+                    StoreError::NoSpace { reason: format!("a copy needs {bytes} bytes: {reason}"), source }
+                }
+                other => other,
+            }),
+        }
+    }
+
     /// Gives the complete file its name.
     pub(super) fn take_name(mut self) -> Result<(), StoreError> {
         self.file.sync_all().map_err(|error| self.failed(error))?;
@@ -177,25 +191,6 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Takes the room for so many pages, so that a copy that does not fit ends before it begins.
-    fn reserve(&self, pages: u64) -> Result<(), StoreError> {
-        let bytes = pages * u64::from(PAGE_BYTES);
-        match fallocate(&self.draft.file, FallocateFlags::empty(), 0, bytes.max(1)) {
-            // Where the file system cannot do that, the copy finds out by itself.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => {
-                let error = self.draft.failed(error.into());
-                Err(match error {
-                    StoreError::NoSpace { reason, source } => StoreError::NoSpace {
-                        reason: format!("a copy needs {bytes} bytes: {reason}"),
-                        source,
-                    },
-                    other => other,
-                })
-            }
-        }
-    }
-
     /// Copies the main file as it is. Whatever changes meanwhile is copied once more afterwards.
     fn copy_file(&mut self, original: &Original<'_>) -> Result<(), StoreError> {
         let length = u64::from(original.pages) * u64::from(PAGE_BYTES);

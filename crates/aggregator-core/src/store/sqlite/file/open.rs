@@ -166,10 +166,22 @@ pub(crate) fn connect_alone(
 ) -> Result<(Claim, Connection), StoreError> {
     let claim = Claim::of_existing(path)?;
     check_header(&claim)?;
-    let connected = connect(claim.path(), options, connector, oldest);
+    let connection = connect_claimed(&claim, options, connector, oldest)?;
+    Ok((claim, connection))
+}
+
+/// The same, for whoever has the claim.
+pub(crate) fn connect_claimed(
+    claim: &Claim,
+    options: &SqliteOptions,
+    connector: &Connector,
+    oldest: u32,
+) -> Result<Connection, StoreError> {
+    let path = claim.path();
+    let connected = connect(path, options, connector, oldest);
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
-    Ok((claim, connection))
+    Ok(connection)
 }
 
 /// Creates the store under another name first, so that a crash leaves no incomplete file under its name. So if a file of
@@ -285,14 +297,13 @@ fn check_format(
     if (oldest..=schema::VERSION).contains(&version) {
         return Ok(Ok(()));
     }
-    let way_out = if (schema::SAME_EVENTS_SINCE..schema::VERSION).contains(&version) {
-        "make its dedup index anew with aggregator-server check --rebuild-index"
-    } else {
-        "use the program that wrote it"
+    let way_out = match version {
+        schema::SAME_EVENTS_SINCE..schema::VERSION => "bring it up with aggregator-server upgrade",
+        ..schema::VERSION => "use the program that wrote it",
+        _ => "use the newer program that wrote it",
     };
-    let (path, known) = (path.display(), schema::VERSION);
-    let reason = format!("{path} has format {version}, this program knows format {known}: {way_out}");
-    Ok(Err(StoreError::invalid("store", reason)))
+    let store = path.display().to_string();
+    Ok(Err(StoreError::Format { store, found: version, known: schema::VERSION, way_out }))
 }
 
 fn configure(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {

@@ -28,17 +28,27 @@ pub(crate) fn empty_index(
     // First of all: an index that is gone and cannot be built again would be worse than a damaged index.
     index::check_rows(&connection).map_err(failed)?;
     wal_mark::ensure(&mut connection, (options.clock)()).map_err(failed)?;
+    make_empty(claim.path(), connection, connector)
+}
+
+/// Empties the index of the store at `path`, to which this is the only connection, writes today's format, and closes it.
+pub(super) fn make_empty(
+    path: &Path,
+    mut connection: Connection,
+    connector: &Connector,
+) -> Result<(), StoreError> {
+    let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     let done = reset(&mut connection).map_err(failed);
     let closed = wal_mark::close_in_order(&connection).map_err(failed)?;
     match done {
         Err(StoreError::Corrupt { .. }) => {
             if !closed {
                 // The new file would take the old file's log for its own.
-                let reason = format!("another program has {} open: close it", claim.path().display());
+                let reason = format!("another program has {} open: close it", path.display());
                 return Err(StoreError::unavailable(reason));
             }
             drop(connection);
-            copy_without_index(claim.path(), connector)
+            copy_without_index(path, connector)
         }
         done => done,
     }

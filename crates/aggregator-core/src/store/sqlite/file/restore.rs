@@ -55,7 +55,7 @@ pub(crate) fn restore(
     Ok(id)
 }
 
-fn copy_bytes(
+pub(super) fn copy_bytes(
     from: &Path,
     to: &File,
     on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,

@@ -1,0 +1,120 @@
+//! Brings a store of an older format, which nobody has open, up to today's.
+//!
+//! Nothing of an event changes between the formats that this knows: only the dedup index is made anew. The steps, each of
+//! which can be cut off:
+//!
+//! 1. All rows are read and checked. A store whose index cannot be built again stays as it is.
+//! 2. The log is copied into the file, as in an orderly close. From then on the file alone is the store.
+//! 3. The file is copied beside it. The copy gets its name once it is complete and synced.
+//! 4. One commit empties the index and writes the new format.
+//! 5. Opening the store builds the index, in many commits that can be resumed.
+//!
+//! Between 3 and 4 no byte of the file changes, not even its mark: the commit of 4 holds no event, so a log that is lost then
+//! takes nothing with it. So a repeated upgrade finds that the copy is that of the very file, and uses it. A store that was
+//! written to since then is another one, and the copy is not overwritten.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::backup::Draft;
+use super::connector::Connector;
+use super::files::{FileId, beside, unusable};
+use super::open::{connect_alone, connect_claimed};
+use super::rebuild::make_empty;
+use super::restore::copy_bytes;
+use super::wal_mark;
+use crate::StoreError;
+use crate::fail_point::FailPoint;
+use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::options::SqliteOptions;
+use crate::store::sqlite::{index, schema};
+use crate::store::{BackupProgress, Upgraded};
+
+/// So much of two files is compared at a time.
+const COMPARED_BYTES: usize = 1 << 20;
+
+/// Writes today's format into the store at `path`, with an empty index. Copies the store first: to `backup`, or to its own
+/// name with `.format-N` behind it. Returns `None` if the store has today's format.
+pub(crate) fn upgrade(
+    path: &Path,
+    backup: Option<&Path>,
+    options: &SqliteOptions,
+    connector: &Connector,
+    on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+) -> Result<Option<Upgraded>, StoreError> {
+    let (claim, connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
+    let path = claim.path();
+    let failed = |error| store_error(&format!("upgrading {}", path.display()), error);
+    let from = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if from == schema::VERSION {
+        return Ok(None);
+    }
+    index::check_rows(&connection).map_err(failed)?;
+    close(connection, path)?;
+    let backup = backup.map_or_else(|| beside(path, &format!(".format-{from}")), Path::to_owned);
+    copy_once(path, &backup, on_progress)?;
+    FailPoint::UpgradeCopied.reach();
+    let connection = connect_claimed(&claim, options, connector, schema::SAME_EVENTS_SINCE)?;
+    make_empty(path, connection, connector)?;
+    FailPoint::UpgradeEmptied.reach();
+    Ok(Some(Upgraded { from, to: schema::VERSION, backup }))
+}
+
+/// After this, the file alone is the store.
+fn close(connection: Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error| store_error(&format!("closing {}", path.display()), error);
+    let all = wal_mark::close_in_order(&connection).map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error))?;
+    if all && !beside(path, "-wal").exists() {
+        return Ok(());
+    }
+    Err(StoreError::unavailable(format!("another program has {} open: close it", path.display())))
+}
+
+/// Copies the file at `path`, whose connections are closed, to `to`. If `to` exists, it has to be such a copy.
+fn copy_once(
+    path: &Path,
+    to: &Path,
+    on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    if fs::symlink_metadata(to).is_ok() {
+        let copied = is_copy(path, to).map_err(|error| unusable(to, error))?;
+        return if copied { Ok(()) } else { Err(taken(to)) };
+    }
+    let draft = Draft::create(to)?;
+    draft.reserve(fs::metadata(path).map_err(|error| unusable(path, error))?.len())?;
+    copy_bytes(path, draft.file(), on_progress).map_err(|error| unusable(to, error))?;
+    FailPoint::UpgradeCopying.reach();
+    draft.take_name()
+}
+
+fn taken(to: &Path) -> StoreError {
+    let to: PathBuf = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
+    let reason =
+        format!("{} exists, and is no copy of the store as it is now: name a new file", to.display());
+    StoreError::invalid("backup", reason)
+}
+
+/// Whether `copy` is another file with the same bytes.
+fn is_copy(path: &Path, copy: &Path) -> io::Result<bool> {
+    let (mut original, mut copy) = (File::open(path)?, File::open(copy)?);
+    let lengths = (original.metadata()?.len(), copy.metadata()?.len());
+    if lengths.0 != lengths.1 || FileId::of(&original)? == FileId::of(&copy)? {
+        return Ok(false);
+    }
+    let [mut left, mut right] = [vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]];
+    loop {
+        let read = original.read(&mut left)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        copy.read_exact(&mut right[..read])?;
+        if left[..read] != right[..read] {
+            return Ok(false);
+        }
+    }
+}
