@@ -14,13 +14,13 @@ use crate::support::Process;
 
 /// A block of code: its language, the heading it stands under, its text.
 #[derive(Debug)]
-struct Block {
-    language: String,
-    heading: String,
-    text: String,
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) heading: String,
+    pub(crate) text: String,
 }
 
-fn blocks(document: &str) -> VecDeque<Block> {
+pub(crate) fn blocks(document: &str) -> VecDeque<Block> {
     let top = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let text = std::fs::read_to_string(top.join(document)).unwrap();
     let (mut blocks, mut heading, mut lines) = (VecDeque::new(), String::new(), text.lines());
@@ -167,8 +167,12 @@ fn the_commands_of_the_readme_work_and_answer_as_it_says() {
     assert!(blocks.iter().all(run_there), "nobody runs {blocks:?}");
 }
 
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Whether these programs are there; if one is missing, that is said.
-fn are_installed(programs: &[&str]) -> bool {
+pub(crate) fn are_installed(programs: &[&str]) -> bool {
     programs.iter().all(|program| {
         let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
         if !found.status.success() {
@@ -258,8 +262,7 @@ fn several_nodes(commands: &str) {
     let mut shell = Shell::new();
     shell.replaced.push(("%2Frun%2Fpostgresql", directory.replace('/', "%2F")));
     for port in [":8081", ":8082"] {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        shell.replaced.push((port, format!(":{free}")));
+        shell.replaced.push((port, format!(":{}", free_port())));
     }
     shell.variables.push(("PGHOST", directory.to_owned()));
     shell.variables.push(("PGUSER", "aggregator".to_owned()));

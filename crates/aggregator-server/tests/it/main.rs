@@ -24,6 +24,8 @@ mod nasty_bodies;
 mod open_files;
 mod opening;
 #[cfg(feature = "postgres")]
+mod operations;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod process;
 mod publish;
@@ -47,4 +49,5 @@ mod support;
 mod tails;
 mod tls;
 mod transfer;
+#[cfg(feature = "postgres")]
 mod upgrade;

@@ -40,11 +40,16 @@ impl Lab {
         format!("sqlite:{}", self.path("s.db").display())
     }
 
-    /// The files beside the store.
+    /// The files beside the store, but for what SQLite leaves: a log that is empty, and its index.
     fn others(&self) -> Vec<String> {
         let names = fs::read_dir(self.directory.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name != "s.db" && name != "s.db-lock").collect();
+        let own = |name: &str| match name {
+            "s.db" | "s.db-lock" | "s.db-shm" => true,
+            "s.db-wal" => self.bytes(name).is_empty(),
+            _ => false,
+        };
+        let mut names: Vec<_> = names.filter(|name| !own(name)).collect();
         names.sort();
         names
     }
