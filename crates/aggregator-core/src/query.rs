@@ -196,3 +196,10 @@ pub struct StoredEvent {
     /// Its place in the partition's append order, from 1.
     pub offset: u64,
 }
+
+impl StoredEvent {
+    /// The bytes of its event id, its source and its payload: see [`Maintain::bytes`](crate::store::Maintain::bytes).
+    pub fn data_bytes(&self) -> u64 {
+        (self.event_id.len() + self.source.len() + self.payload.len()) as u64
+    }
+}

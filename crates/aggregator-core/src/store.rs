@@ -52,7 +52,7 @@ pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch}
 pub use ext::DedupStoreExt;
 pub use gauges::StoreGauges;
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
-pub use maintain::{BackupProgress, Maintain, Upgraded};
+pub use maintain::{BackupProgress, MAX_SEQS_PER_SUM, Maintain, Upgraded};
 pub use memory::MemoryStore;
 pub use pages::Pages;
 pub use receipt::{AttemptId, Outcome, Receipt, Seen};

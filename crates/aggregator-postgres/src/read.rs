@@ -1,5 +1,6 @@
 //! Everything that reads events: pages, lookups, topics and totals, whole rows, and verification.
 
+pub(crate) mod bytes;
 pub(crate) mod catalog;
 pub(crate) mod lookup;
 pub(crate) mod pages;

@@ -1,7 +1,7 @@
 //! What a store keeps, and what happens to it while nobody else looks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aggregator_core::event::{DEFAULT_SOURCE, digest};
@@ -258,6 +258,17 @@ impl Contents {
             row.source = row.source.take().filter(|_| entry.info.scope == Scope::Source);
         }
         entry.info.purged_seq - before
+    }
+
+    pub(crate) fn bytes(&self, topic: &Topic, seqs: &RangeInclusive<u64>) -> u64 {
+        let rows = &self.log(self.partitions.of(topic.as_str())).rows;
+        let bytes = |row: &StoredRow| match &row.kept {
+            Kept::Event(event) if row.topic == topic.as_str() && seqs.contains(&event.seq) => {
+                row.event_id.len() + row.source.as_ref().map_or(0, String::len) + event.payload.len()
+            }
+            _ => 0,
+        };
+        rows.iter().map(|row| bytes(row) as u64).sum()
     }
 
     pub(crate) fn verify(&self) -> VerifyReport {

@@ -7,12 +7,12 @@
 
 mod disk;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 use std::sync::MutexGuard;
 
 use aggregator_core::store::backend::{
-    CommitNotifier, DEFAULT_MAX_TOPICS, check_partition, check_positions, merge,
+    CommitNotifier, DEFAULT_MAX_TOPICS, check_partition, check_positions, check_seqs, merge,
 };
 use aggregator_core::{
     AttemptId, BackupProgress, Clock, CommitCallback, CommitListener, Deadline, DedupStore, Durability,
@@ -120,6 +120,11 @@ impl DedupStore for ListStore {
 impl Maintain for ListStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         Ok(self.disk.lock().purge(topic, through_seq))
+    }
+
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
+        check_seqs(&seqs)?;
+        Ok(self.disk.lock().bytes(topic, &seqs))
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {

@@ -16,7 +16,7 @@
 //!
 //! # What is here
 //!
-//! [`check_partition`] and [`too_many_topics`] refuse what every store refuses. [`CommitNotifier`] is a whole
+//! [`check_partition`], [`too_many_topics`], [`check_seqs`] and others of that name refuse what every store refuses. [`CommitNotifier`] is a whole
 //! [`Watch`](super::Watch). [`transfer`](super::transfer) decides what an import may add.
 //! [`Deadline::check`](crate::Deadline::check) ends a read whose caller waits no longer; call it when a read begins and
 //! while it runs. A backend that the server's `kill` tests run over calls
@@ -28,6 +28,7 @@
 //! own ([`Entry`]) and merges them with [`merge_entries`]. All of it is of one snapshot, the [`Fingerprint`] of the row
 //! that each position stands at as well.
 
+pub use super::maintain::check_seqs;
 pub use super::memory::too_many_topics;
 pub use super::page::{Ends, Entry, Merged, Scan, Scanner, check_positions, merge, merge_entries};
 pub use super::records::{check_key, check_list, check_writes};

@@ -1,6 +1,6 @@
 //! Methods for callers of a store, made of those that a store has to implement.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
 use super::{
@@ -95,6 +95,14 @@ pub trait DedupStoreExt: DedupStore {
     /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         self.maintain().ok_or_else(|| self.unsupported("purge"))?.purge(topic, through_seq)
+    }
+
+    /// [`Maintain::bytes`](super::Maintain::bytes), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("sum up bytes"))?.bytes(topic, seqs)
     }
 
     /// [`Maintain::verify`](super::Maintain::verify), where the store can.

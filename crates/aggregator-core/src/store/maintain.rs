@@ -1,10 +1,13 @@
 //! Keeping a store: removing payloads, checking, copying.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use crate::store::VerifyReport;
 use crate::{StoreError, Topic};
+
+/// The most seqs that [`Maintain::bytes`] sums in one call.
+pub const MAX_SEQS_PER_SUM: u64 = 10_000;
 
 /// What a store can do for the operator who keeps it. See [`DedupStore::maintain`](super::DedupStore::maintain).
 pub trait Maintain: Send + Sync {
@@ -15,6 +18,13 @@ pub trait Maintain: Send + Sync {
     /// # Errors
     /// Whatever the backend meets; what was removed until then stays removed.
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError>;
+
+    /// How many bytes of data the events of `topic` with these seqs have: those of their event ids, sources and payloads.
+    /// Only events that still have their payloads count, so a seq that was purged or does not exist yet adds nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for more than [`MAX_SEQS_PER_SUM`] seqs; otherwise whatever the backend meets.
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError>;
 
     /// Reads everything and checks it against itself: dense seqs, counters, index. Takes time.
     ///
@@ -65,4 +75,16 @@ pub enum BackupProgress {
     },
     /// All is copied, and is now read and checked.
     Checking,
+}
+
+/// Refuses too many seqs for [`Maintain::bytes`]. Every backend calls it before it sums.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for the seqs.
+pub fn check_seqs(seqs: &RangeInclusive<u64>) -> Result<(), StoreError> {
+    // The first and the last one count, so the difference is one less than their number.
+    if seqs.end().saturating_sub(*seqs.start()) >= MAX_SEQS_PER_SUM {
+        return Err(StoreError::invalid("seqs", format!("must be at most {MAX_SEQS_PER_SUM}")));
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ mod state;
 mod transfer;
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeInclusive};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -13,6 +13,7 @@ use self::records::RecordTable;
 use self::state::{Left, Row, Rows, State};
 use crate::event::{digest, slot};
 use crate::query::{Page, Query};
+use crate::store::maintain::check_seqs;
 use crate::store::page::{check_positions, merge};
 use crate::store::{
     AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, CommitNotifier,
@@ -256,6 +257,15 @@ impl Maintain for MemoryStore {
             }
         }
         Ok(state.purged_seq - before)
+    }
+
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
+        check_seqs(&seqs)?;
+        let state = self.state()?;
+        let rows = &state.partitions[usize::from(self.info.partitions.of(topic.as_str()).0)].rows;
+        let counts = |row: &&Row| row.left == Left::Payload && seqs.contains(&row.event.seq);
+        let of_topic = rows.iter().filter(|row| row.event.topic == topic.as_str());
+        Ok(of_topic.filter(counts).map(|row| row.event.data_bytes()).sum())
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {

@@ -1,9 +1,9 @@
 //! What a PostgreSQL store can do besides appending and reading.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
-use aggregator_core::store::backend::{check_key, check_list, check_partition, check_writes};
+use aggregator_core::store::backend::{check_key, check_list, check_partition, check_seqs, check_writes};
 use aggregator_core::store::{
     AppendAcross, BackupProgress, Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records,
     RowLimit, Transfer, VerifyReport, Watch,
@@ -16,7 +16,7 @@ use aggregator_core::{
 use crate::connection::retry;
 use crate::import::ImportTx;
 use crate::purge;
-use crate::read::{rows, verify};
+use crate::read::{bytes, rows, verify};
 use crate::records::{self, RecordTx};
 use crate::store::{KIND, PostgresStore};
 
@@ -42,6 +42,14 @@ impl Maintain for PostgresStore {
                 slice => purged += slice,
             }
         }
+    }
+
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
+        check_seqs(&seqs)?;
+        let partition = self.info.partitions.of(topic.as_str());
+        self.block_on(retry::read(&self.readers, &self.options, "summing up bytes", async |session| {
+            bytes::bytes(session, partition, topic, &seqs).await
+        }))
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {

@@ -1,10 +1,13 @@
 //! Retention: payloads go, identities stay.
 
+use std::ops::RangeInclusive;
+
 use super::{
     Backend, Case, CaseOptions, all_topics, append, append_one, assert_sound, cases, event, identity, ids,
     query, read_all, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
+use crate::store::MAX_SEQS_PER_SUM;
 use crate::{DedupStoreExt, Event, Order, Query, StoreError, Topic};
 
 pub(super) const CASES: &[Case] = cases![
@@ -16,6 +19,8 @@ pub(super) const CASES: &[Case] = cases![
     a_cursor_before_a_purge_is_refused_once,
     a_new_reader_starts_at_what_is_left,
     many_events_are_purged_in_slices,
+    the_bytes_of_events_are_those_of_their_ids_sources_and_payloads,
+    bytes_are_of_the_seqs_that_are_asked_for,
 ];
 
 fn topic(name: &str) -> Topic {
@@ -127,4 +132,54 @@ fn many_events_are_purged_in_slices(backend: &dyn Backend) {
     assert_eq!(read_all(&*store, query("t")).len(), 100);
     assert!(append(&*store, &events).iter().all(|receipt| receipt.outcome == Duplicate));
     assert_sound(&*store);
+}
+
+fn the_bytes_of_events_are_those_of_their_ids_sources_and_payloads(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    // Characters of several bytes count as their bytes.
+    let with_source = with_payload("t", "é", "\"ü\"").with_source("sö").unwrap();
+    append(&*store, &[with_payload("t", "a", "[ 1 ]"), with_source, with_payload("u", "long", "123456789")]);
+    let bytes = |seqs| store.bytes(&topic("t"), seqs).unwrap();
+    let default_source = store.read(&query("t")).unwrap().events[0].source.len() as u64;
+    let (first, second) = (1 + default_source + 3, 2 + 3 + 4);
+    assert_eq!([bytes(1..=1), bytes(2..=2), bytes(1..=2)], [first, second, first + second]);
+    assert_eq!(store.bytes(&topic("nobody"), 1..=10).unwrap(), 0);
+    assert_eq!(bytes(3..=10_000) + bytes(u64::MAX..=u64::MAX), 0);
+    assert_eq!(bytes(RangeInclusive::new(2, 1)), 0);
+    let error = store.bytes(&topic("t"), 1..=MAX_SEQS_PER_SUM + 1).unwrap_err();
+    assert!(matches!(error, StoreError::Invalid(_)), "{error}");
+    store.purge(&topic("t"), 1).unwrap();
+    assert_eq!([bytes(1..=1), bytes(1..=2)], [0, second]);
+}
+
+/// Two topics in turns, in commits of several sizes, and a purged prefix.
+fn bytes_are_of_the_seqs_that_are_asked_for(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    for (round, size) in [1, 7, 1, 30, 2, 2, 19].into_iter().enumerate() {
+        for name in ["t", "u", "t"] {
+            let id =
+                |n: usize| format!("{round}-{n}-{}", name.len() + store.stats().unwrap().stored as usize);
+            let events: Vec<_> = (0..size).map(|n| with_payload(name, &id(n), &"7".repeat(n + 1))).collect();
+            append(&*store, &events);
+        }
+    }
+    for purged in [0, 5, 40] {
+        store.purge(&topic("t"), purged).unwrap();
+        let events = read_all(&*store, query("t"));
+        let last = events.last().unwrap().seq;
+        for (first, last) in
+            [(1, last), (1, 10), (6, 6), (8, 9), (16, 80), (39, 41), (77, last), (last, last + 9)]
+        {
+            let expected: u64 = events
+                .iter()
+                .filter(|event| (first..=last).contains(&event.seq))
+                .map(crate::StoredEvent::data_bytes)
+                .sum();
+            assert_eq!(
+                store.bytes(&topic("t"), first..=last).unwrap(),
+                expected,
+                "{first}..={last}, {purged}"
+            );
+        }
+    }
 }

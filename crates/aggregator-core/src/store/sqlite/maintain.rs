@@ -1,6 +1,6 @@
 //! What the operator asks of an open store.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
 use super::file::backup::{Original, backup};
@@ -8,7 +8,9 @@ use super::file::changed_pages::TakenPages;
 use super::file::connector::Connector;
 use super::file::{adopt, compact, restore, upgrade};
 use super::options::SqliteOptions;
+use super::write::purge::MAX_PURGED;
 use super::{SqliteStore, read};
+use crate::store::maintain::check_seqs;
 use crate::store::{BackupProgress, Maintain, StoreId, Upgraded, VerifyReport};
 use crate::{StoreError, Topic};
 
@@ -78,11 +80,17 @@ impl Maintain for SqliteStore {
         let mut purged = 0;
         loop {
             // A slice at a time, so that appends get their turn in between.
-            match self.writer()?.purge_slice(topic.as_str(), through_seq)? {
-                0 => return Ok(purged),
-                slice => purged += slice,
+            let slice = self.writer()?.purge_slice(topic.as_str(), through_seq)?;
+            purged += slice;
+            if slice < MAX_PURGED {
+                return Ok(purged);
             }
         }
+    }
+
+    fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
+        check_seqs(&seqs)?;
+        read::bytes(&mut *self.reader("summing up bytes")?, topic, seqs)
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {

@@ -1,12 +1,14 @@
 //! Reads: pages of events, lookups, topics and counters. Each call is one short read transaction, so that it sees one
 //! commit and does not hold the write-ahead log for long.
 
+pub(crate) mod bytes;
 pub(crate) mod records;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod topics;
 pub(crate) mod verify;
 
+pub(crate) use self::bytes::bytes;
 pub(crate) use self::rows::rows;
 pub(crate) use self::topics::topics;
 pub(crate) use self::verify::verify;

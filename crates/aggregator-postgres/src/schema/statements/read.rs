@@ -162,6 +162,29 @@ statements! {
                      FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
                LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
                WHERE e.before < $4 ORDER BY e.\"offset\"",
+        // Binary search for an offset from $3 to $4: events of the topic up to it have seqs below $5, later ones do not. The
+        // events from there on are summed up to the seq $6.
+        bytes: "WITH RECURSIVE search(low, high, middle) AS (
+                    SELECT $3::bigint, $4::bigint, $3::bigint
+                    UNION ALL
+                    SELECT n.low, n.high, n.low + (n.high - n.low) / 2
+                    FROM search s
+                    LEFT JOIN LATERAL (SELECT i.\"offset\", i.seq FROM events i
+                                       WHERE i.partition = $1 AND i.topic_id + 0 = $2 AND i.\"offset\" > s.middle
+                                       AND i.seq IS NOT NULL
+                                       ORDER BY i.\"offset\" LIMIT 1) AS e ON true
+                    CROSS JOIN LATERAL (
+                        SELECT CASE WHEN e.seq < $5 THEN least(e.\"offset\", s.high) ELSE s.low END,
+                               CASE WHEN e.seq < $5 THEN s.high ELSE s.middle END
+                    ) AS n(low, high)
+                    WHERE s.low < s.high)
+                SELECT coalesce(sum(octet_length(e.event_id) + octet_length(e.source) + octet_length(e.payload)), 0)::bigint
+                FROM (SELECT max(low) AS low FROM search) AS f
+                CROSS JOIN LATERAL (SELECT i.* FROM events i
+                                    WHERE i.partition = $1 AND i.topic_id + 0 = $2 AND i.\"offset\" > f.low
+                                    AND i.seq IS NOT NULL
+                                    ORDER BY i.\"offset\" LIMIT $6::bigint - $5::bigint + 1) AS e
+                WHERE e.seq <= $6 AND e.payload IS NOT NULL",
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
                         coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
                  FROM partitions",

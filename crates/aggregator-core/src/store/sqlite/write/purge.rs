@@ -9,7 +9,7 @@ use crate::store::sqlite::fault::{Corruption, TransactionError};
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, StubRow};
 
 /// The most events of one transaction, so that appends get their turn between two transactions.
-const MAX_PURGED: u64 = 1_000;
+pub(crate) const MAX_PURGED: u64 = 1_000;
 
 /// Turns up to [`MAX_PURGED`] of the topic's oldest events into stubs, and returns their number.
 pub(crate) fn purge_slice(
