@@ -20,6 +20,7 @@ use crate::publish::admission::Admission;
 use crate::publish::worker::Workers;
 use crate::read::tail::Tails;
 use crate::read_pool::ReadPool;
+use crate::retention::Retention;
 use crate::tls::Tls;
 use crate::trace::Tracer;
 
@@ -32,6 +33,7 @@ pub(crate) struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) workers: Workers,
     pub(crate) insight: Arc<Insight>,
+    pub(crate) retention: Retention,
     pub(crate) reads: ReadPool,
     pub(crate) bodies: BodyReader,
     /// How many large bodies may be decoded at a time: as many as there are processors.
@@ -79,6 +81,7 @@ impl App {
             tails: Tails::new(config.max_tails.get()),
             connection_places: Arc::new(Semaphore::new(max_connections(&config))),
             requests: RequestCounters::default(),
+            retention: Retention::new(&config),
             insight,
             tls,
             tracer,

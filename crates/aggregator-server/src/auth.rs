@@ -34,3 +34,4 @@ pub(crate) use self::guard::{Anonymity, Entrance, Guard, begin, follow, note_use
 pub(crate) use self::jwt::Jwt;
 pub(crate) use self::principal::Principal;
 pub(crate) use self::rate::RateLimits;
+pub(crate) use self::scope::Scope;

@@ -11,6 +11,7 @@ mod jwt_algorithm;
 mod listen;
 mod location;
 mod otlp_endpoint;
+mod retain;
 mod sample_ratio;
 
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub use self::listen::ListenAddress;
 pub use self::location::StoreLocation;
 pub(crate) use self::location::may_be_repeated;
 pub use self::otlp_endpoint::OtlpEndpoint;
+pub use self::retain::RetentionRule;
+pub(crate) use self::retain::by_specificity;
 pub use self::sample_ratio::SampleRatio;
 
 /// See [`Config::max_json_depth`].
@@ -151,6 +154,12 @@ pub struct Config {
     /// Whether to end after a failure that stops acknowledgements. Otherwise the service stays for reads, and `/readyz`
     /// reports the failure.
     pub exit_on_failure: bool,
+    /// What is kept of the topics that a pattern means; at most 100 rules, and one for a pattern.
+    pub retain: Vec<RetentionRule>,
+    /// How often the rules are applied, from 10 ms up.
+    pub retain_every: Duration,
+    /// Whether the rules are only worked out and reported.
+    pub retain_dry_run: bool,
     /// Where spans of requests and commits are exported to; needs the feature `otlp`.
     pub otlp_endpoint: Option<OtlpEndpoint>,
     /// Which part of the requests without a `traceparent` is traced.
@@ -248,6 +257,9 @@ impl Default for Config {
             commit_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             exit_on_failure: false,
+            retain: Vec::new(),
+            retain_every: Duration::from_secs(60),
+            retain_dry_run: false,
             otlp_endpoint: None,
             otlp_sample_ratio: SampleRatio::ALL,
             otlp_queue_spans: at_least_one(8_192),

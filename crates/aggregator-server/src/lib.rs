@@ -38,6 +38,7 @@ pub mod output;
 mod publish;
 mod read;
 mod read_pool;
+mod retention;
 mod serve;
 pub mod service_manager;
 mod sync;
@@ -165,6 +166,7 @@ pub async fn run(
     }
     tasks.spawn(read::tail::follow(Arc::clone(&app)));
     tasks.spawn(insight::follow(Arc::clone(&app), stopped.clone()));
+    tasks.spawn(retention::follow(Arc::clone(&app), stopped.clone()));
     if let Some(tls) = tls.clone() {
         tasks.spawn(tls::follow(tls, stopped));
     }

@@ -20,8 +20,11 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[cfg(feature = "postgres")]
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Connections that no request uses: keys are read through them, also while all readers are busy.
-const HOUSEKEEPING: u32 = 1;
+/// Connections that no request uses: keys are read through one, also while all readers are busy, and retention reads
+/// through one.
+fn housekeeping(config: &Config) -> u32 {
+    1 + u32::from(!config.retain.is_empty())
+}
 
 /// Opens the store, and creates it if there is none.
 ///
@@ -98,7 +101,7 @@ fn postgres_options(config: &Config) -> PostgresOptions {
         partitions: config.partitions.and_then(Partitions::new),
         max_topics: config.max_topics,
         append_connections: config.workers.get().min(1024),
-        read_connections: config.readers.saturating_add(HOUSEKEEPING) as usize,
+        read_connections: config.readers.saturating_add(housekeeping(config)) as usize,
         // The store gives up before the publisher is told that the commit took too long.
         deadline: (config.commit_timeout * 2 / 3).max(SHORTEST),
         require_sync_standby: config.require_sync_standby,
@@ -109,7 +112,7 @@ fn postgres_options(config: &Config) -> PostgresOptions {
 pub(crate) fn sqlite_options(config: &Config) -> SqliteOptions {
     SqliteOptions {
         max_topics: config.max_topics,
-        readers: config.readers.saturating_add(HOUSEKEEPING),
+        readers: config.readers.saturating_add(housekeeping(config)),
         allow_unsafe_file_system: config.allow_unsafe_filesystem,
         on_warning: Arc::new(|warning| tracing::warn!(warning, "the store")),
         ..SqliteOptions::default()

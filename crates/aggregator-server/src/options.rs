@@ -5,6 +5,7 @@
 mod command;
 mod jwt;
 mod otlp;
+mod retention;
 mod timeouts;
 mod tls;
 mod values;
@@ -24,6 +25,7 @@ use crate::insight::MAX_STREAMS;
 pub use self::command::Command;
 use self::jwt::JwtOptions;
 use self::otlp::OtlpOptions;
+use self::retention::RetentionOptions;
 use self::timeouts::Timeouts;
 use self::tls::TlsOptions;
 use self::values::StoreParser;
@@ -225,6 +227,9 @@ pub struct Options {
     exit_on_failure: bool,
 
     #[command(flatten)]
+    retention: RetentionOptions,
+
+    #[command(flatten)]
     otlp: OtlpOptions,
 
     /// How logs are written to standard error; auto: human on a terminal, else json
@@ -296,6 +301,9 @@ impl Options {
             commit_timeout: self.timeouts.commit_timeout.into(),
             drain_timeout: self.timeouts.drain_timeout.into(),
             exit_on_failure: self.exit_on_failure,
+            retain: self.retention.retain,
+            retain_every: self.retention.retain_every.into(),
+            retain_dry_run: self.retention.retain_dry_run,
             otlp_endpoint: self.otlp.otlp_endpoint,
             otlp_sample_ratio: self.otlp.otlp_sample_ratio,
             otlp_queue_spans: self.otlp.otlp_queue_spans,
@@ -354,6 +362,7 @@ mod tests {
                     "ALGORITHM" => "PS256",
                     "URL" => "http://localhost:7",
                     "RATIO" => "0.7",
+                    "PATTERN=LIMITS" => "logs.*=count:7",
                     _ => "7",
                 });
             let name = format!("--{}", option.get_long().unwrap());

@@ -1,8 +1,9 @@
 //! Settings that are out of bounds, or contradict each other.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::{Config, JSON_DEPTHS, ListenAddress, OTLP_QUEUE_SPANS, READERS, StoreLocation};
+use super::{Config, JSON_DEPTHS, ListenAddress, OTLP_QUEUE_SPANS, READERS, StoreLocation, retain};
 
 impl Config {
     /// Refuses to listen where other machines reach the port if nobody could ever publish or read there.
@@ -59,7 +60,19 @@ impl Config {
         }
         self.check_tls()?;
         self.check_jwt()?;
-        self.check_otlp()
+        self.check_otlp()?;
+        self.check_retention()
+    }
+
+    fn check_retention(&self) -> Result<(), String> {
+        if self.retain_every < Duration::from_millis(10) {
+            let every = humantime::format_duration(self.retain_every);
+            return Err(format!("--retain-every {every} must be at least 10ms"));
+        }
+        if self.retain_dry_run && self.retain.is_empty() {
+            return Err("--retain-dry-run is given without --retain: there is no rule to work out".to_owned());
+        }
+        retain::check(&self.retain)
     }
 
     fn check_tls(&self) -> Result<(), String> {
@@ -171,6 +184,20 @@ mod tests {
         assert!(config.check().unwrap_err().contains("--readers 0 must be 1 to 256"));
         let config = Config { otlp_queue_spans: 1_000_001.try_into().unwrap(), ..Config::default() };
         assert!(config.check().unwrap_err().contains("--otlp-queue-spans 1000001 must be 1 to 1000000"));
+    }
+
+    #[test]
+    fn rules_of_retention_go_together() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        Config { retain: rules(&["a=count:1", "*=age:1d"]), retain_dry_run: true, ..Config::default() }
+            .check()
+            .unwrap();
+        let config = Config { retain: rules(&["a=count:1", "a=age:1d"]), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("two rules for a"));
+        let config = Config { retain_every: Duration::ZERO, ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--retain-every 0s must be at least 10ms"));
+        let config = Config { retain_dry_run: true, ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--retain-dry-run is given without --retain"));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "/stats/series",
     "/insight",
     "/duplicates",
+    "/retention",
     "/metrics",
     "/admin/keys",
     "/admin/keys/{id}",
@@ -155,6 +156,16 @@ pub(crate) const SPANS: Metric = counter(
     "Spans by what became of them, where they are exported (--otlp-endpoint).",
     &[("outcome", &["exported", "dropped"])],
 );
+pub(crate) const RETENTION_PURGED: Metric = counter(
+    "aggregator_retention_purged_events",
+    "Events whose payloads this node has removed by the rules of retention (--retain).",
+    &[],
+);
+pub(crate) const RETENTION_FAILURES: Metric = counter(
+    "aggregator_retention_failures",
+    "Runs of retention on this node that did not come to their end. GET /retention says why.",
+    &[],
+);
 pub(crate) const CONNECTIONS: Metric =
     gauge("aggregator_connections", "Connections that count against --max-connections.");
 pub(crate) const CONNECTIONS_CAPACITY: Metric =
@@ -228,6 +239,8 @@ pub(super) const ALL: &[&Metric] = &[
     &REQUEST_DURATION,
     &SHED,
     &SPANS,
+    &RETENTION_PURGED,
+    &RETENTION_FAILURES,
     &CONNECTIONS,
     &CONNECTIONS_CAPACITY,
     &QUEUE_EVENTS,

@@ -22,6 +22,7 @@ use crate::metrics::metrics;
 use crate::metrics::requests::{FoundRoute, Route};
 use crate::publish::handler;
 use crate::read::{events, lookup, stats, tail, topics};
+use crate::retention;
 
 use super::not_found::nothing_at;
 use super::probes;
@@ -43,6 +44,7 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/stats/series", Access::Metrics, get(insight::series)),
         ("/insight", Access::Read, get(insight::insight)),
         ("/duplicates", Access::Read, get(insight::duplicates)),
+        ("/retention", Access::Metrics, get(retention::retention)),
         ("/metrics", Access::Metrics, get(metrics)),
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use crate::support::Answer;
 
 /// A server in this process with an admin socket, and with keys that are made over it.
-struct Guarded {
+pub(crate) struct Guarded {
     url: String,
     client: Client,
     operator: Client,
@@ -43,7 +43,7 @@ impl Guarded {
         Self::start(Arc::new(MemoryStore::new(Partitions::new(4).unwrap())), Config::default()).await
     }
 
-    async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
+    pub(crate) async fn start(store: Arc<dyn DedupStore>, config: Config) -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("admin");
         let admin = admin_socket::bind(&path).await.unwrap();
@@ -73,7 +73,7 @@ impl Guarded {
     }
 
     /// Makes a key with these scopes, or a token that does the same.
-    async fn key(&self, scopes: &[&str]) -> Key {
+    pub(crate) async fn key(&self, scopes: &[&str]) -> Key {
         match &self.issuer {
             Some(issuer) => Key { id: String::new(), key: issuer.token(scopes) },
             None => self.key_for(scopes, Value::Null).await,
@@ -104,7 +104,7 @@ impl Guarded {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    async fn get(&self, key: &Key, path: &str) -> Answer {
+    pub(crate) async fn get(&self, key: &Key, path: &str) -> Answer {
         Answer::of(self.request(Method::GET, path).bearer_auth(&key.key).send().await.unwrap()).await
     }
 
@@ -117,14 +117,14 @@ impl Guarded {
         Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let _ = self.shutdown.send(());
         self.task.await.unwrap().unwrap();
     }
 }
 
 /// A key and its id.
-struct Key {
+pub(crate) struct Key {
     id: String,
     key: String,
 }

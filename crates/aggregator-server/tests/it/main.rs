@@ -37,6 +37,7 @@ mod read_limits;
 mod reference;
 mod refusal;
 mod request_id;
+mod retention;
 mod service_manager;
 #[path = "../shared/signal.rs"]
 mod signal;

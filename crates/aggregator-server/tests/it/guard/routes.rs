@@ -43,14 +43,17 @@ async fn no_route_but_the_probes_answers_without_a_credential_or_with_one_that_a
             }
             tried += 1;
             assert_eq!(anonymous, 401, "{method} {path}");
-            let key =
-                if ["/stats", "/stats/series", "/metrics"].contains(&path) { &publisher } else { &metrics };
+            let key = if ["/stats", "/stats/series", "/retention", "/metrics"].contains(&path) {
+                &publisher
+            } else {
+                &metrics
+            };
             let status = request().bearer_auth(&key.key).send().await.unwrap().status();
             assert_eq!(status, 403, "{method} {path}");
         }
     }
     // GET has HEAD beside it.
-    assert_eq!(tried, 1 + 2 * 2 + 1 + 2 * 6 + 2 + 1 + 1 + 2);
+    assert_eq!(tried, 1 + 2 * 2 + 1 + 2 * 7 + 2 + 1 + 1 + 2);
     server.stop().await;
 }
 

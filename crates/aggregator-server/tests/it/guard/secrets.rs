@@ -19,6 +19,7 @@ const ROUTES: [(Method, &str); 18] = [
     (Method::GET, "/stats/series"),
     (Method::GET, "/insight?topic=a"),
     (Method::GET, "/duplicates?topic=a"),
+    (Method::GET, "/retention"),
     (Method::GET, "/metrics"),
     (Method::GET, "/admin/keys"),
     (Method::POST, "/admin/keys"),

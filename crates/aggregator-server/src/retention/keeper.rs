@@ -1,0 +1,85 @@
+//! Keeps in records what each rule has taken since ever, and what its last run found.
+
+use std::collections::HashMap;
+
+use aggregator_core::store::{MAX_RECORDS_PER_CALL, RecordOutcome, RecordWrite, Records};
+use aggregator_core::{StoreError, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{KIND, Retention};
+
+/// The name of a rule's record is its pattern behind this.
+const PREFIX: &str = "rule/";
+
+/// How often a write is tried that others are faster than.
+const MAX_TRIES: u32 = 5;
+
+/// The longest error that is kept, in bytes.
+const MAX_ERROR_BYTES: usize = 1_000;
+
+/// The value of a rule's record. Whoever runs another version of this program leaves out what it does not know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    pub(super) purged_events: u64,
+    pub(super) topics: u64,
+    pub(super) pending_events: u64,
+    /// When the run began, in microseconds since 1970, by the store's clock.
+    pub(super) ran_at: Option<i64>,
+    pub(super) node: String,
+    pub(super) error: Option<String>,
+}
+
+/// All records of rules, with their versions, by pattern. A pattern that has no rule any more keeps its record.
+pub(super) fn read(records: &dyn Records) -> Result<HashMap<String, (u64, Kept)>, StoreError> {
+    let mut all = HashMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = records.list(KIND, PREFIX, after.as_deref(), MAX_RECORDS_PER_CALL)?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some(last.name.clone());
+        for record in &page {
+            let pattern = record.name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+            // One that cannot be read is written anew.
+            let kept = serde_json::from_slice(&record.value).unwrap_or_default();
+            all.insert(pattern, (record.version, kept));
+        }
+    }
+}
+
+/// Adds to the records what this process has purged since the last time, and what its last run found.
+pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), StoreError> {
+    for _ in 0..MAX_TRIES {
+        let kept = read(records)?;
+        let states = retention.ledger().rules.clone();
+        let mut writes = Vec::with_capacity(states.len());
+        for (rule, state) in retention.rules.iter().zip(&states) {
+            let pattern = rule.pattern.to_string();
+            let (version, before) = kept.get(&pattern).cloned().unwrap_or_default();
+            let next = Kept {
+                purged_events: before.purged_events.saturating_add(state.unsaved_events),
+                topics: state.topics,
+                pending_events: state.pending_events,
+                ran_at: state.ran_at.map(Timestamp::as_micros),
+                node: retention.node.clone(),
+                error: state.error.as_deref().map(shortened),
+            };
+            let value = serde_json::to_vec(&next).unwrap_or_default();
+            let mut write = RecordWrite::create(KIND, format!("{PREFIX}{pattern}"), value);
+            write.expected_version = (version > 0).then_some(version);
+            writes.push(write);
+        }
+        if let RecordOutcome::Written(_) = records.write(&writes)? {
+            // This thread alone counts, so what is there now is what was written.
+            for (rule, saved) in retention.ledger().rules.iter_mut().zip(&states) {
+                rule.unsaved_events -= saved.unsaved_events;
+            }
+            return Ok(());
+        }
+    }
+    Err(StoreError::unavailable("other nodes write the records of retention all the time"))
+}
+
+fn shortened(error: &str) -> String {
+    error[..error.floor_char_boundary(MAX_ERROR_BYTES)].to_owned()
+}
