@@ -114,6 +114,7 @@ pub(crate) fn sqlite_options(config: &Config) -> SqliteOptions {
         max_topics: config.max_topics,
         readers: config.readers.saturating_add(housekeeping(config)),
         allow_unsafe_file_system: config.allow_unsafe_filesystem,
+        keep_room_for_purges: !config.retain.is_empty() && !config.retain_dry_run,
         on_warning: Arc::new(|warning| tracing::warn!(warning, "the store")),
         ..SqliteOptions::default()
     }

@@ -9,6 +9,7 @@ mod catalog;
 mod checkpoint;
 mod fault;
 mod file;
+mod full_disk;
 pub(crate) mod index;
 mod maintain;
 mod options;
@@ -32,6 +33,7 @@ use self::fault::store_error;
 use self::file::claim::Claim;
 use self::file::connector::Connector;
 use self::file::files::Files;
+use self::file::reserve::{Reserve, fitting};
 use self::file::room::Room;
 pub use self::index::IndexOptions;
 use self::index::{Compaction, Index};
@@ -109,6 +111,7 @@ impl SqliteStore {
     /// [`StoreError::Corrupt`] if it is one but is damaged or has lost its log. Whatever the opening made is removed then.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         options.index.check()?;
+        let options = fitting(path.as_ref(), options);
         let connector = Connector::new(&options);
         let mut opened = file::open(path.as_ref(), &options, &connector)?;
         let files = Arc::new(opened.files);
@@ -166,6 +169,7 @@ impl SqliteStore {
         let names = Arc::<TopicNames>::default();
         let clock = Arc::clone(&options.clock);
         let checkpoint_gauges = checkpoints.gauges();
+        let reserve = Reserve::of(opened.claim.path(), &options);
         let writer = Writer::new(
             opened.connection,
             opened.catalog,
@@ -179,7 +183,7 @@ impl SqliteStore {
         Ok(Self {
             info,
             warnings: opened.warning.into_iter().collect(),
-            room: Room::of(opened.claim.path()),
+            room: Room::of(opened.claim.path(), reserve),
             connector,
             readers,
             index,
@@ -276,7 +280,7 @@ impl DedupStore for SqliteStore {
         events: &[EventRef<'_>],
     ) -> Result<Vec<Receipt>, StoreError> {
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
-        let appended = self.writer()?.append(events);
+        let appended = self.append_if_there_is_room(events);
         self.room.note(&appended);
         let (receipts, last_offset) = appended?;
         if receipts.iter().any(|receipt| receipt.outcome == Outcome::Stored) {

@@ -3,6 +3,8 @@
 //! The file system is in memory, in a mount namespace of its own: it is gone with the last process in it, however the
 //! test ends.
 
+mod kept_alive;
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -71,9 +73,13 @@ impl Disk {
 
     /// Starts a server that has its store and its log here.
     fn serve(&self) -> Process {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, args: &[&str]) -> Process {
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.command(&["--listen", "127.0.0.1:0", "--store", &self.store()]);
-        command.args(["--log", "debug"]).stderr(log);
+        command.args(["--log", if args.is_empty() { "debug" } else { "warn" }]).args(args).stderr(log);
         Process::spawn(command)
     }
 

@@ -160,6 +160,18 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Copies all of the log and waits for its readers, so that the next commit begins it anew.
+    pub(crate) fn begin_log_anew(&mut self, writer: &Connection) -> Result<(), TransactionError> {
+        // That it failed before is why this is tried now.
+        match self.settle() {
+            Err(TransactionError::Store(StoreError::NoSpace { .. })) | Ok(()) => {}
+            Err(failure) => return Err(failure),
+        }
+        restart_log(writer)?;
+        self.read_lengths(writer)?;
+        Ok(())
+    }
+
     /// Warns that copying failed: once, until it has succeeded again.
     pub(crate) fn warn(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.warned.failing, true) {

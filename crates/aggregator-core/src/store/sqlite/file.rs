@@ -11,6 +11,7 @@ pub(crate) mod header;
 mod mount;
 pub(crate) mod open;
 pub(crate) mod rebuild;
+pub(crate) mod reserve;
 mod restore;
 pub(crate) mod room;
 mod upgrade;

@@ -8,7 +8,6 @@ use super::file::changed_pages::TakenPages;
 use super::file::connector::Connector;
 use super::file::{adopt, compact, restore, upgrade};
 use super::options::SqliteOptions;
-use super::write::purge::MAX_PURGED;
 use super::{SqliteStore, read};
 use crate::store::maintain::check_seqs;
 use crate::store::{BackupProgress, Maintain, StoreId, Upgraded, VerifyReport};
@@ -80,9 +79,9 @@ impl Maintain for SqliteStore {
         let mut purged = 0;
         loop {
             // A slice at a time, so that appends get their turn in between.
-            let slice = self.writer()?.purge_slice(topic.as_str(), through_seq)?;
-            purged += slice;
-            if slice < MAX_PURGED {
+            let slice = self.purge_slice(topic, through_seq)?;
+            purged += slice.purged;
+            if slice.is_last() {
                 return Ok(purged);
             }
         }

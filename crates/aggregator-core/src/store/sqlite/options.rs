@@ -32,6 +32,10 @@ pub struct SqliteOptions {
     /// Opens a store on a file system that may lose what is acknowledged: on a network, or an overlay that is mounted
     /// `volatile`. That is one of its warnings then, and otherwise an error.
     pub allow_unsafe_file_system: bool,
+    /// Keeps room on the disk for purges, so that a store on a full disk can make room for itself: a file beside it takes four
+    /// times [`Self::checkpoint_bytes`], which are at most a 64th of the disk then. While that room is in use, appends are
+    /// [`StoreError::NoSpace`](crate::StoreError::NoSpace) unless the file has as many bytes in free pages.
+    pub keep_room_for_purges: bool,
     /// How the dedup index is laid out.
     pub index: IndexOptions,
     /// Where `processed_at` comes from.
@@ -58,6 +62,7 @@ impl Default for SqliteOptions {
             accept_lost_log: false,
             accept_copied_files: false,
             allow_unsafe_file_system: false,
+            keep_room_for_purges: false,
             index: IndexOptions::default(),
             clock: system_clock(),
             on_warning: Arc::new(|_| {}),

@@ -29,6 +29,7 @@ use super::file::files::Files;
 use super::file::wal_mark;
 use super::index::{Compaction, Index, Memtable};
 use super::options::SqliteOptions;
+use super::schema::PAGE_BYTES;
 use crate::fail_point::{self, FailPoint};
 use crate::histogram::{Histogram, LATENCY};
 use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
@@ -242,14 +243,31 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Turns up to a thousand of the topic's oldest events into stubs. Returns how many.
-    pub(crate) fn purge_slice(&mut self, topic: &str, through_seq: u64) -> Result<u64, StoreError> {
+    /// Turns up to `most` of the topic's oldest events into stubs. Returns how many.
+    pub(crate) fn purge_slice(
+        &mut self,
+        topic: &str,
+        through_seq: u64,
+        most: u64,
+    ) -> Result<u64, StoreError> {
         self.mark()?;
         self.recent_events.clear();
-        let result = purge::purge_slice(&mut self.connection, &mut self.catalog, topic, through_seq);
+        let result = purge::purge_slice(&mut self.connection, &mut self.catalog, topic, through_seq, most);
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
         self.committed()?;
         Ok(purged)
+    }
+
+    /// Copies all of the log, so that the next commit is written at its start and makes it no longer.
+    pub(crate) fn begin_log_anew(&mut self) -> Result<(), StoreError> {
+        let begun = self.checkpoints.begin_log_anew(&self.connection);
+        begun.map_err(|failure| self.fail("copying the log into the file", failure))
+    }
+
+    /// The bytes of the file's free pages. 0 if that cannot be told now.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let pages = self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, u64>(0));
+        pages.unwrap_or(0) * u64::from(PAGE_BYTES)
     }
 
     /// Turns a failure into the caller's error. Remembers it if nothing can be trusted after it.

@@ -3,11 +3,12 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::files::beside;
+use super::reserve::Reserve;
 use crate::StoreError;
 use crate::store::sqlite::fault::is_out_of_space;
 
@@ -24,6 +25,10 @@ pub(crate) struct Room {
     lock_file: PathBuf,
     is_full: AtomicBool,
     out_of_space: Mutex<Option<OutOfSpace>>,
+    /// Where purges have room of their own.
+    reserve: Option<Reserve>,
+    /// Of the main file, as of the last purge or append that looked.
+    free_bytes: AtomicU64,
 }
 
 struct OutOfSpace {
@@ -33,11 +38,13 @@ struct OutOfSpace {
 
 impl Room {
     /// For the disk of the open store at `path`.
-    pub(crate) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path, reserve: Option<Reserve>) -> Self {
         let room = Self {
             lock_file: beside(path, "-lock"),
             is_full: AtomicBool::new(false),
             out_of_space: Mutex::new(None),
+            reserve,
+            free_bytes: AtomicU64::new(0),
         };
         if let Err(error) = room.try_to_grow() {
             room.set(Some(error));
@@ -56,6 +63,11 @@ impl Room {
 
     /// [`StoreError::NoSpace`] as long as an append would fail with it, as far as that is known.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
+        if let Some(reserve) = self.reserve.as_ref().filter(|reserve| !reserve.is_whole())
+            && reserve.fill_again().is_ok()
+        {
+            self.set(None);
+        }
         if !self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -71,8 +83,58 @@ impl Room {
         }
     }
 
+    /// Refuses an append while the reserve is in use and too few pages are free to do without it.
+    pub(crate) fn admit(&self, free_bytes: impl FnOnce() -> u64) -> Result<(), StoreError> {
+        let Some(reserve) = self.reserve.as_ref().filter(|reserve| !reserve.is_whole()) else {
+            return Ok(());
+        };
+        self.free_bytes.store(free_bytes(), Ordering::Relaxed);
+        if self.has_free_pages(reserve) {
+            return Ok(());
+        }
+        let reason = self.in_use(reserve);
+        self.set(Some(reason.clone()));
+        Err(StoreError::NoSpace { reason, source: None })
+    }
+
+    /// Whether a write that found no room may be tried again: once all of the log is copied, it can be written from its start.
+    /// For a purge, the reserve is given up.
+    pub(crate) fn can_try_again(&self, purges: bool) -> bool {
+        let Some(reserve) = &self.reserve else { return false };
+        if purges {
+            reserve.release();
+        }
+        purges || self.has_free_pages(reserve)
+    }
+
+    /// Learns how many bytes in free pages there are after a purge.
+    pub(crate) fn purged(&self, free_bytes: impl FnOnce() -> u64) {
+        if self.reserve.as_ref().is_some_and(|reserve| !reserve.is_whole()) {
+            self.free_bytes.store(free_bytes(), Ordering::Relaxed);
+        }
+    }
+
+    fn has_free_pages(&self, reserve: &Reserve) -> bool {
+        self.free_bytes.load(Ordering::Relaxed) >= reserve.bytes()
+    }
+
+    fn in_use(&self, reserve: &Reserve) -> String {
+        let free = self.free_bytes.load(Ordering::Relaxed);
+        format!(
+            "the room of {} bytes that is kept for purges is in use, and {free} bytes of the store are free",
+            reserve.bytes()
+        )
+    }
+
     /// Makes the lock file longer for a moment. Says why, if there is no room.
     fn try_to_grow(&self) -> Result<(), String> {
+        if let Some(reserve) = self.reserve.as_ref().filter(|reserve| !reserve.is_whole()) {
+            if self.has_free_pages(reserve) {
+                return Ok(());
+            }
+            // Behind the room for an append, there has to be that of the reserve.
+            return reserve.fill_again().map_err(|error| format!("{}: {error}", self.in_use(reserve)));
+        }
         let grow = || -> io::Result<()> {
             let mut file = OpenOptions::new().append(true).open(&self.lock_file)?;
             let length = file.metadata()?.len();
@@ -120,7 +182,7 @@ mod tests {
         let path = directory.path().join("events.db");
         let lock = directory.path().join("events.db-lock");
         File::create(&lock).unwrap().write_all(b"kept").unwrap();
-        let room = Room::of(&path);
+        let room = Room::of(&path, None);
         assert!(room.check().is_ok());
         room.note(&full::<()>());
         assert!(matches!(room.check(), Err(StoreError::NoSpace { reason, .. }) if reason == "as planned"));
@@ -140,6 +202,8 @@ mod tests {
             lock_file: lock.into(),
             is_full: AtomicBool::new(false),
             out_of_space: Mutex::new(None),
+            reserve: None,
+            free_bytes: AtomicU64::new(0),
         };
         let reason = on("/dev/full").try_to_grow().unwrap_err();
         assert!(reason.contains("no room for 1048576 bytes in /dev"), "{reason}");

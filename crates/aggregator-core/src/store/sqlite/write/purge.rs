@@ -11,12 +11,13 @@ use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, StubRow};
 /// The most events of one transaction, so that appends get their turn between two transactions.
 pub(crate) const MAX_PURGED: u64 = 1_000;
 
-/// Turns up to [`MAX_PURGED`] of the topic's oldest events into stubs, and returns their number.
+/// Turns up to `most` of the topic's oldest events into stubs, and returns their number.
 pub(crate) fn purge_slice(
     connection: &mut Connection,
     catalog: &mut Option<Catalog>,
     name: &str,
     through_seq: u64,
+    most: u64,
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let catalog = match catalog {
@@ -25,7 +26,7 @@ pub(crate) fn purge_slice(
     };
     let Some(topic) = catalog.topics.get_mut(name) else { return Ok(0) };
     // Seqs are dense, so the number of rows is known before they are read.
-    let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(MAX_PURGED);
+    let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(most);
     if count == 0 {
         return Ok(0);
     }

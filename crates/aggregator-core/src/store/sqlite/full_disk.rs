@@ -1,0 +1,55 @@
+//! Appends and purges on a disk that is, or may be, full: see [`reserve`](super::file::reserve).
+
+use super::SqliteStore;
+use super::write::purge::MAX_PURGED;
+use crate::store::Receipt;
+use crate::{EventRef, StoreError, Topic};
+
+/// What one transaction has purged.
+pub(super) struct Slice {
+    pub(super) purged: u64,
+    /// The most it would have purged.
+    most: u64,
+}
+
+impl Slice {
+    /// Whether nothing is left to be purged.
+    pub(super) fn is_last(&self) -> bool {
+        self.purged < self.most
+    }
+}
+
+impl SqliteStore {
+    /// The receipts and the last offset.
+    pub(super) fn append_if_there_is_room(
+        &self,
+        events: &[EventRef<'_>],
+    ) -> Result<(Vec<Receipt>, u64), StoreError> {
+        let mut writer = self.writer()?;
+        self.room.admit(|| writer.free_bytes())?;
+        match writer.append(events) {
+            // The log may be all that has no room to grow.
+            Err(StoreError::NoSpace { .. }) if self.room.can_try_again(false) => {
+                writer.begin_log_anew()?;
+                writer.append(events)
+            }
+            appended => appended,
+        }
+    }
+
+    /// Purges in one transaction. On a full disk it purges fewer events, which needs less room.
+    pub(super) fn purge_slice(&self, topic: &Topic, through_seq: u64) -> Result<Slice, StoreError> {
+        let mut writer = self.writer()?;
+        let mut most = MAX_PURGED;
+        let mut purged = writer.purge_slice(topic.as_str(), through_seq, most);
+        while matches!(purged, Err(StoreError::NoSpace { .. })) && most > 10 && self.room.can_try_again(true)
+        {
+            most /= 10;
+            // Where it finds no room either, a smaller slice may.
+            let _ = writer.begin_log_anew();
+            purged = writer.purge_slice(topic.as_str(), through_seq, most);
+        }
+        self.room.purged(|| writer.free_bytes());
+        purged.map(|purged| Slice { purged, most })
+    }
+}
