@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, overload, read, records, scale, tails};
+use crate::measures::{growth, ingest, latency, overload, read, records, retention, scale, tails};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -70,6 +70,9 @@ fn measure(options: &Options, report: &mut Report) {
     if options.measures(Measure::Records) {
         note("records", records::measure(options, &mut report.records));
         note("records", records::beside_ingest::measure(options, &mut report.ingest_beside_records));
+    }
+    if options.measures(Measure::Retention) {
+        note("retention", retention::measure(options, &mut report.retention));
     }
     if options.measures(Measure::Rivals) {
         failures.extend(

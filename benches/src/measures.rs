@@ -8,6 +8,7 @@ pub(crate) mod machine;
 pub(crate) mod overload;
 pub(crate) mod read;
 pub(crate) mod records;
+pub(crate) mod retention;
 pub(crate) mod scale;
 pub(crate) mod stalls;
 pub(crate) mod tails;

@@ -103,6 +103,8 @@ pub(crate) enum Measure {
     Scale,
     /// Writes of records per second, and how much they slow ingest down
     Records,
+    /// Publishing while a rule of retention purges a store of --run-events
+    Retention,
     /// The same deliveries to other systems
     Rivals,
 }

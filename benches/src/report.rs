@@ -4,6 +4,7 @@ mod markdown;
 mod overload;
 mod page;
 mod records;
+mod retention;
 mod scale;
 mod sections;
 mod tails;
@@ -24,6 +25,7 @@ use crate::measures::read::Reading;
 use crate::measures::read::unknown::Asked;
 use crate::measures::records::Writing;
 use crate::measures::records::beside_ingest::BesideIngest;
+use crate::measures::retention::BesidePurges;
 use crate::measures::scale::Scale;
 use crate::measures::tails::Tails;
 use crate::options::Options;
@@ -50,6 +52,7 @@ pub(crate) struct Report {
     pub(crate) scale: Option<Scale>,
     pub(crate) records: Vec<Writing>,
     pub(crate) ingest_beside_records: Option<BesideIngest>,
+    pub(crate) retention: Option<BesidePurges>,
     pub(crate) rivals: Vec<RivalLine>,
 }
 
@@ -113,6 +116,7 @@ impl Report {
             scale: None,
             records: Vec::new(),
             ingest_beside_records: None,
+            retention: None,
             rivals: Vec::new(),
         }
     }

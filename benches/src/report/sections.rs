@@ -2,7 +2,7 @@
 
 use report_page::Chart;
 
-use super::{Report, markdown, overload, records, scale, tails};
+use super::{Report, markdown, overload, records, retention, scale, tails};
 use crate::plots;
 
 pub(super) const TITLE: &str = "Benchmark of the event aggregator";
@@ -48,6 +48,10 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
         report.ingest_beside_records.as_ref().map(|measured| {
             Section::new("Ingest beside writes of records", records::beside_ingest(measured))
         }),
+        report
+            .retention
+            .as_ref()
+            .map(|measured| Section::new("Beside retention", retention::beside_purges(measured))),
         some(!report.rivals.is_empty(), &|| {
             Section::new("Beside others", markdown::rivals(report)).with(vec![plots::rivals(&report.rivals)])
         }),

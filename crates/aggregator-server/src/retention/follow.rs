@@ -72,7 +72,7 @@ impl<'e> Engine<'e> {
         let every = self.retention.every;
         // A server that begins has other things to do.
         let mut wait = every.min(Duration::from_secs(5));
-        while !stop.wait(wait) {
+        while !self.wait(stop, wait) {
             if matches!(self.health.state(), health::State::Failed(_)) {
                 wait = every;
                 continue;
@@ -86,6 +86,21 @@ impl<'e> Engine<'e> {
             }
             self.note(ran);
             wait = if is_unfinished { Duration::ZERO } else { every.saturating_sub(begun.elapsed()) };
+        }
+    }
+
+    /// Waits for so long, on a full disk for a second at most. Returns whether it is stopped.
+    fn wait(&self, stop: &Stop, span: Duration) -> bool {
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        let until = Instant::now() + span;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if stop.wait(left.min(LOOK_EVERY)) {
+                return true;
+            }
+            if left <= LOOK_EVERY || self.health.no_space().is_some() {
+                return false;
+            }
         }
     }
 
@@ -112,7 +127,8 @@ impl<'e> Engine<'e> {
             let kind = store.info().kind;
             return Err(StoreError::Unsupported { kind, operation: "purge" }.into());
         };
-        let throttle = Throttle { pace: &mut self.pace, stop, lease, owed: Duration::ZERO };
+        let throttle =
+            Throttle { pace: &mut self.pace, stop, health: self.health, lease, owed: Duration::ZERO };
         let saved = Instant::now();
         let mut run = Run { retention, store, maintain, records, sizes: &mut self.sizes, throttle, saved };
         let ran = run.run(now);

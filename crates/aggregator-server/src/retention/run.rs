@@ -12,6 +12,7 @@ use super::lease::Lease;
 use super::pace::Pace;
 use super::sizes::Sizes;
 use super::{Retention, keeper};
+use crate::health::Health;
 
 /// Topics of a page, which are worked out before any of them is purged.
 const PAGE_TOPICS: usize = 100;
@@ -68,6 +69,7 @@ struct Cut {
 pub(super) struct Throttle<'r> {
     pub(super) pace: &'r mut Pace,
     pub(super) stop: &'r Stop,
+    pub(super) health: &'r Health,
     pub(super) lease: Option<Lease<'r>>,
     pub(super) owed: Duration,
 }
@@ -82,7 +84,10 @@ impl Throttle<'_> {
         let begun = Instant::now();
         let done = act()?;
         let took = begun.elapsed();
-        self.owed += self.pace.pause(took);
+        // On a full disk no appends are taken, so there are none to give way to.
+        if self.health.no_space().is_none() {
+            self.owed += self.pace.pause(took);
+        }
         let pause = if self.owed >= LEAST_PAUSE { std::mem::take(&mut self.owed) } else { Duration::ZERO };
         if self.stop.wait(pause) {
             return Err(RunError::Stopped);

@@ -14,6 +14,9 @@ const SAMPLE: Duration = Duration::from_secs(12);
 /// In seconds: `scripts/prove` sets it.
 const SECONDS: &str = "AGGREGATOR_RETENTION_SECONDS";
 
+/// Their payloads alone are more than fits on the disk.
+const EVENTS: u64 = 40_000;
+
 /// A publisher that sends what is refused again.
 struct Publisher {
     client: Client,
@@ -82,11 +85,10 @@ async fn a_rule_keeps_a_disk_of_64_mb_alive() {
     let server = disk.serve_with(&["--retain", "t=bytes:20MiB", "--retain-every", "200ms"]);
     let span = std::env::var(SECONDS).map_or(SAMPLE, |text| Duration::from_secs(text.parse().unwrap()));
     let (begun, mut publisher) = (Instant::now(), Publisher::new());
-    // In any case several times the disk.
-    while begun.elapsed() < span || publisher.next < 100_000 {
+    while begun.elapsed() < span || publisher.next < EVENTS {
         publisher.publish_some(&server, 1_000).await;
         // In the long form, slowly: stubs stay, so such a disk ends one day however much is purged.
-        let is_long = publisher.next >= 100_000;
+        let is_long = publisher.next >= EVENTS;
         tokio::time::sleep(Duration::from_millis(if is_long { 20_000 } else { 20 })).await;
     }
     let (purged, error) = purged(&server).await;
