@@ -156,9 +156,8 @@ fn the_bytes_of_events_are_those_of_their_ids_sources_and_payloads(backend: &dyn
 fn bytes_are_of_the_seqs_that_are_asked_for(backend: &dyn Backend) {
     let store = backend.open(CaseOptions::default());
     for (round, size) in [1, 7, 1, 30, 2, 2, 19].into_iter().enumerate() {
-        for name in ["t", "u", "t"] {
-            let id =
-                |n: usize| format!("{round}-{n}-{}", name.len() + store.stats().unwrap().stored as usize);
+        for (turn, name) in ["t", "u", "t"].into_iter().enumerate() {
+            let id = |n: usize| format!("{round}-{turn}-{n}");
             let events: Vec<_> = (0..size).map(|n| with_payload(name, &id(n), &"7".repeat(n + 1))).collect();
             append(&*store, &events);
         }
