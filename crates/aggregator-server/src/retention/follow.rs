@@ -36,18 +36,27 @@ impl Stop {
     }
 }
 
+struct StopWhenDropped(Arc<Stop>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 /// Applies the rules until the sender of `stopped` is dropped. Nothing holds the store afterwards.
 pub(crate) async fn follow(app: Arc<App>, mut stopped: watch::Receiver<()>) {
     if app.retention.rules.is_empty() {
         return;
     }
-    let stop = Arc::new(Stop::default());
-    let stopping = Arc::clone(&stop);
+    // Also if the server is dropped in the middle: a runtime waits for its threads.
+    let stop = StopWhenDropped(Arc::default());
+    let stopping = Arc::clone(&stop.0);
     let thread = tokio::task::spawn_blocking(move || {
         Engine::new(&app.retention, &*app.store, &app.health).follow(&stopping);
     });
     let _ = stopped.changed().await;
-    stop.stop();
+    stop.0.stop();
     if thread.await.is_err() {
         error!("the thread of retention panicked: no rule was applied since");
     }
