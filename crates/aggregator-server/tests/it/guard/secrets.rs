@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-const ROUTES: [(Method, &str); 18] = [
+const ROUTES: [(Method, &str); 19] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
