@@ -294,3 +294,22 @@ async fn a_backup_for_which_there_is_no_room_is_refused_at_once_and_nothing_stay
     let (code, said) = Process::run(disk.command(&args));
     assert_eq!(code, 0, "{said}");
 }
+
+#[test]
+fn an_upgrade_without_room_for_the_copy_is_refused_and_the_store_stays_as_it_is() {
+    let Some(disk) = Disk::new("4m") else { return };
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../aggregator-core/tests/golden/format-2.db");
+    let (golden, path) = (fs::read(golden).unwrap(), disk.path("events.db"));
+    fs::write(&path, &golden).unwrap();
+    disk.fill();
+    let args = ["upgrade", "--store", &disk.store()];
+    let (code, said) = Process::run(disk.command(&args));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("a copy needs ") && said.contains("No space left on device"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), golden);
+    let names = fs::read_dir(disk.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("format-2")));
+    disk.make_room();
+    let (code, said) = Process::run(disk.command(&args));
+    assert_eq!((code, fs::read(disk.path("events.db.format-2")).unwrap()), (0, golden), "{said}");
+}
