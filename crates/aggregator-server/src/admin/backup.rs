@@ -77,9 +77,9 @@ pub fn run(config: &Config, options: &BackupOptions) -> Result<(), BackupError> 
     match server.flatten() {
         Some(server) => through(&server, &path, &mut progress)?,
         None => {
-            let store = open_store::open_existing(config);
-            let copied = store.and_then(|store| copy(&*store, &path, &mut progress));
-            copied.map_err(|source| BackupError::Store { store: config.store.clone(), source, socket })?;
+            let failed = |source, socket| BackupError::Store { store: config.store.clone(), source, socket };
+            let store = open_store::open_existing(config).map_err(|source| failed(source, socket))?;
+            copy(&*store, &path, &mut progress).map_err(|source| failed(source, None))?;
         }
     }
     let Shown { line, bytes } = progress;

@@ -60,7 +60,7 @@ pub fn restore(config: &Config, options: &RestoreOptions) -> Result<(), RestoreE
     };
     let id = restored.map_err(failed)?;
     let Shown { line, bytes } = progress;
-    line.done(&format!("restored: {:.1} MiB, found sound, in {} with the id {id}", mib(bytes), to.display()));
+    line.done(&format!("restored: {} with the id {id}, {:.1} MiB, found sound,", to.display(), mib(bytes)));
     Ok(())
 }
 

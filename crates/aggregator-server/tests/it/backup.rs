@@ -168,6 +168,10 @@ async fn a_store_that_no_server_has_open_is_backed_up_by_the_command_itself() {
     let missing = store_at(&path("missing.db"));
     let (code, said) = command(&["backup", "--store", &missing, "--out", path("x").to_str().unwrap()]).await;
     assert!(code == 1 && said.contains("missing.db does not exist"), "{said}");
+    let copy = store_at(&path("copy.db"));
+    let (code, said) = command(&["backup", "--store", &copy, "--out", "/no/such/directory/x"]).await;
+    assert!(code == 1 && said.contains("/no/such/directory/x cannot be used: No such file"), "{said}");
+    assert!(!said.contains("admin socket"), "{said}");
     assert!(!path("missing.db").exists() && !path("x").exists());
 }
 
