@@ -6,15 +6,15 @@ use crate::store::Receipt;
 use crate::{EventRef, StoreError, Topic};
 
 /// What one transaction has purged.
-pub(super) struct Slice {
-    pub(super) purged: u64,
+struct Slice {
+    purged: u64,
     /// The most it would have purged.
     most: u64,
 }
 
 impl Slice {
     /// Whether nothing is left to be purged.
-    pub(super) fn is_last(&self) -> bool {
+    fn is_last(&self) -> bool {
         self.purged < self.most
     }
 }
@@ -37,8 +37,20 @@ impl SqliteStore {
         }
     }
 
+    /// A slice at a time, so that appends get their turn in between. Returns how many events were purged.
+    pub(super) fn purge_in_slices(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            let slice = self.purge_slice(topic, through_seq)?;
+            purged += slice.purged;
+            if slice.is_last() {
+                return Ok(purged);
+            }
+        }
+    }
+
     /// Purges in one transaction. On a full disk it purges fewer events, which needs less room.
-    pub(super) fn purge_slice(&self, topic: &Topic, through_seq: u64) -> Result<Slice, StoreError> {
+    fn purge_slice(&self, topic: &Topic, through_seq: u64) -> Result<Slice, StoreError> {
         let mut writer = self.writer()?;
         let mut most = MAX_PURGED;
         let mut purged = writer.purge_slice(topic.as_str(), through_seq, most);

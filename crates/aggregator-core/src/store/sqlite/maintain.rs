@@ -76,15 +76,7 @@ impl SqliteStore {
 
 impl Maintain for SqliteStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
-        let mut purged = 0;
-        loop {
-            // A slice at a time, so that appends get their turn in between.
-            let slice = self.purge_slice(topic, through_seq)?;
-            purged += slice.purged;
-            if slice.is_last() {
-                return Ok(purged);
-            }
-        }
+        self.purge_in_slices(topic, through_seq)
     }
 
     fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
