@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -323,7 +324,7 @@ impl Lab {
         }
     }
 
-    /// A copy is whole or not there.
+    /// A copy is whole or not there, and so is the store that is made of it.
     fn back_up(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Stop> {
         let directory = store.path().parent().unwrap();
         let copy = (0..).map(|n| directory.join(format!("copy-{n}.db"))).find(|path| !path.exists()).unwrap();
@@ -333,6 +334,14 @@ impl Lab {
         }
         // Past the disk: that this store has readers is none of the experiment's.
         ledger.check(&SqliteStore::open(&copy)?).map_err(Stop::Broken)?;
+        let restored = copy.with_extension("restored");
+        SqliteStore::restore(
+            &copy,
+            &restored,
+            &SqliteOptions::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )?;
+        ledger.check(&SqliteStore::open(&restored)?).map_err(Stop::Broken)?;
         Ok(result?)
     }
 
