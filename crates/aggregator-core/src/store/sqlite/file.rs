@@ -6,6 +6,7 @@ pub(crate) mod changed_pages;
 pub(crate) mod claim;
 mod compact;
 pub(crate) mod connector;
+mod create;
 pub(crate) mod files;
 pub(crate) mod header;
 mod mount;

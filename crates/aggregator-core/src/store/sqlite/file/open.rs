@@ -8,9 +8,10 @@ use std::sync::Arc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::claim::{Claim, refuse_orphaned_log};
+use super::claim::Claim;
 use super::connector::Connector;
-use super::files::{Files, beside, create_empty, discard, draft, sync_directory, unusable};
+use super::create::create;
+use super::files::{Files, beside, unusable};
 use super::header::check_header;
 use super::mount::FileSystem;
 use super::wal_mark;
@@ -20,13 +21,12 @@ use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
 use crate::store::sqlite::options::SqliteOptions;
-use crate::store::sqlite::row::record::RecordTotals;
 use crate::store::sqlite::{index, schema};
 use crate::store::{Ancestor, StoreId};
 use crate::{StoreError, Timestamp};
 
 /// The flags of connections that write. One thread at a time uses a connection.
-const WRITER_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+pub(super) const WRITER_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
     .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
@@ -182,65 +182,6 @@ pub(crate) fn connect_claimed(
     let (connection, _) =
         connected.map_err(|error| store_error(&format!("opening {}", path.display()), error))??;
     Ok(connection)
-}
-
-/// Creates the store under another name first, so that a crash leaves no incomplete file under its name. So if a file of
-/// that name is empty or cut short, something else has damaged it.
-fn create(path: &Path, connector: &Connector) -> Result<(), StoreError> {
-    refuse_orphaned_log(path)?;
-    remove_drafts(path).map_err(|error| unusable(path, error))?;
-    let new = draft(path, "new");
-    create_empty(&new).map_err(|error| unusable(path, error))?;
-    let written = write_schema(&new, connector)
-        .map_err(|error| store_error(&format!("creating {}", path.display()), error));
-    let renamed = written.and_then(|()| fs::rename(&new, path).map_err(|error| unusable(path, error)));
-    if renamed.is_err() {
-        discard(&new);
-    }
-    renamed?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    sync_directory(directory).map_err(|error| unusable(directory, error))
-}
-
-/// Removes the drafts that earlier attempts to create this store left. Their processes have ended, because we hold the lock.
-fn remove_drafts(path: &Path) -> std::io::Result<()> {
-    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let of_draft = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        let id =
-            of_draft.and_then(|rest| rest.strip_suffix(".new").or_else(|| rest.strip_suffix(".new-journal")));
-        if id.is_some_and(|id| id.parse::<ulid::Ulid>().is_ok()) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes an empty store into the empty file at `path`.
-pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Result<()> {
-    let mut connection = connector.open(path, WRITER_FLAGS)?;
-    connection.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
-    connection.pragma_update(None, "synchronous", "EXTRA")?;
-    let transaction = connection.transaction()?;
-    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", schema::VERSION)?;
-    transaction.execute_batch(schema::CREATE)?;
-    RecordTotals::create_table(&transaction)?;
-    index::reset(&transaction)?;
-    let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
-    meta.execute(("store_id", StoreId::new().to_string()))?;
-    meta.execute(("partitions", "1"))?;
-    meta.execute(("slots", SLOTS.to_string()))?;
-    meta.execute(("hash", schema::HASH_VERSION))?;
-    meta.execute(("created_at", Timestamp::now().to_string()))?;
-    meta.execute(("created_by", concat!("aggregator-core ", env!("CARGO_PKG_VERSION"))))?;
-    meta.execute((wal_mark::META_NAME, wal_mark::none()))?;
-    drop(meta);
-    PartitionState::create(&transaction)?;
-    transaction.commit()?;
-    connection.close().map_err(|(_, error)| error)
 }
 
 type Connected = Result<(Connection, StoreId), StoreError>;

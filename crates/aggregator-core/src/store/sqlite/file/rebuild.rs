@@ -6,8 +6,9 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::connector::Connector;
+use super::create::write_schema;
 use super::files::{create_empty, discard, draft, sync_directory, unusable};
-use super::open::{connect_alone, write_schema};
+use super::open::connect_alone;
 use super::wal_mark;
 use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
