@@ -227,7 +227,12 @@ impl SqliteStore {
             let closed = file::wal_mark::close_in_order(&connection);
             if options.accept_lost_log || options.accept_copied_files {
                 let doing = format!("marking {} as closed", claim.path().display());
-                closed.map_err(|error| store_error(&doing, error))?;
+                if !closed.map_err(|error| store_error(&doing, error))? {
+                    let path = claim.path().display();
+                    return Err(StoreError::unavailable(format!(
+                        "another program has {path} open: close it"
+                    )));
+                }
             }
         }
         Ok(report)

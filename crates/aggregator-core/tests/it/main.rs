@@ -5,6 +5,7 @@ mod backup;
 mod bit_rot;
 mod checksums;
 mod conformance;
+mod copied_files;
 mod files;
 mod gauges;
 mod golden;

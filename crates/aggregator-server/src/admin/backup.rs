@@ -88,6 +88,9 @@ pub fn run(config: &Config, options: &BackupOptions) -> Result<(), BackupError> 
 }
 
 fn through(server: &Socket, path: &std::path::Path, progress: &mut Shown) -> Result<(), BackupError> {
+    let Some(path) = path.to_str() else {
+        return Err(BackupError::Failed(format!("--out {} is not UTF-8", path.display())));
+    };
     let done = server.ask_lines("/admin/backup", json!({ "path": path }).to_string(), |line: Line| {
         progress.show(&line);
         match line {

@@ -204,7 +204,8 @@ async fn a_backup_that_is_killed_at_any_instant_leaves_a_whole_copy_or_none() {
             server.kill();
             all = load.end().await;
             let ended = tokio::task::spawn_blocking(move || backup.wait().unwrap()).await.unwrap();
-            assert!(ended.success() == out.exists(), "round {round}: {ended}");
+            // The server may be killed once the copy has its name, and before it has said so.
+            assert!(!ended.success() || out.exists(), "round {round}: {ended}");
             server = Process::start(&store, &[]);
         }
         if !out.exists() {

@@ -7,6 +7,7 @@ pub(crate) mod claim;
 mod compact;
 pub(crate) mod connector;
 mod create;
+pub(crate) mod draft_file;
 pub(crate) mod files;
 pub(crate) mod header;
 mod mount;

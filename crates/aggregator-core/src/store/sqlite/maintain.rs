@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
-use super::file::backup::{Original, backup};
+use super::file::backup::{Original, complete, copy_pages};
 use super::file::changed_pages::TakenPages;
 use super::file::connector::Connector;
 use super::file::{adopt, compact, restore, upgrade};
@@ -74,6 +74,17 @@ impl SqliteStore {
     }
 }
 
+/// As long as it lives, the writer notes which pages change.
+struct Noting<'s>(&'s SqliteStore);
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut writer) = self.0.writer() {
+            writer.end_copy();
+        }
+    }
+}
+
 impl Maintain for SqliteStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         self.purge_in_slices(topic, through_seq)
@@ -94,13 +105,12 @@ impl Maintain for SqliteStore {
         path: &Path,
         on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let pages = self.writer()?.begin_copy(&self.file)?;
-        let take = |limit, taken: &mut TakenPages| self.writer()?.take_pages(limit, &self.file, taken);
-        let original = Original { main: &self.file, pages, take: &take };
-        let copied = backup(&original, path, &self.connector, on_progress);
-        if let Ok(mut writer) = self.writer() {
-            writer.end_copy();
-        }
-        copied
+        let copied = {
+            let pages = self.writer()?.begin_copy(&self.file)?;
+            let _noting = Noting(self);
+            let take = |limit, taken: &mut TakenPages| self.writer()?.take_pages(limit, &self.file, taken);
+            copy_pages(&Original { main: &self.file, pages, take: &take }, path, on_progress)?
+        };
+        complete(copied, &self.connector, on_progress)
     }
 }

@@ -1,12 +1,14 @@
 //! Writes the file of a store that nobody has open anew, without free pages and half-empty ones.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::backup::{Draft, check, open_alone};
+use super::backup::check;
 use super::connector::Connector;
+use super::draft_file::Draft;
 use super::files::{sync_directory, unusable};
 use super::open::connect_alone;
 use super::wal_mark;
@@ -33,12 +35,15 @@ pub(crate) fn compact(
         return Err(StoreError::unavailable(reason));
     }
     let before = length(path)?;
+    if path.to_str().is_none() {
+        return Err(StoreError::invalid("store", format!("{} is not UTF-8", path.display())));
+    }
     let draft = Draft::create_beside(path)?;
     copy(&connection, &draft.path).map_err(failed)?;
     drop(connection);
-    let mut copied = open_alone(&draft.path, connector).map_err(failed)?;
-    check(&mut copied, path, connector)?;
-    copied.close().map_err(|(_, error)| failed(error))?;
+    let mut copied = draft.connect(connector).map_err(failed)?;
+    check(&mut copied, path, connector, &mut |_| ControlFlow::Continue(()))?;
+    draft.close(copied)?;
     let after = length(&draft.path)?;
     draft.replace(path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));

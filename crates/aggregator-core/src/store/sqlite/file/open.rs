@@ -212,6 +212,9 @@ fn connect(
     {
         return Ok(Err(wal_mark::refusal_of_copies(path)));
     }
+    if has_wal && wal_mark::has_log_of_another(&connection, path)? {
+        return Ok(Err(wal_mark::refusal_of_log(path)));
+    }
     if let Err(error) = make_durable(&connection, path, connector)? {
         return Ok(Err(error));
     }

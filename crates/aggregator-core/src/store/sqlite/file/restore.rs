@@ -6,13 +6,18 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::adopt::adopt;
-use super::backup::{Draft, check};
-use super::claim::{Claim, refuse_orphaned_log};
+use super::backup::check;
+use super::claim::Claim;
 use super::connector::Connector;
+use super::draft_file::Draft;
 use super::files::{OWNER_ONLY, beside, unusable};
 use super::open::connect_alone;
+use super::wal_mark;
 use crate::StoreError;
+use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::schema;
 use crate::store::{BackupProgress, StoreId};
@@ -28,6 +33,8 @@ pub(crate) fn restore(
     connector: &Connector,
     on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
 ) -> Result<StoreId, StoreError> {
+    let given = from;
+    let from = &fs::canonicalize(from).map_err(|error| unusable(from, error))?;
     // While a process has the file open, a copy of it is neither one thing nor the other.
     let _claim = if beside(from, "-lock").exists() { Some(Claim::of_existing(from)?) } else { None };
     let to = &std::path::absolute(to).map_err(|error| unusable(to, error))?;
@@ -35,8 +42,7 @@ pub(crate) fn restore(
         fs::create_dir_all(parent).map_err(|error| unusable(parent, error))?;
     }
     let draft = Draft::create(to)?;
-    refuse_orphaned_log(to)?;
-    copy_bytes(from, draft.file(), on_progress).map_err(|error| unusable(from, error))?;
+    copy_bytes(from, draft.file(), on_progress).map_err(|error| unusable(given, error))?;
     let log = beside(from, "-wal");
     if log.exists() {
         let copy =
@@ -44,15 +50,33 @@ pub(crate) fn restore(
         let copied = copy.and_then(|copy| copy_bytes(&log, &copy, &mut |_| ControlFlow::Continue(())));
         copied.map_err(|error| unusable(&log, error))?;
     }
-    if on_progress(BackupProgress::Checking).is_break() {
-        return Err(StoreError::unavailable("restoring was given up by its caller"));
-    }
-    let (claim, mut connection) = connect_alone(&draft.path, options, connector, schema::VERSION)?;
-    check(&mut connection, from, connector)?;
+    draft.let_go();
+    // The draft is always a copy of its files: what it was made of is judged.
+    let accepting = SqliteOptions { accept_copied_files: true, accept_lost_log: true, ..options.clone() };
+    let (claim, mut connection) = connect_alone(&draft.path, &accepting, connector, schema::VERSION)?;
+    judge(&connection, from, options)?;
+    check(&mut connection, from, connector, on_progress)?;
     drop((connection, claim));
-    let id = adopt(&draft.path, options, connector)?;
+    let id = adopt(&draft.path, &accepting, connector)?;
     draft.take_name()?;
     Ok(id)
+}
+
+/// Refuses the files at `from`, of which the connection has a copy, as an opening would.
+fn judge(connection: &Connection, from: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
+    let mark = wal_mark::read(connection);
+    let mark = mark.map_err(|error| store_error(&format!("opening {}", from.display()), error))?;
+    match mark {
+        Some(mark) if !wal_mark::has_wal(from) && !options.accept_lost_log => {
+            Err(wal_mark::refusal(from, &mark.since, None))
+        }
+        Some(mark)
+            if wal_mark::has_wal(from) && !options.accept_copied_files && mark.is_of_other_files(from) =>
+        {
+            Err(wal_mark::refusal_of_copies(from))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn copy_bytes(

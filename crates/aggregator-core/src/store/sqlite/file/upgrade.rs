@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::backup::Draft;
 use super::connector::Connector;
+use super::draft_file::Draft;
 use super::files::{FileId, beside, unusable};
 use super::open::{connect_alone, connect_claimed};
 use super::rebuild::make_empty;

@@ -10,10 +10,11 @@
 //!   copied and synced before the log is cut and deleted.
 //! * So a marked file whose log is missing or empty has lost its log. No crash and no power loss leaves that behind.
 //!
-//! The mark also names both files by their inodes. Programs that copy a file in use copy its log at another instant, and
-//! what was copied back in between is in neither copy: rows that are missing together are not missed. The inodes of a
-//! copy are others. (A snapshot of a whole volume keeps them, and so does a crash.) This is left out where the file
-//! system may give a file another inode when it is mounted again.
+//! The mark also names both files by their inodes and the times of their births. Programs that copy a file in use copy its
+//! log at another instant, and what was copied back in between is in neither copy: rows that are missing together are
+//! not missed. A copy is another file. (A snapshot of a whole volume has the same files, and so has a crash.) This is left
+//! out where the file system may give a file another inode when it is mounted again. It does not notice copies that are
+//! written over the very files of the store.
 //!
 //! Both changes of the mark overwrite its row in place, by as many bytes. If the power fails while that page is copied into the
 //! file, some of its sectors are the old ones: then the row has a part of each value, and the rest of the page is whole.
@@ -32,13 +33,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
 
 use super::files::beside;
 use super::mount::has_lasting_inodes;
+use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::row::record::RecordTotals;
 use crate::store::sqlite::schema;
 use crate::{StoreError, Timestamp};
@@ -57,15 +59,17 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 pub(crate) struct Mark {
     /// Since when the log may hold what the file does not.
     pub(crate) since: String,
-    /// The [`inodes`] of the files that were marked, if they were noted.
-    inodes: Option<String>,
+    /// The files that were marked, if they were noted.
+    files: Option<[Born; 2]>,
 }
 
 impl Mark {
     /// Whether the file at `path` or its log is another one than was marked.
     pub(crate) fn is_of_other_files(&self, path: &Path) -> bool {
-        match (&self.inodes, inodes(path)) {
-            (Some(marked), Some(found)) => *marked != found,
+        match (self.files, files(path)) {
+            (Some(marked), Some(found)) => {
+                marked.iter().zip(found).any(|(marked, found)| marked.differs(found))
+            }
             _ => false,
         }
     }
@@ -82,19 +86,53 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<Mark>> {
     let said = mark.filter(|(of, _)| *of == cookie.to_string()).map(|(_, said)| said);
     Ok(said.map(|said| {
         // An older program has written the time alone.
-        let (since, inodes) = said.split_once(' ').unwrap_or((said, NO_INODES));
-        let inodes = Some(inodes.to_owned()).filter(|inodes| inodes != NO_INODES);
-        Mark { since: since.to_owned(), inodes }
+        let (since, files) = said.split_once(' ').unwrap_or((said, NO_FILES));
+        Mark { since: since.to_owned(), files: parse(files) }
     }))
 }
 
-/// The inodes of the file at `path` and of its log, which identify them. `None` where they do not.
-fn inodes(path: &Path) -> Option<String> {
-    if !has_lasting_inodes(path) {
-        return None;
+/// Which file it is: a number is used again once its file is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Born {
+    inode: u64,
+    /// In nanoseconds since 1970; 0 where the file system does not tell.
+    at: u64,
+}
+
+impl Born {
+    fn differs(self, other: Self) -> bool {
+        self.inode != other.inode || (self.at > 0 && other.at > 0 && self.at != other.at)
     }
-    let [main, log] = [path, &beside(path, "-wal")].map(|file| fs::metadata(file).map(|file| file.ino()));
-    Some(format!("{:020} {:020}", main.ok()?, log.ok()?))
+}
+
+fn parse(text: &str) -> Option<[Born; 2]> {
+    let numbers: Vec<u64> = text.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [a, b, c, d] = numbers[..] else { return None };
+    (a > 0).then_some([Born { inode: a, at: b }, Born { inode: c, at: d }])
+}
+
+/// The file at `path`, and its log. `None` where inodes do not identify them.
+fn files(path: &Path) -> Option<[Born; 2]> {
+    let born = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        let at = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let at = at.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0);
+        Some(Born { inode: file.ino(), at })
+    };
+    let files = [born(path)?, born(&beside(path, "-wal"))?];
+    has_lasting_inodes(path).then_some(files)
+}
+
+/// Whether the file is one that was closed and never opened since, as a backup is, although there is something in the log
+/// beside it: that of another store, then. Both as the connection sees them.
+pub(crate) fn has_log_of_another(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
+    let mark: Option<String> = connection
+        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+        .query_row([META_NAME], |row| row.get(0))
+        .optional()?;
+    let was_never_opened = mark.is_some_and(|mark| mark.starts_with(NO_COOKIE) && mark.ends_with(NO_FILES))
+        && has_lasting_inodes(path);
+    Ok(was_never_opened && checkpoint(connection, "NOOP")?.0 > 0)
 }
 
 /// Makes sure that the main file has the mark, on the disk. To be called before the first write, and again until it
@@ -130,14 +168,18 @@ fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     if RecordTotals::lacks_table(&transaction)? {
         RecordTotals::create_table(&transaction)?;
     }
-    let marked = transaction.path().and_then(|path| inodes(path.as_ref()));
+    let marked = transaction.path().and_then(|path| files(path.as_ref()));
+    let marked = marked.map_or_else(
+        || NO_FILES.to_owned(),
+        |[main, log]| format!("{:020} {:020} {:020} {:020}", main.inode, main.at, log.inode, log.at),
+    );
     let cookie = new_cookie();
     transaction.pragma_update(None, "schema_version", cookie)?;
     transaction
         .prepare_cached(
             "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )?
-        .execute((META_NAME, format!("{cookie} {now} {}", marked.as_deref().unwrap_or(NO_INODES))))?;
+        .execute((META_NAME, format!("{cookie} {now} {marked}")))?;
     transaction.commit()
 }
 
@@ -150,15 +192,20 @@ fn new_cookie() -> i32 {
 /// Stands for the cookie in a mark that does not count. As long as any cookie, and none.
 const NO_COOKIE: &str = "0000000000";
 
-/// Stands for the inodes where there are none that last. As long as any.
-const NO_INODES: &str = "00000000000000000000 00000000000000000000";
+/// Stands for the files where nothing identifies them for ever. As long as any.
+const NO_FILES: &str = "00000000000000000000 00000000000000000000 00000000000000000000 00000000000000000000";
 
 /// The mark of a file that needs no log, as long as any other.
 pub(crate) fn none() -> String {
-    format!("{NO_COOKIE} {} {NO_INODES}", Timestamp::now())
+    format!("{NO_COOKIE} {} {NO_FILES}", Timestamp::now())
 }
 
-/// Removes the mark from the file of `connection`, which is a copy or is about to be closed.
+/// Makes the file of `connection`, which is a copy, one that was never opened.
+pub(crate) fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET value = ?2 WHERE name = ?1", [META_NAME, &none()]).map(drop)
+}
+
+/// Removes the mark from the file of `connection`, which is about to be closed.
 pub(crate) fn remove(connection: &Connection) -> rusqlite::Result<()> {
     let removed = "UPDATE meta SET value = ?2 || substr(value, 11) WHERE name = ?1";
     connection.execute(removed, [META_NAME, NO_COOKIE]).map(drop)
@@ -183,7 +230,7 @@ pub(crate) fn close_in_order(connection: &Connection) -> rusqlite::Result<bool> 
 
 /// Copies the log into the file and syncs it. Returns whether all was done as `mode` asks. SQLite returns no lengths if
 /// another connection is already copying.
-fn copy_all(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+pub(super) fn copy_all(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         let [busy, log, copied] = [row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?];
         Ok(busy == 0 && log >= 0 && copied == log)
@@ -203,8 +250,19 @@ pub(crate) fn refusal_of_copies(path: &Path) -> StoreError {
     StoreError::corrupt(format!(
         "{file} was not closed, and it or its write-ahead log {log} is a copy. Copied one after the other while a server \
          was writing, they can lack acknowledged events although they look whole: restore a copy that aggregator-server \
-         backup has made. Only if nothing was written while they were copied (no server was running), accept them: \
-         aggregator-server check --accept-copied-files --store sqlite:{file}",
+         backup has made. Only if nothing was written while they were copied (no server was running, or it was a snapshot), \
+         accept them: aggregator-server check --accept-copied-files --store sqlite:{file} (or restore with that option)",
+        log = beside(path, "-wal").display()
+    ))
+}
+
+/// The error for a file that was never opened and has a log beside it.
+pub(crate) fn refusal_of_log(path: &Path) -> StoreError {
+    let file = path.display();
+    StoreError::corrupt(format!(
+        "{file} is a backup, or another file that was closed, and the write-ahead log {log} beside it is that of another \
+         store, which had this name before: it may hold acknowledged events of that one. Put that store back, or move the \
+         log away; aggregator-server restore makes a store of a backup",
         log = beside(path, "-wal").display()
     ))
 }

@@ -6,7 +6,6 @@ use std::io;
 
 use super::Writer;
 use crate::StoreError;
-use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::file::changed_pages::{ChangedPages, TakenPages};
 use crate::store::sqlite::file::files::{beside, unusable};
@@ -66,8 +65,16 @@ impl Writer {
     }
 
     fn log_frames(&self) -> Result<u64, StoreError> {
-        let lengths = checkpoint(&self.connection, "NOOP");
-        lengths.map(|(log, _)| log).map_err(|error| store_error("copying the store", error))
+        let noop = "PRAGMA wal_checkpoint(NOOP)";
+        let log =
+            self.connection.query_row(noop, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        match log.map_err(|error| store_error("copying the store", error))? {
+            (0, log) if log >= 0 => Ok(log.unsigned_abs()),
+            // Another program writes, and what it has written is not known.
+            _ => Err(StoreError::unavailable(
+                "the length of the log cannot be read: another program uses the store",
+            )),
+        }
     }
 
     fn log_path(&self) -> Result<std::path::PathBuf, StoreError> {
