@@ -86,7 +86,7 @@ async fn a_rule_keeps_a_disk_of_64_mb_alive() {
     while begun.elapsed() < span || publisher.next < EVENTS {
         publisher.publish_some(&server, 1_000).await;
         // In the long form, slowly: stubs stay, so such a disk ends one day however much is purged.
-        let is_long = publisher.next >= EVENTS;
+        let is_long = publisher.next >= EVENTS && begun.elapsed() < span;
         tokio::time::sleep(Duration::from_millis(if is_long { 60_000 } else { 20 })).await;
     }
     let (purged, error) = purged(&server).await;
