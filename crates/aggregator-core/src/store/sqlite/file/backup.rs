@@ -39,6 +39,9 @@ const MAX_SLICE_PAGES: usize = 8192;
 /// half of it had changed again.
 const MAX_HOPELESS_PASSES: u32 = 20;
 
+/// The check of a copy takes no processor that others want.
+const NICENESS: i32 = 10;
+
 /// How often the caller is asked whether to go on while the copy is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -201,7 +204,11 @@ pub(super) fn check(
     let interrupt = connection.get_interrupt_handle();
     let mut is_given_up = false;
     let report = thread::scope(|scope| {
-        let checking = scope.spawn(|| read::verify(connection, connector.fingerprint_bits()));
+        let checking = scope.spawn(|| {
+            // It reads all of the copy and holds nothing that others wait for. On Linux this is about the thread alone.
+            let _ = rustix::process::nice(NICENESS);
+            read::verify(connection, connector.fingerprint_bits())
+        });
         while !checking.is_finished() {
             is_given_up |= on_progress(BackupProgress::Checking).is_break();
             if is_given_up {
