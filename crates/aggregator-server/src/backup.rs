@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aggregator_core::{BackupProgress, StoreError};
+use aggregator_core::{BackupProgress, DedupStoreExt as _, StoreError};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -120,10 +120,7 @@ async fn start(app: &Arc<App>, flow: Flow, path: PathBuf) -> Result<watch::Recei
 }
 
 fn copy(app: &App, path: &Path, tell: &watch::Sender<Told>) -> Result<Line, StoreError> {
-    let info = app.store.info();
-    let unsupported = || StoreError::Unsupported { kind: info.kind, operation: "be backed up" };
-    let maintain = app.store.maintain().ok_or_else(unsupported)?;
-    maintain.backup(path, &mut |progress| {
+    app.store.backup_with_progress(path, &mut |progress| {
         tell.send_replace(Some(Ok(progress.into())));
         // The client has gone, or the server is about to.
         if tell.is_closed() || app.health.is_draining() {

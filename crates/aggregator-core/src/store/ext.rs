@@ -4,8 +4,8 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
 use super::{
-    AttemptId, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt, RowLimit, Tail,
-    VerifyReport,
+    AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt,
+    RowLimit, Tail, VerifyReport,
 };
 use crate::{
     Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicQuery,
@@ -118,9 +118,19 @@ pub trait DedupStoreExt: DedupStore {
     /// # Errors
     /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
     fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.maintain()
-            .ok_or_else(|| self.unsupported("be backed up"))?
-            .backup(path, &mut |_| ControlFlow::Continue(()))
+        self.backup_with_progress(path, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The same; `on_progress` is told how far it is, and may break it off.
+    ///
+    /// # Errors
+    /// As [`Self::backup`].
+    fn backup_with_progress(
+        &self,
+        path: &Path,
+        on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path, on_progress)
     }
 
     /// [`Transfer::rows`](super::Transfer::rows), where the store can.

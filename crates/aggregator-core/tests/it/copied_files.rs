@@ -1,13 +1,24 @@
 //! Copies that are not whole, or may not be: none is taken for a store.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aggregator_core::{DedupStoreExt, Event, Outcome, SqliteOptions, SqliteStore, StoreError};
 use tempfile::TempDir;
 
 use crate::restore::{Load, go_on, names, options, restore};
+
+/// An open store with one event, `events.db`, and a plain copy of both its files, `copy.db`.
+fn store_and_copy(directory: &Path) -> SqliteStore {
+    let store = SqliteStore::open(directory.join("events.db")).unwrap();
+    store.append_one(&Event::new("t", "1").unwrap()).unwrap();
+    for suffix in ["", "-wal"] {
+        let [from, to] = ["events.db", "copy.db"].map(|name| directory.join(format!("{name}{suffix}")));
+        fs::copy(from, to).unwrap();
+    }
+    store
+}
 
 #[test]
 fn a_copy_that_is_damaged_is_not_restored_and_nothing_stays_of_it() {
@@ -26,6 +37,9 @@ fn a_copy_that_is_damaged_is_not_restored_and_nothing_stays_of_it() {
     fs::create_dir(path("new")).unwrap();
     let error = restore(&path("copy.db"), &path("new/events.db")).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(names(&path("new")), [""; 0]);
+    // Nor a directory that was made for it.
+    assert!(restore(&path("copy.db"), &path("new/deep/down/events.db")).is_err());
     assert_eq!(names(&path("new")), [""; 0]);
 }
 
@@ -60,11 +74,7 @@ fn a_plain_copy_of_a_store_in_use_is_refused() {
 fn a_plain_copy_of_a_store_that_has_crashed_is_whole_once_it_is_accepted() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let store = SqliteStore::open(path("events.db")).unwrap();
-    store.append_one(&Event::new("t", "1").unwrap()).unwrap();
-    for suffix in ["", "-wal"] {
-        fs::copy(path(&format!("events.db{suffix}")), path(&format!("copy.db{suffix}"))).unwrap();
-    }
+    let _store = store_and_copy(directory.path());
     let accept = SqliteOptions { accept_copied_files: true, ..SqliteOptions::default() };
     assert!(restore(&path("copy.db"), &path("a.db")).is_err());
     SqliteStore::restore(path("copy.db"), path("a.db"), &accept, &mut go_on).unwrap();
@@ -109,11 +119,7 @@ fn a_backup_beside_the_log_of_another_store_is_refused() {
 fn a_copy_is_refused_whatever_files_were_removed_before() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let store = SqliteStore::open(path("events.db")).unwrap();
-    store.append_one(&Event::new("t", "1").unwrap()).unwrap();
-    for suffix in ["", "-wal"] {
-        fs::copy(path(&format!("events.db{suffix}")), path(&format!("copy.db{suffix}"))).unwrap();
-    }
+    let store = store_and_copy(directory.path());
     drop(store);
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(path(&format!("events.db{suffix}")));

@@ -1,9 +1,9 @@
 //! `backup`: copies a store to a file, through the server that has it open, or by itself where none has.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use aggregator_core::{DedupStore, StoreError};
+use aggregator_core::{DedupStoreExt as _, StoreError};
 use serde_json::json;
 
 use super::progress::ProgressLine;
@@ -79,7 +79,11 @@ pub fn run(config: &Config, options: &BackupOptions) -> Result<(), BackupError> 
         None => {
             let failed = |source, socket| BackupError::Store { store: config.store.clone(), source, socket };
             let store = open_store::open_existing(config).map_err(|source| failed(source, socket))?;
-            copy(&*store, &path, &mut progress).map_err(|source| failed(source, None))?;
+            let copied = store.backup_with_progress(&path, &mut |told| {
+                progress.show(&told.into());
+                ControlFlow::Continue(())
+            });
+            copied.map_err(|source| failed(source, None))?;
         }
     }
     let Shown { line, bytes } = progress;
@@ -87,7 +91,7 @@ pub fn run(config: &Config, options: &BackupOptions) -> Result<(), BackupError> 
     Ok(())
 }
 
-fn through(server: &Socket, path: &std::path::Path, progress: &mut Shown) -> Result<(), BackupError> {
+fn through(server: &Socket, path: &Path, progress: &mut Shown) -> Result<(), BackupError> {
     let Some(path) = path.to_str() else {
         return Err(BackupError::Failed(format!("--out {} is not UTF-8", path.display())));
     };
@@ -100,14 +104,6 @@ fn through(server: &Socket, path: &std::path::Path, progress: &mut Shown) -> Res
         }
     });
     done.map_err(BackupError::Server)?
-}
-
-fn copy(store: &dyn DedupStore, path: &std::path::Path, progress: &mut Shown) -> Result<(), StoreError> {
-    let unsupported = StoreError::Unsupported { kind: store.info().kind, operation: "be backed up" };
-    store.maintain().ok_or(unsupported)?.backup(path, &mut |told| {
-        progress.show(&told.into());
-        ControlFlow::Continue(())
-    })
 }
 
 /// What the user sees.

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::backup::check;
 use super::connector::Connector;
 use super::draft_file::Draft;
-use super::files::{sync_directory, unusable};
+use super::files::unusable;
 use super::open::connect_alone;
 use super::wal_mark;
 use crate::StoreError;
@@ -45,9 +45,7 @@ pub(crate) fn compact(
     check(&mut copied, path, connector, &mut |_| ControlFlow::Continue(()))?;
     draft.close(copied)?;
     let after = length(&draft.path)?;
-    draft.replace(path)?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    sync_directory(directory).map_err(|error| unusable(directory, error))?;
+    draft.replace()?;
     Ok((before, after))
 }
 

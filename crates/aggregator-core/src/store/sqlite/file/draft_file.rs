@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::claim::refuse_orphaned_log;
 use super::connector::Connector;
-use super::files::{OWNER_ONLY, beside, draft, sync_directory, unusable};
+use super::files::{OWNER_ONLY, beside, discard, draft, sync_directory, unusable};
 use super::wal_mark;
 use crate::StoreError;
 use crate::store::sqlite::fault::store_error;
@@ -52,21 +52,21 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Puts the complete file in the place of `old`, with its owner and permissions.
-    pub(super) fn replace(mut self, old: &Path) -> Result<(), StoreError> {
+    /// Puts the complete file in the place of the one that it was created beside, with the owner and the permissions of
+    /// that one.
+    pub(super) fn replace(mut self) -> Result<(), StoreError> {
         let replace = || {
-            let (old_file, new_file) = (fs::metadata(old)?, self.file.metadata()?);
-            if (old_file.uid(), old_file.gid()) != (new_file.uid(), new_file.gid()) {
-                fchown(&self.file, Some(old_file.uid()), Some(old_file.gid()))?;
+            let (old, new) = (fs::metadata(&self.to)?, self.file.metadata()?);
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                fchown(&self.file, Some(old.uid()), Some(old.gid()))?;
             }
-            self.file.set_permissions(old_file.permissions())?;
+            self.file.set_permissions(old.permissions())?;
             self.file.sync_all()?;
-            fs::rename(&self.path, old)
+            fs::rename(&self.path, &self.to)
         };
-        let replaced = replace();
-        replaced.map_err(|error| self.failed(error))?;
+        replace().map_err(|error| self.failed(error))?;
         self.complete = true;
-        Ok(())
+        self.sync_directory()
     }
 
     pub(super) fn file(&self) -> &File {
@@ -125,6 +125,10 @@ impl Draft {
         self.file.sync_all().map_err(|error| self.failed(error))?;
         rename_to_new(&self.path, &self.to).map_err(|error| self.failed(error))?;
         self.complete = true;
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<(), StoreError> {
         let directory = self.to.parent().unwrap_or(Path::new("/"));
         sync_directory(directory).map_err(|error| unusable(directory, error))
     }
@@ -143,13 +147,6 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
         renamed => Ok(renamed?),
-    }
-}
-
-/// Removes a draft and what SQLite keeps beside it. Errors are ignored: the caller has to learn why the draft failed.
-fn discard(draft: &Path) {
-    for suffix in ["-wal", "-shm", "-journal", "-lock", ""] {
-        let _ = fs::remove_file(beside(draft, suffix));
     }
 }
 

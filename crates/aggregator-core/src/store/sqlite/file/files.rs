@@ -186,9 +186,11 @@ pub(crate) fn create_empty(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path).map(drop)
 }
 
-/// Removes a draft that could not be completed. Ignores errors: the caller has to learn why the draft failed.
+/// Removes a draft that could not be completed, and what is beside it. Ignores errors: the caller has to learn why the
+/// draft failed.
 pub(crate) fn discard(draft: &Path) {
-    for suffix in ["", "-journal"] {
+    // The file itself is the last one, because by its name others find what a crash has left.
+    for suffix in ["-wal", "-shm", "-journal", "-lock", ""] {
         let _ = fs::remove_file(beside(draft, suffix));
     }
 }

@@ -1,13 +1,12 @@
 //! Empties the dedup index of a store that nobody has open. Opening the store then builds the index again.
 
-use std::fs;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::connector::Connector;
 use super::create::write_schema;
-use super::files::{create_empty, discard, draft, sync_directory, unusable};
+use super::draft_file::Draft;
 use super::open::connect_alone;
 use super::wal_mark;
 use crate::StoreError;
@@ -65,24 +64,12 @@ fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
 /// For a file whose index tables SQLite cannot even drop: copies all other tables into a new file, which replaces the old
 /// one.
 fn copy_without_index(path: &Path, connector: &Connector) -> Result<(), StoreError> {
-    let new = draft(path, "new");
-    create_empty(&new).map_err(|error| unusable(path, error))?;
-    let copied = write_schema(&new, connector).and_then(|()| fill(&new, path, connector));
-    let copied = copied
-        .map_err(|error| store_error(&format!("copying {} without its dedup index", path.display()), error));
-    let copied = copied.and_then(|()| replace_file(&new, path).map_err(|error| unusable(path, error)));
-    if copied.is_err() {
-        discard(&new);
-    }
-    copied?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    sync_directory(directory).map_err(|error| unusable(directory, error))
-}
-
-/// Renames `new` to `old`. The new file keeps the permissions of the old one.
-fn replace_file(new: &Path, old: &Path) -> std::io::Result<()> {
-    fs::set_permissions(new, fs::metadata(old)?.permissions())?;
-    fs::rename(new, old)
+    let draft = Draft::create_beside(path)?;
+    let copied = write_schema(&draft.path, connector).and_then(|()| fill(&draft.path, path, connector));
+    copied.map_err(|error| {
+        store_error(&format!("copying {} without its dedup index", path.display()), error)
+    })?;
+    draft.replace()
 }
 
 fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {

@@ -37,11 +37,10 @@ pub(crate) fn restore(
     let from = &fs::canonicalize(from).map_err(|error| unusable(from, error))?;
     // While a process has the file open, a copy of it is neither one thing nor the other.
     let _claim = if beside(from, "-lock").exists() { Some(Claim::of_existing(from)?) } else { None };
-    let to = &std::path::absolute(to).map_err(|error| unusable(to, error))?;
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(|error| unusable(parent, error))?;
-    }
-    let draft = Draft::create(to)?;
+    // Nobody else makes a store there meanwhile. Makes the directory, which goes again if nothing comes into it.
+    let mut place = Claim::new(to)?;
+    let draft = Draft::create(place.path())?;
+    draft.reserve(fs::metadata(from).map_err(|error| unusable(given, error))?.len())?;
     copy_bytes(from, draft.file(), on_progress).map_err(|error| unusable(given, error))?;
     let log = beside(from, "-wal");
     if log.exists() {
@@ -59,6 +58,7 @@ pub(crate) fn restore(
     drop((connection, claim));
     let id = adopt(&draft.path, &accepting, connector)?;
     draft.take_name()?;
+    place.keep();
     Ok(id)
 }
 

@@ -77,10 +77,7 @@ impl Mark {
 
 /// If the file is marked: what the mark says.
 pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<Mark>> {
-    let mark: Option<String> = connection
-        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-        .query_row([META_NAME], |row| row.get(0))
-        .optional()?;
+    let mark = row(connection)?;
     let cookie: i64 = connection.pragma_query_value(None, "schema_version", |row| row.get(0))?;
     let mark = mark.as_deref().and_then(|mark| mark.split_once(' '));
     let said = mark.filter(|(of, _)| *of == cookie.to_string()).map(|(_, said)| said);
@@ -89,6 +86,12 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<Mark>> {
         let (since, files) = said.split_once(' ').unwrap_or((said, NO_FILES));
         Mark { since: since.to_owned(), files: parse(files) }
     }))
+}
+
+/// The row of the mark, whether the mark counts or not.
+fn row(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut select = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    select.query_row([META_NAME], |row| row.get(0)).optional()
 }
 
 /// Which file it is: a number is used again once its file is gone.
@@ -126,10 +129,7 @@ fn files(path: &Path) -> Option<[Born; 2]> {
 /// Whether the file is one that was closed and never opened since, as a backup is, although there is something in the log
 /// beside it: that of another store, then. Both as the connection sees them.
 pub(crate) fn has_log_of_another(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
-    let mark: Option<String> = connection
-        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-        .query_row([META_NAME], |row| row.get(0))
-        .optional()?;
+    let mark = row(connection)?;
     let was_never_opened = mark.is_some_and(|mark| mark.starts_with(NO_COOKIE) && mark.ends_with(NO_FILES))
         && has_lasting_inodes(path);
     Ok(was_never_opened && checkpoint(connection, "NOOP")?.0 > 0)
