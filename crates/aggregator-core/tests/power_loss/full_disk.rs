@@ -1,5 +1,6 @@
 //! The disk is full: for a while, at a start, for shared memory alone, for copies of the log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aggregator_core::{DedupStore, DedupStoreExt, Event, SqliteOptions, SqliteStore, StoreError};
@@ -215,4 +216,35 @@ fn a_log_that_cannot_be_copied_is_told_of_once() {
     append_some();
     assert_eq!(warnings.lock().unwrap().len(), 2, "{warnings:?}");
     lab.disk.clear_faults();
+}
+
+/// Runs are merged before an append where there are too many of them, and that checks the log, too.
+#[test]
+fn appends_go_on_beside_crowded_runs_while_the_log_cannot_be_copied() {
+    let lab = Lab::new("no-copies-and-crowded");
+    let (_directory, path) = lab.empty_store();
+    let is_told = Arc::<AtomicBool>::default();
+    let tell = Arc::clone(&is_told);
+    let options = SqliteOptions {
+        on_warning: Arc::new(move |_| tell.store(true, Ordering::Relaxed)),
+        ..lab.options(32 << 10)
+    };
+    let store = SqliteStore::open_with(&path, options).unwrap();
+    let mut ledger = Ledger::default();
+    let mut n = 0;
+    let mut append_some = || {
+        n += 1;
+        let events: Vec<_> = (0..40).map(|m| Event::new("stock", format!("{n}-{m}")).unwrap()).collect();
+        ledger.note(&events, &append(&store, &events).unwrap()).unwrap();
+    };
+    // The first one marks the file, and so writes to it.
+    append_some();
+    (1..=1_000).for_each(|nth| lab.disk.fail_nth(nth, FileKind::Database, Fault::ShortWrite));
+    for _ in 0..40 {
+        append_some();
+    }
+    assert!(is_told.load(Ordering::Relaxed), "everything was copied");
+    lab.disk.clear_faults();
+    append_some();
+    ledger.check(&store).unwrap();
 }

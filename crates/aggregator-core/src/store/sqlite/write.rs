@@ -149,7 +149,7 @@ impl Writer {
             transaction.commit()?;
             self.compaction.committed(&mut Memtable::default(), manifest);
             self.note_pages();
-            self.checkpoints.between_commits(&self.connection)?;
+            self.checkpoint().map_err(TransactionError::Store)?;
         }
         Ok(())
     }
