@@ -11,7 +11,10 @@ mod topics;
 pub use batch::{Batch, BatchBuilder, RawEvent};
 pub use fields::{EventId, Identity, MAX_EVENT_ID_BYTES, MAX_SOURCE_BYTES, Scope, Source};
 pub use hint::{Hint, HintOwner};
-pub use payload::{DEFAULT_PAYLOAD_DEPTH, LoneSurrogates, digest};
+pub use payload::{
+    DEFAULT_PAYLOAD_DEPTH, ERASED_PAYLOAD, LoneSurrogates, digest, equals_digest, equals_payload,
+    is_digest_of_erased,
+};
 pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
 pub use topics::Topics;

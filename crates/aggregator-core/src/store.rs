@@ -1,7 +1,7 @@
 //! The contract of a deduplicating store, and the stores that keep it.
 //!
 //! [`DedupStore`] is what every store does. What a store may lack is a capability with a trait of its own
-//! ([`AppendAcross`], [`Maintain`], [`Transfer`], [`Records`], [`Watch`]): the store hands out the ones it has, so there
+//! ([`AppendAcross`], [`Amend`], [`Maintain`], [`Transfer`], [`Records`], [`Watch`]): the store hands out the ones it has, so there
 //! is no flag beside them that could say something else. [`DedupStoreExt`] has what follows from these. [`backend`] says
 //! how to add a store.
 //!
@@ -10,7 +10,7 @@
 //! What may be added to a type without breaking anybody depends on who builds it and who reads it.
 //!
 //! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`StoreGauges`], [`TopicInfo`], [`VerifyReport`],
-//!   [`Receipt`], [`Seen`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
+//!   [`Receipt`], [`Seen`], [`Erased`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
 //!   fields; whatever is no argument of the constructor is set as a field.
 //! * **A caller builds it** ([`Query`], [`TopicQuery`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
 //!   public. Write it with `..`, as in `SqliteOptions { readers: 8, ..SqliteOptions::default() }`, and take it apart
@@ -25,6 +25,7 @@
 //!   [`Kept`](crate::Kept), [`Scope`](crate::Scope), [`TopicSelector`](crate::TopicSelector),
 //!   [`Verdict`](transfer::Verdict)): closed. To ignore a new variant would be a mistake.
 
+mod amend;
 mod append_across;
 pub mod backend;
 mod commit_notifier;
@@ -47,6 +48,7 @@ pub(crate) mod sqlite;
 mod tail;
 pub mod transfer;
 
+pub use amend::{Amend, EraseProgress, Erased, MAX_IDS_PER_AMEND};
 pub use append_across::AppendAcross;
 pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch};
 pub use ext::DedupStoreExt;
@@ -74,7 +76,8 @@ use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Store
 /// # Contract
 ///
 /// * **Exactly once.** Of all events with one identity, one is stored, ever: across batches, callers
-///   and restarts. Equality is that of the identity's own bytes.
+///   and restarts. Equality is that of the identity's own bytes. Only an operator can let an identity come again
+///   ([`Amend::release`]).
 /// * **Durable.** `Ok` means the outcome is as durable as [`StoreInfo::durability`] says.
 /// * **One commit.** Identity, event, seq and counters change together or not at all.
 /// * **Order.** Within a topic, seqs are 1, 2, 3, … in the order of the batches and, inside a batch,
@@ -170,6 +173,11 @@ pub trait DedupStore: Send + Sync {
 
     /// Purging, checking and copying, where the store can.
     fn maintain(&self) -> Option<&dyn Maintain> {
+        None
+    }
+
+    /// Erasing and releasing single events, where the store can.
+    fn amend(&self) -> Option<&dyn Amend> {
         None
     }
 

@@ -153,6 +153,7 @@ impl Contents {
                 event_id: event.event_id().to_owned(),
                 source: Some(event.source().to_owned()),
                 processed_at: now,
+                released: false,
                 kept: Kept::Event(KeptEvent {
                     seq: info.last_seq,
                     timestamp: event.timestamp().to_owned(),

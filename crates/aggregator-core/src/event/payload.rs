@@ -32,6 +32,27 @@ pub fn digest(payload: &str) -> [u8; 16] {
     xxh3_128(payload.as_bytes()).to_be_bytes()
 }
 
+/// What an erased event has in place of its payload.
+///
+/// It is reserved: an event that is stored with it equals every repeat of it, whatever its payload, also if a publisher
+/// sent it.
+pub const ERASED_PAYLOAD: &str = r#"{"erased":true}"#;
+
+/// Whether an event with the payload `sent` repeats the stored one, or is a conflict.
+pub fn equals_payload(stored: &str, sent: &str) -> bool {
+    stored == sent || stored == ERASED_PAYLOAD
+}
+
+/// The same where only the [`digest`] of the stored payload is known.
+pub fn equals_digest(stored: [u8; 16], sent: &str) -> bool {
+    stored == digest(sent) || is_digest_of_erased(stored)
+}
+
+/// Whether a stub is that of an erased event.
+pub fn is_digest_of_erased(stored: [u8; 16]) -> bool {
+    stored == digest(ERASED_PAYLOAD)
+}
+
 /// Whether a byte matters outside of strings: quotes, brackets and white space do.
 const MATTERS: [bool; 256] = {
     let mut matters = [false; 256];

@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use serde_json::value::RawValue;
 
+use super::payload::{ERASED_PAYLOAD, equals_digest, is_digest_of_erased};
 use super::payload::{LoneSurrogates, compact};
 use super::{DEFAULT_SOURCE, Scope, digest, fields, topic};
 use crate::{InvalidField, Timestamp, time};
@@ -30,6 +31,8 @@ pub struct StoredRow {
     pub source: Option<String>,
     /// When it was stored.
     pub processed_at: Timestamp,
+    /// Whether its identity was released: then a later row may have the same identity.
+    pub released: bool,
     /// What is left of it.
     pub kept: Kept,
 }
@@ -98,6 +101,14 @@ pub struct Details<'a> {
     pub attributes: Option<&'a str>,
 }
 
+impl<'a> Details<'a> {
+    /// `stored`, with what erasing took from it as it is here.
+    fn not_erased(self, stored: Details<'a>) -> Details<'a> {
+        let Details { payload, content_type, attributes, .. } = self;
+        Details { payload, content_type, attributes, ..stored }
+    }
+}
+
 impl StoredRow {
     /// Its place in the topic.
     pub fn seq(&self) -> Option<u64> {
@@ -106,6 +117,12 @@ impl StoredRow {
             Kept::Stub { seq, .. } => Some(*seq),
             Kept::Identity => None,
         }
+    }
+
+    /// Whether it is the row of its identity that has this seq in a store, and is released there or not. Identities that
+    /// were imported alone have no seq to tell them apart, but all of them are the same: released, or not.
+    pub fn is_at(&self, seq: Option<u64>, released: bool) -> bool {
+        self.seq() == seq && (seq.is_some() || self.released || !released)
     }
 
     /// The source as an identity has it.
@@ -121,11 +138,16 @@ impl StoredRow {
         }
     }
 
-    /// Whether the event stored under this identity has the same content, as far as this row knows it.
+    /// Whether the event stored under this identity has the same content, as far as both know it. This row may have
+    /// content that was erased there, but not the other way round.
     pub fn is_event(&self, stored: Details<'_>) -> bool {
+        let is_erased = stored.payload == ERASED_PAYLOAD;
         match &self.kept {
-            Kept::Event(event) => event.details(self.source()) == stored,
-            Kept::Stub { digest: kept, .. } => *kept == digest(stored.payload),
+            Kept::Event(event) => {
+                let here = event.details(self.source());
+                here == if is_erased { here.not_erased(stored) } else { stored }
+            }
+            Kept::Stub { digest: kept, .. } => is_erased || *kept == digest(stored.payload),
             Kept::Identity => true,
         }
     }
@@ -134,8 +156,8 @@ impl StoredRow {
     /// imported alone, which is the same as any event.
     pub fn is_stub(&self, stored: Option<[u8; 16]>) -> bool {
         match (&self.kept, stored) {
-            (Kept::Event(event), Some(stored)) => digest(&event.payload) == stored,
-            (Kept::Stub { digest, .. }, Some(stored)) => *digest == stored,
+            (Kept::Event(event), Some(stored)) => equals_digest(stored, &event.payload),
+            (Kept::Stub { digest, .. }, Some(stored)) => *digest == stored || is_digest_of_erased(stored),
             (Kept::Identity, _) | (_, None) => true,
         }
     }
@@ -217,6 +239,7 @@ mod tests {
             event_id: "1".into(),
             source: Some("s".into()),
             processed_at: Timestamp::from_micros(1),
+            released: false,
             kept: Kept::Event(KeptEvent {
                 seq: 1,
                 timestamp: "2026-01-01T00:00:00Z".into(),

@@ -28,6 +28,7 @@
 //! own ([`Entry`]) and merges them with [`merge_entries`]. All of it is of one snapshot, the [`Fingerprint`] of the row
 //! that each position stands at as well.
 
+pub use super::amend::check_amended;
 pub use super::maintain::check_seqs;
 pub use super::memory::too_many_topics;
 pub use super::page::{Ends, Entry, Merged, Scan, Scanner, check_positions, merge, merge_entries};

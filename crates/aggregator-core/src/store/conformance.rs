@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod across;
+mod amend;
 mod append;
 mod attributes;
 mod capability;
@@ -98,23 +99,26 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
     ]
     .concat();
     let of_capabilities = [
-        (Capability::Across, across::CASES),
-        (Capability::Maintain, purge::CASES),
-        (Capability::Maintain, tail::PURGE_CASES),
-        (Capability::Maintain, topics::PURGE_CASES),
-        (Capability::Transfer, topics::TRANSFER_CASES),
-        (Capability::Transfer, transfer::CASES),
-        (Capability::Transfer, transfer::refusal::CASES),
-        (Capability::Transfer, transfer::random::CASES),
-        (Capability::Watch, commits::CASES),
-        (Capability::Records, records::CASES),
-        (Capability::Records, records::lists::CASES),
-        (Capability::Records, records::model::CASES),
-        (Capability::Records, records::races::CASES),
-        (Capability::Records, records::versions::CASES),
+        (&[Capability::Across][..], across::CASES),
+        (&[Capability::Amend], amend::CASES),
+        (&[Capability::Amend, Capability::Maintain], amend::PURGE_CASES),
+        (&[Capability::Amend, Capability::Transfer], amend::TRANSFER_CASES),
+        (&[Capability::Maintain], purge::CASES),
+        (&[Capability::Maintain], tail::PURGE_CASES),
+        (&[Capability::Maintain], topics::PURGE_CASES),
+        (&[Capability::Transfer], topics::TRANSFER_CASES),
+        (&[Capability::Transfer], transfer::CASES),
+        (&[Capability::Transfer], transfer::refusal::CASES),
+        (&[Capability::Transfer], transfer::random::CASES),
+        (&[Capability::Watch], commits::CASES),
+        (&[Capability::Records], records::CASES),
+        (&[Capability::Records], records::lists::CASES),
+        (&[Capability::Records], records::model::CASES),
+        (&[Capability::Records], records::races::CASES),
+        (&[Capability::Records], records::versions::CASES),
     ];
-    for (capability, its_cases) in of_capabilities {
-        if !backend.lacks().contains(&capability) {
+    for (capabilities, its_cases) in of_capabilities {
+        if !capabilities.iter().any(|capability| backend.lacks().contains(capability)) {
             cases.extend(its_cases);
         }
     }

@@ -4,12 +4,12 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
 use super::{
-    AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore, Import, Imported, Pages, Receipt,
-    RowLimit, Tail, VerifyReport,
+    AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore, EraseProgress, Erased, Import,
+    Imported, Pages, Receipt, RowLimit, Seen, Tail, VerifyReport,
 };
 use crate::{
-    Cursor, Event, EventRef, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic, TopicQuery,
-    Topics,
+    Cursor, Event, EventRef, Identity, Order, Partition, Query, StoreError, StoredRow, Timestamp, Topic,
+    TopicQuery, Topics,
 };
 
 /// Methods that every [`DedupStore`] has, and those of its capabilities, which return [`StoreError::Unsupported`] if
@@ -131,6 +131,34 @@ pub trait DedupStoreExt: DedupStore {
         on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.maintain().ok_or_else(|| self.unsupported("be backed up"))?.backup(path, on_progress)
+    }
+
+    /// [`Amend::erase`](super::Amend::erase), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::amend`].
+    fn erase(&self, ids: &[Identity]) -> Result<Vec<Erased>, StoreError> {
+        self.erase_with_progress(ids, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The same; `on_progress` is told how far it is, and may break it off.
+    ///
+    /// # Errors
+    /// As [`Self::erase`].
+    fn erase_with_progress(
+        &self,
+        ids: &[Identity],
+        on_progress: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Erased>, StoreError> {
+        self.amend().ok_or_else(|| self.unsupported("erase events"))?.erase(ids, on_progress)
+    }
+
+    /// [`Amend::release`](super::Amend::release), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::amend`].
+    fn release(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.amend().ok_or_else(|| self.unsupported("release identities"))?.release(ids)
     }
 
     /// [`Transfer::rows`](super::Transfer::rows), where the store can.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen, StoreGauges,
-    StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen,
+    StoreGauges, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, TopicQuery};
 
@@ -211,6 +211,10 @@ impl DedupStore for FaultyStore {
 
     fn maintain(&self) -> Option<&dyn Maintain> {
         self.inner.maintain()
+    }
+
+    fn amend(&self) -> Option<&dyn Amend> {
+        self.inner.amend()
     }
 
     fn transfer(&self) -> Option<&dyn Transfer> {

@@ -1,5 +1,6 @@
 //! The reference backend: everything in memory, nothing clever.
 
+mod amend;
 mod records;
 mod state;
 mod transfer;
@@ -13,13 +14,14 @@ use self::records::RecordTable;
 use self::state::{Left, Row, Rows, State};
 use crate::event::{digest, slot};
 use crate::query::{Page, Query};
+use crate::store::amend::check_amended;
 use crate::store::maintain::check_seqs;
 use crate::store::page::{check_positions, merge};
 use crate::store::{
-    AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, CommitNotifier,
-    DEFAULT_MAX_TOPICS, DedupStore, Durability, Import, Imported, Maintain, Outcome, Receipt, Records,
-    RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport, Watch,
-    check_partition,
+    Amend, AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, CommitNotifier,
+    DEFAULT_MAX_TOPICS, DedupStore, Durability, EraseProgress, Erased, Import, Imported, Maintain, Outcome,
+    Receipt, Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport,
+    Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -161,14 +163,9 @@ impl DedupStore for MemoryStore {
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
         const DOING: &str = "looking identities up";
         let state = self.state_to_read(DOING)?;
-        let seen = |row: &Row| Seen {
-            seq: row.seq(),
-            processed_at: row.event.processed_at,
-            purged: row.left != Left::Payload,
-        };
         let look_up = |id| {
             Deadline::check(DOING)?;
-            Ok(state.find(self.info.partitions, id).map(seen))
+            Ok(state.find(self.info.partitions, id).map(Row::seen))
         };
         ids.iter().map(look_up).collect()
     }
@@ -217,6 +214,10 @@ impl DedupStore for MemoryStore {
     }
 
     fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
+    }
+
+    fn amend(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 
@@ -279,8 +280,9 @@ impl Maintain for MemoryStore {
             }
         }
         for rows in &state.partitions {
-            if rows.seen.len() != rows.rows.len() {
-                report.faults.push(format!("{} identities for {} events", rows.seen.len(), rows.rows.len()));
+            let identities = rows.seen.len() + rows.released.values().map(Vec::len).sum::<usize>();
+            if identities != rows.rows.len() {
+                report.faults.push(format!("{identities} identities for {} events", rows.rows.len()));
             }
             let stubs = rows.rows.iter().filter(|row| row.left != Left::Payload).count() as u64;
             report.stubs += stubs;
@@ -295,6 +297,24 @@ impl Maintain for MemoryStore {
         _on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: self.info.kind, operation: "be backed up" })
+    }
+}
+
+impl Amend for MemoryStore {
+    fn erase(
+        &self,
+        ids: &[Identity],
+        _: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Erased>, StoreError> {
+        check_amended(ids)?;
+        let mut state = self.state()?;
+        Ok(ids.iter().map(|id| state.erase(self.info.partitions, id)).collect())
+    }
+
+    fn release(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        check_amended(ids)?;
+        let mut state = self.state()?;
+        Ok(ids.iter().map(|id| state.release(self.info.partitions, id)).collect())
     }
 }
 

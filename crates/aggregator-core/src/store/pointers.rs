@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreGauges, StoreInfo,
+    Amend, AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreGauges, StoreInfo,
     StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
@@ -59,6 +59,10 @@ macro_rules! store_behind {
 
             fn maintain(&self) -> Option<&dyn Maintain> {
                 (**self).maintain()
+            }
+
+            fn amend(&self) -> Option<&dyn Amend> {
+                (**self).amend()
             }
 
             fn transfer(&self) -> Option<&dyn Transfer> {

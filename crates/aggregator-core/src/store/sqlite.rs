@@ -4,6 +4,7 @@
 //! it returns. A small pool of read-only connections reads beside it. The events table is the truth;
 //! the dedup index ([`index`]) only points into it.
 
+mod amend;
 mod background;
 mod catalog;
 mod checkpoint;
@@ -44,9 +45,9 @@ pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks}
 use self::write::record_queue::RecordQueue;
 use self::write::{Writer, lookup_hint};
 use super::{
-    AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import, Imported,
-    Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreGauges, StoreInfo, StoreStats, TopicInfo,
-    Transfer, VerifyReport, Watch, check_partition,
+    Amend, AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import,
+    Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreGauges, StoreInfo, StoreStats,
+    TopicInfo, Transfer, VerifyReport, Watch, check_partition,
 };
 use crate::histogram::Histogram;
 use crate::{
@@ -335,6 +336,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
+    }
+
+    fn amend(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 

@@ -124,7 +124,8 @@ pub struct TopicState {
     pub purged_seq: u64,
 }
 
-/// What a store has under the identity of a row that is imported.
+/// What a store has under the identity of a row that is imported: the row with the same seq, released or not, and
+/// otherwise the one whose identity is not released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// Its seq.
@@ -140,7 +141,7 @@ pub struct Found {
 pub enum Verdict {
     /// It is the next row, stored at this time. A row without a seq does not move the partition's time.
     Add(Timestamp),
-    /// It is there already.
+    /// It is there already. If it is released and was not so there, it becomes so.
     Present,
 }
 
@@ -214,7 +215,8 @@ fn judge_repeat(row: &StoredRow, seq: u64, found: Found, times: Times) -> Result
     if there != seq {
         let reason = format!(
             "this store has the same identity at seq {there}: it took events of its own in this topic. \
-             Import into a store that did not, an empty one for example"
+             Import into a store that did not, an empty one for example. If the identity was released in the other store, \
+             release it here, too"
         );
         return Err(refuse("event_id", row, &reason));
     }
@@ -223,7 +225,7 @@ fn judge_repeat(row: &StoredRow, seq: u64, found: Found, times: Times) -> Result
             "payload",
             row,
             "this store has the event there, but not with the same content: it is not a copy of the same \
-             store. Import into an empty one",
+             store. Import into an empty one. If the event was erased in the other store, erase it here, too",
         ));
     }
     let raised = times == Times::Raise && found.processed_at > row.processed_at;

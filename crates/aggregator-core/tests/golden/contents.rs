@@ -115,6 +115,7 @@ fn row(topic: &str, event_id: &str, source: Option<&str>, kept: Kept) -> StoredR
         source: source.map(str::to_owned),
         // Later than all that is published here.
         processed_at: Timestamp::from_micros(1_770_000_000_000_000),
+        released: false,
         kept,
     }
 }

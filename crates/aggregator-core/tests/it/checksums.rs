@@ -26,7 +26,9 @@ fn imported(event_id: &str, kept: Kept) -> CheckedRow {
     let source = matches!(kept, Kept::Event(_)).then(|| "elsewhere".to_owned());
     let (topic, scope) = ("imported".to_owned(), None);
     let processed_at = Timestamp::from_micros(4_000_000_000_000_000);
-    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
+    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, released: false, kept }
+        .check()
+        .unwrap()
 }
 
 /// A file with every kind of row in it: an event that has all there is to have at offset 1, an identity alone at 2, events

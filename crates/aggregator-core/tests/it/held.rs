@@ -148,6 +148,7 @@ fn imports_wait_while_memory_is_full_or_a_level_has_too_many_runs() {
             event_id: n.to_string(),
             source: None,
             processed_at: Timestamp::from_micros(1),
+            released: false,
             kept: Kept::Identity,
         };
         row.check().unwrap()

@@ -37,7 +37,9 @@ fn row(event_id: &str, kept: Kept) -> CheckedRow {
     let (topic, scope) = ("imported".to_owned(), Some(Scope::Topic));
     let source = matches!(kept, Kept::Event(_)).then(|| "elsewhere".to_owned());
     let processed_at = Timestamp::from_micros(2_000_000_000_000_000);
-    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, kept }.check().unwrap()
+    StoredRow { topic, scope, event_id: event_id.to_owned(), source, processed_at, released: false, kept }
+        .check()
+        .unwrap()
 }
 
 fn rows() -> Vec<CheckedRow> {

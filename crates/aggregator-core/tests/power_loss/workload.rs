@@ -75,6 +75,7 @@ impl Row {
             event_id: event.event_id().to_owned(),
             source: Some(event.source().to_owned()),
             processed_at: self.processed_at,
+            released: false,
             kept: Kept::Event(kept),
         };
         row.check().unwrap()

@@ -26,6 +26,7 @@ fn record(id: u64, kept: Kept) -> StoredRow {
         event_id: id.to_string(),
         source: Some("s".into()),
         processed_at: Timestamp::from_micros(1_000),
+        released: false,
         kept,
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn alone(topic: &str, event_id: &str) -> CheckedRow {
         event_id: event_id.into(),
         source: None,
         processed_at: Timestamp::from_micros(1),
+        released: false,
         kept: Kept::Identity,
     };
     record.check().unwrap()

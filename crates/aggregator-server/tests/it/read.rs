@@ -71,6 +71,7 @@ fn imported(seq: u64, content_type: Option<&str>, attributes: Option<&str>) -> S
         event_id: seq.to_string(),
         source: Some("s".into()),
         processed_at: Timestamp::from_micros(1),
+        released: false,
         kept: Kept::Event(KeptEvent {
             seq,
             timestamp: "2026-01-01T00:00:00Z".into(),

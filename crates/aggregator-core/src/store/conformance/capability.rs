@@ -11,6 +11,8 @@ pub enum Capability {
     Across,
     /// [`DedupStore::maintain`].
     Maintain,
+    /// [`DedupStore::amend`].
+    Amend,
     /// [`DedupStore::transfer`].
     Transfer,
     /// [`DedupStore::records`].
@@ -20,12 +22,14 @@ pub enum Capability {
 }
 
 impl Capability {
-    const ALL: [Self; 5] = [Self::Across, Self::Maintain, Self::Transfer, Self::Records, Self::Watch];
+    const ALL: [Self; 6] =
+        [Self::Across, Self::Maintain, Self::Amend, Self::Transfer, Self::Records, Self::Watch];
 
     fn is_in(self, store: &dyn DedupStore) -> bool {
         match self {
             Self::Across => store.across().is_some(),
             Self::Maintain => store.maintain().is_some(),
+            Self::Amend => store.amend().is_some(),
             Self::Transfer => store.transfer().is_some(),
             Self::Records => store.records().is_some(),
             Self::Watch => store.watch().is_some(),

@@ -4,8 +4,8 @@ pub(super) mod random;
 pub(super) mod refusal;
 mod support;
 
-pub(super) use self::support::{alone, import};
-use self::support::{assert_same, copy, event_of, fill, import_as, import_totals, memory, row, rows, stub};
+pub(super) use self::support::{alone, import, rows};
+use self::support::{assert_same, copy, event_of, fill, import_as, import_totals, memory, row, stub};
 use super::{
     Backend, Case, CaseOptions, PATIENCE, all_topics, append, append_one, assert_every_read_gives,
     assert_sound, cases, event, identity, outcomes, purge_if_able, query, read_all, totals, with_payload,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::records::RecordTable;
 use super::too_many_topics;
 use crate::cursor::{Anchor, Position};
-use crate::event::{DEFAULT_SOURCE, digest};
+use crate::event::{DEFAULT_SOURCE, equals_digest, equals_payload};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Ends, Scan, Scanner};
 use crate::store::{Outcome, Receipt};
@@ -25,7 +25,10 @@ pub(super) struct State {
 pub(super) struct Rows {
     /// The row at offset `n` is `rows[n - 1]`.
     pub(super) rows: Vec<Row>,
+    /// Where the row is whose identity it is.
     pub(super) seen: HashMap<Key, usize>,
+    /// Where the rows are whose identity it was before it was released.
+    pub(super) released: HashMap<Key, Vec<usize>>,
     pub(super) last_processed_at: Option<Timestamp>,
 }
 
@@ -36,6 +39,7 @@ pub(super) struct Row {
     /// Fields that are no longer known are empty. The seq of an identity that was imported alone is 0.
     pub(super) event: StoredEvent,
     pub(super) left: Left,
+    pub(super) released: bool,
 }
 
 /// What is left of a row's payload.
@@ -51,8 +55,8 @@ pub(super) enum Left {
 impl Row {
     pub(super) fn has_payload(&self, payload: &str) -> bool {
         match &self.left {
-            Left::Payload => self.event.payload == payload,
-            Left::Digest(kept) => *kept == digest(payload),
+            Left::Payload => equals_payload(&self.event.payload, payload),
+            Left::Digest(kept) => equals_digest(*kept, payload),
             Left::Nothing => true,
         }
     }
@@ -174,7 +178,7 @@ impl State {
                     offset: rows.rows.len() as u64 + 1,
                 };
                 let receipt = Receipt { outcome: Outcome::Stored, seq: Some(event.seq), processed_at: now };
-                rows.rows.push(Row { event, left: Left::Payload });
+                rows.rows.push(Row { event, left: Left::Payload, released: false });
                 receipt
             }
         }
@@ -225,14 +229,20 @@ impl State {
     }
 
     pub(super) fn find(&self, partitions: Partitions, id: &Identity) -> Option<&Row> {
+        let (partition, key) = self.key(partitions, id)?;
+        let rows = &self.partitions[usize::from(partition.0)];
+        rows.seen.get(&key).map(|&at| &rows.rows[at])
+    }
+
+    /// The identity as its topic's scope has it, and its partition. `None` if there is no such topic.
+    pub(super) fn key(&self, partitions: Partitions, id: &Identity) -> Option<(Partition, Key)> {
         let topic = self.topics.get(&id.topic)?;
-        let rows = &self.partitions[usize::from(partitions.of(id.topic.as_str()).0)];
         let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
         let key = (
             id.topic.as_str().to_owned(),
             id.event_id.as_str().to_owned(),
             topic.scope.key(source).to_owned(),
         );
-        rows.seen.get(&key).map(|&at| &rows.rows[at])
+        Some((partitions.of(id.topic.as_str()), key))
     }
 }

@@ -9,6 +9,15 @@ use crate::store::TopicInfo;
 use crate::store::transfer::{self, Found, Import, Imported, RowLimit, Times, Verdict};
 use crate::{Fault, InvalidField, Partition, Scope, StoreError, Timestamp, Topic};
 
+/// What an import has changed of what was there before it.
+#[derive(Default)]
+struct Before {
+    /// The topics as they were.
+    topics: BTreeMap<Topic, Option<TopicState>>,
+    /// The rows that had these identities.
+    released: Vec<(Key, usize)>,
+}
+
 impl State {
     pub(super) fn rows(&self, partition: Partition, after: u64, limit: RowLimit) -> Vec<(u64, StoredRow)> {
         let rows = &self.partitions[usize::from(partition.0)].rows;
@@ -35,16 +44,26 @@ impl State {
     ) -> Result<Imported, StoreError> {
         let rows = &self.partitions[usize::from(partition.0)];
         let (first, newest) = (rows.rows.len(), rows.last_processed_at);
-        let mut before = BTreeMap::new();
+        let mut before = Before::default();
         let imported = self.try_import(partition, import, &mut before);
         imported.map_err(|fault| {
             let rows = &mut self.partitions[usize::from(partition.0)];
             for row in rows.rows.drain(first..) {
                 let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
-                rows.seen.remove(&row.key(self.topics[&topic].scope));
+                let key = row.key(self.topics[&topic].scope);
+                if row.released {
+                    if let Some(released) = rows.released.get_mut(&key) {
+                        released.retain(|&at| at < first);
+                    }
+                } else {
+                    rows.seen.remove(&key);
+                }
             }
             rows.last_processed_at = newest;
-            for (topic, state) in before {
+            for (key, at) in before.released {
+                rows.take_back(key, at);
+            }
+            for (topic, state) in before.topics {
                 match state {
                     Some(state) => drop(self.topics.insert(topic, state)),
                     None => drop(self.topics.remove(&topic)),
@@ -58,20 +77,23 @@ impl State {
         &mut self,
         partition: Partition,
         import: Import<'_>,
-        before: &mut BTreeMap<Topic, Option<TopicState>>,
+        before: &mut Before,
     ) -> Result<Imported, Fault> {
         let mut imported = Imported::default();
         let fault = |index| move |error| Fault { index: Some(index), error };
         for (index, row) in import.rows.iter().enumerate() {
             let name = Topic::new(&*row.topic).expect("a row's topic was checked");
-            before.entry(name.clone()).or_insert_with(|| self.topics.get(&name).copied());
-            match self.import_row(partition, &name, row, import.times).map_err(fault(index))? {
+            before.topics.entry(name.clone()).or_insert_with(|| self.topics.get(&name).copied());
+            match self.import_row(partition, &name, row, import.times, before).map_err(fault(index))? {
                 Verdict::Add(_) => imported.added += 1,
                 Verdict::Present => imported.present += 1,
             }
         }
         for (index, totals) in (import.rows.len()..).zip(import.topics) {
-            before.entry(totals.topic.clone()).or_insert_with(|| self.topics.get(&totals.topic).copied());
+            before
+                .topics
+                .entry(totals.topic.clone())
+                .or_insert_with(|| self.topics.get(&totals.topic).copied());
             self.import_topic(totals).map_err(fault(index))?;
         }
         Ok(imported)
@@ -83,15 +105,23 @@ impl State {
         name: &Topic,
         row: &CheckedRow,
         times: Times,
+        before: &mut Before,
     ) -> Result<Verdict, InvalidField> {
         let rows = &mut self.partitions[usize::from(partition.0)];
         let new = || TopicState::new(row.scope.unwrap_or_default());
         let topic = self.topics.entry(name.clone()).or_insert_with(new);
         let key: Key = (row.topic.clone(), row.event_id.clone(), topic.scope.key(row.source()).to_owned());
-        let found = rows.seen.get(&key).map(|&at| rows.rows[at].found(row));
+        let at = rows.of_import(&key, row);
+        let found = at.map(|at| rows.rows[at].found(row));
         let newest = rows.last_processed_at.unwrap_or(Timestamp::MIN);
         let verdict = transfer::validate_row(row, topic.known(), newest, found, times)?;
-        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        let Verdict::Add(processed_at) = verdict else {
+            if let Some(at) = at.filter(|&at| row.released && rows.releases(at, row.seq())) {
+                rows.release(key.clone(), at);
+                before.released.push((key, at));
+            }
+            return Ok(verdict);
+        };
         let offset = rows.rows.len() as u64 + 1;
         if let Some(seq) = row.seq() {
             rows.last_processed_at = Some(processed_at);
@@ -100,12 +130,17 @@ impl State {
                 (topic.purged_seq, topic.purged_offset) = (seq, offset);
             }
         }
-        rows.seen.insert(key, rows.rows.len());
+        let at = rows.rows.len();
         let imported = Row::imported(row, processed_at, partition, offset);
         if imported.left != Left::Nothing {
             topic.stored_at(processed_at, imported.left);
         }
         rows.rows.push(imported);
+        if row.released {
+            rows.release(key, at);
+        } else {
+            rows.seen.insert(key, at);
+        }
         Ok(verdict)
     }
 
@@ -154,7 +189,7 @@ impl Row {
             partition,
             offset,
         };
-        Self { event, left }
+        Self { event, left, released: false }
     }
 
     fn stored_row(&self, scope: Scope) -> StoredRow {
@@ -178,6 +213,7 @@ impl Row {
             event_id: event.event_id.clone(),
             source,
             processed_at: event.processed_at,
+            released: self.released,
             kept,
         }
     }

@@ -160,16 +160,17 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Copies all of the log and waits for its readers, so that the next commit begins it anew.
-    pub(crate) fn begin_log_anew(&mut self, writer: &Connection) -> Result<(), TransactionError> {
+    /// Copies all of the log and waits for its readers, so that the next commit begins it anew. Returns whether they ended
+    /// in time.
+    pub(crate) fn begin_log_anew(&mut self, writer: &Connection) -> Result<bool, TransactionError> {
         // That it failed before is why this is tried now.
         match self.settle() {
             Err(TransactionError::Store(StoreError::NoSpace { .. })) | Ok(()) => {}
             Err(failure) => return Err(failure),
         }
-        restart_log(writer)?;
+        let begun = restart_log(writer)?;
         self.read_lengths(writer)?;
-        Ok(())
+        Ok(begun)
     }
 
     /// Warns that copying failed: once, until it has succeeded again.
@@ -230,7 +231,7 @@ fn copy(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A failed sync of ours, as the error that SQLite gives for its own.
-fn fsync_error(error: &io::Error) -> rusqlite::Error {
+pub(super) fn fsync_error(error: &io::Error) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod connector;
 mod create;
 pub(crate) mod draft_file;
 pub(crate) mod files;
+pub(crate) mod free_space;
 pub(crate) mod header;
 mod mount;
 pub(crate) mod open;

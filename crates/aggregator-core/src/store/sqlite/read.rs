@@ -146,7 +146,7 @@ fn look_up(
     Ok(Some(seen))
 }
 
-fn seen_in(stored: StoredIdentity<'_>) -> Seen {
+pub(crate) fn seen_in(stored: StoredIdentity<'_>) -> Seen {
     let (seq, processed_at, purged) = match stored {
         StoredIdentity::Event(event) => (Some(event.seq), event.processed_at, false),
         StoredIdentity::Stub(stub) => (stub.seq, stub.processed_at, true),

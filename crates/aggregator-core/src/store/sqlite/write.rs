@@ -1,7 +1,9 @@
 //! The one writer of the file. Each append is a transaction; a failed one decides whether the writer goes on.
 
+pub(crate) mod amend_tx;
 pub(crate) mod append_tx;
 pub(crate) mod by_topic;
+mod clear_free_space;
 pub(crate) mod import_tx;
 pub(crate) mod insert;
 pub(crate) mod lookup_hint;
@@ -17,6 +19,7 @@ use std::time::Instant;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use self::amend_tx::AmendTx;
 use self::append_tx::AppendTx;
 use self::by_topic::ByTopic;
 use self::import_tx::ImportTx;
@@ -32,8 +35,8 @@ use super::options::SqliteOptions;
 use super::schema::PAGE_BYTES;
 use crate::fail_point::{self, FailPoint};
 use crate::histogram::{Histogram, LATENCY};
-use crate::store::{Import, Imported, Receipt, RecordOutcome, RecordWrite};
-use crate::{EventRef, StoreError, Timestamp};
+use crate::store::{Erased, Import, Imported, Receipt, RecordOutcome, RecordWrite, Seen};
+use crate::{EventRef, Identity, StoreError, Timestamp};
 
 pub(crate) struct Writer {
     /// Declared before the connection, so that it is dropped first: SQLite copies the log when the last connection that
@@ -193,6 +196,33 @@ impl Writer {
         Ok(imported)
     }
 
+    /// Removes the payloads of all that is or was stored under these identities.
+    pub(crate) fn erase(&mut self, ids: &[Identity]) -> Result<Vec<Erased>, StoreError> {
+        self.amend("erasing", |amend| ids.iter().map(|id| amend.erase(id)).collect())
+    }
+
+    /// Lets these identities come again.
+    pub(crate) fn release(&mut self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.amend("releasing identities", |amend| ids.iter().map(|id| amend.release(id)).collect())
+    }
+
+    fn amend<T>(
+        &mut self,
+        doing: &str,
+        work: impl FnOnce(&mut AmendTx<'_, '_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.mark()?;
+        // It would go on comparing with what is in memory.
+        self.recent_events.clear();
+        let amended = self.transact(|transaction, catalog, index, _, added| {
+            added.clear();
+            Ok(work(&mut AmendTx::new(transaction, catalog, index)?)?)
+        });
+        let amended = amended.map_err(|failure| self.fail(doing, failure))?;
+        self.committed()?;
+        Ok(amended)
+    }
+
     /// Does `work` and what is ready of the index in one transaction, and commits it.
     fn transact<T>(
         &mut self,
@@ -258,8 +288,9 @@ impl Writer {
         Ok(purged)
     }
 
-    /// Copies all of the log, so that the next commit is written at its start and makes it no longer.
-    pub(crate) fn begin_log_anew(&mut self) -> Result<(), StoreError> {
+    /// Copies all of the log, so that the next commit is written at its start and makes it no longer. Returns whether no
+    /// reader stood in the way.
+    pub(crate) fn begin_log_anew(&mut self) -> Result<bool, StoreError> {
         let begun = self.checkpoints.begin_log_anew(&self.connection);
         begun.map_err(|failure| self.fail("copying the log into the file", failure))
     }

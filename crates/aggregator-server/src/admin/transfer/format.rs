@@ -203,6 +203,7 @@ mod tests {
             event_id: "ä\"\\😀".into(),
             source: Some("s\u{2028}".into()),
             processed_at: Timestamp::from_micros(1_767_225_600_000_001),
+            released: false,
             kept,
         }
     }

@@ -65,6 +65,7 @@ pub(super) fn event_of(topic: &str, event_id: &str, seq: u64, payload: &str) -> 
         event_id: event_id.into(),
         source: Some("s".into()),
         processed_at: Timestamp::from_micros(1_000 + i64::try_from(seq).unwrap()),
+        released: false,
         kept: Kept::Event(kept.clone()),
     };
     (row, kept)
@@ -85,7 +86,7 @@ pub(in crate::store::conformance) fn alone(topic: &str, event_id: &str) -> Store
 }
 
 /// Everything there is, merged.
-pub(super) fn rows(store: &dyn DedupStore) -> Vec<StoredRow> {
+pub(in crate::store::conformance) fn rows(store: &dyn DedupStore) -> Vec<StoredRow> {
     let mut rows = Rows::of(store);
     std::iter::from_fn(|| rows.next().unwrap()).collect()
 }

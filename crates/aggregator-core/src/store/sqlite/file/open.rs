@@ -77,7 +77,7 @@ pub(crate) fn open(
     let catalog = Catalog::load(&connection).ok();
     let index_reader = open_index_reader(&path, connector).map_err(failed)?;
     let copier = open_copier(&path, connector).map_err(failed)??;
-    let file = File::open(&path).map_err(|error| unusable(&path, error))?;
+    let file = File::options().read(true).write(true).open(&path).map_err(|error| unusable(&path, error))?;
     let files = Files::watch(given, &path, &file, claim.lock_file())?;
     Ok(Opened {
         warning,

@@ -17,6 +17,7 @@ use super::recovery::{RowReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::row::stored_identity::StoredIdentities;
 
 /// What the check holds in memory at a time.
 #[derive(Clone, Copy)]
@@ -194,8 +195,13 @@ fn compare(
          FROM events e JOIN topics t ON t.topic_id = e.topic_id WHERE e.offset = ?1
          UNION ALL SELECT topic_id, event_id, source FROM stubs WHERE offset = ?1",
     )?;
+    let mut stored = StoredIdentities::new(connection)?;
     let mut found: HashMap<(i64, String, String), u64> = HashMap::new();
     for entry in same {
+        // A later row may have an identity that was released.
+        if stored.at(entry.offset, |row| row.is_released())?.unwrap_or(false) {
+            continue;
+        }
         let mut rows = select.query([entry.offset])?;
         while let Some(row) = rows.next()? {
             let identity = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -93,6 +93,7 @@ fn stubs(
             event_id: stub.event_id.to_owned(),
             source: (scope == Scope::Source).then(|| stub.source.to_owned()),
             processed_at: Timestamp::from_micros(stub.processed_at),
+            released: stub.released,
             kept,
         };
         taken.push((stub.offset, stored_row));
@@ -107,6 +108,7 @@ fn stored_row(event: &EventRow<'_>, topic: &str, scope: Scope) -> StoredRow {
         event_id: event.event_id.to_owned(),
         source: Some(event.source.to_owned()),
         processed_at: Timestamp::from_micros(event.processed_at),
+        released: event.released,
         kept: Kept::Event(KeptEvent {
             seq: event.seq,
             timestamp: event.timestamp.to_owned(),

@@ -70,7 +70,7 @@ pub(crate) fn scan(
         let rows = found.concat();
         let mut stored_identities = StoredIdentities::new(connection)?;
         for &row in &rows {
-            stored_identities.find(key, row, |_| ())?;
+            stored_identities.find_released(key, row, |_| ())?;
         }
         let rows = serde_json::Value::from(rows).to_string();
         let sql = select_offsets_sql(query.order);

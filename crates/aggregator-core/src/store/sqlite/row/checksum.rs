@@ -19,6 +19,8 @@ pub(crate) struct EventRow<'a> {
     pub(crate) content_type: Option<&'a str>,
     pub(crate) attributes: Option<&'a str>,
     pub(crate) processed_at: i64,
+    /// Whether its identity was released: see [`check`].
+    pub(crate) released: bool,
 }
 
 /// The columns that [`EventRow::read`] reads.
@@ -31,7 +33,7 @@ impl<'a> EventRow<'a> {
     pub(crate) fn read(row: &'a Row<'_>) -> Result<Self> {
         let optional =
             |column| row.get_ref(column)?.as_str_or_null().map_err(|error| not_text(column, error));
-        let event = Self {
+        let mut event = Self {
             offset: row.get(0)?,
             topic_id: row.get(1)?,
             seq: row.get(2)?,
@@ -43,8 +45,9 @@ impl<'a> EventRow<'a> {
             content_type: optional(8)?,
             attributes: optional(9)?,
             processed_at: row.get(10)?,
+            released: false,
         };
-        check("event", event.offset, event.checksum(), row.get(11)?)?;
+        event.released = check("event", event.offset, event.checksum(), row.get(11)?)?;
         Ok(event)
     }
 
@@ -62,7 +65,7 @@ impl<'a> EventRow<'a> {
         sum.text(self.content_type);
         sum.text(self.attributes);
         sum.number(self.processed_at.cast_unsigned());
-        sum.finish()
+        sum.finish_row(self.released)
     }
 }
 
@@ -75,6 +78,8 @@ pub(crate) struct StubRow<'a> {
     pub(crate) source: &'a str,
     pub(crate) digest: Option<[u8; 16]>,
     pub(crate) processed_at: i64,
+    /// As that of an event.
+    pub(crate) released: bool,
 }
 
 /// The columns that [`StubRow::read`] reads.
@@ -84,7 +89,7 @@ pub(crate) const STUB_COLUMNS: &str =
 impl<'a> StubRow<'a> {
     /// Reads a row whose columns begin with [`STUB_COLUMNS`], and checks it.
     pub(crate) fn read(row: &'a Row<'_>) -> Result<Self> {
-        let stub = Self {
+        let mut stub = Self {
             offset: row.get(0)?,
             topic_id: row.get(1)?,
             seq: row.get(2)?,
@@ -92,8 +97,9 @@ impl<'a> StubRow<'a> {
             source: text(row, 4)?,
             digest: row.get(5)?,
             processed_at: row.get(6)?,
+            released: false,
         };
-        check("stub", stub.offset, stub.checksum(), row.get(7)?)?;
+        stub.released = check("stub", stub.offset, stub.checksum(), row.get(7)?)?;
         // The checksum does not distinguish 0 from no seq.
         if stub.seq == Some(0) {
             return Err(mismatch("stub", stub.offset));
@@ -111,7 +117,7 @@ impl<'a> StubRow<'a> {
         sum.text(Some(self.source));
         sum.bytes(self.digest.as_ref().map_or(&[], |digest| digest.as_slice()));
         sum.number(self.processed_at.cast_unsigned());
-        sum.finish()
+        sum.finish_row(self.released)
     }
 }
 
@@ -140,13 +146,22 @@ impl Checksum {
     pub(crate) fn finish(self) -> i64 {
         self.0.cast_signed()
     }
+
+    /// See [`check`].
+    fn finish_row(self, released: bool) -> i64 {
+        if released { !self.finish() } else { self.finish() }
+    }
 }
 
-fn check(kind: &str, offset: u64, computed: i64, stored: i64) -> Result<()> {
-    if computed == stored {
-        return Ok(());
+/// Checks a row against its stored checksum, and returns whether its identity was released. Then all bits of the checksum
+/// are inverted: the row says so itself, it is as well protected as the rest, and a row that was not released costs
+/// nothing. `computed` is for a row that is not released.
+fn check(kind: &str, offset: u64, computed: i64, stored: i64) -> Result<bool> {
+    match stored {
+        _ if stored == computed => Ok(false),
+        _ if stored == !computed => Ok(true),
+        _ => Err(mismatch(kind, offset)),
     }
-    Err(mismatch(kind, offset))
 }
 
 fn mismatch(kind: &str, offset: u64) -> Error {

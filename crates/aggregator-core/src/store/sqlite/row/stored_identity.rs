@@ -31,9 +31,20 @@ impl<'c> StoredIdentities<'c> {
         Ok(Self { event: connection.prepare_cached(&EVENT)?, stub: connection.prepare_cached(&STUB)? })
     }
 
-    /// Calls `read_found` with the row at `offset`, if that row holds the identity. The row itself decides, not the index
-    /// that led to it, because identities can share a fingerprint.
+    /// As [`Self::find_released`], but a row whose identity was released does not hold it any more.
     pub(crate) fn find<T>(
+        &mut self,
+        key: Key<'_>,
+        offset: u64,
+        read_found: impl Fn(StoredIdentity<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let found = self.find_released(key, offset, |row| (!row.is_released()).then(|| read_found(row)))?;
+        Ok(found.flatten())
+    }
+
+    /// Calls `read_found` with the row at `offset`, if that row holds the identity, or held it before it was released. The
+    /// row itself decides, not the index that led to it, because identities can share a fingerprint.
+    pub(crate) fn find_released<T>(
         &mut self,
         key: Key<'_>,
         offset: u64,
@@ -62,6 +73,13 @@ impl<'c> StoredIdentities<'c> {
 }
 
 impl StoredIdentity<'_> {
+    pub(crate) fn is_released(&self) -> bool {
+        match self {
+            Self::Event(event) => event.released,
+            Self::Stub(stub) => stub.released,
+        }
+    }
+
     fn has(&self, key: Key<'_>) -> bool {
         match self {
             Self::Event(event) => {

@@ -6,7 +6,7 @@ use super::by_topic::{ByTopic, TopicBatch};
 use super::insert::Inserts;
 use super::lookup_hint::LookupHint;
 use super::recent_events::{NewEvent, RecentEvents};
-use crate::event::digest;
+use crate::event::{equals_digest, equals_payload};
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Memtable, Probe};
@@ -182,6 +182,7 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             content_type: event.content_type(),
             attributes: event.attributes(),
             processed_at: self.now.as_micros(),
+            released: false,
         })?;
         self.added.insert(IndexEntry { fingerprint, offset });
         self.stored.push(NewEvent { key, payload: event.payload(), seq });
@@ -205,17 +206,18 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
             let at = usize::try_from(offset - self.first_offset).expect("it is one of the batch at hand");
             let first = self.stored[at];
             if first.key == key {
-                return Ok(Some(receipt(first.payload == payload, Some(first.seq), self.now)));
+                let same = equals_payload(first.payload, payload);
+                return Ok(Some(receipt(same, Some(first.seq), self.now)));
             }
         }
         let to_receipt = |stored: StoredIdentity<'_>| match stored {
             StoredIdentity::Event(first) => {
                 let processed_at = Timestamp::from_micros(first.processed_at);
-                receipt(first.payload == payload, Some(first.seq), processed_at)
+                receipt(equals_payload(first.payload, payload), Some(first.seq), processed_at)
             }
             StoredIdentity::Stub(first) => {
                 // An identity that was imported alone has no digest, and any payload repeats it.
-                let same = first.digest.is_none_or(|kept| kept == digest(payload));
+                let same = first.digest.is_none_or(|kept| equals_digest(kept, payload));
                 receipt(same, first.seq, Timestamp::from_micros(first.processed_at))
             }
         };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::Transaction;
 
+use super::amend_tx;
 use super::insert::{Inserts, StubInserts};
 use crate::event::{CheckedRow, Details, Kept, StoredRow};
 use crate::store::TopicInfo;
@@ -40,6 +41,21 @@ struct ImportedRow<'r> {
     key: Key<'r>,
     row: &'r StoredRow,
     processed_at: Timestamp,
+    released: bool,
+}
+
+/// A stored row that an imported one is compared with.
+struct FoundRow {
+    offset: u64,
+    found: Found,
+    released: bool,
+}
+
+impl FoundRow {
+    /// Whether it is the row that `row` is compared with, whatever other rows there are.
+    fn is_for(&self, row: &StoredRow) -> bool {
+        row.is_at(self.found.seq, self.released)
+    }
 }
 
 /// One import inside its transaction.
@@ -155,10 +171,16 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         candidates: &[Candidate],
         times: Times,
     ) -> Result<Verdict, Refusal> {
-        let found = self.find(key, fingerprint, candidates, row)?;
+        let there = self.find(key, fingerprint, candidates, row)?;
         let newest = Timestamp::from_micros(self.catalog.partition.last_processed_at);
+        let found = there.as_ref().map(|there| there.found);
         let verdict = transfer::validate_row(row, topic.state(), newest, found, times)?;
-        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        let Verdict::Add(processed_at) = verdict else {
+            if let Some(there) = there.filter(|there| row.released && !there.released && there.is_for(row)) {
+                self.release(there.offset)?;
+            }
+            return Ok(verdict);
+        };
         self.catalog.partition.last_offset += 1;
         let offset = self.catalog.partition.last_offset;
         if let Some(seq) = row.seq() {
@@ -181,20 +203,21 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                     content_type: event.content_type.as_deref(),
                     attributes: event.attributes.as_deref(),
                     processed_at: processed_at.as_micros(),
+                    released: row.released,
                 })?;
             }
             Kept::Stub { seq, digest } => {
                 // Stubs come before all events of the topic, so no span is open.
                 (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
-                self.stub(key, offset, Some((*seq, *digest)), processed_at)?;
+                self.stub(key, offset, Some((*seq, *digest)), processed_at, row.released)?;
             }
             Kept::Identity => {
                 self.end_span(topic, span)?;
-                self.stub(key, offset, None, processed_at)?;
+                self.stub(key, offset, None, processed_at, row.released)?;
             }
         }
         self.entries.insert(IndexEntry { fingerprint, offset });
-        self.added.push(ImportedRow { key, row, processed_at });
+        self.added.push(ImportedRow { key, row, processed_at, released: row.released });
         Ok(verdict)
     }
 
@@ -204,6 +227,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         offset: u64,
         purged: Option<(u64, [u8; 16])>,
         processed_at: Timestamp,
+        released: bool,
     ) -> rusqlite::Result<()> {
         self.inserts.interrupt()?;
         self.stubs.write(&StubRow {
@@ -214,7 +238,18 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
             source: key.source,
             digest: purged.map(|(_, digest)| digest),
             processed_at: processed_at.as_micros(),
+            released,
         })
+    }
+
+    /// Marks a row that is there already.
+    fn release(&mut self, offset: u64) -> rusqlite::Result<()> {
+        // It may be one of this import.
+        self.inserts.flush()?;
+        if let Some(at) = offset.checked_sub(self.first_offset).and_then(|at| usize::try_from(at).ok()) {
+            self.added[at].released = true;
+        }
+        amend_tx::release(self.transaction, offset)
     }
 
     fn end_span(&mut self, topic: &mut TopicRow, span: &mut Option<(u64, u64)>) -> rusqlite::Result<()> {
@@ -224,63 +259,50 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         }
     }
 
-    /// The stored row that has this row's identity, if there is one.
+    /// The stored row that this row is compared with, if there is one: see [`Found`].
     fn find(
         &mut self,
         key: Key<'_>,
         fingerprint: u64,
         candidates: &[Candidate],
         row: &StoredRow,
-    ) -> rusqlite::Result<Option<Found>> {
+    ) -> rusqlite::Result<Option<FoundRow>> {
+        let mut current = None;
         for offset in self.entries.offsets(fingerprint) {
             let at = usize::try_from(offset - self.first_offset).expect("it is one of the import at hand");
             let added = &self.added[at];
             if added.key == key {
-                let same = match &added.row.kept {
-                    Kept::Event(event) => row.is_event(event.details(added.row.source())),
-                    Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
-                    Kept::Identity => true,
-                };
-                return Ok(Some(Found { seq: added.row.seq(), processed_at: added.processed_at, same }));
+                let found = added.compare(row, offset);
+                if found.is_for(row) {
+                    return Ok(Some(found));
+                }
+                current = current.or(Some(found).filter(|found| !found.released));
             }
         }
-        let to_found = |stored: StoredIdentity<'_>| match stored {
-            StoredIdentity::Event(there) => {
-                let same = row.is_event(Details {
-                    source: there.source,
-                    timestamp: there.timestamp,
-                    payload: there.payload,
-                    sequence: there.sequence,
-                    content_type: there.content_type,
-                    attributes: there.attributes,
-                });
-                let processed_at = Timestamp::from_micros(there.processed_at);
-                Found { seq: Some(there.seq), processed_at, same }
-            }
-            StoredIdentity::Stub(there) => {
-                let processed_at = Timestamp::from_micros(there.processed_at);
-                Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
-            }
-        };
+        let compare = |offset| move |stored: StoredIdentity<'_>| compare(row, offset, &stored);
         // If the index has no candidate, the identity is not stored. Otherwise the row at the guessed offset decides for
         // itself, so a right guess saves reading a chunk.
         let next_present =
             self.next_present.take().filter(|&offset| offset < self.first_offset && !candidates.is_empty());
         if let Some(offset) = next_present
-            && let Some(found) = self.stored_identities.find(key, offset, to_found)?
+            && let Some(found) = self.stored_identities.find_released(key, offset, compare(offset))?
+            && found.is_for(row)
         {
             self.next_present = Some(offset + 1);
             return Ok(Some(found));
         }
         for candidate in candidates {
             for offset in self.chunks.offsets(self.index, candidate.location, fingerprint)? {
-                if let Some(found) = self.stored_identities.find(key, offset, to_found)? {
-                    self.next_present = Some(offset + 1);
-                    return Ok(Some(found));
+                match self.stored_identities.find_released(key, offset, compare(offset))? {
+                    Some(found) if found.is_for(row) => {
+                        self.next_present = Some(offset + 1);
+                        return Ok(Some(found));
+                    }
+                    other => current = current.or(other.filter(|other| !other.released)),
                 }
             }
         }
-        Ok(None)
+        Ok(current)
     }
 
     fn totals(&mut self, totals: &TopicInfo) -> Result<(), Refusal> {
@@ -296,6 +318,40 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         self.catalog.topics.insert(name.into(), topic);
         Ok(())
     }
+}
+
+impl ImportedRow<'_> {
+    fn compare(&self, row: &StoredRow, offset: u64) -> FoundRow {
+        let same = match &self.row.kept {
+            Kept::Event(event) => row.is_event(event.details(self.row.source())),
+            Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
+            Kept::Identity => true,
+        };
+        let found = Found { seq: self.row.seq(), processed_at: self.processed_at, same };
+        FoundRow { offset, found, released: self.released }
+    }
+}
+
+fn compare(row: &StoredRow, offset: u64, stored: &StoredIdentity<'_>) -> FoundRow {
+    let found = match stored {
+        StoredIdentity::Event(there) => {
+            let same = row.is_event(Details {
+                source: there.source,
+                timestamp: there.timestamp,
+                payload: there.payload,
+                sequence: there.sequence,
+                content_type: there.content_type,
+                attributes: there.attributes,
+            });
+            let processed_at = Timestamp::from_micros(there.processed_at);
+            Found { seq: Some(there.seq), processed_at, same }
+        }
+        StoredIdentity::Stub(there) => {
+            let processed_at = Timestamp::from_micros(there.processed_at);
+            Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
+        }
+    };
+    FoundRow { offset, found, released: stored.is_released() }
 }
 
 impl TopicRow {

@@ -64,7 +64,7 @@ impl Writer {
         }
     }
 
-    fn log_frames(&self) -> Result<u64, StoreError> {
+    pub(super) fn log_frames(&self) -> Result<u64, StoreError> {
         let noop = "PRAGMA wal_checkpoint(NOOP)";
         let log =
             self.connection.query_row(noop, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
@@ -77,7 +77,7 @@ impl Writer {
         }
     }
 
-    fn log_path(&self) -> Result<std::path::PathBuf, StoreError> {
+    pub(super) fn log_path(&self) -> Result<std::path::PathBuf, StoreError> {
         let path = self.connection.path().ok_or_else(|| StoreError::unavailable("the store has no file"))?;
         Ok(beside(path.as_ref(), "-wal"))
     }

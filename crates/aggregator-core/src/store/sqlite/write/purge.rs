@@ -67,6 +67,7 @@ fn purge(connection: &Connection, topic: &TopicRow, count: u64) -> rusqlite::Res
             source: topic.scope.key(event.source),
             digest: Some(digest(event.payload)),
             processed_at: event.processed_at,
+            released: event.released,
         })?;
         purged.push(event.offset);
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::prefetch::prefetch;
+use crate::event::ERASED_PAYLOAD;
 use crate::store::sqlite::row::Key;
 
 /// A ring buffer of the fields that repeats are compared with. It holds consecutive offsets up to the last commit.
@@ -49,8 +50,9 @@ impl RecentEvent<'_> {
             == (key.topic_id, key.event_id.as_bytes(), key.source.as_bytes())
     }
 
+    /// See [`equals_payload`](crate::event::equals_payload).
     pub(crate) fn has_payload(&self, payload: &str) -> bool {
-        self.payload == payload.as_bytes()
+        self.payload == payload.as_bytes() || self.payload == ERASED_PAYLOAD.as_bytes()
     }
 }
 

@@ -28,6 +28,7 @@ pub(in crate::admin::transfer) fn read_identity(line: &[u8], now: Timestamp) -> 
         event_id: id.event_id,
         source: id.source,
         processed_at: id.processed_at.as_deref().map_or(Ok(now), parse_time)?,
+        released: false,
         kept: Kept::Identity,
     };
     row.check().map_err(|faults| fault_list(&faults))

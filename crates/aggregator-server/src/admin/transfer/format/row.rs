@@ -37,6 +37,8 @@ pub(super) struct Row<'a> {
     attributes: Option<&'a RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     processed_at: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    released: bool,
 }
 
 /// Tells a payload `null` from a missing field.
@@ -72,6 +74,7 @@ pub(in crate::admin::transfer) fn write_row(
         content_type: event.and_then(|event| event.content_type.as_deref()).map(Into::into),
         attributes,
         processed_at: Some(row.processed_at.to_string().into()),
+        released: row.released,
     };
     write_line(out, &line)
 }
@@ -103,6 +106,7 @@ impl Row<'_> {
             event_id: self.event_id.into_owned(),
             source: self.source.map(Cow::into_owned),
             processed_at,
+            released: self.released,
             kept,
         };
         row.check().map_err(|faults| fault_list(&faults))

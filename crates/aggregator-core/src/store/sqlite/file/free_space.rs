@@ -1,0 +1,268 @@
+//! Which bytes of the file hold nothing that SQLite will ever read: see
+//! <https://sqlite.org/fileformat2.html#b_tree_pages>.
+//!
+//! SQLite leaves in them what was there before: rows that were deleted or moved.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+
+/// In a larger file, the first byte of an overflow page could be taken for the kind of a B-tree page: it begins with the
+/// number of the next page.
+pub(crate) const MAX_PAGES: u64 = 1 << 25;
+
+/// The file's own header, in front of the first page's.
+const FILE_HEADER: usize = 100;
+
+/// The main file of a store, whose log is copied into it.
+pub(crate) struct Pages<'f> {
+    file: &'f File,
+    /// The bytes of a page.
+    size: usize,
+    /// Those that SQLite uses.
+    usable: usize,
+    /// How many there are.
+    pub(crate) count: u32,
+}
+
+/// Bytes of one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FreeRange {
+    /// The page's number. The first page is 1.
+    pub(crate) page: u32,
+    pub(crate) bytes: Range<usize>,
+}
+
+/// A page of the list of free pages.
+pub(crate) struct Trunk {
+    /// The next one; 0 if there is none.
+    pub(crate) next: u32,
+    /// Free pages that it names.
+    pub(crate) leaves: Vec<u32>,
+    /// Its bytes behind those.
+    pub(crate) rest: FreeRange,
+}
+
+impl<'f> Pages<'f> {
+    pub(crate) fn of(file: &'f File, size: u32) -> io::Result<Self> {
+        let size = size as usize;
+        let mut reserved = [0];
+        file.read_exact_at(&mut reserved, 20)?;
+        let count = file.metadata()?.len() / size as u64;
+        if count > MAX_PAGES {
+            let limit = MAX_PAGES * size as u64;
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("the file has more than {limit} bytes: stop the server and compact it"),
+            ));
+        }
+        let count = u32::try_from(count).expect("it is at most MAX_PAGES");
+        Ok(Self { file, size, usable: size - usize::from(reserved[0]), count })
+    }
+
+    /// The first page of the list of free pages; 0 if there is none.
+    pub(crate) fn first_trunk(&self) -> io::Result<u32> {
+        let mut number = [0; 4];
+        self.file.read_exact_at(&mut number, 32)?;
+        Ok(u32::from_be_bytes(number))
+    }
+
+    pub(crate) fn trunk(&self, number: u32) -> io::Result<Trunk> {
+        let page = self.read(number)?;
+        let count = u32_at(&page, 4)? as usize;
+        // The list's last six entries are never used, but may be.
+        if count > self.usable / 4 - 2 {
+            return Err(malformed(number));
+        }
+        let leaves = (0..count).map(|at| u32_at(&page, 8 + 4 * at)).collect::<io::Result<_>>()?;
+        let rest = FreeRange { page: number, bytes: 8 + 4 * count..self.size };
+        Ok(Trunk { next: u32_at(&page, 0)?, leaves, rest })
+    }
+
+    pub(crate) fn whole(&self, number: u32) -> FreeRange {
+        FreeRange { page: number, bytes: 0..self.size }
+    }
+
+    /// The free bytes of a page of a B-tree, and those behind the ends of its rows that go on in other pages. Nothing for
+    /// pages of other kinds.
+    pub(crate) fn free_ranges(&self, number: u32) -> io::Result<Vec<FreeRange>> {
+        let page = self.read(number)?;
+        let header = if number == 1 { FILE_HEADER } else { 0 };
+        let kind = Kind::of(page[header]);
+        let Some(kind) = kind else { return Ok(Vec::new()) };
+        let cells = usize::from(u16_at(&page, header + 3)?);
+        let pointers = header + kind.header();
+        let content = usize::from(u16_at(&page, header + 5)?);
+        let gap = pointers + 2 * cells..content;
+        if gap.start > gap.end || gap.end > self.usable {
+            return Err(malformed(number));
+        }
+        let mut free = vec![FreeRange { page: number, bytes: gap }];
+        let mut block = usize::from(u16_at(&page, header + 1)?);
+        while block != 0 {
+            let (next, size) = (u16_at(&page, block)?, usize::from(u16_at(&page, block + 2)?));
+            let after = usize::from(next);
+            if block < content
+                || size < 4
+                || block + size > self.usable
+                || (after != 0 && after < block + size)
+            {
+                return Err(malformed(number));
+            }
+            free.push(FreeRange { page: number, bytes: block + 4..block + size });
+            block = after;
+        }
+        for cell in 0..cells {
+            let at = usize::from(u16_at(&page, pointers + 2 * cell)?);
+            if let Some((first, bytes)) = self.overflow(&page, kind, at)? {
+                free.push(self.end_of_chain(first, bytes)?);
+            }
+        }
+        Ok(free)
+    }
+
+    /// The first page that a cell goes on in, and how many bytes are there.
+    fn overflow(&self, page: &[u8], kind: Kind, at: usize) -> io::Result<Option<(u32, u64)>> {
+        let (payload, local_max, at) = match kind {
+            Kind::TableInterior => return Ok(None),
+            Kind::TableLeaf => {
+                let (payload, at) = varint(page, at)?;
+                let (_, at) = varint(page, at)?;
+                (payload, self.usable - 35, at)
+            }
+            Kind::IndexInterior | Kind::IndexLeaf => {
+                let at = if kind == Kind::IndexInterior { at + 4 } else { at };
+                let (payload, at) = varint(page, at)?;
+                (payload, (self.usable - 12) * 64 / 255 - 23, at)
+            }
+        };
+        if payload <= local_max as u64 {
+            return Ok(None);
+        }
+        let least = ((self.usable - 12) * 32 / 255 - 23) as u64;
+        let most = least + (payload - least) % (self.usable as u64 - 4);
+        let local = if most <= local_max as u64 { most } else { least };
+        let first = u32_at(page, at + usize::try_from(local).map_err(io::Error::other)?)?;
+        Ok(Some((first, payload - local)))
+    }
+
+    /// The bytes behind the last of `bytes` in a chain of overflow pages.
+    fn end_of_chain(&self, first: u32, bytes: u64) -> io::Result<FreeRange> {
+        let of_page = self.usable as u64 - 4;
+        let mut number = first;
+        for _ in 1..bytes.div_ceil(of_page) {
+            let mut next = [0; 4];
+            self.file.read_exact_at(&mut next, self.offset(number)?)?;
+            number = u32::from_be_bytes(next);
+        }
+        self.offset(number)?;
+        let last = usize::try_from((bytes - 1) % of_page + 1).map_err(io::Error::other)?;
+        Ok(FreeRange { page: number, bytes: 4 + last..self.size })
+    }
+
+    /// Fills the bytes with zeros. Returns whether they were something else.
+    pub(crate) fn clear(&self, free: &FreeRange) -> io::Result<bool> {
+        if self.is_clear(free)? {
+            return Ok(false);
+        }
+        let at = self.offset(free.page)? + free.bytes.start as u64;
+        self.file.write_all_at(&vec![0; free.bytes.len()], at).map(|()| true)
+    }
+
+    pub(crate) fn is_clear(&self, free: &FreeRange) -> io::Result<bool> {
+        let mut bytes = vec![0; free.bytes.len()];
+        self.file.read_exact_at(&mut bytes, self.offset(free.page)? + free.bytes.start as u64)?;
+        Ok(bytes.iter().all(|&byte| byte == 0))
+    }
+
+    fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        let mut page = vec![0; self.size];
+        self.file.read_exact_at(&mut page, self.offset(number)?)?;
+        Ok(page)
+    }
+
+    fn offset(&self, number: u32) -> io::Result<u64> {
+        if number == 0 || number > self.count {
+            return Err(malformed(number));
+        }
+        Ok((u64::from(number) - 1) * self.size as u64)
+    }
+}
+
+/// A set of pages, in a bit each.
+#[derive(Default)]
+pub(crate) struct PageSet(Vec<u64>);
+
+impl PageSet {
+    /// Returns whether the page is new in the set.
+    pub(crate) fn insert(&mut self, page: u32) -> bool {
+        let (word, bit) = (page as usize / 64, 1 << (page % 64));
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    IndexInterior,
+    TableInterior,
+    IndexLeaf,
+    TableLeaf,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        match byte {
+            2 => Some(Self::IndexInterior),
+            5 => Some(Self::TableInterior),
+            10 => Some(Self::IndexLeaf),
+            13 => Some(Self::TableLeaf),
+            _ => None,
+        }
+    }
+
+    /// The bytes of the page's header.
+    fn header(self) -> usize {
+        match self {
+            Self::IndexInterior | Self::TableInterior => 12,
+            Self::IndexLeaf | Self::TableLeaf => 8,
+        }
+    }
+}
+
+/// A number of SQLite's own format, of one to nine bytes, and where it ends.
+fn varint(page: &[u8], at: usize) -> io::Result<(u64, usize)> {
+    let mut number = 0;
+    for n in 0..9 {
+        let byte = *page.get(at + n).ok_or_else(short)?;
+        if n == 8 {
+            return Ok((number << 8 | u64::from(byte), at + 9));
+        }
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            return Ok((number, at + n + 1));
+        }
+    }
+    Err(short())
+}
+
+fn u16_at(page: &[u8], at: usize) -> io::Result<u16> {
+    page.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes).ok_or_else(short)
+}
+
+fn u32_at(page: &[u8], at: usize) -> io::Result<u32> {
+    page.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes).ok_or_else(short)
+}
+
+fn malformed(number: u32) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("page {number} is not as SQLite writes it"))
+}
+
+fn short() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a page ends too early")
+}
