@@ -6,6 +6,7 @@ mod bit_rot;
 mod checksums;
 mod conformance;
 mod copied_files;
+mod erase;
 mod files;
 mod gauges;
 mod golden;

@@ -13,11 +13,11 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::Writer;
-use crate::StoreError;
 use crate::store::sqlite::checkpoint::fsync_error;
 use crate::store::sqlite::fault::{Corruption, TransactionError};
 use crate::store::sqlite::file::free_space::{PageSet, Pages};
 use crate::store::sqlite::schema::PAGE_BYTES;
+use crate::{StoreError, Timestamp};
 
 /// The most pages that are looked at or written while appends wait.
 const MAX_PAGES: usize = 1_000;
@@ -80,10 +80,8 @@ impl Writer {
         if !self.begin_log_anew()? {
             return Ok(false);
         }
-        let commit = |connection: &Connection| {
-            connection.execute("UPDATE partitions SET last_offset = last_offset", []).map(drop)
-        };
-        commit(&self.connection).map_err(|error| self.fail("erasing", TransactionError::Sqlite(error)))?;
+        note_time(&self.connection, (self.options.clock)())
+            .map_err(|error| self.fail("erasing", TransactionError::Sqlite(error)))?;
         self.committed()?;
         let frames = self.log_frames()?;
         if frames > FEW_FRAMES {
@@ -126,6 +124,18 @@ impl Writer {
         };
         self.fail("erasing", TransactionError::Sqlite(failure))
     }
+}
+
+/// Notes when nothing was left any more: a commit has to change something.
+fn note_time(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    // The clock may stand still.
+    let value = format!("{now} {}", ulid::Ulid::generate());
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (name, value) VALUES ('erased', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )?
+        .execute([value])
+        .map(drop)
 }
 
 /// Fills the log from the byte `at` on with zeros.
