@@ -156,6 +156,33 @@ fn events_are_erased_beside_appends_and_reads() {
     assert_eq!(store.verify().unwrap().faults, Vec::<String>::new());
 }
 
+/// A reader from before needs the old pages of the log: they stay until it ends, and so does the erasure.
+#[test]
+fn an_erasure_waits_for_a_reader_that_began_before_it() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, options()).unwrap();
+    fill(&store, &mut Random::new(5), 100);
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    let first = |reader: &rusqlite::Connection| {
+        reader.query_row("SELECT payload FROM processed_events WHERE event_id = '2'", [], |row| row.get(0))
+    };
+    reader.execute_batch("BEGIN").unwrap();
+    let payload: String = first(&reader).unwrap();
+    thread::scope(|scope| {
+        let erasing = scope.spawn(|| store.erase(&[identity("t2", 2)]));
+        let beside = rusqlite::Connection::open(&path).unwrap();
+        while first(&beside).unwrap() == payload {
+            thread::yield_now();
+        }
+        assert_eq!(first(&reader).unwrap(), payload);
+        reader.execute_batch("COMMIT").unwrap();
+        erasing.join().unwrap().unwrap();
+    });
+    drop(reader);
+    assert_eq!(traces(&store, directory.path()), Vec::<u64>::new());
+}
+
 #[test]
 fn what_an_erasure_given_up_leaves_the_next_one_removes() {
     let directory = TempDir::new().unwrap();

@@ -9,11 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use aggregator_core::{
-    DedupStore as _, DedupStoreExt as _, Query, SqliteStore, StoreError, StoredEvent, TopicSelector,
-};
+use aggregator_core::{DedupStoreExt as _, Query, SqliteStore, StoreError, StoredEvent, TopicSelector};
 
-use crate::ledger::Violation;
+use crate::ledger::{Violation, rows};
 
 /// What a reader was handed, over all lives of the store.
 #[derive(Debug)]
@@ -83,11 +81,11 @@ impl Followed {
         if let Some(violation) = self.violation.take() {
             return Err(violation);
         }
+        let rows = rows(store)?;
         for (topic, seq, event_id) in &self.events {
-            let id = crate::workload::identity_of(topic, event_id);
-            let seen = store.lookup(&[id]).map_err(|error| format!("no lookup: {error}"))?[0];
-            if seen.and_then(|seen| seen.seq) != Some(*seq) {
-                return Err(format!("a tail was handed {topic} {seq}, {event_id}, and it is {seen:?} now"));
+            let row = rows.get(&(topic.clone(), *seq));
+            if row.is_none_or(|row| row.event_id != *event_id) {
+                return Err(format!("a tail was handed {topic} {seq}, {event_id}, and it is {row:?} now"));
             }
         }
         Ok(())

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use aggregator_core::event::{ERASED_PAYLOAD, Kept as StoredKept};
+use aggregator_core::store::Rows;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, Timestamp, Topic,
-    TopicQuery, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, StoredRow,
+    Timestamp, Topic, TopicQuery, TopicSelector,
 };
 
 use crate::follower::Followed;
@@ -24,12 +26,25 @@ struct Kept {
     payload: String,
 }
 
+impl Kept {
+    /// What erasing leaves.
+    fn is_erased(&self) -> bool {
+        self.payload == ERASED_PAYLOAD
+    }
+}
+
 /// Everything that was acknowledged, and what a failure left in doubt.
 #[derive(Default, Clone)]
 pub(crate) struct Ledger {
     acknowledged: BTreeMap<Key, Kept>,
     duplicates: u64,
     conflicts: u64,
+    /// What had an identity before it was released.
+    released: BTreeMap<Key, Vec<Kept>>,
+    /// What is being erased, or was when the power failed.
+    erasing: Option<Key>,
+    /// As that.
+    releasing: Option<Key>,
     /// Per topic: up to here at least, and at most.
     purged: BTreeMap<String, (u64, u64)>,
     /// The batch whose append failed last: its commit may have happened.
@@ -43,11 +58,42 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.acknowledged.len() as u64
+        (self.acknowledged.len() + self.released.values().map(Vec::len).sum::<usize>()) as u64
+    }
+
+    /// How many identities may come again, and did not.
+    pub(crate) fn open(&self) -> u64 {
+        self.released.keys().filter(|key| !self.acknowledged.contains_key(*key)).count() as u64
     }
 
     pub(crate) fn last_seq(&self, topic: &str) -> u64 {
-        self.acknowledged.keys().filter(|(name, _)| name == topic).count() as u64
+        self.kept().filter(|((name, _), _)| name == topic).count() as u64
+    }
+
+    fn kept(&self) -> impl Iterator<Item = (&Key, &Kept)> {
+        let released = self.released.iter().flat_map(|(key, kept)| kept.iter().map(move |kept| (key, kept)));
+        self.acknowledged.iter().chain(released)
+    }
+
+    /// Notes an erasure that is about to be asked for, or done.
+    pub(crate) fn erase(&mut self, topic: &str, event_id: &str, done: bool) {
+        let key = (topic.to_owned(), event_id.to_owned());
+        if done {
+            let released = self.released.get_mut(&key).into_iter().flatten();
+            for kept in self.acknowledged.get_mut(&key).into_iter().chain(released) {
+                ERASED_PAYLOAD.clone_into(&mut kept.payload);
+            }
+        }
+        self.erasing = Some(key).filter(|_| !done);
+    }
+
+    /// As that of a release.
+    pub(crate) fn release(&mut self, topic: &str, event_id: &str, done: bool) {
+        let key = (topic.to_owned(), event_id.to_owned());
+        if done && let Some(kept) = self.acknowledged.remove(&key) {
+            self.released.entry(key.clone()).or_default().push(kept);
+        }
+        self.releasing = Some(key).filter(|_| !done);
     }
 
     /// Notes an acknowledged batch. What its receipts say has to fit what was said before.
@@ -62,7 +108,7 @@ impl Ledger {
                 Some(kept) if (kept.seq, kept.processed_at) != (seq, receipt.processed_at) => {
                     return Err(format!("{key:?} was acknowledged as {kept:?} and is {receipt:?} now"));
                 }
-                Some(kept) if kept.payload == payload => Outcome::Duplicate,
+                Some(kept) if kept.payload == payload || kept.is_erased() => Outcome::Duplicate,
                 Some(_) => Outcome::Conflict,
                 // The failed append did it; a batch's first event of an identity is the one that counts.
                 None if in_doubt.contains(&key) && receipt.outcome == Outcome::Duplicate => {
@@ -149,23 +195,43 @@ impl Ledger {
     fn check_acknowledged(
         &self,
         store: &SqliteStore,
-        events: &BTreeMap<Key, StoredEvent>,
+        events: &BTreeMap<(String, u64), StoredEvent>,
         purged: &BTreeMap<String, u64>,
     ) -> Result<(), Violation> {
         let ids: Vec<_> = self.acknowledged.keys().map(|(topic, id)| identity_of(topic, id)).collect();
         let seen = store.lookup(&ids).map_err(|error| format!("no lookup: {error}"))?;
         for ((key, kept), seen) in self.acknowledged.iter().zip(seen) {
-            let Some(seen) = seen else { return Err(format!("{key:?} was acknowledged and is lost")) };
-            if (seen.seq, seen.processed_at) != (Some(kept.seq), kept.processed_at) {
-                return Err(format!("{key:?} was acknowledged as {kept:?} and is {seen:?}"));
+            match seen {
+                None if self.releasing.as_ref() == Some(key) => {}
+                None => return Err(format!("{key:?} was acknowledged and is lost")),
+                Some(seen) if (seen.seq, seen.processed_at) == (Some(kept.seq), kept.processed_at) => {}
+                Some(seen) => return Err(format!("{key:?} was acknowledged as {kept:?} and is {seen:?}")),
             }
-            if seen.purged != (kept.seq <= purged.get(&key.0).copied().unwrap_or(0)) {
-                return Err(format!("{key:?} is {seen:?} where its topic is purged to {purged:?}"));
+        }
+        let rows = rows(store)?;
+        for (key, kept) in self.kept() {
+            let is_purged = kept.seq <= purged.get(&key.0).copied().unwrap_or(0);
+            let row = rows.get(&(key.0.clone(), kept.seq));
+            if row.is_none_or(|row| {
+                row.event_id != key.1 || matches!(row.kept, StoredKept::Event(_)) == is_purged
+            }) {
+                return Err(format!("{key:?} was acknowledged as {kept:?} and is {row:?}"));
             }
-            match events.get(key) {
-                None if seen.purged => {}
-                Some(event) if !seen.purged && event.payload == kept.payload && event.seq == kept.seq => {}
+            let payload_fits = |payload: &str| {
+                payload == kept.payload || (payload == ERASED_PAYLOAD && self.erasing.as_ref() == Some(key))
+            };
+            match events.get(&(key.0.clone(), kept.seq)) {
+                None if is_purged => {}
+                Some(event) if !is_purged && event.event_id == key.1 && payload_fits(&event.payload) => {}
                 found => return Err(format!("{key:?} was acknowledged as {kept:?} and reads {found:?}")),
+            }
+        }
+        for ((topic, seq), row) in rows.iter().filter(|(_, row)| row.released) {
+            let key = (topic.clone(), row.event_id.clone());
+            let is_known =
+                self.released.get(&key).is_some_and(|kept| kept.iter().any(|kept| kept.seq == *seq));
+            if !is_known && self.releasing.as_ref() != Some(&key) {
+                return Err(format!("{key:?} was not released, and is so at {seq}"));
             }
         }
         Ok(())
@@ -193,8 +259,20 @@ fn key(event: &Event) -> Key {
     (event.view().topic().to_owned(), event.view().event_id().to_owned())
 }
 
-/// What readers are given: each identity once, and each topic's seqs without a gap.
-fn read_all(store: &SqliteStore) -> Result<BTreeMap<Key, StoredEvent>, Violation> {
+/// What an export has, by topic and seq.
+pub(crate) fn rows(store: &SqliteStore) -> Result<BTreeMap<(String, u64), StoredRow>, Violation> {
+    let mut rows = Rows::of(store);
+    let mut read = BTreeMap::new();
+    while let Some(row) = rows.next().map_err(|error| format!("cannot be exported: {error}"))? {
+        if let Some(seq) = row.seq() {
+            read.insert((row.topic.clone(), seq), row);
+        }
+    }
+    Ok(read)
+}
+
+/// What readers are given: each topic's seqs without a gap.
+fn read_all(store: &SqliteStore) -> Result<BTreeMap<(String, u64), StoredEvent>, Violation> {
     let mut events = BTreeMap::new();
     let mut last_seqs: BTreeMap<String, u64> = BTreeMap::new();
     let mut query = Query { limit: Query::MAX_LIMIT, ..Query::of(TopicSelector::All) };
@@ -213,7 +291,7 @@ fn read_all(store: &SqliteStore) -> Result<BTreeMap<Key, StoredEvent>, Violation
             if last.is_some_and(|last| last + 1 != event.seq) {
                 return Err(format!("{} has {} after {last:?}", event.topic, event.seq));
             }
-            let key = (event.topic.clone(), event.event_id.clone());
+            let key = (event.topic.clone(), event.seq);
             if let Some(twice) = events.insert(key, event) {
                 return Err(format!("{twice:?} is stored twice"));
             }

@@ -16,11 +16,13 @@ mod ledger;
 mod lost_log;
 mod records;
 mod start;
+mod summary;
 mod workload;
 
 use std::time::Instant;
 
-use self::lab::{Lab, Summary};
+use self::lab::Lab;
+use self::summary::Summary;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("it is a number"))

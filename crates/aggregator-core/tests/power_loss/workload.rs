@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Import(Vec<Row>),
     /// Of half of what the topic holds by then.
     Purge(Topic),
+    Erase(Identity),
+    Release(Identity),
     Records(Vec<Draft>),
     /// A clean restart.
     Reopen,
@@ -112,6 +114,15 @@ impl Workload {
             .collect();
         let at = usize::try_from(random.below(steps.len() as u64)).unwrap();
         steps.splice(at..at, failed_creation(&mut random));
+        for at in [9, 14] {
+            let id = named(&steps[..at], &mut random);
+            steps.insert(at, Step::Release(id));
+        }
+        // It looks through all of the file.
+        if random.once_in(2) {
+            let id = named(&steps[..11], &mut random);
+            steps.insert(11, Step::Erase(id));
+        }
         // Costs as many writes as all the rest, so one is enough, and not in every workload.
         if random.once_in(3) {
             steps.insert(12, Step::Backup);
@@ -196,6 +207,20 @@ fn batch(topics: &[&str], random: &mut Random) -> Vec<Event> {
         batch.push(event);
     }
     batch
+}
+
+/// An identity that these steps publish; one that nobody publishes, if there is none.
+fn named(steps: &[Step], random: &mut Random) -> Identity {
+    let appended = steps.iter().filter_map(|step| match step {
+        Step::Append(append) => Some(&append.events),
+        _ => None,
+    });
+    let events: Vec<_> = appended.flatten().collect();
+    if events.is_empty() {
+        return identity_of(TOPICS[0], "nobody");
+    }
+    let event: &&Event = pick(&events, random);
+    identity(event)
 }
 
 fn event(topics: &[&str], random: &mut Random) -> Event {

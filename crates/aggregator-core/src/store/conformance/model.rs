@@ -18,6 +18,7 @@ use self::operation::{Draft, Name, Operation, TOPICS};
 use self::reference::Reference;
 use self::walk::Walk;
 use super::{Backend, Case, CaseOptions, cases, query, totals};
+use crate::store::Erased;
 use crate::{
     AttemptId, DedupStore, DedupStoreExt, Event, Partition, Query, Receipt, Timestamp, Topic, TopicQuery,
 };
@@ -125,6 +126,18 @@ impl<'b> Run<'b> {
                 let expected = self.reference.purge(topic, *through_seq);
                 let topic = Topic::new(*topic).unwrap();
                 prop_assert_eq!(self.store().purge(&topic, *through_seq).unwrap(), expected);
+            }
+            Operation::Erase(_) | Operation::Release(_) if self.store().amend().is_none() => {}
+            Operation::Erase(names) => {
+                let ids: Vec<_> = names.iter().map(Name::identity).collect();
+                let expected: Vec<_> =
+                    names.iter().map(|name| Erased::new(self.reference.erase(name))).collect();
+                prop_assert_eq!(self.store().erase(&ids).unwrap(), expected);
+            }
+            Operation::Release(names) => {
+                let ids: Vec<_> = names.iter().map(Name::identity).collect();
+                let expected: Vec<_> = names.iter().map(|name| self.reference.release(name)).collect();
+                prop_assert_eq!(self.store().release(&ids).unwrap(), expected);
             }
             Operation::Reopen if self.reopens => {
                 let closed = self.store.take().expect("it is open");

@@ -37,7 +37,12 @@ struct Known {
     event: StoredEvent,
     /// The offsets its batch was given.
     offsets: RangeInclusive<u64>,
+    /// It lets its identity come again.
+    released: bool,
 }
+
+/// What an erased event has as its payload. All repeats equal it.
+const ERASED: &str = r#"{"erased":true}"#;
 
 #[derive(Clone, Copy)]
 struct Taken {
@@ -185,15 +190,38 @@ impl Reference {
 
     pub(super) fn seen(&self, name: &Name) -> Option<Seen> {
         let topic = self.topics.get(name.topic)?;
-        let source = (topic.scope == Scope::Source).then(|| name.source.unwrap_or("unknown"));
-        let (at, known) = topic.events.iter().enumerate().find(|(_, known)| {
-            known.event.event_id == name.event_id && source.is_none_or(|source| known.event.source == source)
-        })?;
+        let (at, known) = topic
+            .events
+            .iter()
+            .enumerate()
+            .find(|(_, known)| !known.released && names(topic.scope, name, known))?;
         Some(Seen {
             seq: Some(known.event.seq),
             processed_at: known.event.processed_at,
             purged: at < topic.purged,
         })
+    }
+
+    /// Returns the seqs of the events that have, or had, the identity.
+    pub(super) fn erase(&mut self, name: &Name) -> Vec<u64> {
+        let Some(topic) = self.topics.get_mut(name.topic) else { return Vec::new() };
+        let scope = topic.scope;
+        let named = topic.events.iter_mut().filter(|known| names(scope, name, known));
+        named
+            .map(|known| {
+                known.event.payload = ERASED.into();
+                known.event.seq
+            })
+            .collect()
+    }
+
+    /// Returns what was known of the event that has the identity.
+    pub(super) fn release(&mut self, name: &Name) -> Option<Seen> {
+        let seen = self.seen(name)?;
+        let topic = self.topics.get_mut(name.topic)?;
+        let released = topic.events.iter_mut().find(|known| Some(known.event.seq) == seen.seq)?;
+        released.released = true;
+        Some(seen)
     }
 
     pub(super) fn topics(
@@ -253,12 +281,13 @@ impl TopicEvents {
 
     fn append(&mut self, draft: &Draft, at: Timestamp, partition: Partition) -> Receipt {
         let kept = draft.payload.1;
-        let first = self.events.iter().map(|known| &known.event).find(|event| {
+        let holders = self.events.iter().filter(|known| !known.released);
+        let first = holders.map(|known| &known.event).find(|event| {
             let same_source = self.scope == Scope::Topic || event.source == draft.source;
             event.event_id == draft.event_id && same_source
         });
         if let Some(first) = first {
-            let same = first.payload == kept;
+            let same = first.payload == kept || first.payload == ERASED;
             self.duplicates += 1;
             self.conflicts += u64::from(!same);
             let outcome = if same { Outcome::Duplicate } else { Outcome::Conflict };
@@ -280,9 +309,15 @@ impl TopicEvents {
             offset: 0,
         };
         #[expect(clippy::reversed_empty_ranges, reason = "none yet")]
-        self.events.push(Known { event, offsets: 1..=0 });
+        self.events.push(Known { event, offsets: 1..=0, released: false });
         Receipt { outcome: Outcome::Stored, seq: Some(seq), processed_at: at }
     }
+}
+
+/// Whether a name means this event in a topic of the scope.
+fn names(scope: Scope, name: &Name, known: &Known) -> bool {
+    let source = (scope == Scope::Source).then(|| name.source.unwrap_or("unknown"));
+    known.event.event_id == name.event_id && source.is_none_or(|source| known.event.source == source)
 }
 
 /// Whether selectors as they are written mean a topic.
