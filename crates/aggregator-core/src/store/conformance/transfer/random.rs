@@ -59,6 +59,12 @@ fn apply(store: &dyn DedupStore, now: &AtomicI64, operation: &operation::Operati
         operation::Operation::Purge { topic, through_seq } => {
             purge_if_able(store, topic, *through_seq);
         }
+        operation::Operation::Erase(names) => {
+            store.erase(&names.iter().map(operation::Name::identity).collect::<Vec<_>>()).unwrap();
+        }
+        operation::Operation::Release(names) => {
+            store.release(&names.iter().map(operation::Name::identity).collect::<Vec<_>>()).unwrap();
+        }
         operation::Operation::Lookup(names) => {
             // Identities that come alone, some of which are known already.
             let alone: Vec<_> = names.iter().map(|name| alone(name.topic, name.event_id)).collect();
