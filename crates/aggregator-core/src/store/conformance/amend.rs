@@ -27,6 +27,7 @@ pub(super) const CASES: &[Case] = cases![
 
 pub(super) const TRANSFER_CASES: &[Case] = cases![
     an_identity_that_was_imported_alone_has_nothing_to_erase_and_is_released,
+    an_identity_that_was_released_can_be_imported_alone_again,
     a_copy_has_what_was_erased_and_released,
     an_older_copy_brings_back_nothing_that_was_amended,
     a_release_comes_with_a_later_copy,
@@ -227,6 +228,23 @@ fn an_identity_that_was_imported_alone_has_nothing_to_erase_and_is_released(back
         assert_eq!(append_one(&*again, &event("t", "1")).seq, Some(1));
         assert_sound(&*again);
     }
+}
+
+fn an_identity_that_was_released_can_be_imported_alone_again(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    import(&*store, &[alone("t", "1")]).unwrap();
+    release(&*store, &[identity("t", "1")]);
+    for added in [1, 0] {
+        assert_eq!(import(&*store, &[alone("t", "1")]).unwrap().added, added);
+    }
+    assert_eq!(append_one(&*store, &event("t", "1")).outcome, Duplicate);
+    let other = backend.open(CaseOptions::default());
+    for added in [2, 0] {
+        assert_eq!(copy(&*store, &*other).unwrap().added, added);
+    }
+    assert_eq!(append_one(&*other, &event("t", "1")).outcome, Duplicate);
+    assert_sound(&*store);
+    assert_sound(&*other);
 }
 
 /// A store with an erased event, one that was released, and one that came again.
