@@ -105,6 +105,14 @@ pub trait DedupStoreExt: DedupStore {
         self.maintain().ok_or_else(|| self.unsupported("sum up bytes"))?.bytes(topic, seqs)
     }
 
+    /// [`Maintain::give_back`](super::Maintain::give_back), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
+    fn give_back(&self, keep_bytes: u64) -> Result<u64, StoreError> {
+        self.maintain().ok_or_else(|| self.unsupported("give space back"))?.give_back(keep_bytes)
+    }
+
     /// [`Maintain::verify`](super::Maintain::verify), where the store can.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod catalog;
 mod checkpoint;
 mod fault;
 mod file;
+mod free_pages;
 mod full_disk;
 pub(crate) mod index;
 mod maintain;

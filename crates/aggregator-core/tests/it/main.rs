@@ -9,6 +9,7 @@ mod copied_files;
 mod erase;
 mod files;
 mod gauges;
+mod give_back;
 mod golden;
 mod held;
 mod index;

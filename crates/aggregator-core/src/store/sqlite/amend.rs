@@ -1,26 +1,12 @@
-//! Erasing and releasing, and removing what erasing leaves in the file.
+//! Erasing and releasing.
 
 use std::ops::ControlFlow;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::SqliteStore;
-use super::file::files::unusable;
-use super::file::free_space::{PageSet, Pages};
-use super::schema::PAGE_BYTES;
 use super::write::Writer;
 use crate::store::amend::check_amended;
 use crate::store::{Amend, EraseProgress, Erased, Seen};
 use crate::{Identity, StoreError};
-
-/// Progress is told each time so many pages were looked through.
-const PAGES_PER_REPORT: u32 = 1_000;
-
-/// How long an erasure waits for reads to end that began before it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The longest pause between two turns of the writer.
-const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 impl Amend for SqliteStore {
     fn erase(
@@ -56,76 +42,6 @@ impl SqliteStore {
                 amend(&mut writer)
             }
             amended => amended,
-        }
-    }
-
-    /// Fills everything with zeros that holds nothing: free pages, the free bytes of all others, and the log. SQLite leaves
-    /// there what was deleted, and what was moved from one page to another.
-    ///
-    /// Since the erasure was committed, no page gets bytes of it that it did not have. So it is enough to look at every page
-    /// once, and pages that appear meanwhile need not be looked at.
-    fn remove_traces(
-        &self,
-        on_progress: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        let mut cleared = PageSet::default();
-        while self.in_turn(|writer| writer.clear_free_pages(&self.file, &mut cleared))? > 0 {}
-        let pages = Pages::of(&self.file, PAGE_BYTES).map_err(|error| unusable(self.path(), error))?;
-        let mut dirty = Vec::new();
-        for number in 1..=pages.count {
-            if number % PAGES_PER_REPORT == 1 {
-                let bytes = |pages: u32| u64::from(pages) * u64::from(PAGE_BYTES);
-                let (bytes, total) = (bytes(number - 1), bytes(pages.count));
-                if on_progress(EraseProgress::Overwriting { bytes, total }).is_break() {
-                    return Err(StoreError::unavailable(
-                        "the payloads are erased, but removing their last traces was given up: erase them again",
-                    ));
-                }
-                self.clear(&mut dirty)?;
-            }
-            // Most pages are clean. This look is without a turn of the writer, so it only says where to look again.
-            let is_clean = pages.free_ranges(number).and_then(|free| {
-                let clean: Vec<_> = free.iter().map(|free| pages.is_clear(free)).collect::<Result<_, _>>()?;
-                Ok(clean.into_iter().all(|clean| clean))
-            });
-            if !is_clean.unwrap_or(false) {
-                dirty.push(number);
-            }
-        }
-        self.clear(&mut dirty)?;
-        self.in_turn(|writer| writer.clear_log(&self.file).map(|cleared| cleared.then_some(())))
-    }
-
-    fn clear(&self, dirty: &mut Vec<u32>) -> Result<(), StoreError> {
-        while !dirty.is_empty() {
-            self.in_turn(|writer| {
-                writer.clear_pages(&self.file, dirty).map(|cleared| cleared.then_some(()))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Does `work` of the writer, again and again until no reader stands in the way, and pauses for as long as it took.
-    fn in_turn<T>(
-        &self,
-        mut work: impl FnMut(&mut Writer) -> Result<Option<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let begun = Instant::now();
-            let done = work(&mut *self.writer()?)?;
-            thread::sleep(begun.elapsed().min(MAX_PAUSE));
-            match done {
-                Some(done) => return Ok(done),
-                None if Instant::now() < until => {}
-                None => {
-                    return Err(StoreError::unavailable(format!(
-                        "the payloads are erased, but reads that began before have not ended for {} s, and keep their last \
-                         traces from being removed: erase them again",
-                        PATIENCE.as_secs()
-                    )));
-                }
-            }
         }
     }
 }

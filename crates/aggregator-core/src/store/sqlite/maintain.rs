@@ -95,6 +95,10 @@ impl Maintain for SqliteStore {
         read::bytes(&mut *self.reader("summing up bytes")?, topic, seqs)
     }
 
+    fn give_back(&self, keep_bytes: u64) -> Result<u64, StoreError> {
+        self.give_free_pages_back(keep_bytes)
+    }
+
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.mark();
         read::verify(&mut *self.reader("verifying")?, self.connector.fingerprint_bits())

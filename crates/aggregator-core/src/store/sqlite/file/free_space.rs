@@ -8,6 +8,9 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
+
 /// In a larger file, the first byte of an overflow page could be taken for the kind of a B-tree page: it begins with the
 /// number of the next page.
 pub(crate) const MAX_PAGES: u64 = 1 << 25;
@@ -172,6 +175,29 @@ impl<'f> Pages<'f> {
         }
         let at = self.offset(free.page)? + free.bytes.start as u64;
         self.file.write_all_at(&vec![0; free.bytes.len()], at).map(|()| true)
+    }
+
+    /// Whether the page has room on the disk of its own. Where the file system does not tell, it has.
+    pub(crate) fn takes_room(&self, number: u32) -> io::Result<bool> {
+        let at = self.offset(number)?;
+        match seek(self.file, SeekFrom::Data(at)) {
+            Ok(data) => Ok(data < at + self.size as u64),
+            // Nothing but a hole follows.
+            Err(Errno::NXIO) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives the room of these pages back to the file system. They read as zeros then.
+    pub(crate) fn punch(&self, mut numbers: Vec<u32>) -> io::Result<()> {
+        numbers.sort_unstable();
+        for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+            let (at, length) = (self.offset(run[0])?, run.len() * self.size);
+            self.offset(run[run.len() - 1])?;
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(self.file, hole, at, length as u64)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_clear(&self, free: &FreeRange) -> io::Result<bool> {

@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -35,26 +36,49 @@ impl Writer {
     ) -> Result<Option<usize>, StoreError> {
         self.in_main_file(main, |pages| {
             let mut count = 0;
-            let mut number = pages.first_trunk()?;
-            let mut trunks = PageSet::default();
-            while number != 0 && count < MAX_PAGES {
-                if !trunks.insert(number) {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "the list of free pages is a ring",
-                    ));
+            for_each_free_page(pages, |leaf| {
+                if count == MAX_PAGES {
+                    return Ok(ControlFlow::Break(()));
                 }
-                let trunk = pages.trunk(number)?;
-                pages.clear(&trunk.rest)?;
-                for leaf in trunk.leaves {
-                    if count < MAX_PAGES && cleared.insert(leaf) {
-                        pages.clear(&pages.whole(leaf))?;
-                        count += 1;
+                if cleared.insert(leaf) {
+                    pages.clear(&pages.whole(leaf))?;
+                    count += 1;
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(count)
+        })
+    }
+
+    /// Gives the room of up to [`MAX_PAGES`] free pages that are not among `looked_at` back, and adds them there. Leaves
+    /// `keep` pages that have room, and counts it down. Returns how many pages it looked at, and how many it gave back;
+    /// `None` if a reader still needs the log.
+    pub(crate) fn give_free_pages_back(
+        &mut self,
+        main: &File,
+        looked_at: &mut PageSet,
+        keep: &mut u64,
+    ) -> Result<Option<(usize, usize)>, StoreError> {
+        self.in_main_file(main, |pages| {
+            let mut count = 0;
+            let mut given = Vec::new();
+            for_each_free_page(pages, |leaf| {
+                if count == MAX_PAGES {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if looked_at.insert(leaf) {
+                    count += 1;
+                    match pages.takes_room(leaf)? {
+                        true if *keep > 0 => *keep -= 1,
+                        true => given.push(leaf),
+                        false => {}
                     }
                 }
-                number = trunk.next;
-            }
-            Ok(count)
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let number = given.len();
+            pages.punch(given)?;
+            Ok((count, number))
         })
     }
 
@@ -114,9 +138,7 @@ impl Writer {
     /// sync of SQLite's own does.
     fn fail_to_clear(&mut self, error: &io::Error) -> StoreError {
         if error.kind() == io::ErrorKind::Unsupported {
-            return StoreError::unavailable(format!(
-                "the last traces of what was erased cannot be removed: {error}"
-            ));
+            return StoreError::unavailable(format!("the free space of the file stays as it is: {error}"));
         }
         let failure = match error.kind() {
             io::ErrorKind::InvalidData => Corruption::error(format!("the free space of the file: {error}")),
@@ -124,6 +146,30 @@ impl Writer {
         };
         self.fail("erasing", TransactionError::Sqlite(failure))
     }
+}
+
+/// Hands each free page to `take` until that breaks. The pages of the list itself are not among them: what these hold beside
+/// the list is cleared.
+fn for_each_free_page(
+    pages: &Pages<'_>,
+    mut take: impl FnMut(u32) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
+    let mut number = pages.first_trunk()?;
+    let mut trunks = PageSet::default();
+    while number != 0 {
+        if !trunks.insert(number) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the list of free pages is a ring"));
+        }
+        let trunk = pages.trunk(number)?;
+        pages.clear(&trunk.rest)?;
+        for leaf in trunk.leaves {
+            if take(leaf)?.is_break() {
+                return Ok(());
+            }
+        }
+        number = trunk.next;
+    }
+    Ok(())
 }
 
 /// Notes when nothing was left any more: a commit has to change something.
