@@ -21,7 +21,7 @@ use crate::connection::pipeline::{pipelined3, pipelined4};
 use crate::connection::session::Session;
 use crate::fault::Result;
 use crate::partition_state::PartitionState;
-use plan::{ImportPlan, ImportSnapshot, Topic, TopicRow};
+use plan::{ImportPlan, ImportSnapshot, Original, Topic, TopicRow};
 
 /// Payloads are fetched for their digests this many bytes at a time.
 const SLICE_BYTES: u64 = 8 << 20;
@@ -37,8 +37,9 @@ pub(crate) struct ImportTx<'a> {
 
 /// A row that is stored with its payload, while the import has only a stub of it.
 struct PendingDigest {
+    /// That of the imported row.
     position: usize,
-    offset: i64,
+    offset: u64,
     bytes: u64,
 }
 
@@ -71,12 +72,13 @@ impl<'a> ImportTx<'a> {
         let event_ids: Vec<_> = rows.iter().map(|row| row.event_id.as_str()).collect();
         let sources: Vec<_> = rows.iter().map(|row| row.source()).collect();
         let lengths: Vec<_> = rows.iter().map(|row| signed(row.payload_bytes() as u64)).collect();
+        let seqs: Vec<_> = rows.iter().map(|row| row.seq().map(signed)).collect();
+        let known: [&(dyn ToSql + Sync); 6] = [partition, &topics, &event_ids, &sources, &lengths, &seqs];
         let ((), state, topics, originals) = pipelined4(
             session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
             session.query(&statements.lock, &[partition]),
             session.query(&statements.import_topics, &[partition, &self.names]),
-            session
-                .query(&statements.import_originals, &[partition, &topics, &event_ids, &sources, &lengths]),
+            session.query(&statements.import_originals, &known),
         )
         .await?;
         // The clock is not used: rows bring their times.
@@ -91,29 +93,30 @@ impl<'a> ImportTx<'a> {
         })
     }
 
-    async fn originals(&self, session: &Session, rows: &[Row]) -> Result<HashMap<usize, Found>> {
-        let mut originals = HashMap::with_capacity(rows.len());
+    async fn originals(&self, session: &Session, rows: &[Row]) -> Result<HashMap<usize, Vec<Original>>> {
+        let mut originals: HashMap<usize, Vec<Original>> = HashMap::with_capacity(rows.len());
         let mut undigested = Vec::new();
         for row in rows {
             // Ordinals begin at 1.
             let position = usize::try_from(get_u64(row, 0)?).unwrap_or(usize::MAX) - 1;
             let imported = &self.import.rows[position];
+            let offset = get_u64(row, 1)?;
             let same = match (get::<Option<i32>>(row, 4)?, &imported.kept) {
                 (None, _) => imported.is_stub(digest_of(row, 5)?),
                 (Some(bytes), Kept::Stub { .. }) => {
                     let bytes = u64::try_from(bytes).unwrap_or(0);
-                    undigested.push(PendingDigest { position, offset: get(row, 1)?, bytes });
+                    undigested.push(PendingDigest { position, offset, bytes });
                     false
                 }
-                // NULL means that the stored payload has another length.
+                // NULL means that the stored payload is another one.
                 (Some(_), _) => match get::<Option<&str>>(row, 6)? {
                     Some(payload) => imported.is_event(details(row, 7, payload)?),
                     None => matches!(imported.kept, Kept::Identity),
                 },
             };
-            let seq = sequence(row, 2)?;
             let processed_at = Timestamp::from_micros(get(row, 3)?);
-            originals.insert(position, Found { seq, processed_at, same });
+            let found = Found { seq: sequence(row, 2)?, processed_at, same };
+            originals.entry(position).or_default().push(Original { offset, found, released: get(row, 12)? });
         }
         self.compare_digests(session, &undigested, &mut originals).await?;
         Ok(originals)
@@ -124,7 +127,7 @@ impl<'a> ImportTx<'a> {
         &self,
         session: &Session,
         mut rows: &[PendingDigest],
-        originals: &mut HashMap<usize, Found>,
+        originals: &mut HashMap<usize, Vec<Original>>,
     ) -> Result<()> {
         while !rows.is_empty() {
             let mut bytes = 0;
@@ -134,17 +137,18 @@ impl<'a> ImportTx<'a> {
             });
             let (slice, rest) = rows.split_at(until.map_or(rows.len(), |at| at + 1));
             rows = rest;
-            let offsets: Vec<_> = slice.iter().map(|row| row.offset).collect();
+            let offsets: Vec<_> = slice.iter().map(|row| signed(row.offset)).collect();
             let statement = &session.statements.append().payloads;
             let mut digests = HashMap::new();
             for row in session.query(statement, &[&self.partition, &offsets]).await? {
-                digests.insert(get::<i64>(&row, 0)?, digest(get(&row, 1)?));
+                digests.insert(get_u64(&row, 0)?, digest(get(&row, 1)?));
             }
             for row in slice {
-                if let (Some(found), Kept::Stub { digest, .. }) =
-                    (originals.get_mut(&row.position), &self.import.rows[row.position].kept)
-                {
-                    found.same = digests.get(&row.offset) == Some(digest);
+                let stub = &self.import.rows[row.position];
+                let same = digests.get(&row.offset).is_some_and(|&digest| stub.is_stub(Some(digest)));
+                let originals = originals.get_mut(&row.position).into_iter().flatten();
+                for original in originals.filter(|original| original.offset == row.offset) {
+                    original.found.same = same;
                 }
             }
         }
@@ -160,6 +164,11 @@ impl<'a> ImportTx<'a> {
         let statements = session.statements.append();
         let (new, old) =
             (plan.topics.iter().filter(|it| it.is_new()), plan.topics.iter().filter(|it| it.is_changed()));
+        if !plan.released.is_empty() {
+            // Before the new rows, which may have the same identities. It is rare, so it may cost a round trip.
+            let offsets: Vec<_> = plan.released.iter().copied().map(signed).collect();
+            session.execute(&statements.release_rows, &[&self.partition, &offsets]).await?;
+        }
         let written = pipelined3(
             self.write_rows(session, snapshot, plan),
             self.write_topics(session, &statements.import_new_topics, new.collect()),
@@ -186,7 +195,7 @@ impl<'a> ImportTx<'a> {
         if new.count() == 0 {
             return Ok(());
         }
-        let columns: [&(dyn ToSql + Sync); 14] = [
+        let columns: [&(dyn ToSql + Sync); 15] = [
             &self.partition,
             &before,
             &new.topic_ids,
@@ -201,6 +210,7 @@ impl<'a> ImportTx<'a> {
             &new.content_types,
             &new.attributes,
             &new.processed_at,
+            &new.released,
         ];
         let inserted = session.execute(&session.statements.append().import_rows, &columns).await?;
         debug_assert_eq!(inserted, new.count() as u64);

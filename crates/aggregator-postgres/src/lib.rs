@@ -18,6 +18,7 @@
 //! waiting for each answer. Every call still blocks until it is done, as the contract of
 //! [`DedupStore`](aggregator_core::DedupStore) asks.
 
+mod amend;
 mod append;
 mod columns;
 mod commit_notifier;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
 use aggregator_core::store::{
-    AppendAcross, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use aggregator_core::{
     AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
@@ -212,6 +212,10 @@ impl DedupStore for PostgresStore {
     }
 
     fn maintain(&self) -> Option<&dyn Maintain> {
+        Some(self)
+    }
+
+    fn amend(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 

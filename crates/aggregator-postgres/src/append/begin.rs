@@ -62,6 +62,9 @@ impl Append<'_, '_> {
         let partitions = self.partitions_of(&states, clock, &topics)?;
         let topics = topics.iter().filter_map(|row| topic(row).transpose()).collect::<Result<_>>()?;
         self.ask_again(session, &names, &guesses, &topics, &mut originals).await?;
+        if partitions.iter().any(|partition| partition.replayed.is_some()) {
+            originals = self.originals_of_attempt(session, &names, &partitions, &topics).await?;
+        }
         Ok(AppendSnapshot { clock, partitions, topics, originals })
     }
 
@@ -135,6 +138,41 @@ impl Append<'_, '_> {
         }
         originals.extend(self.originals(session, &asked).await?);
         Ok(())
+    }
+
+    /// What was stored under the identities when this attempt, which was committed before, had stored its events. Since
+    /// then some may have been released, and may have come again.
+    async fn originals_of_attempt(
+        &self,
+        session: &Session,
+        names: &[&str],
+        partitions: &[PartitionSnapshot],
+        topics: &HashMap<String, TopicRow>,
+    ) -> Result<HashMap<usize, Original>> {
+        let known = names.iter().map(|&name| topics.get(name).map(|topic| (topic.id, topic.scope)));
+        let asked = IdentityQuery::new(&self.group, known);
+        let end_of = |partition: &PartitionSnapshot| {
+            let end = partition.replayed.as_ref().map_or(0, |offsets| *offsets.end());
+            (partition_number(partition.partition), end)
+        };
+        let ends: HashMap<i32, u64> = partitions.iter().map(end_of).collect();
+        let ends: HashMap<usize, u64> = asked
+            .positions
+            .iter()
+            .zip(&asked.partitions)
+            .map(|(&at, partition)| (at, ends[partition]))
+            .collect();
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&asked.partitions, &asked.topic_ids, &asked.event_ids, &asked.source_keys, &asked.lengths];
+        let mut newest: HashMap<usize, Original> = HashMap::new();
+        for row in session.query(&session.statements.append().all_originals, &parameters).await? {
+            let (position, original) = original(&row, &asked.positions)?;
+            let is_newer = newest.get(&position).is_none_or(|newest| newest.offset < original.offset);
+            if is_newer && original.offset <= ends[&position] {
+                newest.insert(position, original);
+            }
+        }
+        Ok(newest)
     }
 
     /// The state of each partition. All take `clock` as their time, except those whose newest event is later.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use aggregator_core::event::digest;
+use aggregator_core::event::{equals_digest, equals_payload};
 use aggregator_core::{EventRef, Outcome, Partition, Receipt, Scope, StoreError, Timestamp};
 
 use super::new_rows::{EventRows, PartitionRows, Repeats, TopicRows};
@@ -21,7 +21,8 @@ pub(crate) struct AppendSnapshot {
     /// One for each partition of the group.
     pub(crate) partitions: Vec<PartitionSnapshot>,
     pub(crate) topics: HashMap<String, TopicRow>,
-    /// What is stored under an event's identity, by the event's position in the group.
+    /// What is stored under an event's identity, by the event's position in the group. If the attempt was committed
+    /// before: what was stored then.
     pub(crate) originals: HashMap<usize, Original>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Original {
 }
 
 pub(crate) enum KeptPayload {
-    /// The payload, if it is as long as the one to compare it with.
+    /// The payload, if it can equal the one to compare it with.
     Payload(Option<String>),
     /// The payload was purged, and its digest is left. An identity that was imported without its event has no digest,
     /// and any payload counts as a repeat of it.
@@ -62,8 +63,8 @@ pub(crate) enum KeptPayload {
 impl KeptPayload {
     fn is(&self, payload: &str) -> bool {
         match self {
-            Self::Payload(kept) => kept.as_deref() == Some(payload),
-            Self::Digest(kept) => kept.is_none_or(|kept| kept == digest(payload)),
+            Self::Payload(kept) => kept.as_deref().is_some_and(|kept| equals_payload(kept, payload)),
+            Self::Digest(kept) => kept.is_none_or(|kept| equals_digest(kept, payload)),
         }
     }
 }
@@ -141,7 +142,9 @@ impl<'e> AppendPlan<'e> {
         for (position, event) in topic.events.clone().zip(run) {
             let key = (event.event_id(), row.scope.key(event.source()));
             let receipt = match (firsts.get(&key), snapshot.originals.remove(&position)) {
-                (Some(first), _) => self.repeat(&first.receipt, first.payload == event.payload()),
+                (Some(first), _) => {
+                    self.repeat(&first.receipt, equals_payload(first.payload, event.payload()))
+                }
                 (None, Some(original)) => {
                     let same = original.kept.is(event.payload());
                     let (seq, processed_at) = (original.seq, original.processed_at);

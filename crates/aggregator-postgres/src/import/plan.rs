@@ -1,7 +1,7 @@
 //! Decides what becomes of the rows of an import, from what the database knows. It sends no SQL and waits for nothing.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use aggregator_core::store::transfer::{self, Found, TopicState, Verdict};
 use aggregator_core::store::{Import, Imported, TopicInfo};
@@ -17,8 +17,17 @@ pub(super) struct ImportSnapshot {
     pub(super) newest: Timestamp,
     pub(super) topic_count: u64,
     pub(super) topics: HashMap<String, TopicRow>,
-    /// What is stored under a row's identity, by the row's position.
-    pub(super) originals: HashMap<usize, Found>,
+    /// What is stored under a row's identity, by the row's position: the row that has the identity, and those with the
+    /// same seq that had it before it was released.
+    pub(super) originals: HashMap<usize, Vec<Original>>,
+}
+
+/// A stored row, as an imported one sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Original {
+    pub(super) offset: u64,
+    pub(super) found: Found,
+    pub(super) released: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +61,12 @@ impl Topic<'_> {
 pub(super) struct ImportPlan<'r> {
     pub(super) imported: Imported,
     pub(super) rows: NewRows<'r>,
+    /// The offsets of the rows that were there before and become released.
+    pub(super) released: HashSet<u64>,
     pub(super) topics: Vec<Topic<'r>>,
     by_name: HashMap<&'r str, usize>,
-    /// The first new row of each identity inside the import, and its time. The first part of the key is the topic's
-    /// index in `topics`.
-    firsts: HashMap<(usize, &'r str, &'r str), (&'r CheckedRow, Timestamp)>,
+    /// The new rows of each identity inside the import.
+    added: HashMap<Key<'r>, Vec<AddedRow<'r>>>,
     pub(super) last_offset: u64,
     pub(super) newest: Timestamp,
     /// How many of the new rows have a seq.
@@ -65,6 +75,18 @@ pub(super) struct ImportPlan<'r> {
     pub(super) duplicates: u64,
     pub(super) conflicts: u64,
     topic_count: u64,
+}
+
+/// An identity inside the import. The first part is the topic's index in the plan.
+type Key<'r> = (usize, &'r str, &'r str);
+
+/// A new row of an identity.
+#[derive(Clone, Copy)]
+struct AddedRow<'r> {
+    /// Its index among the new rows.
+    index: usize,
+    row: &'r CheckedRow,
+    processed_at: Timestamp,
 }
 
 /// The new rows, column by column, in the order of their offsets.
@@ -82,6 +104,7 @@ pub(super) struct NewRows<'r> {
     pub(super) content_types: Vec<Option<&'r str>>,
     pub(super) attributes: Vec<Option<&'r str>>,
     pub(super) processed_at: Vec<i64>,
+    pub(super) released: Vec<bool>,
 }
 
 impl<'r> ImportPlan<'r> {
@@ -90,8 +113,9 @@ impl<'r> ImportPlan<'r> {
             imported: Imported::default(),
             rows: NewRows::default(),
             topics: Vec::new(),
+            released: HashSet::new(),
             by_name: HashMap::new(),
-            firsts: HashMap::new(),
+            added: HashMap::new(),
             last_offset: snapshot.last_offset,
             newest: snapshot.newest,
             stored: 0,
@@ -100,8 +124,8 @@ impl<'r> ImportPlan<'r> {
             topic_count: snapshot.topic_count,
         };
         for (position, row) in import.rows.iter().enumerate() {
-            let original = snapshot.originals.get(&position).copied();
-            let verdict = plan.row(snapshot, row, original, import);
+            let originals = snapshot.originals.get(&position).map_or(&[][..], Vec::as_slice);
+            let verdict = plan.row(snapshot, row, originals, import);
             match verdict.map_err(|error| refused(position, error))? {
                 Verdict::Add(_) => plan.imported.added += 1,
                 Verdict::Present => plan.imported.present += 1,
@@ -117,15 +141,23 @@ impl<'r> ImportPlan<'r> {
         &mut self,
         snapshot: &ImportSnapshot,
         row: &'r CheckedRow,
-        original: Option<Found>,
+        originals: &[Original],
         import: Import<'r>,
     ) -> std::result::Result<Verdict, InvalidField> {
         let at = self.topic(snapshot, &row.topic, row.scope.unwrap_or_default());
+        let key = (at, row.event_id.as_str(), self.topics[at].row.state.scope.key(row.source()));
+        let original = self.original(snapshot, &key, row, originals);
         let topic = &mut self.topics[at].row;
-        let key = (at, row.event_id.as_str(), topic.state.scope.key(row.source()));
-        let found = original.or_else(|| self.firsts.get(&key).map(|first| found(row, first)));
+        let found = original.map(|original| original.found);
         let verdict = transfer::validate_row(row, topic.state, self.newest, found, import.times)?;
-        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
+        let Verdict::Add(processed_at) = verdict else {
+            let original = original.filter(|original| row.released && original.is_for(row));
+            if let Some(original) = original.filter(|original| !original.released) {
+                self.release(snapshot, original.offset);
+            }
+            return Ok(verdict);
+        };
+        let index = self.rows.count();
         self.last_offset += 1;
         if let Some(seq) = row.seq() {
             topic.state.last_seq = seq;
@@ -136,8 +168,40 @@ impl<'r> ImportPlan<'r> {
             (topic.state.purged_seq, topic.purged_offset) = (seq, self.last_offset);
         }
         self.rows.push(topic, row, processed_at);
-        self.firsts.insert(key, (row, processed_at));
+        self.added.entry(key).or_default().push(AddedRow { index, row, processed_at });
         Ok(verdict)
+    }
+
+    /// The row that an imported one is compared with: see [`Found`]. `originals` is what the snapshot has of it.
+    fn original(
+        &self,
+        snapshot: &ImportSnapshot,
+        key: &Key<'r>,
+        row: &CheckedRow,
+        originals: &[Original],
+    ) -> Option<Original> {
+        let stored = originals.iter().map(|&original| {
+            let released = original.released || self.released.contains(&original.offset);
+            Original { released, ..original }
+        });
+        let added = self.added.get(key).into_iter().flatten().map(|added| Original {
+            offset: snapshot.last_offset + 1 + added.index as u64,
+            found: added.found(row),
+            released: self.rows.released[added.index],
+        });
+        let all = || stored.clone().chain(added.clone());
+        // An identity alone that is released may stand beside one that is not. The released one is that of a released
+        // row.
+        let same = all().filter(|original| original.is_for(row)).max_by_key(|original| original.released);
+        same.or_else(|| all().find(|original| !original.released))
+    }
+
+    fn release(&mut self, snapshot: &ImportSnapshot, offset: u64) {
+        let Some(index) = offset.checked_sub(snapshot.last_offset + 1) else {
+            self.released.insert(offset);
+            return;
+        };
+        self.rows.released[usize::try_from(index).expect("it is the index of a row in memory")] = true;
     }
 
     fn totals(
@@ -176,14 +240,22 @@ impl<'r> ImportPlan<'r> {
     }
 }
 
-/// Describes an earlier row of the same import, with the same identity, to a later one.
-fn found(row: &CheckedRow, &(first, processed_at): &(&CheckedRow, Timestamp)) -> Found {
-    let same = match &first.kept {
-        Kept::Event(event) => row.is_event(details_of(event, first.source())),
-        Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
-        Kept::Identity => true,
-    };
-    Found { seq: first.seq(), processed_at, same }
+impl Original {
+    fn is_for(&self, row: &CheckedRow) -> bool {
+        row.is_at(self.found.seq, self.released)
+    }
+}
+
+impl AddedRow<'_> {
+    /// Describes this row to a later one of the same import.
+    fn found(&self, row: &CheckedRow) -> Found {
+        let same = match &self.row.kept {
+            Kept::Event(event) => row.is_event(details_of(event, self.row.source())),
+            Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
+            Kept::Identity => true,
+        };
+        Found { seq: self.row.seq(), processed_at: self.processed_at, same }
+    }
 }
 
 impl<'r> NewRows<'r> {
@@ -209,6 +281,7 @@ impl<'r> NewRows<'r> {
         self.content_types.push(event.and_then(|event| event.content_type.as_deref()));
         self.attributes.push(event.and_then(|event| event.attributes.as_deref()));
         self.processed_at.push(processed_at.as_micros());
+        self.released.push(row.released);
     }
 }
 

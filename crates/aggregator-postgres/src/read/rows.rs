@@ -80,6 +80,7 @@ fn stored_row(row: &Row, offset: u64) -> Result<StoredRow> {
         event_id: get(row, 3)?,
         source: if has_source { Some(get(row, 8)?) } else { None },
         processed_at: Timestamp::from_micros(get(row, 4)?),
+        released: get(row, 13)?,
         kept,
     })
 }

@@ -16,7 +16,7 @@ use crate::records::{BUCKETS, bucket};
 const MAX_FAULTS: usize = 100;
 
 /// Each query returns a sentence for each fault it finds.
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
     // Counters of a partition against its topics and its rows.
     "SELECT format('the counter %s of partition %s says %s, the rows say %s', what, partition, counted, rows)
      FROM (
@@ -55,6 +55,12 @@ const CHECKS: [&str; 9] = [
     "SELECT format('topic %s has an identity alone with a payload or a digest at offset %s', t.name, e.\"offset\")
      FROM events e JOIN topics t USING (partition, topic_id)
      WHERE e.seq IS NULL AND (e.payload IS NOT NULL OR e.digest IS NOT NULL)",
+    // A row is found by its identity, or it is released and is not found by any.
+    "SELECT format('topic %s has a row at offset %s whose key is neither that of its identity nor a released one',
+                   t.name, e.\"offset\")
+     FROM events e JOIN topics t USING (partition, topic_id)
+     CROSS JOIN LATERAL (SELECT CASE t.scope WHEN 0 THEN '' ELSE e.source END) AS s(key)
+     WHERE e.source_key NOT IN (s.key, s.key || chr(1) || e.\"offset\"::text)",
     "SELECT format('topic %s says it is purged to offset %s, which is not that of seq %s',
                    t.name, t.purged_offset, t.purged_seq)
      FROM topics t LEFT JOIN events e

@@ -2,6 +2,8 @@
 
 use tokio_postgres::{Client, Statement};
 
+use aggregator_core::event::ERASED_PAYLOAD;
+
 use crate::connection::session::Role;
 use crate::fault::Result;
 
@@ -15,7 +17,8 @@ macro_rules! statements {
 
         impl $name {
             pub(crate) async fn prepare(client: &Client) -> Result<Self> {
-                let ($($field,)+) = tokio::try_join!($(client.prepare($sql),)+)?;
+                // Boxed, because every call that may have to connect would be larger by all of them on its stack.
+                let ($($field,)+) = tokio::try_join!($(Box::pin(client.prepare($sql)),)+)?;
                 Ok(Self { $($field,)+ })
             }
         }
@@ -37,6 +40,37 @@ macro_rules! identity {
             $source_key,
             " ORDER BY i.event_id LIMIT 1"
         )
+    };
+}
+
+/// The rows that have an identity, or had it before it was released.
+///
+/// A released row has another `source_key`, so that the unique index lets its identity come again: the key, the
+/// character 1, and the row's offset. No source has a control character, so released rows stand right behind the row
+/// that has the identity, and in front of all other identities.
+macro_rules! all_of_identity {
+    ($partition:literal, $topic_id:literal, $source_key:literal) => {
+        concat!(
+            "SELECT i.*, i.source_key > ",
+            $source_key,
+            " AS released FROM events i
+             WHERE i.partition = ",
+            $partition,
+            " AND i.topic_id = ",
+            $topic_id,
+            " AND i.event_id >= k.event_id AND i.event_id <= k.event_id AND i.source_key >= ",
+            $source_key,
+            " AND i.source_key < ",
+            $source_key,
+            " || chr(2) ORDER BY i.event_id"
+        )
+    };
+}
+
+/// An identity's key in the topic `t`.
+macro_rules! key_in_topic {
+    () => {
+        "(SELECT CASE t.scope WHEN 0 THEN '' ELSE k.source END) AS s(key)"
     };
 }
 
@@ -64,20 +98,28 @@ macro_rules! locked {
     };
 }
 
-/// What is stored under identities. A payload is returned only if it is as long as the one that was sent: any other one
-/// differs anyway.
+/// A stored payload, if it is as long as the one that was sent or as the one of an erased event. Any other one differs
+/// anyway.
+macro_rules! payload_to_compare {
+    () => {
+        "CASE WHEN octet_length(e.payload) IN (k.payload_bytes, 15) THEN e.payload END"
+    };
+}
+const _: () = assert!(ERASED_PAYLOAD.len() == 15, "the statement above says how long it is");
+
+/// What is stored under identities, as `$rows` finds it.
 macro_rules! originals {
-    ($partition:literal, $array:literal, $column:literal) => {
+    ($rows:ident, $partition:literal, $array:literal, $column:literal) => {
         concat!(
-            "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest,
-                    CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END
-             FROM unnest(",
+            "SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.digest, ",
+            payload_to_compare!(),
+            " FROM unnest(",
             $array,
             "$2::bigint[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY AS k(",
             $column,
             "topic_id, event_id, source_key, payload_bytes, at)
              CROSS JOIN LATERAL (",
-            identity!($partition, "k.topic_id", "k.source_key"),
+            $rows!($partition, "k.topic_id", "k.source_key"),
             ") AS e"
         )
     };
@@ -88,6 +130,25 @@ macro_rules! row_at {
     () => {
         "SELECT i.* FROM events i WHERE i.partition = $1 AND i.\"offset\" >= k.at AND i.\"offset\" <= k.at
          ORDER BY i.\"offset\" LIMIT 1"
+    };
+}
+
+/// Changes the rows at offsets of one partition. They exist, so the insert always updates. For an UPDATE … FROM, the
+/// planner might scan the partition.
+macro_rules! change_rows {
+    ($arrays:literal, $digest:literal, $set:literal) => {
+        concat!(
+            "INSERT INTO events (partition, \"offset\", topic_id, event_id, source, source_key, timestamp, processed_at,
+                 digest)
+             SELECT $1, e.\"offset\", e.topic_id, e.event_id, e.source, e.source_key, e.timestamp, e.processed_at, ",
+            $digest,
+            " FROM unnest(",
+            $arrays,
+            ") CROSS JOIN LATERAL (",
+            row_at!(),
+            ") AS e ON CONFLICT (partition, \"offset\") DO UPDATE SET ",
+            $set
+        )
     };
 }
 
@@ -139,7 +200,7 @@ impl Statements {
 }
 
 statements! {
-    /// The statements of appends, purges and imports.
+    /// The statements of appends, purges, imports, erasures and releases.
     Append {
         // For one partition, in a form that a sharded engine can send to the right shard.
         lock: locked!("partition = $1"),
@@ -148,7 +209,7 @@ statements! {
                  FROM (VALUES (1)) AS one
                  LEFT JOIN appends a ON a.partition = $1 AND a.attempt_id = $2
                  LEFT JOIN topics t ON t.partition = $1 AND t.name = ANY($3)",
-        originals: originals!("$1", "", ""),
+        originals: originals!(identity, "$1", "", ""),
         // The same for several partitions. Every transaction locks them in this order, so none can deadlock.
         lock_several: locked!("partition = ANY($1) ORDER BY partition"),
         topics_several: concat!("SELECT partition, first_offset, last_offset, NULL, NULL, NULL, NULL
@@ -157,7 +218,9 @@ statements! {
                  SELECT NULL, NULL, NULL, t.name, t.topic_id, t.scope, t.last_seq
                  FROM unnest($3::integer[], $4::text[]) AS k(partition, topic)
                  CROSS JOIN LATERAL (", topic_named!("k.partition"), ") AS t"),
-        originals_several: originals!("k.partition", "$1::integer[], ", "partition, "),
+        originals_several: originals!(identity, "k.partition", "$1::integer[], ", "partition, "),
+        // Also what was stored under them before they were released.
+        all_originals: originals!(all_of_identity, "k.partition", "$1::integer[], ", "partition, "),
         count_topics: "SELECT coalesce(sum(topics), 0)::bigint FROM partitions",
         insert_topics: "INSERT INTO topics (partition, topic_id, name, slot, scope, last_seq, purged_seq,
                             purged_offset, duplicates, conflicts)
@@ -217,44 +280,56 @@ statements! {
                  ORDER BY \"offset\" LIMIT $4",
         payloads: concat!("SELECT e.\"offset\", e.payload FROM unnest($2::bigint[]) AS k(at)
                    CROSS JOIN LATERAL (", row_at!(), ") AS e"),
-        // The rows exist, so the insert always updates. For an UPDATE … FROM, the planner might scan the partition.
-        purge_events: concat!("INSERT INTO events (partition, \"offset\", topic_id, event_id, source, source_key, timestamp,
-                           processed_at, digest)
-                       SELECT $1, e.\"offset\", e.topic_id, e.event_id, e.source, e.source_key, e.timestamp,
-                              e.processed_at, k.digest
-                       FROM unnest($2::bigint[], $3::bytea[]) AS k(at, digest)
-                       CROSS JOIN LATERAL (", row_at!(), ") AS e
-                       ON CONFLICT (partition, \"offset\") DO UPDATE SET payload = NULL, digest = excluded.digest"),
+        purge_events: change_rows!("$2::bigint[], $3::bytea[]) AS k(at, digest", "k.digest",
+                                   "payload = NULL, digest = excluded.digest"),
         purge_topic: "UPDATE topics SET purged_seq = $3, purged_offset = $4 WHERE partition = $1 AND topic_id = $2",
         update_partition: "UPDATE partitions SET last_offset = $2, last_processed_at = $3, topics = topics + $4,
                                stored = stored + $5, duplicates = duplicates + $6, conflicts = conflicts + $7
                            WHERE partition = $1",
         import_topics: "SELECT name, topic_id, scope, last_seq, purged_seq, purged_offset, duplicates, conflicts
                         FROM topics WHERE partition = $1 AND name = ANY($2)",
-        // As in an append, with all columns that have to be the same.
-        import_originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, octet_length(e.payload), e.digest,
-                                  CASE WHEN octet_length(e.payload) = k.payload_bytes THEN e.payload END,
-                                  e.source, e.timestamp, e.sequence, e.content_type, e.attributes
-                           FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
-                               AS k(topic, event_id, source, payload_bytes, at)
+        // As in an append, with all columns that have to be the same. Of the released rows, only those that can be the
+        // imported one.
+        import_originals: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, octet_length(e.payload), e.digest, ",
+                                  payload_to_compare!(), ", e.source, e.timestamp, e.sequence, e.content_type,
+                                  e.attributes, e.released
+                           FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+                               WITH ORDINALITY AS k(topic, event_id, source, payload_bytes, seq, at)
                            CROSS JOIN LATERAL (", topic_named!("$1"), ") AS t
-                           CROSS JOIN LATERAL (",
-                           identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
+                           CROSS JOIN LATERAL ", key_in_topic!(), "
+                           CROSS JOIN LATERAL (", all_of_identity!("$1", "t.topic_id", "s.key"), ") AS e
+                           WHERE NOT e.released OR e.seq IS NOT DISTINCT FROM k.seq"),
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                           timestamp, payload, digest, sequence, content_type, attributes, processed_at)
                       SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
-                             CASE WHEN n.by_source THEN n.source ELSE '' END,
+                             CASE WHEN n.by_source THEN n.source ELSE '' END
+                                 || CASE WHEN n.released THEN chr(1) || ($2 + n.at)::text ELSE '' END,
                              n.timestamp, n.payload, n.digest, n.sequence, n.content_type, n.attributes,
                              n.processed_at
                       FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::text[],
-                                  $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[])
-                          WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload,
-                                               digest, sequence, content_type, attributes, processed_at, at)",
+                                  $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[],
+                                  $15::boolean[])
+                          WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload, digest,
+                                               sequence, content_type, attributes, processed_at, released, at)",
         import_new_topics: imported_topics!(),
         // The topics exist: see `write`.
         import_old_topics: concat!(imported_topics!(), " ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,
                                 purged_seq = excluded.purged_seq, purged_offset = excluded.purged_offset,
                                 duplicates = excluded.duplicates, conflicts = excluded.conflicts"),
+        // The rows of identities, released ones, too.
+        amendable: concat!("SELECT k.at, e.\"offset\", e.seq, e.processed_at, e.payload IS NULL, e.released
+                    FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS k(topic, event_id, source, at)
+                    CROSS JOIN LATERAL (", topic_named!("$1"), ") AS t
+                    CROSS JOIN LATERAL ", key_in_topic!(), "
+                    CROSS JOIN LATERAL (", all_of_identity!("$1", "t.topic_id", "s.key"), ") AS e"),
+        erase_rows: change_rows!("$2::bigint[]) AS k(at", "NULL::bytea",
+                                 "payload = CASE WHEN events.payload IS NULL THEN NULL ELSE $3::text END,
+                                  digest = CASE WHEN events.payload IS NULL THEN $4::bytea END,
+                                  content_type = NULL, attributes = NULL"),
+        // Rows that are released already stay as they are.
+        release_rows: change_rows!("$2::bigint[]) AS k(at", "NULL::bytea",
+                                   "source_key = split_part(excluded.source_key, chr(1), 1) || chr(1)
+                                        || excluded.\"offset\"::text"),
     }
 }
 

@@ -52,7 +52,8 @@ pub(crate) const CREATE: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS topics_by_name ON topics (name)",
     "CREATE INDEX IF NOT EXISTS topics_purged ON topics (partition, purged_offset) WHERE purged_offset > 0",
     // The log of events. A purged event keeps its row, with a digest in place of the payload, so that one constraint
-    // guards every identity. An identity that was imported without its event has no seq.
+    // guards every identity. An identity that was imported without its event has no seq. A released row has a key that
+    // no identity has.
     "CREATE TABLE IF NOT EXISTS events (
         partition    integer NOT NULL,
         \"offset\"     bigint  NOT NULL,

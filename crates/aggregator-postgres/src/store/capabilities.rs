@@ -3,16 +3,19 @@
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
-use aggregator_core::store::backend::{check_key, check_list, check_partition, check_seqs, check_writes};
+use aggregator_core::store::backend::{
+    check_amended, check_key, check_list, check_partition, check_seqs, check_writes,
+};
 use aggregator_core::store::{
-    AppendAcross, BackupProgress, Import, Imported, Maintain, Record, RecordOutcome, RecordWrite, Records,
-    RowLimit, Transfer, VerifyReport, Watch,
+    Amend, AppendAcross, BackupProgress, EraseProgress, Erased, Import, Imported, Maintain, Record,
+    RecordOutcome, RecordWrite, Records, RowLimit, Transfer, VerifyReport, Watch,
 };
 use aggregator_core::{
-    AttemptId, CommitCallback, CommitListener, EventRef, Partition, Receipt, StoreError, StoredRow,
-    Timestamp, Topic,
+    AttemptId, CommitCallback, CommitListener, EventRef, Identity, Partition, Receipt, Seen, StoreError,
+    StoredRow, Timestamp, Topic,
 };
 
+use crate::amend::AmendTx;
 use crate::connection::retry;
 use crate::import::ImportTx;
 use crate::purge;
@@ -65,6 +68,50 @@ impl Maintain for PostgresStore {
         _on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         Err(StoreError::Unsupported { kind: KIND, operation: "be backed up from here: use pg_dump" })
+    }
+}
+
+impl Amend for PostgresStore {
+    /// When it returns, no query sees the payloads any more, on the primary and on standbys that have replayed the
+    /// commit. But PostgreSQL never writes over the old version of a row, and this call does not clean up behind it: the
+    /// payloads are left in the files of the table until `VACUUM FULL` or `pg_repack` writes them anew, and in the WAL,
+    /// its archive and base backups for as long as these are kept. `docs/postgres.md` says what has to be done, and what
+    /// was seen. So there is no progress to tell.
+    ///
+    /// If an answer is lost, it is tried again.
+    fn erase(
+        &self,
+        ids: &[Identity],
+        _on_progress: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Erased>, StoreError> {
+        check_amended(ids)?;
+        self.check_writable("erase payloads")?;
+        let mut erased = vec![Erased::default(); ids.len()];
+        for transaction in AmendTx::all(&self.options, self.info.partitions, ids) {
+            let seqs = retry::write(&self.appenders, &self.options, "erasing", async |session| {
+                transaction.erase(session).await
+            });
+            for (position, seq) in self.block_on(seqs)? {
+                erased[position].seqs.push(seq);
+            }
+        }
+        Ok(erased)
+    }
+
+    /// If an answer is lost, it is tried again, and what the first try released is part of the result.
+    fn release(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        check_amended(ids)?;
+        self.check_writable("release identities")?;
+        let mut released = vec![None; ids.len()];
+        for transaction in AmendTx::all(&self.options, self.info.partitions, ids) {
+            let seen = retry::write(&self.appenders, &self.options, "releasing", async |session| {
+                transaction.release(session).await
+            });
+            for (position, seen) in self.block_on(seen)? {
+                released[position] = Some(seen);
+            }
+        }
+        Ok(released)
     }
 }
 

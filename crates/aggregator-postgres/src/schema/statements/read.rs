@@ -156,7 +156,8 @@ statements! {
         end: "SELECT last_offset FROM partitions WHERE partition = $1",
         // The last row is the one at which the payloads reach $4 bytes.
         rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
-                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes
+                      e.source, e.timestamp, e.sequence, e.content_type, e.attributes,
+                      strpos(e.source_key, chr(1)) > 0
                FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
                                    ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
                      FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
