@@ -1,16 +1,18 @@
 //! What a store keeps, and what happens to it while nobody else looks.
 
+mod transfer;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aggregator_core::event::{DEFAULT_SOURCE, digest};
+use aggregator_core::event::{DEFAULT_SOURCE, digest, equals_digest, equals_payload};
 use aggregator_core::store::backend::{Anchor, Ends, Position, Scan, Scanner, too_many_topics};
-use aggregator_core::store::transfer::{Found, TopicState, Verdict, validate_row, validate_topic};
+use aggregator_core::store::transfer::TopicState;
 use aggregator_core::{
-    CheckedRow, EventRef, Fault, Identity, Import, Imported, InvalidField, Kept, KeptEvent, Order, Outcome,
-    Partition, Partitions, Query, Receipt, RowLimit, Scope, Seen, Source, StoreError, StoreId, StoreStats,
-    StoredEvent, StoredRow, Times, Timestamp, Topic, TopicInfo, TopicQuery, VerifyReport,
+    EventRef, Fault, Identity, Kept, KeptEvent, Order, Outcome, Partition, Partitions, Query, Receipt, Scope,
+    Seen, Source, StoreError, StoreId, StoreStats, StoredEvent, StoredRow, Timestamp, Topic, TopicInfo,
+    TopicQuery, VerifyReport,
 };
 
 /// What stays when a store is closed.
@@ -77,8 +79,8 @@ fn topic_of(name: &str) -> Topic {
 /// Whether an event of this payload repeats the row, and is no conflict.
 fn repeats(row: &StoredRow, payload: &str) -> bool {
     match &row.kept {
-        Kept::Event(event) => event.payload == payload,
-        Kept::Stub { digest: kept, .. } => *kept == digest(payload),
+        Kept::Event(event) => equals_payload(&event.payload, payload),
+        Kept::Stub { digest: kept, .. } => equals_digest(*kept, payload),
         Kept::Identity => true,
     }
 }
@@ -289,81 +291,6 @@ impl Contents {
         }
         report
     }
-
-    pub(crate) fn rows(&self, partition: Partition, after: u64, limit: RowLimit) -> Vec<(u64, StoredRow)> {
-        let after = usize::try_from(after).unwrap_or(usize::MAX);
-        let rows = self.log(partition).rows.iter().zip(1..).skip(after).take(limit.rows.max(1));
-        let mut payload_bytes = 0;
-        let mut taken = Vec::new();
-        for (row, offset) in rows {
-            taken.push((offset, row.clone()));
-            payload_bytes += row.payload_bytes();
-            if payload_bytes >= limit.payload_bytes {
-                break;
-            }
-        }
-        taken
-    }
-
-    /// What is refused half-way leaves a half behind.
-    pub(crate) fn import(
-        &mut self,
-        partition: Partition,
-        import: Import<'_>,
-    ) -> Result<Imported, StoreError> {
-        let fault = |index| move |error| StoreError::Invalid(vec![Fault { index: Some(index), error }]);
-        let mut imported = Imported::default();
-        for (index, row) in import.rows.iter().enumerate() {
-            match self.import_row(partition, row, import.times).map_err(fault(index))? {
-                Verdict::Add(_) => imported.added += 1,
-                Verdict::Present => imported.present += 1,
-            }
-        }
-        for (index, totals) in (import.rows.len()..).zip(import.topics) {
-            self.import_totals(totals).map_err(fault(index))?;
-        }
-        Ok(imported)
-    }
-
-    fn import_row(
-        &mut self,
-        partition: Partition,
-        row: &CheckedRow,
-        times: Times,
-    ) -> Result<Verdict, InvalidField> {
-        let log = &mut self.logs[usize::from(partition.0)];
-        let scope = row.scope.unwrap_or_default();
-        let topic = self.topics.entry(topic_of(&row.topic));
-        let topic = topic.or_insert_with_key(|name| TopicEntry::new(name, scope));
-        let key = key(&row.topic, &row.event_id, topic.info.scope, row.source());
-        let found = log.seen.get(&key).map(|&at| found(row, &log.rows[at]));
-        let newest = log.newest.unwrap_or(Timestamp::MIN);
-        let verdict = validate_row(row, topic.state(), newest, found, times)?;
-        let Verdict::Add(processed_at) = verdict else { return Ok(verdict) };
-        log.seen.insert(key, log.rows.len());
-        let scope = Some(topic.info.scope);
-        log.rows.push(StoredRow { scope, processed_at, ..StoredRow::clone(row) });
-        if let Some(seq) = row.seq() {
-            log.newest = Some(processed_at);
-            topic.info.last_seq = seq;
-            topic.info.last_processed_at = Some(processed_at);
-            if matches!(row.kept, Kept::Stub { .. }) {
-                (topic.info.purged_seq, topic.purged_offset) = (seq, log.rows.len() as u64);
-            } else {
-                topic.info.first_processed_at.get_or_insert(processed_at);
-            }
-        }
-        Ok(verdict)
-    }
-
-    fn import_totals(&mut self, totals: &TopicInfo) -> Result<(), InvalidField> {
-        validate_topic(totals, self.topics.get(&totals.topic).map(TopicEntry::state))?;
-        let topic = self.topics.entry(totals.topic.clone());
-        let info = &mut topic.or_insert_with_key(|name| TopicEntry::new(name, totals.scope)).info;
-        info.duplicates = info.duplicates.max(totals.duplicates);
-        info.conflicts = info.conflicts.max(totals.conflicts);
-        Ok(())
-    }
 }
 
 impl TopicEntry {
@@ -375,16 +302,6 @@ impl TopicEntry {
         let TopicInfo { scope, last_seq, purged_seq, .. } = self.info;
         TopicState { scope, last_seq, purged_seq }
     }
-}
-
-/// What is stored under the identity of a row that is imported.
-fn found(row: &StoredRow, stored: &StoredRow) -> Found {
-    let same = match &stored.kept {
-        Kept::Event(event) => row.is_event(event.details(stored.source())),
-        Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
-        Kept::Identity => true,
-    };
-    Found { seq: stored.seq(), processed_at: stored.processed_at, same }
 }
 
 fn anchor(row: &StoredRow, partition: Partition, offset: usize) -> Anchor {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::{
-    AttemptId, DedupStore, EventRef, Identity, Page, Partition, Partitions, Query, Receipt, Seen, StoreError,
-    StoreId, StoreInfo, StoreStats, TopicInfo, TopicQuery,
+    AttemptId, DedupStore, DedupStoreExt, Event, EventId, EventRef, Identity, Import, MemoryStore, Outcome,
+    Page, Partition, Partitions, Query, Receipt, RowLimit, Seen, StoreError, StoreId, StoreInfo, StoreStats,
+    Topic, TopicInfo, TopicQuery,
 };
 use outside_backend::{Disk, ListStore};
 
@@ -48,7 +49,7 @@ fn run(partitions: u16, lacks: &'static [Capability], finish: fn(ListStore) -> A
     run_all(&Lists { partitions, disks: Mutex::default(), lacks, finish });
 }
 
-const LACKS: &[Capability] = &[Capability::Across, Capability::Records];
+const LACKS: &[Capability] = &[Capability::Across, Capability::Amend, Capability::Records];
 
 #[test]
 fn a_store_from_outside_the_core_keeps_the_contract() {
@@ -96,14 +97,30 @@ impl DedupStore for Bare {
 
 #[test]
 fn a_store_without_any_capability_keeps_the_contract() {
-    use Capability::{Across, Maintain, Records, Transfer, Watch};
-    run(4, &[Across, Maintain, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+    use Capability::{Across, Amend, Maintain, Records, Transfer, Watch};
+    run(4, &[Across, Amend, Maintain, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
 }
 
 /// It is no mistake that shows in another case: those of a capability are left out where it is lacking.
 #[test]
 #[should_panic(expected = "a_store_has_every_capability_but_those_its_backend_lacks")]
 fn a_capability_that_vanished_is_noticed() {
-    use Capability::{Across, Records, Transfer, Watch};
-    run(1, &[Across, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+    use Capability::{Across, Amend, Records, Transfer, Watch};
+    run(1, &[Across, Amend, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+}
+
+/// Otherwise the identity would be refused when it comes again, or the row that had it would count as its repeat.
+#[test]
+fn released_rows_of_other_stores_are_refused() {
+    let origin = MemoryStore::new(Partitions::ONE);
+    let event = Event::new("t", "1").unwrap();
+    origin.append_one(&event).unwrap();
+    let id = Identity { topic: Topic::new("t").unwrap(), event_id: EventId::new("1").unwrap(), source: None };
+    origin.release(&[id]).unwrap();
+    let rows = origin.rows(Partition(0), 0, RowLimit::default()).unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row.check().unwrap()).collect();
+    let store = ListStore::open(&Disk::new(Partitions::ONE));
+    let refused = store.import(Partition(0), Import::rows(&rows)).unwrap_err();
+    assert_eq!(refused.to_string(), "the list store cannot keep released identities");
+    assert_eq!(store.append_one(&event).unwrap().outcome, Outcome::Stored);
 }

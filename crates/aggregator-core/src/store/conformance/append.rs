@@ -8,6 +8,7 @@ use super::{
     event, identity, ids, outcomes, query, read_all, seqs, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
+use crate::event::ERASED_PAYLOAD;
 use crate::{
     AttemptId, DedupStoreExt, Event, EventId, Partition, Query, Scope, StoreError, StoreStats, StoredEvent,
     Timestamp,
@@ -25,6 +26,7 @@ pub(super) const CASES: &[Case] = cases![
     another_payload_is_a_conflict_and_the_first_one_stays,
     white_space_is_no_conflict_but_spelling_is,
     conflicts_inside_a_batch_are_found,
+    the_payload_of_an_erased_event_equals_every_repeat_whoever_sent_it,
     the_source_counts_only_in_its_scope,
     the_scope_is_fixed_by_the_first_event,
     seqs_are_dense_and_in_order,
@@ -174,6 +176,16 @@ fn conflicts_inside_a_batch_are_found(backend: &dyn Backend) {
     let batch = [with_payload("t", "1", "1"), with_payload("t", "1", "2"), with_payload("t", "1", "1")];
     assert_eq!(outcomes(&append(&*store, &batch)), [Stored, Conflict, Duplicate]);
     assert_eq!(read_all(&*store, query("t"))[0].payload, "1");
+}
+
+fn the_payload_of_an_erased_event_equals_every_repeat_whoever_sent_it(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    let all = [ERASED_PAYLOAD, "[1]", "[2]"].map(|payload| with_payload("t", "1", payload));
+    assert_eq!(outcomes(&append(&*store, &all)), [Stored, Duplicate, Duplicate]);
+    assert_eq!(outcomes(&append(&*store, &all)), [Duplicate; 3]);
+    let reverse = ["[1]", ERASED_PAYLOAD].map(|payload| with_payload("t", "2", payload));
+    assert_eq!(outcomes(&append(&*store, &reverse)), [Stored, Conflict]);
+    assert_sound(&*store);
 }
 
 fn from(topic: &str, id: &str, source: &str, scope: Scope) -> Event {
