@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
 mod across;
+mod amend;
 mod attempts;
 mod conformance;
 mod edges;

@@ -78,6 +78,8 @@ fn tables_that_contradict_themselves_are_found() {
         ("UPDATE events SET seq = 3 WHERE seq = 2", "has seq 3 where 2 belongs"),
         ("UPDATE events SET digest = 'x' WHERE seq IS NULL", "an identity alone"),
         ("UPDATE events SET payload = '1' WHERE seq IS NULL", "an identity alone"),
+        ("UPDATE events SET source_key = 'x' WHERE seq = 2", "a row at offset 2 whose key"),
+        ("UPDATE events SET source_key = chr(1) || '9' WHERE seq = 2", "a row at offset 2 whose key"),
     ] {
         let options = options();
         let store = open(&server.url(), &options);

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{RecordOutcome, RecordWrite};
 use aggregator_core::{
-    Clock, DedupStore, DedupStoreExt, Event, Import, Partition, Query, Timestamp, Topic, TopicInfo,
-    TopicQuery, TopicSelector, Topics,
+    Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Partition, Query, Timestamp, Topic,
+    TopicInfo, TopicQuery, TopicSelector, Topics,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -73,6 +73,33 @@ fn a_purge_reads_what_it_purges_and_not_the_partition() {
     let entries = read_by_now(server, schema, "events");
     // Each event is found once, its payload is fetched, and the update finds it twice.
     assert!((12_000..15_000).contains(&entries), "{entries} index entries were read to purge 3,000 events");
+}
+
+#[test]
+fn erasing_and_releasing_read_their_own_rows() {
+    let Some(server) = TestServer::shared() else { return };
+    let options = PostgresOptions { append_connections: 1, ..options() };
+    let schema = &options.schema;
+    let store = open(&server.url(), &options);
+    server.sql(&format!("ALTER TABLE {schema}.events SET (autovacuum_enabled = off)"));
+    let identity = |id: u32| {
+        let (topic, event_id) = (Topic::new("t").unwrap(), EventId::new(id.to_string()).unwrap());
+        Identity { topic, event_id, source: None }
+    };
+    // The statements are planned while the table is almost empty, and the table is not analyzed later.
+    append(&store, &events("t", 0..2));
+    store.erase(&[identity(0)]).unwrap();
+    store.release(&[identity(1)]).unwrap();
+    append(&store, &events("t", 2..ROWS));
+    let ids: Vec<_> = (1_000..2_000).map(identity).collect();
+    store.erase(&ids).unwrap();
+    store.release(&ids).unwrap();
+    assert_eq!(stored(&append(&store, &events("t", 1_000..2_000))), 1_000);
+    assert!(store.erase(&ids).unwrap().iter().all(|erased| erased.seqs.len() == 2));
+    drop(store);
+    let entries = read_by_now(server, schema, "events");
+    // Each row is found by its identity, and twice for the update: 1,000 rows three times, and later 1,000 more.
+    assert!((8_000..16_000).contains(&entries), "{entries} entries were read");
 }
 
 #[test]
