@@ -3,7 +3,7 @@
 
 mod files;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
@@ -65,38 +65,40 @@ fn appends_of_all_nodes_see_what_one_node_erased_and_released() {
     assert_sound(&other);
 }
 
-/// An append decides under the lock of its partition. So every event is stored once for each time that its identity was
-/// released, and once before.
+/// Appends and releases decide under the lock of the partition. So every event is stored once for each time that its
+/// identity was released, and once before.
 #[test]
 fn an_identity_that_is_released_beside_appends_comes_again_once() {
     let Some(server) = TestServer::shared() else { return };
     const RELEASES: u64 = 40;
     let options = options();
-    let nodes: [_; 3] = std::array::from_fn(|_| open(&server.url(), &options));
+    let nodes: [_; 4] = std::array::from_fn(|_| open(&server.url(), &options));
     let batch = events("t", 0..5);
     append(&nodes[0], &batch);
-    let (told, done) = (AtomicU64::new(5), AtomicBool::new(false));
-    let mut released = 0;
+    let (told, released) = (AtomicU64::new(5), AtomicU64::new(0));
+    let is_done = &|| released.load(Ordering::SeqCst) >= RELEASES;
     std::thread::scope(|scope| {
-        for node in &nodes[..2] {
-            let (batch, told, done) = (&batch, &told, &done);
+        for (appender, amender) in [(&nodes[0], &nodes[1]), (&nodes[2], &nodes[3])] {
+            let (batch, told, released) = (&batch, &told, &released);
             scope.spawn(move || {
-                while !done.load(Ordering::SeqCst) {
-                    told.fetch_add(stored(&append(node, batch)) as u64, Ordering::SeqCst);
+                while !is_done() {
+                    told.fetch_add(stored(&append(appender, batch)) as u64, Ordering::SeqCst);
+                }
+            });
+            scope.spawn(move || {
+                let ids: Vec<_> = (1..4).map(|id| identity("t", id)).collect();
+                while !is_done() {
+                    let seqs = release(amender, &ids).unwrap();
+                    released.fetch_add(seqs.into_iter().flatten().count() as u64, Ordering::SeqCst);
+                    erase(amender, &[identity("t", 2), identity("t", 4)]).unwrap();
                 }
             });
         }
-        while released < RELEASES {
-            let ids: Vec<_> = (1..4).map(|id| identity("t", id)).collect();
-            released += release(&nodes[2], &ids).unwrap().into_iter().flatten().count() as u64;
-            erase(&nodes[2], &[identity("t", 2), identity("t", 4)]).unwrap();
-        }
-        done.store(true, Ordering::SeqCst);
     });
     // What was released last may not have come again yet.
-    told.fetch_add(stored(&append(&nodes[0], &batch)) as u64, Ordering::SeqCst);
-    assert_eq!(told.into_inner(), 5 + released);
-    assert_eq!(nodes[0].stats().unwrap().stored, 5 + released);
+    let told = told.into_inner() + stored(&append(&nodes[0], &batch)) as u64;
+    assert_eq!(told, 5 + released.into_inner());
+    assert_eq!(nodes[0].stats().unwrap().stored, told);
     assert_eq!(stored(&append(&nodes[1], &batch)), 0);
     assert_sound(&nodes[2]);
 }

@@ -81,6 +81,42 @@ fn an_import_whose_answer_is_lost_is_run_again() {
     }
 }
 
+/// A row of an import can release a row that was there, or one that the same import adds, and the next one can have the
+/// same identity.
+#[test]
+fn an_import_releases_what_was_there_and_what_it_adds() {
+    let Some(server) = TestServer::shared() else { return };
+    let released = |row: CheckedRow| StoredRow { released: true, ..row.into_inner() }.check().unwrap();
+    // The identity of the first event again.
+    let again = |seq: u64| StoredRow { event_id: "0".into(), ..event(seq - 1).into_inner() }.check().unwrap();
+    let first = [event(0), released(event(0)), again(2), released(again(2)), again(3), alone(9)];
+    let second = [released(again(3)), again(4), released(alone(9)), alone(9), released(stub(0))];
+    let store = open(&server.url(), &options());
+    let id = |id: &str| Identity {
+        topic: Topic::new("t").unwrap(),
+        event_id: EventId::new(id).unwrap(),
+        source: None,
+    };
+    let seen = || store.lookup(&[id("0")]).unwrap()[0].unwrap().seq;
+    for added in [4, 0] {
+        assert_eq!(import(&store, &first).unwrap().added, added);
+        assert_eq!(seen(), Some(3));
+    }
+    for added in [2, 0] {
+        assert_eq!(import(&store, &second).unwrap().added, added);
+        assert_eq!(seen(), Some(4));
+    }
+    let receipts = append(&store, &[sent(0, &payload(3)), sent(0, &payload(0)), sent(9, "7")]);
+    let told: Vec<_> = receipts.iter().map(|receipt| (receipt.outcome, receipt.seq)).collect();
+    assert_eq!(told, [(Duplicate, Some(4)), (Conflict, Some(4)), (Duplicate, None)]);
+    let rows = store.rows(Partition(0), 0, ALL).unwrap();
+    let rows: Vec<_> = rows.iter().map(|(_, row)| (row.seq(), row.released)).collect();
+    let expected =
+        [(Some(1), true), (Some(2), true), (Some(3), true), (None, true), (Some(4), false), (None, false)];
+    assert_eq!(rows, expected);
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
 #[test]
 fn an_import_and_appends_of_other_nodes_do_not_meet() {
     let Some(server) = TestServer::shared() else { return };
