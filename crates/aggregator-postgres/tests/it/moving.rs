@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aggregator_core::Outcome::{Conflict, Duplicate, Stored};
-use aggregator_core::event::digest;
+use aggregator_core::event::{ERASED_PAYLOAD, digest};
 use aggregator_core::{
     AttemptId, CheckedRow, Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Imported,
     Kept, KeptEvent, MemoryStore, Partition, Partitions, Query, RowLimit, Scope, StoreError, StoredRow,
@@ -115,6 +115,21 @@ fn an_import_releases_what_was_there_and_what_it_adds() {
         [(Some(1), true), (Some(2), true), (Some(3), true), (None, true), (Some(4), false), (None, false)];
     assert_eq!(rows, expected);
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
+#[test]
+fn what_was_erased_here_is_what_another_store_has_or_has_left_of_it() {
+    let Some(server) = TestServer::shared() else { return };
+    let store = open(&server.url(), &options());
+    import(&store, &[event(0), event(1)]).unwrap();
+    let t = Topic::new("t").unwrap();
+    let id = |id: &str| Identity { topic: t.clone(), event_id: EventId::new(id).unwrap(), source: None };
+    store.erase(&[id("0"), id("1")]).unwrap();
+    store.purge(&t, 1).unwrap();
+    for copy in [[event(0), event(1)], [stub(0), stub(1)], [stub(0), event(1)]] {
+        assert_eq!(import(&store, &copy).unwrap().present, 2);
+    }
+    assert_eq!(store.read(&Query::topic(t)).unwrap().events[0].payload, ERASED_PAYLOAD);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use aggregator_core::DedupStoreExt;
 use aggregator_postgres::test_server::TestServer;
 
 use super::{erase, event, identity};
-use crate::support::{OtherSession, append, open, options};
+use crate::support::{OtherSession, append, await_that, open, options};
 
 const SECRET: &str = "what-has-to-go";
 
@@ -48,6 +48,8 @@ fn erased_payloads_are_in_the_files_until_the_table_is_written_anew() {
         .collect();
     append(&store, &all);
     assert_eq!(left(&server, schema), 200);
+    let standby = server.standby(&[]);
+    assert_eq!(left(&standby, schema), 200);
     let mut reader = OtherSession::new(&server);
     reader.sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class LIMIT 1;");
     let ids: Vec<_> = (0..1_000).step_by(5).map(|n| identity("t", n)).collect();
@@ -60,5 +62,9 @@ fn erased_payloads_are_in_the_files_until_the_table_is_written_anew() {
     assert!(left(&server, schema) > 0, "in space that is free and was not used again");
     server.sql(&format!("VACUUM FULL {schema}.events"));
     assert_eq!(left(&server, schema), 0);
+    await_that("the standby has written it anew, too", || {
+        server.sql("SELECT bool_and(replay_lsn >= pg_current_wal_lsn()) FROM pg_stat_replication") == "t"
+    });
+    assert_eq!(left(&standby, schema), 0);
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
