@@ -92,7 +92,9 @@ pub(crate) async fn verify<T>(
 
 async fn run_once<T>(pool: &Pool, call: &impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
     let pooled = pool.acquire().await?;
-    match call(pooled.session()).await {
+    // Boxed, because every function above has room for the whole call on its stack, several times where nothing is
+    // optimized. A call is a round trip or more, so an allocation does not show.
+    match Box::pin(call(pooled.session())).await {
         Ok(done) => {
             pooled.release();
             Ok(done)
