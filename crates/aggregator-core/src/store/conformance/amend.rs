@@ -3,7 +3,7 @@
 use super::transfer::{alone, import, rows};
 use super::{
     Backend, Case, CaseOptions, all_topics, append, append_one, assert_every_read_gives, assert_sound, cases,
-    event, identity, ids, outcomes, query, read_all, seqs, with_payload,
+    event, identity, ids, outcomes, purge_if_able, query, read_all, seqs, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::ERASED_PAYLOAD;
@@ -286,6 +286,10 @@ fn an_older_copy_brings_back_nothing_that_was_amended(backend: &dyn Backend) {
     copy(&*older, &*store).unwrap();
     assert_eq!(payloads(&*store, "t"), [ERASED_PAYLOAD, "[2]", "[3]", "[9]"]);
     assert_eq!(append_one(&*store, &with_payload("t", "2", "[9]")).seq, Some(4));
+    // Stubs neither.
+    purge_if_able(&*older, "t", 3);
+    copy(&*older, &*store).unwrap();
+    assert_eq!(payloads(&*store, "t"), [ERASED_PAYLOAD, "[2]", "[3]", "[9]"]);
     assert_sound(&*store);
 }
 
@@ -294,11 +298,17 @@ fn a_release_comes_with_a_later_copy(backend: &dyn Backend) {
     append(&*store, &unchanged());
     let other = backend.open(CaseOptions::default());
     copy(&*store, &*other).unwrap();
+    let third = backend.open(CaseOptions::default());
+    copy(&*store, &*third).unwrap();
     release(&*store, &[identity("t", "2")]);
     copy(&*store, &*other).unwrap();
     assert_eq!(other.lookup(&[identity("t", "2")]).unwrap(), [None]);
     append(&*store, &[with_payload("t", "2", "[9]")]);
     copy(&*store, &*other).unwrap();
+    // Both in one import.
+    copy(&*store, &*third).unwrap();
+    assert_eq!(append_one(&*third, &with_payload("t", "2", "[9]")).seq, Some(4));
+    assert_sound(&*third);
     assert_eq!(append_one(&*other, &with_payload("t", "2", "[9]")).seq, Some(4));
     assert_sound(&*other);
 }
