@@ -160,6 +160,9 @@ pub struct Config {
     pub retain_every: Duration,
     /// Whether the rules are only worked out and reported.
     pub retain_dry_run: bool,
+    /// How much free space the store's file keeps. What more the rules free goes back to the file system; without this,
+    /// all is kept for new events.
+    pub retain_free_space: Option<ByteSize>,
     /// Where spans of requests and commits are exported to; needs the feature `otlp`.
     pub otlp_endpoint: Option<OtlpEndpoint>,
     /// Which part of the requests without a `traceparent` is traced.
@@ -260,6 +263,7 @@ impl Default for Config {
             retain: Vec::new(),
             retain_every: Duration::from_secs(60),
             retain_dry_run: false,
+            retain_free_space: None,
             otlp_endpoint: None,
             otlp_sample_ratio: SampleRatio::ALL,
             otlp_queue_spans: at_least_one(8_192),

@@ -304,6 +304,7 @@ impl Options {
             retain: self.retention.retain,
             retain_every: self.retention.retain_every.into(),
             retain_dry_run: self.retention.retain_dry_run,
+            retain_free_space: self.retention.retain_free_space,
             otlp_endpoint: self.otlp.otlp_endpoint,
             otlp_sample_ratio: self.otlp.otlp_sample_ratio,
             otlp_queue_spans: self.otlp.otlp_queue_spans,

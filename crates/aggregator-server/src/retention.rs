@@ -31,7 +31,7 @@ use ulid::Ulid;
 pub(crate) use follow::follow;
 pub(crate) use report::retention;
 
-use crate::config::{Config, RetentionRule, by_specificity};
+use crate::config::{ByteSize, Config, RetentionRule, by_specificity};
 
 use ledger::Ledger;
 
@@ -46,6 +46,8 @@ pub(crate) struct Retention {
     rules: Vec<RetentionRule>,
     every: Duration,
     dry_run: bool,
+    /// How many free bytes the store's file keeps, if not all.
+    free_space: Option<u64>,
     ledger: Mutex<Ledger>,
 }
 
@@ -58,6 +60,7 @@ impl Retention {
             rules,
             every: config.retain_every,
             dry_run: config.retain_dry_run,
+            free_space: config.retain_free_space.map(|ByteSize(bytes)| bytes as u64),
         }
     }
 

@@ -72,6 +72,9 @@ impl Config {
         if self.retain_dry_run && self.retain.is_empty() {
             return Err("--retain-dry-run is given without --retain: there is no rule to work out".to_owned());
         }
+        if self.retain_free_space.is_some() && self.retain.is_empty() {
+            return Err("--retain-free-space is given without --retain: no rule frees anything".to_owned());
+        }
         retain::check(&self.retain)
     }
 
@@ -198,6 +201,8 @@ mod tests {
         assert!(config.check().unwrap_err().contains("--retain-every 0s must be at least 10ms"));
         let config = Config { retain_dry_run: true, ..Config::default() };
         assert!(config.check().unwrap_err().contains("--retain-dry-run is given without --retain"));
+        let config = Config { retain_free_space: Some("1MiB".parse().unwrap()), ..Config::default() };
+        assert!(config.check().unwrap_err().contains("--retain-free-space is given without --retain"));
     }
 
     #[test]

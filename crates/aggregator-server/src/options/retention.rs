@@ -4,7 +4,7 @@ use clap::Args;
 use humantime::Duration;
 use program_support::values::{flag, time_span};
 
-use crate::config::{Config, RetentionRule};
+use crate::config::{ByteSize, Config, RetentionRule};
 
 /// Events are kept for ever where no rule says otherwise.
 #[derive(Debug, Clone, Args)]
@@ -23,4 +23,9 @@ pub(super) struct RetentionOptions {
     /// Work the rules out and report them in `GET /retention`, and remove nothing
     #[arg(long, env = "AGGREGATOR_RETAIN_DRY_RUN", value_parser = flag)]
     pub(super) retain_dry_run: bool,
+
+    /// Keep at most so much free space in the store's file, and give what more the rules free back to the file system.
+    /// Without it all of it is kept for new events
+    #[arg(long, env = "AGGREGATOR_RETAIN_FREE_SPACE", value_name = "BYTES")]
+    pub(super) retain_free_space: Option<ByteSize>,
 }

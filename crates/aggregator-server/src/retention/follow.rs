@@ -70,11 +70,21 @@ pub(super) struct Engine<'e> {
     sizes: Sizes,
     pace: Pace,
     fails: bool,
+    /// Whether it was told that free space stays.
+    keeps_space: bool,
 }
 
 impl<'e> Engine<'e> {
     pub(super) fn new(retention: &'e Retention, store: &'e dyn DedupStore, health: &'e Health) -> Self {
-        Self { retention, store, health, sizes: Sizes::default(), pace: Pace::default(), fails: false }
+        Self {
+            retention,
+            store,
+            health,
+            sizes: Sizes::default(),
+            pace: Pace::default(),
+            fails: false,
+            keeps_space: false,
+        }
     }
 
     fn follow(&mut self, stop: &Stop) {
@@ -93,8 +103,35 @@ impl<'e> Engine<'e> {
                 let found = tally.rules.iter().map(|rule| rule.found).sum();
                 self.pace.ran(found, begun.elapsed() >= every);
             }
+            let has_purged =
+                matches!(&ran, Ok(Some(tally)) if tally.rules.iter().any(|rule| rule.purged > 0));
             self.note(ran);
+            // Nothing more comes of the rules now. On a full disk, free pages are what events are taken with.
+            if has_purged && !is_unfinished && self.health.no_space().is_none() {
+                self.give_back();
+            }
             wait = if is_unfinished { Duration::ZERO } else { every.saturating_sub(begun.elapsed()) };
+        }
+    }
+
+    /// Gives free space of the store's file back to the file system, if that is asked for.
+    fn give_back(&mut self) {
+        let (Some(keep), Some(maintain)) = (self.retention.free_space, self.store.maintain()) else { return };
+        match maintain.give_back(keep) {
+            Ok(bytes) => {
+                self.keeps_space = false;
+                if bytes > 0 {
+                    info!(bytes, "free space went back to the file system");
+                }
+            }
+            Err(error) => {
+                if error.is_fatal() {
+                    self.health.fail(error.to_string());
+                }
+                if !std::mem::replace(&mut self.keeps_space, true) {
+                    warn!(%error, "free space of the store cannot be given back to the file system now");
+                }
+            }
         }
     }
 
