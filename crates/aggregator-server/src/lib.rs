@@ -46,6 +46,7 @@ pub mod tls;
 #[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "without an exporter nobody makes a tracer"))]
 mod trace;
 mod utf8;
+mod work_lines;
 
 use std::sync::Arc;
 use std::time::Duration;

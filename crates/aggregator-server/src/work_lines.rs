@@ -1,0 +1,130 @@
+//! Work of a request that takes long: it runs on a thread of its own, and the answer is lines of JSON that say how far it
+//! is.
+//!
+//! The work is given up once its client has gone or the server is about to end, but only where it tells how far it is.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregator_core::StoreError;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::fair::places::Place;
+use crate::http::problem::Problem;
+
+/// A line comes at least so often, so that whoever waits knows that somebody works.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// And no more often.
+const BETWEEN_LINES: Duration = Duration::from_millis(200);
+
+/// A line of the answer.
+pub(crate) trait Line: Clone + Serialize + Send + Sync + 'static {
+    /// What is done, for errors.
+    const WORK: &'static str;
+
+    /// Whether another one follows.
+    fn goes_on(&self) -> bool;
+
+    /// The last one of work that has failed.
+    fn failed(detail: String) -> Self;
+}
+
+/// What the thread that works has told last; nothing before its first word.
+type Told<L> = Option<Result<L, StoreError>>;
+
+/// Is told how far the work is, and says whether to go on.
+pub(crate) type Tell<'t, L> = dyn FnMut(L) -> ControlFlow<()> + 't;
+
+/// Does `work` on a thread of its own, which holds `place`. The last line is what it returns.
+///
+/// # Errors
+/// What `refusal` makes of its error if it fails before it has told anything.
+pub(crate) async fn answer<L: Line>(
+    app: &Arc<App>,
+    place: Place,
+    work: impl FnOnce(&App, &mut Tell<'_, L>) -> Result<L, StoreError> + Send + 'static,
+    refusal: impl FnOnce(&StoreError) -> Problem,
+) -> Result<Response, Problem> {
+    let mut told = start(app, place, work);
+    // Until something is done, or it is clear that nothing will be.
+    let first = told.wait_for(Option::is_some).await;
+    let first = first.map_err(|_| Problem::internal(format!("{} panicked", L::WORK)))?;
+    if let Some(Err(error)) = &*first {
+        return Err(refusal(error));
+    }
+    drop(first);
+    Ok(lines(told))
+}
+
+fn start<L: Line>(
+    app: &Arc<App>,
+    place: Place,
+    work: impl FnOnce(&App, &mut Tell<'_, L>) -> Result<L, StoreError> + Send + 'static,
+) -> watch::Receiver<Told<L>> {
+    let (tell, told) = watch::channel(Told::None);
+    let app = Arc::clone(app);
+    tokio::task::spawn_blocking(move || {
+        let done = work(&app, &mut |line| {
+            tell.send_replace(Some(Ok(line)));
+            // The client has gone, or the server is about to.
+            if tell.is_closed() || app.health.is_draining() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        tell.send_replace(Some(done));
+        drop(app);
+        drop(place);
+    });
+    told
+}
+
+/// The body: a line now and then, and one at the end.
+fn lines<L: Line>(told: watch::Receiver<Told<L>>) -> Response {
+    let body = unfold(Some(told), async |told| {
+        let mut told = told?;
+        let _ = timeout(HEARTBEAT, told.changed()).await;
+        let mut line = last_line(&mut told);
+        if line.goes_on() && told.has_changed().is_err() {
+            // The thread has ended, maybe just now.
+            line = last_line(&mut told);
+            if line.goes_on() {
+                line = panicked();
+            }
+        }
+        let goes_on = line.goes_on();
+        let mut text = serde_json::to_vec(&line).unwrap_or_default();
+        text.push(b'\n');
+        if goes_on {
+            tokio::time::sleep(BETWEEN_LINES).await;
+        }
+        Some((Ok::<_, Infallible>(text), goes_on.then_some(told)))
+    });
+    let mut response = Body::from_stream(body.fuse()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn last_line<L: Line>(told: &mut watch::Receiver<Told<L>>) -> L {
+    match &*told.borrow_and_update() {
+        Some(Ok(line)) => line.clone(),
+        Some(Err(error)) => L::failed(error.to_string()),
+        None => panicked(),
+    }
+}
+
+fn panicked<L: Line>() -> L {
+    L::failed(format!("{} panicked", L::WORK))
+}
