@@ -22,7 +22,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use aggregator_core::{EventRef, Outcome, Receipt, Timestamp};
+use aggregator_core::{EventRef, Identity, Outcome, Receipt, Timestamp};
 
 pub(crate) use duplicates::duplicates;
 pub(crate) use follow::{begin, end, follow};
@@ -87,6 +87,21 @@ impl Insight {
     fn replace(&self, keeper: &mut Keeper, by: Keeper) {
         *lock(&self.node) = by.node().to_owned();
         *keeper = by;
+    }
+
+    /// Forgets what was in the payloads of conflicts with these identities, which were erased. Sources are not looked at: more
+    /// may go than has to.
+    pub(crate) fn forget_values(&self, erased: &[Identity]) {
+        lock(&self.observed).latest.forget_values(|conflict| {
+            erased.iter().any(|id| {
+                *conflict.event_id == *id.event_id.as_str() && *conflict.topic == *id.topic.as_str()
+            })
+        });
+    }
+
+    /// Forgets what was in the payloads of all conflicts.
+    pub(crate) fn forget_all_values(&self) {
+        lock(&self.observed).latest.forget_values(|_| true);
     }
 
     /// Counts events of one commit, with the receipt of each.

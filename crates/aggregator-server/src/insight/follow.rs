@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aggregator_core::event::ERASED_PAYLOAD;
 use aggregator_core::{DedupStore, EventId, Query, StoreError, Timestamp, Topic};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -100,18 +101,20 @@ pub(super) fn sample(app: &App) {
 
 /// Finds out where new conflicts differ from what is stored.
 async fn compare_conflicts(app: &Arc<App>) {
-    let conflicts = lock(&app.insight.observed).latest.take_not_compared();
-    if conflicts.is_empty() {
+    let mut taken = lock(&app.insight.observed).latest.take_not_compared();
+    if taken.conflicts.is_empty() {
         return;
     }
     // If it fails, they stay without differences.
-    let compared = conflicts.clone();
+    let compared = taken.conflicts.clone();
     let compared = with_store(app, move |_, store| {
         compared.into_iter().map(|conflict| compare(store, conflict)).collect()
     });
-    let mut conflicts = compared.await.unwrap_or(conflicts);
-    conflicts.iter_mut().for_each(|conflict| conflict.payload = None);
-    lock(&app.insight.observed).latest.put_back(conflicts);
+    if let Ok(compared) = compared.await {
+        taken.conflicts = compared;
+    }
+    taken.conflicts.iter_mut().for_each(|conflict| conflict.payload = None);
+    lock(&app.insight.observed).latest.put_back(taken);
 }
 
 fn compare(store: &dyn DedupStore, mut conflict: Repeat) -> Result<Repeat, StoreError> {
@@ -120,7 +123,10 @@ fn compare(store: &dyn DedupStore, mut conflict: Repeat) -> Result<Repeat, Store
     };
     let page = store.read(&Query { event_id: Some(event_id), ..Query::topic(topic) })?;
     let stored = page.events.into_iter().find(|event| Some(event.seq) == conflict.seq);
-    if let (Some(stored), Some(sent)) = (stored, conflict.payload.take()) {
+    if let (Some(stored), Some(sent)) = (stored, conflict.payload.take())
+        // The values that were sent may be what was erased.
+        && &*stored.payload != ERASED_PAYLOAD
+    {
         conflict.differences = Some(differences::find(&stored, &conflict, &sent));
     }
     Ok(conflict)

@@ -41,6 +41,13 @@ pub(super) struct Repeat {
     pub(super) differences: Option<Vec<Difference>>,
 }
 
+/// Conflicts that are being compared.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) conflicts: Vec<Repeat>,
+    forgotten: u64,
+}
+
 /// The newest, in the order they came.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
@@ -48,6 +55,14 @@ pub(super) struct Latest {
     conflicts: VecDeque<Repeat>,
     /// The conflicts that were not compared yet are the newest ones, so many.
     not_compared: usize,
+    /// How often something was forgotten.
+    forgotten: u64,
+}
+
+impl Repeat {
+    fn forget_values(&mut self) {
+        (self.payload, self.differences) = (None, None);
+    }
 }
 
 impl Latest {
@@ -62,18 +77,28 @@ impl Latest {
         all
     }
 
-    /// Takes the conflicts that were not compared yet.
-    pub(super) fn take_not_compared(&mut self) -> Vec<Repeat> {
+    /// Takes the conflicts that were not compared yet, to be handed to [`Self::put_back`].
+    pub(super) fn take_not_compared(&mut self) -> Taken {
         let from = self.conflicts.len().saturating_sub(std::mem::take(&mut self.not_compared));
-        self.conflicts.drain(from..).collect()
+        Taken { conflicts: self.conflicts.drain(from..).collect(), forgotten: self.forgotten }
     }
 
     /// Puts back what was compared. Others may have come meanwhile.
-    pub(super) fn put_back(&mut self, compared: Vec<Repeat>) {
+    pub(super) fn put_back(&mut self, Taken { conflicts: mut compared, forgotten }: Taken) {
+        if forgotten != self.forgotten {
+            // They may have been compared with an event that was erased since.
+            compared.iter_mut().for_each(Repeat::forget_values);
+        }
         let newer = self.conflicts.split_off(self.conflicts.len() - self.not_compared);
         self.conflicts.extend(compared);
         self.conflicts.extend(newer);
         self.trim();
+    }
+
+    /// Forgets what was in the payloads of the conflicts for which this holds. That they happened stays.
+    pub(super) fn forget_values(&mut self, of: impl Fn(&Repeat) -> bool) {
+        self.forgotten += 1;
+        self.conflicts.iter_mut().filter(|conflict| of(conflict)).for_each(Repeat::forget_values);
     }
 
     pub(super) fn push(&mut self, repeat: Repeat) {
@@ -156,15 +181,32 @@ mod tests {
         let mut latest = Latest::default();
         (0..3).for_each(|id| note(&mut latest.group(), id, Outcome::Conflict));
         let mut taken = latest.take_not_compared();
-        assert_eq!(taken.len(), 3);
+        assert_eq!(taken.conflicts.len(), 3);
         note(&mut latest.group(), 3, Outcome::Conflict);
-        taken.iter_mut().for_each(|conflict| conflict.payload = None);
+        taken.conflicts.iter_mut().for_each(|conflict| conflict.payload = None);
         latest.put_back(taken);
         let ids = |latest: &Latest| latest.all().iter().map(|of| of.event_id.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(&latest), ["0", "1", "2", "3"]);
         let next = latest.take_not_compared();
-        assert_eq!((next.len(), &*next[0].event_id), (1, "3"));
+        assert_eq!((next.conflicts.len(), &*next.conflicts[0].event_id), (1, "3"));
         latest.put_back(next);
-        assert!(latest.take_not_compared().is_empty());
+        assert!(latest.take_not_compared().conflicts.is_empty());
+    }
+
+    #[test]
+    fn values_that_are_forgotten_while_conflicts_are_compared_do_not_come_back() {
+        let mut latest = Latest::default();
+        (0..2).for_each(|id| note(&mut latest.group(), id, Outcome::Conflict));
+        let mut taken = latest.take_not_compared();
+        taken.conflicts.iter_mut().for_each(|conflict| conflict.differences = Some(Vec::new()));
+        let again = taken.clone();
+        latest.put_back(taken);
+        let have_values = |latest: &Latest| {
+            latest.all().iter().map(|conflict| conflict.differences.is_some()).collect::<Vec<_>>()
+        };
+        latest.forget_values(|conflict| &*conflict.event_id == "1");
+        assert_eq!(have_values(&latest), [true, false]);
+        latest.put_back(again);
+        assert_eq!(have_values(&latest), [true, false, false, false]);
     }
 }

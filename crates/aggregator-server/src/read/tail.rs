@@ -38,6 +38,8 @@ pub(crate) struct Tails {
     ring: Mutex<Ring>,
     pages: SharedPages,
     next_id: AtomicU64,
+    /// How often events were forgotten.
+    forgotten: AtomicU64,
     /// True once no reader may wait any longer.
     closed: watch::Sender<bool>,
 }
@@ -66,6 +68,7 @@ impl Tails {
             ring: Mutex::default(),
             pages: SharedPages::default(),
             next_id: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
             closed: watch::Sender::new(false),
         }
     }
@@ -96,12 +99,35 @@ impl Tails {
         self.wakeups.wake_all();
     }
 
-    /// Gives a segment to those who wait for it, and says how many were woken.
-    fn hand_out(&self, segment: Segment) -> usize {
+    /// Lets go of all events in memory, because some of them were erased. Readers read them again from the store.
+    pub(crate) fn forget_events(&self) {
+        let mut ring = self.ring();
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        ring.forget_events();
+        drop(ring);
+        self.pages.forget();
+    }
+
+    /// Begins to follow the stream with this segment. `forgotten` as for [`Self::hand_out`].
+    fn begin(&self, first: Segment, forgotten: u64) {
+        let mut ring = self.ring();
+        ring.begin(first);
+        if self.forgotten.load(Ordering::SeqCst) != forgotten {
+            ring.forget_events();
+        }
+    }
+
+    /// Gives a segment to those who wait for it, and says how many were woken. `forgotten` is how often events had been
+    /// forgotten when it was read.
+    fn hand_out(&self, segment: Segment, forgotten: u64) -> usize {
         let topics: Vec<_> = segment.topics().map(str::to_owned).collect();
         // A reader that looks into the ring sees both or neither.
         let mut ring = self.ring();
         ring.push(segment);
+        if self.forgotten.load(Ordering::SeqCst) != forgotten {
+            // It may have been read before the erasure. Its readers are woken, and read pages.
+            ring.forget_events();
+        }
         self.wakeups.wake(topics.iter().map(String::as_str))
     }
 

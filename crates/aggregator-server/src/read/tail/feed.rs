@@ -72,8 +72,8 @@ async fn follow_from_end(app: &Arc<App>, committed: &Notify) -> Result<(), ReadE
     let mut query = Query { limit: Query::MAX_LIMIT, ..Query::of(TopicSelector::All) };
     let everything = query.clone();
     query.after = Some(app.reads.run(Flow::EVERYBODY, move |store| store.end(&everything)).await?);
-    let segment = read(app, &mut query).await?.segment;
-    tails.ring().begin(segment);
+    let Read { segment, forgotten, .. } = read(app, &mut query).await?;
+    tails.begin(segment, forgotten);
     // Readers that wait for the ring.
     tails.wakeups.wake_all();
     while is_wanted(tails) {
@@ -88,7 +88,7 @@ async fn follow_from_end(app: &Arc<App>, committed: &Notify) -> Result<(), ReadE
         let began = Instant::now();
         loop {
             let read = read(app, &mut query).await?;
-            pause = pause.max(hand_out(tails, read.segment));
+            pause = pause.max(hand_out(tails, read.segment, read.forgotten));
             if read.caught_up {
                 break;
             }
@@ -102,20 +102,23 @@ async fn follow_from_end(app: &Arc<App>, committed: &Notify) -> Result<(), ReadE
 struct Read {
     segment: Segment,
     caught_up: bool,
+    /// How often events had been forgotten before.
+    forgotten: u64,
 }
 
 async fn read(app: &App, query: &mut Query) -> Result<Read, ReadError> {
     let asked = query.clone();
+    let forgotten = app.tails.forgotten.load(Ordering::SeqCst);
     let page = app.reads.run(Flow::EVERYBODY, move |store| store.read(&asked)).await?;
     query.after = Some(page.next.clone());
-    Ok(Read { caught_up: page.caught_up, segment: Segment::of_page(page) })
+    Ok(Read { caught_up: page.caught_up, forgotten, segment: Segment::of_page(page) })
 }
 
 /// Hands a segment out, and says how long to leave the processor to those who were woken.
-fn hand_out(tails: &Tails, segment: Segment) -> Duration {
+fn hand_out(tails: &Tails, segment: Segment, forgotten: u64) -> Duration {
     if !segment.moves() {
         return Duration::ZERO;
     }
-    let woken = u32::try_from(tails.hand_out(segment)).unwrap_or(u32::MAX);
+    let woken = u32::try_from(tails.hand_out(segment, forgotten)).unwrap_or(u32::MAX);
     (PER_READER.saturating_mul(woken)).min(MOST_PAUSE)
 }

@@ -57,6 +57,11 @@ impl SharedPages {
         Ok(HeldPage(cell))
     }
 
+    /// From now on nobody is given a page that was read before.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn cell(&self, key: &str) -> Arc<OnceCell<TailPage>> {
         let mut cells = self.lock();
         if let Some(cell) = cells.get(key).and_then(Weak::upgrade) {

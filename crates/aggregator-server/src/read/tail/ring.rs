@@ -113,6 +113,16 @@ impl Ring {
         *self = Self { first: self.end() + 1, ..Self::default() };
     }
 
+    /// Lets go of the events, but not of the stream: readers that have not come to its end go on with pages.
+    pub(super) fn forget_events(&mut self) {
+        if let Some(last) = self.segments.back() {
+            self.start = Some(last.after.clone());
+            self.first = self.end();
+            (self.events, self.bytes) = (0, 0);
+            self.segments.clear();
+        }
+    }
+
     pub(super) fn is_followed(&self) -> bool {
         self.start.is_some()
     }
@@ -169,5 +179,44 @@ impl Ring {
             number -= 1;
         }
         if progress.covers(start) { self.get(number) } else { Found::Missing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregator_core::{DedupStore as _, DedupStoreExt as _, Event, MemoryStore, Query};
+
+    use super::*;
+
+    #[test]
+    fn readers_of_events_that_are_forgotten_go_on_with_pages_and_those_at_the_end_wait() {
+        let (store, mut query) = (MemoryStore::default(), Query::of(TopicSelector::All));
+        query.after = Some(store.end(&query).unwrap());
+        let mut next = |store: &MemoryStore| {
+            let page = store.read(&query).unwrap();
+            query.after = Some(page.next.clone());
+            Segment::of_page(page)
+        };
+        let (mut ring, first) = (Ring::default(), next(&store));
+        let start = first.before.clone();
+        ring.begin(first);
+        for id in ["1", "2"] {
+            store.append_one(&Event::new("t", id).unwrap()).unwrap();
+            ring.push(next(&store));
+        }
+        let Found::Segment(behind, _) = ring.join(&start) else { panic!("the ring has it") };
+        let Found::End(end) = ring.last() else { panic!("nothing is behind the end") };
+        let mut at_end = start.clone();
+        ring.advance_to_end(&mut at_end);
+
+        ring.forget_events();
+        assert!(ring.is_followed());
+        assert!(matches!((ring.get(behind), ring.join(&start)), (Found::Missing, Found::Missing)));
+        assert!(matches!(ring.get(end), Found::End(number) if number == end));
+        assert!(matches!(ring.join(&at_end), Found::End(number) if number == end));
+        store.append_one(&Event::new("t", "3").unwrap()).unwrap();
+        ring.push(next(&store));
+        let Found::Segment(number, segment) = ring.get(end) else { panic!("the stream goes on") };
+        assert_eq!((number, &*segment.events[0].event.event_id), (end, "3"));
     }
 }
