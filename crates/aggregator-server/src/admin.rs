@@ -1,5 +1,6 @@
 //! The commands of the program besides serving. Each has a file with its options and its errors.
 
+pub mod amend;
 pub mod backup;
 pub mod check;
 pub mod healthcheck;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use aggregator_core::DedupStore;
+use aggregator_core::{DedupStore, Identity};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -24,6 +24,9 @@ use crate::retention::Retention;
 use crate::tls::Tls;
 use crate::trace::Tracer;
 
+/// How many releases may wait.
+const MAX_WAITING_RELEASES: usize = 100;
+
 /// The parts of the service, as its request handlers use them.
 pub(crate) struct App {
     pub(crate) config: Config,
@@ -40,6 +43,10 @@ pub(crate) struct App {
     pub(crate) decoders: Places,
     /// One backup at a time.
     pub(crate) backups: Places,
+    /// One erasure at a time.
+    pub(crate) erasures: Places,
+    /// One release at a time. The next ones wait: none takes long.
+    pub(crate) releases: Places,
     /// How much of large responses may be in memory at a time, in KiB.
     pub(crate) responses: Arc<Semaphore>,
     /// See [`App::rejected`].
@@ -76,6 +83,8 @@ impl App {
             bodies: BodyReader::new(&config),
             decoders: Places::new(u32::try_from(processors).unwrap_or(u32::MAX), usize::MAX),
             backups: Places::new(1, 0),
+            erasures: Places::new(1, 0),
+            releases: Places::new(1, MAX_WAITING_RELEASES),
             responses: Arc::new(Semaphore::new(config.response_bytes.kib())),
             rejected: AtomicU64::new(0),
             tails: Tails::new(config.max_tails.get()),
@@ -90,6 +99,18 @@ impl App {
             health,
             config,
         })
+    }
+
+    /// Lets go of what is in memory of the payloads of events with these identities, which were erased.
+    pub(crate) fn forget_erased(&self, ids: &[Identity]) {
+        self.tails.forget_events();
+        self.insight.forget_values(ids);
+    }
+
+    /// The same for all events.
+    pub(crate) fn forget_all_payloads(&self) {
+        self.tails.forget_events();
+        self.insight.forget_all_values();
     }
 
     /// Refuses a request while nothing may be acknowledged.

@@ -15,6 +15,7 @@
 //! * What a principal may not read it cannot learn from any answer: not from counts, cursors, or errors.
 
 mod access;
+pub(crate) mod audit;
 mod browser;
 mod cursor_seal;
 #[cfg(any(test, fuzzing))]

@@ -7,6 +7,7 @@ pub(crate) mod connection_place;
 mod content_encoding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub(crate) mod identities;
 pub(crate) mod link;
 pub(crate) mod params;
 pub(crate) mod problem;

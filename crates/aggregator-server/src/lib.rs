@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod admin_socket;
+mod amend;
 mod app;
 mod auth;
 mod backup;
@@ -168,6 +169,7 @@ pub async fn run(
     tasks.spawn(read::tail::follow(Arc::clone(&app)));
     tasks.spawn(insight::follow(Arc::clone(&app), stopped.clone()));
     tasks.spawn(retention::follow(Arc::clone(&app), stopped.clone()));
+    tasks.spawn(amend::follow(Arc::clone(&app), stopped.clone()));
     if let Some(tls) = tls.clone() {
         tasks.spawn(tls::follow(tls, stopped));
     }
@@ -195,6 +197,8 @@ pub async fn run(
     app.reads.stop(drain_until).await;
     app.decoders.stop(drain_until).await;
     app.backups.stop(drain_until).await;
+    app.erasures.stop(drain_until).await;
+    app.releases.stop(drain_until).await;
     // Nothing ends a span any more.
     if let Some(export) = export {
         export.finish().await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use aggregator_core::StoreError;
 use aggregator_server::admin::transfer::{TransferError, export, import};
-use aggregator_server::admin::{backup, check, healthcheck, key, restore, upgrade};
+use aggregator_server::admin::{amend, backup, check, healthcheck, key, restore, upgrade};
 use aggregator_server::admin_socket::AdminListener;
 use aggregator_server::config::AdminSocket;
 use aggregator_server::jwks::Jwks;
@@ -86,6 +86,8 @@ fn execute(options: Options, warnings: &[String]) -> u8 {
         Some(Command::Check(options)) => check::check(&config, &options).map_err(Into::into),
         Some(Command::Export(options)) => export(&config, &options),
         Some(Command::Import(options)) => import(&config, &options),
+        Some(Command::Erase(options)) => amend::erase(&config, &options).map_err(Into::into),
+        Some(Command::Release(options)) => amend::release(&config, &options).map_err(Into::into),
         Some(Command::Key(options)) => key::run(&config, &options).map_err(Into::into),
         Some(Command::Healthcheck) => healthcheck::ask(&config).map_err(Into::into),
     };

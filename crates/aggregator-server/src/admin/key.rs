@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use aggregator_core::{DedupStore, StoreError};
 
 use crate::auth::RateLimits;
-use crate::auth::registry::{self, AuditEntry, KeyError, KeyInfo, NewKey};
+use crate::auth::audit::{self, AuditEntry};
+use crate::auth::registry::{self, KeyError, KeyInfo, NewKey};
 use crate::auth::routes::{AuditList, CreatedKey, KeyList};
 use crate::config::{ByteSize, Config, StoreLocation};
 use crate::{open_store, output};
@@ -56,7 +57,7 @@ enum KeyCommand {
         /// The key's id, as `key list` shows it
         id: String,
     },
-    /// Show who made and revoked keys, the newest change first
+    /// Show who made and revoked keys, erased events and released identities, the newest change first
     Audit {
         /// As JSON
         #[arg(long)]
@@ -216,7 +217,7 @@ impl Keys {
     fn audit(&self) -> Result<Vec<AuditEntry>, KeyCommandError> {
         match self {
             Self::Server(socket) => Ok(ask::<AuditList>(socket, "GET", "/admin/audit", None)?.changes),
-            Self::Store(store) => registry::audit(&**store).map_err(|error| told(error.into())),
+            Self::Store(store) => audit::list(&**store).map_err(|error| told(error.into())),
         }
     }
 }

@@ -50,6 +50,11 @@ impl ProgressLine {
         output::stderr().line(&format!("{text} in {:.1} s", self.seconds()));
     }
 
+    /// Ends the line, so that something else can be written. The next one is a new line.
+    pub(super) fn interrupt(&mut self) {
+        self.end();
+    }
+
     fn end(&mut self) {
         if std::mem::take(&mut self.is_open) {
             output::stderr().line("");

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest line of an answer that is made of lines.
-const MAX_LINE_BYTES: usize = 64 << 10;
+const MAX_LINE_BYTES: usize = 4 << 20;
 /// Longer than any answer.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 

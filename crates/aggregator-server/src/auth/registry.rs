@@ -5,7 +5,7 @@
 //! | `key` | the key's id | [`StoredKey`] |
 //! | `key-use` | the key's id | when it was used last: an RFC 3339 timestamp |
 //! | `key-changes` | `latest` | [`Changes`]: every change writes it, so one read tells whether there is news |
-//! | `audit` | the number of the change, 12 digits | [`AuditEntry`] |
+//! | `audit` | the number of the change, 12 digits | [`AuditEntry`]: see [`audit`] |
 //!
 //! A change writes the key, the counters and the audit entry in one commit. Where two nodes change keys at once, one of
 //! them finds that the counters have another version, and begins again.
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::audit::{self, AuditEntry};
 use super::rate::RateLimits;
 use super::scope::{Grants, Scope};
 use super::token::Token;
@@ -29,18 +30,15 @@ const KEY: &str = "key";
 const KEY_USE: &str = "key-use";
 const CHANGES: &str = "key-changes";
 const LATEST: &str = "latest";
-const AUDIT: &str = "audit";
 
 /// The most keys of a store. Each node has all of them in memory.
 pub(crate) const MAX_KEYS: u64 = 10_000;
-/// The most changes that are remembered. Older ones are forgotten.
-const MAX_AUDIT_ENTRIES: u64 = 10_000;
 /// The longest name of a key, in characters.
 pub(crate) const MAX_NAME_CHARS: usize = 100;
 /// The longest lifetime of a key that has one.
 const MAX_LIFETIME: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// How often a change is tried while others change keys at the same time.
-const TRIES: usize = 20;
+pub(super) const TRIES: usize = 20;
 /// Records in one list.
 const PAGE: usize = 1_000;
 
@@ -81,17 +79,6 @@ struct Changes {
     changes: u64,
     /// Keys there are.
     keys: u64,
-}
-
-/// Who changed what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AuditEntry {
-    pub(crate) at: String,
-    /// `key-created` or `key-revoked`.
-    pub(crate) action: String,
-    /// Who did it: `key:ID`, `jwt:SUBJECT`, `admin-socket`, or `command` for the command line on the store itself.
-    pub(crate) by: String,
-    pub(crate) key: KeyInfo,
 }
 
 /// A key to be made.
@@ -162,13 +149,9 @@ pub(crate) fn list(store: &dyn DedupStore) -> Result<Vec<KeyInfo>, StoreError> {
     Ok(shown.collect())
 }
 
-/// The newest changes of keys, the newest first, at most as many as one page of records has.
-pub(crate) fn audit(store: &dyn DedupStore) -> Result<Vec<AuditEntry>, StoreError> {
-    let Some(records) = store.records() else { return Ok(Vec::new()) };
-    let newest = changes(records)?.1.changes;
-    let before = audit_name(newest.saturating_sub(PAGE as u64));
-    let entries = list_after(records, AUDIT, Some(before))?;
-    entries.iter().rev().map(decode).collect()
+/// How many changes of keys there were: the number of the newest audit entry.
+pub(super) fn changes_of_keys(records: &dyn Records) -> Result<u64, StoreError> {
+    Ok(changes(records)?.1.changes)
 }
 
 /// Makes a key. Its secret is in what is returned, and nowhere else.
@@ -190,7 +173,8 @@ pub(crate) fn create(store: &dyn DedupStore, new: &NewKey, by: &str) -> Result<(
             at: now.to_string(),
             action: "key-created".into(),
             by: by.into(),
-            key: shown.clone(),
+            key: Some(shown.clone()),
+            events: None,
         };
         if change(records, counted, counters, vec![created], &entry)? {
             return Ok((shown, token));
@@ -218,7 +202,8 @@ pub(crate) fn revoke(store: &dyn DedupStore, id: &str, by: &str) -> Result<KeyIn
             at: records.now()?.to_string(),
             action: "key-revoked".into(),
             by: by.into(),
-            key: shown.clone(),
+            key: Some(shown.clone()),
+            events: None,
         };
         if change(records, counted, counters, writes, &entry)? {
             return Ok(shown);
@@ -311,15 +296,8 @@ fn change(
         Some(record) => RecordWrite::update(&record, value),
         None => RecordWrite::create(CHANGES, LATEST, value),
     });
-    writes.push(RecordWrite::create(AUDIT, audit_name(counters.changes), encode(entry)));
-    if let Some(oldest) = counters.changes.checked_sub(MAX_AUDIT_ENTRIES) {
-        writes.extend(records.get(AUDIT, &audit_name(oldest))?.as_ref().map(RecordWrite::delete));
-    }
+    writes.extend(audit::of_keys(records, counters.changes, entry)?);
     Ok(matches!(records.write(&writes)?, RecordOutcome::Written(_)))
-}
-
-fn audit_name(number: u64) -> String {
-    format!("{number:012}")
 }
 
 fn info(id: String, key: StoredKey) -> KeyInfo {
@@ -349,7 +327,7 @@ fn list_all(records: &dyn Records, kind: &str) -> Result<Vec<Record>, StoreError
 }
 
 /// All records of a kind behind a name. A list ends early when it is large, so it is gone on with until nothing comes.
-fn list_after(
+pub(super) fn list_after(
     records: &dyn Records,
     kind: &str,
     mut after: Option<String>,
@@ -363,13 +341,13 @@ fn list_after(
     }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings and numbers are JSON")
 }
 
 /// Another program has written a record that cannot be read, or a later version of this one. That is no reason to call
 /// the store corrupt: events do not depend on it.
-fn decode<T: DeserializeOwned>(record: &Record) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(record: &Record) -> Result<T, StoreError> {
     serde_json::from_slice(&record.value).map_err(|error| {
         let (kind, name) = (&record.kind, &record.name);
         StoreError::unavailable(format!(

@@ -10,8 +10,9 @@ use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::audit::{self, AuditEntry};
 use super::principal::Principal;
-use super::registry::{self, AuditEntry, KeyError, KeyInfo, NewKey};
+use super::registry::{self, KeyError, KeyInfo, NewKey};
 use crate::app::App;
 use crate::http::params::Params;
 use crate::http::problem::{ItemError, Problem};
@@ -57,7 +58,7 @@ pub(crate) async fn audit(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let changes = app.reads.run(principal.flow(), registry::audit).await?;
+    let changes = app.reads.run(principal.flow(), audit::list).await?;
     Ok(not_stored(json(&AuditList { count: changes.len(), changes })))
 }
 

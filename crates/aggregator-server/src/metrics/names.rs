@@ -55,6 +55,8 @@ pub(crate) const ROUTES: &[&str] = &[
     "/admin/keys",
     "/admin/keys/{id}",
     "/admin/backup",
+    "/admin/erase",
+    "/admin/release",
     "/admin/audit",
     "/",
     "/ui/{file}",

@@ -1,7 +1,7 @@
 //! The commands of the program besides serving.
 
 use crate::admin::transfer::{export, import};
-use crate::admin::{backup, check, key, restore, upgrade};
+use crate::admin::{amend, backup, check, key, restore, upgrade};
 
 /// What to do instead of serving.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
@@ -26,6 +26,12 @@ pub enum Command {
     /// Read what `export` wrote into the store, which nobody has open; what is there already is skipped;
     /// exit with 0, or 1
     Import(import::ImportOptions),
+    /// Remove the payloads of events for good, also while a server has the store open; exit with 0, or 1, also if no such
+    /// event was ever stored
+    Erase(amend::AmendOptions),
+    /// Let the ids of events come again, which then are no repeats, also while a server has the store open; exit with 0, or
+    /// 1, also if none of them was seen
+    Release(amend::AmendOptions),
     /// Make, list and revoke keys, without which nobody may publish or read from other machines
     Key(key::KeyOptions),
     /// Ask the server at --listen whether it is ready; exit with 0, or 1 and the reason

@@ -95,7 +95,7 @@ fn written(pairs: &[(&str, String)]) -> Uri {
 /// The body of `POST /lookup`.
 pub fn lookup_body(data: &[u8]) {
     const LIMIT: usize = 20;
-    let ids = match lookup::identities(data, LIMIT) {
+    let ids = match lookup::requested_ids(data, LIMIT) {
         Ok(ids) => ids,
         Err(problem) => return check_problem(&problem, data.len()),
     };
@@ -107,7 +107,7 @@ pub fn lookup_body(data: &[u8]) {
             json!({"topic": id.topic.as_str(), "event_id": id.event_id.as_str(), "source": source})
         })
         .collect();
-    let again = lookup::identities(json!({ "ids": written }).to_string().as_bytes(), LIMIT);
+    let again = lookup::requested_ids(json!({ "ids": written }).to_string().as_bytes(), LIMIT);
     assert_eq!(again.expect("they were good"), ids, "they are not read as they are written");
-    assert!(ids.is_empty() || lookup::identities(data, ids.len() - 1).is_err(), "one id too many");
+    assert!(ids.is_empty() || lookup::requested_ids(data, ids.len() - 1).is_err(), "one id too many");
 }

@@ -1,20 +1,17 @@
 //! `POST /lookup`: which identities were seen. Ids may have any character, so they come in a body.
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use aggregator_core::{EventId, Identity, InvalidField, Seen, Source, Topic};
+use aggregator_core::{Identity, Seen};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::{HeaderMap, Uri};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::auth::Principal;
+use crate::http::identities::{self, Object, RequestedIdentity};
 use crate::http::params::Params;
 use crate::http::problem::{ItemError, Problem};
 use crate::http::response::json;
@@ -22,40 +19,11 @@ use crate::http::response::json;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LookupRequest {
-    ids: Vec<Object<RequestedId>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RequestedId {
-    topic: String,
-    event_id: String,
-    source: Option<String>,
+    ids: Vec<Object<RequestedIdentity>>,
 }
 
 /// The form of a body, for error messages.
 const EXPECTED: &str = r#"{"ids":[{"topic":…,"event_id":…},…]}"#;
-
-/// A value that is written as an object. Serde alone would also take a list of a struct's fields.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
-    }
-}
 
 #[derive(Serialize)]
 struct LookupBody {
@@ -91,7 +59,7 @@ pub(crate) async fn lookup(
     // Bodies are decoded and answers rendered on that thread, too: they can be large, and those threads are counted.
     app.reads
         .run(reader.flow(), move |store| {
-            let ids = match identities(&received.bytes, limit) {
+            let ids = match requested_ids(&received.bytes, limit) {
                 Ok(ids) => ids,
                 Err(problem) => return Ok(Err(problem)),
             };
@@ -131,7 +99,7 @@ fn check_readable(reader: &Principal, ids: &[Identity]) -> Result<(), Problem> {
 }
 
 /// The identities that a body asks for, at most `limit`.
-pub(super) fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
+pub(super) fn requested_ids(body: &[u8], limit: usize) -> Result<Vec<Identity>, Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::malformed(format!("the body is empty: send {EXPECTED}")));
     }
@@ -143,27 +111,5 @@ pub(super) fn identities(body: &[u8], limit: usize) -> Result<Vec<Identity>, Pro
             "the request has more than {limit} ids (--max-batch-events)"
         )));
     }
-    let mut errors = Vec::new();
-    let mut ids = Vec::with_capacity(requested.len());
-    for (index, id) in requested.into_iter().enumerate() {
-        match identity(id.0) {
-            Ok(id) => ids.push(id),
-            Err(error) => {
-                errors.push(ItemError {
-                    index: Some(index),
-                    field: error.field.into(),
-                    detail: error.reason,
-                });
-            }
-        }
-    }
-    if errors.is_empty() { Ok(ids) } else { Err(Problem::invalid(errors, "id")) }
-}
-
-fn identity(id: RequestedId) -> Result<Identity, InvalidField> {
-    Ok(Identity {
-        topic: Topic::new(id.topic)?,
-        event_id: EventId::new(id.event_id)?,
-        source: id.source.map(Source::new).transpose()?,
-    })
+    identities::checked(requested, "id")
 }

@@ -12,6 +12,7 @@ use hyper::service::Service as _;
 use hyper::{Method, Request, Uri};
 use hyper_util::service::TowerToHyperService;
 
+use crate::amend;
 use crate::app::App;
 use crate::auth::{Access, authorize, routes as keys};
 use crate::backup;
@@ -49,6 +50,8 @@ fn table() -> Vec<(&'static str, Access, MethodRouter<Arc<App>>)> {
         ("/admin/keys", Access::Admin, get(keys::list).post(keys::create)),
         ("/admin/keys/{id}", Access::Admin, delete(keys::revoke)),
         ("/admin/backup", Access::Admin, post(backup::backup)),
+        ("/admin/erase", Access::Admin, post(amend::erase)),
+        ("/admin/release", Access::Admin, post(amend::release)),
         ("/admin/audit", Access::Admin, get(keys::audit)),
         ("/", Access::Open, get(probes::root)),
         ("/ui/{file}", Access::Open, get(dashboard::asset)),
