@@ -89,8 +89,8 @@ pub struct Options {
     #[arg(long = "allow-host", env = "AGGREGATOR_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
 
-    /// Where the operator's socket is, over which keys are managed and backups made: beside (the file of the store, with -admin behind
-    /// its name), off, or a path
+    /// Where the operator's socket is, over which keys are managed, backups made and events taken back: beside (the file of
+    /// the store, with -admin behind its name), off, or a path
     #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
           value_name = "SOCKET")]
     admin_socket: AdminSocket,

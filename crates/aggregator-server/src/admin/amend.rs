@@ -111,7 +111,8 @@ pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> 
     if found == 0 {
         return Err(AmendError::NothingFound("nothing is erased: there is no such event"));
     }
-    line.done(&format!("erase: {} of {} found, {events} payloads erased", found, identities_of(named.len())));
+    let payloads = if events == 1 { "1 payload".to_owned() } else { format!("{events} payloads") };
+    line.done(&format!("erase: {found} of {} found, {payloads} erased", identities_of(named.len())));
     Ok(())
 }
 
@@ -143,7 +144,7 @@ pub fn release(config: &Config, options: &AmendOptions) -> Result<(), AmendError
             "nothing is released: it was never seen, or is released already",
         ));
     }
-    line.done(&format!("release: {} of {} released", found, identities_of(named.len())));
+    line.done(&format!("release: {found} of {} released", identities_of(named.len())));
     Ok(())
 }
 

@@ -19,13 +19,12 @@ pub(crate) async fn follow(app: Arc<App>, mut stopped: watch::Receiver<()>) {
     if !app.store.info().shared || app.store.amend().is_none() {
         return;
     }
-    // What was erased before this process began is nowhere in its memory. But until the first look it is not known how much
-    // that was, and something may be read meanwhile.
     let mut known = None;
     loop {
         match app.reads.run(Flow::EVERYBODY, |store| audit::erasures(store)).await {
             Ok(erasures) => {
-                if known.is_some_and(|known| known != erasures) {
+                // With the first look, too: something may have been erased since the process has read its first event.
+                if known != Some(erasures) {
                     app.forget_all_payloads();
                 }
                 known = Some(erasures);
