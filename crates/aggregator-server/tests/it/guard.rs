@@ -1,5 +1,6 @@
 //! Who may do what: keys, their scopes, and how they are managed.
 
+mod amend;
 mod backup;
 mod command;
 mod flood;

@@ -1,6 +1,7 @@
 //! The service over real sockets, and the program as a process.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod amend;
 mod backup;
 mod bad_input;
 mod clock;

@@ -80,6 +80,9 @@ fn every_command_for_operators_works_in_the_order_of_its_page() {
         "adopted: copy.db",
         "sqlite:copy.db is sound: 2 events",
         "nothing to do: sqlite:data/events.db",
+        "drill 1: erased, seq 1",
+        "drill 2: released, was seq 2",
+        "customer 4711 asked for it",
         "\"event_id\":\"3\"",
     ] {
         assert!(told.contains(expected), "{expected}:\n{told}");

@@ -86,7 +86,13 @@ fn assert_refused(lab: &Lab, code: i32, words: &str) {
     let before = lab.bytes("s.db");
     let elsewhere = TempDir::new().unwrap();
     let mut commands = all_commands(&lab.store(), elsewhere.path());
-    let rest: &[&[&str]] = &[&["backup", "--out", "/nonexistent/copy"], &["adopt"], &["compact"]];
+    let rest: &[&[&str]] = &[
+        &["backup", "--out", "/nonexistent/copy"],
+        &["adopt"],
+        &["compact"],
+        &["erase", "t", "1"],
+        &["release", "t", "1"],
+    ];
     commands.extend(rest.iter().map(|rest| Process::command(&[*rest, &["--store", &lab.store()]].concat())));
     let made = format!("sqlite:{}", elsewhere.path().join("made.db").display());
     let from = lab.path("s.db").display().to_string();

@@ -53,7 +53,7 @@ async fn no_route_but_the_probes_answers_without_a_credential_or_with_one_that_a
         }
     }
     // GET has HEAD beside it.
-    assert_eq!(tried, 1 + 2 * 2 + 1 + 2 * 7 + 2 + 1 + 1 + 1 + 2);
+    assert_eq!(tried, 1 + 2 * 2 + 1 + 2 * 7 + 2 + 1 + 1 + 1 + 1 + 1 + 2);
     server.stop().await;
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::Process;
 
-const ROUTES: [(Method, &str); 19] = [
+const ROUTES: [(Method, &str); 21] = [
     (Method::POST, "/publish"),
     (Method::GET, "/events"),
     (Method::GET, "/events?after=x"),
@@ -25,6 +25,8 @@ const ROUTES: [(Method, &str); 19] = [
     (Method::POST, "/admin/keys"),
     (Method::DELETE, "/admin/keys/0123456789ab"),
     (Method::POST, "/admin/backup"),
+    (Method::POST, "/admin/erase"),
+    (Method::POST, "/admin/release"),
     (Method::GET, "/admin/audit"),
     (Method::GET, "/health"),
     (Method::PATCH, "/nothing"),

@@ -28,6 +28,11 @@ fn covers(granted: &str, asked: &str) -> bool {
     }
 }
 
+/// What is to be erased or released.
+fn named(topic: &str) -> Value {
+    json!({"identities": [{"topic": topic, "event_id": "1"}]})
+}
+
 async fn fill(server: &Guarded) {
     let all: Vec<_> = TOPICS.iter().flat_map(|topic| (0..3).map(|id| event(topic, id))).collect();
     let writer = server.key(&["publish:*"]).await;
@@ -104,6 +109,9 @@ pub(super) async fn reads_what_is_granted(server: Guarded) {
         assert_eq!(server.post(&key, "/publish", &event("z", "new")).await.status, 403);
         assert_eq!(server.get(&key, "/stats").await.status, 403);
         assert_eq!(server.get(&key, "/admin/keys").await.status, 403);
+        for path in ["/admin/erase", "/admin/release"] {
+            assert_eq!(server.post(&key, path, &named("a")).await.status, 403, "read:{granted}: {path}");
+        }
         server.revoke(&key).await;
     }
     server.stop().await;
@@ -148,6 +156,9 @@ pub(super) async fn publishes_what_is_granted(server: Guarded) {
         }
         let ids = json!({"ids": [{"topic": "a", "event_id": "1"}]});
         assert_eq!(server.post(&key, "/lookup", &ids).await.status, 403);
+        for path in ["/admin/erase", "/admin/release"] {
+            assert_eq!(server.post(&key, path, &named("a")).await.status, 403, "publish:{granted}: {path}");
+        }
         server.revoke(&key).await;
     }
     let stored = server.get(&reader, "/events?limit=1000").await.json["count"].as_u64().unwrap();
