@@ -98,7 +98,10 @@ fn run(app: &App, amendment: &Amendment, by: &str, tell: &mut Tell<'_, Line>) ->
     app.forget_erased(&amendment.ids);
     let identities = amendment.ids.len();
     match &erased {
-        Ok(_) => info!(identities, by, "payloads are erased"),
+        Ok(erased) => {
+            let payloads: usize = erased.iter().map(|of| of.seqs.len()).sum();
+            info!(identities, payloads, by, "payloads are erased");
+        }
         Err(error) => warn!(identities, by, %error, "an erasure has failed: repeat it"),
     }
     if let Err(error) = &erased

@@ -64,7 +64,10 @@ pub(crate) async fn release(
         let released = amendment.release(&*shared.store, &by);
         let identities = amendment.ids.len();
         match &released {
-            Ok(_) => info!(identities, by, "identities are released"),
+            Ok(released) => {
+                let released = released.iter().flatten().count();
+                info!(identities, released, by, "identities are released");
+            }
             Err(error) => warn!(identities, by, %error, "a release has failed"),
         }
         if let Err(error) = &released

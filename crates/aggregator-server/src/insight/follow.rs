@@ -187,3 +187,35 @@ fn note_failure(fails: &mut bool, kept: Result<(), ReadError>) {
     }
     *fails = !*fails;
 }
+
+#[cfg(test)]
+mod tests {
+    use aggregator_core::{DedupStoreExt as _, Event, Identity, MemoryStore};
+
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_not_compared_with_an_event_that_was_erased() {
+        let store = MemoryStore::default();
+        let event = Event::new("t", "1").unwrap().with_payload(r#"{"a":1}"#).unwrap();
+        let stored = store.append_one(&event).unwrap();
+        let conflict = Repeat {
+            topic: "t".into(),
+            event_id: "1".into(),
+            source: "s".into(),
+            timestamp: "2026-01-01T00:00:00Z".into(),
+            is_conflict: true,
+            at: 0,
+            first_at: 0,
+            seq: stored.seq,
+            payload: Some(r#"{"a":2}"#.into()),
+            differences: None,
+        };
+        assert!(compare(&store, conflict.clone()).unwrap().differences.is_some());
+        let id =
+            Identity { topic: Topic::new("t").unwrap(), event_id: EventId::new("1").unwrap(), source: None };
+        store.erase(&[id]).unwrap();
+        let compared = compare(&store, conflict).unwrap();
+        assert_eq!((compared.payload, compared.differences), (None, None));
+    }
+}

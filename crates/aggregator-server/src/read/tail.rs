@@ -183,3 +183,40 @@ impl Drop for Place {
         self.waiting.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aggregator_core::{DedupStore as _, DedupStoreExt as _, Event, MemoryStore, Query, TopicSelector};
+
+    use super::ring::Found;
+    use super::*;
+
+    /// A read that began before an erasure may bring what was erased.
+    #[test]
+    fn what_was_read_before_events_were_forgotten_is_not_kept() {
+        let (store, mut query) = (MemoryStore::default(), Query::of(TopicSelector::All));
+        let mut next = || {
+            let page =
+                store.append_one(&Event::new("t", "1").unwrap()).and_then(|_| store.read(&query)).unwrap();
+            query.after = Some(page.next.clone());
+            Segment::of_page(page)
+        };
+        let tails = Tails::new(1);
+        let first = next();
+        let start = first.before.clone();
+        tails.begin(first, 0);
+        assert!(matches!(tails.ring().join(&start), Found::Segment(..)));
+        tails.forget_events();
+        assert!(matches!(tails.ring().join(&start), Found::Missing));
+        store.append_one(&Event::new("t", "2").unwrap()).unwrap();
+        let second = next();
+        let start = second.before.clone();
+        tails.hand_out(second, 0);
+        assert!(matches!(tails.ring().join(&start), Found::Missing));
+        store.append_one(&Event::new("t", "3").unwrap()).unwrap();
+        let third = next();
+        let start = third.before.clone();
+        tails.hand_out(third, 1);
+        assert!(matches!(tails.ring().join(&start), Found::Segment(..)));
+    }
+}

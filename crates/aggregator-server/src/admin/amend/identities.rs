@@ -69,7 +69,7 @@ impl Named {
     }
 }
 
-/// In one line, whatever an id has in it.
+/// As it can be shown, whatever an id has in it: characters that change how others are shown are escaped.
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Identity { topic, event_id, source } = &self.identity;
@@ -119,13 +119,13 @@ mod tests {
     #[test]
     fn a_file_is_read_as_a_whole_and_a_wrong_line_is_named() {
         let of = |text: &str| read(text.as_bytes(), Path::new("f"));
-        let text = "{\"topic\":\"t\",\"event_id\":\"a\\nb\"}\n\n{\"topic\":\"t\",\"event_id\":\"1\",\"source\":\"s\"}";
+        let text = "{\"topic\":\"t\",\"event_id\":\"a\u{202e}b\"}\n\n{\"topic\":\"t\",\"event_id\":\"1\",\"source\":\"s\"}";
         let shown: Vec<_> = of(text).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["t a\\nb", "t 1 of s"]);
+        assert_eq!(shown, ["t a\\u{202e}b", "t 1 of s"]);
         for (text, said) in [
             ("\n[\"t\",\"1\",null]", "--file f, line 2: "),
             ("{\"topic\":\"t\"}", "line 1: missing field `event_id`"),
-            ("{\"topic\":\"a b\",\"event_id\":\"1\"}", "line 1: topic "),
+            ("{\"topic\":\"a b\",\"event_id\":\"1\"}", "line 1: topic: "),
             ("{\"topic\":\"t\",\"event_id\":\"1\",\"seq\":1}", "line 1: unknown field"),
         ] {
             let error = of(text).err().unwrap().to_string();

@@ -48,7 +48,9 @@ fn amended(events: &AmendedEvents) -> String {
         (State::Failed, _) => "failed".into(),
     };
     let named = events.identities.iter().take(NAMED).map(|id| match &id.source {
-        Some(source) => format!("{} {} of {source}", id.topic, id.event_id.escape_debug()),
+        Some(source) => {
+            format!("{} {} of {}", id.topic, id.event_id.escape_debug(), source.escape_debug())
+        }
         None => format!("{} {}", id.topic, id.event_id.escape_debug()),
     });
     let mut named: Vec<_> = named.collect();

@@ -1,5 +1,7 @@
 //! Who erases events and releases identities, what is said of wrong requests, and what the audit keeps.
 
+mod nodes;
+
 use std::sync::Arc;
 
 use aggregator_core::SqliteStore;
