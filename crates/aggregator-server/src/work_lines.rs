@@ -128,3 +128,75 @@ fn last_line<L: Line>(told: &mut watch::Receiver<Told<L>>) -> L {
 fn panicked<L: Line>() -> L {
     L::failed(format!("{} panicked", L::WORK))
 }
+
+#[cfg(test)]
+mod tests {
+    use aggregator_core::MemoryStore;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::auth::Anonymity;
+    use crate::config::Config;
+    use crate::fair::Flow;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    enum Told {
+        On,
+        Failed(String),
+    }
+
+    impl Line for Told {
+        const WORK: &'static str = "the work";
+
+        fn goes_on(&self) -> bool {
+            *self == Self::On
+        }
+
+        fn failed(detail: String) -> Self {
+            Self::Failed(detail)
+        }
+    }
+
+    /// What is not given up within this time never is.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Work that goes on until it is given up.
+    async fn begin(app: &Arc<App>) -> Response {
+        let place = app.erasures.take(Flow::EVERYBODY).await.unwrap();
+        let work = |_: &App, tell: &mut Tell<'_, Told>| {
+            let begun = std::time::Instant::now();
+            // The runtime waits for this thread, also after the test has failed.
+            while tell(Told::On).is_continue() && begun.elapsed() < 2 * PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(StoreError::unavailable("given up"))
+        };
+        answer(app, place, work, |_| Problem::internal("it has told something")).await.unwrap()
+    }
+
+    async fn is_free(app: &App) {
+        while app.erasures.take(Flow::EVERYBODY).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn work_is_given_up_when_its_client_leaves_or_the_server_is_about_to_end() {
+        let (store, config) = (Arc::new(MemoryStore::default()), Config::default());
+        let app = App::start(store, config, Anonymity::Allowed, None, None, None).unwrap();
+        let app = Arc::new(app);
+        let response = begin(&app).await;
+        assert!(app.erasures.take(Flow::EVERYBODY).await.is_err(), "one at a time");
+        drop(response);
+        timeout(PATIENCE, is_free(&app)).await.unwrap();
+
+        let mut body = begin(&app).await.into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(&first[..], b"\"On\"\n");
+        app.health.drain();
+        let rest = timeout(PATIENCE, body.collect()).await.unwrap().unwrap().to_bytes();
+        let last = rest.strip_suffix(b"\n").unwrap().rsplit(|byte| *byte == b'\n').next().unwrap();
+        assert!(last.starts_with(b"{\"Failed\":") && last.ends_with(b"given up\"}"), "{rest:?}");
+        timeout(PATIENCE, is_free(&app)).await.unwrap();
+    }
+}
