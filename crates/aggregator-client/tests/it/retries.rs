@@ -159,7 +159,7 @@ async fn a_full_queue_of_the_server_is_waited_for() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    store.release();
+    store.go_on();
     for publisher in [held, waiting] {
         assert_eq!(publisher.await.unwrap().unwrap().count(Outcome::Stored), 1);
     }

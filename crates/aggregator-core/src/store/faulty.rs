@@ -75,13 +75,13 @@ impl FaultyStore {
         self.plan().refused = Some((event_ids.into_iter().collect(), naming));
     }
 
-    /// From now on, appends wait until [`Self::release`].
+    /// From now on, appends wait until [`Self::go_on`].
     pub fn hold(&self) {
         self.plan().held = true;
     }
 
     /// Lets the appends go that wait, and those to come.
-    pub fn release(&self) {
+    pub fn go_on(&self) {
         self.plan().held = false;
         self.changed.notify_all();
     }

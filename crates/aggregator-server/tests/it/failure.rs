@@ -165,7 +165,7 @@ async fn queue_through_failures(store: MemoryStore) {
         let event = event(topics[id % 5], id / 5);
         assert_eq!(server.post("/publish?ack=queued", event.to_string()).await.status, 202);
     }
-    faulty.release();
+    faulty.go_on();
     server.until("everything is stored", |stats| stats["unique_processed"] == 175).await;
     for topic in topics {
         let page = server.get(&format!("/events?topic={topic}")).await.json;
@@ -185,7 +185,7 @@ async fn a_panic_stops_acknowledgements_of_what_is_queued_already_too() {
     server.until("the first is appended", |_| faulty.appends() == 1).await;
     let second = server.publish_later("/publish", &event("t", 2));
     server.until("both wait", |stats| stats["queue"]["events"] == 2).await;
-    faulty.release();
+    faulty.go_on();
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (503, 503));
     assert_eq!(server.stats().await["unique_processed"], 0);
     assert!(server.stop().await.is_err());
@@ -231,7 +231,7 @@ async fn a_shutdown_commits_what_is_queued() {
     }
     server.until("an append has begun", |_| faulty.appends() == 1).await;
     let stopping = server.begin_stop();
-    faulty.release();
+    faulty.go_on();
     stopping.await.unwrap().unwrap();
     assert_eq!(faulty.stats().unwrap().stored, 50);
 }
@@ -250,7 +250,7 @@ async fn a_shutdown_answers_requests_under_way_and_takes_no_more() {
         !answer.is_ok_and(|response| response.status() == 200)
     })
     .await;
-    faulty.release();
+    faulty.go_on();
     assert_eq!(waiting.await.unwrap(), 202);
     stopping.await.unwrap().unwrap();
 }
@@ -264,5 +264,5 @@ async fn a_shutdown_that_cannot_commit_in_time_says_so() {
     assert_eq!(server.post("/publish?ack=queued", events("t", 0..10).to_string()).await.status, 202);
     let error = server.stop().await.unwrap_err();
     assert!(matches!(error, RunError::DrainTimeout { events: 10, .. }), "{error}");
-    faulty.release();
+    faulty.go_on();
 }

@@ -42,7 +42,7 @@ async fn a_full_queue_sheds_and_takes_again_when_it_has_room() {
     assert_eq!(stats["queue"]["refused"], 2);
     let small = server.publish_later("/publish", &events("t", 10..15));
     server.until("15 wait", |stats| stats["queue"]["events"] == 15).await;
-    faulty.release();
+    faulty.go_on();
     assert_eq!((waiting.await.unwrap(), small.await.unwrap()), (202, 202));
     assert_eq!(server.publish(&events("t", 10..16)).await.json["stored"], 1);
     assert_eq!(server.stats().await["queue"]["events"], 0);
@@ -60,7 +60,7 @@ async fn a_request_waits_a_while_for_room_in_the_queue() {
     let second = server.publish_later("/publish?ack=queued", &events("t", 10..20));
     server.until("one waits for room", |stats| stats["queue"]["waiting"] == 1).await;
     assert_eq!(server.stats().await["received"], 10, "what waits for room is not received");
-    faulty.release();
+    faulty.go_on();
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (202, 202));
     server.until("all are stored", |stats| stats["unique_processed"] == 20).await;
     assert_eq!(server.stats().await["queue"]["refused"], 0);
@@ -76,7 +76,7 @@ async fn requests_that_wait_are_committed_as_one_group() {
     server.until("the first is appended", |_| faulty.appends() == 1).await;
     let others: Vec<_> = (0..20).map(|n| server.publish_later("/publish", &event("t", n))).collect();
     server.until("21 wait", |stats| stats["queue"]["events"] == 21).await;
-    faulty.release();
+    faulty.go_on();
     assert_eq!(first.await.unwrap(), 202);
     for other in others {
         assert_eq!(other.await.unwrap(), 202);
@@ -102,7 +102,7 @@ async fn small_commits_come_one_after_the_other_with_all_partitions_and_large_on
     // With what waits beside it, it is enough.
     requests.push(server.publish_later("/publish", &events(&topics[1], 2..300)));
     server.until("another one is appended", |_| faulty.appends() == 2).await;
-    faulty.release();
+    faulty.go_on();
     for request in requests {
         assert_eq!(request.await.unwrap(), 202);
     }
@@ -120,7 +120,7 @@ async fn a_request_that_is_refused_does_not_take_its_group_apart() {
     let good: Vec<_> = (0..10).map(|n| server.publish_later("/publish", &event("t", n))).collect();
     let bad = server.publish_later("/publish", &event("another", 1));
     server.until("all wait", |stats| stats["queue"]["events"] == 12).await;
-    faulty.release();
+    faulty.go_on();
     assert_eq!((first.await.unwrap(), bad.await.unwrap()), (202, 422));
     for good in good {
         assert_eq!(good.await.unwrap(), 202);
@@ -283,7 +283,7 @@ async fn a_publisher_does_not_wait_for_ever() {
     let config = Config { commit_timeout: Duration::from_millis(50), ..Config::default() };
     let server = Server::start(store, config).await;
     server.publish(&event("t", 1)).await.problem(503, "commit-timeout");
-    faulty.release();
+    faulty.go_on();
     // On a slow machine this may take longer than the limit, too.
     until("it is taken again", async || server.publish(&event("t", 2)).await.status == 202).await;
     until("it was committed after all, and that is told", async || {

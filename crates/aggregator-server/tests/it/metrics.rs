@@ -131,7 +131,7 @@ async fn the_queue_is_that_of_the_statistics_and_a_scrape_waits_for_no_append() 
     let told = ["events", "capacity_events", "bytes", "capacity_bytes", "waiting"];
     assert_eq!(shown, told.map(|name| queue[name].as_u64().unwrap()));
     assert_eq!((shown[0], shown[1], shown[4]), (10, 10, 1));
-    faulty.release();
+    faulty.go_on();
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (202, 202));
     let scrape = server.scrape().await;
     assert_eq!(scrape.whole(["aggregator_queue_events", "aggregator_queue_waiting_requests"]), [0, 0]);

@@ -174,7 +174,7 @@ async fn a_group_is_linked_with_a_request_that_was_answered_before_it() {
     let server = Server::start(Arc::clone(&store) as Arc<dyn DedupStore>, collector.config()).await;
     assert_eq!(server.post("/publish?ack=queued", event("t", 1).to_string()).await.status, 202);
     let request = collector.named("POST /publish", 1).await.remove(0);
-    store.release();
+    store.go_on();
     let group = collector.named("commit group", 1).await.remove(0);
     assert_eq!(links(&group), [link_to(&request)]);
     server.stop().await.unwrap();
@@ -216,7 +216,7 @@ async fn a_group_is_linked_with_all_its_sampled_requests_once() {
     let together = async {
         let queued = async {
             server.until("two requests wait", |stats| stats["queue"]["events"] == 42).await;
-            store.release();
+            store.go_on();
         };
         let (first, second) = (json!(topics), json!([event("a", 1)]));
         let headers = ([("traceparent", sampled.as_str())], [("traceparent", unsampled.as_str())]);

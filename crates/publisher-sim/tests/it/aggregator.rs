@@ -82,7 +82,7 @@ async fn a_full_queue_refuses_and_every_event_gets_through_all_the_same() {
         assert!(!run.is_finished(), "the publisher ended before it was refused");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    faulty.release();
+    faulty.go_on();
     let report = run.await.unwrap();
     assert_verified(&report);
     assert_eq!((report.sent.stored, report.sent.duplicates, report.sent.failed), (320, 80, 0), "{report}");

@@ -41,7 +41,7 @@ async fn keys_take_turns_in_the_queue() {
     until("the queue is full", async || waiting(FLOOD - 2).await).await;
     requests.push(publish_later(&server, &other, FLOOD));
     until("the other one waits, too", async || waiting(FLOOD - 1).await).await;
-    faulty.release();
+    faulty.go_on();
     for request in requests {
         assert_eq!(request.await.unwrap(), 202, "nothing is refused as long as it may wait");
     }

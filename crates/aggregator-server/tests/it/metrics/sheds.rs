@@ -39,7 +39,7 @@ async fn a_full_queue_and_a_full_disk() {
     assert_eq!(server.stats().await["queue"]["refused"], 3);
     assert_eq!(shed(&server, "no-space").await, 1.0);
     assert_eq!(shed(&server, "overloaded").await, 0.0);
-    faulty.release();
+    faulty.go_on();
     assert_eq!(waiting.await.unwrap(), 202);
     server.stop().await.unwrap();
 }
