@@ -112,7 +112,14 @@ pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> 
         return Err(AmendError::NothingFound("nothing is erased: there is no such event"));
     }
     let payloads = if events == 1 { "1 payload".to_owned() } else { format!("{events} payloads") };
-    line.done(&format!("erase: {found} of {} found, {payloads} erased", identities_of(named.len())));
+    let kept = match config.store {
+        StoreLocation::Sqlite(_) | StoreLocation::Memory(_) => "",
+        #[cfg(feature = "postgres")]
+        StoreLocation::Postgres(_) => {
+            ". PostgreSQL keeps old versions of rows until VACUUM FULL, and its write-ahead log: see docs/postgres.md"
+        }
+    };
+    line.done(&format!("erase: {found} of {} found, {payloads} erased{kept}", identities_of(named.len())));
     Ok(())
 }
 

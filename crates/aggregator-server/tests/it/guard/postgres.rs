@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use aggregator_postgres::test_server::TestServer;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{Process, event, in_time, until};
@@ -63,5 +64,56 @@ async fn a_key_is_made_and_revoked_in_the_database_and_every_node_follows() {
     for name in ["one", "other"] {
         let log = std::fs::read_to_string(directory.path().join(name)).unwrap();
         assert!(!log.contains(PASSWORD) && !log.contains(&made[17..]), "{log}");
+    }
+}
+
+/// The command runs beside the nodes, none of which it knows of.
+#[tokio::test]
+async fn what_is_erased_and_released_in_the_database_is_so_on_every_node() {
+    let Some(postgres) = TestServer::start(&[]) else { return };
+    let store = postgres.url_of("aggregator");
+    let node = || Process::spawn(Process::command(&["--listen", "127.0.0.1:0", "--store", &store]));
+    let [one, other] = [node(), node()];
+    let published = one.publish(&json!({"topic": "t", "event_id": "1", "payload": "pg-canary"})).await;
+    assert_eq!(published["stored"], 1, "{published}");
+    let streamed = async |node: &Process| {
+        let url = format!("{}/events/stream?topic=t", node.url);
+        let mut stream = crate::support::client().get(url).send().await.unwrap();
+        in_time("an event comes", async {
+            let mut text = String::new();
+            while !text.contains("\"event_id\":\"1\"") || !text.contains("\"payload\"") {
+                text.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+            }
+            text
+        })
+        .await
+    };
+    // From now on both have it in memory.
+    for node in [&one, &other] {
+        assert!(streamed(node).await.contains("pg-canary"));
+    }
+    let amend = |what: &str| {
+        let output = Process::command(&[what, "--store", &store, "t", "1"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{what}: {said}");
+        said
+    };
+    let said = amend("erase");
+    assert!(said.contains("VACUUM"), "what is left in the database is not said: {said}");
+    for node in [&one, &other] {
+        until("the node has forgotten it", async || {
+            let told = streamed(node).await;
+            !told.contains("pg-canary") && told.contains(r#"{"erased":true}"#)
+        })
+        .await;
+    }
+    let again = other.publish(&json!({"topic": "t", "event_id": "1", "payload": "another"})).await;
+    assert_eq!((&again["duplicates"], &again["conflicts"]), (&json!(1), &json!(0)), "{again}");
+    amend("release");
+    let anew = other.publish(&json!({"topic": "t", "event_id": "1", "payload": "another"})).await;
+    assert_eq!(anew["results"][0]["seq"], 2, "{anew}");
+    for node in [one, other] {
+        node.signal("-TERM");
+        node.wait();
     }
 }
