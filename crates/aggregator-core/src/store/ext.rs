@@ -110,7 +110,9 @@ pub trait DedupStoreExt: DedupStore {
     /// # Errors
     /// As there; [`StoreError::Unsupported`] without [`DedupStore::maintain`].
     fn give_back(&self, keep_bytes: u64) -> Result<u64, StoreError> {
-        self.maintain().ok_or_else(|| self.unsupported("give space back"))?.give_back(keep_bytes)
+        self.maintain()
+            .ok_or_else(|| self.unsupported("give space back"))?
+            .give_back(keep_bytes, &mut || ControlFlow::Continue(()))
     }
 
     /// [`Maintain::verify`](super::Maintain::verify), where the store can.

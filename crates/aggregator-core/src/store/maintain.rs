@@ -27,13 +27,18 @@ pub trait Maintain: Send + Sync {
     fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError>;
 
     /// Gives the space in its files that holds nothing any more back to the file system, apart from `keep_bytes` of it for
-    /// what comes, and says how many bytes that was. A piece at a time, so that appends get their turn in between. The
-    /// default is for stores that have no such space, or give it back by themselves.
+    /// what comes, and says how many bytes that was. A piece at a time, so that appends get their turn in between; `on_turn`
+    /// is asked before each piece, and may break it off. The default is for stores that have no such space, or give it back by
+    /// themselves.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] where the file system takes nothing back; otherwise whatever the backend meets. What was
     /// given back until then stays given.
-    fn give_back(&self, _keep_bytes: u64) -> Result<u64, StoreError> {
+    fn give_back(
+        &self,
+        _keep_bytes: u64,
+        _on_turn: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
         Ok(0)
     }
 

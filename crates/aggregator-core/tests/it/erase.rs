@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use aggregator_core::{
-    DedupStoreExt, Event, EventId, Identity, Query, SqliteOptions, SqliteStore, StoreError, Topic, Topics,
+    DedupStore as _, DedupStoreExt, Event, EventId, Identity, Query, SqliteOptions, SqliteStore, StoreError,
+    Topic, TopicQuery, TopicSelector, Topics,
 };
 use sqlite_power_loss::Random;
 use tempfile::TempDir;
@@ -193,6 +194,86 @@ fn an_erasure_waits_for_a_reader_that_began_before_it() {
     assert_eq!(traces(&store, directory.path()), Vec::<u64>::new());
 }
 
+/// Pages become free, are used again and swap their places while the traces are removed.
+#[test]
+fn events_are_erased_beside_purges_and_large_payloads() {
+    for seed in 1..=2 {
+        let mut random = Random::new(seed);
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open_with(&path, options()).unwrap();
+        fill(&store, &mut random, 200);
+        let erased = [2, 65, 131, 194];
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _ends = Ends(&ended);
+            scope.spawn(|| {
+                let mut random = Random::new(seed + 10);
+                let mut n = 1_000;
+                while !ended.load(Ordering::Relaxed) {
+                    for _ in 0..10 {
+                        n += 1;
+                        let bytes = usize::try_from(random.below(60_000)).unwrap();
+                        let name = ["t0", "t1", "u"][usize::try_from(random.below(3)).unwrap()];
+                        store.append_one(&event(name, n, bytes)).unwrap();
+                    }
+                    let name = ["t0", "t1", "u"][usize::try_from(random.below(3)).unwrap()];
+                    let purged = Topic::new(name).unwrap();
+                    let last = store.topics(&TopicQuery::of(TopicSelector::Exact(purged.clone()))).unwrap();
+                    let last = last.first().map_or(0, |info| info.last_seq);
+                    store.purge(&purged, last.saturating_sub(20)).unwrap();
+                }
+            });
+            for n in erased {
+                let seqs = store.erase(&[identity("t2", n)]).unwrap();
+                assert_eq!(seqs[0].seqs.len(), 1);
+                assert!(!tokens(directory.path()).contains_key(&n), "seed {seed}: {n}");
+            }
+        });
+        assert!(erased.iter().all(|n| !tokens(directory.path()).contains_key(n)), "seed {seed}");
+        // Whole, each payload as it was sent.
+        for page in store.pages(all()) {
+            for event in page.unwrap().events {
+                let own = token(event.event_id.parse().unwrap());
+                let text = event.payload.trim_matches('"').replace(&own, "");
+                assert!(text.is_empty() || event.payload == r#"{"erased":true}"#, "{}", event.event_id);
+            }
+        }
+        assert_eq!(store.verify().unwrap().faults, Vec::<String>::new());
+    }
+}
+
+/// A copy has pages from before: they would come with it.
+#[test]
+fn nothing_is_erased_while_a_copy_is_made() {
+    let directory = TempDir::new().unwrap();
+    let store = SqliteStore::open_with(directory.path().join("events.db"), options()).unwrap();
+    fill(&store, &mut Random::new(3), 100);
+    let ids = [identity("t2", 2)];
+    let mut answers = Vec::new();
+    store
+        .backup_with_progress(&directory.path().join("copy.db"), &mut |_| {
+            if answers.is_empty() {
+                answers.push(store.erase(&ids));
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let Err(StoreError::Unavailable { reason, .. }) = &answers[0] else { panic!("{answers:?}") };
+    assert!(reason.contains("a copy of the store is being made"), "{reason}");
+    let first = store.pages(Query::topic(Topic::new("t2").unwrap())).next().unwrap().unwrap();
+    assert!(first.events[0].payload.contains(&token(2)), "it was refused, and nothing was erased");
+    fs::remove_file(directory.path().join("copy.db")).unwrap();
+    store
+        .erase_with_progress(&ids, &mut |_| {
+            let copy = store.backup(&directory.path().join("other.db"));
+            assert!(matches!(copy, Err(StoreError::Unavailable { .. })), "{copy:?}");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(!tokens(directory.path()).contains_key(&2));
+}
+
 #[test]
 fn what_an_erasure_given_up_leaves_the_next_one_removes() {
     let directory = TempDir::new().unwrap();
@@ -213,7 +294,6 @@ fn what_an_erasure_given_up_leaves_the_next_one_removes() {
     assert_eq!(traces(&store, directory.path()), Vec::<u64>::new());
 }
 
-/// The log is what nothing else may write to: a copy taken at that instant is whole.
 #[test]
 fn an_export_and_a_backup_made_after_an_erasure_have_nothing_of_it() {
     let directory = TempDir::new().unwrap();

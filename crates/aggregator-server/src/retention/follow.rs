@@ -1,5 +1,6 @@
 //! The thread that applies the rules, run after run.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -108,16 +109,18 @@ impl<'e> Engine<'e> {
             self.note(ran);
             // Nothing more comes of the rules now. On a full disk, free pages are what events are taken with.
             if has_purged && !is_unfinished && self.health.no_space().is_none() {
-                self.give_back();
+                self.give_back(stop);
             }
             wait = if is_unfinished { Duration::ZERO } else { every.saturating_sub(begun.elapsed()) };
         }
     }
 
     /// Gives free space of the store's file back to the file system, if that is asked for.
-    fn give_back(&mut self) {
+    fn give_back(&mut self, stop: &Stop) {
         let (Some(keep), Some(maintain)) = (self.retention.free_space, self.store.maintain()) else { return };
-        match maintain.give_back(keep) {
+        let mut on_turn =
+            || if stop.wait(Duration::ZERO) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        match maintain.give_back(keep, &mut on_turn) {
             Ok(bytes) => {
                 self.keeps_space = false;
                 if bytes > 0 {

@@ -31,6 +31,7 @@ pub(super) const TRANSFER_CASES: &[Case] = cases![
     a_copy_has_what_was_erased_and_released,
     an_older_copy_brings_back_nothing_that_was_amended,
     a_release_comes_with_a_later_copy,
+    a_release_that_is_imported_is_one_of_events_that_were_appended_here,
     a_later_copy_of_what_was_erased_is_refused,
 ];
 
@@ -311,6 +312,15 @@ fn a_release_comes_with_a_later_copy(backend: &dyn Backend) {
     assert_sound(&*third);
     assert_eq!(append_one(&*other, &with_payload("t", "2", "[9]")).seq, Some(4));
     assert_sound(&*other);
+}
+
+fn a_release_that_is_imported_is_one_of_events_that_were_appended_here(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    append(&*store, &unchanged());
+    let released = rows(&*store).into_iter().map(|row| crate::StoredRow { released: true, ..row });
+    import(&*store, &released.collect::<Vec<_>>()).unwrap();
+    assert_eq!(outcomes(&append(&*store, &unchanged())), [Stored; 3]);
+    assert_sound(&*store);
 }
 
 /// Otherwise the other store would keep what was erased, and nobody would know.

@@ -15,6 +15,8 @@ impl Amend for SqliteStore {
         on_progress: &mut dyn FnMut(EraseProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Erased>, StoreError> {
         check_amended(ids)?;
+        // Not beside a copy, which would have pages from before.
+        let _noting = self.note_changed_pages()?;
         let erased = self.amend_if_there_is_room(|writer| writer.erase(ids))?;
         // Also if all of it was erased before: that call may have failed before the traces were removed.
         if erased.iter().any(|erased| !erased.seqs.is_empty()) {

@@ -13,6 +13,7 @@ pub(crate) mod free_space;
 pub(crate) mod header;
 mod mount;
 pub(crate) mod open;
+pub(crate) mod page_set;
 pub(crate) mod rebuild;
 pub(crate) mod reserve;
 mod restore;

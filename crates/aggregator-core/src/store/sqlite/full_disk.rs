@@ -26,7 +26,7 @@ impl SqliteStore {
         events: &[EventRef<'_>],
     ) -> Result<(Vec<Receipt>, u64), StoreError> {
         let mut writer = self.writer()?;
-        self.room.admit(|| writer.free_bytes())?;
+        self.room.admit(|| self.free_bytes(&writer))?;
         match writer.append(events) {
             // The log may be all that has no room to grow.
             Err(StoreError::NoSpace { .. }) if self.room.can_try_again(false) => {
@@ -61,7 +61,7 @@ impl SqliteStore {
             let _ = writer.begin_log_anew();
             purged = writer.purge_slice(topic.as_str(), through_seq, most);
         }
-        self.room.purged(|| writer.free_bytes());
+        self.room.purged(|| self.free_bytes(&writer));
         purged.map(|purged| Slice { purged, most })
     }
 }

@@ -75,13 +75,21 @@ impl SqliteStore {
 }
 
 /// As long as it lives, the writer notes which pages change.
-struct Noting<'s>(&'s SqliteStore);
+pub(super) struct Noting<'s>(&'s SqliteStore);
 
 impl Drop for Noting<'_> {
     fn drop(&mut self) {
         if let Ok(mut writer) = self.0.writer() {
             writer.end_copy();
         }
+    }
+}
+
+impl SqliteStore {
+    /// From now on, and as long as the result lives, the writer notes which pages change. Returns how many there are, too.
+    pub(super) fn note_changed_pages(&self) -> Result<(u32, Noting<'_>), StoreError> {
+        let pages = self.writer()?.begin_copy(&self.file)?;
+        Ok((pages, Noting(self)))
     }
 }
 
@@ -95,8 +103,12 @@ impl Maintain for SqliteStore {
         read::bytes(&mut *self.reader("summing up bytes")?, topic, seqs)
     }
 
-    fn give_back(&self, keep_bytes: u64) -> Result<u64, StoreError> {
-        self.give_free_pages_back(keep_bytes)
+    fn give_back(
+        &self,
+        keep_bytes: u64,
+        on_turn: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        self.give_free_pages_back(keep_bytes, on_turn)
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
@@ -110,8 +122,7 @@ impl Maintain for SqliteStore {
         on_progress: &mut dyn FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let copied = {
-            let pages = self.writer()?.begin_copy(&self.file)?;
-            let _noting = Noting(self);
+            let (pages, _noting) = self.note_changed_pages()?;
             let take = |limit, taken: &mut TakenPages| self.writer()?.take_pages(limit, &self.file, taken);
             copy_pages(&Original { main: &self.file, pages, take: &take }, path, on_progress)?
         };

@@ -3,7 +3,7 @@
 pub(crate) mod amend_tx;
 pub(crate) mod append_tx;
 pub(crate) mod by_topic;
-mod clear_free_space;
+pub(crate) mod clear_free_space;
 pub(crate) mod import_tx;
 pub(crate) mod insert;
 pub(crate) mod lookup_hint;
@@ -183,6 +183,9 @@ impl Writer {
     /// What became of the rows, and the last offset.
     pub(crate) fn import(&mut self, import: Import<'_>) -> Result<(Imported, u64), StoreError> {
         self.mark()?;
+        if import.rows.iter().any(|row| row.released) {
+            self.recent_events.clear();
+        }
         let max_topics = self.options.max_topics;
         let result = self.relieve().and_then(|()| {
             self.transact(|transaction, catalog, index, _, added| {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use super::page_set::PageSet;
 use crate::store::sqlite::schema::PAGE_BYTES;
 
 const PAGE: usize = PAGE_BYTES as usize;
@@ -119,9 +120,19 @@ impl ChangedPages {
             }
             taken.numbers.push(page);
         }
-        taken.left = self.changed.count;
+        taken.left = self.changed.count();
         taken.total = self.pages;
         Ok(())
+    }
+
+    /// How many pages are changed and not taken yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.changed.count()
+    }
+
+    /// Takes the number of a changed page.
+    pub(crate) fn take_number(&mut self) -> Option<u32> {
+        self.changed.take()
     }
 }
 
@@ -131,61 +142,4 @@ fn frame_at(frame: u64) -> u64 {
 
 fn unlikely(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// A set of page numbers: a bit each, because all pages of a large file may be in it.
-#[derive(Default)]
-struct PageSet {
-    words: Vec<u64>,
-    count: u64,
-    /// Where to look for the next one, so that pages are taken round and round.
-    next: usize,
-}
-
-impl PageSet {
-    fn insert(&mut self, page: u32) {
-        let (word, bit) = (page as usize / 64, 1 << (page % 64));
-        if self.words.len() <= word {
-            self.words.resize(word + 1, 0);
-        }
-        self.count += u64::from(self.words[word] & bit == 0);
-        self.words[word] |= bit;
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        if self.count == 0 {
-            return None;
-        }
-        while self.words.get(self.next).is_none_or(|&word| word == 0) {
-            self.next = if self.next < self.words.len() { self.next + 1 } else { 0 };
-        }
-        let bit = self.words[self.next].trailing_zeros();
-        self.words[self.next] &= !(1 << bit);
-        self.count -= 1;
-        u32::try_from(self.next * 64).ok().map(|first| first + bit)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn each_page_is_taken_once_for_each_time_that_it_has_changed() {
-        let mut set = PageSet::default();
-        let pages = [1, 63, 64, 65, 1_000, 4_294_967];
-        pages.iter().chain(&pages).for_each(|&page| set.insert(page));
-        assert_eq!(set.count, 6);
-        assert_eq!(set.take(), Some(1));
-        // Behind the place where the set goes on, and before it.
-        [1, 64].into_iter().for_each(|page| set.insert(page));
-        let rest: Vec<_> = std::iter::from_fn(|| set.take()).collect();
-        assert_eq!(rest.len(), 6);
-        assert_eq!(rest.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(pages));
-        assert_eq!((set.count, set.take()), (0, None));
-        set.insert(7);
-        assert_eq!(set.take(), Some(7));
-    }
 }

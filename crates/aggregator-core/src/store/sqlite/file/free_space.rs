@@ -3,6 +3,7 @@
 //!
 //! SQLite leaves in them what was there before: rows that were deleted or moved.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -11,9 +12,14 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
-/// In a larger file, the first byte of an overflow page could be taken for the kind of a B-tree page: it begins with the
-/// number of the next page.
-pub(crate) const MAX_PAGES: u64 = 1 << 25;
+use super::page_set::PageSet;
+
+/// The first byte of an overflow page could be taken for the kind of a B-tree page in a larger file, because it begins with
+/// the number of the next page.
+const MAX_PAGES: u64 = (1 << 25) - 1;
+
+/// The most pages of one row: SQLite's rows are shorter than 1 GiB.
+const MAX_CHAIN: u64 = 1 << 30 >> 9;
 
 /// The file's own header, in front of the first page's.
 const FILE_HEADER: usize = 100;
@@ -27,6 +33,9 @@ pub(crate) struct Pages<'f> {
     usable: usize,
     /// How many there are.
     pub(crate) count: u32,
+    /// How many were read or written.
+    used: Cell<u64>,
+    has_written: Cell<bool>,
 }
 
 /// Bytes of one page.
@@ -38,40 +47,52 @@ pub(crate) struct FreeRange {
 }
 
 /// A page of the list of free pages.
-pub(crate) struct Trunk {
+struct Trunk {
     /// The next one; 0 if there is none.
-    pub(crate) next: u32,
+    next: u32,
     /// Free pages that it names.
-    pub(crate) leaves: Vec<u32>,
+    leaves: Vec<u32>,
     /// Its bytes behind those.
-    pub(crate) rest: FreeRange,
+    rest: FreeRange,
 }
 
 impl<'f> Pages<'f> {
     pub(crate) fn of(file: &'f File, size: u32) -> io::Result<Self> {
         let size = size as usize;
-        let mut reserved = [0];
-        file.read_exact_at(&mut reserved, 20)?;
+        let mut header = [0; FILE_HEADER];
+        file.read_exact_at(&mut header, 0)?;
+        if u32_at(&header, 52)? != 0 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the file has auto_vacuum: compact it"));
+        }
         let count = file.metadata()?.len() / size as u64;
         if count > MAX_PAGES {
             let limit = MAX_PAGES * size as u64;
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("the file has more than {limit} bytes: stop the server and compact it"),
+                format!(
+                    "the file has more than {limit} bytes: end the server and run compact, which leaves no traces"
+                ),
             ));
         }
         let count = u32::try_from(count).expect("it is at most MAX_PAGES");
-        Ok(Self { file, size, usable: size - usize::from(reserved[0]), count })
+        Ok(Self {
+            file,
+            size,
+            usable: size - usize::from(header[20]),
+            count,
+            used: Cell::new(0),
+            has_written: Cell::new(false),
+        })
     }
 
     /// The first page of the list of free pages; 0 if there is none.
-    pub(crate) fn first_trunk(&self) -> io::Result<u32> {
+    fn first_trunk(&self) -> io::Result<u32> {
         let mut number = [0; 4];
         self.file.read_exact_at(&mut number, 32)?;
         Ok(u32::from_be_bytes(number))
     }
 
-    pub(crate) fn trunk(&self, number: u32) -> io::Result<Trunk> {
+    fn trunk(&self, number: u32) -> io::Result<Trunk> {
         let page = self.read(number)?;
         let count = u32_at(&page, 4)? as usize;
         // The list's last six entries are never used, but may be.
@@ -154,11 +175,12 @@ impl<'f> Pages<'f> {
     fn end_of_chain(&self, first: u32, bytes: u64) -> io::Result<FreeRange> {
         let of_page = self.usable as u64 - 4;
         let pages = bytes.div_ceil(of_page);
-        if pages > u64::from(self.count) {
+        if pages > u64::from(self.count).min(MAX_CHAIN) {
             return Err(malformed(first));
         }
         let mut number = first;
         for _ in 1..pages {
+            self.used.set(self.used.get() + 1);
             let mut next = [0; 4];
             self.file.read_exact_at(&mut next, self.offset(number)?)?;
             number = u32::from_be_bytes(next);
@@ -168,12 +190,44 @@ impl<'f> Pages<'f> {
         Ok(FreeRange { page: number, bytes: 4 + last..self.size })
     }
 
+    /// How many pages were read or written so far.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.get()
+    }
+
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written.get()
+    }
+
+    /// All free pages that the list names. The pages of the list itself are not among them: what these hold beside the list is
+    /// cleared, if `clears` says so.
+    pub(crate) fn free(&self, clears: bool) -> io::Result<PageSet> {
+        let (mut number, mut trunks, mut free) =
+            (self.first_trunk()?, PageSet::default(), PageSet::default());
+        while number != 0 {
+            if !trunks.insert(number) {
+                return Err(malformed(number));
+            }
+            let trunk = self.trunk(number)?;
+            if clears {
+                self.clear(&trunk.rest)?;
+            }
+            for leaf in trunk.leaves {
+                free.insert(leaf);
+            }
+            number = trunk.next;
+        }
+        Ok(free)
+    }
+
     /// Fills the bytes with zeros. Returns whether they were something else.
     pub(crate) fn clear(&self, free: &FreeRange) -> io::Result<bool> {
         if self.is_clear(free)? {
             return Ok(false);
         }
         let at = self.offset(free.page)? + free.bytes.start as u64;
+        self.used.set(self.used.get() + 1);
+        self.has_written.set(true);
         self.file.write_all_at(&vec![0; free.bytes.len()], at).map(|()| true)
     }
 
@@ -207,6 +261,7 @@ impl<'f> Pages<'f> {
     }
 
     fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        self.used.set(self.used.get() + 1);
         let mut page = vec![0; self.size];
         self.file.read_exact_at(&mut page, self.offset(number)?)?;
         Ok(page)
@@ -217,23 +272,6 @@ impl<'f> Pages<'f> {
             return Err(malformed(number));
         }
         Ok((u64::from(number) - 1) * self.size as u64)
-    }
-}
-
-/// A set of pages, in a bit each.
-#[derive(Default)]
-pub(crate) struct PageSet(Vec<u64>);
-
-impl PageSet {
-    /// Returns whether the page is new in the set.
-    pub(crate) fn insert(&mut self, page: u32) -> bool {
-        let (word, bit) = (page as usize / 64, 1 << (page % 64));
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        let is_new = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        is_new
     }
 }
 
@@ -298,93 +336,4 @@ fn short() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use proptest::test_runner::TestRunner;
-    use rusqlite::Connection;
-    use tempfile::TempDir;
-
-    use super::*;
-
-    const PAGE: usize = 512;
-
-    /// A table with small and large rows, an index, and free pages.
-    fn file(directory: &TempDir) -> Vec<u8> {
-        let path = directory.path().join("file.db");
-        let connection = Connection::open(&path).unwrap();
-        connection
-            .execute_batch(
-                "PRAGMA page_size = 512; CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT, other TEXT);
-                 CREATE INDEX t_text ON t (text);
-                 WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 300)
-                     INSERT INTO t SELECT n, hex(randomblob(n * n % 400)), hex(randomblob(n % 90)) FROM n;
-                 DELETE FROM t WHERE n % 3 = 0 OR n BETWEEN 100 AND 150;
-                 UPDATE t SET text = 'x' WHERE n % 7 = 0;",
-            )
-            .unwrap();
-        drop(connection);
-        std::fs::read(path).unwrap()
-    }
-
-    fn opened(directory: &TempDir, bytes: &[u8]) -> File {
-        let path = directory.path().join("opened.db");
-        std::fs::write(&path, bytes).unwrap();
-        File::options().read(true).write(true).open(path).unwrap()
-    }
-
-    fn clear_all(pages: &Pages<'_>) -> io::Result<u32> {
-        let mut cleared = 0;
-        let mut clear = |free: &FreeRange| pages.clear(free).map(|dirty| cleared += u32::from(dirty));
-        let (mut number, mut trunks) = (pages.first_trunk()?, PageSet::default());
-        while number != 0 && trunks.insert(number) {
-            let trunk = pages.trunk(number)?;
-            clear(&trunk.rest)?;
-            trunk.leaves.iter().try_for_each(|&leaf| clear(&pages.whole(leaf)))?;
-            number = trunk.next;
-        }
-        for number in 1..=pages.count {
-            pages.free_ranges(number)?.iter().try_for_each(&mut clear)?;
-        }
-        Ok(cleared)
-    }
-
-    fn contents(path: &std::path::Path) -> (String, Vec<(i64, String, String)>) {
-        let connection = Connection::open(path).unwrap();
-        let check = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-        let mut select = connection.prepare("SELECT n, text, other FROM t").unwrap();
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-        (check, rows.collect::<rusqlite::Result<_>>().unwrap())
-    }
-
-    #[test]
-    fn what_is_cleared_holds_nothing() {
-        let directory = TempDir::new().unwrap();
-        let bytes = file(&directory);
-        let file = opened(&directory, &bytes);
-        let pages = Pages::of(&file, u32::try_from(PAGE).unwrap()).unwrap();
-        assert!(clear_all(&pages).unwrap() > 50);
-        assert_eq!(clear_all(&pages).unwrap(), 0, "once is enough");
-        let (check, rows) = contents(&directory.path().join("opened.db"));
-        assert_eq!(check, "ok");
-        assert_eq!(rows, contents(&directory.path().join("file.db")).1);
-    }
-
-    #[test]
-    fn damaged_pages_are_an_error_and_no_panic() {
-        let directory = TempDir::new().unwrap();
-        let bytes = file(&directory);
-        let damage = prop::collection::vec((0..bytes.len(), any::<u8>()), 1..40);
-        let run = TestRunner::default().run(&damage, |damage| {
-            let mut bytes = bytes.clone();
-            for (at, byte) in damage {
-                // More often where pages say what they hold.
-                let at = if byte % 2 == 0 { at / PAGE * PAGE + at % 12 } else { at };
-                bytes[at] = byte;
-            }
-            let file = opened(&directory, &bytes);
-            let _ = Pages::of(&file, u32::try_from(PAGE).unwrap()).and_then(|pages| clear_all(&pages));
-            Ok(())
-        });
-        run.unwrap();
-    }
-}
+mod tests;

@@ -114,6 +114,11 @@ impl Room {
         }
     }
 
+    /// What is kept for purges.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.reserve.as_ref().map_or(0, Reserve::bytes)
+    }
+
     fn has_free_pages(&self, reserve: &Reserve) -> bool {
         self.free_bytes.load(Ordering::Relaxed) >= reserve.bytes()
     }

@@ -6,8 +6,7 @@
 //! writer's connection forgets the pages that it has in memory: otherwise it would write the old bytes again.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::ops::ControlFlow;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -16,102 +15,107 @@ use rusqlite::Connection;
 use super::Writer;
 use crate::store::sqlite::checkpoint::fsync_error;
 use crate::store::sqlite::fault::{Corruption, TransactionError};
-use crate::store::sqlite::file::free_space::{PageSet, Pages};
+use crate::store::sqlite::file::changed_pages::ChangedPages;
+use crate::store::sqlite::file::free_space::Pages;
+use crate::store::sqlite::file::page_set::PageSet;
 use crate::store::sqlite::schema::PAGE_BYTES;
 use crate::{StoreError, Timestamp};
 
-/// The most pages that are looked at or written while appends wait.
-const MAX_PAGES: usize = 1_000;
+/// The most pages that a turn may read and write while appends wait, if nothing else is said.
+pub(crate) const PAGES_PER_TURN: u64 = 2_000;
 
-/// The most frames that the log may have after one small commit.
-const FEW_FRAMES: u64 = 100;
+/// What is still to be cleared, apart from what the writer notes.
+#[derive(Default)]
+pub(crate) struct ToClear {
+    /// Pages that are not clean.
+    pub(crate) dirty: Vec<u32>,
+    /// Pages that were filled with zeros since they became free.
+    zeroed: PageSet,
+}
+
+/// How far a turn has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cleared {
+    /// A reader still needs the log, so nothing was done.
+    Hindered,
+    /// So many pages are left.
+    Left(u64),
+    /// Nothing is left in the file, and nothing in the log.
+    All,
+}
 
 impl Writer {
-    /// Clears up to [`MAX_PAGES`] free pages that are not among `cleared`, and adds them there. Returns how many they were;
-    /// `None` if a reader still needs the log.
-    pub(crate) fn clear_free_pages(
+    /// Clears pages: those that have changed since [`Self::begin_copy`], those of `to_clear`, and those that are free. It stops
+    /// once it has used `most` pages. If nothing is left, it clears the log as well.
+    pub(crate) fn clear_pages(
         &mut self,
         main: &File,
-        cleared: &mut PageSet,
-    ) -> Result<Option<usize>, StoreError> {
-        self.in_main_file(main, |pages| {
-            let mut count = 0;
-            for_each_free_page(pages, |leaf| {
-                if count == MAX_PAGES {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if cleared.insert(leaf) {
-                    pages.clear(&pages.whole(leaf))?;
-                    count += 1;
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(count)
-        })
+        to_clear: &mut ToClear,
+        most: u64,
+    ) -> Result<Cleared, StoreError> {
+        let mut changed = match self.page_copy.take() {
+            Some(Ok(changed)) => changed,
+            Some(Err(error)) => return Err(error),
+            None => return Err(StoreError::unavailable("nobody has noted which pages change")),
+        };
+        let left = self.in_main_file(main, |pages| clear_some(pages, &mut changed, to_clear, most));
+        self.page_copy = Some(Ok(changed));
+        match left? {
+            None => Ok(Cleared::Hindered),
+            Some(0) if self.clear_log(main)? => Ok(Cleared::All),
+            Some(0) => Ok(Cleared::Hindered),
+            Some(left) => Ok(Cleared::Left(left)),
+        }
     }
 
-    /// Gives the room of up to [`MAX_PAGES`] free pages that are not among `looked_at` back, and adds them there. Leaves
-    /// `keep` pages that have room, and counts it down. Returns how many pages it looked at, and how many it gave back;
-    /// `None` if a reader still needs the log.
+    /// Gives the room of free pages that are not among `looked_at` back, and adds them there, until it has used
+    /// [`PAGES_PER_TURN`]. Leaves `keep` pages that have room, and counts it down. Returns how many pages it gave back, and
+    /// whether it has looked at all; `None` if a reader still needs the log.
     pub(crate) fn give_free_pages_back(
         &mut self,
         main: &File,
         looked_at: &mut PageSet,
         keep: &mut u64,
-    ) -> Result<Option<(usize, usize)>, StoreError> {
-        self.in_main_file(main, |pages| {
-            let mut count = 0;
-            let mut given = Vec::new();
-            for_each_free_page(pages, |leaf| {
-                if count == MAX_PAGES {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if looked_at.insert(leaf) {
-                    count += 1;
-                    match pages.takes_room(leaf)? {
+    ) -> Result<Option<(u64, bool)>, StoreError> {
+        let done = self.in_main_file(main, |pages| {
+            let (mut free, mut looks, mut given) = (pages.free(false)?, 0, Vec::new());
+            while looks < PAGES_PER_TURN
+                && let Some(page) = free.take()
+            {
+                if looked_at.insert(page) {
+                    looks += 1;
+                    match pages.takes_room(page)? {
                         true if *keep > 0 => *keep -= 1,
-                        true => given.push(leaf),
+                        true => given.push(page),
                         false => {}
                     }
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            let number = given.len();
-            pages.punch(given)?;
-            Ok((count, number))
-        })
-    }
-
-    /// Clears the free bytes of up to [`MAX_PAGES`] of these pages, the last ones, and removes them from the list. Returns
-    /// whether that was possible: no, if a reader still needs the log.
-    pub(crate) fn clear_pages(&mut self, main: &File, numbers: &mut Vec<u32>) -> Result<bool, StoreError> {
-        let done = self.in_main_file(main, |pages| {
-            let rest = numbers.len().saturating_sub(MAX_PAGES);
-            for &number in &numbers[rest..] {
-                for free in pages.free_ranges(number)? {
-                    pages.clear(&free)?;
-                }
             }
-            numbers.truncate(rest);
-            Ok(())
+            Ok((given, free.count() == 0))
         })?;
-        Ok(done.is_some())
+        let Some((given, is_all)) = done else { return Ok(None) };
+        let number = given.len() as u64;
+        let punched = Pages::of(main, PAGE_BYTES).and_then(|pages| pages.punch(given));
+        // It changes nothing that anybody reads, so it may fail.
+        punched.map_err(|error| {
+            StoreError::unavailable(format!("the file system does not take free space back: {error}"))
+        })?;
+        Ok(Some((number, is_all)))
     }
 
     /// Fills what is left of the log behind one small commit with zeros, and syncs both files. Returns whether that was
-    /// possible: no, if a reader still needs the log.
-    pub(crate) fn clear_log(&mut self, main: &File) -> Result<bool, StoreError> {
-        if !self.begin_log_anew()? {
-            return Ok(false);
-        }
+    /// possible: no, if a reader still needs the log. All of the log has to be copied.
+    fn clear_log(&mut self, main: &File) -> Result<bool, StoreError> {
+        let path = self.log_path()?;
+        let before = salts(&path).map_err(|error| self.fail_to_clear(&error))?;
         note_time(&self.connection, (self.options.clock)())
             .map_err(|error| self.fail("erasing", TransactionError::Sqlite(error)))?;
         self.committed()?;
         let frames = self.log_frames()?;
-        if frames > FEW_FRAMES {
+        // If a reader was quicker, SQLite has written the commit behind all others.
+        if salts(&path).map_err(|error| self.fail_to_clear(&error))? == before {
             return Ok(false);
         }
-        let path = self.log_path()?;
         let cleared = clear_behind(&path, 32 + frames * (24 + u64::from(PAGE_BYTES)));
         let synced = cleared.and_then(|()| main.sync_data());
         synced.map(|()| true).map_err(|error| self.fail_to_clear(&error))
@@ -127,10 +131,13 @@ impl Writer {
         if !self.begin_log_anew()? {
             return Ok(None);
         }
-        let done = Pages::of(main, PAGE_BYTES).and_then(|pages| work(&pages));
-        // Also after a failure: some pages may be written.
-        let forgotten = self.connection.release_memory();
-        forgotten.map_err(|error| self.fail("erasing", TransactionError::Sqlite(error)))?;
+        let pages = Pages::of(main, PAGE_BYTES).map_err(|error| self.fail_to_clear(&error))?;
+        let done = work(&pages);
+        // Also after a failure.
+        if pages.has_written() {
+            let forgotten = self.connection.release_memory();
+            forgotten.map_err(|error| self.fail("erasing", TransactionError::Sqlite(error)))?;
+        }
         done.map(Some).map_err(|error| self.fail_to_clear(&error))
     }
 
@@ -138,7 +145,9 @@ impl Writer {
     /// sync of SQLite's own does.
     fn fail_to_clear(&mut self, error: &io::Error) -> StoreError {
         if error.kind() == io::ErrorKind::Unsupported {
-            return StoreError::unavailable(format!("the free space of the file stays as it is: {error}"));
+            return StoreError::unavailable(format!(
+                "what was erased is gone from its events, but not from all of the file: {error}"
+            ));
         }
         let failure = match error.kind() {
             io::ErrorKind::InvalidData => Corruption::error(format!("the free space of the file: {error}")),
@@ -148,28 +157,56 @@ impl Writer {
     }
 }
 
-/// Hands each free page to `take` until that breaks. The pages of the list itself are not among them: what these hold beside
-/// the list is cleared.
-fn for_each_free_page(
+/// Returns how many pages are left. A page is judged by what it is now: one that is free is never parsed, because it may
+/// say that it goes on in pages that have other rows by now.
+fn clear_some(
     pages: &Pages<'_>,
-    mut take: impl FnMut(u32) -> io::Result<ControlFlow<()>>,
-) -> io::Result<()> {
-    let mut number = pages.first_trunk()?;
-    let mut trunks = PageSet::default();
-    while number != 0 {
-        if !trunks.insert(number) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the list of free pages is a ring"));
+    changed: &mut ChangedPages,
+    to_clear: &mut ToClear,
+    most: u64,
+) -> io::Result<u64> {
+    let mut free = pages.free(true)?;
+    let begun = pages.used();
+    let has_turn = || pages.used() - begun < most;
+    while has_turn()
+        && let Some(page) = changed.take_number()
+    {
+        to_clear.zeroed.remove(page);
+        if !free.contains(page) && page <= pages.count {
+            clear_page(pages, page)?;
         }
-        let trunk = pages.trunk(number)?;
-        pages.clear(&trunk.rest)?;
-        for leaf in trunk.leaves {
-            if take(leaf)?.is_break() {
-                return Ok(());
-            }
-        }
-        number = trunk.next;
     }
-    Ok(())
+    while has_turn()
+        && let Some(page) = to_clear.dirty.pop()
+    {
+        if !free.contains(page) {
+            clear_page(pages, page)?;
+        }
+    }
+    let mut left = changed.left() + to_clear.dirty.len() as u64;
+    while let Some(page) = free.take() {
+        if to_clear.zeroed.contains(page) {
+            continue;
+        }
+        if has_turn() {
+            pages.clear(&pages.whole(page))?;
+            to_clear.zeroed.insert(page);
+        } else {
+            left += 1;
+        }
+    }
+    Ok(left)
+}
+
+fn clear_page(pages: &Pages<'_>, page: u32) -> io::Result<()> {
+    pages.free_ranges(page)?.iter().try_for_each(|free| pages.clear(free).map(drop))
+}
+
+/// The random numbers in the header of the log, which SQLite changes when it begins the log anew.
+fn salts(log: &Path) -> io::Result<Vec<u8>> {
+    let mut salts = Vec::new();
+    File::open(log)?.take(32).read_to_end(&mut salts)?;
+    Ok(salts.split_off(salts.len().min(16)))
 }
 
 /// Notes when nothing was left any more: a commit has to change something.

@@ -18,7 +18,8 @@ impl Writer {
     pub(crate) fn begin_copy(&mut self, main: &File) -> Result<u32, StoreError> {
         if self.page_copy.is_some() {
             return Err(StoreError::unavailable(
-                "a copy of the store is being made: wait until it is complete",
+                "a copy of the store is being made, or what was erased is being removed from its file: wait until that is \
+                 complete",
             ));
         }
         // The commit of the mark is not told to anybody, so it has to come before.
