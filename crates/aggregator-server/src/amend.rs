@@ -39,7 +39,13 @@ impl Amendment {
         let begun = Begun::new(store, Amending::Erase, &self.ids, self.reason.as_deref(), by)?;
         let erased = amend.erase(&self.ids, on_progress);
         let found = erased.as_ref().map(|erased| erased.iter().filter(|of| !of.seqs.is_empty()).count());
-        begun.end(store, found);
+        let is_told = begun.end(store, found);
+        // Other nodes would go on with what they have in memory.
+        if erased.is_ok() && !is_told && store.info().shared {
+            return Err(StoreError::unavailable(
+                "the payloads are erased, but the other nodes cannot be told: erase them again",
+            ));
+        }
         erased
     }
 

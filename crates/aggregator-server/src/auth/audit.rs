@@ -32,6 +32,8 @@ const LATEST: &str = "latest";
 const MAX_ENTRIES: u64 = 10_000;
 /// The most entries that are shown.
 const SHOWN: u64 = 1_000;
+/// Entries are shown until they have so many bytes of JSON.
+const MAX_SHOWN_BYTES: usize = 4 << 20;
 /// Identities of one entry are named up to so many bytes of JSON: a record has at most 64 KiB.
 const MAX_NAMED_BYTES: usize = 40 << 10;
 /// The longest detail of a failure that is kept, in characters.
@@ -108,7 +110,7 @@ pub(crate) enum Amending {
 struct Counters {
     /// The number of the newest entry.
     entries: u64,
-    /// Erasures that have ended, in whatever way.
+    /// Each erasure counts when it begins and when it ends, in whatever way.
     erasures: u64,
 }
 
@@ -128,14 +130,15 @@ pub(crate) fn list(store: &dyn DedupStore) -> Result<Vec<AuditEntry>, StoreError
     let amended = counters(records)?.1.entries;
     let mut amendments = newest(records, AMENDMENT, amended)?.into_iter().peekable();
     // Each kind stays in its order, whatever the clock did.
-    let mut all = Vec::new();
-    while all.len() < usize::try_from(SHOWN).unwrap_or(usize::MAX) {
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    while all.len() < usize::try_from(SHOWN).unwrap_or(usize::MAX) && bytes < MAX_SHOWN_BYTES {
         let is_of_keys = match (of_keys.peek(), amendments.peek()) {
             (Some(key), Some(amendment)) => key.at >= amendment.at,
             (key, _) => key.is_some(),
         };
         let next = if is_of_keys { of_keys.next() } else { amendments.next() };
         let Some(next) = next else { break };
+        bytes += encode(&next).len();
         all.push(next);
     }
     Ok(all)
@@ -148,7 +151,7 @@ fn newest(records: &dyn Records, kind: &str, newest: u64) -> Result<Vec<AuditEnt
     entries.iter().map(decode).collect()
 }
 
-/// How many erasures of this store have ended, on whatever node.
+/// A number that is another one after each beginning and each end of an erasure of this store, on whatever node.
 pub(crate) fn erasures(store: &dyn DedupStore) -> Result<u64, StoreError> {
     let Some(records) = store.records() else { return Ok(0) };
     Ok(counters(records)?.1.erasures)
@@ -212,6 +215,7 @@ impl Begun {
         for _ in 0..TRIES {
             let (counted, mut counters) = counters(records)?;
             counters.entries += 1;
+            counters.erasures += u64::from(amending == Amending::Erase);
             let mut all = writes(records, AMENDMENT, counters.entries, &entry)?;
             all.push(write_counters(counted.as_ref(), counters));
             if let RecordOutcome::Written(versions) = records.write(&all)? {
@@ -224,13 +228,14 @@ impl Begun {
     }
 
     /// Writes down how it has ended: of how many identities something was found. What is done is not undone if that cannot be
-    /// written, so it is logged only.
-    pub(crate) fn end(self, store: &dyn DedupStore, done: Result<usize, &StoreError>) {
-        if let Some(records) = store.records()
-            && let Err(error) = self.write_end(records, done)
-        {
+    /// written. Returns whether other nodes know that it has ended.
+    pub(crate) fn end(self, store: &dyn DedupStore, done: Result<usize, &StoreError>) -> bool {
+        let Some(records) = store.records() else { return false };
+        let written = self.write_end(records, done);
+        if let Err(error) = &written {
             warn!(%error, "the audit does not say how this has ended, only that it began");
         }
+        written.is_ok()
     }
 
     fn write_end(self, records: &dyn Records, done: Result<usize, &StoreError>) -> Result<(), StoreError> {
@@ -329,15 +334,15 @@ mod tests {
         assert_eq!((events.state, events.count, events.found), (State::Begun, 2, None));
         assert_eq!(events.identities[0].source.as_deref(), Some("s"));
         assert_eq!(events.reason.as_deref(), Some("a request"));
-        assert_eq!(erasures(&store).unwrap(), 0);
-        begun.end(&store, Ok(1));
+        assert_eq!(erasures(&store).unwrap(), 1);
+        assert!(begun.end(&store, Ok(1)));
         let released = Begun::new(&store, Amending::Release, &ids(1, 1), None, "key:x").unwrap();
-        released.end(&store, Err(&StoreError::unavailable("broken")));
+        assert!(released.end(&store, Err(&StoreError::unavailable("broken"))));
         let told: Vec<_> = list(&store).unwrap().into_iter().map(|entry| entry.events.unwrap()).collect();
         assert_eq!((told[1].state, told[1].found), (State::Done, Some(1)));
         assert_eq!(told[0].state, State::Failed);
         assert!(told[0].detail.as_ref().unwrap().contains("broken"));
-        assert_eq!(erasures(&store).unwrap(), 1);
+        assert_eq!(erasures(&store).unwrap(), 2);
         assert!(registry::newest_change(&store).unwrap().is_none(), "nobody needs a key for that");
     }
 
@@ -352,5 +357,13 @@ mod tests {
         let begun = Begun::new(&store, Amending::Erase, &ids(400, 36), None, "command").unwrap();
         begun.end(&store, Ok(0));
         assert_eq!(list(&store).unwrap()[0].events.as_ref().unwrap().not_named, 0);
+        for _ in 0..200 {
+            Begun::new(&store, Amending::Release, &ids(1_000, 255), None, "command")
+                .unwrap()
+                .end(&store, Ok(0));
+        }
+        let shown = list(&store).unwrap();
+        let bytes: usize = shown.iter().map(|entry| encode(entry).len()).sum();
+        assert!(shown.len() > 90 && bytes < MAX_SHOWN_BYTES + (64 << 10), "{} of {bytes} bytes", shown.len());
     }
 }
