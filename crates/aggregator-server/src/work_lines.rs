@@ -82,9 +82,10 @@ fn start<L: Line>(
             }
             ControlFlow::Continue(())
         });
-        tell.send_replace(Some(done));
         drop(app);
+        // Before the last word: whoever hears it may begin anew.
         drop(place);
+        tell.send_replace(Some(done));
     });
     told
 }
@@ -177,6 +178,17 @@ mod tests {
     async fn is_free(app: &App) {
         while app.erasures.take(Flow::EVERYBODY).await.is_err() {
             tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_has_the_last_word_can_begin_anew_at_once() {
+        let (store, config) = (Arc::new(MemoryStore::default()), Config::default());
+        let app = Arc::new(App::start(store, config, Anonymity::Allowed, None, None, None).unwrap());
+        for _ in 0..2_000 {
+            let place = app.erasures.take(Flow::EVERYBODY).await.expect("the one before has ended");
+            let work = |_: &App, _: &mut Tell<'_, Told>| Err(StoreError::unavailable("refused"));
+            assert!(answer(&app, place, work, |_| Problem::internal("refused")).await.is_err());
         }
     }
 
