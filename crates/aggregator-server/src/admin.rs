@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 pub mod healthcheck;
 pub mod key;
+mod place;
 mod progress;
 pub mod restore;
 mod socket;

@@ -14,8 +14,9 @@ use serde_json::json;
 
 use self::identities::{InputError, Named};
 use super::backup::mib;
+use super::place::{COMMAND, Place, PlaceError};
 use super::progress::ProgressLine;
-use super::socket::{Socket, SocketError};
+
 use crate::amend::{Amendment, Line, ReleaseBody, Released, check_reason};
 use crate::config::{Config, StoreLocation};
 use crate::{open_store, output};
@@ -51,30 +52,12 @@ pub enum AmendError {
     /// What to take back cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The server has refused it, or does not answer.
+    /// There is no server and no store to do it in, or it fails there.
     #[error(transparent)]
-    Server(SocketError),
+    Place(#[from] PlaceError),
     /// The server has not done it.
     #[error("{0}")]
     Failed(String),
-    /// A store in memory is its server's alone.
-    #[error(
-        "a store in memory is within its server: start that with --admin-socket PATH, and name the same here"
-    )]
-    InMemory,
-    /// The store cannot do it.
-    #[error(
-        "--store {store}: {source}{}",
-        socket.as_ref().map(|path| format!(" (no server answers at its admin socket {})", path.display())).unwrap_or_default()
-    )]
-    Store {
-        /// Which one.
-        store: StoreLocation,
-        /// Its error.
-        source: StoreError,
-        /// Where a server was looked for.
-        socket: Option<PathBuf>,
-    },
     /// None of the events is there.
     #[error("{0}")]
     NothingFound(&'static str),
@@ -89,11 +72,11 @@ pub enum AmendError {
 /// See [`AmendError`].
 pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> {
     let named = options.named()?;
-    let place = Place::find(config)?;
-    let (mut line, mut found, mut events) = (ProgressLine::new(), 0, 0);
+    let events = Events::find(config)?;
+    let (mut line, mut found, mut payloads) = (ProgressLine::new(), 0, 0);
     let batches = named.len().div_ceil(MAX_IDS_PER_AMEND);
     for (number, batch) in (1..).zip(named.chunks(MAX_IDS_PER_AMEND)) {
-        let erased = place.erase(batch, options.reason.as_deref(), &mut |progress| {
+        let erased = events.erase(batch, options.reason.as_deref(), &mut |progress| {
             if let Line::Overwriting { bytes, total } = *progress {
                 line.tell(|_| overwriting(number, batches, bytes, total));
             }
@@ -106,12 +89,12 @@ pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> 
         line.interrupt();
         output::print(&told.collect::<String>()).map_err(AmendError::Output)?;
         found += erased.iter().filter(|seqs| !seqs.is_empty()).count();
-        events += erased.iter().map(Vec::len).sum::<usize>();
+        payloads += erased.iter().map(Vec::len).sum::<usize>();
     }
     if found == 0 {
         return Err(AmendError::NothingFound("nothing is erased: there is no such event"));
     }
-    let payloads = if events == 1 { "1 payload".to_owned() } else { format!("{events} payloads") };
+    let payloads = if payloads == 1 { "1 payload".to_owned() } else { format!("{payloads} payloads") };
     let kept = match config.store {
         StoreLocation::Sqlite(_) | StoreLocation::Memory(_) => "",
         #[cfg(feature = "postgres")]
@@ -129,10 +112,10 @@ pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> 
 /// See [`AmendError`].
 pub fn release(config: &Config, options: &AmendOptions) -> Result<(), AmendError> {
     let named = options.named()?;
-    let place = Place::find(config)?;
+    let events = Events::find(config)?;
     let (line, mut found) = (ProgressLine::new(), 0);
     for batch in named.chunks(MAX_IDS_PER_AMEND) {
-        let released = place.release(batch, options.reason.as_deref())?;
+        let released = events.release(batch, options.reason.as_deref())?;
         let told = batch.iter().zip(&released).map(|(named, of)| match (of.released, of.seq) {
             (false, _) => format!("{named}: never seen, or released already\n"),
             (true, None) => format!("{named}: released\n"),
@@ -167,34 +150,27 @@ impl AmendOptions {
     }
 }
 
-/// Where the events are.
-enum Place {
-    /// Behind a server that runs.
-    Server(Socket),
-    /// In a store that nobody has open, or that many may have.
-    Store(Arc<dyn DedupStore>, StoreLocation),
+/// What is not there is not made, and what is read only where others have it open does not do.
+fn open(config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
+    if let StoreLocation::Sqlite(path) = &config.store {
+        open_store::check_exists(path)?;
+    }
+    open_store::open(config)
 }
 
-impl Place {
-    fn find(config: &Config) -> Result<Self, AmendError> {
-        let path = config.admin_socket.path(&config.store);
-        if let Some(path) = &path
-            && let Some(socket) = Socket::open(path).map_err(AmendError::Server)?
-        {
-            return Ok(Self::Server(socket));
-        }
-        if matches!(config.store, StoreLocation::Memory(_)) {
-            return Err(AmendError::InMemory);
-        }
-        // What is read only where others have it open does not do.
-        let exists = match &config.store {
-            StoreLocation::Sqlite(path) => open_store::check_exists(path),
-            _ => Ok(()),
-        };
-        match exists.and_then(|()| open_store::open(config)) {
-            Ok(store) => Ok(Self::Store(store, config.store.clone())),
-            Err(source) => Err(AmendError::Store { store: config.store.clone(), source, socket: path }),
-        }
+/// The events, wherever they are.
+struct Events<'c> {
+    place: Place,
+    config: &'c Config,
+}
+
+impl<'c> Events<'c> {
+    fn find(config: &'c Config) -> Result<Self, PlaceError> {
+        Ok(Self { place: Place::find(config, open)?, config })
+    }
+
+    fn failed(&self, source: StoreError) -> PlaceError {
+        PlaceError::Store { store: self.config.store.clone(), source, socket: None }
     }
 
     /// The seqs of each identity.
@@ -204,8 +180,8 @@ impl Place {
         reason: Option<&str>,
         show: &mut dyn FnMut(&Line),
     ) -> Result<Vec<Vec<u64>>, AmendError> {
-        let done = match self {
-            Self::Server(server) => {
+        let done = match &self.place {
+            Place::Server(server) => {
                 let done = server.ask_lines("/admin/erase", body(batch, reason), |line: Line| match line {
                     Line::Overwriting { .. } => {
                         show(&line);
@@ -214,14 +190,14 @@ impl Place {
                     Line::Done { .. } => Some(Ok(line)),
                     Line::Failed { detail } => Some(Err(AmendError::Failed(detail))),
                 });
-                done.map_err(AmendError::Server)??
+                done.map_err(PlaceError::Server)??
             }
-            Self::Store(store, location) => {
+            Place::Store(store) => {
                 let erased = amendment(batch, reason).erase(&**store, COMMAND, &mut |progress| {
                     show(&progress.into());
                     ControlFlow::Continue(())
                 });
-                Line::done(erased.map_err(|source| of_store(location, source))?)
+                Line::done(erased.map_err(|source| self.failed(source))?)
             }
         };
         let Line::Done { erased } = done else { return Ok(Vec::new()) };
@@ -229,26 +205,19 @@ impl Place {
     }
 
     fn release(&self, batch: &[Named], reason: Option<&str>) -> Result<Vec<Released>, AmendError> {
-        match self {
-            Self::Server(server) => {
+        match &self.place {
+            Place::Server(server) => {
                 let answer: Result<ReleaseBody, _> =
                     server.ask("POST", "/admin/release", Some(body(batch, reason)));
-                Ok(answer.map_err(AmendError::Server)?.results)
+                Ok(answer.map_err(PlaceError::Server)?.results)
             }
-            Self::Store(store, location) => {
+            Place::Store(store) => {
                 let released = amendment(batch, reason).release(&**store, COMMAND);
-                let released = released.map_err(|source| of_store(location, source))?;
+                let released = released.map_err(|source| self.failed(source))?;
                 Ok(released.into_iter().map(Released::from).collect())
             }
         }
     }
-}
-
-/// As audit entries name this program.
-const COMMAND: &str = "command";
-
-fn of_store(store: &StoreLocation, source: StoreError) -> AmendError {
-    AmendError::Store { store: store.clone(), source, socket: None }
 }
 
 fn amendment(batch: &[Named], reason: Option<&str>) -> Amendment {

@@ -4,18 +4,16 @@ mod table;
 
 use std::io;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
-
-use aggregator_core::{DedupStore, StoreError};
 
 use crate::auth::RateLimits;
 use crate::auth::audit::{self, AuditEntry};
 use crate::auth::registry::{self, KeyError, KeyInfo, NewKey};
 use crate::auth::routes::{AuditList, CreatedKey, KeyList};
-use crate::config::{ByteSize, Config, StoreLocation};
+use crate::config::{ByteSize, Config};
 use crate::{open_store, output};
 
-use super::socket::{Socket, SocketError};
+use super::place::{COMMAND, Place, PlaceError};
+use super::socket::Socket;
 
 /// What to do with keys.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -68,30 +66,12 @@ enum KeyCommand {
 /// Why keys cannot be managed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyCommandError {
-    /// The server has refused it, or does not answer.
+    /// There is no server and no store to do it in.
     #[error(transparent)]
-    Server(SocketError),
+    Place(#[from] PlaceError),
     /// The keys of the store cannot be changed.
     #[error("{0}")]
     Keys(String),
-    /// A store in memory is its server's alone.
-    #[error(
-        "a store in memory is within its server: start that with --admin-socket PATH, and name the same here"
-    )]
-    InMemory,
-    /// The store cannot be opened.
-    #[error(
-        "--store {store}: {source}{}",
-        socket.as_ref().map(|path| format!(" (no server answers at its admin socket {})", path.display())).unwrap_or_default()
-    )]
-    Store {
-        /// Which one.
-        store: StoreLocation,
-        /// Its error.
-        source: StoreError,
-        /// Where a server was looked for.
-        socket: Option<PathBuf>,
-    },
     /// What was asked for cannot be written.
     #[error("standard output")]
     Output(#[source] io::Error),
@@ -102,7 +82,7 @@ pub enum KeyCommandError {
 /// # Errors
 /// See [`KeyCommandError`].
 pub fn run(config: &Config, options: &KeyOptions) -> Result<(), KeyCommandError> {
-    let keys = Keys::find(config)?;
+    let keys = Keys(Place::find(config, open_store::open)?);
     let text = match &options.command {
         KeyCommand::New { name, scopes, expires_in, events_per_second, bytes_per_second } => {
             let new = NewKey {
@@ -159,37 +139,17 @@ fn as_json(value: &impl serde::Serialize) -> String {
     text
 }
 
-/// Where the keys are.
-enum Keys {
-    /// Behind a server that runs.
-    Server(Socket),
-    /// In a store that nobody has open, or that many may have.
-    Store(std::sync::Arc<dyn DedupStore>),
-}
+/// The keys, wherever they are.
+struct Keys(Place);
 
 impl Keys {
-    fn find(config: &Config) -> Result<Self, KeyCommandError> {
-        let path = config.admin_socket.path(&config.store);
-        if let Some(path) = &path
-            && let Some(socket) = Socket::open(path).map_err(KeyCommandError::Server)?
-        {
-            return Ok(Self::Server(socket));
-        }
-        if matches!(config.store, StoreLocation::Memory(_)) {
-            return Err(KeyCommandError::InMemory);
-        }
-        let opened = open_store::open(config);
-        let failed = |source| KeyCommandError::Store { store: config.store.clone(), source, socket: path };
-        opened.map(Self::Store).map_err(failed)
-    }
-
     fn create(&self, new: &NewKey) -> Result<(KeyInfo, String), KeyCommandError> {
-        match self {
-            Self::Server(socket) => {
+        match &self.0 {
+            Place::Server(socket) => {
                 let made: CreatedKey = ask(socket, "POST", "/admin/keys", Some(as_json(new)))?;
                 Ok((made.info, made.key))
             }
-            Self::Store(store) => {
+            Place::Store(store) => {
                 let (info, token) = registry::create(&**store, new, COMMAND).map_err(told)?;
                 Ok((info, token.reveal()))
             }
@@ -197,33 +157,30 @@ impl Keys {
     }
 
     fn list(&self) -> Result<Vec<KeyInfo>, KeyCommandError> {
-        match self {
-            Self::Server(socket) => Ok(ask::<KeyList>(socket, "GET", "/admin/keys", None)?.keys),
-            Self::Store(store) => registry::list(&**store).map_err(|error| told(error.into())),
+        match &self.0 {
+            Place::Server(socket) => Ok(ask::<KeyList>(socket, "GET", "/admin/keys", None)?.keys),
+            Place::Store(store) => registry::list(&**store).map_err(|error| told(error.into())),
         }
     }
 
     fn revoke(&self, id: &str) -> Result<KeyInfo, KeyCommandError> {
-        match self {
+        match &self.0 {
             // What is no id must not become another path.
-            Self::Server(socket) if id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            Place::Server(socket) if id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 ask(socket, "DELETE", &format!("/admin/keys/{id}"), None)
             }
-            Self::Server(_) => Err(told(KeyError::NoId)),
-            Self::Store(store) => registry::revoke(&**store, id, COMMAND).map_err(told),
+            Place::Server(_) => Err(told(KeyError::NoId)),
+            Place::Store(store) => registry::revoke(&**store, id, COMMAND).map_err(told),
         }
     }
 
     fn audit(&self) -> Result<Vec<AuditEntry>, KeyCommandError> {
-        match self {
-            Self::Server(socket) => Ok(ask::<AuditList>(socket, "GET", "/admin/audit", None)?.changes),
-            Self::Store(store) => audit::list(&**store).map_err(|error| told(error.into())),
+        match &self.0 {
+            Place::Server(socket) => Ok(ask::<AuditList>(socket, "GET", "/admin/audit", None)?.changes),
+            Place::Store(store) => audit::list(&**store).map_err(|error| told(error.into())),
         }
     }
 }
-
-/// As audit entries name this program.
-const COMMAND: &str = "command";
 
 fn ask<T: serde::de::DeserializeOwned>(
     socket: &Socket,
@@ -231,7 +188,7 @@ fn ask<T: serde::de::DeserializeOwned>(
     path: &str,
     body: Option<String>,
 ) -> Result<T, KeyCommandError> {
-    socket.ask(method, path, body).map_err(KeyCommandError::Server)
+    socket.ask(method, path, body).map_err(|error| PlaceError::Server(error).into())
 }
 
 fn told(error: KeyError) -> KeyCommandError {
