@@ -1,7 +1,5 @@
 //! Who erases events and releases identities, what is said of wrong requests, and what the audit keeps.
 
-mod nodes;
-
 use std::sync::Arc;
 
 use aggregator_core::SqliteStore;
@@ -11,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Guarded;
+use crate::support::asked::Asked;
 use crate::support::{Answer, event, until};
 
 async fn lines(request: RequestBuilder) -> Vec<Value> {
@@ -176,5 +175,18 @@ async fn the_values_of_conflicts_go_with_the_payloads_that_they_were_of() {
     assert!(!told.contains("stored-1") && !told.contains("sent-1"), "{told}");
     assert!(told.contains("stored-2") && told.contains("sent-2"), "{told}");
     assert_eq!(after["count"], 2, "that it happened stays");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_amend_says_so_and_nothing_is_audited() {
+    let server = Guarded::start(Arc::new(Asked::default()), Config::default()).await;
+    for path in ["/admin/erase", "/admin/release"] {
+        let answer: Answer = server.operate(Method::POST, path, named(&["1"])).await;
+        let kind = &answer.json["type"];
+        assert_eq!((answer.status.as_u16(), kind), (501, &json!("urn:aggregator:problem:unsupported")));
+    }
+    let audit: Value = server.operate(Method::GET, "/admin/audit", Value::Null).await.json;
+    assert_eq!(audit["count"], 0);
     server.stop().await;
 }
