@@ -6,12 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::SqliteStore;
-use super::file::files::unusable;
 use super::file::free_space::Pages;
 use super::file::page_set::PageSet;
 use super::schema::PAGE_BYTES;
 use super::write::Writer;
-use super::write::clear_free_space::{Cleared, PAGES_PER_TURN, ToClear};
+use super::write::clear_free_space::{PAGES_PER_TURN, ToClear};
 use crate::StoreError;
 use crate::store::EraseProgress;
 
@@ -27,8 +26,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// The longest pause between two turns of the writer.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// The most pages of a turn, where appends change so many that smaller turns come to no end: 128 MiB.
-const MAX_PAGES_PER_TURN: u64 = 16_384;
+/// How often a turn may look at a page where so many change that smaller turns come to no end.
+const MAX_PAGES_PER_TURN: u64 = 32_000;
 
 type OnProgress<'p> = &'p mut dyn FnMut(EraseProgress) -> ControlFlow<()>;
 
@@ -39,7 +38,10 @@ impl SqliteStore {
     /// It looks at each page once, and again at all that change meanwhile, which the writer notes. The last turn of the writer
     /// leaves nothing: neither a page that has changed since, nor one that has become free.
     pub(super) fn remove_traces(&self, on_progress: OnProgress<'_>) -> Result<(), StoreError> {
-        let pages = Pages::of(&self.file, PAGE_BYTES).map_err(|error| unusable(self.path(), error))?;
+        let pages = Pages::of(&self.file, PAGE_BYTES).map_err(|error| {
+            let reason = "the payloads are gone from their events, but not from the free space of the file";
+            StoreError::unavailable(format!("{reason}: {error}"))
+        })?;
         let (mut to_clear, mut turns) = (ToClear::default(), Turns { store: self, waited: Duration::ZERO });
         for number in 1..=pages.count {
             if number % PAGES_PER_REPORT == 1 {
@@ -60,18 +62,20 @@ impl SqliteStore {
         let (mut most, mut before) = (PAGES_PER_TURN, u64::MAX);
         loop {
             tell(on_progress, pages.count, pages.count)?;
-            match turns.clear(&mut to_clear, most)? {
-                Cleared::All => return Ok(()),
-                Cleared::Hindered => {}
-                Cleared::Left(left) if left < before => before = left,
-                Cleared::Left(_) if most < MAX_PAGES_PER_TURN => most *= 2,
-                Cleared::Left(_) => {
+            let Some(left) = turns.clear(&mut to_clear, most)? else { continue };
+            if left == 0 {
+                return Ok(());
+            }
+            if left >= before {
+                if most >= MAX_PAGES_PER_TURN {
                     return Err(StoreError::unavailable(
                         "the payloads are erased, but pages change faster than their last traces are removed: erase them \
                          again when less is published",
                     ));
                 }
+                most *= 2;
             }
+            before = left;
         }
     }
 
@@ -129,13 +133,9 @@ struct Turns<'s> {
 }
 
 impl Turns<'_> {
-    fn clear(&mut self, to_clear: &mut ToClear, most: u64) -> Result<Cleared, StoreError> {
+    fn clear(&mut self, to_clear: &mut ToClear, most: u64) -> Result<Option<u64>, StoreError> {
         let file = &self.store.file;
-        let cleared = self.take(|writer| match writer.clear_pages(file, to_clear, most)? {
-            Cleared::Hindered => Ok(None),
-            cleared => Ok(Some(cleared)),
-        })?;
-        Ok(cleared.unwrap_or(Cleared::Hindered))
+        self.take(|writer| writer.clear_pages(file, to_clear, most))
     }
 
     /// Does `work` of the writer, and pauses for as long as it took. If a reader stands in the way (`None`), it pauses longer,

@@ -201,12 +201,12 @@ impl Writer {
 
     /// Removes the payloads of all that is or was stored under these identities.
     pub(crate) fn erase(&mut self, ids: &[Identity]) -> Result<Vec<Erased>, StoreError> {
-        self.amend("erasing", |amend| ids.iter().map(|id| amend.erase(id)).collect())
+        self.amend("erasing", |amend| amend.erase(ids))
     }
 
     /// Lets these identities come again.
     pub(crate) fn release(&mut self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        self.amend("releasing identities", |amend| ids.iter().map(|id| amend.release(id)).collect())
+        self.amend("releasing identities", |amend| amend.release(ids))
     }
 
     fn amend<T>(

@@ -33,7 +33,7 @@ pub(crate) struct Pages<'f> {
     usable: usize,
     /// How many there are.
     pub(crate) count: u32,
-    /// How many were read or written.
+    /// How often one was looked at.
     used: Cell<u64>,
     has_written: Cell<bool>,
 }
@@ -46,14 +46,13 @@ pub(crate) struct FreeRange {
     pub(crate) bytes: Range<usize>,
 }
 
-/// A page of the list of free pages.
-struct Trunk {
-    /// The next one; 0 if there is none.
-    next: u32,
-    /// Free pages that it names.
-    leaves: Vec<u32>,
-    /// Its bytes behind those.
-    rest: FreeRange,
+/// The list of free pages.
+#[derive(Default)]
+pub(crate) struct FreeList {
+    /// The pages that it names.
+    pub(crate) pages: PageSet,
+    /// What its own pages hold behind these names.
+    pub(crate) rests: Vec<FreeRange>,
 }
 
 impl<'f> Pages<'f> {
@@ -62,7 +61,10 @@ impl<'f> Pages<'f> {
         let mut header = [0; FILE_HEADER];
         file.read_exact_at(&mut header, 0)?;
         if u32_at(&header, 52)? != 0 {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the file has auto_vacuum: compact it"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the file has auto_vacuum: end the server and run compact, which leaves no traces",
+            ));
         }
         let count = file.metadata()?.len() / size as u64;
         if count > MAX_PAGES {
@@ -85,23 +87,28 @@ impl<'f> Pages<'f> {
         })
     }
 
-    /// The first page of the list of free pages; 0 if there is none.
-    fn first_trunk(&self) -> io::Result<u32> {
-        let mut number = [0; 4];
-        self.file.read_exact_at(&mut number, 32)?;
-        Ok(u32::from_be_bytes(number))
-    }
-
-    fn trunk(&self, number: u32) -> io::Result<Trunk> {
-        let page = self.read(number)?;
-        let count = u32_at(&page, 4)? as usize;
-        // The list's last six entries are never used, but may be.
-        if count > self.usable / 4 - 2 {
-            return Err(malformed(number));
+    pub(crate) fn free_list(&self) -> io::Result<FreeList> {
+        let (mut list, mut own) = (FreeList::default(), PageSet::default());
+        let mut first = [0; 4];
+        self.file.read_exact_at(&mut first, 32)?;
+        let mut number = u32::from_be_bytes(first);
+        while number != 0 {
+            if !own.insert(number) {
+                return Err(malformed(number));
+            }
+            let page = self.read(number)?;
+            let count = u32_at(&page, 4)? as usize;
+            // SQLite leaves the last six entries empty, but others may not.
+            if count > self.usable / 4 - 2 {
+                return Err(malformed(number));
+            }
+            for at in 0..count {
+                list.pages.insert(u32_at(&page, 8 + 4 * at)?);
+            }
+            list.rests.push(FreeRange { page: number, bytes: 8 + 4 * count..self.size });
+            number = u32_at(&page, 0)?;
         }
-        let leaves = (0..count).map(|at| u32_at(&page, 8 + 4 * at)).collect::<io::Result<_>>()?;
-        let rest = FreeRange { page: number, bytes: 8 + 4 * count..self.size };
-        Ok(Trunk { next: u32_at(&page, 0)?, leaves, rest })
+        Ok(list)
     }
 
     pub(crate) fn whole(&self, number: u32) -> FreeRange {
@@ -190,7 +197,7 @@ impl<'f> Pages<'f> {
         Ok(FreeRange { page: number, bytes: 4 + last..self.size })
     }
 
-    /// How many pages were read or written so far.
+    /// How often a page was looked at so far.
     pub(crate) fn used(&self) -> u64 {
         self.used.get()
     }
@@ -199,34 +206,12 @@ impl<'f> Pages<'f> {
         self.has_written.get()
     }
 
-    /// All free pages that the list names. The pages of the list itself are not among them: what these hold beside the list is
-    /// cleared, if `clears` says so.
-    pub(crate) fn free(&self, clears: bool) -> io::Result<PageSet> {
-        let (mut number, mut trunks, mut free) =
-            (self.first_trunk()?, PageSet::default(), PageSet::default());
-        while number != 0 {
-            if !trunks.insert(number) {
-                return Err(malformed(number));
-            }
-            let trunk = self.trunk(number)?;
-            if clears {
-                self.clear(&trunk.rest)?;
-            }
-            for leaf in trunk.leaves {
-                free.insert(leaf);
-            }
-            number = trunk.next;
-        }
-        Ok(free)
-    }
-
     /// Fills the bytes with zeros. Returns whether they were something else.
     pub(crate) fn clear(&self, free: &FreeRange) -> io::Result<bool> {
         if self.is_clear(free)? {
             return Ok(false);
         }
         let at = self.offset(free.page)? + free.bytes.start as u64;
-        self.used.set(self.used.get() + 1);
         self.has_written.set(true);
         self.file.write_all_at(&vec![0; free.bytes.len()], at).map(|()| true)
     }
@@ -255,6 +240,7 @@ impl<'f> Pages<'f> {
     }
 
     pub(crate) fn is_clear(&self, free: &FreeRange) -> io::Result<bool> {
+        self.used.set(self.used.get() + 1);
         let mut bytes = vec![0; free.bytes.len()];
         self.file.read_exact_at(&mut bytes, self.offset(free.page)? + free.bytes.start as u64)?;
         Ok(bytes.iter().all(|&byte| byte == 0))

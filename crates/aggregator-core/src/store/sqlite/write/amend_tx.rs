@@ -27,31 +27,56 @@ impl<'c, 'k> AmendTx<'c, 'k> {
         Ok(Self { connection, catalog, index, stored_identities })
     }
 
-    /// Removes the payloads of all rows that have the identity, or had it before it was released.
-    pub(crate) fn erase(&mut self, id: &Identity) -> Result<Erased> {
-        let Some(key) = self.key(id) else { return Ok(Erased::default()) };
-        let mut seqs = Vec::new();
-        for offset in self.candidates(key)? {
-            let Some(row) = self.stored_identities.find_released(key, offset, |row| erased(&row))? else {
-                continue;
-            };
-            seqs.extend(row.seq);
-            write(self.connection, offset, &row.left)?;
-        }
-        seqs.sort_unstable();
-        Ok(Erased::new(seqs))
+    /// Removes the payloads of all rows that have one of the identities, or had it before it was released.
+    pub(crate) fn erase(&mut self, ids: &[Identity]) -> Result<Vec<Erased>> {
+        self.each(ids, |tx, key, candidates| {
+            let mut seqs = Vec::new();
+            for offset in candidates {
+                let found = tx.stored_identities.find_released(key, offset, |row| erased(&row))?;
+                let Some(row) = found else { continue };
+                seqs.extend(row.seq);
+                write(tx.connection, offset, &row.left)?;
+            }
+            seqs.sort_unstable();
+            Ok(Erased::new(seqs))
+        })
     }
 
-    /// Takes the identity from the row that has it, and returns what was known of that row.
-    pub(crate) fn release(&mut self, id: &Identity) -> Result<Option<Seen>> {
-        let Some(key) = self.key(id) else { return Ok(None) };
-        for offset in self.candidates(key)? {
-            if let Some(seen) = self.stored_identities.find(key, offset, seen_in)? {
-                release(self.connection, offset)?;
-                return Ok(Some(seen));
+    /// Takes the identities from the rows that have them, and returns what was known of these rows.
+    pub(crate) fn release(&mut self, ids: &[Identity]) -> Result<Vec<Option<Seen>>> {
+        self.each(ids, |tx, key, candidates| {
+            for offset in candidates {
+                if let Some(seen) = tx.stored_identities.find(key, offset, seen_in)? {
+                    release(tx.connection, offset)?;
+                    return Ok(Some(seen));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
+    }
+
+    /// Calls `act` with each identity and the offsets of the rows that may have it, ascending. An identity of a topic that does
+    /// not exist has nothing.
+    fn each<T: Default>(
+        &mut self,
+        ids: &[Identity],
+        mut act: impl FnMut(&mut Self, Key<'_>, Vec<u64>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let keys: Vec<_> = ids.iter().map(|id| self.key(id)).collect();
+        let known: Vec<_> = keys.iter().flatten().copied().collect();
+        let last_offset = self.catalog.partition.last_offset;
+        let candidates = index::find(self.connection, self.index, &known, last_offset)?;
+        let mut candidates = candidates
+            .ok_or_else(|| Corruption::error("the dedup index is not that of the last commit".into()))?
+            .into_iter();
+        let mut of_key = |key: Option<Key<'_>>| {
+            let Some(key) = key else { return Ok(T::default()) };
+            let mut offsets = candidates.next().unwrap_or_default();
+            offsets.sort_unstable();
+            offsets.dedup();
+            act(self, key, offsets)
+        };
+        keys.into_iter().map(&mut of_key).collect()
     }
 
     /// `None` if there is no such topic.
@@ -59,18 +84,6 @@ impl<'c, 'k> AmendTx<'c, 'k> {
         let topic = self.catalog.topics.get(id.topic.as_str())?;
         let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
         Some(Key { topic_id: topic.id, event_id: id.event_id.as_str(), source: topic.scope.key(source) })
-    }
-
-    /// The offsets of the rows that may have the identity.
-    fn candidates(&self, key: Key<'_>) -> Result<Vec<u64>> {
-        let last_offset = self.catalog.partition.last_offset;
-        let found = index::find(self.connection, self.index, &[key], last_offset)?;
-        let found = found
-            .ok_or_else(|| Corruption::error("the dedup index is not that of the last commit".into()))?;
-        let mut offsets = found.concat();
-        offsets.sort_unstable();
-        offsets.dedup();
-        Ok(offsets)
     }
 }
 

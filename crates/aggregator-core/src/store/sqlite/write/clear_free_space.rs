@@ -1,5 +1,5 @@
-//! The writer's part of an erasure: between two commits it fills bytes that hold nothing with zeros, in the main file
-//! itself.
+//! The writer's turns in free space: between two commits it fills bytes of the main file that hold nothing with zeros, or
+//! gives whole pages of them back to the file system.
 //!
 //! That is safe only because nobody else writes there then, and because SQLite does not read these bytes: the writer has
 //! its turn, all of the log is copied, and the next commit begins the log anew. And it is of use only because the
@@ -16,13 +16,13 @@ use super::Writer;
 use crate::store::sqlite::checkpoint::fsync_error;
 use crate::store::sqlite::fault::{Corruption, TransactionError};
 use crate::store::sqlite::file::changed_pages::ChangedPages;
-use crate::store::sqlite::file::free_space::Pages;
+use crate::store::sqlite::file::free_space::{FreeList, Pages};
 use crate::store::sqlite::file::page_set::PageSet;
 use crate::store::sqlite::schema::PAGE_BYTES;
 use crate::{StoreError, Timestamp};
 
-/// The most pages that a turn may read and write while appends wait, if nothing else is said.
-pub(crate) const PAGES_PER_TURN: u64 = 2_000;
+/// How often a turn may look at a page while appends wait, if nothing else is said.
+pub(crate) const PAGES_PER_TURN: u64 = 4_000;
 
 /// What is still to be cleared, apart from what the writer notes.
 #[derive(Default)]
@@ -33,26 +33,16 @@ pub(crate) struct ToClear {
     zeroed: PageSet,
 }
 
-/// How far a turn has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cleared {
-    /// A reader still needs the log, so nothing was done.
-    Hindered,
-    /// So many pages are left.
-    Left(u64),
-    /// Nothing is left in the file, and nothing in the log.
-    All,
-}
-
 impl Writer {
     /// Clears pages: those that have changed since [`Self::begin_copy`], those of `to_clear`, and those that are free. It stops
-    /// once it has used `most` pages. If nothing is left, it clears the log as well.
+    /// once it has looked at pages `most` times. Returns how many pages are left; if none are, the log is cleared, too.
+    /// `None` if a reader still needs the log.
     pub(crate) fn clear_pages(
         &mut self,
         main: &File,
         to_clear: &mut ToClear,
         most: u64,
-    ) -> Result<Cleared, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let mut changed = match self.page_copy.take() {
             Some(Ok(changed)) => changed,
             Some(Err(error)) => return Err(error),
@@ -61,10 +51,8 @@ impl Writer {
         let left = self.in_main_file(main, |pages| clear_some(pages, &mut changed, to_clear, most));
         self.page_copy = Some(Ok(changed));
         match left? {
-            None => Ok(Cleared::Hindered),
-            Some(0) if self.clear_log(main)? => Ok(Cleared::All),
-            Some(0) => Ok(Cleared::Hindered),
-            Some(left) => Ok(Cleared::Left(left)),
+            Some(0) => Ok(self.clear_log(main)?.then_some(0)),
+            left => Ok(left),
         }
     }
 
@@ -78,7 +66,7 @@ impl Writer {
         keep: &mut u64,
     ) -> Result<Option<(u64, bool)>, StoreError> {
         let done = self.in_main_file(main, |pages| {
-            let (mut free, mut looks, mut given) = (pages.free(false)?, 0, Vec::new());
+            let (mut free, mut looks, mut given) = (pages.free_list()?.pages, 0, Vec::new());
             while looks < PAGES_PER_TURN
                 && let Some(page) = free.take()
             {
@@ -145,9 +133,7 @@ impl Writer {
     /// sync of SQLite's own does.
     fn fail_to_clear(&mut self, error: &io::Error) -> StoreError {
         if error.kind() == io::ErrorKind::Unsupported {
-            return StoreError::unavailable(format!(
-                "what was erased is gone from its events, but not from all of the file: {error}"
-            ));
+            return StoreError::unavailable(format!("the free space of the file stays as it is: {error}"));
         }
         let failure = match error.kind() {
             io::ErrorKind::InvalidData => Corruption::error(format!("the free space of the file: {error}")),
@@ -165,7 +151,8 @@ fn clear_some(
     to_clear: &mut ToClear,
     most: u64,
 ) -> io::Result<u64> {
-    let mut free = pages.free(true)?;
+    let FreeList { pages: mut free, rests } = pages.free_list()?;
+    rests.iter().try_for_each(|rest| pages.clear(rest).map(drop))?;
     let begun = pages.used();
     let has_turn = || pages.used() - begun < most;
     while has_turn()

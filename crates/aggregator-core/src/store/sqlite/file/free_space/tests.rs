@@ -34,7 +34,8 @@ fn opened(directory: &TempDir, bytes: &[u8]) -> File {
 fn clear_all(pages: &Pages<'_>) -> io::Result<u32> {
     let mut cleared = 0;
     let mut clear = |free: &FreeRange| pages.clear(free).map(|dirty| cleared += u32::from(dirty));
-    let mut free = pages.free(true)?;
+    let FreeList { pages: mut free, rests } = pages.free_list()?;
+    rests.iter().try_for_each(&mut clear)?;
     let in_use: Vec<_> = (1..=pages.count).filter(|&page| !free.contains(page)).collect();
     while let Some(page) = free.take() {
         clear(&pages.whole(page))?;
