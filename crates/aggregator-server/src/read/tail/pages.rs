@@ -105,3 +105,17 @@ async fn reserve(app: &App, kib: usize) -> Result<OwnedSemaphorePermit, ReadErro
     let room = tokio::time::timeout(app.config.read_timeout, room).await;
     room.map_err(|_| ReadError::NoRoom)?.map_err(|_| ReadError::Internal("the room for responses is closed"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_was_read_before_it_was_forgotten_is_given_to_nobody_else() {
+        let pages = SharedPages::default();
+        let held = pages.cell("a query");
+        assert!(Arc::ptr_eq(&held, &pages.cell("a query")));
+        pages.forget();
+        assert!(!Arc::ptr_eq(&held, &pages.cell("a query")));
+    }
+}
