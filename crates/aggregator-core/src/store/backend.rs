@@ -11,7 +11,7 @@
 //! 4. To serve it, call `aggregator_server::run` with it. To name it with `--store`, add a variant to `StoreLocation`
 //!    of the server (`config/location.rs`), and its spelling to `FromStr` there: the compiler finds the other places.
 //!
-//! The crate `outside-backend` of this workspace does just that, in one file for the traits and one for the rows: copy
+//! The crate `outside-backend` of this workspace does just that, with the traits in one file and the rows in two: copy
 //! it. It depends on this crate without its default features, so it builds no SQLite.
 //!
 //! # What is here
