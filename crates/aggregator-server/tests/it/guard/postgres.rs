@@ -77,9 +77,13 @@ async fn what_is_erased_and_released_in_the_database_is_so_on_every_node() {
     let published = one.publish(&json!({"topic": "t", "event_id": "1", "payload": "pg-canary"})).await;
     assert_eq!(published["stored"], 1, "{published}");
     // The other node has the values of a conflict in memory, too.
-    other.publish(&json!({"topic": "t", "event_id": "1", "payload": "pg-canary-again"})).await;
     let conflicts = async || other.get("/duplicates").await.to_string();
-    until("the conflict is compared", async || conflicts().await.contains("pg-canary-again")).await;
+    until("a conflict is compared", async || {
+        // A node that has just begun forgets values once, because it does not know what was erased before.
+        other.publish(&json!({"topic": "t", "event_id": "1", "payload": "pg-canary-again"})).await;
+        conflicts().await.contains("pg-canary-again")
+    })
+    .await;
     let streamed = async |node: &Process| {
         let url = format!("{}/events/stream?topic=t", node.url);
         let mut stream = crate::support::client().get(url).send().await.unwrap();
