@@ -25,7 +25,7 @@ pub struct Builder {
     pub(crate) first_byte_timeout: Duration,
     pub(crate) stream_retry_interval: Duration,
     pub(crate) user_agent: String,
-    security: Security,
+    pub(crate) security: Security,
 }
 
 /// Why a client cannot be built.

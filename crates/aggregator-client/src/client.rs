@@ -155,8 +155,16 @@ impl Client {
             (true, false) => Error::Timeout { url, limit },
             (true, true) => Error::Timeout { url, limit: limit.min(self.settings().connect_timeout) },
             (false, true) => Error::Connect { url, reason: deepest_cause(error) },
-            (false, false) => Error::Reset { url, reason: deepest_cause(error) },
+            (false, false) => Error::Reset { url, reason: self.reset_reason(error) },
         }
+    }
+
+    fn reset_reason(&self, error: &reqwest::Error) -> String {
+        let mut reason = deepest_cause(error);
+        if self.settings().security.lacks_certificate() {
+            reason += "; the server has asked for a client certificate, and this client has none";
+        }
+        reason
     }
 }
 

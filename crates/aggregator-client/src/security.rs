@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
 use crate::builder::BuildError;
 
@@ -19,6 +22,27 @@ pub(crate) struct Security {
     /// A chain of certificates and its private key, both in PEM.
     pub(crate) certificate: Option<(Vec<u8>, Secret<Vec<u8>>)>,
     pub(crate) key: Option<Secret<String>>,
+    no_certificate: Arc<NoCertificate>,
+}
+
+/// What a client without a certificate answers to a server that asks for one. It remembers that it was asked.
+///
+/// The server ends such a connection when the client already takes it for made. Its reason is often lost then: the
+/// client's HTTP library only says that the connection is no longer there.
+#[derive(Debug, Default)]
+struct NoCertificate {
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// Something that no output shows.
@@ -55,7 +79,7 @@ impl Security {
             .expect("the provider has the cipher suites of TLS 1.2 and 1.3")
             .with_root_certificates(self.roots(is_https)?);
         let mut config = match &self.certificate {
-            None => config.with_no_client_auth(),
+            None => config.with_client_cert_resolver(Arc::clone(&self.no_certificate) as _),
             Some((chain, Secret(key))) => {
                 let (chain, key) = certificate(chain, key, &provider)?;
                 let with_certificate = config.with_client_auth_cert(chain, key);
@@ -64,6 +88,11 @@ impl Security {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
+    }
+
+    /// Whether a server has asked for a certificate that the client does not have.
+    pub(crate) fn lacks_certificate(&self) -> bool {
+        self.no_certificate.asked.load(Ordering::Relaxed)
     }
 
     fn roots(&self, is_https: bool) -> Result<RootCertStore, BuildError> {
@@ -89,7 +118,7 @@ fn certificate(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Ce
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
         BuildError::ClientCertificate("there is no private key in PEM, or it is encrypted".to_owned())
     })?;
-    rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), provider).map_err(|error| {
+    CertifiedKey::from_der(chain.clone(), key.clone_key(), provider).map_err(|error| {
         BuildError::ClientCertificate(match error {
             rustls::Error::InconsistentKeys(_) => "the key is another certificate's".to_owned(),
             error => error.to_string(),

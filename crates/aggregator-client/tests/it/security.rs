@@ -79,8 +79,13 @@ async fn a_client_presents_its_certificate_to_a_server_that_asks_for_one() {
     let (right, wrong) = (named("publisher.example.org"), named("reader.example.org"));
     let client = trusting().client_certificate(right.cert.clone(), right.key.clone()).build().unwrap();
     client.publish(&events("t", 1)).await.unwrap();
-    for refused in [trusting(), trusting().client_certificate(wrong.cert, wrong.key.clone())] {
-        assert!(once(refused).build().unwrap().publish(&events("t", 1)).await.is_err());
+    let stranger = trusting().client_certificate(wrong.cert, wrong.key.clone());
+    assert!(once(stranger).build().unwrap().publish(&events("t", 1)).await.is_err());
+    // When the server ends the connection is chance, and what the HTTP library says of it, too.
+    for _ in 0..20 {
+        let refused = once(trusting()).build().unwrap().publish(&events("t", 1)).await.unwrap_err();
+        let told = refused.to_string();
+        assert!(told.ends_with("; the server has asked for a client certificate, and this client has none"), "{told}");
     }
     let mixed = trusting().client_certificate(right.cert, wrong.key).build().unwrap_err();
     let said = "the client's certificate cannot be used: the key is another certificate's";

@@ -88,7 +88,7 @@ fn everything_is_proved_over_tls_with_a_ca_file_a_certificate_and_a_key() {
 
     for (options, reason) in [
         ([&certificate[..], &with_key_file].concat(), "invalid peer certificate"),
-        ([&trust[..], &with_key_file].concat(), "ertificate"),
+        ([&trust[..], &with_key_file].concat(), "asked for a client certificate"),
     ] {
         let refused = simulator(&server.url, &options, &[]);
         assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
