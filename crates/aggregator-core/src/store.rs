@@ -34,6 +34,7 @@ pub mod conformance;
 mod ext;
 #[cfg(feature = "test-util")]
 pub mod faulty;
+mod forget;
 mod gauges;
 mod info;
 mod maintain;
@@ -52,6 +53,7 @@ pub use amend::{Amend, EraseProgress, Erased, MAX_IDS_PER_AMEND};
 pub use append_across::AppendAcross;
 pub use commit_notifier::{CommitCallback, CommitListener, CommitNotifier, Watch};
 pub use ext::DedupStoreExt;
+pub use forget::Forget;
 pub use gauges::StoreGauges;
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use maintain::{BackupProgress, MAX_SEQS_PER_SUM, Maintain, Upgraded};
@@ -178,6 +180,11 @@ pub trait DedupStore: Send + Sync {
 
     /// Erasing and releasing single events, where the store can.
     fn amend(&self) -> Option<&dyn Amend> {
+        None
+    }
+
+    /// Forgetting old identities, where the store can.
+    fn forget(&self) -> Option<&dyn Forget> {
         None
     }
 

@@ -85,7 +85,10 @@ async fn a_client_presents_its_certificate_to_a_server_that_asks_for_one() {
     for _ in 0..20 {
         let refused = once(trusting()).build().unwrap().publish(&events("t", 1)).await.unwrap_err();
         let told = refused.to_string();
-        assert!(told.ends_with("; the server has asked for a client certificate, and this client has none"), "{told}");
+        assert!(
+            told.ends_with("; the server has asked for a client certificate, and this client has none"),
+            "{told}"
+        );
     }
     let mixed = trusting().client_certificate(right.cert, wrong.key).build().unwrap_err();
     let said = "the client's certificate cannot be used: the key is another certificate's";

@@ -14,7 +14,8 @@ use crate::{InvalidField, Timestamp, time};
 /// a payload. The store that the row comes from had its own limit.
 const MAX_PAYLOAD_DEPTH: usize = 1021;
 
-/// A row of a store, whatever is left of it: an event, the stub of a purged one, or an identity alone.
+/// A row of a store, whatever is left of it: an event, the stub of a purged one, an identity alone, or the mark that stands
+/// for the oldest events of a topic, of which nothing is left.
 ///
 /// It has neither an offset nor a partition: each store gives a row its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct StoredRow {
     /// The topic's scope. `None` if it is not known: then the scope that the topic has is used, and
     /// [`Scope::Topic`] if the topic is new.
     pub scope: Option<Scope>,
-    /// The publisher's id.
+    /// The publisher's id. Empty in the mark of forgotten events.
     pub event_id: String,
     /// Who published it. A whole event always has a source. A stub or an identity has one only where the scope
     /// needs it.
@@ -51,6 +52,12 @@ pub enum Kept {
     },
     /// Only the identity was ever known. It has no seq, and an event with any payload is a repeat of it.
     Identity,
+    /// The topic's events up to `seq` were forgotten: see [`Forget`](crate::store::Forget). A topic has at
+    /// most one such row. Its time is that of the event of this seq.
+    Forgotten {
+        /// The seq of the last one; 0 if only identities without seqs were forgotten.
+        seq: u64,
+    },
 }
 
 /// What an event says beyond its identity and its source.
@@ -114,9 +121,14 @@ impl StoredRow {
     pub fn seq(&self) -> Option<u64> {
         match &self.kept {
             Kept::Event(event) => Some(event.seq),
-            Kept::Stub { seq, .. } => Some(*seq),
+            Kept::Stub { seq, .. } | Kept::Forgotten { seq } => Some(*seq),
             Kept::Identity => None,
         }
+    }
+
+    /// Whether it stands for forgotten events, and so has no identity.
+    pub fn is_forgotten(&self) -> bool {
+        matches!(self.kept, Kept::Forgotten { .. })
     }
 
     /// Whether it is the row of its identity that has this seq in a store, and is released there or not. Identities that
@@ -134,7 +146,7 @@ impl StoredRow {
     pub fn payload_bytes(&self) -> usize {
         match &self.kept {
             Kept::Event(event) => event.payload.len(),
-            Kept::Stub { .. } | Kept::Identity => 0,
+            Kept::Stub { .. } | Kept::Identity | Kept::Forgotten { .. } => 0,
         }
     }
 
@@ -149,6 +161,7 @@ impl StoredRow {
             }
             Kept::Stub { digest: kept, .. } => is_erased || *kept == digest(stored.payload),
             Kept::Identity => true,
+            Kept::Forgotten { .. } => false,
         }
     }
 
@@ -158,6 +171,7 @@ impl StoredRow {
         match (&self.kept, stored) {
             (Kept::Event(event), Some(stored)) => equals_digest(stored, &event.payload),
             (Kept::Stub { digest, .. }, Some(stored)) => *digest == stored || is_digest_of_erased(stored),
+            (Kept::Forgotten { .. }, _) => false,
             (Kept::Identity, _) | (_, None) => true,
         }
     }
@@ -169,7 +183,11 @@ impl StoredRow {
     pub fn check(self) -> Result<CheckedRow, Vec<InvalidField>> {
         let mut faults = Vec::new();
         faults.extend(topic::check(&self.topic).err());
-        faults.extend(fields::check_event_id(&self.event_id).err());
+        if !self.is_forgotten() {
+            faults.extend(fields::check_event_id(&self.event_id).err());
+        } else if !self.event_id.is_empty() || self.source.is_some() || self.released {
+            faults.push(InvalidField::new("event_id", "a mark of forgotten events has no identity"));
+        }
         faults.extend(self.source.as_deref().and_then(|source| fields::check_source(source).err()));
         if let Kept::Event(event) = &self.kept {
             if self.source.is_none() {

@@ -15,6 +15,7 @@ mod commits;
 mod cursors;
 mod deadline;
 mod end;
+mod forget;
 mod model;
 mod purge;
 mod rare;
@@ -103,6 +104,9 @@ fn cases_for(backend: &dyn Backend) -> Vec<Case> {
         (&[Capability::Amend], amend::CASES),
         (&[Capability::Amend, Capability::Maintain], amend::PURGE_CASES),
         (&[Capability::Amend, Capability::Transfer], amend::TRANSFER_CASES),
+        (&[Capability::Forget, Capability::Maintain], forget::CASES),
+        (&[Capability::Forget, Capability::Maintain, Capability::Amend], forget::AMEND_CASES),
+        (&[Capability::Forget, Capability::Maintain, Capability::Transfer], forget::TRANSFER_CASES),
         (&[Capability::Maintain], purge::CASES),
         (&[Capability::Maintain], tail::PURGE_CASES),
         (&[Capability::Maintain], topics::PURGE_CASES),

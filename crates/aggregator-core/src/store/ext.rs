@@ -97,6 +97,15 @@ pub trait DedupStoreExt: DedupStore {
         self.maintain().ok_or_else(|| self.unsupported("purge"))?.purge(topic, through_seq)
     }
 
+    /// [`Forget::forget_identities`](super::Forget::forget_identities), where the store can.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Unsupported`] without [`DedupStore::forget`].
+    fn forget_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        let forget = self.forget().ok_or_else(|| self.unsupported("forget identities"))?;
+        forget.forget_identities(topic, before, most)
+    }
+
     /// [`Maintain::bytes`](super::Maintain::bytes), where the store can.
     ///
     /// # Errors

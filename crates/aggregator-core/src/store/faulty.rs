@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    Amend, AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Maintain, Receipt, Records, Seen,
+    Amend, AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Forget, Maintain, Receipt, Records, Seen,
     StoreGauges, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, TopicQuery};
@@ -215,6 +215,10 @@ impl DedupStore for FaultyStore {
 
     fn amend(&self) -> Option<&dyn Amend> {
         self.inner.amend()
+    }
+
+    fn forget(&self) -> Option<&dyn Forget> {
+        self.inner.forget()
     }
 
     fn transfer(&self) -> Option<&dyn Transfer> {

@@ -1,6 +1,7 @@
 //! The reference backend: everything in memory, nothing clever.
 
 mod amend;
+mod forget;
 mod records;
 mod state;
 mod transfer;
@@ -19,9 +20,9 @@ use crate::store::maintain::check_seqs;
 use crate::store::page::{check_positions, merge};
 use crate::store::{
     Amend, AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, CommitNotifier,
-    DEFAULT_MAX_TOPICS, DedupStore, Durability, EraseProgress, Erased, Import, Imported, Maintain, Outcome,
-    Receipt, Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, Transfer, VerifyReport,
-    Watch, check_partition,
+    DEFAULT_MAX_TOPICS, DedupStore, Durability, EraseProgress, Erased, Forget, Import, Imported, Maintain,
+    Outcome, Receipt, Records, RowLimit, Seen, StoreId, StoreInfo, StoreStats, TopicInfo, Transfer,
+    VerifyReport, Watch, check_partition,
 };
 use crate::time::{Clock, system_clock};
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// A volatile store: for tests, for comparison with the durable stores, and for measuring what durability
-/// costs. It never forgets an event, so it grows.
+/// costs. It removes only what it is told to, so it grows.
 pub struct MemoryStore {
     info: StoreInfo,
     commits_across: bool,
@@ -221,6 +222,10 @@ impl DedupStore for MemoryStore {
         Some(self)
     }
 
+    fn forget(&self) -> Option<&dyn Forget> {
+        Some(self)
+    }
+
     fn transfer(&self) -> Option<&dyn Transfer> {
         Some(self)
     }
@@ -274,19 +279,21 @@ impl Maintain for MemoryStore {
         let mut report = VerifyReport::default();
         for (name, topic) in &state.topics {
             let rows = &state.partitions[usize::from(self.info.partitions.of(name.as_str()).0)].rows;
-            let seqs = rows.iter().filter(|row| row.event.topic == name.as_str()).filter_map(Row::seq);
-            if !seqs.eq(1..=topic.last_seq) {
+            let left = |row: &&Row| row.event.topic == name.as_str() && row.left != Left::Forgotten;
+            let forgotten_seq = topic.forgotten.map_or(0, |mark| mark.seq);
+            if !rows.iter().filter(left).filter_map(Row::seq).eq(forgotten_seq + 1..=topic.last_seq) {
                 report.faults.push(format!("the seqs of topic {name} are not dense"));
             }
         }
         for rows in &state.partitions {
             let identities = rows.seen.len() + rows.released.values().map(Vec::len).sum::<usize>();
-            if identities != rows.rows.len() {
-                report.faults.push(format!("{identities} identities for {} events", rows.rows.len()));
+            let left: Vec<_> = rows.rows.iter().filter(|row| row.left != Left::Forgotten).collect();
+            if identities != left.len() {
+                report.faults.push(format!("{identities} identities for {} events", left.len()));
             }
-            let stubs = rows.rows.iter().filter(|row| row.left != Left::Payload).count() as u64;
+            let stubs = left.iter().filter(|row| row.left != Left::Payload).count() as u64;
             report.stubs += stubs;
-            report.events += rows.rows.len() as u64 - stubs;
+            report.events += left.len() as u64 - stubs;
         }
         Ok(report)
     }
@@ -315,6 +322,16 @@ impl Amend for MemoryStore {
         check_amended(ids)?;
         let mut state = self.state()?;
         Ok(ids.iter().map(|id| state.release(self.info.partitions, id)).collect())
+    }
+}
+
+impl Forget for MemoryStore {
+    fn forget_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        Ok(self.state()?.forget(self.info.partitions, topic, before, most))
+    }
+
+    fn forgettable_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        Ok(self.state()?.forgettable(self.info.partitions, topic, before, most).len() as u64)
     }
 }
 

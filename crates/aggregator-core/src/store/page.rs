@@ -38,8 +38,9 @@ pub struct Ends {
     pub purged_offset: u64,
     /// The newest row; [`Anchor::NONE`] if there is none.
     pub newest: Anchor,
-    /// Of the row at [`Position::anchor_offset`]. If there is no such row, whatever it is does not matter.
-    pub anchor: Fingerprint,
+    /// Of the row at [`Position::anchor_offset`]. If there is no such row, whatever it is does not matter. `None` if the row
+    /// was [forgotten](crate::store::Forget): nobody can tell then whether it is the one that the cursor means.
+    pub anchor: Option<Fingerprint>,
 }
 
 /// Refuses positions from which a reader would miss events without being told:
@@ -61,26 +62,30 @@ pub fn check_positions(
     ends: impl Fn(Position) -> Result<Ends, StoreError>,
 ) -> Result<(), StoreError> {
     let (mut ahead, mut expired) = (false, false);
-    // What the cursor has to have.
-    let mut found = Fingerprint::default();
+    // What the cursor has to have, if all rows at which it stands are there.
+    let mut found = Some(Fingerprint::default());
     for position in &mut *positions {
         let Ends { purged_offset, newest, anchor } = ends(*position)?;
         let last_offset = newest.offset;
         position.newest = newest;
         ahead |= position.anchor.offset > last_offset;
         let row = position.anchor_offset(last_offset);
-        position.anchor = row.map_or(Anchor::NONE, |offset| Anchor { offset, fingerprint: anchor });
+        let fingerprint = anchor.unwrap_or_default();
+        position.anchor = row.map_or(Anchor::NONE, |offset| Anchor { offset, fingerprint });
         if position.is_descending_start() {
             // Events that are stored from now on are newer than the beginning of this walk, so it never reads them.
             position.offset = last_offset.saturating_add(1);
-        } else {
+        } else if row.is_some() && anchor.is_none() {
+            found = None;
+        } else if let Some(found) = &mut found {
             found.toggle(position.anchor.fingerprint);
         }
         expired |= purged_offset > position.offset.max(position.horizon);
         position.horizon = position.horizon.max(purged_offset);
     }
     let Some(after) = &query.after else { return Ok(()) };
-    if ahead || after.fingerprint.is_some_and(|fingerprint| fingerprint != found) {
+    let is_other = |fingerprint| found.is_some_and(|found| found != fingerprint);
+    if ahead || after.fingerprint.is_some_and(is_other) {
         let oldest = oldest(query, store, positions, ends)?;
         return Err(StoreError::WrongCursor(match ahead {
             true => WrongCursor::AheadOfStore { oldest },

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Amend, AppendAcross, AttemptId, DedupStore, Maintain, Receipt, Records, Seen, StoreGauges, StoreInfo,
-    StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, AttemptId, DedupStore, Forget, Maintain, Receipt, Records, Seen, StoreGauges,
+    StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
 
@@ -59,6 +59,10 @@ macro_rules! store_behind {
 
             fn maintain(&self) -> Option<&dyn Maintain> {
                 (**self).maintain()
+            }
+
+            fn forget(&self) -> Option<&dyn Forget> {
+                (**self).forget()
             }
 
             fn amend(&self) -> Option<&dyn Amend> {

@@ -11,8 +11,9 @@ use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
 
 /// Reading everything that a store keeps, and importing what another store had. See [`DedupStore::transfer`].
 pub trait Transfer: Send + Sync {
-    /// The rows of a partition behind the offset `after`, in append order, each with its offset: events,
-    /// stubs, and identities that were imported alone. No row is left out. An empty result means the end.
+    /// The rows of a partition behind the offset `after`, in append order, each with its offset: events, stubs, identities
+    /// that were imported alone, and where the last of a topic's forgotten events was, the mark that stands for all of them.
+    /// No row is left out. An empty result means the end.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] where it cannot be exported; [`StoreError::Corrupt`] where a row is
@@ -122,6 +123,8 @@ pub struct TopicState {
     pub last_seq: u64,
     /// The events up to this seq were purged.
     pub purged_seq: u64,
+    /// The events up to this seq were forgotten.
+    pub forgotten_seq: u64,
 }
 
 /// What a store has under the identity of a row that is imported: the row with the same seq, released or not, and
@@ -161,6 +164,23 @@ pub fn validate_row(
     let Some(seq) = row.seq() else {
         return Ok(found.map_or(Verdict::Add(row.processed_at), |_| Verdict::Present));
     };
+    // Seqs begin at 1, so this is also a mark for identities without seqs.
+    if seq <= topic.forgotten_seq && (seq > 0 || row.is_forgotten()) {
+        return Ok(Verdict::Present);
+    }
+    if row.is_forgotten() {
+        return match topic.last_seq {
+            0 => Ok(Verdict::Add(row.processed_at)),
+            last_seq => Err(refuse(
+                "forgotten_seq",
+                row,
+                &format!(
+                    "the other store has forgotten the topic's events up to seq {seq}, and this one has events of the topic \
+                     up to seq {last_seq}: nobody can tell whether they are the same. Import into an empty store"
+                ),
+            )),
+        };
+    }
     if let Some(found) = found {
         return judge_repeat(row, seq, found, times).map(|()| Verdict::Present);
     }

@@ -49,7 +49,8 @@ fn run(partitions: u16, lacks: &'static [Capability], finish: fn(ListStore) -> A
     run_all(&Lists { partitions, disks: Mutex::default(), lacks, finish });
 }
 
-const LACKS: &[Capability] = &[Capability::Across, Capability::Amend, Capability::Records];
+const LACKS: &[Capability] =
+    &[Capability::Across, Capability::Amend, Capability::Forget, Capability::Records];
 
 #[test]
 fn a_store_from_outside_the_core_keeps_the_contract() {

@@ -13,6 +13,8 @@ pub enum Capability {
     Maintain,
     /// [`DedupStore::amend`].
     Amend,
+    /// [`DedupStore::forget`].
+    Forget,
     /// [`DedupStore::transfer`].
     Transfer,
     /// [`DedupStore::records`].
@@ -22,14 +24,15 @@ pub enum Capability {
 }
 
 impl Capability {
-    const ALL: [Self; 6] =
-        [Self::Across, Self::Maintain, Self::Amend, Self::Transfer, Self::Records, Self::Watch];
+    const ALL: [Self; 7] =
+        [Self::Across, Self::Maintain, Self::Amend, Self::Forget, Self::Transfer, Self::Records, Self::Watch];
 
     fn is_in(self, store: &dyn DedupStore) -> bool {
         match self {
             Self::Across => store.across().is_some(),
             Self::Maintain => store.maintain().is_some(),
             Self::Amend => store.amend().is_some(),
+            Self::Forget => store.forget().is_some(),
             Self::Transfer => store.transfer().is_some(),
             Self::Records => store.records().is_some(),
             Self::Watch => store.watch().is_some(),

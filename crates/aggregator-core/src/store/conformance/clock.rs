@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case] =
     cases![the_newest_processed_at_is_told, a_clock_at_either_end_of_time_is_taken_as_it_is];
 
 /// Options with a clock, and what sets it.
-fn settable_clock() -> (CaseOptions, Arc<AtomicI64>) {
+pub(super) fn settable_clock() -> (CaseOptions, Arc<AtomicI64>) {
     let now = Arc::new(AtomicI64::new(0));
     let clock = Arc::clone(&now);
     let clock = Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst)));

@@ -127,6 +127,14 @@ impl<'b> Run<'b> {
                 let topic = Topic::new(*topic).unwrap();
                 prop_assert_eq!(self.store().purge(&topic, *through_seq).unwrap(), expected);
             }
+            Operation::Forget { .. } if self.store().forget().is_none() => {}
+            Operation::Forget { topic, before, most } => {
+                let expected = self.reference.forget(topic, *before, *most);
+                let (topic, before) = (Topic::new(*topic).unwrap(), Timestamp::from_micros(*before));
+                let forget = self.store().forget().expect("it was asked for");
+                prop_assert_eq!(forget.forgettable_identities(&topic, before, *most).unwrap(), expected);
+                prop_assert_eq!(forget.forget_identities(&topic, before, *most).unwrap(), expected);
+            }
             Operation::Erase(_) | Operation::Release(_) if self.store().amend().is_none() => {}
             Operation::Erase(names) => {
                 let ids: Vec<_> = names.iter().map(Name::identity).collect();

@@ -77,7 +77,7 @@ impl Row {
                 (self.event.content_type, self.event.attributes) = (None, None);
             }
             Left::Digest(kept) => *kept = digest(ERASED_PAYLOAD),
-            Left::Nothing => {}
+            Left::Nothing | Left::Forgotten => {}
         }
     }
 }

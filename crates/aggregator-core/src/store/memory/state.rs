@@ -50,6 +50,8 @@ pub(super) enum Left {
     Digest([u8; 16]),
     /// It was never known.
     Nothing,
+    /// The whole row was forgotten. Its topic, seq, time and offset stay.
+    Forgotten,
 }
 
 impl Row {
@@ -58,6 +60,7 @@ impl Row {
             Left::Payload => equals_payload(&self.event.payload, payload),
             Left::Digest(kept) => equals_digest(*kept, payload),
             Left::Nothing => true,
+            Left::Forgotten => false,
         }
     }
 
@@ -77,11 +80,22 @@ pub(super) struct TopicState {
     pub(super) last_seq: u64,
     pub(super) purged_seq: u64,
     pub(super) purged_offset: u64,
+    /// The last row that was forgotten.
+    pub(super) forgotten: Option<Forgotten>,
     pub(super) duplicates: u64,
     pub(super) conflicts: u64,
     /// That of the oldest event that still has its payload.
     pub(super) first_processed_at: Option<Timestamp>,
     pub(super) last_processed_at: Option<Timestamp>,
+}
+
+/// The mark that stands for the forgotten rows of a topic.
+#[derive(Clone, Copy)]
+pub(super) struct Forgotten {
+    pub(super) offset: u64,
+    /// The seq of the last forgotten event, and its time.
+    pub(super) seq: u64,
+    pub(super) processed_at: Timestamp,
 }
 
 impl TopicState {
@@ -91,6 +105,7 @@ impl TopicState {
             last_seq: 0,
             purged_seq: 0,
             purged_offset: 0,
+            forgotten: None,
             duplicates: 0,
             conflicts: 0,
             first_processed_at: None,
@@ -192,9 +207,9 @@ impl State {
         let rows = &self.partitions[usize::from(position.partition.0)].rows;
         let last_offset = rows.len() as u64;
         let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
-        let anchor = at.map_or(Anchor::NONE, |at| rows[at - 1].anchor());
+        let anchor = at.map(|at| &rows[at - 1]).filter(|row| row.left != Left::Forgotten).map(Row::anchor);
         let newest = rows.last().map_or(Anchor::NONE, Row::anchor);
-        Ends { purged_offset, newest, anchor: anchor.fingerprint }
+        Ends { purged_offset, newest, anchor: anchor.map(|anchor| anchor.fingerprint) }
     }
 
     pub(super) fn scan(&self, query: &Query, from: Position) -> Result<Scan, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{Key, Left, Row, State, TopicState};
+use super::state::{Forgotten, Key, Left, Row, State, TopicState};
 use crate::event::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
 use crate::query::StoredEvent;
 use crate::store::TopicInfo;
@@ -24,9 +24,17 @@ impl State {
         let from = usize::try_from(after).unwrap_or(usize::MAX).min(rows.len());
         let mut taken = Vec::new();
         let mut payload_bytes = 0;
-        for row in rows[from..].iter().take(limit.rows.max(1)) {
-            let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
-            let stored = row.stored_row(self.topics[&topic].scope);
+        // Of the forgotten rows of a topic, the last one stands for all.
+        let is_kept = |row: &&Row| {
+            row.left != Left::Forgotten
+                || self.topic_of(row).forgotten.is_some_and(|mark| mark.offset == row.event.offset)
+        };
+        for row in rows[from..].iter().filter(is_kept).take(limit.rows.max(1)) {
+            let topic = self.topic_of(row);
+            let mut stored = row.stored_row(topic.scope);
+            if let (Kept::Forgotten { seq }, Some(mark)) = (&mut stored.kept, topic.forgotten) {
+                (*seq, stored.processed_at) = (mark.seq, mark.processed_at);
+            }
             payload_bytes += stored.payload_bytes();
             taken.push((row.event.offset, stored));
             if payload_bytes >= limit.payload_bytes {
@@ -34,6 +42,11 @@ impl State {
             }
         }
         taken
+    }
+
+    fn topic_of(&self, row: &Row) -> &TopicState {
+        let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
+        &self.topics[&topic]
     }
 
     /// Imports everything or nothing: a refusal undoes what was changed before it.
@@ -49,6 +62,9 @@ impl State {
         imported.map_err(|fault| {
             let rows = &mut self.partitions[usize::from(partition.0)];
             for row in rows.rows.drain(first..) {
+                if row.left == Left::Forgotten {
+                    continue;
+                }
                 let topic = Topic::new(&*row.event.topic).expect("a row's topic was checked");
                 let key = row.key(self.topics[&topic].scope);
                 if row.released {
@@ -111,7 +127,7 @@ impl State {
         let new = || TopicState::new(row.scope.unwrap_or_default());
         let topic = self.topics.entry(name.clone()).or_insert_with(new);
         let key: Key = (row.topic.clone(), row.event_id.clone(), topic.scope.key(row.source()).to_owned());
-        let at = rows.of_import(&key, row);
+        let at = rows.of_import(&key, row).filter(|_| !row.is_forgotten());
         let found = at.map(|at| rows.rows[at].found(row));
         let newest = rows.last_processed_at.unwrap_or(Timestamp::MIN);
         let verdict = transfer::validate_row(row, topic.known(), newest, found, times)?;
@@ -124,10 +140,13 @@ impl State {
         };
         let offset = rows.rows.len() as u64 + 1;
         if let Some(seq) = row.seq() {
-            rows.last_processed_at = Some(processed_at);
+            rows.last_processed_at = rows.last_processed_at.max(Some(processed_at));
             topic.last_seq = seq;
-            if matches!(row.kept, Kept::Stub { .. }) {
+            if !matches!(row.kept, Kept::Event(_)) {
                 (topic.purged_seq, topic.purged_offset) = (seq, offset);
+            }
+            if row.is_forgotten() {
+                topic.forgotten = Some(Forgotten { offset, seq, processed_at });
             }
         }
         let at = rows.rows.len();
@@ -136,6 +155,9 @@ impl State {
             topic.stored_at(processed_at, imported.left);
         }
         rows.rows.push(imported);
+        if row.is_forgotten() {
+            return Ok(verdict);
+        }
         if row.released {
             rows.release(key, at);
         } else {
@@ -156,7 +178,12 @@ impl State {
 
 impl TopicState {
     fn known(&self) -> transfer::TopicState {
-        transfer::TopicState { scope: self.scope, last_seq: self.last_seq, purged_seq: self.purged_seq }
+        transfer::TopicState {
+            scope: self.scope,
+            last_seq: self.last_seq,
+            purged_seq: self.purged_seq,
+            forgotten_seq: self.forgotten.map_or(0, |forgotten| forgotten.seq),
+        }
     }
 }
 
@@ -166,6 +193,7 @@ impl Row {
             Kept::Event(event) => (Left::Payload, Some(event)),
             Kept::Stub { digest, .. } => (Left::Digest(digest), None),
             Kept::Identity => (Left::Nothing, None),
+            Kept::Forgotten { .. } => (Left::Forgotten, None),
         };
         let event = event.unwrap_or_else(|| KeptEvent {
             seq: row.seq().unwrap_or(0),
@@ -205,8 +233,11 @@ impl Row {
             }),
             Left::Digest(digest) => Kept::Stub { seq: event.seq, digest },
             Left::Nothing => Kept::Identity,
+            Left::Forgotten => Kept::Forgotten { seq: event.seq },
         };
-        let source = (self.left == Left::Payload || scope == Scope::Source).then(|| event.source.clone());
+        let has_source =
+            self.left == Left::Payload || (scope == Scope::Source && self.left != Left::Forgotten);
+        let source = has_source.then(|| event.source.clone());
         StoredRow {
             topic: event.topic.clone(),
             scope: Some(scope),
@@ -218,7 +249,7 @@ impl Row {
         }
     }
 
-    fn key(&self, scope: Scope) -> Key {
+    pub(super) fn key(&self, scope: Scope) -> Key {
         let Self { event, .. } = self;
         (event.topic.clone(), event.event_id.clone(), scope.key(&event.source).to_owned())
     }
@@ -236,6 +267,7 @@ impl Row {
             }),
             Left::Digest(digest) => row.is_stub(Some(digest)),
             Left::Nothing => true,
+            Left::Forgotten => false,
         };
         Found { seq: self.seq(), processed_at: event.processed_at, same }
     }

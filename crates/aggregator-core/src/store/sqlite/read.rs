@@ -96,7 +96,7 @@ fn ends(connection: &Connection, topics: &Topics, position: Position) -> rusqlit
         _ => at((last_offset > 0).then_some(last_offset))?.unwrap_or_default(),
     };
     let newest = Anchor { offset: last_offset, fingerprint: newest };
-    Ok(Ends { purged_offset, newest, anchor })
+    Ok(Ends { purged_offset, newest, anchor: Some(anchor) })
 }
 
 pub(crate) fn lookup(

@@ -51,6 +51,12 @@ pub(in crate::store::conformance) enum Operation {
         topic: &'static str,
         through_seq: u64,
     },
+    /// Purged events that were stored before this time are forgotten, at most so many.
+    Forget {
+        topic: &'static str,
+        before: i64,
+        most: u64,
+    },
     Erase(Vec<Name>),
     Release(Vec<Name>),
     Reopen,
@@ -130,6 +136,8 @@ pub(in crate::store::conformance) fn any() -> impl Strategy<Value = Operation> {
         2 => prop::collection::vec(name(), 1..=4).prop_map(Operation::Lookup),
         1 => topics(),
         4 => (select(&TOPICS), 0..=6_u64).prop_map(|(topic, through_seq)| Operation::Purge { topic, through_seq }),
+        3 => (select(&TOPICS), 1..=6_i64, 1..=4_u64)
+            .prop_map(|(topic, before, most)| Operation::Forget { topic, before, most }),
         1 => prop::collection::vec(name(), 1..=4).prop_map(Operation::Erase),
         2 => prop::collection::vec(name(), 1..=4).prop_map(Operation::Release),
         1 => Just(Operation::Reopen),

@@ -27,6 +27,8 @@ struct TopicEvents {
     events: Vec<Known>,
     /// How many of them were purged, from the front.
     purged: usize,
+    /// How many of these were forgotten, from the front.
+    forgotten: usize,
     duplicates: u64,
     conflicts: u64,
 }
@@ -158,6 +160,17 @@ impl Reference {
         (topic.purged - before) as u64
     }
 
+    /// Returns how many events were forgotten.
+    pub(super) fn forget(&mut self, topic: &str, before: i64, most: u64) -> u64 {
+        let newest = self.last_offset(self.partitions.of(topic));
+        let Some(topic) = self.topics.get_mut(topic) else { return 0 };
+        let stubs = topic.events[topic.forgotten..topic.purged].iter().map(|known| &known.event);
+        let old = stubs.take_while(|event| event.processed_at.as_micros() < before && event.offset < newest);
+        let count = old.take(usize::try_from(most).unwrap()).count();
+        topic.forgotten += count;
+        count as u64
+    }
+
     /// The events that pass `filters`, in their order.
     pub(super) fn passing(&self, filters: &Filters) -> Vec<&StoredEvent> {
         let selected = self.topics.iter().filter(|(name, _)| selects(filters.topics, name));
@@ -194,6 +207,7 @@ impl Reference {
             .events
             .iter()
             .enumerate()
+            .skip(topic.forgotten)
             .find(|(_, known)| !known.released && names(topic.scope, name, known))?;
         Some(Seen {
             seq: Some(known.event.seq),
@@ -206,7 +220,8 @@ impl Reference {
     pub(super) fn erase(&mut self, name: &Name) -> Vec<u64> {
         let Some(topic) = self.topics.get_mut(name.topic) else { return Vec::new() };
         let scope = topic.scope;
-        let named = topic.events.iter_mut().filter(|known| names(scope, name, known));
+        let left = topic.events.iter_mut().skip(topic.forgotten);
+        let named = left.filter(|known| names(scope, name, known));
         named
             .map(|known| {
                 known.event.payload = ERASED.into();
@@ -269,19 +284,20 @@ impl Reference {
     }
 
     pub(super) fn verified(&self) -> VerifyReport {
-        let stubs = self.topics.values().map(|topic| topic.purged as u64).sum();
-        VerifyReport { events: self.stats().stored - stubs, stubs, faults: Vec::new() }
+        let purged: u64 = self.topics.values().map(|topic| topic.purged as u64).sum();
+        let forgotten: u64 = self.topics.values().map(|topic| topic.forgotten as u64).sum();
+        VerifyReport { events: self.stats().stored - purged, stubs: purged - forgotten, faults: Vec::new() }
     }
 }
 
 impl TopicEvents {
     fn new(scope: Scope) -> Self {
-        Self { scope, events: Vec::new(), purged: 0, duplicates: 0, conflicts: 0 }
+        Self { scope, events: Vec::new(), purged: 0, forgotten: 0, duplicates: 0, conflicts: 0 }
     }
 
     fn append(&mut self, draft: &Draft, at: Timestamp, partition: Partition) -> Receipt {
         let kept = draft.payload.1;
-        let holders = self.events.iter().filter(|known| !known.released);
+        let holders = self.events.iter().skip(self.forgotten).filter(|known| !known.released);
         let first = holders.map(|known| &known.event).find(|event| {
             let same_source = self.scope == Scope::Topic || event.source == draft.source;
             event.event_id == draft.event_id && same_source

@@ -211,6 +211,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
                 self.stub(key, offset, Some((*seq, *digest)), processed_at, row.released)?;
             }
+            Kept::Forgotten { .. } => todo!(),
             Kept::Identity => {
                 self.end_span(topic, span)?;
                 self.stub(key, offset, None, processed_at, row.released)?;
@@ -326,6 +327,7 @@ impl ImportedRow<'_> {
             Kept::Event(event) => row.is_event(event.details(self.row.source())),
             Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
             Kept::Identity => true,
+            Kept::Forgotten { .. } => false,
         };
         let found = Found { seq: self.row.seq(), processed_at: self.processed_at, same };
         FoundRow { offset, found, released: self.released }
@@ -356,7 +358,12 @@ fn compare(row: &StoredRow, offset: u64, stored: &StoredIdentity<'_>) -> FoundRo
 
 impl TopicRow {
     fn state(&self) -> transfer::TopicState {
-        transfer::TopicState { scope: self.scope, last_seq: self.last_seq, purged_seq: self.purged_seq }
+        transfer::TopicState {
+            scope: self.scope,
+            last_seq: self.last_seq,
+            purged_seq: self.purged_seq,
+            forgotten_seq: 0,
+        }
     }
 }
 
