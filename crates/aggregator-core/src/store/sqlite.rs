@@ -10,6 +10,7 @@ mod catalog;
 mod checkpoint;
 mod fault;
 mod file;
+mod forget;
 mod free_pages;
 mod full_disk;
 pub(crate) mod index;
@@ -46,7 +47,7 @@ pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks}
 use self::write::record_queue::RecordQueue;
 use self::write::{Writer, lookup_hint};
 use super::{
-    Amend, AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Import,
+    Amend, AttemptId, CommitCallback, CommitListener, CommitNotifier, DedupStore, Durability, Forget, Import,
     Imported, Maintain, Outcome, Receipt, Records, RowLimit, Seen, StoreGauges, StoreInfo, StoreStats,
     TopicInfo, Transfer, VerifyReport, Watch, check_partition,
 };
@@ -341,6 +342,10 @@ impl DedupStore for SqliteStore {
     }
 
     fn amend(&self) -> Option<&dyn Amend> {
+        Some(self)
+    }
+
+    fn forget(&self) -> Option<&dyn Forget> {
         Some(self)
     }
 

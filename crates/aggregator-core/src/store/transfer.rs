@@ -3,7 +3,7 @@
 //! [`Rows`] reads a store in an order in which another store can take it. [`validate_row`] and [`validate_topic`]
 //! alone decide about a row there, so all backends take and refuse the same.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::event::{CheckedRow, Kept, StoredRow};
 use crate::store::{DedupStore, DedupStoreExt, TopicInfo};
@@ -171,6 +171,8 @@ pub fn validate_row(
     if row.is_forgotten() {
         return match topic.last_seq {
             0 => Ok(Verdict::Add(row.processed_at)),
+            // The next row is there, too, and has to be the same one.
+            last_seq if seq < last_seq => Ok(Verdict::Present),
             last_seq => Err(refuse(
                 "forgotten_seq",
                 row,
@@ -310,6 +312,8 @@ pub struct Rows<'s> {
     store: &'s dyn DedupStore,
     limit: RowLimit,
     parts: Vec<Part>,
+    /// The topics of the rows that were given out.
+    topics: HashSet<String>,
 }
 
 struct Part {
@@ -346,7 +350,12 @@ impl<'s> Rows<'s> {
         // All partitions together hold as much as one would.
         let share = |of: usize| (of / offsets.len()).max(1);
         let limit = RowLimit { rows: share(limit.rows), payload_bytes: share(limit.payload_bytes) };
-        Self { store, limit, parts: partitions.iter().zip(offsets).map(part).collect() }
+        Self {
+            store,
+            limit,
+            parts: partitions.iter().zip(offsets).map(part).collect(),
+            topics: HashSet::new(),
+        }
     }
 
     /// Up to which offset the rows of each partition were given out.
@@ -357,7 +366,8 @@ impl<'s> Rows<'s> {
     /// The next row; `None` at the end of what was there when it was last read.
     ///
     /// # Errors
-    /// Whatever the store meets.
+    /// [`StoreError::Unavailable`] if events of a topic were forgotten whose first rows were already given out: no other
+    /// store could go on with the next one. Otherwise whatever the store meets.
     #[expect(clippy::should_implement_trait, reason = "errors would be inside out")]
     pub fn next(&mut self) -> Result<Option<StoredRow>, StoreError> {
         for part in &mut self.parts {
@@ -377,6 +387,15 @@ impl<'s> Rows<'s> {
         let Some(part) = next.and_then(|(_, at)| self.parts.get_mut(at)) else { return Ok(None) };
         let Some((offset, row)) = part.rows.pop_front() else { return Ok(None) };
         part.given = offset;
+        if row.is_forgotten() && self.topics.contains(&row.topic) {
+            return Err(StoreError::unavailable(format!(
+                "events of topic {} were forgotten while its rows were read: begin again",
+                row.topic
+            )));
+        }
+        if !self.topics.contains(&row.topic) {
+            self.topics.insert(row.topic.clone());
+        }
         Ok(Some(row))
     }
 }

@@ -2,6 +2,7 @@
 //! commit and does not hold the write-ahead log for long.
 
 pub(crate) mod bytes;
+pub(crate) mod forgettable;
 pub(crate) mod records;
 pub(crate) mod rows;
 pub(crate) mod scan;
@@ -9,6 +10,7 @@ pub(crate) mod topics;
 pub(crate) mod verify;
 
 pub(crate) use self::bytes::bytes;
+pub(crate) use self::forgettable::forgettable;
 pub(crate) use self::rows::rows;
 pub(crate) use self::topics::topics;
 pub(crate) use self::verify::verify;
@@ -88,15 +90,16 @@ fn ends(connection: &Connection, topics: &Topics, position: Position) -> rusqlit
     for selector in topics.selectors() {
         purged_offset = purged_offset.max(select.query_row(selector.names(), |row| row.get(0))?);
     }
-    let at = |offset: Option<u64>| offset.map(|offset| fingerprint(connection, offset)).transpose();
+    let at = |offset| fingerprint(connection, offset);
     let anchor_offset = position.anchor_offset(last_offset);
-    let anchor = at(anchor_offset)?.unwrap_or_default();
+    let anchor = anchor_offset.map(at).transpose()?.flatten();
     let newest = match anchor_offset {
+        _ if last_offset == 0 => None,
         Some(offset) if offset == last_offset => anchor,
-        _ => at((last_offset > 0).then_some(last_offset))?.unwrap_or_default(),
+        _ => at(last_offset)?,
     };
-    let newest = Anchor { offset: last_offset, fingerprint: newest };
-    Ok(Ends { purged_offset, newest, anchor: Some(anchor) })
+    let newest = Anchor { offset: last_offset, fingerprint: newest.unwrap_or_default() };
+    Ok(Ends { purged_offset, newest, anchor })
 }
 
 pub(crate) fn lookup(

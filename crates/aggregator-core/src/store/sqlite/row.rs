@@ -1,6 +1,7 @@
 //! Rows of events and stubs, each with a checksum; the key of an identity, and the row that holds it.
 
 pub(crate) mod checksum;
+pub(crate) mod forgotten;
 pub(crate) mod record;
 pub(crate) mod stored_identity;
 

@@ -5,8 +5,12 @@ use rusqlite::Connection;
 /// `PRAGMA application_id`: "ADdp" in ASCII. It distinguishes our files from other SQLite databases.
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
-/// `PRAGMA user_version`.
+/// `PRAGMA user_version` of new files.
 pub(super) const VERSION: u32 = 3;
+
+/// That of files in which identities were forgotten. They have the table [`CREATE_FORGOTTEN`], and rows are missing that
+/// older programs would ask for.
+pub(super) const VERSION_THAT_FORGETS: u32 = 4;
 
 /// Since this version, only the dedup index has changed.
 pub(super) const SAME_EVENTS_SINCE: u32 = 2;
@@ -118,9 +122,39 @@ CREATE TABLE records (
 
 /// Whether the file has the table of records.
 pub(super) fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
+    has_table(connection, "records")
+}
+
+/// What stays of the identities that a topic has forgotten. A file gets the table when the first one is forgotten.
+pub(super) const CREATE_FORGOTTEN: &str = "
+CREATE TABLE forgotten (
+    topic_id     INTEGER PRIMARY KEY,
+    offset       INTEGER NOT NULL, -- up to here, rows of the topic are missing
+    seq          INTEGER NOT NULL, -- of the last event that was forgotten
+    rows         INTEGER NOT NULL, -- how many rows are missing
+    processed_at INTEGER NOT NULL, -- of the event of seq
+    checksum     INTEGER NOT NULL  -- XXH3-64 of the row
+) STRICT;
+CREATE INDEX forgotten_offset ON forgotten (offset);
+";
+
+pub(super) fn has_forgotten(connection: &Connection) -> rusqlite::Result<bool> {
+    has_table(connection, "forgotten")
+}
+
+/// To be called before the first mark is written, in its transaction.
+pub(super) fn ensure_forgotten(connection: &Connection) -> rusqlite::Result<()> {
+    if has_forgotten(connection)? {
+        return Ok(());
+    }
+    connection.execute_batch(CREATE_FORGOTTEN)?;
+    connection.pragma_update(None, "user_version", VERSION_THAT_FORGETS)
+}
+
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection
-        .prepare_cached("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'records'")?
-        .query_row([], |row| row.get(0))
+        .prepare_cached("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1")?
+        .query_row([name], |row| row.get(0))
 }
 
 /// Without memory mapping, where an I/O error would be a signal instead of an error.

@@ -4,6 +4,7 @@ pub(crate) mod amend_tx;
 pub(crate) mod append_tx;
 pub(crate) mod by_topic;
 pub(crate) mod clear_free_space;
+pub(crate) mod forget;
 pub(crate) mod import_tx;
 pub(crate) mod insert;
 pub(crate) mod lookup_hint;
@@ -289,6 +290,23 @@ impl Writer {
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
         self.committed()?;
         Ok(purged)
+    }
+
+    /// Removes up to `most` of the topic's oldest stubs that were stored before `before`. Returns how many.
+    pub(crate) fn forget_slice(
+        &mut self,
+        topic: &str,
+        before: Timestamp,
+        most: u64,
+    ) -> Result<u64, StoreError> {
+        self.mark()?;
+        let before = before.as_micros();
+        let result = forget::forget_slice(&mut self.connection, &mut self.catalog, topic, before, most);
+        let forgotten = result.map_err(|failure| self.fail("forgetting", failure))?;
+        if forgotten > 0 {
+            self.committed()?;
+        }
+        Ok(forgotten)
     }
 
     /// Copies all of the log, so that the next commit is written at its start and makes it no longer. Returns whether no

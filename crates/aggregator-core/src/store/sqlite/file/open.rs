@@ -238,7 +238,7 @@ fn check_format(
         return Ok(Err(StoreError::invalid("store", reason)));
     }
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if (oldest..=schema::VERSION).contains(&version) {
+    if (oldest..=schema::VERSION_THAT_FORGETS).contains(&version) {
         return Ok(Ok(()));
     }
     let way_out = match version {
@@ -247,7 +247,7 @@ fn check_format(
         _ => "use the newer program that wrote it",
     };
     let store = path.display().to_string();
-    Ok(Err(StoreError::Format { store, found: version, known: schema::VERSION, way_out }))
+    Ok(Err(StoreError::Format { store, found: version, known: schema::VERSION_THAT_FORGETS, way_out }))
 }
 
 fn configure(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {

@@ -14,9 +14,9 @@ use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::{index, schema};
 
-/// All tables except those of the index. The last one is not in every file.
-const NOT_INDEX: [&str; 8] =
-    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records"];
+/// All tables except those of the index. The last two are not in every file.
+const NOT_INDEX: [&str; 9] =
+    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records", "forgotten"];
 
 pub(crate) fn empty_index(
     path: &Path,
@@ -57,7 +57,11 @@ pub(super) fn make_empty(
 fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     index::reset(&transaction)?;
-    transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    let version = match schema::has_forgotten(&transaction)? {
+        true => schema::VERSION_THAT_FORGETS,
+        false => schema::VERSION,
+    };
+    transaction.pragma_update(None, "user_version", version)?;
     transaction.commit()
 }
 
@@ -87,6 +91,12 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
             // The first write makes it, or refuses to, if the state in `meta` says that there were records.
             transaction.execute_batch("DROP TABLE main.records")?;
             continue;
+        }
+        if table == "forgotten" {
+            if !is_there(table)? {
+                continue;
+            }
+            schema::ensure_forgotten(&transaction)?;
         }
         transaction.execute_batch(&format!(
             "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"

@@ -50,7 +50,7 @@ pub(crate) fn upgrade(
     let path = claim.path();
     let failed = |error| store_error(&format!("upgrading {}", path.display()), error);
     let from = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if from == schema::VERSION {
+    if from >= schema::VERSION {
         return Ok(None);
     }
     index::check_rows(&connection).map_err(failed)?;

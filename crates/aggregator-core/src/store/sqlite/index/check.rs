@@ -17,6 +17,7 @@ use super::recovery::{RowReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::row::forgotten::horizon;
 use crate::store::sqlite::row::stored_identity::StoredIdentities;
 
 /// What the check holds in memory at a time.
@@ -59,7 +60,11 @@ fn check_within(
     let mut rows =
         RowReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
     let mut of_rows = EntrySet::default();
-    for_each_row(batch, connection, &mut rows, 0..manifest.covered, &mut |entry| of_rows.add(entry))?;
+    let mut forgotten = ForgottenRows::up_to(horizon(connection)?);
+    for_each_row(batch, connection, &mut rows, 0..manifest.covered, &mut |entry| {
+        of_rows.add(entry);
+        forgotten.is_there(entry.offset);
+    })?;
     // A memtable answers for the rows that no run covers, but such a row may repeat an identity that a run covers.
     let mut uncovered = Vec::new();
     let last_offset = PartitionState::read(connection)?.last_offset;
@@ -75,7 +80,7 @@ fn check_within(
     })?;
     uncovered.sort_unstable();
 
-    let of_runs = check_runs(batch, connection, &runs, &uncovered, fault)?;
+    let of_runs = check_runs(batch, connection, &runs, (&uncovered, &forgotten), fault)?;
     if of_rows.count != of_runs.count {
         fault(format!("the dedup index holds {} entries for {} rows", of_runs.count, of_rows.count));
     } else if of_rows != of_runs {
@@ -90,7 +95,7 @@ fn check_runs(
     batch: u64,
     connection: &Connection,
     runs: &Runs,
-    uncovered: &[IndexEntry],
+    (uncovered, forgotten): (&[IndexEntry], &ForgottenRows),
     fault: &mut dyn FnMut(String),
 ) -> rusqlite::Result<EntrySet> {
     let mut of_runs = EntrySet::default();
@@ -107,6 +112,8 @@ fn check_runs(
         for (run, group) in runs.runs.iter().zip(&runs.filter_groups) {
             add_entries(&mut chunks, (run, group), &range, &mut entries, fault)?;
         }
+        // They stay until their runs are merged.
+        entries.retain(|entry| !forgotten.contains(entry.offset));
         entries.iter().for_each(|&entry| of_runs.add(entry));
         let uncovered_part = uncovered.partition_point(|entry| entry.fingerprint < range.start)
             ..uncovered.partition_point(|entry| entry.fingerprint < range.end);
@@ -117,6 +124,30 @@ fn check_runs(
         }
     }
     Ok(of_runs)
+}
+
+/// At which offsets there is no row any more: a bit for each offset up to the last one that was forgotten.
+struct ForgottenRows {
+    horizon: u64,
+    there: Vec<u64>,
+}
+
+impl ForgottenRows {
+    fn up_to(horizon: u64) -> Self {
+        let words = usize::try_from(horizon / 64 + 1).expect("a file has fewer rows than memory has bits");
+        Self { horizon, there: vec![0; words] }
+    }
+
+    fn is_there(&mut self, offset: u64) {
+        if let Some(word) = self.there.get_mut((offset / 64) as usize) {
+            *word |= 1 << (offset % 64);
+        }
+    }
+
+    fn contains(&self, offset: u64) -> bool {
+        let is_there = |word: &u64| word & (1 << (offset % 64)) != 0;
+        offset <= self.horizon && !self.there.get((offset / 64) as usize).is_some_and(is_there)
+    }
 }
 
 /// Checks that the index can be built again: each row that has to be there is there and whole.

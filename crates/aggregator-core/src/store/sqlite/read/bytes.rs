@@ -27,7 +27,7 @@ pub(crate) fn bytes(
     sum(&snapshot, &row, first, last).map_err(failed)
 }
 
-fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<TopicRow>> {
+pub(super) fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<TopicRow>> {
     let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1");
     let mut select = connection.prepare_cached(&sql)?;
     select.query_row([topic.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic)).optional()

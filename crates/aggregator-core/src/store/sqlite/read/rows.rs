@@ -10,6 +10,7 @@ use crate::store::RowLimit;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, store_error};
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::row::forgotten::{Forgotten, horizon};
 use crate::{Scope, StoreError, Timestamp};
 
 pub(crate) fn rows(
@@ -20,6 +21,7 @@ pub(crate) fn rows(
     let mut read = || {
         let snapshot = connection.transaction()?;
         let last_offset = PartitionState::read(&snapshot)?.last_offset;
+        let after = before_next(&snapshot, after)?;
         let until = last_offset.min(after.saturating_add(limit.rows.max(1) as u64));
         if after >= until {
             return Ok(Vec::new());
@@ -29,7 +31,22 @@ pub(crate) fn rows(
     read().map_err(|error| store_error("reading rows", error))
 }
 
-/// The rows behind `after`, up to `until`. There has to be a row at each offset.
+/// The offset before the next row behind `after`: what was forgotten is passed over, because an empty answer would mean the
+/// end.
+fn before_next(connection: &Connection, after: u64) -> Result<u64> {
+    if after >= horizon(connection)? {
+        return Ok(after);
+    }
+    let mut next = None;
+    for table in ["events", "stubs", "forgotten"] {
+        let sql = format!("SELECT min(offset) FROM {table} WHERE offset > ?1");
+        let of_table: Option<u64> = connection.prepare_cached(&sql)?.query_row([after], |row| row.get(0))?;
+        next = next.into_iter().chain(of_table).min();
+    }
+    Ok(next.map_or(after, |next| next - 1))
+}
+
+/// The rows behind `after`, up to `until`. There has to be a row at each offset behind those that were forgotten.
 fn window(
     connection: &Connection,
     after: u64,
@@ -37,11 +54,15 @@ fn window(
     max_bytes: usize,
 ) -> Result<Vec<(u64, StoredRow)>> {
     let mut topics = TopicCache { connection, cached: HashMap::new() };
-    let mut stubs = stubs(connection, &mut topics, after, until)?.into_iter().peekable();
-    let mut events = connection.prepare_cached(&format!(
+    let horizon = horizon(connection)?;
+    let mut stubs = stubs(connection, &mut topics, after, until)?;
+    marks(connection, &mut topics, (after, until), &mut stubs)?;
+    let mut stubs = stubs.into_iter().peekable();
+    let mut select = connection.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS} FROM events e WHERE e.offset > ?1 AND e.offset <= ?2 ORDER BY e.offset"
     ))?;
-    let mut events = events.query((after, until))?;
+    let mut events = select.query((after, until))?;
+    let mut row = events.next()?;
     let mut taken = Vec::new();
     let mut payload_bytes = 0;
     for offset in after + 1..=until {
@@ -49,20 +70,53 @@ fn window(
             taken.push(stub);
             continue;
         }
-        let row = events.next()?.map(EventRow::read).transpose()?;
-        let Some(event) = row.filter(|event| event.offset == offset) else {
+        let at = row.map(|row| row.get::<_, u64>(0)).transpose()?;
+        let Some(event) = row.filter(|_| at == Some(offset)) else {
+            if offset <= horizon {
+                continue;
+            }
             return Err(Corruption::error(format!(
                 "there is neither an event nor a stub at offset {offset}"
             )));
         };
+        let event = EventRow::read(event)?;
         payload_bytes += event.payload.len();
         let (topic, scope) = topics.of(event.topic_id)?;
         taken.push((offset, stored_row(&event, topic, scope)));
         if payload_bytes >= max_bytes {
             break;
         }
+        row = events.next()?;
     }
     Ok(taken)
+}
+
+/// Puts the marks of what was forgotten between the stubs.
+fn marks(
+    connection: &Connection,
+    topics: &mut TopicCache<'_>,
+    (after, until): (u64, u64),
+    stubs: &mut Vec<(u64, StoredRow)>,
+) -> Result<()> {
+    let marks = Forgotten::between(connection, after, until)?;
+    if marks.is_empty() {
+        return Ok(());
+    }
+    for mark in marks {
+        let (topic, scope) = topics.of(mark.topic_id)?;
+        let row = StoredRow {
+            topic: topic.to_owned(),
+            scope: Some(scope),
+            event_id: String::new(),
+            source: None,
+            processed_at: Timestamp::from_micros(mark.processed_at),
+            released: false,
+            kept: Kept::Forgotten { seq: mark.seq },
+        };
+        stubs.push((mark.offset, row));
+    }
+    stubs.sort_by_key(|&(offset, _)| offset);
+    Ok(())
 }
 
 fn stubs(

@@ -26,16 +26,21 @@ use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
 /// The only one.
 const PARTITION: Partition = Partition(0);
 
-/// The fingerprint of the row at `offset`, which has to be there.
-pub(super) fn fingerprint(connection: &Connection, offset: u64) -> Result<Fingerprint> {
-    let row = StoredIdentities::new(connection)?.at(offset, |row| match row {
+/// The fingerprint of the row at `offset`, which has to be there; `None` if it was forgotten.
+pub(super) fn fingerprint(connection: &Connection, offset: u64) -> Result<Option<Fingerprint>> {
+    let mut rows = StoredIdentities::new(connection)?;
+    let row = rows.at(offset, |row| match row {
         StoredIdentity::Event(event) => (event.topic_id, Some(event.seq), event.event_id.to_owned()),
         StoredIdentity::Stub(stub) => (stub.topic_id, stub.seq, stub.event_id.to_owned()),
     })?;
-    let (topic_id, seq, event_id) =
-        row.ok_or_else(|| Corruption::error(format!("offset {offset} has neither an event nor a stub")))?;
+    let Some((topic_id, seq, event_id)) = row else {
+        return match rows.is_forgotten(offset)? {
+            true => Ok(None),
+            false => Err(Corruption::error(format!("offset {offset} has neither an event nor a stub"))),
+        };
+    };
     let topic = topic_name(connection, topic_id)?;
-    Ok(Fingerprint::new(PARTITION, offset, &topic, seq, &event_id))
+    Ok(Some(Fingerprint::new(PARTITION, offset, &topic, seq, &event_id)))
 }
 
 /// One partition's part of a page; `None` if the index in memory belongs to another commit.

@@ -9,6 +9,7 @@ use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
+use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::{StoreError, Timestamp, Topic, TopicSelector};
 
@@ -122,6 +123,13 @@ impl<'c> Times<'c> {
         match found {
             Some((id, of, processed_at)) if (id, of) == (row.id, Some(seq)) => {
                 Ok(Timestamp::from_micros(processed_at))
+            }
+            // What was forgotten has left its time.
+            None if let Some(mark) = Forgotten::of(self.connection, row.id)?
+                && mark.seq == seq
+                && mark.offset >= offset =>
+            {
+                Ok(Timestamp::from_micros(mark.processed_at))
             }
             _ => Err(Corruption::error(format!("event {seq} of topic {name} is missing at offset {offset}"))),
         }

@@ -8,6 +8,7 @@ use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::index;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use crate::store::sqlite::row::forgotten::{FORGOTTEN_COLUMNS, Forgotten};
 use crate::store::sqlite::row::record::{RECORD_COLUMNS, RecordRow, RecordTotals};
 use crate::store::sqlite::schema;
 
@@ -53,14 +54,26 @@ fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     Ok(())
 }
 
-/// Runs a query that returns a row for each fault; `describe` puts the fault into words.
+/// The table of what was forgotten, or what has no rows where there is no such table.
+fn marks(connection: &Connection) -> rusqlite::Result<&'static str> {
+    Ok(match schema::has_forgotten(connection)? {
+        true => "forgotten",
+        false => {
+            "(SELECT NULL AS topic_id, NULL AS offset, NULL AS seq, NULL AS rows, NULL AS processed_at,
+                     NULL AS checksum WHERE false)"
+        }
+    })
+}
+
+/// Runs a query that returns a row for each fault; `describe` puts the fault into words. `{marks}` in it stands for the
+/// table of what was forgotten.
 fn faults(
     connection: &Connection,
     report: &mut VerifyReport,
     sql: &str,
     describe: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
 ) -> rusqlite::Result<()> {
-    let mut select = connection.prepare(sql)?;
+    let mut select = connection.prepare(&sql.replace("{marks}", marks(connection)?))?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         if report.faults.len() >= MAX_FAULTS {
@@ -82,7 +95,12 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
         report,
         "SELECT p.what, p.counted, p.rows FROM (
              SELECT 'stored' AS what, stored AS counted,
-                    (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs WHERE seq IS NOT NULL) AS rows
+                    (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs WHERE seq IS NOT NULL)
+                        + (SELECT coalesce(sum(seq), 0) FROM {marks}) AS rows
+             FROM partitions
+             UNION ALL SELECT 'last_offset', last_offset,
+                    (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs)
+                        + (SELECT coalesce(sum(rows), 0) FROM {marks})
              FROM partitions
              UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) FROM topics) FROM partitions
              UNION ALL SELECT 'duplicates', duplicates, (SELECT coalesce(sum(duplicates), 0) FROM topics)
@@ -101,16 +119,18 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
     )
 }
 
-/// Each topic has stubs from seq 1 to `purged_seq`, then events up to `last_seq`, without gaps, in the order of their
-/// offsets.
+/// Behind what it has forgotten, each topic has stubs up to `purged_seq`, then events up to `last_seq`, without gaps, in the
+/// order of their offsets.
 fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     faults(
         connection,
         report,
         "SELECT t.name, r.seq, r.expected FROM (
-             SELECT topic_id, seq, row_number() OVER (PARTITION BY topic_id ORDER BY offset) AS expected
+             SELECT r.topic_id, r.seq, coalesce(m.seq, 0)
+                    + row_number() OVER (PARTITION BY r.topic_id ORDER BY r.offset) AS expected
              FROM (SELECT topic_id, seq, offset FROM events
-                   UNION ALL SELECT topic_id, seq, offset FROM stubs WHERE seq IS NOT NULL)
+                   UNION ALL SELECT topic_id, seq, offset FROM stubs WHERE seq IS NOT NULL) r
+             LEFT JOIN {marks} m ON m.topic_id = r.topic_id
          ) r JOIN topics t ON t.topic_id = r.topic_id WHERE r.seq <> r.expected",
         |row| {
             let (topic, seq, expected): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -120,15 +140,19 @@ fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     faults(
         connection,
         report,
-        "SELECT t.name, t.last_seq, coalesce(r.rows, 0) FROM topics t LEFT JOIN (
+        "SELECT t.name, t.last_seq, coalesce(r.rows, 0), coalesce(m.seq, 0) FROM topics t LEFT JOIN (
              SELECT topic_id, count(*) AS rows
              FROM (SELECT topic_id FROM events UNION ALL SELECT topic_id FROM stubs WHERE seq IS NOT NULL)
              GROUP BY topic_id
-         ) r ON r.topic_id = t.topic_id
-         WHERE t.last_seq <> coalesce(r.rows, 0)",
+         ) r ON r.topic_id = t.topic_id LEFT JOIN {marks} m ON m.topic_id = t.topic_id
+         WHERE t.last_seq <> coalesce(r.rows, 0) + coalesce(m.seq, 0)",
         |row| {
             let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows"))
+            let behind = match row.get(3)? {
+                0 => String::new(),
+                seq => format!(" behind seq {seq}, up to which it has forgotten them"),
+            };
+            Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows{behind}"))
         },
     )
 }
@@ -188,13 +212,16 @@ fn check_purges(connection: &Connection, report: &mut VerifyReport) -> rusqlite:
     faults(
         connection,
         report,
+        // Where all that was purged was forgotten, the mark is there or behind it.
         "SELECT name, purged_offset, last FROM (
-             SELECT name, purged_offset, coalesce(
-                 (SELECT max(offset) FROM stubs s WHERE s.topic_id = t.topic_id AND s.seq IS NOT NULL), 0) AS last
-             FROM topics t)
-         WHERE purged_offset <> last",
+             SELECT t.name, t.purged_offset, (SELECT max(offset) FROM stubs s
+                    WHERE s.topic_id = t.topic_id AND s.seq IS NOT NULL) AS last,
+                 coalesce(m.seq = t.purged_seq AND m.offset >= t.purged_offset, false) AS forgotten
+             FROM topics t LEFT JOIN {marks} m ON m.topic_id = t.topic_id)
+         WHERE purged_offset <> coalesce(last, 0) AND NOT (last IS NULL AND forgotten)",
         |row| {
-            let (topic, says, last): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (topic, says, last): (String, i64, Option<i64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let last = last.unwrap_or(0);
             Ok(format!("topic {topic} says it is purged to offset {says}, its last stub is at {last}"))
         },
     )
@@ -239,6 +266,8 @@ fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqli
     check(&format!("SELECT {EVENT_COLUMNS} FROM events e"), |row| EventRow::read(row).map(drop))?;
     check(&format!("SELECT {STUB_COLUMNS} FROM stubs s"), |row| StubRow::read(row).map(drop))?;
     check(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"), |row| TopicRow::read(row).map(drop))?;
+    let marks = format!("SELECT {FORGOTTEN_COLUMNS} FROM {} f", marks(connection)?);
+    check(&marks, |row| Forgotten::read(row).map(drop))?;
     if let Err(error) = PartitionState::read(connection) {
         report.faults.push(store_error("verifying", error).to_string());
     }

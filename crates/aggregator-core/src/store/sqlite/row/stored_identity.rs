@@ -6,6 +6,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, Row};
 
 use super::Key;
 use super::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
+use super::forgotten::horizon;
 use crate::store::sqlite::fault::Corruption;
 
 /// The row that holds an identity.
@@ -18,6 +19,7 @@ pub(crate) enum StoredIdentity<'a> {
 pub(crate) struct StoredIdentities<'c> {
     event: CachedStatement<'c>,
     stub: CachedStatement<'c>,
+    connection: &'c Connection,
 }
 
 /// The event at the offset ?1.
@@ -28,7 +30,11 @@ static STUB: LazyLock<String> =
 
 impl<'c> StoredIdentities<'c> {
     pub(crate) fn new(connection: &'c Connection) -> Result<Self> {
-        Ok(Self { event: connection.prepare_cached(&EVENT)?, stub: connection.prepare_cached(&STUB)? })
+        Ok(Self {
+            event: connection.prepare_cached(&EVENT)?,
+            stub: connection.prepare_cached(&STUB)?,
+            connection,
+        })
     }
 
     /// As [`Self::find_released`], but a row whose identity was released does not hold it any more.
@@ -50,10 +56,18 @@ impl<'c> StoredIdentities<'c> {
         offset: u64,
         read_found: impl Fn(StoredIdentity<'_>) -> T,
     ) -> Result<Option<T>> {
-        let found = self.at(offset, |row| row.has(key).then(|| read_found(row)))?;
-        found.ok_or_else(|| {
-            Corruption::error(format!("the dedup index points to offset {offset}, where there is nothing"))
-        })
+        match self.at(offset, |row| row.has(key).then(|| read_found(row)))? {
+            Some(found) => Ok(found),
+            None if self.is_forgotten(offset)? => Ok(None),
+            None => Err(Corruption::error(format!(
+                "the dedup index points to offset {offset}, where there is nothing"
+            ))),
+        }
+    }
+
+    /// Whether the row at `offset`, which is not there, may have been forgotten.
+    pub(crate) fn is_forgotten(&self, offset: u64) -> Result<bool> {
+        Ok(offset <= horizon(self.connection)?)
     }
 
     /// What `read_found` makes of the row at `offset`, if there is one.

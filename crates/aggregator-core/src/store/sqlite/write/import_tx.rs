@@ -14,8 +14,10 @@ use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Memtable, Probe};
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EventRow, StubRow};
+use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
-use crate::store::transfer::{self, Found, Import, Imported, Times, Verdict};
+use crate::store::sqlite::schema;
+use crate::store::transfer::{self, Found, Import, Imported, Times, TopicState, Verdict};
 use crate::{Fault, InvalidField, StoreError, Timestamp};
 
 /// Why a row was not imported.
@@ -68,6 +70,8 @@ pub(crate) struct ImportTx<'c, 'k, 'r> {
     first_offset: u64,
     /// The offset behind the last row that was present already. When an import is repeated, the next row is there.
     next_present: Option<u64>,
+    /// Up to which seq topics have forgotten their events.
+    forgotten: HashMap<i64, u64>,
     index: &'k Index,
     transaction: &'c Transaction<'c>,
     chunks: ChunkReader<'c>,
@@ -91,6 +95,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
             added: Vec::new(),
             first_offset,
             next_present: None,
+            forgotten: HashMap::new(),
             index,
             transaction,
             chunks: ChunkReader::new(transaction)?,
@@ -171,10 +176,14 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         candidates: &[Candidate],
         times: Times,
     ) -> Result<Verdict, Refusal> {
-        let there = self.find(key, fingerprint, candidates, row)?;
+        let there = match row.is_forgotten() {
+            true => None,
+            false => self.find(key, fingerprint, candidates, row)?,
+        };
         let newest = Timestamp::from_micros(self.catalog.partition.last_processed_at);
         let found = there.as_ref().map(|there| there.found);
-        let verdict = transfer::validate_row(row, topic.state(), newest, found, times)?;
+        let state = self.state(topic)?;
+        let verdict = transfer::validate_row(row, state, newest, found, times)?;
         let Verdict::Add(processed_at) = verdict else {
             if let Some(there) = there.filter(|there| row.released && !there.released && there.is_for(row)) {
                 self.release(there.offset)?;
@@ -184,9 +193,9 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         self.catalog.partition.last_offset += 1;
         let offset = self.catalog.partition.last_offset;
         if let Some(seq) = row.seq() {
+            self.catalog.partition.stored += seq - topic.last_seq;
             topic.last_seq = seq;
-            self.catalog.partition.stored += 1;
-            self.catalog.partition.last_processed_at = processed_at.as_micros();
+            self.catalog.partition.last_processed_at = processed_at.max(newest).as_micros();
         }
         match &row.kept {
             Kept::Event(event) => {
@@ -211,10 +220,13 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
                 self.stub(key, offset, Some((*seq, *digest)), processed_at, row.released)?;
             }
-            Kept::Forgotten { .. } => todo!(),
             Kept::Identity => {
                 self.end_span(topic, span)?;
                 self.stub(key, offset, None, processed_at, row.released)?;
+            }
+            Kept::Forgotten { seq } => {
+                (topic.last_offset, topic.purged_offset, topic.purged_seq) = (offset, offset, *seq);
+                self.mark(topic.id, offset, *seq, processed_at)?;
             }
         }
         self.entries.insert(IndexEntry { fingerprint, offset });
@@ -241,6 +253,36 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
             processed_at: processed_at.as_micros(),
             released,
         })
+    }
+
+    /// The mark takes an offset of its own, at which there is no row.
+    fn mark(
+        &mut self,
+        topic_id: i64,
+        offset: u64,
+        seq: u64,
+        processed_at: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.inserts.interrupt()?;
+        schema::ensure_forgotten(self.transaction)?;
+        let processed_at = processed_at.as_micros();
+        self.forgotten.insert(topic_id, seq);
+        Forgotten { topic_id, offset, seq, rows: 1, processed_at }.write(self.transaction)
+    }
+
+    fn state(&mut self, topic: &TopicRow) -> rusqlite::Result<TopicState> {
+        let forgotten_seq = match (topic.purged_seq, self.forgotten.get(&topic.id)) {
+            // Nothing is forgotten that was not purged.
+            (0, _) => 0,
+            (_, Some(seq)) => *seq,
+            (_, None) => {
+                let seq = Forgotten::of(self.transaction, topic.id)?.map_or(0, |mark| mark.seq);
+                self.forgotten.insert(topic.id, seq);
+                seq
+            }
+        };
+        let TopicRow { scope, last_seq, purged_seq, .. } = *topic;
+        Ok(TopicState { scope, last_seq, purged_seq, forgotten_seq })
     }
 
     /// Marks a row that is there already.
@@ -308,7 +350,9 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
 
     fn totals(&mut self, totals: &TopicInfo) -> Result<(), Refusal> {
         let name = totals.topic.as_str();
-        transfer::validate_topic(totals, self.catalog.topics.get(name).map(TopicRow::state))?;
+        let there = self.catalog.topics.get(name).copied();
+        let there = there.map(|topic| self.state(&topic)).transpose()?;
+        transfer::validate_topic(totals, there)?;
         let mut topic = self.catalog.topic(self.transaction, name, totals.scope)?;
         let partition = &mut self.catalog.partition;
         partition.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
@@ -354,17 +398,6 @@ fn compare(row: &StoredRow, offset: u64, stored: &StoredIdentity<'_>) -> FoundRo
         }
     };
     FoundRow { offset, found, released: stored.is_released() }
-}
-
-impl TopicRow {
-    fn state(&self) -> transfer::TopicState {
-        transfer::TopicState {
-            scope: self.scope,
-            last_seq: self.last_seq,
-            purged_seq: self.purged_seq,
-            forgotten_seq: 0,
-        }
-    }
 }
 
 fn refused(index: usize, refusal: Refusal) -> TransactionError {

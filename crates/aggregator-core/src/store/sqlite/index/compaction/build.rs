@@ -15,6 +15,7 @@ use crate::store::sqlite::index::manifest::RunEntry;
 use crate::store::sqlite::index::run::Run;
 use crate::store::sqlite::index::run::section::{NewSection, Section};
 use crate::store::sqlite::index::{IndexEntry, Memtable};
+use crate::store::sqlite::row::forgotten::horizon;
 
 /// One task of the helper thread.
 pub(crate) enum Task {
@@ -93,6 +94,7 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
             let range = fingerprint_range(run.bits, &numbers);
             // A read transaction, so that all chunks are of one commit. It ends before the entries are merged.
             let snapshot = connection.unchecked_transaction()?;
+            let first = first_row(&snapshot)?;
             let mut chunks = ChunkReader::new(&snapshot)?;
             let mut sorted = Vec::new();
             for of_run in inputs.chunk_by(|a, b| a.run == b.run) {
@@ -102,7 +104,7 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
                     entries.reserve(input.head.entries_of(numbers.len()));
                     for number in numbers {
                         chunks.read(layout::chunk_key(input.run, input.section, number), |entry| {
-                            if range.contains(&entry.fingerprint) {
+                            if range.contains(&entry.fingerprint) && entry.offset >= first {
                                 entries.push(entry);
                             }
                             Continue(())
@@ -119,6 +121,18 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
             Ok(Slice { run, sections, through: None, bloom })
         }
     }
+}
+
+/// The offset of the oldest row. Entries before it lead to rows that were forgotten.
+fn first_row(snapshot: &Connection) -> rusqlite::Result<u64> {
+    if horizon(snapshot)? == 0 {
+        return Ok(0);
+    }
+    let mut select = snapshot.prepare_cached(
+        "SELECT min((SELECT coalesce(min(offset), 1 << 62) FROM events),
+                    (SELECT coalesce(min(offset), 1 << 62) FROM stubs))",
+    )?;
+    select.query_row([], |row| row.get(0))
 }
 
 /// All entries in order. Each run is sorted, and fingerprints are spread evenly. So the range is cut into many small

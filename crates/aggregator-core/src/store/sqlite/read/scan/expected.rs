@@ -6,6 +6,7 @@ use crate::query::Order;
 use crate::store::sqlite::catalog::{PartitionState, TopicRow};
 use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::row::checksum::EventRow;
+use crate::store::sqlite::row::forgotten::horizon;
 use crate::store::sqlite::row::stored_identity::EVENT;
 
 /// The next row that has to come, if no row is missing.
@@ -93,7 +94,7 @@ pub(super) fn following(number: u64, order: Order) -> u64 {
     }
 }
 
-/// Checks that all offsets from `next` on that come before `found` have stubs. Larger gaps are left to the check of the
+/// Checks that all offsets from `next` on that come before `found` have stubs, or were forgotten. Larger gaps are left to the check of the
 /// whole file, because a page must not read all stubs of a large purge.
 fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Result<()> {
     const LARGEST: u64 = 10_000;
@@ -105,6 +106,8 @@ fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Re
     if length == 0 || length > LARGEST {
         return Ok(());
     }
+    let gap = gap.start.max(horizon(connection)? + 1)..gap.end;
+    let length = gap.end.saturating_sub(gap.start);
     let stubs: u64 = connection
         .prepare_cached("SELECT count(*) FROM stubs WHERE offset >= ?1 AND offset < ?2")?
         .query_row((gap.start, gap.end), |row| row.get(0))?;

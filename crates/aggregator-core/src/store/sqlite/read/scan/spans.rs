@@ -126,8 +126,12 @@ pub(super) fn fill(
     }
     // The next page need not look for what is not there.
     let last = partition.last_offset;
-    if order == Order::Ascending && !scanner.is_full() && scanner.position().offset < last {
-        scanner.passed_by(Anchor { offset: last, fingerprint: fingerprint(connection, last)? });
+    if order == Order::Ascending
+        && !scanner.is_full()
+        && scanner.position().offset < last
+        && let Some(fingerprint) = fingerprint(connection, last)?
+    {
+        scanner.passed_by(Anchor { offset: last, fingerprint });
     }
     Ok(())
 }
