@@ -5,7 +5,7 @@ use std::path::Path;
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, Receipt, RecordWrite, SqliteOptions,
-    SqliteStore, StoreError, Topic,
+    SqliteStore, StoreError, Timestamp, Topic,
 };
 use sqlite_power_loss::{Fault, FileKind, Random};
 
@@ -174,7 +174,7 @@ fn assert_no_failed_sync_is_kept_quiet(
 }
 
 #[test]
-fn no_import_purge_merge_or_record_is_done_whose_sync_failed() {
+fn no_import_purge_merge_record_or_forgetting_is_done_whose_sync_failed() {
     let lab = Lab::new("failed-syncs-of-others");
     let open = |path: &Path| lab.open(path, 1 << 10).unwrap();
     let rows: Vec<_> = (1..=20).map(|seq| Row::new(seq, &mut Random::new(seq)).checked()).collect();
@@ -188,6 +188,17 @@ fn no_import_purge_merge_or_record_is_done_whose_sync_failed() {
     };
     assert_no_failed_sync_is_kept_quiet(&lab, "a purge", filled, |store| {
         store.purge(&Topic::new(IMPORTED).unwrap(), 15).map(drop)
+    });
+
+    let purged = |path: &Path| {
+        let store = filled(path);
+        store.purge(&Topic::new(IMPORTED).unwrap(), 15).unwrap();
+        store
+    };
+    assert_no_failed_sync_is_kept_quiet(&lab, "a forgetting", purged, |store| {
+        store
+            .forget_identities(&Topic::new(IMPORTED).unwrap(), Timestamp::from_micros(i64::MAX), 10)
+            .map(drop)
     });
 
     assert_no_failed_sync_is_kept_quiet(&lab, "a record", open, |store| write_record(store, "a"));

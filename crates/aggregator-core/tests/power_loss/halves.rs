@@ -100,6 +100,12 @@ impl Experiment {
         Self { lab, filled, _directory: directory }
     }
 
+    /// With a purged topic.
+    fn purged(self, topic: &Topic) -> Self {
+        open(&self.lab, &self.filled).unwrap().purge(topic, 30).unwrap();
+        self
+    }
+
     fn begin(&self) -> (TempDir, PathBuf, SqliteStore) {
         let (directory, path) = self.lab.empty_store();
         fs::copy(&self.filled, &path).unwrap();
@@ -169,6 +175,15 @@ fn a_purge_is_whole_or_not_there_whichever_operation_fails() {
     let experiment = Experiment::new("half-a-purge");
     let topic = Topic::new("a").unwrap();
     experiment.assert_all_or_nothing(|store| store.purge(&topic, 30).map(drop));
+}
+
+#[test]
+fn what_is_forgotten_is_so_wholly_or_not_at_all_whichever_operation_fails() {
+    let topic = Topic::new("a").unwrap();
+    let experiment = Experiment::new("half-of-what-is-forgotten").purged(&topic);
+    experiment.assert_all_or_nothing(|store| {
+        store.forget_identities(&topic, Timestamp::from_micros(i64::MAX), 20).map(drop)
+    });
 }
 
 #[test]

@@ -260,6 +260,11 @@ impl Lab {
                     store.purge(topic, through_seq)?;
                     ledger.purge(topic, through_seq, true);
                 }
+                Step::Forget(topic) => {
+                    ledger.forget(topic, false);
+                    store.forget_identities(topic, Timestamp::from_micros(i64::MAX), u64::MAX)?;
+                    ledger.forget(topic, true);
+                }
                 Step::Erase(id) => {
                     let (topic, event_id) = (id.topic.as_str(), id.event_id.as_str());
                     ledger.erase(topic, event_id, false);

@@ -47,6 +47,8 @@ pub(crate) struct Ledger {
     releasing: Option<Key>,
     /// Per topic: up to here at least, and at most.
     purged: BTreeMap<String, (u64, u64)>,
+    /// Per topic: up to here for certain, and perhaps on to the next one.
+    forgotten: BTreeMap<String, (u64, u64)>,
     /// The batch whose append failed last: its commit may have happened.
     in_doubt: Vec<Event>,
     /// Repeats that failed appends may have counted.
@@ -58,7 +60,8 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn acknowledged(&self) -> u64 {
-        (self.acknowledged.len() + self.released.values().map(Vec::len).sum::<usize>()) as u64
+        let kept = self.acknowledged.len() + self.released.values().map(Vec::len).sum::<usize>();
+        kept as u64 + self.forgotten.values().map(|(certain, _)| certain).sum::<u64>()
     }
 
     /// How many identities may come again, and did not.
@@ -67,7 +70,8 @@ impl Ledger {
     }
 
     pub(crate) fn last_seq(&self, topic: &str) -> u64 {
-        self.kept().filter(|((name, _), _)| name == topic).count() as u64
+        let forgotten = self.forgotten.get(topic).map_or(0, |(certain, _)| *certain);
+        forgotten + self.kept().filter(|((name, _), _)| name == topic).count() as u64
     }
 
     fn kept(&self) -> impl Iterator<Item = (&Key, &Kept)> {
@@ -152,6 +156,24 @@ impl Ledger {
         }
     }
 
+    /// Notes that all that is purged is about to be forgotten, or that it was.
+    pub(crate) fn forget(&mut self, topic: &Topic, done: bool) {
+        let purged = self.purged.get(topic.as_str()).map_or(0, |(_, most)| *most);
+        let forgotten = self.forgotten.entry(topic.to_string()).or_default();
+        if !done {
+            forgotten.1 = purged.max(forgotten.1);
+            return;
+        }
+        *forgotten = (forgotten.1, forgotten.1);
+        let through = forgotten.0;
+        let is_left = |(name, _): &Key, kept: &Kept| name != topic.as_str() || kept.seq > through;
+        self.acknowledged.retain(|key, kept| is_left(key, kept));
+        self.released.retain(|key, all| {
+            all.retain(|kept| is_left(key, kept));
+            !all.is_empty()
+        });
+    }
+
     /// Whether the store has exactly what it has to have.
     pub(crate) fn check(&self, store: &SqliteStore) -> Result<(), Violation> {
         let failed = |error| format!("the store cannot be read: {error}");
@@ -162,11 +184,13 @@ impl Ledger {
         self.records.check(store)?;
         let purged = self.check_topics(store)?;
         let events = read_all(store)?;
-        self.check_acknowledged(store, &events, &purged)?;
+        let forgotten = self.check_forgotten(store)?;
+        self.check_acknowledged(store, &events, (&purged, &forgotten))?;
         let surplus = self.check_in_doubt(store)?;
         let stats = store.stats().map_err(failed)?;
         let stored = self.acknowledged() + surplus;
-        if stats.stored != stored || report.events + report.stubs != stored {
+        let left = stored - forgotten.values().sum::<u64>();
+        if stats.stored != stored || report.events + report.stubs != left {
             return Err(format!("{stored} events are accounted for, {stats:?} and {report:?} are there"));
         }
         let counted = |what: &str, least: u64, count: u64| {
@@ -192,24 +216,42 @@ impl Ledger {
         Ok(purged)
     }
 
+    /// How much each topic has forgotten.
+    fn check_forgotten(&self, store: &SqliteStore) -> Result<BTreeMap<String, u64>, Violation> {
+        let marks = rows(store)?.into_values().filter(StoredRow::is_forgotten);
+        let found: BTreeMap<String, u64> = marks
+            .map(|mark| (mark.seq().unwrap_or(0), mark.topic))
+            .map(|(seq, topic)| (topic, seq))
+            .collect();
+        for (topic, (least, most)) in &self.forgotten {
+            let seq = found.get(topic).copied().unwrap_or(0);
+            if !(*least..=*most).contains(&seq) {
+                return Err(format!("{topic} has forgotten {seq}, not {least} to {most}"));
+            }
+        }
+        Ok(found)
+    }
+
     fn check_acknowledged(
         &self,
         store: &SqliteStore,
         events: &BTreeMap<(String, u64), StoredEvent>,
-        purged: &BTreeMap<String, u64>,
+        (purged, forgotten): (&BTreeMap<String, u64>, &BTreeMap<String, u64>),
     ) -> Result<(), Violation> {
+        let is_forgotten =
+            |(key, kept): (&Key, &Kept)| kept.seq <= forgotten.get(&key.0).copied().unwrap_or(0);
         let ids: Vec<_> = self.acknowledged.keys().map(|(topic, id)| identity_of(topic, id)).collect();
         let seen = store.lookup(&ids).map_err(|error| format!("no lookup: {error}"))?;
         for ((key, kept), seen) in self.acknowledged.iter().zip(seen) {
             match seen {
-                None if self.releasing.as_ref() == Some(key) => {}
+                None if self.releasing.as_ref() == Some(key) || is_forgotten((key, kept)) => {}
                 None => return Err(format!("{key:?} was acknowledged and is lost")),
                 Some(seen) if (seen.seq, seen.processed_at) == (Some(kept.seq), kept.processed_at) => {}
                 Some(seen) => return Err(format!("{key:?} was acknowledged as {kept:?} and is {seen:?}")),
             }
         }
         let rows = rows(store)?;
-        for (key, kept) in self.kept() {
+        for (key, kept) in self.kept().filter(|(key, kept)| !is_forgotten((key, kept))) {
             let is_purged = kept.seq <= purged.get(&key.0).copied().unwrap_or(0);
             let row = rows.get(&(key.0.clone(), kept.seq));
             if row.is_none_or(|row| {

@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Import(Vec<Row>),
     /// Of half of what the topic holds by then.
     Purge(Topic),
+    /// Of all that the topic has purged by then.
+    Forget(Topic),
     Erase(Identity),
     Release(Identity),
     Records(Vec<Draft>),
@@ -97,7 +99,7 @@ impl Workload {
         let checkpoint_bytes = 32 << 10 << random.below(4);
         let mut last_seq = 0;
         let mut steps: Vec<Step> = (0..16)
-            .map(|_| match random.below(13) {
+            .map(|_| match random.below(14) {
                 0 => Step::Reopen,
                 1 => Step::Purge(Topic::new(*pick(&TOPICS, &mut random)).unwrap()),
                 2 => {
@@ -105,7 +107,8 @@ impl Workload {
                     last_seq += 1 + random.below(8);
                     Step::Import((first..=last_seq).map(|seq| Row::new(seq, &mut random)).collect())
                 }
-                10.. => Step::Records(records::drafts(&mut random)),
+                3 => Step::Forget(Topic::new(*pick(&TOPICS, &mut random)).unwrap()),
+                11.. => Step::Records(records::drafts(&mut random)),
                 _ => {
                     let events = batch(&TOPICS, &mut random);
                     Step::Append(Append::new(events, &mut random))
