@@ -6,7 +6,7 @@ use std::path::Path;
 use aggregator_core::store::IndexOptions;
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Identity, Order, Outcome, Query, RowLimit, Seen, SqliteOptions,
-    SqliteStore, StoreError, StoredEvent, Topic, TopicQuery, TopicSelector,
+    SqliteStore, StoreError, StoredEvent, Timestamp, Topic, TopicQuery, TopicSelector,
 };
 use tempfile::TempDir;
 
@@ -63,7 +63,7 @@ fn assert_no_repeat_is_stored(store: &SqliteStore, events: &[Event], damage: &st
     }
 }
 
-/// A file with every kind of row in it, the events of which were sent, and what is read from it.
+/// A file with every kind of row in it, the events that it has to recognise, and what is read from it.
 fn stored(path: &Path) -> (Vec<Event>, Everything) {
     let store = SqliteStore::open_with(path, options()).unwrap();
     let events = events();
@@ -72,8 +72,13 @@ fn stored(path: &Path) -> (Vec<Event>, Everything) {
     }
     store.append_all(&events[..50].iter().map(Event::view).collect::<Vec<_>>()).unwrap();
     store.purge(&Topic::new("a").unwrap(), 10).unwrap();
+    let forgotten = store.forget_identities(&Topic::new("a").unwrap(), Timestamp::from_micros(i64::MAX), 4);
+    assert_eq!(forgotten.unwrap(), 4);
     let whole = everything(&store).unwrap();
-    (events, whole)
+    let known = events.into_iter().zip(&whole.1).filter_map(|(event, seen)| seen.is_some().then_some(event));
+    let known: Vec<_> = known.collect();
+    assert_eq!(known.len(), 296);
+    (known, whole)
 }
 
 /// Flips single bits all over the file. Whatever does not change what is stored (unused bytes) may

@@ -32,7 +32,7 @@ fn imported(event_id: &str, kept: Kept) -> CheckedRow {
 }
 
 /// A file with every kind of row in it: an event that has all there is to have at offset 1, an identity alone at 2, events
-/// from 3 on of which the first ones are purged.
+/// from 3 on of which the first ones are purged, and three of these forgotten.
 fn written(directory: &Path) -> PathBuf {
     let path = directory.join("events.db");
     let store = SqliteStore::open_with(&path, options()).unwrap();
@@ -55,6 +55,8 @@ fn written(directory: &Path) -> PathBuf {
     }
     store.append_one(&events[40].clone().with_payload("[1]").unwrap()).unwrap();
     store.purge(&Topic::new("t").unwrap(), 9).unwrap();
+    let forgotten = store.forget_identities(&Topic::new("t").unwrap(), Timestamp::from_micros(i64::MAX), 3);
+    assert_eq!(forgotten.unwrap(), 3);
     let names = ["a", "b", "c"].map(|name| RecordWrite::create("lease", name, format!("of {name}")));
     assert!(matches!(store.records().unwrap().write(&names), Ok(RecordOutcome::Written(_))));
     path
@@ -191,6 +193,25 @@ fn each_column_of_a_stub_is_part_of_its_checksum() {
         });
         assert!(changes > 20, "{changes}");
     }
+}
+
+#[test]
+fn each_column_of_what_stays_of_forgotten_rows_is_part_of_its_checksum() {
+    let changes = each_change("seq = 3", "forgotten", |damaged| {
+        damaged.is_noticed_by_the_check();
+        // An export may miss a mark that is elsewhere. Then its import tells that rows are missing.
+        if !damaged.what.contains("SET offset") {
+            damaged.is_corrupt(|| all_rows(&damaged.open()?));
+        }
+    });
+    assert!(changes > 12, "{changes}");
+    let changes = each_change("first_offset = 3", "gaps", |damaged| {
+        damaged.is_noticed_by_the_check();
+        damaged.is_corrupt(|| all_rows(&damaged.open()?));
+        // Nobody believes it that a row is missing because it was forgotten.
+        damaged.is_corrupt(|| damaged.open()?.append_one(&Event::new("t", "event-0").unwrap()));
+    });
+    assert!(changes > 6, "{changes}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aggregator_core::store::{IndexOptions, Rows};
 use aggregator_core::{
     DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Outcome, Partitions, SqliteOptions, SqliteStore,
-    StoreError, StoreStats, StoredRow, TopicInfo, TopicQuery, Upgraded,
+    StoreError, StoreStats, StoredRow, Timestamp, Topic, TopicInfo, TopicQuery, Upgraded,
 };
 use tempfile::TempDir;
 
@@ -57,6 +57,10 @@ fn assert_whole(store: &SqliteStore) {
     let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
     contents::fill(&expected);
     assert_eq!(contents_of(store), contents_of(&expected));
+    assert_goes_on(store);
+}
+
+fn assert_goes_on(store: &SqliteStore) {
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 
     let outcomes = |events: &[Event]| -> Vec<_> {
@@ -87,6 +91,38 @@ fn a_store_of_todays_format_opens_with_all_it_held() {
     let copy = Copy::of("format-3.db");
     let options = SqliteOptions { index: INDEX, ..SqliteOptions::default() };
     assert_whole(&SqliteStore::open_with(&copy.path, options).unwrap());
+}
+
+#[test]
+fn a_store_that_has_forgotten_opens_with_all_that_it_still_held() {
+    let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
+    contents::fill(&expected);
+    forget(&expected);
+    for index in [INDEX, IndexOptions::default()] {
+        let copy = Copy::of("format-4.db");
+        let options = SqliteOptions { index, ..SqliteOptions::default() };
+        let store = SqliteStore::open_with(&copy.path, options).unwrap();
+        assert_eq!(contents_of(&store), contents_of(&expected));
+        assert_eq!(store.verify().unwrap().faults, [""; 0]);
+        let events = contents::events();
+        let receipts = store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>()).unwrap();
+        let is_new = |at: usize| receipts[at].outcome == Outcome::Stored;
+        let new: Vec<_> = (0..events.len()).filter(|&at| is_new(at)).collect();
+        assert_eq!(
+            new,
+            [0, 1, 2, 3, 4, 5, 6, 40, 41, 42],
+            "seven orders, and all that was purged of the others"
+        );
+        assert_eq!(store.verify().unwrap().faults, [""; 0]);
+    }
+}
+
+/// What makes a store of format 3 one of format 4.
+fn forget(store: &dyn DedupStore) {
+    for (topic, most, forgotten) in [("orders.created", 7, 7), ("by-source", 10, 3), ("legacy", 4, 4)] {
+        let all = Timestamp::from_micros(i64::MAX);
+        assert_eq!(store.forget_identities(&Topic::new(topic).unwrap(), all, most).unwrap(), forgotten);
+    }
 }
 
 #[test]
@@ -188,6 +224,10 @@ fn an_upgrade_of_a_store_of_todays_format_changes_nothing() {
 #[ignore = "writes a golden store; tests/golden/README.md says when"]
 fn make_a_golden_store() {
     let path = std::env::var("GOLDEN_STORE").unwrap();
+    if path.ends_with("format-4.db") {
+        std::fs::copy(golden("format-3.db"), &path).unwrap();
+        return forget(&SqliteStore::open(&path).unwrap());
+    }
     let options = SqliteOptions { index: INDEX, clock: contents::clock(), ..SqliteOptions::default() };
     contents::fill(&SqliteStore::open_with(path, options).unwrap());
 }

@@ -8,6 +8,7 @@ mod conformance;
 mod copied_files;
 mod erase;
 mod files;
+mod forget;
 mod gauges;
 mod give_back;
 mod golden;

@@ -2,6 +2,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod forgotten;
+pub(crate) mod gap;
 pub(crate) mod record;
 pub(crate) mod stored_identity;
 

@@ -8,7 +8,7 @@ pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 /// `PRAGMA user_version` of new files.
 pub(super) const VERSION: u32 = 3;
 
-/// That of files in which identities were forgotten. They have the table [`CREATE_FORGOTTEN`], and rows are missing that
+/// That of files in which identities were forgotten. They have the tables of [`CREATE_FORGOTTEN`], and rows are missing that
 /// older programs would ask for.
 pub(super) const VERSION_THAT_FORGETS: u32 = 4;
 
@@ -125,19 +125,27 @@ pub(super) fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
     has_table(connection, "records")
 }
 
-/// What stays of the identities that a topic has forgotten. A file gets the table when the first one is forgotten.
+/// What stays of the identities that were forgotten. A file gets these tables when the first one is.
 pub(super) const CREATE_FORGOTTEN: &str = "
+-- Per topic, the last row that was forgotten.
 CREATE TABLE forgotten (
     topic_id     INTEGER PRIMARY KEY,
-    offset       INTEGER NOT NULL, -- up to here, rows of the topic are missing
-    seq          INTEGER NOT NULL, -- of the last event that was forgotten
-    rows         INTEGER NOT NULL, -- how many rows are missing
+    offset       INTEGER NOT NULL,
+    seq          INTEGER NOT NULL, -- events up to here were forgotten
     processed_at INTEGER NOT NULL, -- of the event of seq
     checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 CREATE INDEX forgotten_offset ON forgotten (offset);
+
+-- The offsets at which there is neither an event nor a stub.
+CREATE TABLE gaps (
+    first_offset INTEGER PRIMARY KEY,
+    last_offset  INTEGER NOT NULL,
+    checksum     INTEGER NOT NULL  -- XXH3-64 of the row
+) STRICT;
 ";
 
+/// Whether anything was forgotten in this file.
 pub(super) fn has_forgotten(connection: &Connection) -> rusqlite::Result<bool> {
     has_table(connection, "forgotten")
 }

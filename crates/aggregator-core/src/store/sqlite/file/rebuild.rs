@@ -14,9 +14,9 @@ use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::{index, schema};
 
-/// All tables except those of the index. The last two are not in every file.
-const NOT_INDEX: [&str; 9] =
-    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records", "forgotten"];
+/// All tables except those of the index. The last three are not in every file.
+const NOT_INDEX: [&str; 10] =
+    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records", "forgotten", "gaps"];
 
 pub(crate) fn empty_index(
     path: &Path,
@@ -92,7 +92,7 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
             transaction.execute_batch("DROP TABLE main.records")?;
             continue;
         }
-        if table == "forgotten" {
+        if ["forgotten", "gaps"].contains(&table) {
             if !is_there(table)? {
                 continue;
             }

@@ -17,7 +17,7 @@ use super::recovery::{RowReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::forgotten::horizon;
+use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::StoredIdentities;
 
 /// What the check holds in memory at a time.
@@ -60,11 +60,8 @@ fn check_within(
     let mut rows =
         RowReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
     let mut of_rows = EntrySet::default();
-    let mut forgotten = ForgottenRows::up_to(horizon(connection)?);
-    for_each_row(batch, connection, &mut rows, 0..manifest.covered, &mut |entry| {
-        of_rows.add(entry);
-        forgotten.is_there(entry.offset);
-    })?;
+    for_each_row(batch, connection, &mut rows, 0..manifest.covered, &mut |entry| of_rows.add(entry))?;
+    let forgotten = ForgottenRows::read(connection, manifest.covered)?;
     // A memtable answers for the rows that no run covers, but such a row may repeat an identity that a run covers.
     let mut uncovered = Vec::new();
     let last_offset = PartitionState::read(connection)?.last_offset;
@@ -126,27 +123,23 @@ fn check_runs(
     Ok(of_runs)
 }
 
-/// At which offsets there is no row any more: a bit for each offset up to the last one that was forgotten.
-struct ForgottenRows {
-    horizon: u64,
-    there: Vec<u64>,
-}
+/// At which offsets there is no row any more: a bit for each offset.
+struct ForgottenRows(Vec<u64>);
 
 impl ForgottenRows {
-    fn up_to(horizon: u64) -> Self {
-        let words = usize::try_from(horizon / 64 + 1).expect("a file has fewer rows than memory has bits");
-        Self { horizon, there: vec![0; words] }
-    }
-
-    fn is_there(&mut self, offset: u64) {
-        if let Some(word) = self.there.get_mut((offset / 64) as usize) {
-            *word |= 1 << (offset % 64);
+    fn read(connection: &Connection, covered: u64) -> rusqlite::Result<Self> {
+        let gaps = Gap::within(connection, 0, covered)?;
+        let last = gaps.last().map_or(0, |gap| gap.last);
+        let mut bits =
+            vec![0; usize::try_from(last / 64 + 1).expect("memory has more bits than a file rows")];
+        for offset in gaps.into_iter().flat_map(|gap| gap.first..=gap.last) {
+            bits[(offset / 64) as usize] |= 1 << (offset % 64);
         }
+        Ok(Self(bits))
     }
 
     fn contains(&self, offset: u64) -> bool {
-        let is_there = |word: &u64| word & (1 << (offset % 64)) != 0;
-        offset <= self.horizon && !self.there.get((offset / 64) as usize).is_some_and(is_there)
+        self.0.get((offset / 64) as usize).is_some_and(|word| word & (1 << (offset % 64)) != 0)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::{Corruption, is_full};
 use crate::store::sqlite::options::OpenProgress;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use crate::store::sqlite::row::forgotten::horizon;
+use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::{self, Key};
 
 /// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
@@ -137,8 +137,8 @@ pub(crate) struct RowReader {
 }
 
 impl RowReader {
-    /// Hands `take` the entry of every row behind the offset `after`, up to `to`. There has to be a row at each offset behind
-    /// those that were forgotten.
+    /// Hands `take` the entry of every row behind the offset `after`, up to `to`. There has to be a row at each offset
+    /// that was not forgotten.
     pub(crate) fn read(
         &mut self,
         connection: &Connection,
@@ -175,13 +175,20 @@ impl RowReader {
             let key = Key { topic_id: stub.topic_id, event_id: stub.event_id, source: stub.source };
             add(stub.offset, self.fingerprints.of(key))?;
         }
-        let missing = found.iter().zip(after + 1..).filter(|(found, _)| !**found).map(|(_, offset)| offset);
-        match missing.last() {
-            Some(offset) if offset > horizon(connection)? => {
-                let what = format!("there is neither an event nor a stub at offset {offset}");
-                Err(Corruption::error(what))
+        for gap in Gap::within(connection, after, to)? {
+            for offset in gap.first.max(after + 1)..=gap.last.min(to) {
+                let at = usize::try_from(offset - after - 1).expect("it is one of these rows");
+                if std::mem::replace(&mut found[at], true) {
+                    return Err(Corruption::error(format!("offset {offset} has a row and was forgotten")));
+                }
             }
-            _ => Ok(()),
+        }
+        match found.iter().position(|found| !found) {
+            None => Ok(()),
+            Some(gap) => Err(Corruption::error(format!(
+                "there is neither an event nor a stub at offset {}",
+                after + 1 + gap as u64
+            ))),
         }
     }
 

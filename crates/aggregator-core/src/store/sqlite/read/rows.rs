@@ -10,7 +10,8 @@ use crate::store::RowLimit;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, store_error};
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use crate::store::sqlite::row::forgotten::{Forgotten, horizon};
+use crate::store::sqlite::row::forgotten::Forgotten;
+use crate::store::sqlite::row::gap::Gap;
 use crate::{Scope, StoreError, Timestamp};
 
 pub(crate) fn rows(
@@ -34,19 +35,15 @@ pub(crate) fn rows(
 /// The offset before the next row behind `after`: what was forgotten is passed over, because an empty answer would mean the
 /// end.
 fn before_next(connection: &Connection, after: u64) -> Result<u64> {
-    if after >= horizon(connection)? {
-        return Ok(after);
-    }
-    let mut next = None;
-    for table in ["events", "stubs", "forgotten"] {
-        let sql = format!("SELECT min(offset) FROM {table} WHERE offset > ?1");
-        let of_table: Option<u64> = connection.prepare_cached(&sql)?.query_row([after], |row| row.get(0))?;
-        next = next.into_iter().chain(of_table).min();
-    }
-    Ok(next.map_or(after, |next| next - 1))
+    let Some(&gap) = Gap::within(connection, after, after + 1)?.first() else { return Ok(after) };
+    // A mark is where the last row was that it stands for.
+    let mark: Option<u64> = connection
+        .prepare_cached("SELECT min(offset) FROM forgotten WHERE offset > ?1")?
+        .query_row([after], |row| row.get(0))?;
+    Ok(mark.map_or(gap.last, |mark| gap.last.min(mark - 1)))
 }
 
-/// The rows behind `after`, up to `until`. There has to be a row at each offset behind those that were forgotten.
+/// The rows behind `after`, up to `until`. There has to be a row at each offset that was not forgotten.
 fn window(
     connection: &Connection,
     after: u64,
@@ -54,7 +51,7 @@ fn window(
     max_bytes: usize,
 ) -> Result<Vec<(u64, StoredRow)>> {
     let mut topics = TopicCache { connection, cached: HashMap::new() };
-    let horizon = horizon(connection)?;
+    let mut gaps = Gap::within(connection, after, until)?.into_iter().peekable();
     let mut stubs = stubs(connection, &mut topics, after, until)?;
     marks(connection, &mut topics, (after, until), &mut stubs)?;
     let mut stubs = stubs.into_iter().peekable();
@@ -72,7 +69,8 @@ fn window(
         }
         let at = row.map(|row| row.get::<_, u64>(0)).transpose()?;
         let Some(event) = row.filter(|_| at == Some(offset)) else {
-            if offset <= horizon {
+            while gaps.next_if(|gap| gap.last < offset).is_some() {}
+            if gaps.peek().is_some_and(|gap| gap.first <= offset) {
                 continue;
             }
             return Err(Corruption::error(format!(

@@ -9,6 +9,7 @@ use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::index;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::forgotten::{FORGOTTEN_COLUMNS, Forgotten};
+use crate::store::sqlite::row::gap::{GAP_COLUMNS, Gap};
 use crate::store::sqlite::row::record::{RECORD_COLUMNS, RecordRow, RecordTotals};
 use crate::store::sqlite::schema;
 
@@ -26,6 +27,7 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         check_seqs(&snapshot, &mut report).map_err(failed)?;
         check_spans(&snapshot, &mut report).map_err(failed)?;
         check_purges(&snapshot, &mut report).map_err(failed)?;
+        check_gaps(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
         check_checksums(&snapshot, &mut report).map_err(failed)?;
         check_records(&snapshot, &mut report).map_err(failed)?;
@@ -54,26 +56,22 @@ fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
     Ok(())
 }
 
-/// The table of what was forgotten, or what has no rows where there is no such table.
-fn marks(connection: &Connection) -> rusqlite::Result<&'static str> {
-    Ok(match schema::has_forgotten(connection)? {
-        true => "forgotten",
-        false => {
-            "(SELECT NULL AS topic_id, NULL AS offset, NULL AS seq, NULL AS rows, NULL AS processed_at,
-                     NULL AS checksum WHERE false)"
-        }
-    })
-}
-
-/// Runs a query that returns a row for each fault; `describe` puts the fault into words. `{marks}` in it stands for the
-/// table of what was forgotten.
+/// Runs a query that returns a row for each fault; `describe` puts the fault into words. `{marks}` and `{gaps}` in it
+/// stand for the tables of what was forgotten, which are not in every file.
 fn faults(
     connection: &Connection,
     report: &mut VerifyReport,
     sql: &str,
     describe: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
 ) -> rusqlite::Result<()> {
-    let mut select = connection.prepare(&sql.replace("{marks}", marks(connection)?))?;
+    let [marks, gaps] = match schema::has_forgotten(connection)? {
+        true => ["forgotten", "gaps"],
+        false => [
+            "(SELECT 0 AS topic_id, 0 AS offset, 0 AS seq WHERE false)",
+            "(SELECT 0 AS first_offset, 0 AS last_offset WHERE false)",
+        ],
+    };
+    let mut select = connection.prepare(&sql.replace("{marks}", marks).replace("{gaps}", gaps))?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         if report.faults.len() >= MAX_FAULTS {
@@ -100,7 +98,7 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
              FROM partitions
              UNION ALL SELECT 'last_offset', last_offset,
                     (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs)
-                        + (SELECT coalesce(sum(rows), 0) FROM {marks})
+                        + (SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM {gaps})
              FROM partitions
              UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) FROM topics) FROM partitions
              UNION ALL SELECT 'duplicates', duplicates, (SELECT coalesce(sum(duplicates), 0) FROM topics)
@@ -227,6 +225,29 @@ fn check_purges(connection: &Connection, report: &mut VerifyReport) -> rusqlite:
     )
 }
 
+/// No gap has a row in it, or is next to another one, and each mark is in one. How many offsets they have was counted.
+fn check_gaps(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+    let gap_before = "(SELECT last_offset FROM {gaps} WHERE first_offset <= r.offset
+                       ORDER BY first_offset DESC LIMIT 1)";
+    let describe =
+        |row: &Row<'_>| Ok(format!("offset {} has a row and was forgotten", row.get::<_, i64>(0)?));
+    for table in ["events", "stubs"] {
+        let sql = format!("SELECT r.offset FROM {table} r WHERE {gap_before} >= r.offset");
+        faults(connection, report, &sql, describe)?;
+    }
+    let sql = format!("SELECT r.offset FROM {{marks}} r WHERE coalesce({gap_before}, 0) < r.offset");
+    faults(connection, report, &sql, |row| {
+        Ok(format!("the row at offset {} was not forgotten, and a mark says so", row.get::<_, i64>(0)?))
+    })?;
+    faults(
+        connection,
+        report,
+        "SELECT first_offset FROM (SELECT first_offset, lag(last_offset) OVER (ORDER BY first_offset) AS before
+                                   FROM {gaps}) WHERE before >= first_offset - 1",
+        |row| Ok(format!("the gap from offset {} on begins in another one", row.get::<_, i64>(0)?)),
+    )
+}
+
 /// Payloads are JSON, and time does not go back.
 fn check_rows(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
     faults(connection, report, "SELECT offset FROM events WHERE NOT json_valid(payload)", |row| {
@@ -266,8 +287,10 @@ fn check_checksums(connection: &Connection, report: &mut VerifyReport) -> rusqli
     check(&format!("SELECT {EVENT_COLUMNS} FROM events e"), |row| EventRow::read(row).map(drop))?;
     check(&format!("SELECT {STUB_COLUMNS} FROM stubs s"), |row| StubRow::read(row).map(drop))?;
     check(&format!("SELECT {TOPIC_COLUMNS} FROM topics t"), |row| TopicRow::read(row).map(drop))?;
-    let marks = format!("SELECT {FORGOTTEN_COLUMNS} FROM {} f", marks(connection)?);
-    check(&marks, |row| Forgotten::read(row).map(drop))?;
+    if schema::has_forgotten(connection)? {
+        check(&format!("SELECT {FORGOTTEN_COLUMNS} FROM forgotten f"), |row| Forgotten::read(row).map(drop))?;
+        check(&format!("SELECT {GAP_COLUMNS} FROM gaps g"), |row| Gap::read(row).map(drop))?;
+    }
     if let Err(error) = PartitionState::read(connection) {
         report.faults.push(store_error("verifying", error).to_string());
     }

@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, Row};
 
 use super::Key;
 use super::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
-use super::forgotten::horizon;
+use super::gap::Gap;
 use crate::store::sqlite::fault::Corruption;
 
 /// The row that holds an identity.
@@ -65,9 +65,9 @@ impl<'c> StoredIdentities<'c> {
         }
     }
 
-    /// Whether the row at `offset`, which is not there, may have been forgotten.
+    /// Whether the row at `offset`, which is not there, was forgotten.
     pub(crate) fn is_forgotten(&self, offset: u64) -> Result<bool> {
-        Ok(offset <= horizon(self.connection)?)
+        Gap::is_at(self.connection, offset)
     }
 
     /// What `read_found` makes of the row at `offset`, if there is one.

@@ -8,6 +8,7 @@ use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::{Corruption, TransactionError, check_deadline};
 use crate::store::sqlite::row::checksum::{STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::forgotten::Forgotten;
+use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::schema;
 
 /// The most identities of one transaction, so that appends get their turn between two transactions.
@@ -82,13 +83,8 @@ pub(crate) fn forget_slice(
 
 fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite::Result<u64> {
     let before = Forgotten::of(connection, topic.id)?;
-    let mut mark = before.unwrap_or(Forgotten {
-        topic_id: topic.id,
-        offset: 0,
-        seq: 0,
-        rows: 0,
-        processed_at: i64::MIN,
-    });
+    let mut mark =
+        before.unwrap_or(Forgotten { topic_id: topic.id, offset: 0, seq: 0, processed_at: i64::MIN });
     let mut offsets = Vec::new();
     let mut wrong = None;
     oldest.for_each(connection, |stub| {
@@ -103,7 +99,6 @@ fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite
             mark.processed_at = stub.processed_at;
         }
         mark.offset = stub.offset;
-        mark.rows += 1;
         offsets.push(stub.offset);
         Continue(())
     })?;
@@ -118,6 +113,9 @@ fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite
     let mut delete = connection.prepare_cached("DELETE FROM stubs WHERE offset = ?1")?;
     for offset in &offsets {
         delete.execute([offset])?;
+    }
+    for run in offsets.chunk_by(|a, b| a + 1 == *b) {
+        Gap { first: run[0], last: run[run.len() - 1] }.add(connection)?;
     }
     Ok(offsets.len() as u64)
 }

@@ -15,6 +15,7 @@ use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Mem
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EventRow, StubRow};
 use crate::store::sqlite::row::forgotten::Forgotten;
+use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::sqlite::schema;
 use crate::store::transfer::{self, Found, Import, Imported, Times, TopicState, Verdict};
@@ -267,7 +268,8 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         schema::ensure_forgotten(self.transaction)?;
         let processed_at = processed_at.as_micros();
         self.forgotten.insert(topic_id, seq);
-        Forgotten { topic_id, offset, seq, rows: 1, processed_at }.write(self.transaction)
+        Gap { first: offset, last: offset }.add(self.transaction)?;
+        Forgotten { topic_id, offset, seq, processed_at }.write(self.transaction)
     }
 
     fn state(&mut self, topic: &TopicRow) -> rusqlite::Result<TopicState> {

@@ -15,7 +15,7 @@ use crate::store::sqlite::index::manifest::RunEntry;
 use crate::store::sqlite::index::run::Run;
 use crate::store::sqlite::index::run::section::{NewSection, Section};
 use crate::store::sqlite::index::{IndexEntry, Memtable};
-use crate::store::sqlite::row::forgotten::horizon;
+use crate::store::sqlite::row::gap::Gap;
 
 /// One task of the helper thread.
 pub(crate) enum Task {
@@ -123,16 +123,11 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
     }
 }
 
-/// The offset of the oldest row. Entries before it lead to rows that were forgotten.
+/// The offset of the oldest row. Entries before it lead to rows that were forgotten. To ask this of other entries, too, would
+/// cost a look into the file for each.
 fn first_row(snapshot: &Connection) -> rusqlite::Result<u64> {
-    if horizon(snapshot)? == 0 {
-        return Ok(0);
-    }
-    let mut select = snapshot.prepare_cached(
-        "SELECT min((SELECT coalesce(min(offset), 1 << 62) FROM events),
-                    (SELECT coalesce(min(offset), 1 << 62) FROM stubs))",
-    )?;
-    select.query_row([], |row| row.get(0))
+    let first = Gap::within(snapshot, 0, 1)?.first().map_or(1, |gap| gap.last + 1);
+    Ok(first)
 }
 
 /// All entries in order. Each run is sorted, and fingerprints are spread evenly. So the range is cut into many small

@@ -6,7 +6,7 @@ use crate::query::Order;
 use crate::store::sqlite::catalog::{PartitionState, TopicRow};
 use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::row::checksum::EventRow;
-use crate::store::sqlite::row::forgotten::horizon;
+use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::EVENT;
 
 /// The next row that has to come, if no row is missing.
@@ -106,12 +106,12 @@ fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Re
     if length == 0 || length > LARGEST {
         return Ok(());
     }
-    let gap = gap.start.max(horizon(connection)? + 1)..gap.end;
-    let length = gap.end.saturating_sub(gap.start);
     let stubs: u64 = connection
         .prepare_cached("SELECT count(*) FROM stubs WHERE offset >= ?1 AND offset < ?2")?
         .query_row((gap.start, gap.end), |row| row.get(0))?;
-    if stubs == length {
+    let (after, to) = (gap.start - 1, gap.end - 1);
+    let forgotten = Gap::within(connection, after, to)?.into_iter().map(|gap| gap.overlap(after, to));
+    if stubs + forgotten.sum::<u64>() == length {
         return Ok(());
     }
     let (from, to) = (gap.start, gap.end - 1);
