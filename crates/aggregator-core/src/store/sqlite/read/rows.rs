@@ -22,6 +22,9 @@ pub(crate) fn rows(
     let mut read = || {
         let snapshot = connection.transaction()?;
         let last_offset = PartitionState::read(&snapshot)?.last_offset;
+        if after >= last_offset {
+            return Ok(Vec::new());
+        }
         let after = before_next(&snapshot, after)?;
         let until = last_offset.min(after.saturating_add(limit.rows.max(1) as u64));
         if after >= until {

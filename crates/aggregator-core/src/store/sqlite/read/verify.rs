@@ -146,7 +146,7 @@ fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
          WHERE t.last_seq <> coalesce(r.rows, 0) + coalesce(m.seq, 0)",
         |row| {
             let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let behind = match row.get(3)? {
+            let behind = match row.get::<_, i64>(3)? {
                 0 => String::new(),
                 seq => format!(" behind seq {seq}, up to which it has forgotten them"),
             };
