@@ -8,8 +8,9 @@ pub trait Forget: Send + Sync {
     /// many it forgot. What was forgotten is not recognised any more: a repeat of it is stored as a new event.
     ///
     /// Only what has no payload is forgotten, so [`Maintain::purge`](super::Maintain::purge) goes first: stubs of purged
-    /// events, and identities that were imported alone. They go in append order, never a middle of them, and never the
-    /// partition's newest row. The topic's seqs go on where they were.
+    /// events, and identities that were imported alone. They go in append order, and it ends at the topic's first event with
+    /// a payload: nothing behind it is forgotten. Nor is the partition's newest row. The topic's seqs go on where they
+    /// were.
     ///
     /// # Errors
     /// Whatever the backend meets; what was forgotten until then stays forgotten.

@@ -377,10 +377,11 @@ impl<'s> Rows<'s> {
                 part.ended = part.rows.is_empty();
             }
         }
-        // An identity alone has a time that may come from anywhere: it goes first, and holds up nothing.
+        // An identity alone has a time that may come from anywhere: it goes first, and holds up nothing. So does the mark
+        // of such identities, whose seq is 0.
         let key = |part: &Part| {
             let (offset, row) = part.rows.front()?;
-            Some((row.seq().map(|_| row.processed_at), part.partition, *offset))
+            Some((row.seq().filter(|seq| *seq > 0).map(|_| row.processed_at), part.partition, *offset))
         };
         let heads = self.parts.iter().enumerate();
         let next = heads.filter_map(|(at, part)| Some((key(part)?, at))).min();

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::ERASED_PAYLOAD;
-use crate::store::{Erased, Imported};
+use crate::store::{Erased, Imported, RowLimit};
 use crate::{
-    DedupStore, DedupStoreExt, Event, Kept, Query, Scope, StoreError, StoredRow, Timestamp, Topic, TopicQuery,
+    DedupStore, DedupStoreExt, Event, Kept, MemoryStore, Partitions, Query, Scope, StoreError, StoredRow,
+    Timestamp, Topic, TopicQuery,
 };
 
 pub(super) const CASES: &[Case] = cases![
@@ -32,6 +33,9 @@ pub(super) const AMEND_CASES: &[Case] = cases![what_was_erased_and_released_is_f
 
 pub(super) const TRANSFER_CASES: &[Case] = cases![
     identities_that_were_imported_alone_are_forgotten_too,
+    an_identity_behind_an_event_that_is_kept_stays,
+    the_mark_of_identities_alone_holds_up_no_event,
+    a_mark_stays_behind_identities_that_were_there_before_it,
     a_copy_goes_on_behind_what_was_forgotten,
     a_copy_is_not_put_over_events_that_were_forgotten_in_the_other_store,
     an_older_copy_brings_back_nothing_that_was_forgotten,
@@ -294,6 +298,54 @@ fn identities_that_were_imported_alone_are_forgotten_too(backend: &dyn Backend) 
     assert_sound(&*store);
 }
 
+/// Otherwise the mark of what was forgotten would stand behind that event, and a copy would begin with a seq above 1.
+fn an_identity_behind_an_event_that_is_kept_stays(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    append(&*store, &numbered("t", 2));
+    import(&*store, &[alone("t", "a")]).unwrap();
+    append_one(&*store, &event(&neighbour(&*store), "last"));
+    store.purge(&topic("t"), 1).unwrap();
+    assert_eq!(forget_all(&*store, "t"), 1);
+    assert_eq!(store.lookup(&[identity("t", "a")]).unwrap().map_seen(), [true]);
+    let other = backend.open(CaseOptions::default());
+    assert_eq!(copy(&*store, &*other).unwrap().added, 4);
+    assert_sound(&*other);
+    store.purge(&topic("t"), 2).unwrap();
+    assert_eq!(forget_all(&*store, "t"), 2);
+    assert_eq!(store.lookup(&[identity("t", "a")]).unwrap().map_seen(), [false]);
+    assert_sound(&*store);
+}
+
+/// An identity alone has a time that may come from anywhere, and so has its mark.
+fn the_mark_of_identities_alone_holds_up_no_event(backend: &dyn Backend) {
+    let (options, now) = settable_clock();
+    let store = backend.open(options);
+    let far = Timestamp::from_micros(1_000_000);
+    import(&*store, &[StoredRow { processed_at: far, ..alone("t", "a") }]).unwrap();
+    for n in 1..=9 {
+        now.store(n, Ordering::SeqCst);
+        append_one(&*store, &event(if n == 1 { "t" } else { "u" }, &n.to_string()));
+        append_one(&*store, &event("v", &n.to_string()));
+    }
+    assert_eq!(forget_all(&*store, "t"), 1);
+    assert_eq!(copy(&*store, &MemoryStore::new(Partitions::ONE)).unwrap().added, 18);
+}
+
+fn a_mark_stays_behind_identities_that_were_there_before_it(backend: &dyn Backend) {
+    let store = backend.open(CaseOptions::default());
+    import(&*store, &[alone("t", "a")]).unwrap();
+    copy(&*forgotten(backend), &*store).unwrap();
+    assert_eq!(forget(&*store, "t", i64::MAX, 1), 1);
+    assert_eq!(store.lookup(&[identity("t", "a"), identity("t", "5")]).unwrap().map_seen(), [false, true]);
+    assert_sound(&*store);
+    let partition = store.partitions().of("t");
+    let all = store.rows(partition, 0, RowLimit::default()).unwrap();
+    let (offset, mark) = all.iter().find(|(_, row)| row.topic == "t").unwrap();
+    assert_eq!((*offset, &mark.kept), (2, &Kept::Forgotten { seq: 4 }));
+    assert_eq!(forget_all(&*store, "t"), 2);
+    assert_sound(&*store);
+}
+
 /// Of ten events, four were forgotten and two more purged.
 fn forgotten(backend: &dyn Backend) -> Arc<dyn DedupStore> {
     let (store, _) = clocked(backend, 10);
@@ -368,7 +420,11 @@ fn the_mark_of_what_was_forgotten_has_no_identity(backend: &dyn Backend) {
         assert_eq!(wrong.check().unwrap_err()[0].field, "event_id");
     }
     let store = backend.open(CaseOptions::default());
-    assert_eq!(import(&*store, &[mark]).unwrap().added, 1);
-    assert_eq!(append_one(&*store, &event("t", "1")).seq, Some(4));
+    // Its time is that of an event, and times do not go back behind it.
+    let far = Timestamp::from_micros(i64::MAX / 2);
+    assert_eq!(import(&*store, &[StoredRow { processed_at: far, ..mark }]).unwrap().added, 1);
+    assert_sound(&*store);
+    let receipt = append_one(&*store, &event("t", "1"));
+    assert_eq!((receipt.seq, receipt.processed_at), (Some(4), far));
     assert_sound(&*store);
 }

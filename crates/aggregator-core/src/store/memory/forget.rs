@@ -18,7 +18,8 @@ impl State {
             let row = &rows.rows[at];
             let before = topic.forgotten;
             topic.forgotten = Some(Forgotten {
-                offset: row.event.offset,
+                // A mark that was imported may stand behind identities that were there before it.
+                offset: row.event.offset.max(before.map_or(0, |mark| mark.offset)),
                 seq: row.seq().or(before.map(|mark| mark.seq)).unwrap_or(0),
                 processed_at: match (row.seq(), before) {
                     (None, Some(mark)) => mark.processed_at,
@@ -41,11 +42,9 @@ impl State {
         let rows = &self.partitions[usize::from(partitions.of(name.as_str()).0)].rows;
         // The newest row stays: new cursors stand at it.
         let older = rows.len().saturating_sub(1);
-        let is_stub = |row: &Row| {
-            row.event.topic == name.as_str() && matches!(row.left, Left::Digest(_) | Left::Nothing)
-        };
-        let stubs = rows[..older].iter().enumerate().filter(|(_, row)| is_stub(row));
-        let old = stubs.take_while(|(_, row)| row.event.processed_at < before);
+        let is_left = |row: &Row| row.event.topic == name.as_str() && row.left != Left::Forgotten;
+        let left = rows[..older].iter().enumerate().filter(|(_, row)| is_left(row));
+        let old = left.take_while(|(_, row)| row.left != Left::Payload && row.event.processed_at < before);
         old.map(|(at, _)| at).take(usize::try_from(most).unwrap_or(usize::MAX)).collect()
     }
 }

@@ -12,14 +12,15 @@ use super::{
     rows,
 };
 use crate::store::conformance::model::{self, operation};
-use crate::{DedupStore, DedupStoreExt, Event, Times, Timestamp};
+use crate::{DedupStore, DedupStoreExt, Event, Times, Timestamp, Topic};
 
 pub(in super::super) const CASES: &[Case] = cases![random_histories_move_whole];
 
 const MAX_OPERATIONS: usize = 25;
 
 fn random_histories_move_whole(backend: &dyn Backend) {
-    let releases = backend.open(CaseOptions::default()).amend().is_some();
+    let store = backend.open(CaseOptions::default());
+    let able = Able { releases: store.amend().is_some(), forgets: store.forget().is_some() };
     let histories = collection::vec(operation::any(), 1..=MAX_OPERATIONS);
     // Where the history is made, where it is cut off while it moves, and in how large steps it does.
     let moves = (prop::sample::select(vec![1_u16, 4]), prop::sample::Index::arbitrary(), 1..=9_usize);
@@ -32,7 +33,7 @@ fn random_histories_move_whole(backend: &dyn Backend) {
             let origin = memory(partitions)
                 .with_clock(Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))));
             for operation in &history {
-                apply(&origin, &now, releases, operation);
+                apply(&origin, &now, able, operation);
             }
             let (there, back) = (backend.open(CaseOptions::default()), memory(4));
             let all = rows(&origin);
@@ -49,7 +50,14 @@ fn random_histories_move_whole(backend: &dyn Backend) {
     }
 }
 
-fn apply(store: &dyn DedupStore, now: &AtomicI64, releases: bool, operation: &operation::Operation) {
+/// What the store can do that the rows move to. One that releases or forgets nothing does not take such rows.
+#[derive(Clone, Copy)]
+struct Able {
+    releases: bool,
+    forgets: bool,
+}
+
+fn apply(store: &dyn DedupStore, now: &AtomicI64, able: Able, operation: &operation::Operation) {
     match operation {
         operation::Operation::Append(drafts) => {
             let events: Vec<_> = drafts.iter().map(operation::Draft::event).collect();
@@ -63,10 +71,16 @@ fn apply(store: &dyn DedupStore, now: &AtomicI64, releases: bool, operation: &op
         operation::Operation::Erase(names) => {
             store.erase(&names.iter().map(operation::Name::identity).collect::<Vec<_>>()).unwrap();
         }
-        // A store that releases nothing takes no rows that are released.
-        operation::Operation::Release(_) if !releases => {}
+        operation::Operation::Release(_) if !able.releases => {}
         operation::Operation::Release(names) => {
             store.release(&names.iter().map(operation::Name::identity).collect::<Vec<_>>()).unwrap();
+        }
+        operation::Operation::Forget { .. } if !able.forgets => {}
+        operation::Operation::Forget { topic, before, most } => {
+            // Identities that come alone have later times than events, and are to be forgotten as well.
+            let before = if *most == 1 { i64::MAX } else { *before };
+            let topic = Topic::new(*topic).unwrap();
+            store.forget_identities(&topic, Timestamp::from_micros(before), *most).unwrap();
         }
         operation::Operation::Lookup(names) => {
             // Identities that come alone, some of which are known already.

@@ -91,9 +91,10 @@ pub(in crate::store::conformance) fn rows(store: &dyn DedupStore) -> Vec<StoredR
     std::iter::from_fn(|| rows.next().unwrap()).collect()
 }
 
-/// Topic by topic; between topics there is no order.
+/// Topic by topic; between topics there is no order. Marks of no event are left out: a copy does not have them.
 pub(super) fn by_topic(store: &dyn DedupStore) -> Vec<StoredRow> {
     let mut rows = rows(store);
+    rows.retain(|row| row.seq() != Some(0));
     rows.sort_by(|a, b| a.topic.cmp(&b.topic));
     rows
 }
@@ -148,7 +149,8 @@ pub(super) fn assert_same(a: &dyn DedupStore, b: &dyn DedupStore) {
         events
     };
     assert_eq!(pages(a), pages(b));
-    let ids: Vec<_> = rows(a).iter().filter(|row| !row.released).map(identity_of).collect();
+    let ids: Vec<_> =
+        rows(a).iter().filter(|row| !row.released && !row.is_forgotten()).map(identity_of).collect();
     let seen = a.lookup(&ids).unwrap();
     assert!(seen.iter().all(Option::is_some));
     assert_eq!(seen, b.lookup(&ids).unwrap());
