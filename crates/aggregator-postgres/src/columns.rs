@@ -68,6 +68,13 @@ pub(crate) fn partition_number(partition: Partition) -> i32 {
     i32::from(partition.0)
 }
 
+/// The reverse of [`partition_number`].
+pub(crate) fn partition(row: &Row, column: usize) -> Result<Partition> {
+    let number: i32 = get(row, column)?;
+    let number = u16::try_from(number).map_err(|_| Failure::corrupt(format!("{number} is no partition")))?;
+    Ok(Partition(number))
+}
+
 /// The value of the column `scope`.
 pub(crate) fn scope_number(scope: Scope) -> i32 {
     match scope {

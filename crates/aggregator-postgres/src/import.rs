@@ -17,11 +17,11 @@ use tokio_postgres::{Row, Statement};
 use crate::PostgresOptions;
 use crate::append::{check_topics, unique_is_corrupt};
 use crate::columns::{details, digest_of, get, get_u64, scope, scope_number, sequence, signed};
-use crate::connection::pipeline::{pipelined3, pipelined4};
+use crate::connection::pipeline::{pipelined, pipelined3, pipelined4};
 use crate::connection::session::Session;
 use crate::fault::Result;
 use crate::partition_state::PartitionState;
-use plan::{ImportPlan, ImportSnapshot, Original, Topic, TopicRow};
+use plan::{ImportPlan, ImportSnapshot, NewMarks, NewRows, Original, Topic, TopicRow};
 
 /// Payloads are fetched for their digests this many bytes at a time.
 const SLICE_BYTES: u64 = 8 << 20;
@@ -33,6 +33,8 @@ pub(crate) struct ImportTx<'a> {
     import: Import<'a>,
     /// The names of the topics, without repeats.
     names: Vec<&'a str>,
+    /// Whether the table of forgotten identities exists.
+    has_forgotten: bool,
 }
 
 /// A row that is stored with its payload, while the import has only a stub of it.
@@ -44,11 +46,16 @@ struct PendingDigest {
 }
 
 impl<'a> ImportTx<'a> {
-    pub(crate) fn new(options: &'a PostgresOptions, partition: Partition, import: Import<'a>) -> Self {
+    pub(crate) fn new(
+        options: &'a PostgresOptions,
+        partition: Partition,
+        import: Import<'a>,
+        has_forgotten: bool,
+    ) -> Self {
         let mut names: Vec<_> = import.topic_names().collect();
         names.sort_unstable();
         names.dedup();
-        Self { options, partition: i32::from(partition.0), import, names }
+        Self { options, partition: i32::from(partition.0), import, names, has_forgotten }
     }
 
     /// Runs the whole transaction. Returns what became of the rows, and the partition's last offset. After an error the
@@ -59,7 +66,7 @@ impl<'a> ImportTx<'a> {
         let is_known = |name: &str| snapshot.topics.contains_key(name);
         check_topics(session, self.options.max_topics, || self.import.topic_names(), is_known).await?;
         let plan = ImportPlan::new(&snapshot, self.import)?;
-        self.write(session, &snapshot, &plan).await?;
+        self.write(session, &plan).await?;
         session.check_warnings()?;
         Ok((plan.imported, plan.last_offset))
     }
@@ -84,13 +91,32 @@ impl<'a> ImportTx<'a> {
         // The clock is not used: rows bring their times.
         let PartitionState { last_offset, newest, topic_count, .. } =
             PartitionState::one(self.partition, &state, self.options)?;
+        let mut topics = topics.iter().map(topic).collect::<Result<_>>()?;
+        self.forgotten_seqs(session, &mut topics).await?;
         Ok(ImportSnapshot {
             last_offset,
             newest,
             topic_count,
-            topics: topics.iter().map(topic).collect::<Result<_>>()?,
+            topics,
             originals: self.originals(session, &originals).await?,
         })
+    }
+
+    /// Reads up to which seqs the topics' events were forgotten. Only purged events are, so it is rarely asked.
+    async fn forgotten_seqs(&self, session: &Session, topics: &mut HashMap<String, TopicRow>) -> Result<()> {
+        let purged = topics.values_mut().filter(|topic| topic.state.purged_seq > 0);
+        let mut purged: HashMap<i64, &mut TopicRow> = purged.map(|topic| (topic.id, topic)).collect();
+        if !self.has_forgotten || purged.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = purged.keys().copied().collect();
+        let statement = &session.forget_writes().await?.seqs;
+        for row in session.query(statement, &[&self.partition, &ids]).await? {
+            if let Some(topic) = purged.get_mut(&get(&row, 0)?) {
+                topic.state.forgotten_seq = get_u64(&row, 1)?;
+            }
+        }
+        Ok(())
     }
 
     async fn originals(&self, session: &Session, rows: &[Row]) -> Result<HashMap<usize, Vec<Original>>> {
@@ -157,7 +183,7 @@ impl<'a> ImportTx<'a> {
 
     /// The second round trip: writes and commits, even if no row is new. This commit waits for the disk and the
     /// standbys; an earlier one, whose answer was lost, may not have.
-    async fn write(&self, session: &Session, snapshot: &ImportSnapshot, plan: &ImportPlan<'_>) -> Result<()> {
+    async fn write(&self, session: &Session, plan: &ImportPlan<'_>) -> Result<()> {
         let new_topics = signed(plan.topics.iter().filter(|topic| topic.is_new()).count() as u64);
         let (last_offset, newest) = (signed(plan.last_offset), plan.newest.as_micros());
         let [stored, duplicates, conflicts] = [plan.stored, plan.duplicates, plan.conflicts].map(signed);
@@ -169,8 +195,13 @@ impl<'a> ImportTx<'a> {
             let offsets: Vec<_> = plan.released.iter().copied().map(signed).collect();
             session.execute(&statements.release_rows, &[&self.partition, &offsets]).await?;
         }
+        // Prepared by now: what is sent along, the commit above all, must not overtake it.
+        let marks = match plan.marks.topic_ids.is_empty() {
+            true => None,
+            false => Some(&session.forget_writes().await?.write_marks),
+        };
         let written = pipelined3(
-            self.write_rows(session, snapshot, plan),
+            pipelined(self.write_rows(session, &plan.rows), self.write_marks(session, marks, &plan.marks)),
             self.write_topics(session, &statements.import_new_topics, new.collect()),
             pipelined3(
                 self.write_topics(session, &statements.import_old_topics, old.collect()),
@@ -185,19 +216,13 @@ impl<'a> ImportTx<'a> {
         written.map(drop).map_err(unique_is_corrupt)
     }
 
-    async fn write_rows(
-        &self,
-        session: &Session,
-        snapshot: &ImportSnapshot,
-        plan: &ImportPlan<'_>,
-    ) -> Result<()> {
-        let (new, before) = (&plan.rows, signed(snapshot.last_offset));
+    async fn write_rows(&self, session: &Session, new: &NewRows<'_>) -> Result<()> {
         if new.count() == 0 {
             return Ok(());
         }
         let columns: [&(dyn ToSql + Sync); 15] = [
             &self.partition,
-            &before,
+            &new.offsets,
             &new.topic_ids,
             &new.seqs,
             &new.event_ids,
@@ -215,6 +240,18 @@ impl<'a> ImportTx<'a> {
         let inserted = session.execute(&session.statements.append().import_rows, &columns).await?;
         debug_assert_eq!(inserted, new.count() as u64);
         Ok(())
+    }
+
+    async fn write_marks(
+        &self,
+        session: &Session,
+        statement: Option<&Statement>,
+        new: &NewMarks,
+    ) -> Result<()> {
+        let Some(statement) = statement else { return Ok(()) };
+        let columns: [&(dyn ToSql + Sync); 6] =
+            [&self.partition, &new.topic_ids, &new.offsets, &new.seqs, &new.rows, &new.processed_at];
+        session.execute(statement, &columns).await.map(drop)
     }
 
     async fn write_topics(
@@ -260,8 +297,12 @@ fn columns(topics: &[&Topic<'_>]) -> [Vec<i64>; 6] {
 }
 
 fn topic(row: &Row) -> Result<(String, TopicRow)> {
-    let state =
-        TopicState { scope: scope(get(row, 2)?)?, last_seq: get_u64(row, 3)?, purged_seq: get_u64(row, 4)? };
+    let state = TopicState {
+        scope: scope(get(row, 2)?)?,
+        last_seq: get_u64(row, 3)?,
+        purged_seq: get_u64(row, 4)?,
+        forgotten_seq: 0,
+    };
     let topic = TopicRow {
         id: get(row, 1)?,
         state,

@@ -24,6 +24,7 @@ mod columns;
 mod commit_notifier;
 mod connection;
 mod fault;
+mod forget;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aggregator_core::store::backend::check_partition;
 use aggregator_core::store::{
-    Amend, AppendAcross, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, Forget, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use aggregator_core::{
     AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
@@ -40,6 +40,8 @@ pub struct PostgresStore {
     warnings: Vec<String>,
     /// Whether the tables of records exist. They do not if no role could create them yet.
     has_records: bool,
+    /// The same of the table of forgotten identities.
+    has_forgotten: bool,
     appenders: Pool,
     readers: Arc<Pool>,
     announcer: Arc<CommitAnnouncer>,
@@ -107,6 +109,7 @@ impl PostgresStore {
             commits_across: opened.commits_across,
             warnings: opened.warnings,
             has_records: opened.has_records,
+            has_forgotten: opened.has_forgotten,
             announcer,
             topics: TopicIds::default(),
             runtime: Some(runtime),
@@ -115,7 +118,7 @@ impl PostgresStore {
     }
 
     /// Warnings from opening the store, one sentence each: durability settings that the engine does not show, checksums
-    /// that are off, and rights that are missing for records.
+    /// that are off, and rights that are missing for tables of newer programs.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -185,7 +188,7 @@ impl DedupStore for PostgresStore {
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
         self.block_on(retry::read(&self.readers, &self.options, "reading events", async |session| {
-            pages::read(session, &self.info, query).await
+            pages::read(session, &self.info, query, self.has_forgotten).await
         }))
     }
 
@@ -197,7 +200,7 @@ impl DedupStore for PostgresStore {
 
     fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
         self.block_on(retry::read(&self.readers, &self.options, "listing topics", async |session| {
-            catalog::topics(session, query).await
+            catalog::topics(session, query, self.has_forgotten).await
         }))
     }
 
@@ -217,6 +220,10 @@ impl DedupStore for PostgresStore {
 
     fn amend(&self) -> Option<&dyn Amend> {
         Some(self)
+    }
+
+    fn forget(&self) -> Option<&dyn Forget> {
+        if self.has_forgotten { Some(self) } else { None }
     }
 
     fn transfer(&self) -> Option<&dyn Transfer> {

@@ -18,7 +18,9 @@ use tracing::{debug, warn};
 
 use crate::columns::get;
 use crate::fault::{Failure, Result, unavailable};
-use crate::schema::statements::{RecordReads, RecordWrites, Statements};
+use crate::schema::statements::{
+    DELETE_BY_KEY, DELETE_IN_PLACE, ForgetWrites, ForgottenReads, RecordReads, RecordWrites, Statements,
+};
 use crate::{PostgresOptions, PostgresUrl};
 
 /// What a session is for.
@@ -54,6 +56,10 @@ pub(crate) struct Session {
     /// Prepared at the first use: most sessions never use records, and some stores have none.
     record_writes: OnceCell<RecordWrites>,
     record_reads: OnceCell<RecordReads>,
+    /// Prepared at the first use: most stores never forget anything.
+    forget_writes: OnceCell<ForgetWrites>,
+    delete_oldest: OnceCell<Statement>,
+    forgotten_reads: OnceCell<ForgottenReads>,
     /// Whether the server has sent a warning.
     warned: Arc<AtomicBool>,
 }
@@ -127,8 +133,16 @@ impl Connector {
         self.set_up(&client, role).await?;
         self.check(&client, role).await?;
         let statements = Statements::prepare(&client, role).await?;
-        let (record_writes, record_reads) = (OnceCell::new(), OnceCell::new());
-        Ok(Session { client, statements, record_writes, record_reads, warned })
+        Ok(Session {
+            client,
+            statements,
+            record_writes: OnceCell::new(),
+            record_reads: OnceCell::new(),
+            forget_writes: OnceCell::new(),
+            delete_oldest: OnceCell::new(),
+            forgotten_reads: OnceCell::new(),
+            warned,
+        })
     }
 
     async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
@@ -258,6 +272,22 @@ impl Session {
     /// The statements that read records.
     pub(crate) async fn record_reads(&self) -> Result<&RecordReads> {
         self.record_reads.get_or_try_init(|| RecordReads::prepare(&self.client)).await
+    }
+
+    /// The statements that forget identities.
+    pub(crate) async fn forget_writes(&self) -> Result<&ForgetWrites> {
+        self.forget_writes.get_or_try_init(|| ForgetWrites::prepare(&self.client)).await
+    }
+
+    /// The statement that deletes the oldest rows of a topic.
+    pub(crate) async fn delete_oldest(&self, is_one_server: bool) -> Result<&Statement> {
+        let sql = if is_one_server { DELETE_IN_PLACE } else { DELETE_BY_KEY };
+        self.delete_oldest.get_or_try_init(async || Ok(self.client.prepare(sql).await?)).await
+    }
+
+    /// The statements that read marks of forgotten identities.
+    pub(crate) async fn forgotten_reads(&self) -> Result<&ForgottenReads> {
+        self.forgotten_reads.get_or_try_init(|| ForgottenReads::prepare(&self.client)).await
     }
 
     pub(crate) async fn query(

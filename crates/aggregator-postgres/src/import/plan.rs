@@ -61,6 +61,7 @@ impl Topic<'_> {
 pub(super) struct ImportPlan<'r> {
     pub(super) imported: Imported,
     pub(super) rows: NewRows<'r>,
+    pub(super) marks: NewMarks,
     /// The offsets of the rows that were there before and become released.
     pub(super) released: HashSet<u64>,
     pub(super) topics: Vec<Topic<'r>>,
@@ -69,7 +70,7 @@ pub(super) struct ImportPlan<'r> {
     added: HashMap<Key<'r>, Vec<AddedRow<'r>>>,
     pub(super) last_offset: u64,
     pub(super) newest: Timestamp,
-    /// How many of the new rows have a seq.
+    /// How many of the new rows have a seq, and how many events the new marks stand for.
     pub(super) stored: u64,
     /// By how much the partition's counters grow.
     pub(super) duplicates: u64,
@@ -92,6 +93,7 @@ struct AddedRow<'r> {
 /// The new rows, column by column, in the order of their offsets.
 #[derive(Default)]
 pub(super) struct NewRows<'r> {
+    pub(super) offsets: Vec<i64>,
     pub(super) topic_ids: Vec<i64>,
     pub(super) seqs: Vec<Option<i64>>,
     pub(super) event_ids: Vec<&'r str>,
@@ -107,11 +109,22 @@ pub(super) struct NewRows<'r> {
     pub(super) released: Vec<bool>,
 }
 
+/// The new marks of forgotten events, column by column.
+#[derive(Default)]
+pub(super) struct NewMarks {
+    pub(super) topic_ids: Vec<i64>,
+    pub(super) offsets: Vec<i64>,
+    pub(super) seqs: Vec<i64>,
+    pub(super) rows: Vec<i64>,
+    pub(super) processed_at: Vec<i64>,
+}
+
 impl<'r> ImportPlan<'r> {
     pub(super) fn new(snapshot: &ImportSnapshot, import: Import<'r>) -> Result<Self> {
         let mut plan = Self {
             imported: Imported::default(),
             rows: NewRows::default(),
+            marks: NewMarks::default(),
             topics: Vec::new(),
             released: HashSet::new(),
             by_name: HashMap::new(),
@@ -146,14 +159,18 @@ impl<'r> ImportPlan<'r> {
     ) -> std::result::Result<Verdict, InvalidField> {
         let at = self.topic(snapshot, &row.topic, row.scope.unwrap_or_default());
         let key = (at, row.event_id.as_str(), self.topics[at].row.state.scope.key(row.source()));
-        let original = self.original(snapshot, &key, row, originals);
+        let original = self.original(&key, row, originals);
         let topic = &mut self.topics[at].row;
         let found = original.map(|original| original.found);
         let verdict = transfer::validate_row(row, topic.state, self.newest, found, import.times)?;
+        if let (Kept::Forgotten { seq }, Verdict::Add(processed_at)) = (&row.kept, verdict) {
+            self.forgotten(at, *seq, processed_at);
+            return Ok(verdict);
+        }
         let Verdict::Add(processed_at) = verdict else {
             let original = original.filter(|original| row.released && original.is_for(row));
             if let Some(original) = original.filter(|original| !original.released) {
-                self.release(snapshot, original.offset);
+                self.release(original.offset);
             }
             return Ok(verdict);
         };
@@ -167,25 +184,31 @@ impl<'r> ImportPlan<'r> {
         if let Kept::Stub { seq, .. } = row.kept {
             (topic.state.purged_seq, topic.purged_offset) = (seq, self.last_offset);
         }
-        self.rows.push(topic, row, processed_at);
+        self.rows.push(self.last_offset, topic, row, processed_at);
         self.added.entry(key).or_default().push(AddedRow { index, row, processed_at });
         Ok(verdict)
     }
 
+    /// Adds the mark of events that the other store has forgotten. This one has no event of the topic.
+    fn forgotten(&mut self, topic: usize, seq: u64, processed_at: Timestamp) {
+        self.last_offset += 1;
+        self.newest = self.newest.max(processed_at);
+        self.stored += seq;
+        let topic = &mut self.topics[topic].row;
+        topic.state.last_seq = seq;
+        (topic.state.purged_seq, topic.purged_offset) = (seq, self.last_offset);
+        topic.state.forgotten_seq = seq;
+        self.marks.push(topic.id, self.last_offset, seq, processed_at);
+    }
+
     /// The row that an imported one is compared with: see [`Found`]. `originals` is what the snapshot has of it.
-    fn original(
-        &self,
-        snapshot: &ImportSnapshot,
-        key: &Key<'r>,
-        row: &CheckedRow,
-        originals: &[Original],
-    ) -> Option<Original> {
+    fn original(&self, key: &Key<'r>, row: &CheckedRow, originals: &[Original]) -> Option<Original> {
         let stored = originals.iter().map(|&original| {
             let released = original.released || self.released.contains(&original.offset);
             Original { released, ..original }
         });
         let added = self.added.get(key).into_iter().flatten().map(|added| Original {
-            offset: snapshot.last_offset + 1 + added.index as u64,
+            offset: self.rows.offset(added.index),
             found: added.found(row),
             released: self.rows.released[added.index],
         });
@@ -196,12 +219,11 @@ impl<'r> ImportPlan<'r> {
         same.or_else(|| all().find(|original| !original.released))
     }
 
-    fn release(&mut self, snapshot: &ImportSnapshot, offset: u64) {
-        let Some(index) = offset.checked_sub(snapshot.last_offset + 1) else {
-            self.released.insert(offset);
-            return;
-        };
-        self.rows.released[usize::try_from(index).expect("it is the index of a row in memory")] = true;
+    fn release(&mut self, offset: u64) {
+        match self.rows.offsets.binary_search(&signed(offset)) {
+            Ok(index) => self.rows.released[index] = true,
+            Err(_) => _ = self.released.insert(offset),
+        }
     }
 
     fn totals(
@@ -231,7 +253,7 @@ impl<'r> ImportPlan<'r> {
         let before = snapshot.topics.get(name).copied();
         let row = before.unwrap_or_else(|| {
             self.topic_count += 1;
-            let state = TopicState { scope, last_seq: 0, purged_seq: 0 };
+            let state = TopicState { scope, last_seq: 0, purged_seq: 0, forgotten_seq: 0 };
             let id = signed(self.topic_count);
             TopicRow { id, state, purged_offset: 0, duplicates: 0, conflicts: 0 }
         });
@@ -253,6 +275,7 @@ impl AddedRow<'_> {
             Kept::Event(event) => row.is_event(details_of(event, self.row.source())),
             Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
             Kept::Identity => true,
+            Kept::Forgotten { .. } => false,
         };
         Found { seq: self.row.seq(), processed_at: self.processed_at, same }
     }
@@ -263,12 +286,17 @@ impl<'r> NewRows<'r> {
         self.seqs.len()
     }
 
-    fn push(&mut self, topic: &TopicRow, row: &'r CheckedRow, processed_at: Timestamp) {
+    fn offset(&self, index: usize) -> u64 {
+        self.offsets[index].unsigned_abs()
+    }
+
+    fn push(&mut self, offset: u64, topic: &TopicRow, row: &'r CheckedRow, processed_at: Timestamp) {
         let (event, digest) = match &row.kept {
             Kept::Event(event) => (Some(event), None),
             Kept::Stub { digest, .. } => (None, Some(digest.as_slice())),
-            Kept::Identity => (None, None),
+            Kept::Identity | Kept::Forgotten { .. } => (None, None),
         };
+        self.offsets.push(signed(offset));
         self.topic_ids.push(topic.id);
         self.seqs.push(row.seq().map(signed));
         self.event_ids.push(&row.event_id);
@@ -282,6 +310,17 @@ impl<'r> NewRows<'r> {
         self.attributes.push(event.and_then(|event| event.attributes.as_deref()));
         self.processed_at.push(processed_at.as_micros());
         self.released.push(row.released);
+    }
+}
+
+impl NewMarks {
+    fn push(&mut self, topic_id: i64, offset: u64, seq: u64, processed_at: Timestamp) {
+        self.topic_ids.push(topic_id);
+        self.offsets.push(signed(offset));
+        self.seqs.push(signed(seq));
+        // It has an offset, and no row.
+        self.rows.push(1);
+        self.processed_at.push(processed_at.as_micros());
     }
 }
 

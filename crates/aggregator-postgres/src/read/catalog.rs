@@ -1,5 +1,7 @@
 //! The topics, and the totals over all of them.
 
+use std::collections::HashMap;
+
 use aggregator_core::store::{StoreStats, TopicInfo};
 use aggregator_core::{Timestamp, Topic, TopicQuery};
 use tokio_postgres::Row;
@@ -12,7 +14,11 @@ use crate::fault::{Failure, Result};
 const MAX_ROWS: usize = 4_000;
 
 /// A page of topics in the order of their names.
-pub(crate) async fn topics(session: &Session, query: &TopicQuery) -> Result<Vec<TopicInfo>> {
+pub(crate) async fn topics(
+    session: &Session,
+    query: &TopicQuery,
+    has_forgotten: bool,
+) -> Result<Vec<TopicInfo>> {
     let statements = session.statements.read();
     let statement = if query.times { &statements.topics_with_times } else { &statements.topics };
     let ranges: Vec<_> = query.ranges().map(|(_, range)| range).collect();
@@ -30,7 +36,31 @@ pub(crate) async fn topics(session: &Session, query: &TopicQuery) -> Result<Vec<
             topics.push(info(row, query.times)?);
         }
     }
+    if query.times && has_forgotten {
+        add_forgotten_times(session, &mut topics).await?;
+    }
     Ok(topics)
+}
+
+/// Adds the time of the last event to topics whose events were all forgotten.
+async fn add_forgotten_times(session: &Session, topics: &mut [TopicInfo]) -> Result<()> {
+    let may_be = |info: &&mut TopicInfo| {
+        info.last_processed_at.is_none() && info.last_seq > 0 && info.purged_seq == info.last_seq
+    };
+    let named = topics.iter_mut().filter(may_be).map(|info| (info.topic.as_str().to_owned(), info));
+    let mut timeless: HashMap<String, &mut TopicInfo> = named.collect();
+    if timeless.is_empty() {
+        return Ok(());
+    }
+    let (names, last_seqs): (Vec<_>, Vec<_>) =
+        timeless.iter().map(|(name, info)| (name.as_str(), signed(info.last_seq))).unzip();
+    let rows = session.query(&session.forgotten_reads().await?.times, &[&names, &last_seqs]).await?;
+    for row in &rows {
+        if let Some(info) = timeless.get_mut(get::<&str>(row, 0)?) {
+            info.last_processed_at = Some(Timestamp::from_micros(get(row, 1)?));
+        }
+    }
+    Ok(())
 }
 
 fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {

@@ -10,17 +10,23 @@ use aggregator_core::store::backend::{Anchor, Ends, Merged, Position, check_posi
 use aggregator_core::{Page, Partition, Query, StoredEvent, Timestamp, TopicSelector};
 use tokio_postgres::Row;
 
-use crate::columns::{get, get_u64, sequence, signed};
+use crate::columns::{get, get_u64, partition, partition_number, sequence, signed};
 use crate::connection::pipeline::{pipelined, pipelined_all, pipelined4};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
 use crate::read::SNAPSHOT;
+use crate::read::rows;
 use crate::read::scan::{EventPosition, ExactTopic, scan};
 
 /// Reads the page. After an error the session may be inside a transaction.
-pub(crate) async fn read(session: &Session, info: &StoreInfo, query: &Query) -> Result<Page> {
+pub(crate) async fn read(
+    session: &Session,
+    info: &StoreInfo,
+    query: &Query,
+    has_forgotten: bool,
+) -> Result<Page> {
     let mut positions = query.positions(info)?;
-    let (ends, topic) = begin(session, info, query, &positions).await?;
+    let (ends, topic) = begin(session, info, query, &positions, has_forgotten).await?;
     check_positions(query, info, &mut positions, |position| {
         Ok(ends.get(&position.partition).copied().unwrap_or_default())
     })?;
@@ -40,6 +46,7 @@ async fn begin(
     info: &StoreInfo,
     query: &Query,
     positions: &[Position],
+    has_forgotten: bool,
 ) -> Result<(AllEnds, Option<ExactTopic>)> {
     let statements = session.statements.read();
     let purged = async {
@@ -64,44 +71,76 @@ async fn begin(
         pipelined(exact, anchors(session, positions)),
     )
     .await?;
-    Ok((all_ends(positions, &last_offsets, &purged, anchors)?, topic))
+    let (ends, missing) = all_ends(positions, &last_offsets, &purged, anchors)?;
+    if !missing.is_empty() {
+        check_forgotten(session, &missing, has_forgotten).await?;
+    }
+    Ok((ends, topic))
 }
 
-/// Combines the answers of the first statements into the ends of each partition.
+/// Places where a row has to be, but is not.
+type Missing = Vec<(Partition, u64)>;
+
+/// Checks that rows are missing because they were forgotten.
+async fn check_forgotten(session: &Session, missing: &Missing, has_forgotten: bool) -> Result<()> {
+    let mut last_marks = HashMap::new();
+    if has_forgotten {
+        let partitions: Vec<_> = missing.iter().map(|&(partition, _)| partition_number(partition)).collect();
+        last_marks = rows::last_marks(session, &partitions).await?;
+    }
+    let is_lost = |&&(partition, offset): &&_| last_marks.get(&partition).is_none_or(|&mark| offset > mark);
+    let Some((partition, offset)) = missing.iter().find(is_lost) else { return Ok(()) };
+    Err(Failure::corrupt(format!("partition {} has no row at offset {offset}", partition.0)))
+}
+
+/// Combines the answers of the first statements into the ends of each partition, and says which rows are missing: one that
+/// a position is at, or the newest one of a partition. A mark of forgotten rows that was imported can be the newest.
 fn all_ends(
     positions: &[Position],
     last_offsets: &[Row],
     purged: &[Row],
     anchors: Vec<AnchorRow>,
-) -> Result<AllEnds> {
+) -> Result<(AllEnds, Missing)> {
     let mut ends = AllEnds::new();
     for row in purged {
         ends.entry(partition(row, 0)?).or_default().purged_offset = get_u64(row, 1)?;
     }
-    for AnchorRow { partition, is_newest, anchor } in anchors {
-        let ends = ends.entry(partition).or_default();
-        match is_newest {
-            true => ends.newest = anchor,
-            false => ends.anchor = anchor.fingerprint,
-        }
-    }
     let last_offset = |row: &Row| Ok((partition(row, 0)?, get_u64(row, 1)?));
     let last_offsets = last_offsets.iter().map(last_offset).collect::<Result<HashMap<_, _>>>()?;
+    let mut found = HashMap::new();
+    for AnchorRow { partition, is_newest, anchor } in anchors {
+        match is_newest {
+            true => ends.entry(partition).or_default().newest = anchor,
+            false => _ = found.insert(partition, anchor),
+        }
+    }
+    let mut missing = Missing::new();
     for position in positions {
         let ends = ends.entry(position.partition).or_default();
         let last_offset = last_offsets.get(&position.partition).copied().unwrap_or(0);
-        if ends.newest.offset != last_offset {
+        if ends.newest.offset > last_offset {
             return Err(Failure::corrupt(format!(
                 "partition {} ends at offset {last_offset}, but its newest row is at {}",
                 position.partition.0, ends.newest.offset
             )));
         }
-        // The page begins at the newest row.
-        if position.anchor_offset(u64::MAX) == Some(u64::MAX) {
-            ends.anchor = ends.newest.fingerprint;
+        let mut newest = Some(ends.newest);
+        if ends.newest.offset < last_offset {
+            missing.push((position.partition, last_offset));
+            (newest, ends.newest) = (None, Anchor { offset: last_offset, ..Anchor::NONE });
+        }
+        let Some(offset) = position.anchor_offset(last_offset) else { continue };
+        // The page begins at the newest row, or goes on at one of before.
+        let anchor = match position.anchor_offset(u64::MAX) {
+            Some(u64::MAX) => newest,
+            _ => found.get(&position.partition).copied().filter(|anchor| anchor.offset == offset),
+        };
+        ends.anchor = anchor.map(|anchor| anchor.fingerprint);
+        if anchor.is_none() {
+            missing.push((position.partition, offset));
         }
     }
-    Ok(ends)
+    Ok((ends, missing))
 }
 
 /// The row that a position is at, or the newest one of its partition.
@@ -130,12 +169,6 @@ async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<Anchor
         Ok(AnchorRow { partition, is_newest: get::<i64>(row, 5)? == NEWEST, anchor })
     };
     rows.iter().map(anchor_row).collect()
-}
-
-fn partition(row: &Row, column: usize) -> Result<Partition> {
-    let number: i32 = get(row, column)?;
-    let number = u16::try_from(number).map_err(|_| Failure::corrupt(format!("{number} is no partition")))?;
-    Ok(Partition(number))
 }
 
 /// The events of a page, in its order.

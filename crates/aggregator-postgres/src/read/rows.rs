@@ -1,58 +1,125 @@
 //! Reads everything that a partition keeps, row by row, for export and copying.
 
+use std::collections::HashMap;
+
 use aggregator_core::store::RowLimit;
 use aggregator_core::{Kept, KeptEvent, Partition, Scope, StoredRow, Timestamp};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
-use crate::columns::{details, digest_of, get, get_u64, scope, sequence, signed};
-use crate::connection::pipeline::pipelined;
+use crate::columns::{details, digest_of, get, get_u64, partition, scope, sequence, signed};
+use crate::connection::pipeline::pipelined3;
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
+use crate::read::SNAPSHOT;
 
-/// The rows after the offset `after`. Fails if an offset has no row.
+/// The rows and marks after the offset `after`. Fails if an offset has no row, and no mark of forgotten rows is there or
+/// behind it.
 pub(crate) async fn rows(
     session: &Session,
     partition: Partition,
     after: u64,
     limit: RowLimit,
+    has_forgotten: bool,
 ) -> Result<Vec<(u64, StoredRow)>> {
     let statements = session.statements.read();
     let number = i32::from(partition.0);
-    let until = after.saturating_add(limit.rows.max(1) as u64);
-    let bytes = signed(limit.payload_bytes.max(1) as u64);
-    // The end is read first. Rows are only added after it and never removed, so every row up to it must be found.
-    let (end, rows) = pipelined(
+    let (most, bytes) = (limit.rows.max(1), signed(limit.payload_bytes.max(1) as u64));
+    let ((), end, rows) = pipelined3(
+        session.run(SNAPSHOT),
         session.query(&statements.end, &[&number]),
-        session.query(&statements.rows, &[&number, &signed(after), &signed(until), &bytes]),
+        session.query(&statements.rows, &[&number, &signed(after), &signed(most as u64), &bytes]),
     )
     .await?;
     let [end] = end.as_slice() else {
         return Err(Failure::corrupt(format!("partition {number} has no row")));
     };
-    let missing = |offset: u64| Failure::corrupt(format!("partition {number} has no row at offset {offset}"));
     let mut taken = Vec::with_capacity(rows.len());
     let mut payload_bytes = 0;
+    // The last offset that has no row.
+    let (mut read, mut missing) = (after, 0);
     for row in &rows {
-        let (expected, offset) = (taken.last().map_or(after, |&(last, _)| last) + 1, get_u64(row, 0)?);
-        if offset != expected {
-            return Err(missing(expected));
+        let offset = get_u64(row, 0)?;
+        if offset != read + 1 {
+            missing = offset - 1;
         }
         let stored = stored_row(row, offset)?;
         payload_bytes += stored.payload_bytes();
+        read = offset;
         taken.push((offset, stored));
     }
-    let last = taken.last().map_or(after, |&(offset, _)| offset);
-    if payload_bytes < limit.payload_bytes.max(1) && last < until.min(get_u64(end, 0)?) {
-        return Err(missing(last + 1));
+    if payload_bytes < limit.payload_bytes.max(1) && taken.len() < most {
+        let end = get_u64(end, 0)?;
+        if end > read {
+            (read, missing) = (end, end);
+        }
     }
+    if missing > 0 {
+        let last_mark = match has_forgotten {
+            true => last_marks(session, &[number]).await?.get(&partition).copied().unwrap_or(0),
+            false => 0,
+        };
+        if missing > last_mark {
+            return Err(Failure::corrupt(format!("partition {number} has no row at offset {missing}")));
+        }
+        taken.extend(marks(session, number, after, read, most).await?);
+        taken.sort_by_key(|&(offset, _)| offset);
+        if let Some(&(offset, _)) = taken.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| &pair[0])
+        {
+            return Err(Failure::corrupt(format!(
+                "the row at offset {offset} was forgotten, but it is there"
+            )));
+        }
+        taken.truncate(most);
+    }
+    session.run("COMMIT").await?;
     Ok(taken)
 }
 
-fn stored_row(row: &Row, offset: u64) -> Result<StoredRow> {
-    let (Some(topic), Some(scope_is)) = (get::<Option<String>>(row, 1)?, get::<Option<i32>>(row, 2)?) else {
+/// The offset of the last mark of forgotten rows in each of these partitions. Partitions without marks are left out.
+pub(super) async fn last_marks(session: &Session, partitions: &[i32]) -> Result<HashMap<Partition, u64>> {
+    let rows = session.query(&session.forgotten_reads().await?.last_marks, &[&partitions]).await?;
+    rows.iter().map(|row| Ok((partition(row, 0)?, get_u64(row, 1)?))).collect()
+}
+
+/// The marks behind one offset and up to another.
+async fn marks(
+    session: &Session,
+    number: i32,
+    after: u64,
+    until: u64,
+    most: usize,
+) -> Result<Vec<(u64, StoredRow)>> {
+    let parameters: [&(dyn ToSql + Sync); 4] =
+        [&number, &signed(after), &signed(until), &signed(most as u64)];
+    let rows = session.query(&session.forgotten_reads().await?.marks, &parameters).await?;
+    let mark = |row: &Row| {
+        let offset = get_u64(row, 0)?;
+        let (topic, scope) = topic(row, offset)?;
+        let mark = StoredRow {
+            topic,
+            scope: Some(scope),
+            event_id: String::new(),
+            source: None,
+            processed_at: Timestamp::from_micros(get(row, 4)?),
+            released: false,
+            kept: Kept::Forgotten { seq: get_u64(row, 3)? },
+        };
+        Ok((offset, mark))
+    };
+    rows.iter().map(mark).collect()
+}
+
+/// A row's topic and its scope, in the second and third column.
+fn topic(row: &Row, offset: u64) -> Result<(String, Scope)> {
+    let (Some(topic), Some(scope_is)) = (get(row, 1)?, get::<Option<i32>>(row, 2)?) else {
         return Err(Failure::corrupt(format!("the event at offset {offset} has no topic")));
     };
-    let scope = scope(scope_is)?;
+    Ok((topic, scope(scope_is)?))
+}
+
+fn stored_row(row: &Row, offset: u64) -> Result<StoredRow> {
+    let (topic, scope) = topic(row, offset)?;
     let payload: Option<&str> = get(row, 7)?;
     let kept = match (sequence(row, 5)?, payload, digest_of(row, 6)?) {
         (Some(seq), Some(payload), None) => {

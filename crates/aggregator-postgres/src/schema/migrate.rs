@@ -15,7 +15,10 @@ use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Failure, Result, unavailable};
 use crate::records::BUCKETS;
 use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
-use crate::schema::tables::{CREATE, CREATE_RECORDS, HASH_VERSION, RECORDS_SINCE, TABLES_VERSION, VERSION};
+use crate::schema::tables::{
+    CREATE, CREATE_FORGOTTEN, CREATE_RECORDS, FORGOTTEN_SINCE, HASH_VERSION, RECORDS_SINCE, TABLES_VERSION,
+    VERSION,
+};
 
 /// How often creating the tables is tried while other nodes create them too.
 const ATTEMPTS: u32 = 10;
@@ -31,6 +34,8 @@ pub(crate) struct Opened {
     pub(crate) commits_across: bool,
     /// Whether the tables of records exist.
     pub(crate) has_records: bool,
+    /// Whether the table of forgotten identities exists.
+    pub(crate) has_forgotten: bool,
     /// The last offset of each partition.
     pub(crate) last_offsets: Vec<u64>,
     /// See [`crate::PostgresStore::warnings`].
@@ -67,8 +72,9 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         }
     }
     let commits_across = is_one_server(&session).await?;
-    let has_records = tables_version(&meta)? >= RECORDS_SINCE;
-    Ok(Opened { id, partitions, commits_across, has_records, last_offsets, warnings })
+    let version = tables_version(&meta)?;
+    let (has_records, has_forgotten) = (version >= RECORDS_SINCE, version >= FORGOTTEN_SINCE);
+    Ok(Opened { id, partitions, commits_across, has_records, has_forgotten, last_offsets, warnings })
 }
 
 type Meta = HashMap<String, String>;
@@ -136,18 +142,24 @@ async fn create_tables(
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let found = meta(session).await?;
+    let mut version = 0;
     if let Some(found) = &found {
         check_meta(found, options)?;
-        if tables_version(found)? >= TABLES_VERSION {
+        version = tables_version(found)?;
+        if version >= TABLES_VERSION {
             return Ok(());
         }
     }
     match create_with_retries(session, schema, options, found.is_none()).await {
         Err(failure) if found.is_some() && failure.code() == Some("42501") => {
             session.run("ROLLBACK").await?;
+            let (tables, without) = match version < RECORDS_SINCE {
+                true => ("tables of records and", "there are no records, and "),
+                false => ("table", ""),
+            };
             warnings.push(format!(
-                "the role may not add the tables of records to schema {schema}, so there are no records: grant it \
-                 CREATE there, or start a node once whose role owns the schema"
+                "the role may not add the {tables} of forgotten identities to schema {schema}, so {without}identities \
+                 cannot be forgotten: grant it CREATE there, or start a node once whose role owns the schema"
             ));
             Ok(())
         }
@@ -212,6 +224,12 @@ async fn create_in_one_commit(
         create_store(session, schema, options).await?;
     }
     create_records(session).await?;
+    for sql in CREATE_FORGOTTEN {
+        session.run(sql).await?;
+    }
+    let sql = "INSERT INTO meta (name, value) VALUES ('tables_version', $1)
+               ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value::integer < excluded.value::integer";
+    session.client.execute(sql, &[&TABLES_VERSION.to_string()]).await?;
     session.run("COMMIT").await
 }
 
@@ -256,9 +274,6 @@ async fn create_records(session: &Session) -> Result<()> {
     let buckets = "INSERT INTO record_versions (bucket, last_version, last_attempt)
                    SELECT n, 0, ''::bytea FROM generate_series(0, $1::integer - 1) AS n ON CONFLICT (bucket) DO NOTHING";
     session.client.execute(buckets, &[&BUCKETS]).await?;
-    let sql = "INSERT INTO meta (name, value) VALUES ('tables_version', $1)
-               ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value::integer < excluded.value::integer";
-    session.client.execute(sql, &[&TABLES_VERSION.to_string()]).await?;
     Ok(())
 }
 

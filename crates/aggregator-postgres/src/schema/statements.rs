@@ -165,9 +165,11 @@ macro_rules! imported_topics {
     };
 }
 
-// The module stands after the macros that it uses.
+// The modules stand after the macros that they use.
+mod forget;
 mod read;
 
+pub(crate) use self::forget::{DELETE_BY_KEY, DELETE_IN_PLACE, ForgetWrites, ForgottenReads};
 pub(crate) use self::read::{Read, RecordReads};
 
 /// The statements that a session has prepared.
@@ -301,16 +303,16 @@ statements! {
                            WHERE NOT e.released OR e.seq IS NOT DISTINCT FROM k.seq"),
         import_rows: "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key,
                           timestamp, payload, digest, sequence, content_type, attributes, processed_at)
-                      SELECT $1, $2 + n.at, n.topic_id, n.seq, n.event_id, n.source,
+                      SELECT $1, n.\"offset\", n.topic_id, n.seq, n.event_id, n.source,
                              CASE WHEN n.by_source THEN n.source ELSE '' END
-                                 || CASE WHEN n.released THEN chr(1) || ($2 + n.at)::text ELSE '' END,
+                                 || CASE WHEN n.released THEN chr(1) || n.\"offset\"::text ELSE '' END,
                              n.timestamp, n.payload, n.digest, n.sequence, n.content_type, n.attributes,
                              n.processed_at
-                      FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::text[],
-                                  $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::bigint[],
-                                  $15::boolean[])
-                          WITH ORDINALITY AS n(topic_id, seq, event_id, source, by_source, timestamp, payload, digest,
-                                               sequence, content_type, attributes, processed_at, released, at)",
+                      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[],
+                                  $8::text[], $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::text[],
+                                  $14::bigint[], $15::boolean[])
+                          AS n(\"offset\", topic_id, seq, event_id, source, by_source, timestamp, payload, digest,
+                               sequence, content_type, attributes, processed_at, released)",
         import_new_topics: imported_topics!(),
         // The topics exist: see `write`.
         import_old_topics: concat!(imported_topics!(), " ON CONFLICT (partition, topic_id) DO UPDATE SET last_seq = excluded.last_seq,

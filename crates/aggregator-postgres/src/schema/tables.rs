@@ -10,11 +10,15 @@
 pub(crate) const VERSION: u32 = 1;
 
 /// The version of all tables, kept as `tables_version`. Older programs do not know of it. They use no table that it
-/// adds, so nodes of two versions can share a store during an upgrade. 2 added the tables of records.
-pub(crate) const TABLES_VERSION: u32 = 2;
+/// adds, so nodes of two versions can share a store during an upgrade. 2 added the tables of records, and 3 the table
+/// of forgotten identities.
+pub(crate) const TABLES_VERSION: u32 = 3;
 
 /// The first of these versions that has the tables of records.
 pub(crate) const RECORDS_SINCE: u32 = 2;
+
+/// The first of these versions that has the table of forgotten identities.
+pub(crate) const FORGOTTEN_SINCE: u32 = 3;
 
 /// How topics are hashed to slots. It is kept with the store, because it can never change there.
 pub(crate) const HASH_VERSION: &str = "xxh3-64";
@@ -104,4 +108,20 @@ pub(crate) const CREATE_RECORDS: &[&str] = &[
         attempt bytea  NOT NULL, -- which write made it so
         PRIMARY KEY (kind, name)
     )",
+];
+
+/// The table that `tables_version` 3 added. Each statement may have been run already.
+pub(crate) const CREATE_FORGOTTEN: &[&str] = &[
+    // A mark stands for the forgotten rows of a topic: no row of the topic with a seq is left up to its offset. A topic
+    // of which nothing was forgotten has none.
+    "CREATE TABLE IF NOT EXISTS forgotten (
+        partition    integer NOT NULL,
+        topic_id     bigint  NOT NULL,
+        \"offset\"     bigint  NOT NULL, -- of the last forgotten row
+        seq          bigint  NOT NULL, -- of the last forgotten event; 0 if only identities without seqs were forgotten
+        rows         bigint  NOT NULL, -- how many offsets have no row any more
+        processed_at bigint  NOT NULL, -- of that event
+        PRIMARY KEY (partition, topic_id)
+    ) WITH (fillfactor = 50)",
+    "CREATE INDEX IF NOT EXISTS forgotten_by_offset ON forgotten (partition, \"offset\")",
 ];

@@ -7,7 +7,7 @@ use aggregator_core::store::backend::{
     check_amended, check_key, check_list, check_partition, check_seqs, check_writes,
 };
 use aggregator_core::store::{
-    Amend, AppendAcross, BackupProgress, EraseProgress, Erased, Import, Imported, Maintain, Record,
+    Amend, AppendAcross, BackupProgress, EraseProgress, Erased, Forget, Import, Imported, Maintain, Record,
     RecordOutcome, RecordWrite, Records, RowLimit, Transfer, VerifyReport, Watch,
 };
 use aggregator_core::{
@@ -17,6 +17,7 @@ use aggregator_core::{
 
 use crate::amend::AmendTx;
 use crate::connection::retry;
+use crate::forget::{self, ForgetTx, Oldest, Slice};
 use crate::import::ImportTx;
 use crate::purge;
 use crate::read::{bytes, rows, verify};
@@ -57,7 +58,7 @@ impl Maintain for PostgresStore {
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.block_on(retry::verify(&self.readers, async |session| {
-            verify::verify(session, &self.info, self.has_records).await
+            verify::verify(session, &self.info, self.has_records, self.has_forgotten).await
         }))
     }
 
@@ -115,6 +116,50 @@ impl Amend for PostgresStore {
     }
 }
 
+impl Forget for PostgresStore {
+    /// A slice at a time, so that appends get their turn in between. If an answer is lost, the slice is tried again and
+    /// counted once. If another node was forgetting the same rows at that moment, both may count them.
+    fn forget_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        self.check_writable("forget identities")?;
+        self.each_slice(topic, before, most, |oldest| {
+            let transaction = ForgetTx::new(&self.options, self.commits_across, oldest);
+            self.block_on(retry::write(&self.appenders, &self.options, "forgetting", async |session| {
+                transaction.transact(session).await
+            }))
+        })
+    }
+
+    fn forgettable_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        self.each_slice(topic, before, most, |oldest| {
+            self.block_on(retry::read(&self.readers, &self.options, "counting identities", async |session| {
+                forget::count(session, oldest).await
+            }))
+        })
+    }
+}
+
+impl PostgresStore {
+    /// Does something with the oldest rows of a topic, a slice after the other. Returns how many rows they had.
+    fn each_slice(
+        &self,
+        topic: &Topic,
+        before: Timestamp,
+        most: u64,
+        slice: impl Fn(Oldest<'_>) -> Result<Slice, StoreError>,
+    ) -> Result<u64, StoreError> {
+        let partition = self.info.partitions.of(topic.as_str());
+        let (mut rows, mut after) = (0, 0);
+        while rows < most {
+            let slice = slice(Oldest { partition, topic, before, after, most: most - rows })?;
+            (rows, after) = (rows + slice.rows, slice.last_offset);
+            if !slice.may_go_on {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+}
+
 impl Transfer for PostgresStore {
     fn rows(
         &self,
@@ -124,14 +169,19 @@ impl Transfer for PostgresStore {
     ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
         self.block_on(retry::read(&self.readers, &self.options, "reading rows", async |session| {
-            rows::rows(session, partition, after, limit).await
+            rows::rows(session, partition, after, limit, self.has_forgotten).await
         }))
     }
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
         self.check_writable("import rows")?;
         check_partition(self.info.partitions, partition, import.topic_names())?;
-        let transaction = ImportTx::new(&self.options, partition, import);
+        if !self.has_forgotten && import.rows.iter().any(|row| row.is_forgotten()) {
+            let operation = "import marks of forgotten identities before its role, or another one, has added the table for \
+                             them: grant it CREATE on the schema and open the store again";
+            return Err(StoreError::Unsupported { kind: KIND, operation });
+        }
+        let transaction = ImportTx::new(&self.options, partition, import, self.has_forgotten);
         let (imported, last_offset) =
             self.block_on(retry::write(&self.appenders, &self.options, "importing", async |session| {
                 transaction.transact(session).await

@@ -6,8 +6,8 @@ mod contents;
 
 use aggregator_core::store::{RecordOutcome, RecordWrite, Rows};
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, StoreStats, StoredRow, TopicInfo,
-    TopicQuery,
+    DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Partitions, StoreStats, StoredRow, Timestamp,
+    Topic, TopicInfo, TopicQuery,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -31,9 +31,18 @@ fn in_schema(schema: &str) -> PostgresOptions {
 
 #[test]
 fn tables_of_version_1_are_opened_with_all_they_held() {
+    are_opened_with_all_they_held(include_str!("../golden/version-1.sql"), "version_1");
+}
+
+#[test]
+fn tables_of_version_2_are_opened_with_all_they_held() {
+    are_opened_with_all_they_held(include_str!("../golden/version-2.sql"), "version_2");
+}
+
+fn are_opened_with_all_they_held(tables: &str, schema: &str) {
     let Some(server) = TestServer::shared() else { return };
-    server.sql(include_str!("../golden/version-1.sql"));
-    let store = open(&server.url(), &in_schema("version_1"));
+    server.sql(tables);
+    let store = open(&server.url(), &in_schema(schema));
     let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
     contents::fill(&expected);
     assert_eq!(contents_of(&store), contents_of(&expected));
@@ -49,12 +58,15 @@ fn tables_of_version_1_are_opened_with_all_they_held() {
     assert_eq!(outcomes(&conflicts), vec![Outcome::Conflict; events.len()]);
     assert_eq!(outcomes(&[Event::new("legacy", "old-3").unwrap()]), [Outcome::Duplicate]);
     assert_eq!(outcomes(&[Event::new("legacy", "new").unwrap()]), [Outcome::Stored]);
-    // The tables of records were added when it was opened.
+    // The newer tables were added when it was opened.
     let records = store.records().unwrap();
     let outcome = records.write(&[RecordWrite::create("lease", "a", "1")]).unwrap();
     let record = records.get("lease", "a").unwrap().unwrap();
     assert_eq!(outcome, RecordOutcome::Written(vec![record.version]));
     assert_eq!(record.value, b"1");
+    let legacy = Topic::new("legacy").unwrap();
+    assert!(store.forget_identities(&legacy, Timestamp::from_micros(i64::MAX), u64::MAX).unwrap() > 0);
+    assert_eq!(outcomes(&[Event::new("legacy", "old-3").unwrap()]), [Outcome::Stored]);
     assert_eq!(store.verify().unwrap().faults, [""; 0]);
 }
 

@@ -6,6 +6,7 @@ mod amend;
 mod attempts;
 mod conformance;
 mod edges;
+mod forget;
 mod golden;
 mod injected;
 mod limits;

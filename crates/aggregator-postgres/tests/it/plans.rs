@@ -18,7 +18,7 @@ const ROWS: u32 = 10_000;
 
 /// How many index entries were read, and how many rows in sequential scans. Waits until the schema's sessions have
 /// ended, because only then the statistics are complete.
-fn read_by_now(server: &TestServer, schema: &str, table: &str) -> u64 {
+pub(crate) fn read_by_now(server: &TestServer, schema: &str, table: &str) -> u64 {
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{schema}'");
     await_that("the sessions' end", || server.sql(&sessions) == "0");
     let of = |column: &str, statistics: &str| {

@@ -99,7 +99,7 @@ statements! {
         purged: "SELECT t.partition, max(t.purged_offset)
                  FROM unnest($1::text[], $2::text[]) AS k(low, high)
                  JOIN topics t ON t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high GROUP BY t.partition",
-        // The row at each place, or the newest one before it. Only the indexes of offsets and ids give these orders.
+        // The row at each place, or the newest one before it, if there is one. Only the indexes of offsets and ids give these orders.
         anchors: "SELECT k.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
                   FROM unnest($1::integer[], $2::bigint[]) AS k(partition, at)
                   CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = k.partition AND i.\"offset\" <= k.at
@@ -160,7 +160,7 @@ statements! {
                       strpos(e.source_key, chr(1)) > 0
                FROM (SELECT *, coalesce(sum(octet_length(payload)) OVER (
                                    ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-                     FROM events WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3) e
+                     FROM (SELECT * FROM events WHERE partition = $1 AND \"offset\" > $2 ORDER BY \"offset\" LIMIT $3) i) e
                LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = e.topic_id
                WHERE e.before < $4 ORDER BY e.\"offset\"",
         // Binary search for an offset from $3 to $4: events of the topic up to it have seqs below $5, later ones do not. The
