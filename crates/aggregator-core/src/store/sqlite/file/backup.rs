@@ -209,8 +209,11 @@ pub(super) fn check(
             let _ = rustix::process::nice(NICENESS);
             read::verify(connection, connector.fingerprint_bits())
         });
-        while !checking.is_finished() {
+        loop {
             is_given_up |= on_progress(BackupProgress::Checking).is_break();
+            if checking.is_finished() {
+                break;
+            }
             if is_given_up {
                 interrupt.interrupt();
             }

@@ -107,7 +107,8 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
              FROM partitions
              UNION ALL SELECT 'topics', topics, (SELECT count(*) FROM topics) FROM partitions
              UNION ALL SELECT 'last_offset', last_offset, max(
-                 (SELECT coalesce(max(offset), 0) FROM events), (SELECT coalesce(max(offset), 0) FROM stubs))
+                 (SELECT coalesce(max(offset), 0) FROM events), (SELECT coalesce(max(offset), 0) FROM stubs),
+                 (SELECT coalesce(max(last_offset), 0) FROM {gaps}))
              FROM partitions
          ) p WHERE p.counted <> p.rows",
         |row| {

@@ -36,8 +36,13 @@ impl Oldest {
             "SELECT {STUB_COLUMNS} FROM stubs s INDEXED BY stubs_topic
              WHERE s.topic_id = ?1 AND s.offset < ?2 ORDER BY s.offset LIMIT ?3"
         ))?;
+        // It ends at the first event that has its payload.
+        let first_event: Option<u64> = connection
+            .prepare_cached("SELECT min(first_offset) FROM spans WHERE topic_id = ?1")?
+            .query_row([self.topic_id], |row| row.get(0))?;
+        let end = first_event.map_or(self.last_offset, |first| first.min(self.last_offset));
         let most = i64::try_from(self.most).unwrap_or(i64::MAX);
-        let mut rows = select.query((self.topic_id, self.last_offset, most))?;
+        let mut rows = select.query((self.topic_id, end, most))?;
         while let Some(row) = rows.next()? {
             check_deadline()?;
             let stub = StubRow::read(row)?;
@@ -98,7 +103,8 @@ fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite
         } else if mark.seq == 0 {
             mark.processed_at = stub.processed_at;
         }
-        mark.offset = stub.offset;
+        // A mark that was imported may stand behind identities that were there before it.
+        mark.offset = mark.offset.max(stub.offset);
         offsets.push(stub.offset);
         Continue(())
     })?;
