@@ -1,5 +1,6 @@
 //! `export` and `import` as programs: pipes, files, kills in the middle, damaged lines.
 
+mod forgotten;
 mod golden;
 mod lab;
 #[cfg(feature = "postgres")]

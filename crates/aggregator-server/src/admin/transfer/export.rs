@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use aggregator_core::store::Rows;
-use aggregator_core::{DedupStore, StoreError, TopicQuery};
+use aggregator_core::{DedupStore, Kept, StoreError, TopicQuery};
 
 use program_support::values::at_least;
 
@@ -113,19 +113,34 @@ impl Exporter {
         every: NonZeroU64,
     ) -> Result<(), TransferError> {
         let mut rows = Rows::after(store, offsets);
+        let mut since_checkpoint = 0;
         while let Some(row) = rows.next()? {
+            if row.kept == (Kept::Forgotten { seq: 0 }) {
+                // Identities without seqs were forgotten: there is no gap to tell of.
+                continue;
+            }
             format::write_row(&mut self.buffer, &row).map_err(not_json)?;
             self.written.count(&row);
             if self.buffer.len() >= BUFFER_BYTES {
                 self.flush()?;
             }
-            if self.written.rows().is_multiple_of(every.get()) {
+            since_checkpoint += 1;
+            if since_checkpoint == every.get() {
+                since_checkpoint = 0;
                 self.checkpoint(rows.offsets().collect())?;
             }
         }
         let buffer = &mut self.buffer;
         let totals = totals(store, |info| format::write_totals(buffer, info).map_err(not_json))?;
-        if totals.seqs != self.written.events + self.written.stubs || totals.purged != self.purged {
+        if self.written.with_seqs() > totals.seqs {
+            // Stubs, and behind them the mark that stands for the same ones.
+            return Err(TransferError::Refused(
+                "identities were forgotten since the export began, and some of them are in it: remove the file, and export \
+                 anew"
+                    .into(),
+            ));
+        }
+        if totals.seqs != self.written.with_seqs() || totals.purged != self.purged {
             return Err(TransferError::Refused(
                 "the store was changed while it was exported: see to it that nobody uses it, and run the export \
                  again"
@@ -136,9 +151,10 @@ impl Exporter {
         format::write_end(&mut self.buffer, self.written).map_err(not_json)?;
         self.flush()?;
         self.sync()?;
-        let RowCounts { events, stubs, identities, topics } = self.written;
+        let RowCounts { events, stubs, identities, forgotten, topics } = self.written;
+        let forgotten = if forgotten > 0 { format!(", {forgotten} forgotten") } else { String::new() };
         let text = format!(
-            "exported {events} events, {stubs} stubs, {identities} identities alone, {topics} topics"
+            "exported {events} events, {stubs} stubs, {identities} identities alone, {topics} topics{forgotten}"
         );
         self.progress.done(&text);
         Ok(())

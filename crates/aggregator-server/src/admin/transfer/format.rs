@@ -63,20 +63,38 @@ pub(super) struct RowCounts {
     pub(super) events: u64,
     pub(super) stubs: u64,
     pub(super) identities: u64,
+    /// Events that were forgotten: those for which the marks stand. Left out where there are none, as in every
+    /// file that an older program wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) forgotten: u64,
     pub(super) topics: u64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl RowCounts {
+    /// All that was gone through, also what was forgotten.
     pub(super) fn rows(&self) -> u64 {
-        self.events + self.stubs + self.identities
+        self.with_seqs().saturating_add(self.identities)
+    }
+
+    /// Rows that have a seq, or had one.
+    pub(super) fn with_seqs(&self) -> u64 {
+        self.events.saturating_add(self.stubs).saturating_add(self.forgotten)
     }
 
     pub(super) fn count(&mut self, row: &StoredRow) {
-        *match row.kept {
-            Kept::Event(_) => &mut self.events,
-            Kept::Stub { .. } => &mut self.stubs,
-            Kept::Identity => &mut self.identities,
-        } += 1;
+        let (count, rows) = match row.kept {
+            Kept::Event(_) => (&mut self.events, 1),
+            Kept::Stub { .. } => (&mut self.stubs, 1),
+            Kept::Identity => (&mut self.identities, 1),
+            Kept::Forgotten { seq } => (&mut self.forgotten, seq),
+        };
+        // A file may say any seq.
+        *count = count.saturating_add(rows);
     }
 }
 
@@ -230,7 +248,8 @@ mod tests {
     fn rows_come_back_byte_by_byte() {
         let payloads =
             ["{}", "null", "1e400", r#""\ud800 \u00e4 ä""#, "[1.0,-0,123456789012345678901234567890]"];
-        let others = [row(Kept::Stub { seq: 1, digest: [0xAB; 16] }), row(Kept::Identity)];
+        let mark = StoredRow { event_id: String::new(), source: None, ..row(Kept::Forgotten { seq: 4 }) };
+        let others = [row(Kept::Stub { seq: 1, digest: [0xAB; 16] }), row(Kept::Identity), mark];
         for row in payloads.into_iter().map(event).chain(others) {
             let Ok(Line::Row(read)) = read_line(&mut written(&row)) else { panic!("{row:?}") };
             assert_eq!(read.into_inner(), row);
@@ -250,5 +269,53 @@ mod tests {
         for length in 0..line.len() {
             assert!(read_line(&mut line[..length].to_vec()).is_err());
         }
+    }
+    fn with_sum(text: &str) -> Vec<u8> {
+        let open = text.strip_suffix('}').unwrap();
+        format!("{open}{SUM_START}{:016x}\"}}", xxh3_64(open.as_bytes())).into_bytes()
+    }
+
+    #[test]
+    fn a_mark_of_forgotten_events_has_a_seq_and_no_identity() {
+        let mark = |more: &str| {
+            let line = format!(r#"{{"topic":"t","processed_at":"2026-01-01T00:00:00Z"{more}}}"#);
+            read_line(&mut with_sum(&line))
+        };
+        let Ok(Line::Row(row)) = mark(r#","forgotten_seq":4"#) else { panic!("it is a row") };
+        assert_eq!((row.seq(), row.is_forgotten(), row.scope), (Some(4), true, Some(Scope::Topic)));
+        let mut counts = RowCounts::default();
+        counts.count(&row);
+        assert_eq!((counts.forgotten, counts.rows(), counts.with_seqs()), (4, 4, 4));
+        for (more, says) in [
+            (r#","forgotten_seq":0"#, "forgotten_seq: must be 1 to 9007199254740992"),
+            (r#","forgotten_seq":9007199254740993"#, "forgotten_seq: must be 1 to"),
+            (r#","forgotten_seq":-1"#, "invalid value"),
+            (r#","forgotten_seq":4,"event_id":"1""#, "forgotten_seq: goes with topic"),
+            (r#","forgotten_seq":4,"source":"1""#, "forgotten_seq: goes with topic"),
+            (r#","forgotten_seq":4,"seq":4"#, "forgotten_seq: goes with topic"),
+            (r#","forgotten_seq":4,"payload":null"#, "forgotten_seq: goes with topic"),
+            (r#","forgotten_seq":4,"released":true"#, "forgotten_seq: goes with topic"),
+            ("", "event_id: is missing"),
+        ] {
+            let refused = mark(more).unwrap_err();
+            assert!(refused.contains(says), "{more}: {refused}");
+        }
+    }
+
+    /// The file of a store that has forgotten nothing is what it was before there were marks.
+    #[test]
+    fn counts_without_forgotten_events_are_written_and_read_as_ever() {
+        let counts = RowCounts { events: 3, topics: 1, ..RowCounts::default() };
+        let mut line = Vec::new();
+        write_end(&mut line, counts).unwrap();
+        let text = String::from_utf8(line).unwrap();
+        assert!(
+            text.starts_with(r#"{"end":{"events":3,"stubs":0,"identities":0,"topics":1},"sum":"#),
+            "{text}"
+        );
+        let Ok(Line::End(read)) = read_line(&mut text.trim_end().as_bytes().to_vec()) else {
+            panic!("{text}")
+        };
+        assert_eq!(read, counts);
     }
 }

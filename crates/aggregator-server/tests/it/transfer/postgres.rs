@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use aggregator_core::{DedupStore, DedupStoreExt, Event, Outcome, Receipt, SqliteStore};
+use aggregator_core::{DedupStore, DedupStoreExt, Event, MemoryStore, Outcome, Receipt, SqliteStore};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
+use super::forgotten::{fill, forgetful, moves_whole};
 use super::lab::{Contents, Lab, append, contents, event, of_file, succeed};
 use crate::support::Process;
 
@@ -128,4 +129,14 @@ fn identities_alone_seed_a_store_in_postgres() {
     let receipts = append(&database.open(), &[of_source("x"), of_source("y")]);
     assert_eq!((receipts[0].outcome, receipts[1].outcome), (Outcome::Duplicate, Outcome::Stored));
     succeed(Process::command(&["check", "--store", &database.url]));
+}
+
+#[test]
+fn a_store_that_has_forgotten_identities_moves_to_postgres_and_back() {
+    let Some(server) = TestServer::shared() else { return };
+    let there = Database::new(server, "forgotten_there").open();
+    moves_whole(&forgetful(2), &there);
+    let own = Database::new(server, "forgotten_own").open();
+    fill(&own);
+    moves_whole(&own, &MemoryStore::default());
 }

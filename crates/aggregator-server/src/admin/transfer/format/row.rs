@@ -1,15 +1,21 @@
-//! The lines of an export that hold rows: events, stubs, and identities alone.
+//! The lines of an export that hold rows: events, stubs, identities alone, and marks of forgotten events.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
-use aggregator_core::Scope;
 use aggregator_core::event::{CheckedRow, Kept, KeptEvent, StoredRow};
+use aggregator_core::{Scope, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{fault_list, parse_scope, parse_time, write_line};
 
-/// A row. An event has a payload, a stub has a digest, an identity alone has neither.
+/// The seqs that the mark of forgotten events may have. Nothing before the mark shows that there were so many events, and the
+/// topic goes on behind it, so no store may come to the end of its numbers.
+const FORGOTTEN_SEQS: RangeInclusive<u64> = 1..=1 << 53;
+
+/// A row. An event has a payload, a stub has a digest, an identity alone has neither. The mark of forgotten events has
+/// `forgotten_seq`, which a program that does not know marks refuses.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row<'a> {
@@ -19,8 +25,10 @@ pub(super) struct Row<'a> {
     scope: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forgotten_seq: Option<u64>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    event_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timestamp: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,19 +61,21 @@ pub(in crate::admin::transfer) fn write_row(
 ) -> Result<(), serde_json::Error> {
     let event = match &row.kept {
         Kept::Event(event) => Some(event),
-        Kept::Stub { .. } | Kept::Identity => None,
+        Kept::Stub { .. } | Kept::Identity | Kept::Forgotten { .. } => None,
     };
+    let forgotten_seq = row.seq().filter(|_| row.is_forgotten());
     let digest = match &row.kept {
         Kept::Stub { digest, .. } => Some(format!("{:032x}", u128::from_be_bytes(*digest))),
-        Kept::Event(_) | Kept::Identity => None,
+        Kept::Event(_) | Kept::Identity | Kept::Forgotten { .. } => None,
     };
     let payload = event.map(|event| raw(&event.payload)).transpose()?;
     let attributes = event.and_then(|event| event.attributes.as_deref()).map(raw).transpose()?;
     let line = Row {
         topic: row.topic.as_str().into(),
         scope: row.scope.filter(|&scope| scope != Scope::default()).map(|scope| scope.as_str().into()),
-        seq: row.seq(),
-        event_id: row.event_id.as_str().into(),
+        seq: row.seq().filter(|_| !row.is_forgotten()),
+        forgotten_seq,
+        event_id: (!row.is_forgotten()).then(|| row.event_id.as_str().into()),
         timestamp: event.map(|event| event.timestamp.as_str().into()),
         source: row.source.as_deref().map(Into::into),
         payload,
@@ -87,6 +97,9 @@ impl Row<'_> {
     pub(super) fn into_stored(self) -> Result<CheckedRow, String> {
         let at = self.processed_at.as_deref().ok_or("processed_at: is missing")?;
         let processed_at = parse_time(at)?;
+        if let Some(seq) = self.forgotten_seq {
+            return self.into_mark(seq, processed_at);
+        }
         let kept = match (self.payload, self.digest.as_deref(), self.seq) {
             (Some(payload), None, Some(seq)) => Kept::Event(KeptEvent {
                 seq,
@@ -102,8 +115,8 @@ impl Row<'_> {
         };
         let row = StoredRow {
             topic: self.topic.into_owned(),
-            scope: Some(self.scope.as_deref().map_or(Ok(Scope::default()), parse_scope)?),
-            event_id: self.event_id.into_owned(),
+            scope: Some(scope_of(self.scope.as_deref())?),
+            event_id: self.event_id.ok_or("event_id: is missing")?.into_owned(),
             source: self.source.map(Cow::into_owned),
             processed_at,
             released: self.released,
@@ -111,6 +124,39 @@ impl Row<'_> {
         };
         row.check().map_err(|faults| fault_list(&faults))
     }
+
+    fn into_mark(self, seq: u64, processed_at: Timestamp) -> Result<CheckedRow, String> {
+        let Self { topic, scope, .. } = self;
+        let others = [
+            self.seq.is_some() || self.sequence.is_some() || self.released,
+            self.event_id.is_some() || self.source.is_some() || self.timestamp.is_some(),
+            self.payload.is_some() || self.digest.is_some(),
+            self.content_type.is_some() || self.attributes.is_some(),
+        ];
+        if others.contains(&true) {
+            return Err("forgotten_seq: goes with topic, scope and processed_at alone".to_owned());
+        }
+        if !FORGOTTEN_SEQS.contains(&seq) {
+            let (least, most) = (FORGOTTEN_SEQS.start(), FORGOTTEN_SEQS.end());
+            return Err(format!(
+                "forgotten_seq: must be {least} to {most}, the seq of an event that there was"
+            ));
+        }
+        let row = StoredRow {
+            topic: topic.into_owned(),
+            scope: Some(scope_of(scope.as_deref())?),
+            event_id: String::new(),
+            source: None,
+            processed_at,
+            released: false,
+            kept: Kept::Forgotten { seq },
+        };
+        row.check().map_err(|faults| fault_list(&faults))
+    }
+}
+
+fn scope_of(text: Option<&str>) -> Result<Scope, String> {
+    text.map_or(Ok(Scope::default()), parse_scope)
 }
 
 fn parse_digest(text: &str) -> Result<[u8; 16], String> {
