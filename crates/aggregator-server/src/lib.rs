@@ -133,6 +133,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     config.check().map_err(RunError::Settings)?;
+    config.check_store(&*store).map_err(RunError::Settings)?;
     let tls = Tls::load(&config)?.map(Arc::new);
     let jwks = Jwks::load(&config)?.map(Arc::new);
     let jwt = Jwt::new(&config, jwks.clone());

@@ -188,6 +188,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     drop(opening);
+    config.check_store(&*store).map_err(WrongUsage)?;
     // After the store: whoever has it is the one whose socket may be replaced.
     let admin = admin_socket(&config).await?;
     let durability = store.info().durability.as_str();

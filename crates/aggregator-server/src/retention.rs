@@ -1,4 +1,5 @@
-//! Retention: what is too old, too many or too much by the rules of the operator loses its payloads, oldest first.
+//! Retention: what is too old, too many or too much by the rules of the operator loses its payloads, oldest first, and much
+//! later its identities, where a rule says so ([`forget`]).
 //!
 //! A thread of its own applies the rules once in a while ([`follow`]). A *run* goes through the topics in pages, works out for
 //! each how far it has to be purged ([`cut`]), and purges in slices, with pauses between them as long as the slices
@@ -13,6 +14,7 @@
 
 mod cut;
 mod follow;
+mod forget;
 mod keeper;
 mod lease;
 mod ledger;
@@ -33,10 +35,12 @@ pub(crate) use report::retention;
 
 use crate::config::{ByteSize, Config, RetentionRule, by_specificity};
 
-use ledger::Ledger;
+use ledger::{Counts, Ledger};
 
 /// The kind of the records.
 const KIND: &str = "retention";
+
+const PAGE_TIME: Duration = Duration::from_secs(60);
 
 /// The rules and what became of them, shared by the thread that applies them and those who look.
 pub(crate) struct Retention {
@@ -48,6 +52,9 @@ pub(crate) struct Retention {
     dry_run: bool,
     /// How many free bytes the store's file keeps, if not all.
     free_space: Option<u64>,
+    /// How long the topics of a page are purged before the next page has its turn, and then so long identities are
+    /// forgotten. What is left of them is left to the next run.
+    page_time: Duration,
     ledger: Mutex<Ledger>,
 }
 
@@ -61,6 +68,7 @@ impl Retention {
             every: config.retain_every,
             dry_run: config.retain_dry_run,
             free_space: config.retain_free_space.map(|ByteSize(bytes)| bytes as u64),
+            page_time: PAGE_TIME,
         }
     }
 
@@ -74,9 +82,8 @@ impl Retention {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Events that this process has purged, and runs of it that have failed.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let ledger = self.ledger();
-        (ledger.purged_events, ledger.failures)
+    /// What this process has done.
+    pub(crate) fn counts(&self) -> Counts {
+        self.ledger().counts
     }
 }

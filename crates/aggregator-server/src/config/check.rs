@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use aggregator_core::DedupStore;
+
 use super::{Config, JSON_DEPTHS, ListenAddress, OTLP_QUEUE_SPANS, READERS, StoreLocation, retain};
 
 impl Config {
@@ -62,6 +64,20 @@ impl Config {
         self.check_jwt()?;
         self.check_otlp()?;
         self.check_retention()
+    }
+
+    /// Refuses settings that the store cannot follow. [`run`](crate::run) calls it.
+    ///
+    /// # Errors
+    /// Names the option, and the way out.
+    pub fn check_store(&self, store: &dyn DedupStore) -> Result<(), String> {
+        let rule = self.retain.iter().find(|rule| rule.identities.is_some());
+        let Some(rule) = rule.filter(|_| store.forget().is_none()) else { return Ok(()) };
+        Err(format!(
+            "--retain {rule} says identities, and the store ({}) cannot forget any: leave identities out, or use a store \
+             that can",
+            store.info().kind
+        ))
     }
 
     fn check_retention(&self) -> Result<(), String> {

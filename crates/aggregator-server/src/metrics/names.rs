@@ -163,6 +163,11 @@ pub(crate) const RETENTION_PURGED: Metric = counter(
     "Events whose payloads this node has removed by the rules of retention (--retain).",
     &[],
 );
+pub(crate) const RETENTION_FORGOTTEN: Metric = counter(
+    "aggregator_retention_forgotten_identities",
+    "Identities that this node has forgotten by the rules of retention (--retain with identities).",
+    &[],
+);
 pub(crate) const RETENTION_FAILURES: Metric = counter(
     "aggregator_retention_failures",
     "Runs of retention on this node that did not come to their end. GET /retention says why.",
@@ -242,6 +247,7 @@ pub(super) const ALL: &[&Metric] = &[
     &SHED,
     &SPANS,
     &RETENTION_PURGED,
+    &RETENTION_FORGOTTEN,
     &RETENTION_FAILURES,
     &CONNECTIONS,
     &CONNECTIONS_CAPACITY,

@@ -56,9 +56,10 @@ fn requests(page: &mut Exposition, app: &App) {
         let counts = [("exported", tracer.counters.exported()), ("dropped", tracer.counters.dropped())];
         page.add(&names::SPANS, counts.map(|(outcome, count)| ([outcome], Value::Whole(count))));
     }
-    let (purged, failures) = app.retention.counts();
-    page.set(&names::RETENTION_PURGED, Value::Whole(purged));
-    page.set(&names::RETENTION_FAILURES, Value::Whole(failures));
+    let retention = app.retention.counts();
+    page.set(&names::RETENTION_PURGED, Value::Whole(retention.purged_events));
+    page.set(&names::RETENTION_FORGOTTEN, Value::Whole(retention.forgotten_identities));
+    page.set(&names::RETENTION_FAILURES, Value::Whole(retention.failures));
     let (connections, capacity) = app.connections();
     gauges(page, [(&names::CONNECTIONS, connections), (&names::CONNECTIONS_CAPACITY, capacity)]);
 }

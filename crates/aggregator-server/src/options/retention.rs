@@ -10,7 +10,7 @@ use crate::config::{ByteSize, Config, RetentionRule};
 #[derive(Debug, Clone, Args)]
 pub(super) struct RetentionOptions {
     /// Keep at most so much of each topic that the pattern means; beyond that, payloads of the oldest events go and their
-    /// identities stay. The most specific pattern is about a topic. May be given again; several in one value have
+    /// identities stay: for ever, or with identities:TIME until they are as old. The most specific pattern is about a topic. May be given again; several in one value have
     /// semicolons between them
     #[arg(long, env = "AGGREGATOR_RETAIN", value_name = "PATTERN=LIMITS", value_delimiter = ';')]
     pub(super) retain: Vec<RetentionRule>,

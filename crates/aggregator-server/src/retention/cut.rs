@@ -1,5 +1,7 @@
 //! How far a topic has to be purged.
 
+use std::time::Duration;
+
 use aggregator_core::{DedupStore, Maintain, Query, Timestamp, TopicInfo};
 
 use crate::config::RetentionRule;
@@ -18,6 +20,12 @@ pub(super) struct Cutter<'r> {
     pub(super) now: Timestamp,
 }
 
+/// The time that is so long before `now`.
+pub(super) fn before(now: Timestamp, span: Duration) -> Timestamp {
+    let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(now.as_micros().saturating_sub(span))
+}
+
 impl Cutter<'_> {
     /// The seq through which the topic has to be purged. Each limit holds for itself, so the one that takes most decides.
     pub(super) fn cut(
@@ -34,9 +42,7 @@ impl Cutter<'_> {
         if let Some(age) = rule.age
             && through < info.last_seq
         {
-            let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-            let oldest = Timestamp::from_micros(self.now.as_micros().saturating_sub(age));
-            through = through.max(self.stored_before(info, oldest, throttle)?);
+            through = through.max(self.stored_before(info, before(self.now, age), throttle)?);
         }
         if let Some(bytes) = rule.bytes
             && through < info.last_seq

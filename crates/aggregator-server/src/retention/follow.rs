@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::lease::Lease;
 use super::pace::Pace;
-use super::run::{Run, RunError, Tally, Throttle};
+use super::run::{RuleTally, Run, RunError, Tally, Throttle};
 use super::sizes::Sizes;
 use super::{Retention, keeper};
 use crate::app::App;
@@ -101,14 +101,14 @@ impl<'e> Engine<'e> {
             let ran = self.run_if_it_is_this_nodes_turn(stop);
             let is_unfinished = matches!(&ran, Ok(Some(tally)) if tally.is_unfinished);
             if let Ok(Some(tally)) = &ran {
-                let found = tally.rules.iter().map(|rule| rule.found).sum();
+                let found = |rule: &RuleTally| rule.found + rule.forgotten + rule.pending_identities;
+                let found = tally.rules.iter().map(found).sum();
                 self.pace.ran(found, begun.elapsed() >= every);
             }
-            let has_purged =
-                matches!(&ran, Ok(Some(tally)) if tally.rules.iter().any(|rule| rule.purged > 0));
+            let has_freed = matches!(&ran, Ok(Some(tally)) if tally.rules.iter().any(RuleTally::has_freed));
             self.note(ran);
             // Nothing more comes of the rules now. On a full disk, free pages are what events are taken with.
-            if has_purged && !is_unfinished && self.health.no_space().is_none() {
+            if has_freed && !is_unfinished && self.health.no_space().is_none() {
                 self.give_back(stop);
             }
             wait = if is_unfinished { Duration::ZERO } else { every.saturating_sub(begun.elapsed()) };
@@ -201,7 +201,7 @@ impl<'e> Engine<'e> {
         ran.map(Some)
     }
 
-    /// Logs what was purged, that it fails, and that it works again.
+    /// Logs what was purged and forgotten, that it fails, and that it works again.
     fn note(&mut self, ran: Result<Option<Tally>, RunError>) {
         match ran {
             Ok(Some(tally)) => {
@@ -211,6 +211,9 @@ impl<'e> Engine<'e> {
                 for (rule, tally) in self.retention.rules.iter().zip(&tally.rules) {
                     if tally.purged > 0 {
                         info!(%rule, events = tally.purged, "purged");
+                    }
+                    if tally.forgotten > 0 {
+                        info!(%rule, identities = tally.forgotten, "forgotten");
                     }
                 }
             }

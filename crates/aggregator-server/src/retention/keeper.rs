@@ -24,6 +24,8 @@ pub(super) struct Kept {
     pub(super) purged_events: u64,
     pub(super) topics: u64,
     pub(super) pending_events: u64,
+    pub(super) forgotten_identities: u64,
+    pub(super) pending_identities: u64,
     /// When the run began, in microseconds since 1970, by the store's clock.
     pub(super) ran_at: Option<i64>,
     pub(super) node: String,
@@ -47,7 +49,7 @@ pub(super) fn read(records: &dyn Records) -> Result<HashMap<String, (u64, Kept)>
     }
 }
 
-/// Adds to the records what this process has purged since the last time, and what its last run found.
+/// Adds to the records what this process has purged and forgotten since the last time, and what its last run found.
 pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), StoreError> {
     for _ in 0..MAX_TRIES {
         let kept = read(records)?;
@@ -60,6 +62,8 @@ pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), S
                 purged_events: before.purged_events.saturating_add(state.unsaved_events),
                 topics: state.topics,
                 pending_events: state.pending_events,
+                forgotten_identities: before.forgotten_identities.saturating_add(state.unsaved_identities),
+                pending_identities: state.pending_identities,
                 ran_at: state.ran_at.map(Timestamp::as_micros),
                 node: retention.node.clone(),
                 error: state.error.as_deref().map(shortened),
@@ -73,6 +77,7 @@ pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), S
             // This thread alone counts, so what is there now is what was written.
             for (rule, saved) in retention.ledger().rules.iter_mut().zip(&states) {
                 rule.unsaved_events -= saved.unsaved_events;
+                rule.unsaved_identities -= saved.unsaved_identities;
             }
             return Ok(());
         }
@@ -82,4 +87,27 @@ pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), S
 
 fn shortened(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR_BYTES)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a program wrote it that knew nothing of forgotten identities.
+    #[test]
+    fn an_older_record_is_read_and_one_of_later_is_too() {
+        let kept = |text: &str| serde_json::from_str::<Kept>(text).unwrap();
+        let old =
+            kept(r#"{"purged_events":7,"topics":1,"pending_events":2,"ran_at":5,"node":"n","error":null}"#);
+        let expected = Kept {
+            purged_events: 7,
+            topics: 1,
+            pending_events: 2,
+            ran_at: Some(5),
+            node: "n".into(),
+            ..Kept::default()
+        };
+        assert_eq!(old, expected);
+        assert_eq!(kept(r#"{"forgotten_identities":3,"of_later":1}"#).forgotten_identities, 3);
+    }
 }

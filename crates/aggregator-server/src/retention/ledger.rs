@@ -6,9 +6,16 @@ use aggregator_core::Timestamp;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) rules: Vec<RuleState>,
-    /// Since the start of the process.
-    pub(super) purged_events: u64,
-    pub(super) failures: u64,
+    pub(super) counts: Counts,
+}
+
+/// Totals since the start of the process.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) purged_events: u64,
+    pub(crate) forgotten_identities: u64,
+    /// Runs that have failed.
+    pub(crate) failures: u64,
 }
 
 /// A rule as the last run of this process left it.
@@ -18,8 +25,12 @@ pub(super) struct RuleState {
     pub(super) topics: u64,
     /// Events that are beyond its limits and were not purged yet.
     pub(super) pending_events: u64,
+    /// Identities that are to be forgotten and were not yet, as far as they were counted.
+    pub(super) pending_identities: u64,
     /// Events that it has purged, and that no record counts yet.
     pub(super) unsaved_events: u64,
+    /// Identities that it has forgotten, and that no record counts yet.
+    pub(super) unsaved_identities: u64,
     /// When the run began, by the store's clock. `None` if this process has not run.
     pub(super) ran_at: Option<Timestamp>,
     pub(super) error: Option<String>,
@@ -31,15 +42,20 @@ impl Ledger {
     }
 
     pub(super) fn purged(&mut self, rule: usize, events: u64) {
-        self.purged_events += events;
+        self.counts.purged_events += events;
         let rule = &mut self.rules[rule];
         rule.unsaved_events += events;
         rule.pending_events = rule.pending_events.saturating_sub(events);
     }
 
+    pub(super) fn forgot(&mut self, rule: usize, identities: u64) {
+        self.counts.forgotten_identities += identities;
+        self.rules[rule].unsaved_identities += identities;
+    }
+
     /// Takes the end of a run that began at `ran_at`. `topics` are those of each rule, if the run came to all of them.
     pub(super) fn ended(&mut self, ran_at: Timestamp, topics: Option<&[u64]>, error: Option<&str>) {
-        self.failures += u64::from(error.is_some());
+        self.counts.failures += u64::from(error.is_some());
         for (index, rule) in self.rules.iter_mut().enumerate() {
             rule.ran_at = Some(ran_at);
             rule.error = error.map(str::to_owned);

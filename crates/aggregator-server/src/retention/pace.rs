@@ -1,14 +1,14 @@
-//! How much is purged at a time, and how long the pauses are.
+//! How much is purged or forgotten at a time, and how long the pauses are.
 //!
-//! An append that comes while a slice is purged waits for its end, so slices are short. Between two slices appends have the
+//! An append that comes while a slice is worked on waits for its end, so slices are short. Between two slices appends have the
 //! store for themselves.
 
 use std::time::Duration;
 
-/// The most events of a slice.
+/// The most events or identities of a slice.
 const MAX_SLICE: u64 = 1_000;
 
-/// The fewest events of a slice, but for the last one of a topic.
+/// The fewest of a slice, but for the last one of a topic.
 const MIN_SLICE: u64 = 20;
 
 /// How long a slice should take. An append that meets one waits for so long, and one in five does, so this is what is added to
@@ -21,9 +21,38 @@ const MAX_PAUSE_FACTOR: u32 = 4;
 /// No pause is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
+/// How much of one kind of work makes a slice.
+#[derive(Debug)]
+pub(super) struct Slice(u64);
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self(200)
+    }
+}
+
+impl Slice {
+    /// How much the next slice has.
+    pub(super) fn size(&self) -> u64 {
+        self.0
+    }
+
+    /// Learns how long a whole slice took.
+    pub(super) fn took(&mut self, took: Duration) {
+        if took > SLICE_TIME * 2 {
+            self.0 = (self.0 / 2).max(MIN_SLICE);
+        } else if took < SLICE_TIME / 2 {
+            self.0 = (self.0 * 2).min(MAX_SLICE);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Pace {
-    slice: u64,
+    /// Events to purge.
+    pub(super) purge: Slice,
+    /// Identities to forget: they take another time than events.
+    pub(super) forget: Slice,
     /// In quarters.
     pause_quarters: u32,
     found_before: u64,
@@ -31,31 +60,22 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { slice: 200, pause_quarters: 4 * MAX_PAUSE_FACTOR, found_before: 0 }
+        Self {
+            purge: Slice::default(),
+            forget: Slice::default(),
+            pause_quarters: 4 * MAX_PAUSE_FACTOR,
+            found_before: 0,
+        }
     }
 }
 
 impl Pace {
-    /// How many events the next slice has.
-    pub(super) fn slice(&self) -> u64 {
-        self.slice
-    }
-
-    /// Learns how long a whole slice took.
-    pub(super) fn sliced(&mut self, took: Duration) {
-        if took > SLICE_TIME * 2 {
-            self.slice = (self.slice / 2).max(MIN_SLICE);
-        } else if took < SLICE_TIME / 2 {
-            self.slice = (self.slice * 2).min(MAX_SLICE);
-        }
-    }
-
     /// The pause after work that took so long.
     pub(super) fn pause(&self, took: Duration) -> Duration {
         (took * self.pause_quarters / 4).min(MAX_PAUSE)
     }
 
-    /// Learns from a whole run how many events it found, and whether the next one was due before it ended. If more and more
+    /// Learns from a whole run how many events and identities it found, and whether the next one was due before it ended. If more and more
     /// is found although no time is left, events come faster than they go: then pauses become shorter, down to a
     /// quarter of the work. They become longer again once a run ends in time.
     pub(super) fn ran(&mut self, found: u64, is_late: bool) {
@@ -76,17 +96,17 @@ mod tests {
 
     #[test]
     fn slices_become_as_large_as_their_time_allows() {
-        let mut pace = Pace::default();
+        let mut slice = Slice::default();
         for _ in 0..10 {
-            pace.sliced(SLICE_TIME / 4);
+            slice.took(SLICE_TIME / 4);
         }
-        assert_eq!(pace.slice(), MAX_SLICE);
-        pace.sliced(SLICE_TIME);
-        assert_eq!(pace.slice(), MAX_SLICE);
+        assert_eq!(slice.size(), MAX_SLICE);
+        slice.took(SLICE_TIME);
+        assert_eq!(slice.size(), MAX_SLICE);
         for _ in 0..10 {
-            pace.sliced(100 * MS);
+            slice.took(100 * MS);
         }
-        assert_eq!(pace.slice(), MIN_SLICE);
+        assert_eq!(slice.size(), MIN_SLICE);
     }
 
     #[test]

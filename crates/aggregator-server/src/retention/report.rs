@@ -20,7 +20,7 @@ use crate::http::response::json;
 
 #[derive(Serialize)]
 struct RetentionBody {
-    /// Nothing is purged: `pending_events` is what would be.
+    /// Nothing is purged or forgotten: `pending_events` and `pending_identities` are what would be.
     dry_run: bool,
     every_seconds: f64,
     /// The node that answers.
@@ -38,12 +38,18 @@ struct RuleBody {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identities_seconds: Option<f64>,
     /// Topics that it is about.
     topics: u64,
     /// Events that it has purged since ever, whichever nodes did it.
     purged_events: u64,
     /// Events beyond its limits that are still there, as the last run found them.
     pending_events: u64,
+    /// Identities that it has forgotten since ever, whichever nodes did it.
+    forgotten_identities: u64,
+    /// Identities that are to be forgotten and are still there, as far as the last run counted them.
+    pending_identities: u64,
     /// When the last run began, by the store's clock. `null` before the first one.
     last_run_at: Option<String>,
     last_run_node: Option<String>,
@@ -87,10 +93,13 @@ fn rule_body(
     may_know: bool,
 ) -> RuleBody {
     let purged_events = kept.purged_events + state.unsaved_events;
+    let forgotten_identities = kept.forgotten_identities + state.unsaved_identities;
     let of_this_node = Kept {
         purged_events,
         topics: state.topics,
         pending_events: state.pending_events,
+        forgotten_identities,
+        pending_identities: state.pending_identities,
         ran_at: state.ran_at.map(Timestamp::as_micros),
         node: retention.node.clone(),
         error: state.error,
@@ -102,9 +111,12 @@ fn rule_body(
         age_seconds: rule.age.map(|age| age.as_secs_f64()),
         count: rule.count.map(std::num::NonZeroU64::get),
         bytes: rule.bytes.map(std::num::NonZeroU64::get),
+        identities_seconds: rule.identities.map(|identities| identities.as_secs_f64()),
         topics: last.topics,
         purged_events,
         pending_events: last.pending_events,
+        forgotten_identities,
+        pending_identities: last.pending_identities,
         last_run_at: last.ran_at.map(|at| Timestamp::from_micros(at).to_string()),
         last_run_node: last.ran_at.map(|_| last.node),
         // It may name a topic.

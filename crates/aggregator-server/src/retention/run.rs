@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use aggregator_core::store::Records;
 use aggregator_core::{DedupStore, Maintain, StoreError, Timestamp, Topic, TopicQuery, Topics};
 
-use super::cut::Cutter;
+use super::cut::{Cutter, before};
 use super::follow::Stop;
+use super::forget::Old;
 use super::lease::Lease;
 use super::pace::Pace;
 use super::sizes::Sizes;
@@ -18,10 +19,7 @@ use crate::health::Health;
 const PAGE_TOPICS: usize = 100;
 
 /// Slices of a topic, before the next topic of the page has its turn.
-const SLICES_PER_TURN: usize = 20;
-
-/// How long the topics of a page are purged before the next page has its turn. What is left of them is left to the next run.
-const PAGE_TIME: Duration = Duration::from_secs(60);
+pub(super) const SLICES_PER_TURN: usize = 20;
 
 /// How often the records are written while a run is under way: so much a crash can cost the count of what was purged.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -45,7 +43,7 @@ pub(super) enum RunError {
 pub(super) struct Tally {
     /// For each rule.
     pub(super) rules: Vec<RuleTally>,
-    /// Whether events are left that it had no time for.
+    /// Whether events or identities are left that it had no time for.
     pub(super) is_unfinished: bool,
 }
 
@@ -55,6 +53,16 @@ pub(super) struct RuleTally {
     /// Events beyond the limits, when their topic was looked at.
     pub(super) found: u64,
     pub(super) purged: u64,
+    pub(super) forgotten: u64,
+    /// Identities that are to be forgotten and were not, as far as they were counted.
+    pub(super) pending_identities: u64,
+}
+
+impl RuleTally {
+    /// Whether space has become free.
+    pub(super) fn has_freed(&self) -> bool {
+        self.purged > 0 || self.forgotten > 0
+    }
 }
 
 /// A topic that has events beyond its limits.
@@ -80,7 +88,10 @@ impl Throttle<'_> {
     }
 
     /// Does a piece of work, pauses, and says how long the work took.
-    fn timed<T>(&mut self, act: impl FnOnce() -> Result<T, StoreError>) -> Result<(T, Duration), RunError> {
+    pub(super) fn timed<T>(
+        &mut self,
+        act: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<(T, Duration), RunError> {
         let begun = Instant::now();
         let done = act()?;
         let took = begun.elapsed();
@@ -125,15 +136,19 @@ impl Run<'_> {
             let page = self.throttle.work(|| store.topics(&query))?;
             let is_last = page.len() < PAGE_TOPICS;
             query.after = page.last().map(|info| info.topic.clone());
-            let mut cuts = VecDeque::new();
+            let (mut cuts, mut old) = (VecDeque::new(), VecDeque::new());
             for info in page {
                 let Some(rule) = self.retention.rule_of(info.topic.as_str()) else { continue };
                 tally.rules[rule].topics += 1;
+                let limits = &self.retention.rules[rule];
+                if let Some(identities) = limits.identities {
+                    // Also where nothing was purged: identities may have been imported alone.
+                    old.push_back(Old { topic: info.topic.clone(), rule, before: before(now, identities) });
+                }
                 if info.count() == 0 {
                     continue;
                 }
                 let cutter = Cutter { store, maintain: self.maintain, now };
-                let limits = &self.retention.rules[rule];
                 let through_seq = cutter.cut(&info, limits, self.sizes, &mut self.throttle)?;
                 if through_seq > info.purged_seq {
                     tally.rules[rule].found += through_seq - info.purged_seq;
@@ -144,6 +159,7 @@ impl Run<'_> {
             if !self.retention.dry_run {
                 self.purge(cuts, &mut tally)?;
             }
+            self.forget(old, &mut tally)?;
             if is_last {
                 return Ok(tally);
             }
@@ -151,10 +167,10 @@ impl Run<'_> {
     }
 
     fn purge(&mut self, mut cuts: VecDeque<Cut>, tally: &mut Tally) -> Result<(), RunError> {
-        let until = Instant::now() + PAGE_TIME;
+        let until = Instant::now() + self.retention.page_time;
         while let Some(mut cut) = cuts.pop_front() {
             for _ in 0..SLICES_PER_TURN {
-                let slice = self.throttle.pace.slice();
+                let slice = self.throttle.pace.purge.size();
                 let through = cut.through_seq.min(cut.purged_seq + slice);
                 let (maintain, retention, rule) = (self.maintain, self.retention, cut.rule);
                 let (purged, took) = self.throttle.timed(|| {
@@ -165,7 +181,7 @@ impl Run<'_> {
                 })?;
                 tally.rules[rule].purged += purged;
                 if purged == slice {
-                    self.throttle.pace.sliced(took);
+                    self.throttle.pace.purge.took(took);
                 }
                 cut.purged_seq = through;
                 if through == cut.through_seq {
@@ -192,7 +208,7 @@ impl Run<'_> {
     }
 
     /// What cannot be saved now is saved later.
-    fn save_once_in_a_while(&mut self) {
+    pub(super) fn save_once_in_a_while(&mut self) {
         if let Some(records) = self.records
             && self.saved.elapsed() >= SAVE_EVERY
         {

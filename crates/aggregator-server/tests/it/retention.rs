@@ -1,5 +1,7 @@
 //! Rules of retention on a server: what they take, what they tell, and who applies them.
 
+mod identities;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,7 +239,7 @@ async fn a_pattern_is_shown_to_whoever_may_read_all_of_it() {
 fn rules_that_say_nothing_are_refused_in_words() {
     for (args, says) in [
         (&["--retain", "logs.*"][..], "such as logs.*=age:30d,count:1000000,bytes:10GiB"),
-        (&["--retain", "logs.*=size:3"], "the limits are age, count and bytes"),
+        (&["--retain", "logs.*=size:3"], "the limits are age, count, bytes and identities"),
         (&["--retain", "logs.*=count:0"], "would keep nothing"),
         (&["--retain", "a=count:1", "--retain", "a=age:1d"], "two rules for a"),
         (&["--retain-dry-run"], "--retain-dry-run is given without --retain"),

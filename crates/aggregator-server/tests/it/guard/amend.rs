@@ -1,8 +1,9 @@
 //! Who erases events and releases identities, what is said of wrong requests, and what the audit keeps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use aggregator_core::SqliteStore;
+use aggregator_core::{MemoryStore, SqliteStore};
 use aggregator_server::Config;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -188,5 +189,25 @@ async fn a_store_that_cannot_amend_says_so_and_nothing_is_audited() {
     }
     let audit: Value = server.operate(Method::GET, "/admin/audit", Value::Null).await.json;
     assert_eq!(audit["count"], 0);
+    server.stop().await;
+}
+
+/// Of a forgotten identity both say what they say of one that never was.
+#[tokio::test]
+async fn a_forgotten_identity_is_neither_erased_nor_released() {
+    let retain = vec!["t=count:1,identities:1ms".parse().unwrap()];
+    let config = Config { retain, retain_every: Duration::from_millis(50), ..Config::default() };
+    let server = Guarded::start(Arc::new(MemoryStore::default()), config).await;
+    let key = server.key(&["admin", "publish:*", "read:*"]).await;
+    server.post(&key, "/publish", &json!([event("t", 1), event("t", 2), event("t", 3)])).await;
+    let ids = json!({"ids": named(&["2"])["identities"]});
+    let found = async || server.post(&key, "/lookup", &ids).await.json["results"][0]["seen"].clone();
+    until("it is forgotten", async || found().await == false).await;
+    let released = server.operate(Method::POST, "/admin/release", named(&["2", "3"])).await.json;
+    assert_eq!(released["results"][0], json!({"released": false}));
+    assert_eq!(released["results"][1]["released"], true, "{released}");
+    let request = server.request(Method::POST, "/admin/erase").bearer_auth(&key.key);
+    let told = lines(request.json(&named(&["2", "3"]))).await;
+    assert_eq!(told.last().unwrap(), &json!({"state": "done", "erased": [{"seqs": []}, {"seqs": [3]}]}));
     server.stop().await;
 }
