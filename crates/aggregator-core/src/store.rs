@@ -79,7 +79,7 @@ use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, Store
 ///
 /// * **Exactly once.** Of all events with one identity, one is stored, ever: across batches, callers
 ///   and restarts. Equality is that of the identity's own bytes. Only an operator can let an identity come again
-///   ([`Amend::release`]).
+///   ([`Amend::release`], [`Forget`]).
 /// * **Durable.** `Ok` means the outcome is as durable as [`StoreInfo::durability`] says.
 /// * **One commit.** Identity, event, seq and counters change together or not at all.
 /// * **Order.** Within a topic, seqs are 1, 2, 3, … in the order of the batches and, inside a batch,

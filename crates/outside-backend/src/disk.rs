@@ -82,6 +82,7 @@ fn repeats(row: &StoredRow, payload: &str) -> bool {
         Kept::Event(event) => equals_payload(&event.payload, payload),
         Kept::Stub { digest: kept, .. } => equals_digest(*kept, payload),
         Kept::Identity => true,
+        Kept::Forgotten { .. } => false,
     }
 }
 
@@ -181,7 +182,7 @@ impl Contents {
         let last_offset = newest.offset;
         let at = position.anchor_offset(last_offset).and_then(|offset| usize::try_from(offset).ok());
         let anchor = at.map_or(Anchor::NONE, |at| anchor(&rows[at - 1], partition, at));
-        Ends { purged_offset, newest, anchor: anchor.fingerprint }
+        Ends { purged_offset, newest, anchor: Some(anchor.fingerprint) }
     }
 
     pub(crate) fn scan(&self, query: &Query, from: Position) -> Scan {
@@ -287,6 +288,9 @@ impl Contents {
             match row.kept {
                 Kept::Event(_) => report.events += 1,
                 Kept::Stub { .. } | Kept::Identity => report.stubs += 1,
+                Kept::Forgotten { .. } => {
+                    report.faults.push("a mark of forgotten events was stored".to_owned())
+                }
             }
         }
         report
@@ -300,7 +304,7 @@ impl TopicEntry {
 
     fn state(&self) -> TopicState {
         let TopicInfo { scope, last_seq, purged_seq, .. } = self.info;
-        TopicState { scope, last_seq, purged_seq }
+        TopicState { scope, last_seq, purged_seq, forgotten_seq: 0 }
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! It keeps the rows of each partition in a list ([`Disk`]), which a store can be opened on again after it was closed.
 //! [`DedupStore`] is implemented here, what happens to the lists is in `disk.rs`. It has no commit across partitions, no
-//! records, and no way to erase or release: `across`, `records` and `amend` are left out, and `tests/it/main.rs` says so
-//! to the conformance suite. So an identity has one row for ever, and rows of other stores whose identity was released
-//! are refused.
+//! records, and no way to erase, release or forget: `across`, `records`, `amend` and `forget` are left out, and `tests/it/main.rs` says
+//! so to the conformance suite. So an identity has one row for ever, and rows of other stores are refused whose identity
+//! was released or forgotten.
 
 mod disk;
 
@@ -155,6 +155,12 @@ impl Transfer for ListStore {
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
         check_partition(self.info.partitions, partition, import.topic_names())?;
+        if import.rows.iter().any(|row| row.is_forgotten()) {
+            return Err(StoreError::Unsupported {
+                kind: self.info.kind,
+                operation: "go on behind events that another store has forgotten",
+            });
+        }
         if import.rows.iter().any(|row| row.released) {
             return Err(StoreError::Unsupported {
                 kind: self.info.kind,

@@ -168,7 +168,9 @@ fn a_copy_that_is_given_up_leaves_nothing_and_the_next_one_removes_what_a_crash_
         match error {
             Err(StoreError::Unavailable { reason, .. }) => assert!(reason.contains("given up"), "{reason}"),
             // There was nothing more to tell.
-            done => assert!(done.is_ok() && told.last() == Some(&BackupProgress::Checking), "{done:?}: {told:?}"),
+            done => {
+                assert!(done.is_ok() && told.last() == Some(&BackupProgress::Checking), "{done:?}: {told:?}")
+            }
         }
         if !copy.exists() {
             assert_eq!(names(&copies), [""; 0]);

@@ -91,6 +91,7 @@ fn found(row: &StoredRow, stored: &StoredRow) -> Found {
         Kept::Event(event) => row.is_event(event.details(stored.source())),
         Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
         Kept::Identity => true,
+        Kept::Forgotten { .. } => false,
     };
     Found { seq: stored.seq(), processed_at: stored.processed_at, same }
 }

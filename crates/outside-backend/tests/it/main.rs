@@ -8,7 +8,7 @@ use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_
 use aggregator_core::{
     AttemptId, DedupStore, DedupStoreExt, Event, EventId, EventRef, Identity, Import, MemoryStore, Outcome,
     Page, Partition, Partitions, Query, Receipt, RowLimit, Seen, StoreError, StoreId, StoreInfo, StoreStats,
-    Topic, TopicInfo, TopicQuery,
+    Timestamp, Topic, TopicInfo, TopicQuery,
 };
 use outside_backend::{Disk, ListStore};
 
@@ -98,16 +98,16 @@ impl DedupStore for Bare {
 
 #[test]
 fn a_store_without_any_capability_keeps_the_contract() {
-    use Capability::{Across, Amend, Maintain, Records, Transfer, Watch};
-    run(4, &[Across, Amend, Maintain, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+    use Capability::{Across, Amend, Forget, Maintain, Records, Transfer, Watch};
+    run(4, &[Across, Amend, Forget, Maintain, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
 }
 
 /// It is no mistake that shows in another case: those of a capability are left out where it is lacking.
 #[test]
 #[should_panic(expected = "a_store_has_every_capability_but_those_its_backend_lacks")]
 fn a_capability_that_vanished_is_noticed() {
-    use Capability::{Across, Amend, Records, Transfer, Watch};
-    run(1, &[Across, Amend, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
+    use Capability::{Across, Amend, Forget, Records, Transfer, Watch};
+    run(1, &[Across, Amend, Forget, Records, Transfer, Watch], |store| Arc::new(Bare(store)));
 }
 
 /// Otherwise the identity would be refused when it comes again, or the row that had it would count as its repeat.
@@ -124,4 +124,22 @@ fn released_rows_of_other_stores_are_refused() {
     let refused = store.import(Partition(0), Import::rows(&rows)).unwrap_err();
     assert_eq!(refused.to_string(), "the list store cannot keep released identities");
     assert_eq!(store.append_one(&event).unwrap().outcome, Outcome::Stored);
+}
+
+/// Otherwise the topic would begin with a seq that nobody gave out.
+#[test]
+fn marks_of_forgotten_rows_of_other_stores_are_refused() {
+    let origin = MemoryStore::new(Partitions::ONE);
+    for id in ["1", "2", "3"] {
+        origin.append_one(&Event::new("t", id).unwrap()).unwrap();
+    }
+    let topic = Topic::new("t").unwrap();
+    origin.purge(&topic, 2).unwrap();
+    assert_eq!(origin.forget_identities(&topic, Timestamp::from_micros(i64::MAX), 1).unwrap(), 1);
+    let rows = origin.rows(Partition(0), 0, RowLimit::default()).unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row.check().unwrap()).collect();
+    let store = ListStore::open(&Disk::new(Partitions::ONE));
+    let refused = store.import(Partition(0), Import::rows(&rows)).unwrap_err().to_string();
+    assert_eq!(refused, "the list store cannot go on behind events that another store has forgotten");
+    assert_eq!(store.stats().unwrap().stored, 0);
 }
