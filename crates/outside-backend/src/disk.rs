@@ -289,7 +289,7 @@ impl Contents {
                 Kept::Event(_) => report.events += 1,
                 Kept::Stub { .. } | Kept::Identity => report.stubs += 1,
                 Kept::Forgotten { .. } => {
-                    report.faults.push("a mark of forgotten events was stored".to_owned())
+                    report.faults.push("a mark of forgotten events was stored".to_owned());
                 }
             }
         }

@@ -86,7 +86,7 @@ fn assert_has_forgotten(store: &SqliteStore) {
         let expected = if is_forgotten(&event) { Outcome::Stored } else { Outcome::Duplicate };
         assert_eq!(append(store, &[event]).unwrap(), [expected]);
     }
-    assert_eq!(append(store, &events()).unwrap(), [Outcome::Duplicate; 2 * EVENTS as usize]);
+    assert!(append(store, &events()).unwrap().iter().all(|outcome| *outcome == Outcome::Duplicate));
     assert_sound(store);
 }
 

@@ -169,7 +169,7 @@ fn a_copy_that_is_given_up_leaves_nothing_and_the_next_one_removes_what_a_crash_
             Err(StoreError::Unavailable { reason, .. }) => assert!(reason.contains("given up"), "{reason}"),
             // There was nothing more to tell.
             done => {
-                assert!(done.is_ok() && told.last() == Some(&BackupProgress::Checking), "{done:?}: {told:?}")
+                assert!(done.is_ok() && told.last() == Some(&BackupProgress::Checking), "{done:?}: {told:?}");
             }
         }
         if !copy.exists() {

@@ -36,6 +36,7 @@ pub(crate) mod check;
 pub(crate) mod compaction;
 pub(crate) mod filter;
 pub(crate) mod fingerprint;
+mod forgotten_rows;
 pub(crate) mod layout;
 pub(crate) mod lookup;
 pub(crate) mod manifest;

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::IndexEntry;
 use super::filter::filter_group::{FilterGroup, Runs};
 use super::fingerprint::{BITS, Fingerprints};
+use super::forgotten_rows::ForgottenRows;
 use super::layout;
 use super::lookup::ChunkReader;
 use super::manifest::Manifest;
@@ -17,7 +18,6 @@ use super::recovery::{RowReader, load_runs};
 use super::run::Run;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::StoredIdentities;
 
 /// What the check holds in memory at a time.
@@ -121,26 +121,6 @@ fn check_runs(
         }
     }
     Ok(of_runs)
-}
-
-/// At which offsets there is no row any more: a bit for each offset.
-struct ForgottenRows(Vec<u64>);
-
-impl ForgottenRows {
-    fn read(connection: &Connection, covered: u64) -> rusqlite::Result<Self> {
-        let gaps = Gap::within(connection, 0, covered)?;
-        let last = gaps.last().map_or(0, |gap| gap.last);
-        let mut bits =
-            vec![0; usize::try_from(last / 64 + 1).expect("memory has more bits than a file rows")];
-        for offset in gaps.into_iter().flat_map(|gap| gap.first..=gap.last) {
-            bits[(offset / 64) as usize] |= 1 << (offset % 64);
-        }
-        Ok(Self(bits))
-    }
-
-    fn contains(&self, offset: u64) -> bool {
-        self.0.get((offset / 64) as usize).is_some_and(|word| word & (1 << (offset % 64)) != 0)
-    }
 }
 
 /// Checks that the index can be built again: each row that has to be there is there and whole.

@@ -1,13 +1,16 @@
 //! The transaction of an import. It differs from that of an append in two ways: the rows have seqs and times already,
 //! and some rows have no payload.
 
+mod found;
+
 use std::collections::HashMap;
 
 use rusqlite::Transaction;
 
+use self::found::{FoundRow, ImportedRow, compare};
 use super::amend_tx;
 use super::insert::{Inserts, StubInserts};
-use crate::event::{CheckedRow, Details, Kept, StoredRow};
+use crate::event::{CheckedRow, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
@@ -18,7 +21,7 @@ use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::store::sqlite::schema;
-use crate::store::transfer::{self, Found, Import, Imported, Times, TopicState, Verdict};
+use crate::store::transfer::{self, Import, Imported, Times, TopicState, Verdict};
 use crate::{Fault, InvalidField, StoreError, Timestamp};
 
 /// Why a row was not imported.
@@ -36,28 +39,6 @@ impl From<rusqlite::Error> for Refusal {
 impl From<InvalidField> for Refusal {
     fn from(error: InvalidField) -> Self {
         Self::Row(error)
-    }
-}
-
-/// A row that this import has added.
-struct ImportedRow<'r> {
-    key: Key<'r>,
-    row: &'r StoredRow,
-    processed_at: Timestamp,
-    released: bool,
-}
-
-/// A stored row that an imported one is compared with.
-struct FoundRow {
-    offset: u64,
-    found: Found,
-    released: bool,
-}
-
-impl FoundRow {
-    /// Whether it is the row that `row` is compared with, whatever other rows there are.
-    fn is_for(&self, row: &StoredRow) -> bool {
-        row.is_at(self.found.seq, self.released)
     }
 }
 
@@ -365,41 +346,6 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         self.catalog.topics.insert(name.into(), topic);
         Ok(())
     }
-}
-
-impl ImportedRow<'_> {
-    fn compare(&self, row: &StoredRow, offset: u64) -> FoundRow {
-        let same = match &self.row.kept {
-            Kept::Event(event) => row.is_event(event.details(self.row.source())),
-            Kept::Stub { digest, .. } => row.is_stub(Some(*digest)),
-            Kept::Identity => true,
-            Kept::Forgotten { .. } => false,
-        };
-        let found = Found { seq: self.row.seq(), processed_at: self.processed_at, same };
-        FoundRow { offset, found, released: self.released }
-    }
-}
-
-fn compare(row: &StoredRow, offset: u64, stored: &StoredIdentity<'_>) -> FoundRow {
-    let found = match stored {
-        StoredIdentity::Event(there) => {
-            let same = row.is_event(Details {
-                source: there.source,
-                timestamp: there.timestamp,
-                payload: there.payload,
-                sequence: there.sequence,
-                content_type: there.content_type,
-                attributes: there.attributes,
-            });
-            let processed_at = Timestamp::from_micros(there.processed_at);
-            Found { seq: Some(there.seq), processed_at, same }
-        }
-        StoredIdentity::Stub(there) => {
-            let processed_at = Timestamp::from_micros(there.processed_at);
-            Found { seq: there.seq, processed_at, same: row.is_stub(there.digest) }
-        }
-    };
-    FoundRow { offset, found, released: stored.is_released() }
 }
 
 fn refused(index: usize, refusal: Refusal) -> TransactionError {
