@@ -11,7 +11,7 @@ use crate::event::{CheckedRow, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
 
-/// Reading everything that a store keeps, and importing what another store had. See [`DedupStore::transfer`].
+/// Reading everything that a store keeps, and importing what another store had. See [`DedupStore::transfer`](super::DedupStore::transfer).
 pub trait Transfer: Send + Sync {
     /// The rows of a partition behind the offset `after`, in append order, each with its offset: events, stubs, identities
     /// that were imported alone, and where the last of a topic's forgotten events was, the mark that stands for all of them.
@@ -311,7 +311,7 @@ fn refuse(field: &'static str, row: &StoredRow, why: &str) -> InvalidField {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryStore, Partitions, Topic};
+    use crate::Topic;
 
     #[test]
     fn totals_that_no_topic_can_have_are_refused() {
