@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn many_rows_a_statement_are_the_same_rows() {
-        let workload = Workload::new(1, RECENT, 4);
+        let workload = Workload::new(1, RECENT, 4_u16);
         let stored = |statement| {
             let mut connection = Connection::open_in_memory().unwrap();
             connection.execute_batch(CREATE).unwrap();

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_off_by_one_is_found() {
-        let workload = Workload::new(1, RECENT, 4);
+        let workload = Workload::new(1, RECENT, 4_u16);
         let address = ([127, 0, 0, 1], 1).into();
         let load =
             Load { address, workload, batch: 500, connections: 1, results: Results::Counts, key: None };

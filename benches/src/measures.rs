@@ -12,6 +12,7 @@ pub(crate) mod retention;
 pub(crate) mod scale;
 pub(crate) mod stalls;
 pub(crate) mod tails;
+pub(crate) mod topics;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod retention;
 mod scale;
 mod sections;
 mod tails;
+mod topics;
 
 use std::path::Path;
 
@@ -28,6 +29,7 @@ use crate::measures::records::beside_ingest::BesideIngest;
 use crate::measures::retention::BesidePurges;
 use crate::measures::scale::Scale;
 use crate::measures::tails::Tails;
+use crate::measures::topics::ManyTopics;
 use crate::options::Options;
 
 /// Everything a run measured. Parts that were not asked for are empty.
@@ -53,6 +55,7 @@ pub(crate) struct Report {
     pub(crate) records: Vec<Writing>,
     pub(crate) ingest_beside_records: Option<BesideIngest>,
     pub(crate) retention: Option<BesidePurges>,
+    pub(crate) many_topics: Vec<ManyTopics>,
     pub(crate) rivals: Vec<RivalLine>,
 }
 
@@ -117,6 +120,7 @@ impl Report {
             records: Vec::new(),
             ingest_beside_records: None,
             retention: None,
+            many_topics: Vec::new(),
             rivals: Vec::new(),
         }
     }

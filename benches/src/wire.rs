@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_request_holds_its_deliveries_and_its_length() {
-        let workload = Workload::new(3, RECENT, 4);
+        let workload = Workload::new(3, RECENT, 4_u16);
         for events in [1, 2, 50] {
             let mut request = Request::new(events, Results::Counts, None);
             let bytes = request.render(&workload, 1000).to_vec();

@@ -31,7 +31,7 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    pub(crate) fn new(seed: u64, repeats: Repeats, topics: u16) -> Self {
+    pub(crate) fn new(seed: u64, repeats: Repeats, topics: impl Into<u64>) -> Self {
         Self { seed, repeats, topics: topics.into() }
     }
 
@@ -83,14 +83,14 @@ impl Workload {
 /// A published event. All have the same length, so a body is rendered by writing a few bytes in place. The bytes that
 /// vary depend only on the identity, because a repeat must be the same event.
 pub(crate) const TEMPLATE: &[u8] = concat!(
-    r#"{"topic":"bench.topic-0000","event_id":"00000000-0000-4000-8000-000000000000","#,
+    r#"{"topic":"bench.top-000000","event_id":"00000000-0000-4000-8000-000000000000","#,
     r#""timestamp":"2026-01-31T12:00:00.000000Z","source":"bench","#,
     r#""payload":{"order":1000000000000,"amount":129.50,"note":"a payload as long as most are, with words to fill it up."}}"#
 )
 .as_bytes();
 
 const TOPIC: Range<usize> = after(br#"{"topic":""#, 16);
-const TOPIC_NUMBER: Range<usize> = TOPIC.end - 4..TOPIC.end;
+const TOPIC_NUMBER: Range<usize> = TOPIC.end - 6..TOPIC.end;
 const EVENT_ID: Range<usize> = after(br#""event_id":""#, 36);
 const TIMESTAMP: Range<usize> = after(br#""timestamp":""#, 27);
 const MICROSECONDS: Range<usize> = TIMESTAMP.end - 7..TIMESTAMP.end - 1;
@@ -152,7 +152,7 @@ impl<'a> Row<'a> {
 
 /// The name of a topic.
 pub(crate) fn topic_name(topic: u64) -> String {
-    format!("bench.topic-{topic:04}")
+    format!("bench.top-{topic:06}")
 }
 
 /// The finalizer of SplitMix64: a bijection that maps neighbours far apart.
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_number_of_identities_is_known_after_every_delivery() {
         for repeats in [Repeats::Recent(100), Repeats::History] {
-            let workload = Workload::new(7, repeats, 4);
+            let workload = Workload::new(7, repeats, 4_u16);
             let mut seen = HashSet::new();
             for n in 0..20_000 {
                 let identity = workload.identity(n);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn an_event_is_json_with_an_id_of_its_own_and_known_fields() {
-        let workload = Workload::new(7, RECENT, 4);
+        let workload = Workload::new(7, RECENT, 4_u16);
         let mut ids = HashSet::new();
         for identity in 0..10_000 {
             let mut event = TEMPLATE.to_vec();

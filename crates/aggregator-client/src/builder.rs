@@ -175,7 +175,8 @@ impl Builder {
     ///
     /// # Errors
     /// When a setting makes no sense. The error names it.
-    pub fn build(self) -> Result<Client, BuildError> {
+    pub fn build(mut self) -> Result<Client, BuildError> {
+        self.security.be_of_its_own();
         let url = self.server_url()?;
         let limits = [
             ("connect_timeout", self.connect_timeout.is_zero()),

@@ -90,6 +90,11 @@ impl Security {
         Ok(config)
     }
 
+    /// What servers ask of one client is not said of another one that was built from a clone of its builder.
+    pub(crate) fn be_of_its_own(&mut self) {
+        self.no_certificate = Arc::default();
+    }
+
     /// Whether a server has asked for a certificate that the client does not have.
     pub(crate) fn lacks_certificate(&self) -> bool {
         self.no_certificate.asked.load(Ordering::Relaxed)

@@ -96,7 +96,7 @@ impl<'a> ForgetTx<'a> {
         let parameters: [&(dyn ToSql + Sync); 5] =
             [&self.partition, &id, &after, &signed(last_offset), &limit];
         let oldest = session.query(&statements.forgettable, &parameters).await?;
-        let (slice, new_mark) = forgettable(&oldest, before, mark)?;
+        let (slice, new_mark) = forgettable(&oldest, before, Known::Mark(mark))?;
         let Some(new_mark) = new_mark else {
             session.run("ROLLBACK").await?;
             return Ok(slice);
@@ -143,13 +143,25 @@ pub(crate) async fn count(session: &Session, oldest: Oldest<'_>) -> Result<Slice
     let limit = signed(most.min(SLICE));
     let oldest =
         session.query(&statements.forgettable, &[partition, &id, &signed(after), &end, &limit]).await?;
-    Ok(forgettable(&oldest, before, None)?.0)
+    Ok(forgettable(&oldest, before, Known::Nothing)?.0)
+}
+
+/// What is known of what a topic has forgotten.
+#[derive(Clone, Copy)]
+enum Known {
+    Nothing,
+    /// There may be none.
+    Mark(Option<Mark>),
 }
 
 /// Of the oldest rows of a topic, the first ones that have no payload and were stored before that time, and their mark. It
 /// is `None` if there are none.
-fn forgettable(oldest: &[Row], before: Timestamp, mark: Option<Mark>) -> Result<(Slice, Option<Mark>)> {
+fn forgettable(oldest: &[Row], before: Timestamp, known: Known) -> Result<(Slice, Option<Mark>)> {
     let (mut slice, mut new_mark) = (Slice::default(), None::<Mark>);
+    let (mark, mut last_seq) = match known {
+        Known::Nothing => (None, None),
+        Known::Mark(mark) => (mark, Some(mark.map_or(0, |mark| mark.seq))),
+    };
     slice.may_go_on = oldest.len() as u64 == SLICE;
     for row in oldest {
         let (offset, seq, time) = (get_u64(row, 0)?, get::<Option<i64>>(row, 1)?, get(row, 2)?);
@@ -161,11 +173,16 @@ fn forgettable(oldest: &[Row], before: Timestamp, mark: Option<Mark>) -> Result<
         (slice.rows, slice.last_offset) = (slice.rows + 1, offset);
         let last = new_mark.or(mark);
         let (seq, processed_at) = match (seq, last) {
-            (Some(_), Some(last)) if get_u64(row, 1)? <= last.seq => {
-                let what = format!("the row at offset {offset} is of an event that was forgotten already");
-                return Err(Failure::corrupt(what));
+            (Some(_), _) => {
+                let seq = get_u64(row, 1)?;
+                if let Some(before) = last_seq.replace(seq)
+                    && seq != before + 1
+                {
+                    let what = format!("the row at offset {offset} is not the one after seq {before}");
+                    return Err(Failure::corrupt(what));
+                }
+                (seq, processed_at)
             }
-            (Some(_), _) => (get_u64(row, 1)?, processed_at),
             // An identity that was imported alone leaves the time of the last event.
             (None, Some(last)) => (last.seq, last.processed_at),
             (None, None) => (0, processed_at),

@@ -171,7 +171,7 @@ mod tests {
     fn a_turn_goes_on_where_the_last_one_ended_and_events_that_are_not_new_are_found() {
         let directory = TempDir::new().unwrap();
         let store = SqliteStore::open(directory.path().join("events.db")).unwrap();
-        let mut ingest = Ingest { store: &store, workload: Workload::new(1, RECENT, 4), made: 0 };
+        let mut ingest = Ingest { store: &store, workload: Workload::new(1, RECENT, 4_u16), made: 0 };
         for _ in 0..2 {
             assert!(ingest.prepare(u64::from(BATCH) * 2).unwrap().append(&mut ingest).unwrap() > 0.0);
         }

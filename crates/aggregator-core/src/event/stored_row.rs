@@ -14,6 +14,10 @@ use crate::{InvalidField, Timestamp, time};
 /// a payload. The store that the row comes from had its own limit.
 const MAX_PAYLOAD_DEPTH: usize = 1021;
 
+/// No topic has forgotten more events: 8.8 million million. With the most topics that a store can have, their sum is still a
+/// number that it can keep.
+pub(crate) const MAX_FORGOTTEN_SEQ: u64 = (1 << 43) - 1;
+
 /// A row of a store, whatever is left of it: an event, the stub of a purged one, an identity alone, or the mark that stands
 /// for the oldest events of a topic, of which nothing is left.
 ///
@@ -183,6 +187,12 @@ impl StoredRow {
     pub fn check(self) -> Result<CheckedRow, Vec<InvalidField>> {
         let mut faults = Vec::new();
         faults.extend(topic::check(&self.topic).err());
+        if let Kept::Forgotten { seq } = self.kept
+            && seq > MAX_FORGOTTEN_SEQ
+        {
+            let reason = format!("must be at most {MAX_FORGOTTEN_SEQ}");
+            faults.push(InvalidField::new("forgotten_seq", reason));
+        }
         if !self.is_forgotten() {
             faults.extend(fields::check_event_id(&self.event_id).err());
         } else if !self.event_id.is_empty() || self.source.is_some() || self.released {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Outcome, Query, SqliteOptions, SqliteStore, StoreError, Timestamp,
-    Topic,
+    DedupStore, DedupStoreExt, Event, Import, Outcome, Partition, Query, RowLimit, SqliteOptions,
+    SqliteStore, StoreError, StoredRow, Times, Timestamp, Topic,
 };
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
@@ -55,6 +55,42 @@ fn assert_refused(path: &Path, when: &str) {
         {
             assert!(error.to_string().contains(part), "{when}: {error}");
         }
+    }
+}
+
+/// The tables of what was forgotten are not made in between: then the mark would not count.
+#[test]
+fn a_lost_log_is_noticed_although_something_was_forgotten() {
+    let all = Timestamp::from_micros(i64::MAX);
+    let topic = Topic::new("t").unwrap();
+    let forget = |store: &SqliteStore| {
+        store.append_one(&event("2")).unwrap();
+        store.purge(&topic, 1).unwrap();
+        assert_eq!(store.forget_identities(&topic, all, 1).unwrap(), 1);
+    };
+    let import = |store: &SqliteStore| {
+        let (_directory, _, other) = open_store();
+        forget(&other);
+        let rows = other.rows(Partition(0), 0, RowLimit::default()).unwrap();
+        let rows = rows.into_iter().map(|(_, row)| StoredRow { topic: "imported".into(), ..row });
+        let rows: Vec<_> = rows.map(|row| row.check().unwrap()).collect();
+        let import = Import { times: Times::Raise, ..Import::rows(&rows) };
+        assert_eq!(store.import(Partition(0), import).unwrap().added, 2);
+    };
+    for what in ["forgetting", "a mark that is imported"] {
+        let (directory, path, store) = open_store();
+        if what == "forgetting" {
+            forget(&store)
+        } else {
+            import(&store)
+        }
+        // As the writer does once the log is long enough.
+        let connection = Connection::open(&path).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).unwrap();
+        store.append_one(&event("3")).unwrap();
+        let copy = directory.path().join("copy.db");
+        fs::copy(&path, &copy).unwrap();
+        assert_refused(&copy, what);
     }
 }
 

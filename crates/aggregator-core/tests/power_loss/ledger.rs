@@ -223,6 +223,9 @@ impl Ledger {
             .map(|mark| (mark.seq().unwrap_or(0), mark.topic))
             .map(|(seq, topic)| (topic, seq))
             .collect();
+        if let Some(topic) = found.keys().find(|topic| !self.forgotten.contains_key(*topic)) {
+            return Err(format!("{topic} has forgotten events, and nobody asked for it"));
+        }
         for (topic, (least, most)) in &self.forgotten {
             let seq = found.get(topic).copied().unwrap_or(0);
             if !(*least..=*most).contains(&seq) {

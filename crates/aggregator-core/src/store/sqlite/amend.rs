@@ -17,7 +17,7 @@ impl Amend for SqliteStore {
         check_amended(ids)?;
         // Not beside a copy, which would have pages from before.
         let _noting = self.note_changed_pages()?;
-        let erased = self.change_if_there_is_room(|writer| writer.erase(ids))?;
+        let erased = self.amend_if_there_is_room(|writer| writer.erase(ids))?;
         // Also if all of it was erased before: that call may have failed before the traces were removed.
         if erased.iter().any(|erased| !erased.seqs.is_empty()) {
             self.remove_traces(on_progress)?;
@@ -27,24 +27,23 @@ impl Amend for SqliteStore {
 
     fn release(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
         check_amended(ids)?;
-        self.change_if_there_is_room(|writer| writer.release(ids))
+        self.amend_if_there_is_room(|writer| writer.release(ids))
     }
 }
 
 impl SqliteStore {
-    /// Does what a full disk must not keep from being done, because it is asked for by a person or makes room.
-    pub(super) fn change_if_there_is_room<T>(
+    fn amend_if_there_is_room<T>(
         &self,
-        change: impl Fn(&mut Writer) -> Result<T, StoreError>,
+        amend: impl Fn(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer()?;
-        match change(&mut writer) {
+        match amend(&mut writer) {
             // The log may be all that has no room to grow.
             Err(StoreError::NoSpace { .. }) if self.room.can_try_again(true) => {
                 writer.begin_log_anew()?;
-                change(&mut writer)
+                amend(&mut writer)
             }
-            changed => changed,
+            amended => amended,
         }
     }
 }

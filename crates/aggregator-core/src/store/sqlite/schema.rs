@@ -8,8 +8,7 @@ pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 /// `PRAGMA user_version` of new files.
 pub(super) const VERSION: u32 = 3;
 
-/// That of files in which identities were forgotten. They have the tables of [`CREATE_FORGOTTEN`], and rows are missing that
-/// older programs would ask for.
+/// That of files in which identities were forgotten: rows are missing that older programs would ask for.
 pub(super) const VERSION_THAT_FORGETS: u32 = 4;
 
 /// Since this version, only the dedup index has changed.
@@ -125,7 +124,8 @@ pub(super) fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
     has_table(connection, "records")
 }
 
-/// What stays of the identities that were forgotten. A file gets these tables when the first one is.
+/// What stays of identities that were forgotten. Apart from [`CREATE`], because files from before anything could be
+/// forgotten get the tables later.
 pub(super) const CREATE_FORGOTTEN: &str = "
 -- Per topic, the last row that was forgotten.
 CREATE TABLE forgotten (
@@ -145,17 +145,17 @@ CREATE TABLE gaps (
 ) STRICT;
 ";
 
-/// Whether anything was forgotten in this file.
+/// Whether the file has the tables of what was forgotten.
 pub(super) fn has_forgotten(connection: &Connection) -> rusqlite::Result<bool> {
-    has_table(connection, "forgotten")
+    has_table(connection, "gaps")
 }
 
-/// To be called before the first mark is written, in its transaction.
-pub(super) fn ensure_forgotten(connection: &Connection) -> rusqlite::Result<()> {
-    if has_forgotten(connection)? {
+/// To be called in the transaction that forgets something. From then on older programs refuse the file.
+pub(super) fn note_forgotten(connection: &Connection) -> rusqlite::Result<()> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == VERSION_THAT_FORGETS {
         return Ok(());
     }
-    connection.execute_batch(CREATE_FORGOTTEN)?;
     connection.pragma_update(None, "user_version", VERSION_THAT_FORGETS)
 }
 

@@ -13,7 +13,7 @@ pub struct Rows<'s> {
     store: &'s dyn DedupStore,
     limit: RowLimit,
     parts: Vec<Part>,
-    /// The topics of the rows that were given out.
+    /// The topics of which events or stubs were given out.
     topics: HashSet<String>,
 }
 
@@ -89,13 +89,15 @@ impl<'s> Rows<'s> {
         let Some(part) = next.and_then(|(_, at)| self.parts.get_mut(at)) else { return Ok(None) };
         let Some((offset, row)) = part.rows.pop_front() else { return Ok(None) };
         part.given = offset;
-        if row.is_forgotten() && self.topics.contains(&row.topic) {
+        // Identities without seqs come as they do: they belong to no sequence.
+        let has_seq = row.seq().is_some_and(|seq| seq > 0);
+        if has_seq && row.is_forgotten() && self.topics.contains(&row.topic) {
             return Err(StoreError::unavailable(format!(
                 "events of topic {} were forgotten while its rows were read: begin again",
                 row.topic
             )));
         }
-        if !self.topics.contains(&row.topic) {
+        if has_seq && !self.topics.contains(&row.topic) {
             self.topics.insert(row.topic.clone());
         }
         Ok(Some(row))
@@ -105,7 +107,7 @@ impl<'s> Rows<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryStore, Partitions};
+    use crate::{Event, MemoryStore, Partitions, Timestamp, Topic};
 
     #[test]
     fn all_partitions_together_are_read_in_pieces_as_large_as_those_of_one() {
@@ -116,5 +118,27 @@ mod tests {
         let one = limit_of(1);
         assert_eq!(one, RowLimit::default());
         assert_eq!(limit_of(4), RowLimit { rows: one.rows / 4, payload_bytes: one.payload_bytes / 4 });
+    }
+
+    #[test]
+    fn rows_that_are_forgotten_while_they_are_read_end_the_reading() {
+        let store = MemoryStore::default();
+        for id in 0..9 {
+            store.append_one(&Event::new("t", id.to_string()).unwrap()).unwrap();
+        }
+        let topic = Topic::new("t").unwrap();
+        store.purge(&topic, 8).unwrap();
+        let forget = |most| store.forget_identities(&topic, Timestamp::from_micros(i64::MAX), most).unwrap();
+        assert_eq!(forget(2), 2);
+        let mut rows = Rows { limit: RowLimit { rows: 2, ..RowLimit::default() }, ..Rows::of(&store) };
+        assert!(rows.next().unwrap().unwrap().is_forgotten());
+        assert_eq!(rows.next().unwrap().unwrap().seq(), Some(3));
+        // Rows that were given out do not matter any more.
+        assert_eq!(forget(1), 1);
+        assert_eq!(rows.next().unwrap().unwrap().seq(), Some(4));
+        assert_eq!(rows.next().unwrap().unwrap().seq(), Some(5));
+        assert_eq!(forget(3), 3);
+        let error = rows.next().unwrap_err();
+        assert!(error.to_string().contains("topic t were forgotten while"), "{error}");
     }
 }

@@ -89,6 +89,9 @@ fn a_mark_stays_behind_identities_that_were_there_before_it(backend: &dyn Backen
     let store = backend.open(CaseOptions::default());
     import(&*store, &[alone("t", "a")]).unwrap();
     copy(&*forgotten(backend), &*store).unwrap();
+    let other = backend.open(CaseOptions::default());
+    assert_eq!(copy(&*store, &*other).unwrap().added, rows(&*store).len() as u64);
+    assert_sound(&*other);
     assert_eq!(forget(&*store, "t", i64::MAX, 1), 1);
     assert_eq!(store.lookup(&[identity("t", "a"), identity("t", "5")]).unwrap().map_seen(), [false, true]);
     assert_sound(&*store);

@@ -209,11 +209,14 @@ pub(super) fn check(
             let _ = rustix::process::nice(NICENESS);
             read::verify(connection, connector.fingerprint_bits())
         });
+        // It is told at least once. What is done already is not given up any more.
         loop {
-            is_given_up |= on_progress(BackupProgress::Checking).is_break();
-            if checking.is_finished() {
+            let is_done = checking.is_finished();
+            let wants_no_more = on_progress(BackupProgress::Checking).is_break();
+            if is_done {
                 break;
             }
+            is_given_up |= wants_no_more;
             if is_given_up {
                 interrupt.interrupt();
             }

@@ -60,6 +60,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
     RecordTotals::create_table(&transaction)?;
+    transaction.execute_batch(schema::CREATE_FORGOTTEN)?;
     index::reset(&transaction)?;
     let mut meta = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
     meta.execute(("store_id", StoreId::new().to_string()))?;

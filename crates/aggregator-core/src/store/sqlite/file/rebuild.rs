@@ -57,11 +57,8 @@ pub(super) fn make_empty(
 fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     index::reset(&transaction)?;
-    let version = match schema::has_forgotten(&transaction)? {
-        true => schema::VERSION_THAT_FORGETS,
-        false => schema::VERSION,
-    };
-    transaction.pragma_update(None, "user_version", version)?;
+    let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    transaction.pragma_update(None, "user_version", version.max(schema::VERSION))?;
     transaction.commit()
 }
 
@@ -92,16 +89,15 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
             transaction.execute_batch("DROP TABLE main.records")?;
             continue;
         }
-        if ["forgotten", "gaps"].contains(&table) {
-            if !is_there(table)? {
-                continue;
-            }
-            schema::ensure_forgotten(&transaction)?;
+        if ["forgotten", "gaps"].contains(&table) && !is_there(table)? {
+            continue;
         }
         transaction.execute_batch(&format!(
             "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
         ))?;
     }
+    let version: u32 = transaction.query_row("PRAGMA old.user_version", [], |row| row.get(0))?;
+    transaction.pragma_update(Some("main"), "user_version", version.max(schema::VERSION))?;
     transaction.commit()?;
     connection.close().map_err(|(_, error)| error)
 }

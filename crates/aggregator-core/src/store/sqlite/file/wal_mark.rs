@@ -21,7 +21,7 @@
 //! A row that is added, deleted or made longer changes the page in several places, and a mixture of them is corrupt. So the
 //! first mark of a file does that, and no later one.
 //!
-//! A file from before there were records gets their table in the commit of the mark.
+//! A file from before there were records, or before identities could be forgotten, gets the tables in the commit of the mark.
 //!
 //! A copy that SQLite makes (`.backup`, `VACUUM INTO`) includes the content of the log, but also the mark. The *schema
 //! cookie* in the file's header distinguishes such a copy: the mark counts only if its number equals the cookie. SQLite
@@ -139,8 +139,9 @@ pub(crate) fn has_log_of_another(connection: &Connection, path: &Path) -> rusqli
 /// succeeds.
 pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     keep_wal(connection)?;
-    // The table changes the schema, and so the cookie: it is made together with a mark.
-    if read(connection)?.is_none() || RecordTotals::lacks_table(connection)? {
+    // A table changes the schema, and so the cookie: it is made together with a mark.
+    let lacks_table = RecordTotals::lacks_table(connection)? || !schema::has_forgotten(connection)?;
+    if lacks_table || read(connection)?.is_none() {
         write(connection, now)?;
     }
     // Readers that began without a log read the main file itself, so it cannot be written until they end.
@@ -167,6 +168,9 @@ fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if RecordTotals::lacks_table(&transaction)? {
         RecordTotals::create_table(&transaction)?;
+    }
+    if !schema::has_forgotten(&transaction)? {
+        transaction.execute_batch(schema::CREATE_FORGOTTEN)?;
     }
     let marked = transaction.path().and_then(|path| files(path.as_ref()));
     let marked = marked.map_or_else(

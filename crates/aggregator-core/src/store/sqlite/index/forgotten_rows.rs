@@ -1,5 +1,7 @@
 //! For the check of the index: its entries of forgotten rows stay until their runs are merged.
 
+use std::ops::ControlFlow::Continue;
+
 use rusqlite::Connection;
 
 use crate::store::sqlite::row::gap::Gap;
@@ -9,13 +11,15 @@ pub(super) struct ForgottenRows(Vec<u64>);
 
 impl ForgottenRows {
     pub(super) fn read(connection: &Connection, covered: u64) -> rusqlite::Result<Self> {
-        let gaps = Gap::within(connection, 0, covered)?;
-        let last = gaps.last().map_or(0, |gap| gap.last);
-        let mut bits =
-            vec![0; usize::try_from(last / 64 + 1).expect("memory has more bits than a file rows")];
-        for offset in gaps.into_iter().flat_map(|gap| gap.first..=gap.last) {
-            bits[(offset / 64) as usize] |= 1 << (offset % 64);
-        }
+        let mut bits = Vec::new();
+        Gap::each_within(connection, 0, covered, |gap| {
+            let words = usize::try_from(gap.last / 64 + 1).expect("memory has more bits than a file rows");
+            bits.resize(words, 0);
+            for offset in gap.first..=gap.last {
+                bits[(offset / 64) as usize] |= 1 << (offset % 64);
+            }
+            Continue(())
+        })?;
         Ok(Self(bits))
     }
 

@@ -54,7 +54,13 @@ pub(crate) fn recover(
     let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
     while state.last_offset < last_offset {
         progress(OpenProgress { indexed: state.last_offset, events: last_offset });
-        let window = last_offset.min(state.last_offset + u64::from(options.memtable));
+        // Where rows were forgotten, a window has fewer entries than offsets, and the memtable goes on with the next one.
+        let room = u64::from(options.memtable).saturating_sub(state.memtable.len() as u64);
+        let window = match room {
+            0 => state.last_offset + u64::from(options.memtable),
+            room => state.last_offset + room,
+        };
+        let window = last_offset.min(window);
         rows.read(connection, state.last_offset, window, &mut |entry| state.memtable.insert(entry))?;
         state.last_offset = window;
         // The rows that a crash leaves fit into two memtables, or nearly so. Then a start writes next to nothing.

@@ -1,6 +1,8 @@
 //! The offsets at which there is no row any more, because it was forgotten. At every other offset there has to be one, so a
 //! row that a damaged file has lost is never taken for one that was forgotten.
 
+use std::ops::ControlFlow::{self, Continue};
+
 use rusqlite::{Connection, OptionalExtension, Result, Row};
 
 use super::checksum::Checksum;
@@ -30,24 +32,48 @@ impl Gap {
 
     /// Whether the row at `offset` was forgotten.
     pub(crate) fn is_at(connection: &Connection, offset: u64) -> Result<bool> {
+        if !schema::has_forgotten(connection)? {
+            return Ok(false);
+        }
         Ok(Self::beginning_up_to(connection, offset)?.is_some_and(|gap| gap.last >= offset))
     }
 
     /// The gaps that have offsets behind `after`, up to `to`, in their order.
     pub(crate) fn within(connection: &Connection, after: u64, to: u64) -> Result<Vec<Self>> {
+        let mut gaps = Vec::new();
+        Self::each_within(connection, after, to, |gap| {
+            gaps.push(gap);
+            Continue(())
+        })?;
+        Ok(gaps)
+    }
+
+    /// Hands `take` the gaps that have offsets behind `after`, up to `to`, in their order, until it breaks.
+    pub(crate) fn each_within(
+        connection: &Connection,
+        after: u64,
+        to: u64,
+        mut take: impl FnMut(Self) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if !schema::has_forgotten(connection)? {
+            return Ok(());
+        }
         let before = Self::beginning_up_to(connection, after)?.filter(|gap| gap.last > after);
-        let mut gaps = Vec::from_iter(before);
-        if schema::has_forgotten(connection)? {
-            let sql = format!(
-                "SELECT {GAP_COLUMNS} FROM gaps g WHERE g.first_offset > ?1 AND g.first_offset <= ?2
-                 ORDER BY g.first_offset"
-            );
-            let mut select = connection.prepare_cached(&sql)?;
-            for gap in select.query_map((after, to), Self::read)? {
-                gaps.push(gap?);
+        if before.is_some_and(|gap| take(gap).is_break()) {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT {GAP_COLUMNS} FROM gaps g WHERE g.first_offset > ?1 AND g.first_offset <= ?2
+             ORDER BY g.first_offset"
+        );
+        let mut select = connection.prepare_cached(&sql)?;
+        let mut rows = select.query((after, to))?;
+        while let Some(row) = rows.next()? {
+            if take(Self::read(row)?).is_break() {
+                break;
             }
         }
-        Ok(gaps)
+        Ok(())
     }
 
     /// How many offsets it has behind `after`, up to `to`.
@@ -55,11 +81,8 @@ impl Gap {
         (self.last.min(to) + 1).saturating_sub(self.first.max(after + 1))
     }
 
-    /// The last gap that begins at `offset` or before it.
+    /// The last gap that begins at `offset` or before it. The table has to be there.
     fn beginning_up_to(connection: &Connection, offset: u64) -> Result<Option<Self>> {
-        if !schema::has_forgotten(connection)? {
-            return Ok(None);
-        }
         let sql = format!(
             "SELECT {GAP_COLUMNS} FROM gaps g WHERE g.first_offset <= ?1 ORDER BY g.first_offset DESC LIMIT 1"
         );
@@ -69,14 +92,16 @@ impl Gap {
     /// Adds offsets whose rows are removed, and unites them with the gaps next to them.
     pub(crate) fn add(self, connection: &Connection) -> Result<()> {
         let mut gap = self;
-        let before = Self::beginning_up_to(connection, self.first)?;
-        if !Self::within(connection, self.first - 1, self.last)?.is_empty() {
-            return Err(Corruption::error(format!("offset {} was forgotten already", self.first)));
+        if let Some(before) = Self::beginning_up_to(connection, self.last)? {
+            if before.last >= self.first {
+                return Err(Corruption::error(format!("offset {} was forgotten already", self.first)));
+            }
+            if before.last + 1 == self.first {
+                gap.first = before.first;
+            }
         }
-        if let Some(before) = before.filter(|before| before.last + 1 == self.first) {
-            gap.first = before.first;
-        }
-        if let Some(&behind) = Self::within(connection, self.last, self.last + 1)?.first() {
+        let behind = Self::beginning_up_to(connection, self.last + 1)?;
+        if let Some(behind) = behind.filter(|behind| behind.first == self.last + 1) {
             gap.last = behind.last;
             let mut delete = connection.prepare_cached("DELETE FROM gaps WHERE first_offset = ?1")?;
             delete.execute([behind.first])?;
@@ -112,7 +137,7 @@ mod tests {
     fn gaps_next_to_each_other_are_one() {
         let connection = Connection::open_in_memory().unwrap();
         assert!(!Gap::is_at(&connection, 1).unwrap(), "nothing was ever forgotten");
-        schema::ensure_forgotten(&connection).unwrap();
+        connection.execute_batch(schema::CREATE_FORGOTTEN).unwrap();
         let add = |first, last| Gap { first, last }.add(&connection);
         for ((first, last), expected) in [
             ((10, 12), vec![(10, 12)]),
@@ -135,7 +160,7 @@ mod tests {
     #[test]
     fn what_gaps_have_of_a_range_is_counted() {
         let connection = Connection::open_in_memory().unwrap();
-        schema::ensure_forgotten(&connection).unwrap();
+        connection.execute_batch(schema::CREATE_FORGOTTEN).unwrap();
         for (first, last) in [(3, 5), (8, 8), (11, 20)] {
             Gap { first, last }.add(&connection).unwrap();
         }

@@ -114,7 +114,7 @@ fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite
     if offsets.is_empty() {
         return Ok(0);
     }
-    schema::ensure_forgotten(connection)?;
+    schema::note_forgotten(connection)?;
     mark.write(connection)?;
     let mut delete = connection.prepare_cached("DELETE FROM stubs WHERE offset = ?1")?;
     for offset in &offsets {

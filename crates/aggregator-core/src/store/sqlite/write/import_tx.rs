@@ -246,7 +246,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         processed_at: Timestamp,
     ) -> rusqlite::Result<()> {
         self.inserts.interrupt()?;
-        schema::ensure_forgotten(self.transaction)?;
+        schema::note_forgotten(self.transaction)?;
         let processed_at = processed_at.as_micros();
         self.forgotten.insert(topic_id, seq);
         Gap { first: offset, last: offset }.add(self.transaction)?;

@@ -12,7 +12,7 @@ use super::{fault_list, parse_scope, parse_time, write_line};
 
 /// The seqs that the mark of forgotten events may have. Nothing before the mark shows that there were so many events, and the
 /// topic goes on behind it, so no store may come to the end of its numbers.
-const FORGOTTEN_SEQS: RangeInclusive<u64> = 1..=1 << 53;
+const FORGOTTEN_SEQS: RangeInclusive<u64> = 1..=(1 << 43) - 1;
 
 /// A row. An event has a payload, a stub has a digest, an identity alone has neither. The mark of forgotten events has
 /// `forgotten_seq`, which a program that does not know marks refuses.

@@ -1,6 +1,6 @@
 //! The tasks of the index's helper thread: it sorts, merges, and makes the sections that the writer will write.
 
-use std::ops::ControlFlow::Continue;
+use std::ops::ControlFlow::{Break, Continue};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
             let range = fingerprint_range(run.bits, &numbers);
             // A read transaction, so that all chunks are of one commit. It ends before the entries are merged.
             let snapshot = connection.unchecked_transaction()?;
-            let first = first_row(&snapshot)?;
+            let forgotten = oldest_gaps(&snapshot)?;
             let mut chunks = ChunkReader::new(&snapshot)?;
             let mut sorted = Vec::new();
             for of_run in inputs.chunk_by(|a, b| a.run == b.run) {
@@ -104,7 +104,7 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
                     entries.reserve(input.head.entries_of(numbers.len()));
                     for number in numbers {
                         chunks.read(layout::chunk_key(input.run, input.section, number), |entry| {
-                            if range.contains(&entry.fingerprint) && entry.offset >= first {
+                            if range.contains(&entry.fingerprint) && !are_at(&forgotten, entry.offset) {
                                 entries.push(entry);
                             }
                             Continue(())
@@ -123,11 +123,21 @@ pub(crate) fn build(connection: &Connection, write: WriteTask) -> rusqlite::Resu
     }
 }
 
-/// The offset of the oldest row. Entries before it lead to rows that were forgotten. To ask this of other entries, too, would
-/// cost a look into the file for each.
-fn first_row(snapshot: &Connection) -> rusqlite::Result<u64> {
-    let first = Gap::within(snapshot, 0, 1)?.first().map_or(1, |gap| gap.last + 1);
-    Ok(first)
+/// The gaps of rows that were forgotten, whose entries a merge leaves out. Not more than fit into little memory: entries that are
+/// left in lead nowhere, and the next merge has another chance.
+fn oldest_gaps(snapshot: &Connection) -> rusqlite::Result<Vec<Gap>> {
+    const MOST: usize = 1 << 16;
+    let mut gaps = Vec::new();
+    Gap::each_within(snapshot, 0, i64::MAX.cast_unsigned(), |gap| {
+        gaps.push(gap);
+        if gaps.len() < MOST { Continue(()) } else { Break(()) }
+    })?;
+    Ok(gaps)
+}
+
+fn are_at(gaps: &[Gap], offset: u64) -> bool {
+    let behind = gaps.partition_point(|gap| gap.first <= offset);
+    behind > 0 && gaps[behind - 1].last >= offset
 }
 
 /// All entries in order. Each run is sorted, and fingerprints are spread evenly. So the range is cut into many small
