@@ -80,9 +80,9 @@ fn a_lost_log_is_noticed_although_something_was_forgotten() {
     for what in ["forgetting", "a mark that is imported"] {
         let (directory, path, store) = open_store();
         if what == "forgetting" {
-            forget(&store)
+            forget(&store);
         } else {
-            import(&store)
+            import(&store);
         }
         // As the writer does once the log is long enough.
         let connection = Connection::open(&path).unwrap();
