@@ -287,8 +287,8 @@ mod tests {
         counts.count(&row);
         assert_eq!((counts.forgotten, counts.rows(), counts.with_seqs()), (4, 4, 4));
         for (more, says) in [
-            (r#","forgotten_seq":0"#, "forgotten_seq: must be 1 to 9007199254740992"),
-            (r#","forgotten_seq":9007199254740993"#, "forgotten_seq: must be 1 to"),
+            (r#","forgotten_seq":0"#, "forgotten_seq: must be 1 to 8796093022207"),
+            (r#","forgotten_seq":8796093022208"#, "forgotten_seq: must be 1 to"),
             (r#","forgotten_seq":-1"#, "invalid value"),
             (r#","forgotten_seq":4,"event_id":"1""#, "forgotten_seq: goes with topic"),
             (r#","forgotten_seq":4,"source":"1""#, "forgotten_seq: goes with topic"),
