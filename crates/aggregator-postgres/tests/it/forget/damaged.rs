@@ -85,14 +85,21 @@ fn a_purged_offset_is_checked_although_its_row_was_forgotten() {
 }
 
 #[test]
-fn an_event_that_was_forgotten_already_is_not_forgotten_again() {
+fn what_does_not_follow_on_what_was_forgotten_is_not_forgotten() {
     let Some(server) = TestServer::shared() else { return };
-    let options = options();
-    let store = open(&server.url(), &options);
-    damageable(&store);
-    server.sql(&format!("UPDATE {}.forgotten SET seq = 5", options.schema));
-    let error = store.forget_identities(&t(), super::end(), 1).unwrap_err();
-    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    for damage in [
+        "UPDATE {}.forgotten SET seq = 5",
+        "UPDATE {}.forgotten SET seq = 3",
+        "DELETE FROM {}.events WHERE seq = 5",
+    ] {
+        let options = options();
+        let store = open(&server.url(), &options);
+        damageable(&store);
+        store.purge(&t(), 7).unwrap();
+        server.sql(&damage.replace("{}", &options.schema));
+        let error = store.forget_identities(&t(), super::end(), 1).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{damage}: {error}");
+    }
 }
 
 /// Only rows that were forgotten may be missing.

@@ -221,7 +221,7 @@ mod tests {
     use crate::store::sqlite::index::Location;
     use crate::store::sqlite::index::fingerprint::BITS;
     use crate::store::sqlite::{SqliteOptions, SqliteStore};
-    use crate::{DedupStoreExt, Event};
+    use crate::{DedupStoreExt, Event, Timestamp, Topic};
 
     const OPTIONS: IndexOptions = IndexOptions { memtable: 20, section: 5, fan_out: 2 };
 
@@ -262,6 +262,28 @@ mod tests {
         // What is written is not read again.
         recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(())).unwrap();
         assert_eq!(told.take(), [(20, 50), (40, 50)]);
+    }
+
+    /// Windows are counted in offsets, and there are fewer rows.
+    #[test]
+    fn a_memtable_takes_no_more_than_it_should_where_rows_were_forgotten() {
+        for (rows, forgotten) in [(30, 1), (41, 1), (41, 25), (100, 7), (100, 70)] {
+            let directory = TempDir::new().unwrap();
+            drop(file_of(&directory, rows));
+            let path = directory.path().join("s.db");
+            let store = SqliteStore::open(&path).unwrap();
+            let topic = Topic::new("t").unwrap();
+            store.purge(&topic, forgotten).unwrap();
+            let all = Timestamp::from_micros(i64::MAX);
+            assert_eq!(store.forget_identities(&topic, all, u64::MAX).unwrap(), forgotten);
+            drop(store);
+            let mut connection = Connection::open(&path).unwrap();
+            let (index, _) = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(())).unwrap();
+            let state = index.state();
+            let lengths: Vec<_> = state.uncovered().map(Memtable::len).collect();
+            assert!(lengths.iter().all(|&length| length <= 20), "{rows} rows, {forgotten}: {lengths:?}");
+            assert_eq!(index.last_offset(), rows);
+        }
     }
 
     /// The disk is full when runs are to be written, with 40 rows read.
