@@ -15,7 +15,7 @@ pub use payload::{
     DEFAULT_PAYLOAD_DEPTH, ERASED_PAYLOAD, LoneSurrogates, digest, equals_digest, equals_payload,
     is_digest_of_erased,
 };
-pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, StoredRow};
+pub use stored_row::{CheckedRow, Details, Kept, KeptEvent, MAX_FORGOTTEN_SEQ, StoredRow};
 pub use topic::{MAX_TOPIC_BYTES, Partition, Partitions, SLOTS, Topic, TopicSelector, slot};
 pub use topics::Topics;
 

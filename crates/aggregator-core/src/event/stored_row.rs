@@ -14,9 +14,10 @@ use crate::{InvalidField, Timestamp, time};
 /// a payload. The store that the row comes from had its own limit.
 const MAX_PAYLOAD_DEPTH: usize = 1021;
 
-/// No topic has forgotten more events: 8.8 million million. With the most topics that a store can have, their sum is still a
-/// number that it can keep.
-pub(crate) const MAX_FORGOTTEN_SEQ: u64 = (1 << 43) - 1;
+/// No mark says that a topic has forgotten more events: 8.8 million million. Nothing before a mark shows that there were so many,
+/// and the topic goes on behind it, so no store may come to the end of its numbers: neither of a topic's, nor of the sum of
+/// a million topics.
+pub const MAX_FORGOTTEN_SEQ: u64 = (1 << 43) - 1;
 
 /// A row of a store, whatever is left of it: an event, the stub of a purged one, an identity alone, or the mark that stands
 /// for the oldest events of a topic, of which nothing is left.
@@ -187,16 +188,9 @@ impl StoredRow {
     pub fn check(self) -> Result<CheckedRow, Vec<InvalidField>> {
         let mut faults = Vec::new();
         faults.extend(topic::check(&self.topic).err());
-        if let Kept::Forgotten { seq } = self.kept
-            && seq > MAX_FORGOTTEN_SEQ
-        {
-            let reason = format!("must be at most {MAX_FORGOTTEN_SEQ}");
-            faults.push(InvalidField::new("forgotten_seq", reason));
-        }
-        if !self.is_forgotten() {
-            faults.extend(fields::check_event_id(&self.event_id).err());
-        } else if !self.event_id.is_empty() || self.source.is_some() || self.released {
-            faults.push(InvalidField::new("event_id", "a mark of forgotten events has no identity"));
+        match self.kept {
+            Kept::Forgotten { seq } => self.check_mark(seq, &mut faults),
+            _ => faults.extend(fields::check_event_id(&self.event_id).err()),
         }
         faults.extend(self.source.as_deref().and_then(|source| fields::check_source(source).err()));
         if let Kept::Event(event) = &self.kept {
@@ -206,6 +200,16 @@ impl StoredRow {
             event.check(&mut faults);
         }
         if faults.is_empty() { Ok(CheckedRow(self)) } else { Err(faults) }
+    }
+
+    fn check_mark(&self, seq: u64, faults: &mut Vec<InvalidField>) {
+        if seq > MAX_FORGOTTEN_SEQ {
+            let reason = format!("must be at most {MAX_FORGOTTEN_SEQ}");
+            faults.push(InvalidField::new("forgotten_seq", reason));
+        }
+        if !self.event_id.is_empty() || self.source.is_some() || self.released {
+            faults.push(InvalidField::new("event_id", "a mark of forgotten events has no identity"));
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use crate::event::{CheckedRow, Kept, StoredRow};
 use crate::store::TopicInfo;
 use crate::{InvalidField, Partition, Scope, StoreError, Timestamp};
 
-/// Reading everything that a store keeps, and importing what another store had. See [`DedupStore::transfer`](super::DedupStore::transfer).
+/// Reading everything that a store keeps, and importing what another store had. See
+/// [`DedupStore::transfer`](super::DedupStore::transfer).
 pub trait Transfer: Send + Sync {
     /// The rows of a partition behind the offset `after`, in append order, each with its offset: events, stubs, identities
     /// that were imported alone, and where the last of a topic's forgotten events was, the mark that stands for all of them.
@@ -173,7 +174,7 @@ pub fn validate_row(
     if row.is_forgotten() {
         return match topic.last_seq {
             0 => Ok(Verdict::Add(row.processed_at)),
-            // The next row is there, too, and has to be the same one.
+            // Nothing changes. If the import has rows behind the mark, they are there, too, and have to be the same ones.
             last_seq if seq < last_seq => Ok(Verdict::Present),
             last_seq => Err(refuse(
                 "forgotten_seq",

@@ -93,6 +93,17 @@ pub(crate) struct TopicRow {
 }
 
 impl Catalog {
+    /// The one that is kept, or if there is none, that of the file, which is kept from then on.
+    pub(crate) fn kept<'k>(
+        kept: &'k mut Option<Self>,
+        connection: &Connection,
+    ) -> rusqlite::Result<&'k mut Self> {
+        match kept {
+            Some(catalog) => Ok(catalog),
+            unknown => Ok(unknown.insert(Self::load(connection)?)),
+        }
+    }
+
     pub(crate) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let partition = PartitionState::read(connection)?;
         let (mut topics, mut created) = (HashMap::new(), Vec::new());

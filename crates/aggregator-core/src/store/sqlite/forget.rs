@@ -1,6 +1,6 @@
 //! Forgetting old identities.
 
-use super::write::forget::{MAX_FORGOTTEN, Oldest};
+use super::write::forget::MAX_FORGOTTEN;
 use super::{SqliteStore, read};
 use crate::store::Forget;
 use crate::{StoreError, Timestamp, Topic};
@@ -25,8 +25,6 @@ impl Forget for SqliteStore {
     }
 
     fn forgettable_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
-        read::forgettable(&mut *self.reader("counting old identities")?, topic, |topic_id, last_offset| {
-            Oldest { topic_id, before: before.as_micros(), last_offset, most }
-        })
+        read::forgettable(&mut *self.reader("counting old identities")?, topic, before, most)
     }
 }

@@ -240,10 +240,7 @@ impl Writer {
     ) -> Result<T, TransactionError> {
         self.compaction.collect()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let catalog = match &mut self.catalog {
-            Some(catalog) => catalog,
-            unknown => unknown.insert(Catalog::load(&transaction)?),
-        };
+        let catalog = Catalog::kept(&mut self.catalog, &transaction)?;
         if catalog.partition.last_offset != self.compaction.index().last_offset() {
             let what = "the last offset in the file is not the one the dedup index goes up to";
             return Err(TransactionError::Store(StoreError::corrupt(what)));

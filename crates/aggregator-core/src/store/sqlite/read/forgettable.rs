@@ -6,19 +6,20 @@ use super::bytes::topic_row;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::write::forget::Oldest;
-use crate::{StoreError, Topic};
+use crate::{StoreError, Timestamp, Topic};
 
-/// `oldest` is given the topic's id and the partition's last offset.
+/// How many of the topic's identities were stored before `before`. It counts up to `most`.
 pub(crate) fn forgettable(
     connection: &mut Connection,
     topic: &Topic,
-    oldest: impl FnOnce(i64, u64) -> Oldest,
+    before: Timestamp,
+    most: u64,
 ) -> Result<u64, StoreError> {
-    let count = || {
+    let mut count = || {
         let snapshot = connection.transaction()?;
         let Some(row) = topic_row(&snapshot, topic)? else { return Ok(0) };
         let last_offset = PartitionState::read(&snapshot)?.last_offset;
-        oldest(row.id, last_offset).count(&snapshot)
+        Oldest { topic_id: row.id, before: before.as_micros(), last_offset, most }.count(&snapshot)
     };
     count().map_err(|error| store_error("counting old identities", error))
 }

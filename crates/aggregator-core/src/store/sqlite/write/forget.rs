@@ -72,10 +72,7 @@ pub(crate) fn forget_slice(
     most: u64,
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let catalog = match catalog {
-        Some(catalog) => catalog,
-        unknown => unknown.insert(Catalog::load(&transaction)?),
-    };
+    let catalog = Catalog::kept(catalog, &transaction)?;
     let Some(topic) = catalog.topics.get(name) else { return Ok(0) };
     let last_offset = catalog.partition.last_offset;
     let oldest = Oldest { topic_id: topic.id, before, last_offset, most };

@@ -20,10 +20,7 @@ pub(crate) fn purge_slice(
     most: u64,
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let catalog = match catalog {
-        Some(catalog) => catalog,
-        unknown => unknown.insert(Catalog::load(&transaction)?),
-    };
+    let catalog = Catalog::kept(catalog, &transaction)?;
     let Some(topic) = catalog.topics.get_mut(name) else { return Ok(0) };
     // Seqs are dense, so the number of rows is known before they are read.
     let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(most);

@@ -1,18 +1,13 @@
 //! The lines of an export that hold rows: events, stubs, identities alone, and marks of forgotten events.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
 
-use aggregator_core::event::{CheckedRow, Kept, KeptEvent, StoredRow};
+use aggregator_core::event::{CheckedRow, Kept, KeptEvent, MAX_FORGOTTEN_SEQ, StoredRow};
 use aggregator_core::{Scope, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{fault_list, parse_scope, parse_time, write_line};
-
-/// The seqs that the mark of forgotten events may have. Nothing before the mark shows that there were so many events, and the
-/// topic goes on behind it, so no store may come to the end of its numbers.
-const FORGOTTEN_SEQS: RangeInclusive<u64> = 1..=(1 << 43) - 1;
 
 /// A row. An event has a payload, a stub has a digest, an identity alone has neither. The mark of forgotten events has
 /// `forgotten_seq`, which a program that does not know marks refuses.
@@ -136,10 +131,9 @@ impl Row<'_> {
         if others.contains(&true) {
             return Err("forgotten_seq: goes with topic, scope and processed_at alone".to_owned());
         }
-        if !FORGOTTEN_SEQS.contains(&seq) {
-            let (least, most) = (FORGOTTEN_SEQS.start(), FORGOTTEN_SEQS.end());
+        if !(1..=MAX_FORGOTTEN_SEQ).contains(&seq) {
             return Err(format!(
-                "forgotten_seq: must be {least} to {most}, the seq of an event that there was"
+                "forgotten_seq: must be 1 to {MAX_FORGOTTEN_SEQ}, the seq of an event that there was"
             ));
         }
         let row = StoredRow {
