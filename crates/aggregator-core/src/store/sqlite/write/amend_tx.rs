@@ -81,7 +81,7 @@ impl<'c, 'k> AmendTx<'c, 'k> {
 
     /// `None` if there is no such topic.
     fn key<'i>(&self, id: &'i Identity) -> Option<Key<'i>> {
-        let topic = self.catalog.topics.get(id.topic.as_str())?;
+        let topic = self.catalog.get(id.topic.as_str())?;
         let source = id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str);
         Some(Key { topic_id: topic.id, event_id: id.event_id.as_str(), source: topic.scope.key(source) })
     }

@@ -146,10 +146,7 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
                 topic.extend(self.transaction, before + 1, self.catalog.partition.last_offset)?;
             }
             topic.update(self.transaction, name)?;
-            match self.catalog.topics.get_mut(name) {
-                Some(catalog) => *catalog = topic,
-                None => drop(self.catalog.topics.insert(name.into(), topic)),
-            }
+            self.catalog.put(topic);
             position += count;
         }
         self.inserts.flush()?;

@@ -73,7 +73,7 @@ pub(crate) fn forget_slice(
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let catalog = Catalog::kept(catalog, &transaction)?;
-    let Some(topic) = catalog.topics.get(name) else { return Ok(0) };
+    let Some(topic) = catalog.get(name) else { return Ok(0) };
     let last_offset = catalog.partition.last_offset;
     let oldest = Oldest { topic_id: topic.id, before, last_offset, most };
     let forgotten = forget(&transaction, topic, oldest)?;

@@ -95,7 +95,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         self.inserts.flush()?;
         for (name, topic) in topics {
             topic.update(self.transaction, name)?;
-            self.catalog.topics.insert(name.into(), topic);
+            self.catalog.put(topic);
         }
         for (index, totals) in (import.rows.len()..).zip(import.topics) {
             self.totals(totals).map_err(|refusal| refused(index, refusal))?;
@@ -333,7 +333,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
 
     fn totals(&mut self, totals: &TopicInfo) -> Result<(), Refusal> {
         let name = totals.topic.as_str();
-        let there = self.catalog.topics.get(name).copied();
+        let there = self.catalog.get(name).copied();
         let there = there.map(|topic| self.state(&topic)).transpose()?;
         transfer::validate_topic(totals, there)?;
         let mut topic = self.catalog.topic(self.transaction, name, totals.scope)?;
@@ -343,7 +343,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         topic.duplicates = topic.duplicates.max(totals.duplicates);
         topic.conflicts = topic.conflicts.max(totals.conflicts);
         topic.update(self.transaction, name)?;
-        self.catalog.topics.insert(name.into(), topic);
+        self.catalog.put(topic);
         Ok(())
     }
 }

@@ -21,19 +21,19 @@ pub(crate) fn purge_slice(
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let catalog = Catalog::kept(catalog, &transaction)?;
-    let Some(topic) = catalog.topics.get_mut(name) else { return Ok(0) };
+    let Some(&topic) = catalog.get(name) else { return Ok(0) };
     // Seqs are dense, so the number of rows is known before they are read.
     let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(most);
     if count == 0 {
         return Ok(0);
     }
-    let purged = purge(&transaction, topic, count)?;
-    let mut next = *topic;
+    let purged = purge(&transaction, &topic, count)?;
+    let mut next = topic;
     (next.purged_offset, next.purged_seq) = purged;
     shorten_spans(&transaction, &mut next)?;
     next.update(&transaction, name)?;
     transaction.commit()?;
-    *topic = next;
+    catalog.put(next);
     Ok(count)
 }
 
