@@ -14,6 +14,7 @@ mod forget;
 mod free_pages;
 mod full_disk;
 pub(crate) mod index;
+mod journal;
 mod maintain;
 mod options;
 mod read;
@@ -30,7 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::OpenFlags;
 
-use self::catalog::TopicNames;
 use self::checkpoint::{CheckpointGauges, Checkpoints};
 use self::fault::store_error;
 use self::file::claim::Claim;
@@ -38,9 +38,11 @@ use self::file::connector::Connector;
 use self::file::files::Files;
 use self::file::reserve::{Reserve, fitting};
 use self::file::room::Room;
+use self::index::Compaction;
 pub use self::index::IndexOptions;
-use self::index::{Compaction, Index};
+use self::journal::Journal;
 pub use self::options::{OnProgress, OnWarning, OpenProgress, SqliteOptions};
+use self::read::Memory;
 pub use self::test_hooks::Hooks;
 #[cfg(feature = "test-util")]
 pub use self::test_hooks::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
@@ -75,8 +77,7 @@ pub struct SqliteStore {
     warnings: Vec<String>,
     connector: Connector,
     readers: r2d2::Pool<SqliteConnectionManager>,
-    index: Arc<Index>,
-    names: Arc<TopicNames>,
+    memory: Memory,
     writer: Mutex<Writer>,
     record_queue: RecordQueue,
     commits: CommitNotifier,
@@ -169,17 +170,20 @@ impl SqliteStore {
             reason: "the thread that copies the log cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
-        let names = Arc::<TopicNames>::default();
+        let memory = Memory { index, names: Arc::default(), tails: Arc::default() };
+        let mut journal = Journal::new(Arc::clone(&memory.tails), options.max_unfolded);
+        let catalog = opened.catalog.map(|read| journal.begin_with(read));
         let clock = Arc::clone(&options.clock);
         let checkpoint_gauges = checkpoints.gauges();
         let reserve = Reserve::of(opened.claim.path(), &options);
         let writer = Writer::new(
             opened.connection,
-            opened.catalog,
+            catalog,
+            journal,
             options,
             compaction,
             checkpoints,
-            Arc::clone(&names),
+            Arc::clone(&memory.names),
             Arc::clone(&files),
         );
         opened.claim.keep();
@@ -189,11 +193,10 @@ impl SqliteStore {
             room: Room::of(opened.claim.path(), reserve),
             connector,
             readers,
-            index,
+            memory,
             syncs: writer.syncs(),
             checkpoints: checkpoint_gauges,
             writer: Mutex::new(writer),
-            names,
             record_queue: RecordQueue::default(),
             commits: CommitNotifier::new([0]),
             clock,
@@ -299,20 +302,20 @@ impl DedupStore for SqliteStore {
 
     fn prepare(&self, batch: &mut Batch) {
         if batch.len() >= lookup_hint::FROM {
-            batch.set_hints(lookup_hint::hints(&self.index, &self.names, batch));
+            batch.set_hints(lookup_hint::hints(&self.memory.index, &self.memory.names, batch));
         }
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        read::read(&mut *self.reader("reading events")?, &self.index, &self.names, &self.info, query)
+        read::read(&mut *self.reader("reading events")?, &self.memory, &self.info, query)
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        read::lookup(&mut *self.reader("looking identities up")?, &self.index, &self.names, ids)
+        read::lookup(&mut *self.reader("looking identities up")?, &self.memory, ids)
     }
 
     fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
-        read::topics(&mut *self.reader("listing topics")?, &self.names, query)
+        read::topics(&mut *self.reader("listing topics")?, &self.memory, query)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
@@ -326,7 +329,7 @@ impl DedupStore for SqliteStore {
 
     fn gauges(&self) -> Option<StoreGauges> {
         let [main, log] = self.files.sizes();
-        let (runs, bytes) = self.index.size();
+        let (runs, bytes) = self.memory.index.size();
         Some(StoreGauges {
             syncs: Some(self.syncs.counts()),
             checkpoints: Some(self.checkpoints.durations.counts()),

@@ -15,10 +15,11 @@ use rusqlite::Connection;
 pub(crate) use self::partition_state::PartitionState;
 pub(crate) use self::topic_row::{TOPIC_COLUMNS, TopicRow};
 use super::fault::{Corruption, TransactionError};
+use super::journal::{self, Replayed};
 use crate::store::memory::too_many_topics;
 use crate::{Fault, Scope};
 
-/// A copy of the file's rows, as of the last commit.
+/// The topics and counters as of the last commit.
 pub(crate) struct Catalog {
     pub(crate) partition: PartitionState,
     /// The ids of the topics.
@@ -70,18 +71,8 @@ impl TopicNames {
 }
 
 impl Catalog {
-    /// The one that is kept, or if there is none, that of the file, which is kept from then on.
-    pub(crate) fn kept<'k>(
-        kept: &'k mut Option<Self>,
-        connection: &Connection,
-    ) -> rusqlite::Result<&'k mut Self> {
-        match kept {
-            Some(catalog) => Ok(catalog),
-            unknown => Ok(unknown.insert(Self::load(connection)?)),
-        }
-    }
-
-    pub(crate) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+    /// That of the file: what the tables say, and the journal beyond that.
+    pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Self, Replayed)> {
         let partition = PartitionState::read(connection)?;
         let mut catalog = Self { partition, ids: HashMap::new(), topics: Vec::new(), created: Vec::new() };
         let mut select = connection
@@ -100,7 +91,35 @@ impl Catalog {
                 "the counter topics says {counted}, the rows say {found}"
             )));
         }
-        Ok(catalog)
+        let mut replayed = journal::replay(connection, &partition)?;
+        for ((name, topic), delta) in catalog.topics.iter_mut().zip(&mut replayed.deltas) {
+            topic.add(name, delta)?;
+        }
+        catalog.check_sums()?;
+        Ok((catalog, replayed))
+    }
+
+    /// Checks that the topics say what the partition says.
+    fn check_sums(&self) -> rusqlite::Result<()> {
+        let sum = |count: fn(&TopicRow) -> u64| self.rows().map(count).fold(0, u64::wrapping_add);
+        let PartitionState { stored, duplicates, conflicts, .. } = self.partition;
+        for (what, counted, rows) in [
+            ("stored", stored, sum(|topic| topic.last_seq)),
+            ("duplicates", duplicates, sum(|topic| topic.duplicates)),
+            ("conflicts", conflicts, sum(|topic| topic.conflicts)),
+        ] {
+            if counted != rows {
+                return Err(Corruption::error(format!(
+                    "the counter {what} says {counted}, the topics say {rows}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows in the order of their ids.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &TopicRow> {
+        self.topics.iter().map(|(_, topic)| topic)
     }
 
     fn len(&self) -> u64 {

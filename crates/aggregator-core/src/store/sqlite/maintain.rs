@@ -100,7 +100,7 @@ impl Maintain for SqliteStore {
 
     fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
         check_seqs(&seqs)?;
-        read::bytes(&mut *self.reader("summing up bytes")?, topic, seqs)
+        read::bytes(&mut *self.reader("summing up bytes")?, &self.memory, topic, seqs)
     }
 
     fn give_back(

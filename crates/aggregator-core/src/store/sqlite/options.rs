@@ -38,6 +38,10 @@ pub struct SqliteOptions {
     pub keep_room_for_purges: bool,
     /// How the dedup index is laid out.
     pub index: IndexOptions,
+    /// How many spans of offsets may wait in the journal and in memory until they are written into their topics' order; 0 to
+    /// 2^24. Each takes some 16 bytes; a start reads them. Fewer of them, 32 a topic and 8,192 at least, wait where there
+    /// are few topics. With 0, each commit writes them at once.
+    pub max_unfolded: u32,
     /// Where `processed_at` comes from.
     pub clock: Clock,
     /// Is told what an operator should know and no caller is: that the log cannot be copied, for example. It runs on the
@@ -64,6 +68,7 @@ impl Default for SqliteOptions {
             allow_unsafe_file_system: false,
             keep_room_for_purges: false,
             index: IndexOptions::default(),
+            max_unfolded: 1 << 21,
             clock: system_clock(),
             on_warning: Arc::new(|_| {}),
             on_progress: Arc::new(|_| {}),

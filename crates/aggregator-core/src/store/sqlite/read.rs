@@ -17,6 +17,7 @@ pub(crate) use self::verify::verify;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -26,6 +27,7 @@ use super::catalog::snapshot::TopicSnapshot;
 use super::catalog::{PartitionState, TopicNames};
 use super::fault::{check_deadline, store_error};
 use super::index::{self, Index};
+use super::journal::Tails;
 use super::row::Key;
 use super::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::cursor::{Anchor, Position};
@@ -35,22 +37,28 @@ use crate::store::page::{Ends, check_positions, merge};
 use crate::store::{Seen, StoreInfo, StoreStats};
 use crate::{Deadline, Identity, Source, StoreError, Timestamp, Topics};
 
+/// What readers know from memory. It may be of a later commit than their snapshots, or of an earlier one.
+pub(crate) struct Memory {
+    pub(crate) index: Arc<Index>,
+    pub(crate) names: Arc<TopicNames>,
+    pub(crate) tails: Arc<Tails>,
+}
+
 pub(crate) fn read(
     connection: &mut Connection,
-    index: &Index,
-    names: &TopicNames,
+    memory: &Memory,
     info: &StoreInfo,
     query: &Query,
 ) -> Result<Page, StoreError> {
     let failed = |error| store_error("reading events", error);
     let positions = query.positions(info)?;
-    with_index(connection, "reading events", |snapshot| {
+    with_memory(connection, "reading events", |snapshot| {
         let mut positions = positions.clone();
         let ends = |position| ends(snapshot, &query.topics, position).map_err(failed);
         check_positions(query, info, &mut positions, ends)?;
         let mut scans = Vec::with_capacity(positions.len());
         for from in positions {
-            match scan(snapshot, index, names, query, from).map_err(failed)? {
+            match scan(snapshot, memory, query, from).map_err(failed)? {
                 Some(scan) => scans.push(scan),
                 None => return Ok(None),
             }
@@ -59,10 +67,10 @@ pub(crate) fn read(
     })
 }
 
-/// Runs `attempt` inside a read transaction. Begins a new one as long as `attempt` returns `None`: then the index in memory
+/// Runs `attempt` inside a read transaction. Begins a new one as long as `attempt` returns `None`: then what is in memory
 /// belongs to another commit than the transaction. The writer is between its commit and the change in memory, or has made
 /// that change since the transaction began.
-fn with_index<T>(
+fn with_memory<T>(
     connection: &mut Connection,
     doing: &str,
     attempt: impl Fn(&Connection) -> Result<Option<T>, StoreError>,
@@ -78,7 +86,7 @@ fn with_index<T>(
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(StoreError::unavailable(format!(
-        "{doing}: the dedup index in memory and the file are not of the same commit"
+        "{doing}: what is in memory and the file are not of the same commit"
     )))
 }
 
@@ -104,19 +112,17 @@ fn ends(connection: &Connection, topics: &Topics, position: Position) -> rusqlit
 
 pub(crate) fn lookup(
     connection: &mut Connection,
-    index: &Index,
-    names: &TopicNames,
+    memory: &Memory,
     ids: &[Identity],
 ) -> Result<Vec<Option<Seen>>, StoreError> {
-    with_index(connection, "looking identities up", |snapshot| {
-        look_up(snapshot, index, names, ids).map_err(|error| store_error("looking identities up", error))
+    with_memory(connection, "looking identities up", |snapshot| {
+        look_up(snapshot, memory, ids).map_err(|error| store_error("looking identities up", error))
     })
 }
 
 fn look_up(
     snapshot: &Connection,
-    index: &Index,
-    names: &TopicNames,
+    Memory { index, names, .. }: &Memory,
     ids: &[Identity],
 ) -> rusqlite::Result<Option<Vec<Option<Seen>>>> {
     let partition = PartitionState::read(snapshot)?;
@@ -188,23 +194,28 @@ mod tests {
         Identity { topic: Topic::new(topic).unwrap(), event_id: EventId::new(id).unwrap(), source: None }
     }
 
+    fn with_names(store: &SqliteStore, names: TopicNames) -> Memory {
+        let Memory { index, tails, .. } = &store.memory;
+        Memory { index: Arc::clone(index), names: Arc::new(names), tails: Arc::clone(tails) }
+    }
+
     /// Which of the events `t 1`, `t 2` and `new 1` a snapshot has.
-    fn seen(store: &SqliteStore, names: &TopicNames, snapshot: &Connection) -> rusqlite::Result<[bool; 3]> {
+    fn seen(memory: &Memory, snapshot: &Connection) -> rusqlite::Result<[bool; 3]> {
         let ids = [identity("t", "1"), identity("t", "2"), identity("new", "1")];
-        let seen = look_up(snapshot, &store.index, names, &ids)?.expect("the index is as of the snapshot");
+        let seen = look_up(snapshot, memory, &ids)?.expect("the index is as of the snapshot");
         Ok([0, 1, 2].map(|at| seen[at].is_some()))
     }
 
     /// How many events of the topic a snapshot has.
     fn page(
         store: &SqliteStore,
-        names: &TopicNames,
+        memory: &Memory,
         snapshot: &Connection,
         topic: &str,
     ) -> rusqlite::Result<usize> {
         let query = Query::topic(Topic::new(topic).unwrap());
         let from = query.positions(&store.info).unwrap()[0];
-        let scan = scan(snapshot, &store.index, names, &query, from)?;
+        let scan = scan(snapshot, memory, &query, from)?;
         Ok(scan.expect("the index is as of the snapshot").events.len())
     }
 
@@ -218,13 +229,13 @@ mod tests {
         // It begins with its first read.
         PartitionState::read(&snapshot).unwrap();
         append(&store, &[("t", "2"), ("new", "1")]);
-        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true, false, false]);
-        assert_eq!(page(&store, &store.names, &snapshot, "t").unwrap(), 1);
-        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 0);
+        assert_eq!(seen(&store.memory, &snapshot).unwrap(), [true, false, false]);
+        assert_eq!(page(&store, &store.memory, &snapshot, "t").unwrap(), 1);
+        assert_eq!(page(&store, &store.memory, &snapshot, "new").unwrap(), 0);
         drop(snapshot);
         let snapshot = reader.transaction().unwrap();
-        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3]);
-        assert_eq!(page(&store, &store.names, &snapshot, "new").unwrap(), 1);
+        assert_eq!(seen(&store.memory, &snapshot).unwrap(), [true; 3]);
+        assert_eq!(page(&store, &store.memory, &snapshot, "new").unwrap(), 1);
     }
 
     #[test]
@@ -233,19 +244,20 @@ mod tests {
         let path = directory.path().join("events.db");
         let store = SqliteStore::open(&path).unwrap();
         append(&store, &[("t", "1")]);
-        let mut behind = TopicNames::default();
-        let mut catalog = Catalog::load(&store.reader("reading").unwrap()).unwrap();
-        behind.committed(&mut catalog);
+        let names = TopicNames::default();
+        let (mut catalog, _) = Catalog::load(&store.reader("reading").unwrap()).unwrap();
+        names.committed(&mut catalog);
+        let mut behind = with_names(&store, names);
         append(&store, &[("t", "2"), ("new", "1")]);
         let mut reader = store.reader("reading").unwrap();
         for _ in 0..2 {
             let snapshot = reader.transaction().unwrap();
-            assert_eq!(seen(&store, &behind, &snapshot).unwrap(), [true; 3]);
+            assert_eq!(seen(&behind, &snapshot).unwrap(), [true; 3]);
             assert_eq!(page(&store, &behind, &snapshot, "new").unwrap(), 1);
             assert_eq!(page(&store, &behind, &snapshot, "unknown").unwrap(), 0);
             drop(snapshot);
             // As if the topics could not be read at the start.
-            behind = TopicNames::default();
+            behind = with_names(&store, TopicNames::default());
         }
     }
 
@@ -258,15 +270,15 @@ mod tests {
         Connection::open(&path).unwrap().execute("DELETE FROM topics WHERE name = 't'", []).unwrap();
         let mut reader = store.reader("reading").unwrap();
         let snapshot = reader.transaction().unwrap();
-        let error = page(&store, &store.names, &snapshot, "t").unwrap_err();
+        let error = page(&store, &store.memory, &snapshot, "t").unwrap_err();
         assert!(error.to_string().contains("the topic t is missing"), "{error}");
-        assert_eq!(seen(&store, &store.names, &snapshot).unwrap(), [true; 3], "the events are there");
+        assert_eq!(seen(&store.memory, &snapshot).unwrap(), [true; 3], "the events are there");
         // Without the topics in memory, nobody can tell which topic is missing.
-        let nothing = TopicNames::default();
+        let nothing = with_names(&store, TopicNames::default());
         for error in [
             page(&store, &nothing, &snapshot, "t").unwrap_err(),
             page(&store, &nothing, &snapshot, "unknown").unwrap_err(),
-            seen(&store, &nothing, &snapshot).unwrap_err(),
+            seen(&nothing, &snapshot).unwrap_err(),
         ] {
             assert!(error.to_string().contains("topics are missing"), "{error}");
         }

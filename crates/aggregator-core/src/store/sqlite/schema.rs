@@ -2,16 +2,23 @@
 
 use rusqlite::Connection;
 
+use super::catalog::PartitionState;
+use super::journal;
+
 /// `PRAGMA application_id`: "ADdp" in ASCII. It distinguishes our files from other SQLite databases.
 pub(super) const APPLICATION_ID: u32 = 0x4144_6470;
 
-/// `PRAGMA user_version` of new files.
-pub(super) const VERSION: u32 = 3;
+/// `PRAGMA user_version`. What the versions before it lack:
+///
+/// * 4: the journal of the topics.
+/// * 3: also, nothing in them was forgotten.
+/// * 2: also, their dedup index is another one.
+pub(super) const VERSION: u32 = 5;
 
-/// That of files in which identities were forgotten: rows are missing that older programs would ask for.
-pub(super) const VERSION_THAT_FORGETS: u32 = 4;
+/// Since this version, the dedup index is the same.
+pub(super) const SAME_INDEX_SINCE: u32 = 3;
 
-/// Since this version, only the dedup index has changed.
+/// Since this version, events and stubs are the same.
 pub(super) const SAME_EVENTS_SINCE: u32 = 2;
 
 pub(super) const PAGE_BYTES: u32 = 8192;
@@ -40,9 +47,12 @@ CREATE TABLE partitions (
     stored            INTEGER NOT NULL,
     duplicates        INTEGER NOT NULL, -- conflicts included
     conflicts         INTEGER NOT NULL,
-    checksum          INTEGER NOT NULL  -- XXH3-64 of the row
+    checksum          INTEGER NOT NULL, -- XXH3-64 of the row
+    journal_first     INTEGER NOT NULL, -- the rows of the journal that there are
+    journal_last      INTEGER NOT NULL
 ) STRICT;
 
+-- As of when the topic was folded last: the journal says what has changed since then.
 CREATE TABLE topics (
     topic_id      INTEGER PRIMARY KEY,
     name          TEXT    NOT NULL UNIQUE,
@@ -75,8 +85,8 @@ CREATE TABLE events (
     checksum     INTEGER NOT NULL  -- XXH3-64 of the row
 ) STRICT;
 
--- At which offsets a topic's events are: all offsets of its spans, and no others. An append puts the events
--- of a topic next to each other, so it adds at most one row per topic.
+-- At which offsets a topic's events are: all offsets of its spans, and of those that the journal adds, and no others. An
+-- append puts the events of a topic next to each other, so it adds at most one span per topic.
 CREATE TABLE spans (
     topic_id     INTEGER NOT NULL,
     first_offset INTEGER NOT NULL,
@@ -150,13 +160,23 @@ pub(super) fn has_forgotten(connection: &Connection) -> rusqlite::Result<bool> {
     has_table(connection, "gaps")
 }
 
-/// To be called in the transaction that forgets something. From then on older programs refuse the file.
-pub(super) fn note_forgotten(connection: &Connection) -> rusqlite::Result<()> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == VERSION_THAT_FORGETS {
+/// Whether the file has the journal.
+pub(super) fn has_journal(connection: &Connection) -> rusqlite::Result<bool> {
+    has_table(connection, "journal")
+}
+
+/// Adds what files from before there was a journal lack of it.
+pub(super) fn add_journal(connection: &Connection) -> rusqlite::Result<()> {
+    if has_journal(connection)? {
         return Ok(());
     }
-    connection.pragma_update(None, "user_version", VERSION_THAT_FORGETS)
+    let partition = PartitionState::read(connection)?;
+    connection.execute_batch(
+        "ALTER TABLE partitions ADD COLUMN journal_first INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE partitions ADD COLUMN journal_last INTEGER NOT NULL DEFAULT 0;",
+    )?;
+    connection.execute_batch(journal::CREATE)?;
+    partition.with_journal().write(connection)
 }
 
 fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {

@@ -32,12 +32,23 @@ use super::fault::{TransactionError, write_error};
 use super::file::files::Files;
 use super::file::wal_mark;
 use super::index::{Compaction, Index, Memtable};
+use super::journal::Journal;
 use super::options::SqliteOptions;
 use super::schema::PAGE_BYTES;
 use crate::fail_point::{self, FailPoint};
 use crate::histogram::{Histogram, LATENCY};
 use crate::store::{Erased, Import, Imported, Receipt, RecordOutcome, RecordWrite, Seen};
 use crate::{EventRef, Identity, StoreError, Timestamp};
+
+/// What a transaction changes beside the file. It is as of the last commit.
+pub(crate) struct Changing<'w> {
+    pub(crate) catalog: &'w mut Catalog,
+    pub(crate) journal: &'w mut Journal,
+    pub(crate) index: &'w Index,
+    pub(crate) recent_events: &'w RecentEvents,
+    /// Gets the index entries of what is stored.
+    pub(crate) added: &'w mut Memtable,
+}
 
 pub(crate) struct Writer {
     /// Declared before the connection, so that it is dropped first: SQLite copies the log when the last connection that
@@ -47,6 +58,7 @@ pub(crate) struct Writer {
     options: SqliteOptions,
     /// The topics and counters as of the last commit; `None` if they have to be read from the file first.
     catalog: Option<Catalog>,
+    journal: Journal,
     compaction: Compaction,
     /// The index entries of the current append.
     added: Memtable,
@@ -90,6 +102,7 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         mut catalog: Option<Catalog>,
+        journal: Journal,
         options: SqliteOptions,
         compaction: Compaction,
         checkpoints: Checkpoints,
@@ -104,6 +117,7 @@ impl Writer {
             recent_events: RecentEvents::new(options.recent_events_bytes as usize),
             names,
             catalog,
+            journal,
             compaction,
             added: Memtable::default(),
             files,
@@ -162,18 +176,17 @@ impl Writer {
         let SqliteOptions { clock, max_topics, .. } = &self.options;
         let (clock, max_topics) = (Arc::clone(clock), *max_topics);
         let by_topic = ByTopic::of(events, self.compaction.index().owner());
-        let (receipts, stored, now) =
-            self.transact(|transaction, catalog, index, recent_events, added| {
-                // Before anything changes, so that a refused batch does not make the writer read its state again.
-                let names = by_topic.topics.iter().map(|topic| topic.name);
-                check_topics(catalog, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
-                let now =
-                    Timestamp::from_micros(clock().as_micros().max(catalog.partition.last_processed_at));
-                let group = AppendTx::new(transaction, catalog, index, recent_events, added, now)?;
-                let (receipts, stored) = group.append(events, by_topic)?;
-                fail_point::decided(&receipts);
-                Ok((receipts, stored, now))
-            })?;
+        let (receipts, stored, now) = self.transact(|transaction, changing| {
+            let catalog = &mut *changing.catalog;
+            // Before anything changes, so that a refused batch does not make the writer read its state again.
+            let names = by_topic.topics.iter().map(|topic| topic.name);
+            check_topics(catalog, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
+            let now = Timestamp::from_micros(clock().as_micros().max(catalog.partition.last_processed_at));
+            let group = AppendTx::new(transaction, changing, now)?;
+            let (receipts, stored) = group.append(events, by_topic)?;
+            fail_point::decided(&receipts);
+            Ok((receipts, stored, now))
+        })?;
         let last_offset = self.compaction.index().last_offset();
         for (offset, event) in (last_offset + 1 - stored.len() as u64..).zip(&stored) {
             self.recent_events.push(offset, now.as_micros(), event);
@@ -189,10 +202,11 @@ impl Writer {
         }
         let max_topics = self.options.max_topics;
         let result = self.relieve().and_then(|()| {
-            self.transact(|transaction, catalog, index, _, added| {
-                check_topics(catalog, import.topic_names(), max_topics)?;
-                let imported = ImportTx::new(transaction, catalog, index, added)?.import(import)?;
-                Ok((imported, catalog.partition.last_offset))
+            self.transact(|transaction, changing| {
+                check_topics(changing.catalog, import.topic_names(), max_topics)?;
+                let before = changing.catalog.partition.last_offset;
+                let imported = ImportTx::new(transaction, changing)?.import(import)?;
+                Ok((imported, before + imported.added))
             })
         });
         let imported = result.map_err(|failure| self.fail("importing", failure))?;
@@ -218,7 +232,7 @@ impl Writer {
         self.mark()?;
         // It would go on comparing with what is in memory.
         self.recent_events.clear();
-        let amended = self.transact(|transaction, catalog, index, _, added| {
+        let amended = self.transact(|transaction, Changing { catalog, index, added, .. }| {
             added.clear();
             Ok(work(&mut AmendTx::new(transaction, catalog, index)?)?)
         });
@@ -230,24 +244,26 @@ impl Writer {
     /// Does `work` and what is ready of the index in one transaction, and commits it.
     fn transact<T>(
         &mut self,
-        work: impl FnOnce(
-            &Transaction<'_>,
-            &mut Catalog,
-            &Index,
-            &RecentEvents,
-            &mut Memtable,
-        ) -> Result<T, TransactionError>,
+        work: impl FnOnce(&Transaction<'_>, Changing<'_>) -> Result<T, TransactionError>,
     ) -> Result<T, TransactionError> {
         self.compaction.collect()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let catalog = Catalog::kept(&mut self.catalog, &transaction)?;
+        let catalog = self.journal.catalog(&mut self.catalog, &transaction)?;
         if catalog.partition.last_offset != self.compaction.index().last_offset() {
             let what = "the last offset in the file is not the one the dedup index goes up to";
             return Err(TransactionError::Store(StoreError::corrupt(what)));
         }
         // From here on the catalog in memory is ahead of the file. Any failure before the commit has returned discards it.
-        let done =
-            work(&transaction, catalog, self.compaction.index(), &self.recent_events, &mut self.added)?;
+        self.journal.begin(&transaction, catalog)?;
+        let changing = Changing {
+            catalog,
+            journal: &mut self.journal,
+            index: self.compaction.index(),
+            recent_events: &self.recent_events,
+            added: &mut self.added,
+        };
+        let done = work(&transaction, changing)?;
+        self.journal.write(&transaction, catalog)?;
         let manifest = self.compaction.write(&transaction)?;
         FailPoint::BeforeCommit.reach();
         let begun = Instant::now();
@@ -255,6 +271,7 @@ impl Writer {
         self.syncs.observe_duration(begun.elapsed());
         FailPoint::AfterCommit.reach();
         self.names.committed(catalog);
+        self.journal.committed(catalog);
         self.compaction.committed(&mut self.added, manifest);
         Ok(done)
     }
@@ -283,7 +300,14 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         self.mark()?;
         self.recent_events.clear();
-        let result = purge::purge_slice(&mut self.connection, &mut self.catalog, topic, through_seq, most);
+        let result = purge::purge_slice(
+            &mut self.connection,
+            &mut self.catalog,
+            &mut self.journal,
+            topic,
+            through_seq,
+            most,
+        );
         let purged = result.map_err(|failure| self.fail("purging", failure))?;
         self.committed()?;
         Ok(purged)
@@ -298,7 +322,14 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         self.mark()?;
         let before = before.as_micros();
-        let result = forget::forget_slice(&mut self.connection, &mut self.catalog, topic, before, most);
+        let result = forget::forget_slice(
+            &mut self.connection,
+            &mut self.catalog,
+            &mut self.journal,
+            topic,
+            before,
+            most,
+        );
         let forgotten = result.map_err(|failure| self.fail("forgetting", failure))?;
         if forgotten > 0 {
             self.committed()?;

@@ -6,9 +6,13 @@ use super::TopicIdentity;
 use crate::Scope;
 use crate::event::slot;
 use crate::store::sqlite::fault::Corruption;
+use crate::store::sqlite::journal::{Delta, Span};
 use crate::store::sqlite::row::checksum::{Checksum, text};
 use crate::store::sqlite::row::scope;
 
+/// In memory, all of it is as of the last commit, but for `last_span`. In the table it is as of when the topic was folded last
+/// ([`Journal`](crate::store::sqlite::journal::Journal)): readers go through a
+/// [`TopicView`](crate::store::sqlite::journal::TopicView).
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TopicRow {
     pub(crate) id: i64,
@@ -16,7 +20,7 @@ pub(crate) struct TopicRow {
     pub(crate) last_seq: u64,
     /// The offset of its last event.
     pub(crate) last_offset: u64,
-    /// The first offset of its last span; 0 if it has none.
+    /// The first offset of its last span in the table; 0 if it has none.
     pub(crate) last_span: u64,
     pub(crate) purged_seq: u64,
     pub(crate) purged_offset: u64,
@@ -58,6 +62,22 @@ impl TopicRow {
         Ok((name, topic))
     }
 
+    /// Adds what the journal says beyond the row in the table, and notes in `delta` where it begins.
+    pub(crate) fn add(&mut self, name: &str, delta: &mut Delta) -> rusqlite::Result<()> {
+        delta.folded_through = self.last_offset;
+        if delta.spans.first().is_some_and(|span| span.first <= self.last_offset) {
+            return Err(Corruption::error(format!(
+                "the journal has events of topic {name} that were folded"
+            )));
+        }
+        // What does not fit contradicts the partition's counters.
+        self.last_seq = self.last_seq.saturating_add(delta.stored());
+        self.last_offset = delta.spans.last().map_or(self.last_offset, |span| span.last);
+        self.duplicates = self.duplicates.saturating_add(delta.duplicates);
+        self.conflicts = self.conflicts.saturating_add(delta.conflicts);
+        Ok(())
+    }
+
     pub(crate) fn insert(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
         let mut insert = connection.prepare_cached(
             "INSERT INTO topics (topic_id, name, slot, scope, last_seq, last_offset, last_span, purged_seq,
@@ -95,18 +115,29 @@ impl TopicRow {
         }
     }
 
-    /// Records that the topic's next events have the offsets `first` to `last`.
+    /// Writes that the topic's next events have the offsets `first` to `last`. All its other events have to be in the table.
     pub(crate) fn extend(&mut self, connection: &Connection, first: u64, last: u64) -> rusqlite::Result<()> {
-        if self.last_span == 0 || self.last_offset + 1 != first {
-            self.last_span = first;
-        }
+        self.add_span(connection, self.last_offset, Span { first, last })?;
         self.last_offset = last;
+        Ok(())
+    }
+
+    /// Writes a span into the table, where the topic's last span ends at `before`.
+    pub(crate) fn add_span(
+        &mut self,
+        connection: &Connection,
+        before: u64,
+        span: Span,
+    ) -> rusqlite::Result<()> {
+        if self.last_span == 0 || before + 1 != span.first {
+            self.last_span = span.first;
+        }
         connection
             .prepare_cached(
                 "INSERT INTO spans (topic_id, first_offset, last_offset) VALUES (?1, ?2, ?3)
                  ON CONFLICT (topic_id, first_offset) DO UPDATE SET last_offset = ?3",
             )?
-            .execute((self.id, self.last_span, last))
+            .execute((self.id, self.last_span, span.last))
             .map(drop)
     }
 

@@ -13,7 +13,7 @@ use crate::store::StoreId;
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::row::record::RecordTotals;
-use crate::store::sqlite::{index, schema};
+use crate::store::sqlite::{index, journal, schema};
 use crate::{StoreError, Timestamp};
 
 /// Creates the store under another name first, so that a crash leaves no incomplete file under its name. So if a file of
@@ -59,6 +59,7 @@ pub(crate) fn write_schema(path: &Path, connector: &Connector) -> rusqlite::Resu
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.execute_batch(schema::CREATE)?;
+    transaction.execute_batch(journal::CREATE)?;
     RecordTotals::create_table(&transaction)?;
     transaction.execute_batch(schema::CREATE_FORGOTTEN)?;
     index::reset(&transaction)?;

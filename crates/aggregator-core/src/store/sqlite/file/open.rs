@@ -20,6 +20,7 @@ use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
+use crate::store::sqlite::journal::Replayed;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::{index, schema};
 use crate::store::{Ancestor, StoreId};
@@ -39,7 +40,7 @@ pub(crate) struct Opened {
     pub(crate) index: Index,
     pub(crate) manifest: Manifest,
     /// `None` if it cannot be read: whoever needs it first gets the error.
-    pub(crate) catalog: Option<Catalog>,
+    pub(crate) catalog: Option<(Catalog, Replayed)>,
     /// For the thread that builds the index.
     pub(crate) index_reader: Connection,
     /// For the thread that copies the log.
@@ -238,7 +239,7 @@ fn check_format(
         return Ok(Err(StoreError::invalid("store", reason)));
     }
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if (oldest..=schema::VERSION_THAT_FORGETS).contains(&version) {
+    if (oldest..=schema::VERSION).contains(&version) {
         return Ok(Ok(()));
     }
     let way_out = match version {
@@ -247,7 +248,7 @@ fn check_format(
         _ => "use the newer program that wrote it",
     };
     let store = path.display().to_string();
-    Ok(Err(StoreError::Format { store, found: version, known: schema::VERSION_THAT_FORGETS, way_out }))
+    Ok(Err(StoreError::Format { store, found: version, known: schema::VERSION, way_out }))
 }
 
 fn configure(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {

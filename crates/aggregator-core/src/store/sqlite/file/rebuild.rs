@@ -10,13 +10,25 @@ use super::draft_file::Draft;
 use super::open::connect_alone;
 use super::wal_mark;
 use crate::StoreError;
+use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::{index, schema};
 
-/// All tables except those of the index. The last three are not in every file.
-const NOT_INDEX: [&str; 10] =
-    ["meta", "ancestors", "partitions", "topics", "events", "spans", "stubs", "records", "forgotten", "gaps"];
+/// All tables except those of the index. The last four are not in every file.
+const NOT_INDEX: [&str; 11] = [
+    "meta",
+    "ancestors",
+    "partitions",
+    "topics",
+    "events",
+    "spans",
+    "stubs",
+    "records",
+    "forgotten",
+    "gaps",
+    "journal",
+];
 
 pub(crate) fn empty_index(
     path: &Path,
@@ -57,8 +69,8 @@ pub(super) fn make_empty(
 fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     index::reset(&transaction)?;
-    let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    transaction.pragma_update(None, "user_version", version.max(schema::VERSION))?;
+    schema::add_journal(&transaction)?;
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.commit()
 }
 
@@ -89,15 +101,18 @@ fn fill(new: &Path, old: &Path, connector: &Connector) -> rusqlite::Result<()> {
             transaction.execute_batch("DROP TABLE main.records")?;
             continue;
         }
-        if ["forgotten", "gaps"].contains(&table) && !is_there(table)? {
+        if ["forgotten", "gaps", "journal"].contains(&table) && !is_there(table)? {
+            continue;
+        }
+        if table == "partitions" && !is_there("journal")? {
+            let partition = PartitionState::read_without_journal(&transaction, "old.partitions")?;
+            partition.with_journal().write(&transaction)?;
             continue;
         }
         transaction.execute_batch(&format!(
             "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"
         ))?;
     }
-    let version: u32 = transaction.query_row("PRAGMA old.user_version", [], |row| row.get(0))?;
-    transaction.pragma_update(Some("main"), "user_version", version.max(schema::VERSION))?;
     transaction.commit()?;
     connection.close().map_err(|(_, error)| error)
 }

@@ -1,13 +1,13 @@
 //! Brings a store of an older format, which nobody has open, up to today's.
 //!
-//! Nothing of an event changes between the formats that this knows: only the dedup index is made anew. The steps, each of
-//! which can be cut off:
+//! Nothing of an event changes between the formats that this knows. Formats 3 and 4 lack the journal, which begins empty;
+//! in format 2 the dedup index is made anew, too. The steps, each of which can be cut off:
 //!
-//! 1. All rows are read and checked. A store whose index cannot be built again stays as it is.
+//! 1. From format 2, all rows are read and checked. A store whose index cannot be built again stays as it is.
 //! 2. The log is copied into the file, as in an orderly close. From then on the file alone is the store.
 //! 3. The file is copied beside it. The copy gets its name once it is complete and synced.
-//! 4. One commit empties the index and writes the new format.
-//! 5. Opening the store builds the index, in many commits that can be resumed.
+//! 4. One commit adds the journal and writes the new format. From format 2, it empties the index.
+//! 5. Opening the store builds the index, if it is empty, in many commits that can be resumed.
 //!
 //! Between 3 and 4 no byte of the file changes, not even its mark: the commit of 4 holds no event, so a log that is lost then
 //! takes nothing with it. So a repeated upgrade finds that the copy is that of the very file, and uses it. A store that was
@@ -18,7 +18,7 @@ use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::connector::Connector;
 use super::draft_file::Draft;
@@ -37,7 +37,7 @@ use crate::store::{BackupProgress, Upgraded};
 /// So much of two files is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
 
-/// Writes today's format into the store at `path`, with an empty index. Copies the store first: to `backup`, or to its own
+/// Writes today's format into the store at `path`; from format 2, with an empty index. Copies the store first: to `backup`, or to its own
 /// name with `.format-N` behind it. Returns `None` if the store has today's format.
 pub(crate) fn upgrade(
     path: &Path,
@@ -49,19 +49,35 @@ pub(crate) fn upgrade(
     let (claim, connection) = connect_alone(path, options, connector, schema::SAME_EVENTS_SINCE)?;
     let path = claim.path();
     let failed = |error| store_error(&format!("upgrading {}", path.display()), error);
-    let from = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let from: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if from >= schema::VERSION {
         return Ok(None);
     }
-    index::check_rows(&connection).map_err(failed)?;
+    let same_index = from >= schema::SAME_INDEX_SINCE;
+    if !same_index {
+        index::check_rows(&connection).map_err(failed)?;
+    }
     close(connection, path)?;
     let backup = backup.map_or_else(|| beside(path, &format!(".format-{from}")), Path::to_owned);
     copy_once(path, &backup, on_progress)?;
     FailPoint::UpgradeCopied.reach();
     let connection = connect_claimed(&claim, options, connector, schema::SAME_EVENTS_SINCE)?;
-    make_empty(path, connection, connector)?;
+    if same_index {
+        let mut connection = connection;
+        add_journal(&mut connection).map_err(failed)?;
+        close(connection, path)?;
+    } else {
+        make_empty(path, connection, connector)?;
+    }
     FailPoint::UpgradeEmptied.reach();
     Ok(Some(Upgraded { from, to: schema::VERSION, backup }))
+}
+
+fn add_journal(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    schema::add_journal(&transaction)?;
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    transaction.commit()
 }
 
 /// After this, the file alone is the store.

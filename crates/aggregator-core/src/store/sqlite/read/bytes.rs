@@ -1,99 +1,102 @@
 //! How many bytes of data the events of a topic have. A topic's rows are found by their offsets, so a seq is looked for by
 //! a binary search over the topic's spans.
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use rusqlite::{Connection, OptionalExtension, Result, Row};
 
-use crate::store::sqlite::catalog::{TOPIC_COLUMNS, TopicRow};
+use super::{Memory, with_memory};
+use crate::query::Order;
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
-use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
+use crate::store::sqlite::journal::TopicView;
+use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::EVENT;
 use crate::{StoreError, Topic};
 
 pub(crate) fn bytes(
     connection: &mut Connection,
+    memory: &Memory,
     topic: &Topic,
     seqs: RangeInclusive<u64>,
 ) -> std::result::Result<u64, StoreError> {
-    let failed = |error| store_error("summing up bytes", error);
-    let snapshot = connection.transaction().map_err(failed)?;
-    let Some(row) = topic_row(&snapshot, topic).map_err(failed)? else { return Ok(0) };
-    let first = row.purged_seq.saturating_add(1).max(*seqs.start());
-    let last = row.last_seq.min(*seqs.end());
-    if first > last {
-        return Ok(0);
-    }
-    sum(&snapshot, &row, first, last).map_err(failed)
+    let doing = "summing up bytes";
+    with_memory(connection, doing, |snapshot| {
+        bytes_at(snapshot, memory, topic, &seqs).map_err(|error| store_error(doing, error))
+    })
 }
 
-pub(super) fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<TopicRow>> {
-    let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1");
-    let mut select = connection.prepare_cached(&sql)?;
-    select.query_row([topic.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic)).optional()
+fn bytes_at(
+    snapshot: &Connection,
+    memory: &Memory,
+    topic: &Topic,
+    seqs: &RangeInclusive<u64>,
+) -> Result<Option<u64>> {
+    let partition = PartitionState::read(snapshot)?;
+    let Some(row) = topic_row(snapshot, topic)? else { return Ok(Some(0)) };
+    let Some(topic) = TopicView::at(snapshot, &memory.tails, &partition, row)? else { return Ok(None) };
+    let first = topic.row.purged_seq.saturating_add(1).max(*seqs.start());
+    let last = topic.row.last_seq.min(*seqs.end());
+    if first > last {
+        return Ok(Some(0));
+    }
+    sum(snapshot, &topic, first, last).map(Some)
 }
 
 /// Seqs are dense, so each event from `first` to `last` has to be there.
-fn sum(connection: &Connection, topic: &TopicRow, first: u64, last: u64) -> Result<u64> {
-    let span = span_of(connection, topic, first)?;
-    let offset = span.first_offset + (first - span.first_seq);
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM spans s CROSS JOIN events e
-             ON e.offset >= max(s.first_offset, ?3) AND e.offset <= s.last_offset
-         WHERE s.topic_id = ?1 AND s.first_offset >= ?2 ORDER BY s.first_offset, e.offset LIMIT ?4"
-    ))?;
-    let mut rows = select.query((topic.id, span.first_offset, offset, last - first + 1))?;
-    let mut bytes = 0;
-    for seq in first..=last {
+fn sum(connection: &Connection, topic: &TopicView, first: u64, last: u64) -> Result<u64> {
+    let missing = |seq| Corruption::error(format!("event {seq} of topic {} is missing", topic.row.id));
+    let begin = run_of(connection, topic, first)?;
+    let offset = begin.first_offset + (first - begin.first_seq);
+    let (mut next, mut bytes) = (first, 0);
+    topic.each_event(connection, Order::Ascending, offset - 1, |event| {
         check_deadline()?;
-        let missing = || Corruption::error(format!("event {seq} of topic {} is missing", topic.id));
-        let event = EventRow::read(rows.next()?.ok_or_else(missing)?)?;
-        if (event.topic_id, event.seq) != (topic.id, seq) {
-            return Err(missing());
+        if (event.topic_id, event.seq) != (topic.row.id, next) {
+            return Err(missing(next));
         }
         bytes += (event.event_id.len() + event.source.len() + event.payload.len()) as u64;
-    }
-    Ok(bytes)
+        next += 1;
+        Ok(if next > last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if next > last { Ok(bytes) } else { Err(missing(next)) }
 }
 
 /// Where a run of events of one topic begins.
-struct Span {
+struct Run {
     first_offset: u64,
     first_seq: u64,
 }
 
 /// The span of the event with this seq, which was not purged.
-fn span_of(connection: &Connection, topic: &TopicRow, seq: u64) -> Result<Span> {
-    let missing = || Corruption::error(format!("the spans of topic {} are missing", topic.id));
-    let mut begins_by = connection.prepare_cached(
-        "SELECT first_offset FROM spans WHERE topic_id = ?1 AND first_offset <= ?2
-         ORDER BY first_offset DESC LIMIT 1",
-    )?;
-    let first_offset = |row: &Row<'_>| row.get::<_, u64>(0);
-    let first = connection
-        .prepare_cached("SELECT first_offset FROM spans WHERE topic_id = ?1 ORDER BY first_offset LIMIT 1")?
-        .query_row([topic.id], first_offset)
-        .optional()?
-        .ok_or_else(missing)?;
-    let mut found = Span { first_offset: first, first_seq: topic.purged_seq + 1 };
+fn run_of(connection: &Connection, topic: &TopicView, seq: u64) -> Result<Run> {
+    let missing = || Corruption::error(format!("the spans of topic {} are missing", topic.row.id));
+    let first = topic.first_offset(connection)?.ok_or_else(missing)?;
+    let mut found = Run { first_offset: first, first_seq: topic.row.purged_seq + 1 };
     // No span that begins behind `found` and by `low` begins after the seq, nor does one behind `high` begin by it.
-    let (mut low, mut high) = (first, topic.last_offset);
+    let (mut low, mut high) = (first, topic.row.last_offset);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        let begin = begins_by.query_row((topic.id, middle), first_offset).optional()?.ok_or_else(missing)?;
+        let begin = topic.span_before(connection, middle + 1)?.ok_or_else(missing)?.first;
         if begin <= low {
             low = middle;
             continue;
         }
-        match seq_at(connection, topic, begin)? {
+        match seq_at(connection, &topic.row, begin)? {
             first_seq if first_seq <= seq => {
-                found = Span { first_offset: begin, first_seq };
+                found = Run { first_offset: begin, first_seq };
                 low = middle;
             }
             _ => high = begin - 1,
         }
     }
     Ok(found)
+}
+
+/// The topic's row in the table.
+pub(super) fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<TopicRow>> {
+    let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1");
+    let mut select = connection.prepare_cached(&sql)?;
+    select.query_row([topic.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic)).optional()
 }
 
 fn seq_at(connection: &Connection, topic: &TopicRow, offset: u64) -> Result<u64> {

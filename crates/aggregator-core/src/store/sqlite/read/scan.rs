@@ -7,21 +7,26 @@ mod times;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result};
 
 use self::expected::Expected;
+use self::spans::Topics;
+use super::Memory;
+use super::bytes::topic_row;
 use crate::cursor::{Anchor, Fingerprint, Position};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
-use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline};
-use crate::store::sqlite::index::{self, Index};
+use crate::store::sqlite::index;
+use crate::store::sqlite::journal::TopicView;
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
-use crate::{Partition, Scope, Timestamp, Topic, TopicSelector};
+use crate::{Partition, Scope, Timestamp, TopicSelector};
 
 /// The only one.
 const PARTITION: Partition = Partition(0);
@@ -46,30 +51,30 @@ pub(super) fn fingerprint(connection: &Connection, offset: u64) -> Result<Option
 /// One partition's part of a page; `None` if the index in memory belongs to another commit.
 pub(crate) fn scan(
     connection: &Connection,
-    index: &Index,
-    names: &TopicNames,
+    memory: &Memory,
     query: &Query,
     from: Position,
 ) -> Result<Option<Scan>> {
     let mut scanner = Scanner::new(query, from);
     let partition = PartitionState::read(connection)?;
     let Some(name) = query.topics.exact() else {
-        return several(connection, names, scanner, &partition).map(Some);
+        return several(connection, memory, scanner, &partition);
     };
-    let Some(topic) = topic(connection, name)? else {
-        return match TopicSnapshot::at(connection, names, &partition)?.get(name.as_str()) {
+    let Some(row) = topic_row(connection, name)? else {
+        return match TopicSnapshot::at(connection, &memory.names, &partition)?.get(name.as_str()) {
             None => Ok(Some(scanner.finish())),
             Some(_) => Err(Corruption::error(format!("the topic {name} is missing"))),
         };
     };
+    let Some(topic) = TopicView::at(connection, &memory.tails, &partition, row)? else { return Ok(None) };
     // The index finds one event. But if the topic's scope includes the source and the query names no source, several events
     // may match, and the whole topic is scanned.
     if let Some(event_id) = &query.event_id
-        && (topic.scope == Scope::Topic || query.source.is_some())
+        && (row.scope == Scope::Topic || query.source.is_some())
     {
-        let source = query.source.as_ref().map_or("", |source| topic.scope.key(source.as_str()));
-        let key = Key { topic_id: topic.id, event_id: event_id.as_str(), source };
-        let Some(found) = index::find(connection, index, &[key], partition.last_offset)? else {
+        let source = query.source.as_ref().map_or("", |source| row.scope.key(source.as_str()));
+        let key = Key { topic_id: row.id, event_id: event_id.as_str(), source };
+        let Some(found) = index::find(connection, &memory.index, &[key], partition.last_offset)? else {
             return Ok(None);
         };
         let rows = found.concat();
@@ -84,8 +89,9 @@ pub(crate) fn scan(
     }
     let start = times::start(connection, query, from.offset, &partition)?;
     let expected = Expected::of_topic(connection, &topic, query.order, start)?;
-    let sql = select_topic_sql(query.order);
-    fill(connection, &mut scanner, expected, &sql, (signed(start), topic.id), false)?;
+    let mut filling = Filling::new(connection, &mut scanner, expected);
+    topic.each_event(connection, query.order, start, |event| filling.take(event))?;
+    filling.end()?;
     Ok(Some(scanner.finish()))
 }
 
@@ -95,25 +101,28 @@ pub(crate) fn scan(
 /// rest comes by the spans of these topics, whatever lies between them.
 fn several(
     connection: &Connection,
-    names: &TopicNames,
+    memory: &Memory,
     mut scanner: Scanner<'_>,
     partition: &PartitionState,
-) -> Result<Scan> {
+) -> Result<Option<Scan>> {
     let query = scanner.query();
     let start = times::start(connection, query, scanner.position().offset, partition)?;
     let all = Expected::all(query.order, start, partition);
     let judged = query.topics != TopicSelector::All;
     let filled = fill(connection, &mut scanner, all, &select_all_sql(query.order), [signed(start)], judged)?;
-    if filled == Filled::Sparsely
-        && let Some(topics) = spans::topics(connection, names, query, partition)?
-    {
-        spans::fill(connection, &mut scanner, topics, partition)?;
-    } else if filled == Filled::Sparsely {
-        let from = scanner.position().offset;
-        let all = Expected::all(query.order, from, partition);
-        fill(connection, &mut scanner, all, &select_all_sql(query.order), [signed(from)], false)?;
+    if filled == Filled::Wholly {
+        return Ok(Some(scanner.finish()));
     }
-    Ok(scanner.finish())
+    match spans::topics(connection, memory, query, partition)? {
+        Topics::Few(topics) => spans::fill(connection, &mut scanner, topics, partition)?,
+        Topics::TooMany => {
+            let from = scanner.position().offset;
+            let all = Expected::all(query.order, from, partition);
+            fill(connection, &mut scanner, all, &select_all_sql(query.order), [signed(from)], false)?;
+        }
+        Topics::OfAnotherCommit => return Ok(None),
+    }
+    Ok(Some(scanner.finish()))
 }
 
 /// As a parameter: no offset is larger than SQLite's integers.
@@ -144,27 +153,6 @@ fn direction_sql(order: Order) -> (&'static str, &'static str) {
     }
 }
 
-/// The events of topic ?2 beyond the offset ?1: a nested loop over the topic's spans, in their order.
-fn select_topic_sql(order: Order) -> String {
-    // One bound on each side of the rowid: with two bounds on one side, SQLite would begin the scan of each span at the
-    // farther one.
-    match order {
-        Order::Ascending => format!(
-            "SELECT {EVENT_COLUMNS} FROM spans s
-             CROSS JOIN events e ON e.offset >= max(s.first_offset, ?1 + 1) AND e.offset <= s.last_offset
-             WHERE s.topic_id = ?2 AND s.first_offset >= coalesce(
-                 (SELECT max(first_offset) FROM spans WHERE topic_id = ?2 AND first_offset <= ?1), 0)
-             ORDER BY s.first_offset, e.offset"
-        ),
-        Order::Descending => format!(
-            "SELECT {EVENT_COLUMNS} FROM spans s
-             CROSS JOIN events e ON e.offset >= s.first_offset AND e.offset <= min(s.last_offset, ?1 - 1)
-             WHERE s.topic_id = ?2 AND s.first_offset < ?1
-             ORDER BY s.first_offset DESC, e.offset DESC"
-        ),
-    }
-}
-
 /// How [`fill`] ended.
 #[derive(PartialEq, Eq)]
 enum Filled {
@@ -183,42 +171,72 @@ const WORTH: usize = 8;
 fn fill(
     connection: &Connection,
     scanner: &mut Scanner<'_>,
-    mut expected: Expected,
+    expected: Expected,
     sql: &str,
     params: impl Params,
     judged: bool,
 ) -> Result<Filled> {
+    let mut filling = Filling::new(connection, scanner, expected);
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
-    let mut names = HashMap::new();
-    let (mut looked_at, mut of_topics) = (0, 0);
     loop {
-        if judged && looked_at == JUDGED {
-            if of_topics * WORTH < JUDGED {
+        if judged && filling.looked_at == JUDGED {
+            if filling.of_topics * WORTH < JUDGED {
                 return Ok(Filled::Sparsely);
             }
-            (looked_at, of_topics) = (0, 0);
+            (filling.looked_at, filling.of_topics) = (0, 0);
         }
-        let Some(row) = rows.next()? else {
-            expected.end(connection)?;
-            break;
-        };
-        check_deadline()?;
-        let event = EventRow::read(row)?;
-        if scanner.is_full() || scanner.is_past(Timestamp::from_micros(event.processed_at)) {
+        let Some(row) = rows.next()? else { break };
+        if filling.take(&EventRow::read(row)?)?.is_break() {
             break;
         }
-        expected.row(connection, &event)?;
-        let name = match names.entry(event.topic_id) {
-            Entry::Occupied(cached) => cached.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(topic_name(connection, event.topic_id)?),
-        };
-        let is_of_topics = scanner.query().topics.matches(name);
-        take(scanner, &event, name, is_of_topics);
-        looked_at += 1;
-        of_topics += usize::from(is_of_topics);
     }
+    filling.end()?;
     Ok(Filled::Wholly)
+}
+
+/// Rows that are taken one after the other.
+struct Filling<'f, 's, 'q> {
+    connection: &'f Connection,
+    scanner: &'s mut Scanner<'q>,
+    expected: Expected,
+    names: HashMap<i64, String>,
+    looked_at: usize,
+    /// How many of these were of the query's topics.
+    of_topics: usize,
+    /// Whether the scanner has all it wants, although more rows may come.
+    has_enough: bool,
+}
+
+impl<'f, 's, 'q> Filling<'f, 's, 'q> {
+    fn new(connection: &'f Connection, scanner: &'s mut Scanner<'q>, expected: Expected) -> Self {
+        let (names, looked_at, of_topics) = (HashMap::new(), 0, 0);
+        Self { connection, scanner, expected, names, looked_at, of_topics, has_enough: false }
+    }
+
+    /// Takes the next row, and breaks if it is one more than the scanner wants.
+    fn take(&mut self, event: &EventRow<'_>) -> Result<ControlFlow<()>> {
+        check_deadline()?;
+        if self.scanner.is_full() || self.scanner.is_past(Timestamp::from_micros(event.processed_at)) {
+            self.has_enough = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.expected.row(self.connection, event)?;
+        let name = match self.names.entry(event.topic_id) {
+            Entry::Occupied(cached) => cached.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(topic_name(self.connection, event.topic_id)?),
+        };
+        let is_of_topics = self.scanner.query().topics.matches(name);
+        take(self.scanner, event, name, is_of_topics);
+        self.looked_at += 1;
+        self.of_topics += usize::from(is_of_topics);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// To be called behind the last row.
+    fn end(&self) -> Result<()> {
+        if self.has_enough { Ok(()) } else { self.expected.end(self.connection) }
+    }
 }
 
 fn take(scanner: &mut Scanner<'_>, event: &EventRow<'_>, topic: &str, is_of_topics: bool) {
@@ -246,14 +264,6 @@ fn stored_event(event: &EventRow<'_>, topic: &str) -> StoredEvent {
         partition: PARTITION,
         offset: event.offset,
     }
-}
-
-/// The topic's row.
-fn topic(connection: &Connection, name: &Topic) -> Result<Option<TopicRow>> {
-    connection
-        .prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1"))?
-        .query_row([name.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic))
-        .optional()
 }
 
 fn topic_name(connection: &Connection, topic_id: i64) -> Result<String> {

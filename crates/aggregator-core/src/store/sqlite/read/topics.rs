@@ -1,33 +1,45 @@
 //! A page of topics: the index on names, from one name on, and two events of each topic for its times.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Result};
+use rusqlite::{Connection, Result};
 
+use super::{Memory, with_memory};
 use crate::event::slot;
 use crate::query::TopicQuery;
 use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
-use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
+use crate::store::sqlite::journal::TopicView;
 use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::{StoreError, Timestamp, Topic, TopicSelector};
 
 pub(crate) fn topics(
     connection: &mut Connection,
-    names: &TopicNames,
+    memory: &Memory,
     query: &TopicQuery,
 ) -> Result<Vec<TopicInfo>, StoreError> {
+    with_memory(connection, "listing topics", |snapshot| list(snapshot, memory, query))
+}
+
+/// The repeats that it counts may be of a later commit than the rest.
+fn list(
+    snapshot: &Connection,
+    memory: &Memory,
+    query: &TopicQuery,
+) -> Result<Option<Vec<TopicInfo>>, StoreError> {
     let failed = |error| store_error("listing topics", error);
-    let snapshot = connection.transaction().map_err(failed)?;
-    let mut times = query.times.then(|| Times::new(&snapshot)).transpose().map_err(failed)?;
+    let mut times = query.times.then(|| Times::new(snapshot)).transpose().map_err(failed)?;
     let mut topics = Vec::new();
-    for (name, row) in rows(&snapshot, names, query).map_err(failed)? {
+    let Some(found) = views(snapshot, memory, query).map_err(failed)? else { return Ok(None) };
+    for (name, view) in found {
+        let row = view.row;
         let slot = slot(&name);
         let named = Topic::new(name);
         let topic = named.map_err(|error| StoreError::corrupt(format!("the name of a topic: {error}")))?;
         let (first, last) = match &mut times {
-            Some(times) => times.of(&topic, &row).map_err(failed)?,
+            Some(times) => times.of(&topic, &view).map_err(failed)?,
             None => (None, None),
         };
         topics.push(TopicInfo {
@@ -42,11 +54,17 @@ pub(crate) fn topics(
             last_processed_at: last,
         });
     }
-    Ok(topics)
+    Ok(Some(topics))
 }
 
-fn rows(snapshot: &Connection, names: &TopicNames, query: &TopicQuery) -> Result<Vec<(String, TopicRow)>> {
-    let catalog = TopicSnapshot::at(snapshot, names, &PartitionState::read(snapshot)?)?;
+/// `None` if what is in memory is not of the snapshot's commit.
+fn views(
+    snapshot: &Connection,
+    memory: &Memory,
+    query: &TopicQuery,
+) -> Result<Option<Vec<(String, TopicView)>>> {
+    let partition = PartitionState::read(snapshot)?;
+    let catalog = TopicSnapshot::at(snapshot, &memory.names, &partition)?;
     let mut select = snapshot.prepare_cached(&format!(
         "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name >= ?1 AND t.name < ?2 ORDER BY t.name LIMIT ?3"
     ))?;
@@ -63,7 +81,9 @@ fn rows(snapshot: &Connection, names: &TopicNames, query: &TopicQuery) -> Result
         while let Some(row) = rows.next()? {
             check_deadline()?;
             let (name, topic) = TopicRow::read(row)?;
-            found.push((name.to_owned(), topic));
+            let view = TopicView::at(snapshot, &memory.tails, &partition, topic)?;
+            let Some(view) = view else { return Ok(None) };
+            found.push((name.to_owned(), view));
         }
         if found.len() == query.limit {
             break;
@@ -75,7 +95,7 @@ fn rows(snapshot: &Connection, names: &TopicNames, query: &TopicQuery) -> Result
             return Err(Corruption::error(format!("the topic {name} is missing")));
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Finds the times of topics.
@@ -90,8 +110,9 @@ impl<'c> Times<'c> {
     }
 
     /// Those of the oldest event that was not purged, and of the newest one.
-    fn of(&mut self, name: &Topic, row: &TopicRow) -> Result<(Option<Timestamp>, Option<Timestamp>)> {
+    fn of(&mut self, name: &Topic, view: &TopicView) -> Result<(Option<Timestamp>, Option<Timestamp>)> {
         check_deadline()?;
+        let row = &view.row;
         if row.last_seq == 0 {
             return Ok((None, None));
         }
@@ -99,18 +120,13 @@ impl<'c> Times<'c> {
         if row.purged_seq == row.last_seq {
             return Ok((None, Some(last)));
         }
-        let first = self.at(name, row, self.first_offset(name, row)?, row.purged_seq + 1)?;
+        let first = self.at(name, row, self.first_offset(name, view)?, row.purged_seq + 1)?;
         Ok((Some(first), Some(last)))
     }
 
     /// What is purged is in no span.
-    fn first_offset(&self, name: &Topic, row: &TopicRow) -> Result<u64> {
-        self.connection
-            .prepare_cached(
-                "SELECT first_offset FROM spans WHERE topic_id = ?1 ORDER BY first_offset LIMIT 1",
-            )?
-            .query_row([row.id], |row| row.get(0))
-            .optional()?
+    fn first_offset(&self, name: &Topic, view: &TopicView) -> Result<u64> {
+        view.first_offset(self.connection)?
             .ok_or_else(|| Corruption::error(format!("the spans of topic {name} are missing")))
     }
 

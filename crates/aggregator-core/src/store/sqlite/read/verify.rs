@@ -5,8 +5,9 @@ use rusqlite::{Connection, Row};
 use crate::StoreError;
 use crate::store::VerifyReport;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
-use crate::store::sqlite::fault::store_error;
+use crate::store::sqlite::fault::{Corruption, store_error};
 use crate::store::sqlite::index;
+use crate::store::sqlite::journal::{self, Delta, Replayed};
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::forgotten::{FORGOTTEN_COLUMNS, Forgotten};
 use crate::store::sqlite::row::gap::{GAP_COLUMNS, Gap};
@@ -23,9 +24,10 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
     check_file(&snapshot, &mut report).map_err(failed)?;
     // If SQLite finds the file's structure damaged, the rows cannot be counted.
     if report.faults.is_empty() {
-        check_counters(&snapshot, &mut report).map_err(failed)?;
-        check_seqs(&snapshot, &mut report).map_err(failed)?;
-        check_spans(&snapshot, &mut report).map_err(failed)?;
+        let replayed = check_journal(&snapshot, &mut report).map_err(failed)?;
+        check_counters(&snapshot, &replayed, &mut report).map_err(failed)?;
+        check_seqs(&snapshot, &replayed, &mut report).map_err(failed)?;
+        check_spans(&snapshot, &replayed, &mut report).map_err(failed)?;
         check_purges(&snapshot, &mut report).map_err(failed)?;
         check_gaps(&snapshot, &mut report).map_err(failed)?;
         check_rows(&snapshot, &mut report).map_err(failed)?;
@@ -42,6 +44,33 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         }
     }
     Ok(report)
+}
+
+/// Every row of the journal is what was written, and there are no others. Returns what it says beyond the tables.
+fn check_journal(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<Replayed> {
+    let mut fault = |error| match store_error("verifying", error) {
+        StoreError::Corrupt { what, .. } => report.faults.push(what),
+        other => report.faults.push(other.to_string()),
+    };
+    let partition = match PartitionState::read(connection) {
+        Ok(partition) => partition,
+        Err(error) => {
+            fault(error);
+            return Ok(Replayed::default());
+        }
+    };
+    let older: u64 = connection.query_row(
+        "SELECT count(*) FROM journal WHERE id < ?1",
+        [partition.journal_first],
+        |row| row.get(0),
+    )?;
+    if older > 0 {
+        fault(Corruption::error(format!("the journal has {older} rows that are not its own")));
+    }
+    Ok(journal::replay(connection, &partition).unwrap_or_else(|error| {
+        fault(error);
+        Replayed::default()
+    }))
 }
 
 fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
@@ -64,6 +93,16 @@ fn faults(
     sql: &str,
     describe: impl Fn(&Row<'_>) -> rusqlite::Result<String>,
 ) -> rusqlite::Result<()> {
+    faults_of_some(connection, report, sql, |row| describe(row).map(Some))
+}
+
+/// The same, where not each row is a fault.
+fn faults_of_some(
+    connection: &Connection,
+    report: &mut VerifyReport,
+    sql: &str,
+    mut describe: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<String>>,
+) -> rusqlite::Result<()> {
     let [marks, gaps] = match schema::has_forgotten(connection)? {
         true => ["forgotten", "gaps"],
         false => [
@@ -77,21 +116,37 @@ fn faults(
         if report.faults.len() >= MAX_FAULTS {
             break;
         }
-        report.faults.push(describe(row)?);
+        report.faults.extend(describe(row)?);
     }
     Ok(())
 }
 
-fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+fn check_counters(
+    connection: &Connection,
+    replayed: &Replayed,
+    report: &mut VerifyReport,
+) -> rusqlite::Result<()> {
     (report.events, report.stubs) = connection.query_row(
         "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM stubs)",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    faults(
-        connection,
-        report,
-        "SELECT p.what, p.counted, p.rows FROM (
+    let sum = |count: fn(&Delta) -> u64| replayed.deltas.iter().map(count).fold(0, u64::wrapping_add);
+    let sums = [
+        ("{stored}", sum(Delta::stored)),
+        ("{duplicates}", sum(|delta| delta.duplicates)),
+        ("{conflicts}", sum(|delta| delta.conflicts)),
+    ];
+    let sql =
+        sums.into_iter().fold(COUNTERS.to_owned(), |sql, (name, sum)| sql.replace(name, &sum.to_string()));
+    faults(connection, report, &sql, |row| {
+        let (what, counted, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(format!("the counter {what} says {counted}, the rows say {rows}"))
+    })
+}
+
+/// The counters that the rows contradict. `{stored}`, `{duplicates}` and `{conflicts}` stand for what the journal adds.
+const COUNTERS: &str = "SELECT p.what, p.counted, p.rows FROM (
              SELECT 'stored' AS what, stored AS counted,
                     (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs WHERE seq IS NOT NULL)
                         + (SELECT coalesce(sum(seq), 0) FROM {marks}) AS rows
@@ -100,27 +155,27 @@ fn check_counters(connection: &Connection, report: &mut VerifyReport) -> rusqlit
                     (SELECT count(*) FROM events) + (SELECT count(*) FROM stubs)
                         + (SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM {gaps})
              FROM partitions
-             UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) FROM topics) FROM partitions
-             UNION ALL SELECT 'duplicates', duplicates, (SELECT coalesce(sum(duplicates), 0) FROM topics)
+             UNION ALL SELECT 'stored', stored, (SELECT coalesce(sum(last_seq), 0) + {stored} FROM topics)
              FROM partitions
-             UNION ALL SELECT 'conflicts', conflicts, (SELECT coalesce(sum(conflicts), 0) FROM topics)
+             UNION ALL SELECT 'duplicates', duplicates,
+                    (SELECT coalesce(sum(duplicates), 0) + {duplicates} FROM topics)
+             FROM partitions
+             UNION ALL SELECT 'conflicts', conflicts, (SELECT coalesce(sum(conflicts), 0) + {conflicts} FROM topics)
              FROM partitions
              UNION ALL SELECT 'topics', topics, (SELECT count(*) FROM topics) FROM partitions
              UNION ALL SELECT 'last_offset', last_offset, max(
                  (SELECT coalesce(max(offset), 0) FROM events), (SELECT coalesce(max(offset), 0) FROM stubs),
                  (SELECT coalesce(max(last_offset), 0) FROM {gaps}))
              FROM partitions
-         ) p WHERE p.counted <> p.rows",
-        |row| {
-            let (what, counted, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(format!("the counter {what} says {counted}, the rows say {rows}"))
-        },
-    )
-}
+         ) p WHERE p.counted <> p.rows";
 
 /// Behind what it has forgotten, each topic has stubs up to `purged_seq`, then events up to `last_seq`, without gaps, in the
 /// order of their offsets.
-fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
+fn check_seqs(
+    connection: &Connection,
+    replayed: &Replayed,
+    report: &mut VerifyReport,
+) -> rusqlite::Result<()> {
     faults(
         connection,
         report,
@@ -136,43 +191,64 @@ fn check_seqs(connection: &Connection, report: &mut VerifyReport) -> rusqlite::R
             Ok(format!("topic {topic} has seq {seq} where {expected} belongs"))
         },
     )?;
-    faults(
+    faults_of_some(
         connection,
         report,
-        "SELECT t.name, t.last_seq, coalesce(r.rows, 0), coalesce(m.seq, 0) FROM topics t LEFT JOIN (
+        "SELECT t.name, t.last_seq, coalesce(r.rows, 0), coalesce(m.seq, 0), t.topic_id FROM topics t LEFT JOIN (
              SELECT topic_id, count(*) AS rows
              FROM (SELECT topic_id FROM events UNION ALL SELECT topic_id FROM stubs WHERE seq IS NOT NULL)
              GROUP BY topic_id
          ) r ON r.topic_id = t.topic_id LEFT JOIN {marks} m ON m.topic_id = t.topic_id
          WHERE t.last_seq <> coalesce(r.rows, 0) + coalesce(m.seq, 0)",
         |row| {
-            let (topic, last_seq, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let behind = match row.get::<_, i64>(3)? {
+            let (topic, folded, rows): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let mark: i64 = row.get(3)?;
+            let unfolded = replayed.of(row.get(4)?).map_or(0, Delta::stored).cast_signed();
+            let last_seq = folded.saturating_add(unfolded);
+            if last_seq == rows + mark {
+                return Ok(None);
+            }
+            let behind = match mark {
                 0 => String::new(),
                 seq => format!(" behind seq {seq}, up to which it has forgotten them"),
             };
-            Ok(format!("topic {topic} ends at seq {last_seq} and has {rows} rows{behind}"))
+            Ok(Some(format!("topic {topic} ends at seq {last_seq} and has {rows} rows{behind}")))
         },
     )
 }
 
-/// The spans hold each event once, under its topic, and each topic knows its last one.
-fn check_spans(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {
-    faults(
+/// The spans of the table and of the journal hold each event once, under its topic, and each topic knows its last one in
+/// the table.
+fn check_spans(
+    connection: &Connection,
+    replayed: &Replayed,
+    report: &mut VerifyReport,
+) -> rusqlite::Result<()> {
+    let journal_has = |topic_id, offset| {
+        let spans = replayed.of(topic_id).map_or(&[][..], |delta| &delta.spans);
+        let behind = spans.partition_point(|span| span.first <= offset);
+        behind > 0 && spans[behind - 1].last >= offset
+    };
+    faults_of_some(
         connection,
         report,
-        "SELECT e.offset FROM events e WHERE NOT EXISTS (
+        "SELECT e.offset, e.topic_id FROM events e WHERE NOT EXISTS (
              SELECT 1 FROM (SELECT last_offset FROM spans
                             WHERE topic_id = e.topic_id AND first_offset <= e.offset
                             ORDER BY first_offset DESC LIMIT 1) s
              WHERE s.last_offset >= e.offset)",
-        |row| Ok(format!("no span of its topic holds the event at offset {}", row.get::<_, i64>(0)?)),
+        |row| {
+            let offset: u64 = row.get(0)?;
+            let is_missing = !journal_has(row.get(1)?, offset);
+            Ok(is_missing.then(|| format!("no span of its topic holds the event at offset {offset}")))
+        },
     )?;
     let spanned: u64 = connection.query_row(
         "SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM spans",
         [],
         |row| row.get(0),
     )?;
+    let spanned = spanned + replayed.deltas.iter().map(Delta::stored).sum::<u64>();
     if spanned != report.events {
         report.faults.push(format!("the spans hold {spanned} offsets, there are {} events", report.events));
     }

@@ -2,6 +2,7 @@
 
 use rusqlite::Transaction;
 
+use super::Changing;
 use super::by_topic::{ByTopic, TopicBatch};
 use super::insert::Inserts;
 use super::lookup_hint::LookupHint;
@@ -10,6 +11,7 @@ use crate::event::{equals_digest, equals_payload};
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Memtable, Probe};
+use crate::store::sqlite::journal::Journal;
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
@@ -61,6 +63,7 @@ impl<'a> CandidateQueue<'a> {
 /// One append inside its transaction.
 pub(crate) struct AppendTx<'c, 'k, 'e> {
     catalog: &'k mut Catalog,
+    journal: &'k mut Journal,
     /// Gets the index entries of the events that are stored.
     added: &'k mut Memtable,
     /// The events stored so far; the first one has `first_offset`.
@@ -78,16 +81,14 @@ pub(crate) struct AppendTx<'c, 'k, 'e> {
 impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
     pub(crate) fn new(
         transaction: &'c Transaction<'c>,
-        catalog: &'k mut Catalog,
-        index: &'k Index,
-        recent_events: &'k RecentEvents,
-        added: &'k mut Memtable,
+        Changing { catalog, journal, index, recent_events, added }: Changing<'k>,
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
         added.clear();
         let first_offset = catalog.partition.last_offset + 1;
         Ok(Self {
             catalog,
+            journal,
             added,
             stored: Vec::new(),
             first_offset,
@@ -131,7 +132,7 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
         let mut receipts = vec![None; events.len()];
         let mut position = 0;
         for (name, mut topic, count) in topics {
-            let before = self.catalog.partition.last_offset;
+            let before = topic;
             for position in position..position + count {
                 let of_event = candidates.take(position, self.recent_events);
                 let (key, event) = (keys[position], &events[order[position]]);
@@ -142,16 +143,13 @@ impl<'c, 'k, 'e> AppendTx<'c, 'k, 'e> {
                 };
                 receipts[order[position]] = Some(receipt);
             }
-            if self.catalog.partition.last_offset > before {
-                topic.extend(self.transaction, before + 1, self.catalog.partition.last_offset)?;
-            }
-            topic.update(self.transaction, name)?;
+            let last_offset = self.catalog.partition.last_offset;
+            self.journal.append(self.transaction, (name, &mut topic), &before, last_offset)?;
             self.catalog.put(topic);
             position += count;
         }
         self.inserts.flush()?;
         self.catalog.partition.last_processed_at = self.now.as_micros();
-        self.catalog.partition.write(self.transaction)?;
         let receipts = receipts.into_iter().map(|receipt| receipt.expect("every event is in one topic"));
         Ok((receipts.collect(), self.stored))
     }

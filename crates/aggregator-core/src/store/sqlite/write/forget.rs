@@ -6,10 +6,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::{Corruption, TransactionError, check_deadline};
+use crate::store::sqlite::journal::Journal;
 use crate::store::sqlite::row::checksum::{STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::gap::Gap;
-use crate::store::sqlite::schema;
 
 /// The most identities of one transaction, so that appends get their turn between two transactions.
 pub(crate) const MAX_FORGOTTEN: u64 = 1_000;
@@ -20,8 +20,9 @@ pub(crate) struct Oldest {
     pub(crate) topic_id: i64,
     /// Only what was stored before this time, in microseconds.
     pub(crate) before: i64,
-    /// Only what has a smaller offset: the newest row stays, because new cursors stand at it.
-    pub(crate) last_offset: u64,
+    /// Only what has a smaller offset: they end before the topic's first event that has its payload; and the newest row
+    /// of all stays, because new cursors stand at it.
+    pub(crate) end: u64,
     pub(crate) most: u64,
 }
 
@@ -36,13 +37,8 @@ impl Oldest {
             "SELECT {STUB_COLUMNS} FROM stubs s INDEXED BY stubs_topic
              WHERE s.topic_id = ?1 AND s.offset < ?2 ORDER BY s.offset LIMIT ?3"
         ))?;
-        // It ends at the first event that has its payload.
-        let first_event: Option<u64> = connection
-            .prepare_cached("SELECT min(first_offset) FROM spans WHERE topic_id = ?1")?
-            .query_row([self.topic_id], |row| row.get(0))?;
-        let end = first_event.map_or(self.last_offset, |first| first.min(self.last_offset));
         let most = i64::try_from(self.most).unwrap_or(i64::MAX);
-        let mut rows = select.query((self.topic_id, end, most))?;
+        let mut rows = select.query((self.topic_id, self.end, most))?;
         while let Some(row) = rows.next()? {
             check_deadline()?;
             let stub = StubRow::read(row)?;
@@ -67,16 +63,17 @@ impl Oldest {
 pub(crate) fn forget_slice(
     connection: &mut Connection,
     catalog: &mut Option<Catalog>,
+    journal: &mut Journal,
     name: &str,
     before: i64,
     most: u64,
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let catalog = Catalog::kept(catalog, &transaction)?;
+    let catalog = journal.catalog(catalog, &transaction)?;
     let Some(topic) = catalog.get(name) else { return Ok(0) };
-    let last_offset = catalog.partition.last_offset;
-    let oldest = Oldest { topic_id: topic.id, before, last_offset, most };
-    let forgotten = forget(&transaction, topic, oldest)?;
+    let first_event = journal.first_offset(&transaction, topic)?;
+    let end = first_event.unwrap_or(u64::MAX).min(catalog.partition.last_offset);
+    let forgotten = forget(&transaction, topic, Oldest { topic_id: topic.id, before, end, most })?;
     if forgotten > 0 {
         transaction.commit()?;
     }
@@ -111,7 +108,6 @@ fn forget(connection: &Connection, topic: &TopicRow, oldest: Oldest) -> rusqlite
     if offsets.is_empty() {
         return Ok(0);
     }
-    schema::note_forgotten(connection)?;
     mark.write(connection)?;
     let mut delete = connection.prepare_cached("DELETE FROM stubs WHERE offset = ?1")?;
     for offset in &offsets {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use rusqlite::Transaction;
 
 use self::found::{FoundRow, ImportedRow, compare};
+use super::Changing;
 use super::amend_tx;
 use super::insert::{Inserts, StubInserts};
 use crate::event::{CheckedRow, Kept, StoredRow};
@@ -15,12 +16,12 @@ use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::TransactionError;
 use crate::store::sqlite::index::{Candidate, ChunkReader, Index, IndexEntry, Memtable, Probe};
+use crate::store::sqlite::journal::Journal;
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EventRow, StubRow};
 use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
-use crate::store::sqlite::schema;
 use crate::store::transfer::{self, Import, Imported, Times, TopicState, Verdict};
 use crate::{Fault, InvalidField, StoreError, Timestamp};
 
@@ -45,6 +46,7 @@ impl From<InvalidField> for Refusal {
 /// One import inside its transaction.
 pub(crate) struct ImportTx<'c, 'k, 'r> {
     catalog: &'k mut Catalog,
+    journal: &'k mut Journal,
     /// Gets the index entries of the rows that are added.
     entries: &'k mut Memtable,
     /// The rows added so far; the first one has `first_offset`.
@@ -65,14 +67,13 @@ pub(crate) struct ImportTx<'c, 'k, 'r> {
 impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
     pub(crate) fn new(
         transaction: &'c Transaction<'c>,
-        catalog: &'k mut Catalog,
-        index: &'k Index,
-        entries: &'k mut Memtable,
+        Changing { catalog, journal, index, added: entries, .. }: Changing<'k>,
     ) -> rusqlite::Result<Self> {
         entries.clear();
         let first_offset = catalog.partition.last_offset + 1;
         Ok(Self {
             catalog,
+            journal,
             entries,
             added: Vec::new(),
             first_offset,
@@ -94,14 +95,19 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         let imported = self.rows(import, &mut topics)?;
         self.inserts.flush()?;
         for (name, topic) in topics {
-            topic.update(self.transaction, name)?;
-            self.catalog.put(topic);
+            self.write(name, topic)?;
         }
         for (index, totals) in (import.rows.len()..).zip(import.topics) {
             self.totals(totals).map_err(|refusal| refused(index, refusal))?;
         }
-        self.catalog.partition.write(self.transaction)?;
         Ok(imported)
+    }
+
+    fn write(&mut self, name: &str, topic: TopicRow) -> rusqlite::Result<()> {
+        topic.update(self.transaction, name)?;
+        self.journal.written(&topic);
+        self.catalog.put(topic);
+        Ok(())
     }
 
     fn rows(
@@ -115,7 +121,8 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
                 Some(topic) => topic,
                 None => {
                     let scope = row.scope.unwrap_or_default();
-                    let topic = self.catalog.topic(self.transaction, &row.topic, scope)?;
+                    let mut topic = self.catalog.topic(self.transaction, &row.topic, scope)?;
+                    self.journal.fold(self.transaction, &mut topic)?;
                     topics.entry(&row.topic).or_insert(topic)
                 }
             };
@@ -246,7 +253,6 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         processed_at: Timestamp,
     ) -> rusqlite::Result<()> {
         self.inserts.interrupt()?;
-        schema::note_forgotten(self.transaction)?;
         let processed_at = processed_at.as_micros();
         self.forgotten.insert(topic_id, seq);
         Gap { first: offset, last: offset }.add(self.transaction)?;
@@ -337,13 +343,13 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
         let there = there.map(|topic| self.state(&topic)).transpose()?;
         transfer::validate_topic(totals, there)?;
         let mut topic = self.catalog.topic(self.transaction, name, totals.scope)?;
+        self.journal.fold(self.transaction, &mut topic)?;
         let partition = &mut self.catalog.partition;
         partition.duplicates += totals.duplicates.saturating_sub(topic.duplicates);
         partition.conflicts += totals.conflicts.saturating_sub(topic.conflicts);
         topic.duplicates = topic.duplicates.max(totals.duplicates);
         topic.conflicts = topic.conflicts.max(totals.conflicts);
-        topic.update(self.transaction, name)?;
-        self.catalog.put(topic);
+        self.write(name, topic)?;
         Ok(())
     }
 }

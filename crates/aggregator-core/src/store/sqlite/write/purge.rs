@@ -6,6 +6,7 @@ use super::insert::StubInserts;
 use crate::event::digest;
 use crate::store::sqlite::catalog::{Catalog, TopicRow};
 use crate::store::sqlite::fault::{Corruption, TransactionError};
+use crate::store::sqlite::journal::Journal;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, StubRow};
 
 /// The most events of one transaction, so that appends get their turn between two transactions.
@@ -15,25 +16,31 @@ pub(crate) const MAX_PURGED: u64 = 1_000;
 pub(crate) fn purge_slice(
     connection: &mut Connection,
     catalog: &mut Option<Catalog>,
+    journal: &mut Journal,
     name: &str,
     through_seq: u64,
     most: u64,
 ) -> Result<u64, TransactionError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let catalog = Catalog::kept(catalog, &transaction)?;
+    let catalog = journal.catalog(catalog, &transaction)?;
     let Some(&topic) = catalog.get(name) else { return Ok(0) };
     // Seqs are dense, so the number of rows is known before they are read.
     let count = through_seq.min(topic.last_seq).saturating_sub(topic.purged_seq).min(most);
     if count == 0 {
         return Ok(0);
     }
-    let purged = purge(&transaction, &topic, count)?;
+    journal.begin_without_folding(catalog);
     let mut next = topic;
+    journal.fold(&transaction, &mut next)?;
+    let purged = purge(&transaction, &topic, count)?;
     (next.purged_offset, next.purged_seq) = purged;
     shorten_spans(&transaction, &mut next)?;
     next.update(&transaction, name)?;
-    transaction.commit()?;
+    journal.written(&next);
     catalog.put(next);
+    journal.write(&transaction, catalog)?;
+    transaction.commit()?;
+    journal.committed(catalog);
     Ok(count)
 }
 

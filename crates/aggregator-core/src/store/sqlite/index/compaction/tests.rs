@@ -42,7 +42,7 @@ fn the_newest_are_found_without_a_chunk() {
     let store = open(&directory, LAYOUT);
     let first_location = |n: u64| {
         let key = Key { topic_id: 1, event_id: &n.to_string(), source: "" };
-        store.index.probe(&[store.index.fingerprint(key).into()])[0].location
+        store.memory.index.probe(&[store.memory.index.fingerprint(key).into()])[0].location
     };
     for end in (5..300).step_by(5) {
         append(&store, end - 5..end);
@@ -193,7 +193,7 @@ fn runs_in_no_bloom_filter_are_put_together() {
     // A run of level 2 is made of 16 flushes, each of which is made of four appends.
     for batch in 0..4 * (4 * 16 - 1) {
         append(&store, 5 * batch..5 * batch + 5);
-        let state = store.index.state();
+        let state = store.memory.index.state();
         let (others, there) =
             state.runs.filter_groups.iter().partition::<Vec<_>, _>(|group| group.bloom.is_some());
         assert!(others.iter().all(|group| group.members.len() == 1));
@@ -292,14 +292,14 @@ fn a_bloom_filter_is_of_the_runs_of_one_merge() {
     // A merge takes several appends at first, so some starts find a merge that is half done.
     for start in 0..30 {
         let store = open(&directory, IndexOptions { memtable: 20, section: 5, fan_out: FAN_OUT });
-        let old: Vec<u32> = store.index.state().runs.runs.iter().map(|run| run.id).collect();
+        let old: Vec<u32> = store.memory.index.state().runs.runs.iter().map(|run| run.id).collect();
         let mut seen: Vec<Weak<Bloom>> = Vec::new();
         let mut are_covered = false;
         // A number of flushes that is no multiple of those that a merge takes.
         for _ in 0..70 + start {
             append(&store, next..next + 3);
             next += 3;
-            let state = store.index.state();
+            let state = store.memory.index.state();
             let connection = Connection::open(directory.path().join("s.db")).unwrap();
             let manifest = Manifest::read(&connection).unwrap();
             are_covered = true;

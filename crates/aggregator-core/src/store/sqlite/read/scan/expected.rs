@@ -3,8 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Result};
 
 use crate::query::Order;
-use crate::store::sqlite::catalog::{PartitionState, TopicRow};
+use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::Corruption;
+use crate::store::sqlite::journal::TopicView;
 use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::gap::Gap;
 use crate::store::sqlite::row::stored_identity::EVENT;
@@ -40,18 +41,18 @@ impl Expected {
 
     pub(super) fn of_topic(
         connection: &Connection,
-        topic: &TopicRow,
+        topic: &TopicView,
         order: Order,
         from: u64,
     ) -> Result<Self> {
         Ok(match order {
             Order::Ascending => {
                 let next = Some(seq_at_or_before(connection, topic, from)? + 1);
-                Self::Seq { next, last: topic.last_seq, order }
+                Self::Seq { next, last: topic.row.last_seq, order }
             }
             Order::Descending => {
-                let next = (from > topic.last_offset).then_some(topic.last_seq);
-                Self::Seq { next, last: topic.purged_seq + 1, order }
+                let next = (from > topic.row.last_offset).then_some(topic.row.last_seq);
+                Self::Seq { next, last: topic.row.purged_seq + 1, order }
             }
         })
     }
@@ -119,22 +120,16 @@ fn check_gap(connection: &Connection, next: u64, found: u64, order: Order) -> Re
 }
 
 /// The seq of the topic's last event up to `offset`, purged ones included.
-fn seq_at_or_before(connection: &Connection, topic: &TopicRow, offset: u64) -> Result<u64> {
-    if offset >= topic.last_offset {
-        return Ok(topic.last_seq);
+fn seq_at_or_before(connection: &Connection, topic: &TopicView, offset: u64) -> Result<u64> {
+    if offset >= topic.row.last_offset {
+        return Ok(topic.row.last_seq);
     }
-    let place: Option<u64> = connection
-        .prepare_cached(
-            "SELECT min(last_offset, ?2) FROM spans WHERE topic_id = ?1 AND first_offset <= ?2
-             ORDER BY first_offset DESC LIMIT 1",
-        )?
-        .query_row((topic.id, offset), |row| row.get(0))
-        .optional()?;
-    let Some(place) = place else { return Ok(topic.purged_seq) };
+    let span = topic.span_before(connection, offset + 1)?;
+    let Some(place) = span.map(|span| span.last.min(offset)) else { return Ok(topic.row.purged_seq) };
     let mut select = connection.prepare_cached(&EVENT)?;
     let found = select.query_row([place], |row| {
         let event = EventRow::read(row)?;
-        Ok((event.topic_id == topic.id).then_some(event.seq))
+        Ok((event.topic_id == topic.row.id).then_some(event.seq))
     });
     found.optional()?.flatten().ok_or_else(|| {
         Corruption::error(format!("a span of a topic leads to offset {place}, where it has no event"))

@@ -2,16 +2,18 @@
 
 use std::collections::BinaryHeap;
 
-use rusqlite::{Connection, OptionalExtension, Result};
+use rusqlite::{Connection, Result};
 
 use super::expected::following;
-use super::{fingerprint, signed, take};
+use super::{fingerprint, take};
 use crate::cursor::Anchor;
 use crate::query::{Order, Query};
 use crate::store::page::Scanner;
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
-use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicNames, TopicRow};
+use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline};
+use crate::store::sqlite::journal::{Span, TopicView};
+use crate::store::sqlite::read::Memory;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::{Timestamp, TopicSelector};
 
@@ -20,26 +22,21 @@ const MAX_TOPICS: usize = 1_000;
 
 /// A topic of the query.
 pub(super) struct Merged {
-    id: i64,
     name: String,
-    row: TopicRow,
+    topic: TopicView,
     /// That of its next event, where it is known.
     seq: Option<u64>,
 }
 
 impl Merged {
-    fn new((name, row): (&str, TopicRow)) -> Self {
-        Self { id: row.id, name: name.to_owned(), row, seq: None }
-    }
-
     fn begin(&mut self, from: u64, order: Order) {
-        let begins = order == Order::Descending && from > self.row.last_offset;
-        self.seq = begins.then_some(self.row.last_seq);
+        let begins = order == Order::Descending && from > self.topic.row.last_offset;
+        self.seq = begins.then_some(self.topic.row.last_seq);
     }
 
     /// Checks that no event is missing behind its last span. It was read from `from` on.
     fn end(&self, from: u64, order: Order) -> Result<()> {
-        let TopicRow { last_seq, last_offset, purged_seq, .. } = self.row;
+        let TopicRow { last_seq, last_offset, purged_seq, .. } = self.topic.row;
         let whole = match (self.seq, order) {
             (Some(next), Order::Ascending) => next == last_seq + 1,
             (None, Order::Ascending) => last_offset <= from || last_seq == purged_seq,
@@ -54,14 +51,21 @@ impl Merged {
     }
 }
 
-/// The topics of the query; `None` if there are too many.
+/// The topics of a query.
+pub(super) enum Topics {
+    Few(Vec<Merged>),
+    TooMany,
+    /// What is in memory is not of the snapshot's commit.
+    OfAnotherCommit,
+}
+
 pub(super) fn topics(
     connection: &Connection,
-    names: &TopicNames,
+    memory: &Memory,
     query: &Query,
     partition: &PartitionState,
-) -> Result<Option<Vec<Merged>>> {
-    let snapshot = TopicSnapshot::at(connection, names, partition)?;
+) -> Result<Topics> {
+    let snapshot = TopicSnapshot::at(connection, &memory.names, partition)?;
     let mut select = connection.prepare_cached(&format!(
         "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name >= ?1 AND t.name < ?2 ORDER BY t.name LIMIT ?3"
     ))?;
@@ -71,10 +75,14 @@ pub(super) fn topics(
         let (low, high) = selector.names();
         let mut rows = select.query((low, high, MAX_TOPICS + 1 - before))?;
         while let Some(row) = rows.next()? {
-            found.push(Merged::new(TopicRow::read(row)?));
+            let (name, row) = TopicRow::read(row)?;
+            let Some(topic) = TopicView::at(connection, &memory.tails, partition, row)? else {
+                return Ok(Topics::OfAnotherCommit);
+            };
+            found.push(Merged { name: name.to_owned(), topic, seq: None });
         }
         if found.len() > MAX_TOPICS {
-            return Ok(None);
+            return Ok(Topics::TooMany);
         }
         if let TopicSelector::Exact(name) = selector
             && found.len() == before
@@ -83,12 +91,12 @@ pub(super) fn topics(
             return Err(Corruption::error(format!("the topic {name} is missing")));
         }
     }
-    Ok(Some(found))
+    Ok(Topics::Few(found))
 }
 
-/// Offsets of one topic, both included. Ordered by where a reader meets them: the greatest is the next one.
+/// The next events of one topic. Ordered by where a reader meets them: the greatest is the next one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Span {
+struct Next {
     /// Ascending: how far it is before the greatest number there is.
     rank: u64,
     topic: usize,
@@ -109,8 +117,8 @@ pub(super) fn fill(
     for (index, topic) in topics.iter_mut().enumerate() {
         check_deadline()?;
         topic.begin(from, order);
-        match first_span(connection, topic.id, from, order)? {
-            Some(span) => heap.push(span_of(index, span, order)),
+        match first_span(connection, &topic.topic, from, order)? {
+            Some(span) => heap.push(next(index, span, order)),
             None => topic.end(from, order)?,
         }
     }
@@ -119,8 +127,8 @@ pub(super) fn fill(
         if !fill_span(connection, scanner, topic, &span)? {
             return Ok(());
         }
-        match next_span(connection, topic.id, &span, order)? {
-            Some(next) => heap.push(span_of(span.topic, next, order)),
+        match next_span(connection, &topic.topic, &span, order)? {
+            Some(found) => heap.push(next(span.topic, found, order)),
             None => topic.end(from, order)?,
         }
     }
@@ -136,52 +144,36 @@ pub(super) fn fill(
     Ok(())
 }
 
-fn span_of(topic: usize, (first, last): (u64, u64), order: Order) -> Span {
+fn next(topic: usize, Span { first, last }: Span, order: Order) -> Next {
     let rank = match order {
         Order::Ascending => u64::MAX - first,
         Order::Descending => last,
     };
-    Span { rank, topic, first, last }
+    Next { rank, topic, first, last }
 }
 
 /// The first span that has offsets beyond `from`, without the others.
-fn first_span(connection: &Connection, topic_id: i64, from: u64, order: Order) -> Result<Option<(u64, u64)>> {
+fn first_span(connection: &Connection, topic: &TopicView, from: u64, order: Order) -> Result<Option<Span>> {
     if order == Order::Descending {
-        let span = span_before(connection, topic_id, from)?;
-        return Ok(span.map(|(first, last)| (first, last.min(from - 1))));
+        let span = topic.span_before(connection, from)?;
+        return Ok(span.map(|span| Span { last: span.last.min(from - 1), ..span }));
     }
-    match span_before(connection, topic_id, from.saturating_add(1))? {
-        Some((_, last)) if last > from => Ok(Some((from + 1, last))),
-        _ => span_behind(connection, topic_id, from),
+    match topic.span_before(connection, from.saturating_add(1))? {
+        Some(Span { last, .. }) if last > from => Ok(Some(Span { first: from + 1, last })),
+        _ => topic.span_behind(connection, from),
     }
 }
 
 fn next_span(
     connection: &Connection,
-    topic_id: i64,
-    span: &Span,
+    topic: &TopicView,
+    before: &Next,
     order: Order,
-) -> Result<Option<(u64, u64)>> {
+) -> Result<Option<Span>> {
     match order {
-        Order::Ascending => span_behind(connection, topic_id, span.last),
-        Order::Descending => span_before(connection, topic_id, span.first),
+        Order::Ascending => topic.span_behind(connection, before.last),
+        Order::Descending => topic.span_before(connection, before.first),
     }
-}
-
-/// The last span that begins before `offset`.
-fn span_before(connection: &Connection, topic_id: i64, offset: u64) -> Result<Option<(u64, u64)>> {
-    const SQL: &str = "SELECT first_offset, last_offset FROM spans WHERE topic_id = ?1 AND first_offset < ?2
-         ORDER BY first_offset DESC LIMIT 1";
-    let mut select = connection.prepare_cached(SQL)?;
-    select.query_row((topic_id, signed(offset)), |row| Ok((row.get(0)?, row.get(1)?))).optional()
-}
-
-/// The first span that begins behind `offset`.
-fn span_behind(connection: &Connection, topic_id: i64, offset: u64) -> Result<Option<(u64, u64)>> {
-    const SQL: &str = "SELECT first_offset, last_offset FROM spans WHERE topic_id = ?1 AND first_offset > ?2
-         ORDER BY first_offset LIMIT 1";
-    let mut select = connection.prepare_cached(SQL)?;
-    select.query_row((topic_id, signed(offset)), |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// Takes the events of a span. Returns whether to go on behind it.
@@ -189,7 +181,7 @@ fn fill_span(
     connection: &Connection,
     scanner: &mut Scanner<'_>,
     topic: &mut Merged,
-    span: &Span,
+    span: &Next,
 ) -> Result<bool> {
     let order = scanner.query().order;
     let (direction, mut next, end) = match order {
@@ -206,7 +198,7 @@ fn fill_span(
         if scanner.is_full() || scanner.is_past(Timestamp::from_micros(event.processed_at)) {
             return Ok(false);
         }
-        let of_span = event.offset == next && event.topic_id == topic.id;
+        let of_span = event.offset == next && event.topic_id == topic.topic.row.id;
         if !of_span || topic.seq.is_some_and(|seq| seq != event.seq) {
             break;
         }
