@@ -10,7 +10,7 @@ use aggregator_core::{
 };
 use tempfile::TempDir;
 
-use crate::index::with;
+use crate::index::{with, without_journal};
 
 const TOPICS: [&str; 3] = ["a", "a.b", "c"];
 
@@ -260,7 +260,7 @@ fn a_reader_is_given_everything_or_an_error() {
     ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("events.db");
-        let store = SqliteStore::open_with(&path, options()).unwrap();
+        let store = SqliteStore::open_with(&path, without_journal(options())).unwrap();
         let event = |topic: &str, n: u32| Event::new(topic, n.to_string()).unwrap();
         for n in 0..10 {
             let batch = [event("t", 2 * n), event("t", 2 * n + 1), event("u", n)];

@@ -95,25 +95,23 @@ fn format(path: &Path) -> u32 {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }
 
-/// So that a program that does not know of it refuses the file, instead of finding rows missing one by one.
 #[test]
-fn a_file_gets_a_format_of_its_own_with_the_first_identity_that_is_forgotten() {
+fn forgetting_leaves_the_format_as_it_is() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("events.db");
     let store = SqliteStore::open_with(&path, flushed()).unwrap();
     append(&store, &events()).unwrap();
     assert_eq!(forget(&store, "a", u64::MAX), 0, "nothing is purged");
-    assert_eq!(format(&path), 3);
     store.purge(&topic("a"), 10).unwrap();
-    assert_eq!((forget(&store, "a", 1), format(&path)), (1, 4));
+    assert_eq!((forget(&store, "a", 1), format(&path)), (1, 5));
     drop(store);
     let options = || SqliteOptions::default();
     assert_eq!(SqliteStore::upgrade(&path, None, options(), &mut |_| Continue(())).unwrap(), None);
-    assert_eq!(format(&path), 4);
+    assert_eq!(format(&path), 5);
     assert_sound(&SqliteStore::open(&path).unwrap());
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 5").unwrap();
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 6").unwrap();
     let error = SqliteStore::open(&path).map(drop).unwrap_err();
-    assert!(matches!(error, StoreError::Format { found: 5, known: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 6, known: 5, .. }), "{error}");
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn an_index_is_made_anew_beside_what_was_forgotten() {
     let path = filled(&directory);
     let layout = with(IndexOptions { memtable: 16, section: 8, fan_out: 3 });
     assert_has_forgotten(&SqliteStore::rebuild_index(&path, layout).unwrap());
-    assert_eq!(format(&path), 4);
+    assert_eq!(format(&path), 5);
 }
 
 /// Then all other tables are copied into a new file.
@@ -151,7 +149,7 @@ fn an_index_is_made_anew_beside_what_was_forgotten_where_its_pages_are_gone() {
     bytes[(root - 1) * 8192..root * 8192].fill(0);
     fs::write(&path, bytes).unwrap();
     assert_has_forgotten(&SqliteStore::rebuild_index(&path, flushed()).unwrap());
-    assert_eq!(format(&path), 4);
+    assert_eq!(format(&path), 5);
 }
 
 #[test]
@@ -165,7 +163,7 @@ fn copies_have_forgotten_the_same() {
     SqliteStore::restore(at("backup.db"), at("restored.db"), &flushed(), &mut |_| Continue(())).unwrap();
     assert_has_forgotten(&SqliteStore::open_with(at("restored.db"), flushed()).unwrap());
     SqliteStore::compact(&path, &flushed()).unwrap();
-    assert_eq!(format(&path), 4);
+    assert_eq!(format(&path), 5);
     assert_has_forgotten(&SqliteStore::open_with(&path, flushed()).unwrap());
 }
 

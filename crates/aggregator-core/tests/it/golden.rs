@@ -5,6 +5,8 @@ mod contents;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aggregator_core::store::{IndexOptions, Rows};
 use aggregator_core::{
@@ -84,13 +86,44 @@ fn of(row: &StoredRow) -> Event {
     event.with_source(row.source()).unwrap().with_scope(row.scope.unwrap())
 }
 
+/// With a small index or with the usual one, with few spans in the journal or with the usual number.
+fn options() -> [SqliteOptions; 3] {
+    [
+        SqliteOptions::default(),
+        SqliteOptions { index: INDEX, ..SqliteOptions::default() },
+        SqliteOptions { max_unfolded: 0, ..SqliteOptions::default() },
+    ]
+}
+
 #[test]
 fn a_store_of_todays_format_opens_with_all_it_held() {
-    let copy = Copy::of("format-3.db");
-    assert_whole(&SqliteStore::open(&copy.path).unwrap());
-    let copy = Copy::of("format-3.db");
-    let options = SqliteOptions { index: INDEX, ..SqliteOptions::default() };
-    assert_whole(&SqliteStore::open_with(&copy.path, options).unwrap());
+    for options in options() {
+        let copy = Copy::of("format-5.db");
+        assert_whole(&SqliteStore::open_with(&copy.path, options).unwrap());
+    }
+}
+
+#[test]
+fn the_golden_store_of_todays_format_has_a_journal_and_folded_spans() {
+    let copy = Copy::of("format-5.db");
+    let connection = rusqlite::Connection::open(&copy.path).unwrap();
+    for table in ["journal", "spans"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        assert!(connection.query_row(&sql, [], |row| row.get::<_, u64>(0)).unwrap() > 1, "{table}");
+    }
+}
+
+#[test]
+fn a_store_without_a_journal_is_refused_until_it_is_upgraded() {
+    for options in options() {
+        let copy = Copy::of("format-3.db");
+        let error = copy.refusal();
+        assert!(error.contains("format 3") && error.contains("aggregator-server upgrade"), "{error}");
+        let before = std::fs::read(&copy.path).unwrap();
+        let done = copy.upgrade(None).unwrap().unwrap();
+        assert_eq!((done.from, done.to, std::fs::read(&done.backup).unwrap()), (3, 5, before));
+        assert_whole(&SqliteStore::open_with(&copy.path, options).unwrap());
+    }
 }
 
 #[test]
@@ -98,9 +131,10 @@ fn a_store_that_has_forgotten_opens_with_all_that_it_still_held() {
     let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
     contents::fill(&expected);
     forget(&expected);
-    for index in [INDEX, IndexOptions::default()] {
+    for options in options() {
         let copy = Copy::of("format-4.db");
-        let options = SqliteOptions { index, ..SqliteOptions::default() };
+        assert!(copy.refusal().contains("format 4"));
+        assert_eq!(copy.upgrade(None).unwrap().unwrap().from, 4);
         let store = SqliteStore::open_with(&copy.path, options).unwrap();
         assert_eq!(contents_of(&store), contents_of(&expected));
         assert_eq!(store.verify().unwrap().faults, [""; 0]);
@@ -117,7 +151,6 @@ fn a_store_that_has_forgotten_opens_with_all_that_it_still_held() {
     }
 }
 
-/// What makes a store of format 3 one of format 4.
 fn forget(store: &dyn DedupStore) {
     for (topic, most, forgotten) in [("orders.created", 7, 7), ("by-source", 10, 3), ("legacy", 4, 4)] {
         let all = Timestamp::from_micros(i64::MAX);
@@ -210,13 +243,13 @@ fn an_upgrade_overwrites_no_other_file_and_takes_the_copy_of_an_earlier_try() {
 
 #[test]
 fn an_upgrade_of_a_store_of_todays_format_changes_nothing() {
-    let copy = Copy::of("format-3.db");
+    let copy = Copy::of("format-5.db");
     let before = std::fs::read(&copy.path).unwrap();
     assert_eq!(copy.upgrade(None).unwrap(), None);
     assert_eq!(std::fs::read(&copy.path).unwrap(), before);
     let names =
         std::fs::read_dir(copy.path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("format-3.db.")));
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("format-5.db.")));
 }
 
 /// Not a test: it writes the golden store of the format this program has to the path in `GOLDEN_STORE`.
@@ -224,10 +257,14 @@ fn an_upgrade_of_a_store_of_todays_format_changes_nothing() {
 #[ignore = "writes a golden store; tests/golden/README.md says when"]
 fn make_a_golden_store() {
     let path = std::env::var("GOLDEN_STORE").unwrap();
-    if path.ends_with("format-4.db") {
-        std::fs::copy(golden("format-3.db"), &path).unwrap();
-        return forget(&SqliteStore::open(&path).unwrap());
-    }
-    let options = SqliteOptions { index: INDEX, clock: contents::clock(), ..SqliteOptions::default() };
+    // So few that some spans are folded and others are not.
+    let max_unfolded = 3;
+    // The store asks for the time when it is opened, and when it is marked.
+    let (asked, times) = (AtomicU32::new(0), contents::clock());
+    let clock = Arc::new(move || match asked.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => Timestamp::from_micros(1),
+        _ => times(),
+    });
+    let options = SqliteOptions { index: INDEX, clock, max_unfolded, ..SqliteOptions::default() };
     contents::fill(&SqliteStore::open_with(path, options).unwrap());
 }

@@ -176,7 +176,8 @@ fn a_log_that_is_copied_too_slowly_is_waited_for() {
         store.append_one(&event(n).with_payload(&payload).unwrap()).unwrap();
         let bytes = std::fs::metadata(&log).unwrap().len();
         gate.check();
-        assert!(bytes < 18 * u64::from(STEP), "the log has {bytes} bytes");
+        // It is waited for with 16 steps, and is noticed to be that long behind the next commit.
+        assert!(bytes < 19 * u64::from(STEP), "the log has {bytes} bytes");
         longest = bytes.max(longest);
     }
     // And not before it is long.

@@ -18,6 +18,11 @@ pub(crate) fn flushed() -> SqliteOptions {
     with(IndexOptions { memtable: 1, section: 2, fan_out: 2 })
 }
 
+/// Each commit writes the tables of the topics, and the journal stays empty.
+pub(crate) fn without_journal(options: SqliteOptions) -> SqliteOptions {
+    SqliteOptions { max_unfolded: 0, ..options }
+}
+
 pub(crate) fn with(index: IndexOptions) -> SqliteOptions {
     let test_hooks = TestHooks { in_step: true, ..TestHooks::default() }.into();
     SqliteOptions { index, test_hooks, ..SqliteOptions::default() }

@@ -2,6 +2,7 @@
 //! given.
 
 use std::fs;
+use std::ops::ControlFlow::Continue;
 use std::path::{Path, PathBuf};
 
 use aggregator_core::{
@@ -44,6 +45,7 @@ fn old_store() -> (TempDir, PathBuf) {
     let path = directory.path().join("events.db");
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-3.db");
     fs::copy(golden, &path).unwrap();
+    SqliteStore::upgrade(&path, None, SqliteOptions::default(), &mut |_| Continue(())).unwrap();
     (directory, path)
 }
 

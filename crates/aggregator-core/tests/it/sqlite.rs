@@ -11,7 +11,7 @@ use aggregator_core::{
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use crate::index::flushed;
+use crate::index::{flushed, without_journal};
 
 fn event(id: &str) -> Event {
     Event::new("t", id).unwrap()
@@ -234,7 +234,7 @@ fn verify_finds_what_does_not_fit_together() {
         ("UPDATE topics SET last_span = 3", "topic t"),
     ] {
         let (_directory, path) = closed_store();
-        let store = SqliteStore::open_with(&path, flushed()).unwrap();
+        let store = SqliteStore::open_with(&path, without_journal(flushed())).unwrap();
         for n in 2..=9 {
             store.append_one(&event(&n.to_string())).unwrap();
         }
@@ -352,7 +352,7 @@ fn a_refused_batch_leaves_the_next_one_nothing_to_pay() {
 #[test]
 fn repeats_leave_nothing_but_their_count() {
     let (_directory, path) = closed_store();
-    let store = SqliteStore::open(&path).unwrap();
+    let store = SqliteStore::open_with(&path, without_journal(SqliteOptions::default())).unwrap();
     let other = |id: &str| Event::new("other", id).unwrap();
     store.append_one(&other("1")).unwrap();
     let rows = || -> (u64, u64, u64) {
