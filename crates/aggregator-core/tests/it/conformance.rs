@@ -49,11 +49,24 @@ struct Sqlite {
     paths: Mutex<HashMap<StoreId, PathBuf>>,
     index: IndexOptions,
     fingerprint_bits: u32,
+    max_unfolded: u32,
 }
 
 impl Sqlite {
     fn new(index: IndexOptions, fingerprint_bits: u32) -> Self {
-        Self { directory: TempDir::new().unwrap(), paths: Mutex::default(), index, fingerprint_bits }
+        let max_unfolded = SqliteOptions::default().max_unfolded;
+        Self {
+            directory: TempDir::new().unwrap(),
+            paths: Mutex::default(),
+            index,
+            fingerprint_bits,
+            max_unfolded,
+        }
+    }
+
+    /// With so few spans in the journal that they are folded, and its rows deleted, all the time.
+    fn folding(self, max_unfolded: u32) -> Self {
+        Self { max_unfolded, ..self }
     }
 
     fn open_at(&self, path: PathBuf, options: CaseOptions) -> Arc<dyn DedupStore> {
@@ -61,6 +74,7 @@ impl Sqlite {
             clock: options.clock,
             max_topics: options.max_topics,
             index: self.index,
+            max_unfolded: self.max_unfolded,
             test_hooks: TestHooks { fingerprint_bits: self.fingerprint_bits, ..TestHooks::default() }.into(),
             ..SqliteOptions::default()
         };
@@ -112,11 +126,11 @@ fn sqlite_keeps_the_contract() {
 const TINY: IndexOptions = IndexOptions { memtable: 4, section: 3, fan_out: 2 };
 
 #[test]
-fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_all_the_time() {
-    run_all(&Sqlite::new(TINY, 48));
+fn sqlite_keeps_the_contract_while_its_index_is_flushed_and_merged_and_its_journal_folded_all_the_time() {
+    run_all(&Sqlite::new(TINY, 48).folding(2));
 }
 
 #[test]
 fn sqlite_keeps_the_contract_when_many_identities_share_a_fingerprint() {
-    run_all(&Sqlite::new(IndexOptions { memtable: 20, section: 10, fan_out: 2 }, 6));
+    run_all(&Sqlite::new(IndexOptions { memtable: 20, section: 10, fan_out: 2 }, 6).folding(0));
 }

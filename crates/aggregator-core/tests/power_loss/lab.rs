@@ -91,6 +91,8 @@ impl Lab {
             checkpoint_bytes,
             // Flushed every few appends, and merged in several slices.
             index: IndexOptions { memtable: 5, section: 4, fan_out: 2 },
+            // Folded with nearly every append, and deleted from the journal every few appends.
+            max_unfolded: 3,
             clock: Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed))),
             test_hooks: TestHooks {
                 vfs: Some(self.disk.name().to_owned()),

@@ -61,7 +61,7 @@ const LEAST_BUDGET: usize = 8;
 /// The most topics without a tail that a commit passes by.
 const MAX_PASSED_BY: usize = 10_000;
 
-/// So many rows are deleted at a time, because they lie on one page or two.
+/// So many rows are deleted at a time, because they lie on one page or two; fewer where few spans wait.
 const DELETED: u64 = 64;
 
 /// The part of the writer that writes the journal and folds it.
@@ -310,8 +310,9 @@ impl Journal {
             partition.journal_last += 1;
             progress.bytes[0] += row.bytes();
         }
-        if progress.obsolete_before >= partition.journal_first + DELETED {
-            let until = partition.journal_first + DELETED;
+        let deleted = DELETED.min(self.max_unfolded as u64);
+        if deleted > 0 && progress.obsolete_before >= partition.journal_first + deleted {
+            let until = partition.journal_first + deleted;
             Row::delete(connection, partition.journal_first, until)?;
             partition.journal_first = until;
         }

@@ -182,6 +182,7 @@ impl Writer {
             let names = by_topic.topics.iter().map(|topic| topic.name);
             check_topics(catalog, names, max_topics).map_err(|failure| by_topic.of_events(failure))?;
             let now = Timestamp::from_micros(clock().as_micros().max(catalog.partition.last_processed_at));
+            changing.journal.begin(transaction, catalog)?;
             let group = AppendTx::new(transaction, changing, now)?;
             let (receipts, stored) = group.append(events, by_topic)?;
             fail_point::decided(&receipts);
@@ -204,6 +205,7 @@ impl Writer {
         let result = self.relieve().and_then(|()| {
             self.transact(|transaction, changing| {
                 check_topics(changing.catalog, import.topic_names(), max_topics)?;
+                changing.journal.begin(transaction, changing.catalog)?;
                 let before = changing.catalog.partition.last_offset;
                 let imported = ImportTx::new(transaction, changing)?.import(import)?;
                 Ok((imported, before + imported.added))
@@ -232,7 +234,8 @@ impl Writer {
         self.mark()?;
         // It would go on comparing with what is in memory.
         self.recent_events.clear();
-        let amended = self.transact(|transaction, Changing { catalog, index, added, .. }| {
+        let amended = self.transact(|transaction, Changing { catalog, journal, index, added, .. }| {
+            journal.begin(transaction, catalog)?;
             added.clear();
             Ok(work(&mut AmendTx::new(transaction, catalog, index)?)?)
         });
@@ -241,7 +244,8 @@ impl Writer {
         Ok(amended)
     }
 
-    /// Does `work` and what is ready of the index in one transaction, and commits it.
+    /// Does `work` and what is ready of the index in one transaction, and commits it. `work` begins with what may be refused, and
+    /// then [begins](Journal::begin) with the journal.
     fn transact<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>, Changing<'_>) -> Result<T, TransactionError>,
@@ -254,7 +258,6 @@ impl Writer {
             return Err(TransactionError::Store(StoreError::corrupt(what)));
         }
         // From here on the catalog in memory is ahead of the file. Any failure before the commit has returned discards it.
-        self.journal.begin(&transaction, catalog)?;
         let changing = Changing {
             catalog,
             journal: &mut self.journal,
