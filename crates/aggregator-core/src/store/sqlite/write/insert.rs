@@ -19,7 +19,7 @@ pub(crate) struct Inserts<'c, 'e> {
     connection: &'c Connection,
     one: CachedStatement<'c>,
     batch: CachedStatement<'c>,
-    /// Rows of one topic and time that are still to be written, with consecutive offsets and seqs.
+    /// Rows of one time that are still to be written, with consecutive offsets.
     waiting: Vec<EventRow<'e>>,
     /// The offset of the last row that was written; `None` if SQLite would not choose the right next offset.
     written: Option<u64>,
@@ -42,8 +42,7 @@ impl<'c, 'e> Inserts<'c, 'e> {
 
     /// Takes the next event; it may be written later.
     pub(crate) fn push(&mut self, row: EventRow<'e>) -> Result<()> {
-        let is_alike =
-            |first: &EventRow<'_>| (first.topic_id, first.processed_at) == (row.topic_id, row.processed_at);
+        let is_alike = |first: &EventRow<'_>| first.processed_at == row.processed_at;
         if !self.waiting.first().is_none_or(is_alike) {
             self.flush()?;
         }
@@ -95,16 +94,16 @@ impl<'c, 'e> Inserts<'c, 'e> {
         // Another thread has decoded these texts, so they are not in this processor's cache.
         prefetch(self.waiting.iter().flat_map(|row| [row.event_id, row.payload].map(str::as_bytes)));
         let (first, last) = (&self.waiting[0], &self.waiting[BATCH_ROWS - 1]);
-        self.batch.raw_bind_parameter(1, first.topic_id)?;
-        self.batch.raw_bind_parameter(2, first.processed_at)?;
-        self.batch.raw_bind_parameter(3, first.seq)?;
+        self.batch.raw_bind_parameter(1, first.processed_at)?;
         let last = last.offset;
-        for (row, at) in self.waiting.iter().zip((4..).step_by(5)) {
-            self.batch.raw_bind_parameter(at, row.event_id)?;
-            self.batch.raw_bind_parameter(at + 1, row.timestamp)?;
-            self.batch.raw_bind_parameter(at + 2, row.source)?;
-            self.batch.raw_bind_parameter(at + 3, row.payload)?;
-            self.batch.raw_bind_parameter(at + 4, row.checksum())?;
+        for (row, at) in self.waiting.iter().zip((2..).step_by(BATCH_PARAMETERS)) {
+            self.batch.raw_bind_parameter(at, row.topic_id)?;
+            self.batch.raw_bind_parameter(at + 1, row.seq)?;
+            self.batch.raw_bind_parameter(at + 2, row.event_id)?;
+            self.batch.raw_bind_parameter(at + 3, row.timestamp)?;
+            self.batch.raw_bind_parameter(at + 4, row.source)?;
+            self.batch.raw_bind_parameter(at + 5, row.payload)?;
+            self.batch.raw_bind_parameter(at + 6, row.checksum())?;
         }
         self.batch.raw_execute()?;
         self.waiting.clear();
@@ -143,16 +142,20 @@ impl<'c> StubInserts<'c> {
     }
 }
 
+/// How many parameters a row of a batch has of its own.
+const BATCH_PARAMETERS: usize = 7;
+
 static INSERT_BATCH: LazyLock<String> = LazyLock::new(|| {
     let row = |n: usize| {
-        let at = 4 + 5 * n;
-        format!("(?1, ?3 + {n}, ?{at}, ?{}, ?{}, ?{}, ?2, ?{})", at + 1, at + 2, at + 3, at + 4)
+        let at = 2 + BATCH_PARAMETERS * n;
+        let own: Vec<_> = (at..at + BATCH_PARAMETERS).map(|at| format!("?{at}")).collect();
+        format!("(?1, {})", own.join(", "))
     };
     let rows: Vec<_> = (0..BATCH_ROWS).map(row).collect();
     // OR FAIL, because a statement that fails ends the transaction anyway. By default SQLite would be ready to undo this
     // statement alone, and would keep a copy of each page for that.
     format!(
-        "INSERT OR FAIL INTO events (topic_id, seq, event_id, timestamp, source, payload, processed_at, checksum)
+        "INSERT OR FAIL INTO events (processed_at, topic_id, seq, event_id, timestamp, source, payload, checksum)
          VALUES {}",
         rows.join(", ")
     )
