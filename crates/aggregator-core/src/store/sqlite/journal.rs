@@ -53,7 +53,7 @@ const LEAST_UNFOLDED: usize = 8_192;
 
 /// With more rows or bytes than this, topics are folded although few spans wait: a start reads the whole journal.
 const MAX_ROWS: u64 = 65_536;
-const MAX_BYTES: u64 = 32 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// What a commit folds besides twice what the last one has added, in rows that are written.
 const LEAST_BUDGET: usize = 8;
