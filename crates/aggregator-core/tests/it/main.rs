@@ -14,6 +14,7 @@ mod give_back;
 mod golden;
 mod held;
 mod index;
+mod journal;
 mod kill_records;
 mod limits;
 mod lookup_hint;

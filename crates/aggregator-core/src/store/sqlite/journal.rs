@@ -55,11 +55,17 @@ const LEAST_UNFOLDED: usize = 8_192;
 const MAX_ROWS: u64 = 65_536;
 const MAX_BYTES: u64 = 64 << 20;
 
+/// Where few spans may wait, the journal may have so many rows for each.
+const ROWS_PER_SPAN: u64 = 8;
+
 /// What a commit folds besides twice what the last one has added, in rows that are written.
 const LEAST_BUDGET: usize = 8;
 
 /// The most topics without a tail that a commit passes by.
 const MAX_PASSED_BY: usize = 10_000;
+
+/// So many spans stay in memory after they were folded, for readers whose snapshots are from before that.
+const MAX_RETAINED: usize = 1 << 17;
 
 /// So many rows are deleted at a time, because they lie on one page or two; fewer where few spans wait.
 const DELETED: u64 = 64;
@@ -180,9 +186,10 @@ impl Journal {
 
     /// Takes over what was read when the store was opened.
     pub(crate) fn begin_with(&mut self, (catalog, replayed): (Catalog, Replayed)) -> Catalog {
+        let max_retained = MAX_RETAINED.min(self.max_unfolded * 2);
         self.progress = Progress::new(&catalog.partition, replayed.bytes);
         self.committed = catalog.partition;
-        self.tails.set(&catalog, replayed);
+        self.tails.set(&catalog, replayed, max_retained);
         catalog
     }
 
@@ -219,7 +226,8 @@ impl Journal {
             usize::try_from(partition.topics).unwrap_or(usize::MAX).saturating_mul(SPANS_PER_FOLD / 2);
         let Progress { obsolete_before, bytes, .. } = self.pending.progress;
         waiting > self.max_unfolded.min(of_topics.max(LEAST_UNFOLDED))
-            || partition.journal_last + 1 - obsolete_before > MAX_ROWS
+            || partition.journal_last + 1 - obsolete_before
+                > MAX_ROWS.min(self.max_unfolded as u64 * ROWS_PER_SPAN)
             || bytes.iter().sum::<u64>() > MAX_BYTES
     }
 

@@ -20,9 +20,6 @@ impl Span {
     }
 }
 
-/// So many spans stay in memory after they were folded, for readers whose snapshots are from before that.
-const MAX_RETAINED: usize = 1 << 17;
-
 /// The tails as of the last commit, for the writer and for readers. `None` if the topics could not be read yet.
 #[derive(Default)]
 pub(crate) struct Tails(RwLock<Option<State>>);
@@ -37,6 +34,7 @@ struct State {
     /// Topics with spans that were folded and are still here, the longest ago first: up to which offset, and how many.
     retained: VecDeque<(i64, u64, usize)>,
     retained_spans: usize,
+    max_retained: usize,
 }
 
 /// Some 64 bytes, and 16 for each span.
@@ -96,7 +94,7 @@ impl Tail {
 
 impl Tails {
     /// Takes over what was read from the file.
-    pub(crate) fn set(&self, catalog: &Catalog, replayed: Replayed) {
+    pub(crate) fn set(&self, catalog: &Catalog, replayed: Replayed, max_retained: usize) {
         let mut deltas = replayed.deltas.into_iter();
         let tails = catalog.rows().map(|topic| {
             let delta = deltas.next().unwrap_or_default();
@@ -118,6 +116,7 @@ impl Tails {
             topics,
             retained: VecDeque::new(),
             retained_spans: 0,
+            max_retained,
         };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
@@ -223,7 +222,7 @@ impl State {
     }
 
     fn drop_retained(&mut self) {
-        while self.retained_spans > MAX_RETAINED
+        while self.retained_spans > self.max_retained
             && let Some((topic_id, through, spans)) = self.retained.pop_front()
         {
             self.retained_spans -= spans;
