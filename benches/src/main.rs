@@ -76,6 +76,7 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Topics) {
         note("topics", topics::measure(options, &mut report.many_topics));
+        note("topics", topics::cost::measure(options, &mut report.topic_cost));
     }
     if options.measures(Measure::Rivals) {
         failures.extend(

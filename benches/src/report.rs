@@ -30,6 +30,7 @@ use crate::measures::retention::BesidePurges;
 use crate::measures::scale::Scale;
 use crate::measures::tails::Tails;
 use crate::measures::topics::ManyTopics;
+use crate::measures::topics::cost::TopicCost;
 use crate::options::Options;
 
 /// Everything a run measured. Parts that were not asked for are empty.
@@ -56,6 +57,7 @@ pub(crate) struct Report {
     pub(crate) ingest_beside_records: Option<BesideIngest>,
     pub(crate) retention: Option<BesidePurges>,
     pub(crate) many_topics: Vec<ManyTopics>,
+    pub(crate) topic_cost: Option<TopicCost>,
     pub(crate) rivals: Vec<RivalLine>,
 }
 
@@ -121,6 +123,7 @@ impl Report {
             ingest_beside_records: None,
             retention: None,
             many_topics: Vec::new(),
+            topic_cost: None,
             rivals: Vec::new(),
         }
     }

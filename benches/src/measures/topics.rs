@@ -2,6 +2,8 @@
 //!
 //! Every run has a store of its own. A quarter of the deliveries comes first and is not measured: it makes the topics.
 
+pub(crate) mod cost;
+
 use std::fs;
 
 use anyhow::Context as _;

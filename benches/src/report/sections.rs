@@ -55,6 +55,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
         some(!report.many_topics.is_empty(), &|| {
             Section::new("Many topics", topics::many_topics(&report.many_topics))
         }),
+        report.topic_cost.as_ref().map(|cost| Section::new("What a topic costs", topics::cost(cost))),
         some(!report.rivals.is_empty(), &|| {
             Section::new("Beside others", markdown::rivals(report)).with(vec![plots::rivals(&report.rivals)])
         }),

@@ -2,6 +2,7 @@
 
 use super::markdown::{count, ratio, row, spread, wide};
 use crate::measures::topics::ManyTopics;
+use crate::measures::topics::cost::TopicCost;
 
 pub(super) fn many_topics(lines: &[ManyTopics]) -> String {
     let mut text = "Each run has a store of its own and makes its topics first, unmeasured. *Of few* is the rate over that with the\n\
@@ -19,6 +20,21 @@ pub(super) fn many_topics(lines: &[ManyTopics]) -> String {
             format!("{:.1} ms", line.p99_ms.median),
         ];
         row(&mut text, &figures, &[]);
+    }
+    text
+}
+
+pub(super) fn cost(cost: &TopicCost) -> String {
+    let mut text = format!(
+        "{} deliveries to a new store. Each topic takes {:.0} bytes of memory more than its events take in few topics.\n\n\
+         | topics | resident | ready after `kill -9` |\n|--:|--:|--:|\n",
+        count(wide(cost.deliveries)),
+        cost.bytes_a_topic()
+    );
+    for costs in [&cost.few, &cost.many] {
+        let resident = format!("{} MB", count(wide(costs.resident_bytes / 1_000_000)));
+        let ready = format!("{:.2} s", costs.start_seconds.median);
+        row(&mut text, &[count(wide(costs.topics)), resident, ready], &[]);
     }
     text
 }
