@@ -170,8 +170,9 @@ impl SqliteStore {
             reason: "the thread that copies the log cannot be started".into(),
             source: Some(Box::new(error)),
         })?;
-        let memory = Memory { index, names: Arc::default(), tails: Arc::default() };
-        let mut journal = Journal::new(Arc::clone(&memory.tails), options.max_unfolded);
+        let memory = Memory { index, names: opened.names, tails: Arc::default() };
+        let mut journal =
+            Journal::new(Arc::clone(&memory.names), Arc::clone(&memory.tails), options.max_unfolded);
         let catalog = opened.catalog.map(|read| journal.begin_with(read));
         let clock = Arc::clone(&options.clock);
         let checkpoint_gauges = checkpoints.gauges();
@@ -183,7 +184,6 @@ impl SqliteStore {
             options,
             compaction,
             checkpoints,
-            Arc::clone(&memory.names),
             Arc::clone(&files),
         );
         opened.claim.keep();

@@ -221,7 +221,7 @@ fn readers_miss_nothing_while_tails_are_folded() {
     let sparse =
         || Query::of(Topics::new([TopicSelector::Exact(topic(0)), TopicSelector::Exact(topic(3))]).unwrap());
     let reads: [&(dyn Fn() + Sync); 4] = [
-        &|| drop(assert_dense(store.pages(Query { limit: 50, ..Query::topic(topic(1)) }))),
+        &|| assert_dense(store.pages(Query { limit: 50, ..Query::topic(topic(1)) })),
         &|| {
             let down = Query { order: Order::Descending, limit: 50, ..Query::topic(topic(2)) };
             let seqs = assert_read_down(store.read(&down).unwrap().events);
@@ -254,12 +254,11 @@ fn readers_miss_nothing_while_tails_are_folded() {
 }
 
 /// From the first event on, without a gap.
-fn assert_dense(pages: impl Iterator<Item = Result<aggregator_core::Page, StoreError>>) -> u64 {
+fn assert_dense(pages: impl Iterator<Item = Result<aggregator_core::Page, StoreError>>) {
     let events = pages.flat_map(|page| page.unwrap().events);
-    events.fold(0, |last, event| {
-        assert_eq!(event.seq, last + 1);
-        event.seq
-    })
+    for (event, seq) in events.zip(1..) {
+        assert_eq!(event.seq, seq);
+    }
 }
 
 fn assert_read_down(events: Vec<aggregator_core::StoredEvent>) -> Vec<u64> {

@@ -22,12 +22,12 @@ use crate::{Fault, Scope};
 /// The topics and counters as of the last commit.
 pub(crate) struct Catalog {
     pub(crate) partition: PartitionState,
-    /// The ids of the topics.
-    ids: HashMap<Arc<str>, i64>,
     /// In the order of their ids, which are 1, 2, 3, …; at most `max_topics`.
     topics: Vec<(Arc<str>, TopicRow)>,
-    /// Topics that are not in [`TopicNames`] yet: those that the running write creates, or all if they were just read.
-    created: Vec<(Arc<str>, TopicIdentity)>,
+    /// The ids of the topics by their names, but for those in `created`.
+    names: Arc<TopicNames>,
+    /// Topics that are not in `names` yet: those that the running write creates, or all if they were just read.
+    created: HashMap<Arc<str>, TopicIdentity>,
 }
 
 /// The names of the topics, for readers and for the threads that make lookup hints.
@@ -60,21 +60,32 @@ impl TopicNames {
     }
 
     /// Takes the topics that a commit has created.
-    pub(crate) fn committed(&self, catalog: &mut Catalog) {
-        if !catalog.created.is_empty() {
-            self.0
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(std::mem::take(&mut catalog.created));
+    fn committed(&self, created: HashMap<Arc<str>, TopicIdentity>) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if names.is_empty() {
+            *names = created;
+        } else {
+            names.extend(created);
         }
     }
 }
 
 impl Catalog {
     /// That of the file: what the tables say, and the journal beyond that.
-    pub(crate) fn load(connection: &Connection) -> rusqlite::Result<(Self, Replayed)> {
+    pub(crate) fn load(
+        connection: &Connection,
+        names: &Arc<TopicNames>,
+    ) -> rusqlite::Result<(Self, Replayed)> {
         let partition = PartitionState::read(connection)?;
-        let mut catalog = Self { partition, ids: HashMap::new(), topics: Vec::new(), created: Vec::new() };
+        // A wrong number is no reason to run out of memory.
+        let expected = usize::try_from(partition.topics).unwrap_or(usize::MAX).min(MAX_EXPECTED);
+        let unknown = if names.last_id() == 0 { expected } else { 0 };
+        let mut catalog = Self {
+            partition,
+            topics: Vec::with_capacity(expected),
+            names: Arc::clone(names),
+            created: HashMap::with_capacity(unknown),
+        };
         let mut select = connection
             .prepare_cached(&format!("SELECT {TOPIC_COLUMNS} FROM topics t ORDER BY t.topic_id"))?;
         let mut rows = select.query([])?;
@@ -131,15 +142,31 @@ impl Catalog {
     }
 
     fn add(&mut self, name: &str, topic: TopicRow) {
-        let name: Arc<str> = name.into();
-        self.ids.insert(Arc::clone(&name), topic.id);
-        self.created.push((Arc::clone(&name), topic.identity()));
+        let known = self.names.read().get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let name = known.unwrap_or_else(|| {
+            let name: Arc<str> = name.into();
+            self.created.insert(Arc::clone(&name), topic.identity());
+            name
+        });
         self.topics.push((name, topic));
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&TopicRow> {
-        let id = *self.ids.get(name)?;
-        Some(&self.topics[index_of(id)].1)
+        let identity = self.names.get(name).or_else(|| self.created.get(name).copied())?;
+        Some(&self.topics[index_of(identity.id)].1)
+    }
+
+    /// To be called when the commit has returned: readers learn of the topics that it has created.
+    pub(crate) fn committed(&mut self) {
+        if !self.created.is_empty() {
+            self.names.committed(std::mem::take(&mut self.created));
+        }
+    }
+
+    /// `None` if there is no topic with this id.
+    pub(crate) fn scope(&self, id: i64) -> Option<Scope> {
+        let index = usize::try_from(id.checked_sub(1)?).ok()?;
+        self.topics.get(index).map(|(_, topic)| topic.scope)
     }
 
     /// The name and the row of the topic with this id, which there has to be.
@@ -170,6 +197,9 @@ impl Catalog {
         Ok(topic)
     }
 }
+
+/// Room is made for so many topics before they are read.
+const MAX_EXPECTED: usize = 1 << 24;
 
 /// Where the topic with this id is, in a list of all topics.
 pub(crate) fn index_of(id: i64) -> usize {

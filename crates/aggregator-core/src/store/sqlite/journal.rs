@@ -39,7 +39,7 @@ pub(crate) use self::row::CREATE;
 use self::row::{Entry, Row};
 pub(crate) use self::tails::{Span, Tails};
 pub(crate) use self::view::TopicView;
-use super::catalog::{Catalog, PartitionState, TopicRow};
+use super::catalog::{Catalog, PartitionState, TopicNames, TopicRow};
 use super::fault::Corruption;
 
 /// A tail of so many spans is folded before its turn, so that a reader has few of them to look through.
@@ -72,6 +72,7 @@ const DELETED: u64 = 64;
 
 /// The part of the writer that writes the journal and folds it.
 pub(crate) struct Journal {
+    names: Arc<TopicNames>,
     tails: Arc<Tails>,
     max_unfolded: usize,
     progress: Progress,
@@ -150,8 +151,9 @@ impl Pending {
 impl Journal {
     /// About `max_unfolded` spans wait in memory; with 0, appends write the tables themselves. Begin with
     /// [`Self::catalog`].
-    pub(crate) fn new(tails: Arc<Tails>, max_unfolded: u32) -> Self {
+    pub(crate) fn new(names: Arc<TopicNames>, tails: Arc<Tails>, max_unfolded: u32) -> Self {
         Self {
+            names,
             tails,
             max_unfolded: max_unfolded as usize,
             progress: Progress::default(),
@@ -171,7 +173,7 @@ impl Journal {
         if let Some(catalog) = kept {
             return Ok(catalog);
         }
-        let (catalog, replayed) = Catalog::load(connection)?;
+        let (catalog, replayed) = Catalog::load(connection, &self.names)?;
         if !self.tails.are_known() {
             return Ok(kept.insert(self.begin_with((catalog, replayed))));
         }
@@ -185,7 +187,8 @@ impl Journal {
     }
 
     /// Takes over what was read when the store was opened.
-    pub(crate) fn begin_with(&mut self, (catalog, replayed): (Catalog, Replayed)) -> Catalog {
+    pub(crate) fn begin_with(&mut self, (mut catalog, replayed): (Catalog, Replayed)) -> Catalog {
+        catalog.committed();
         let max_retained = MAX_RETAINED.min(self.max_unfolded * 2);
         self.progress = Progress::new(&catalog.partition, replayed.bytes);
         self.committed = catalog.partition;

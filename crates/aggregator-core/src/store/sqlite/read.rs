@@ -244,10 +244,9 @@ mod tests {
         let path = directory.path().join("events.db");
         let store = SqliteStore::open(&path).unwrap();
         append(&store, &[("t", "1")]);
-        let names = TopicNames::default();
-        let (mut catalog, _) = Catalog::load(&store.reader("reading").unwrap()).unwrap();
-        names.committed(&mut catalog);
-        let mut behind = with_names(&store, names);
+        let mut behind = with_names(&store, TopicNames::default());
+        let (mut catalog, _) = Catalog::load(&store.reader("reading").unwrap(), &behind.names).unwrap();
+        catalog.committed();
         append(&store, &[("t", "2"), ("new", "1")]);
         let mut reader = store.reader("reading").unwrap();
         for _ in 0..2 {

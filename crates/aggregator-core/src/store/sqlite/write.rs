@@ -26,7 +26,7 @@ use self::by_topic::ByTopic;
 use self::import_tx::ImportTx;
 use self::page_copy::PageCopy;
 use self::recent_events::RecentEvents;
-use super::catalog::{Catalog, TopicNames, check_topics};
+use super::catalog::{Catalog, check_topics};
 use super::checkpoint::Checkpoints;
 use super::fault::{TransactionError, write_error};
 use super::file::files::Files;
@@ -63,7 +63,6 @@ pub(crate) struct Writer {
     /// The index entries of the current append.
     added: Memtable,
     recent_events: RecentEvents,
-    names: Arc<TopicNames>,
     /// Says why the writer takes no more writes, once it does not.
     files: Arc<Files>,
     /// Whether the file says that its log belongs to it. Nothing is committed before it does.
@@ -101,21 +100,16 @@ impl Drop for Writer {
 impl Writer {
     pub(crate) fn new(
         connection: Connection,
-        mut catalog: Option<Catalog>,
+        catalog: Option<Catalog>,
         journal: Journal,
         options: SqliteOptions,
         compaction: Compaction,
         checkpoints: Checkpoints,
-        names: Arc<TopicNames>,
         files: Arc<Files>,
     ) -> Self {
-        if let Some(catalog) = &mut catalog {
-            names.committed(catalog);
-        }
         Self {
             connection,
             recent_events: RecentEvents::new(options.recent_events_bytes as usize),
-            names,
             catalog,
             journal,
             compaction,
@@ -273,7 +267,7 @@ impl Writer {
         transaction.commit()?;
         self.syncs.observe_duration(begun.elapsed());
         FailPoint::AfterCommit.reach();
-        self.names.committed(catalog);
+        catalog.committed();
         self.journal.committed(catalog);
         self.compaction.committed(&mut self.added, manifest);
         Ok(done)

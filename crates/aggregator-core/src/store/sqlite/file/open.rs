@@ -16,7 +16,7 @@ use super::header::check_header;
 use super::mount::FileSystem;
 use super::wal_mark;
 use crate::event::SLOTS;
-use crate::store::sqlite::catalog::{Catalog, PartitionState};
+use crate::store::sqlite::catalog::{Catalog, PartitionState, TopicNames};
 use crate::store::sqlite::checkpoint::checkpoint;
 use crate::store::sqlite::fault::{lacks_shared_memory, store_error, write_error};
 use crate::store::sqlite::index::{Index, Manifest};
@@ -41,6 +41,7 @@ pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
     /// `None` if it cannot be read: whoever needs it first gets the error.
     pub(crate) catalog: Option<(Catalog, Replayed)>,
+    pub(crate) names: Arc<TopicNames>,
     /// For the thread that builds the index.
     pub(crate) index_reader: Connection,
     /// For the thread that copies the log.
@@ -73,9 +74,11 @@ pub(crate) fn open(
     let failed = |error| store_error(&format!("opening {}", path.display()), error);
     let (mut connection, id) = connect(&path, options, connector, schema::VERSION).map_err(failed)??;
     let ancestors = ancestors(&connection).map_err(failed)??;
-    let recovered = recover_index(&mut connection, options, connector);
+    let names = Arc::default();
+    let catalog = Catalog::load(&connection, &names).ok();
+    let known = catalog.as_ref().map(|(catalog, _)| catalog);
+    let recovered = recover_index(&mut connection, options, connector, known);
     let (index, manifest) = recovered.map_err(failed)?;
-    let catalog = Catalog::load(&connection).ok();
     let index_reader = open_index_reader(&path, connector).map_err(failed)?;
     let copier = open_copier(&path, connector).map_err(failed)??;
     let file = File::options().read(true).write(true).open(&path).map_err(|error| unusable(&path, error))?;
@@ -88,6 +91,7 @@ pub(crate) fn open(
         index,
         manifest,
         catalog,
+        names,
         index_reader,
         copier,
         files,
@@ -112,12 +116,13 @@ fn recover_index(
     connection: &mut Connection,
     options: &SqliteOptions,
     connector: &Connector,
+    catalog: Option<&Catalog>,
 ) -> rusqlite::Result<(Index, Manifest)> {
     // Building the index again takes many commits, and the writer, which makes checkpoints, does not exist yet.
     connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_bytes / schema::PAGE_BYTES)?;
     let mark = |connection: &mut Connection| wal_mark::ensure(connection, (options.clock)());
-    let recovered =
-        index::recover(connection, options.index, connector.fingerprint_bits(), &*options.on_progress, mark)?;
+    let (bits, progress) = (connector.fingerprint_bits(), &*options.on_progress);
+    let recovered = index::recover(connection, options.index, bits, progress, mark, catalog)?;
     // From now on the writer makes checkpoints between its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(recovered)

@@ -57,8 +57,7 @@ fn check_within(
         fault(describe(error));
         Ok(())
     })?;
-    let mut rows =
-        RowReader { fingerprints: Fingerprints::new(manifest.key, fingerprint_bits), scopes: HashMap::new() };
+    let mut rows = RowReader::new(Fingerprints::new(manifest.key, fingerprint_bits), None);
     let mut of_rows = EntrySet::default();
     for_each_row(batch, connection, &mut rows, 0..manifest.covered, &mut |entry| of_rows.add(entry))?;
     let forgotten = ForgottenRows::read(connection, manifest.covered)?;
@@ -126,7 +125,7 @@ fn check_runs(
 /// Checks that the index can be built again: each row that has to be there is there and whole.
 pub(crate) fn check_rows(connection: &Connection) -> rusqlite::Result<()> {
     let fingerprints = Fingerprints::new((0, 0), BITS);
-    let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
+    let mut rows = RowReader::new(fingerprints, None);
     for_each_row(
         LIMITS.batch,
         connection,
@@ -144,7 +143,7 @@ fn describe(error: rusqlite::Error) -> String {
 fn for_each_row(
     batch: u64,
     connection: &Connection,
-    reader: &mut RowReader,
+    reader: &mut RowReader<'_>,
     rows: Range<u64>,
     take: &mut dyn FnMut(IndexEntry),
 ) -> rusqlite::Result<()> {

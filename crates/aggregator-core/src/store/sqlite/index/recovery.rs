@@ -17,7 +17,7 @@ use super::run::Run;
 use super::run::section::Section;
 use super::{Index, IndexEntry, IndexOptions, IndexState, Memtable};
 use crate::Scope;
-use crate::store::sqlite::catalog::PartitionState;
+use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::fault::{Corruption, is_full};
 use crate::store::sqlite::options::OpenProgress;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
@@ -26,13 +26,14 @@ use crate::store::sqlite::row::{self, Key};
 
 /// Loads the runs, then reads the rows behind them into memtables. If there are more rows than two memtables hold, the
 /// others are written as runs on the way; after a [reset](super::reset), that is nearly all rows. `mark` is called
-/// before anything is written, and `progress` before each memtable of rows is read.
+/// before anything is written, and `progress` before each memtable of rows is read. With a `catalog`, topics need not be read.
 pub(crate) fn recover(
     connection: &mut Connection,
     options: IndexOptions,
     fingerprint_bits: u32,
     progress: &dyn Fn(OpenProgress),
     mark: impl Fn(&mut Connection) -> rusqlite::Result<()>,
+    catalog: Option<&Catalog>,
 ) -> rusqlite::Result<(Index, Manifest)> {
     let mut manifest = Manifest::read(connection)?;
     let fingerprints = Fingerprints::new(manifest.key, fingerprint_bits);
@@ -51,7 +52,7 @@ pub(crate) fn recover(
         current_bloom: CurrentBloom::new(options, &manifest),
         covered: manifest.covered,
     };
-    let mut rows = RowReader { fingerprints, scopes: HashMap::new() };
+    let mut rows = RowReader::new(fingerprints, catalog);
     while state.last_offset < last_offset {
         progress(OpenProgress { indexed: state.last_offset, events: last_offset });
         // Where rows were forgotten, a window has fewer entries than offsets, and the memtable goes on with the next one.
@@ -137,12 +138,19 @@ fn read_head(select: &mut rusqlite::CachedStatement<'_>, key: i64) -> rusqlite::
 }
 
 /// Reads events and stubs, and makes index entries of them.
-pub(crate) struct RowReader {
-    pub(crate) fingerprints: Fingerprints,
-    pub(crate) scopes: HashMap<i64, Scope>,
+pub(crate) struct RowReader<'c> {
+    fingerprints: Fingerprints,
+    /// Knows the topics, where it could be read.
+    catalog: Option<&'c Catalog>,
+    /// Those of other topics.
+    scopes: HashMap<i64, Scope>,
 }
 
-impl RowReader {
+impl<'c> RowReader<'c> {
+    pub(crate) fn new(fingerprints: Fingerprints, catalog: Option<&'c Catalog>) -> Self {
+        Self { fingerprints, catalog, scopes: HashMap::new() }
+    }
+
     /// Hands `take` the entry of every row behind the offset `after`, up to `to`. There has to be a row at each offset
     /// that was not forgotten.
     pub(crate) fn read(
@@ -199,8 +207,9 @@ impl RowReader {
     }
 
     fn scope(&mut self, connection: &Connection, topic_id: i64) -> rusqlite::Result<Scope> {
-        if let Some(scope) = self.scopes.get(&topic_id) {
-            return Ok(*scope);
+        let known = self.catalog.and_then(|catalog| catalog.scope(topic_id));
+        if let Some(scope) = known.or_else(|| self.scopes.get(&topic_id).copied()) {
+            return Ok(scope);
         }
         let scope = connection
             .prepare_cached("SELECT scope FROM topics WHERE topic_id = ?1")?
@@ -245,7 +254,8 @@ mod tests {
             let directory = TempDir::new().unwrap();
             let mut connection = file_of(&directory, rows);
             let before = Manifest::read(&connection).unwrap();
-            let (index, manifest) = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(())).unwrap();
+            let (index, manifest) =
+                recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(()), None).unwrap();
             assert_eq!(manifest != before, is_written, "{rows} rows");
             assert_eq!(index.last_offset(), rows);
         }
@@ -257,10 +267,10 @@ mod tests {
         let mut connection = file_of(&directory, 50);
         let told = std::cell::RefCell::new(Vec::new());
         let note = |progress: OpenProgress| told.borrow_mut().push((progress.indexed, progress.events));
-        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(())).unwrap();
+        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(()), None).unwrap();
         assert_eq!(told.take(), [(0, 50), (20, 50), (40, 50)]);
         // What is written is not read again.
-        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(())).unwrap();
+        recover(&mut connection, OPTIONS, BITS, &note, |_| Ok(()), None).unwrap();
         assert_eq!(told.take(), [(20, 50), (40, 50)]);
     }
 
@@ -278,7 +288,7 @@ mod tests {
             assert_eq!(store.forget_identities(&topic, all, u64::MAX).unwrap(), forgotten);
             drop(store);
             let mut connection = Connection::open(&path).unwrap();
-            let (index, _) = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(())).unwrap();
+            let (index, _) = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Ok(()), None).unwrap();
             let state = index.state();
             let lengths: Vec<_> = state.uncovered().map(Memtable::len).collect();
             assert!(lengths.iter().all(|&length| length <= 20), "{rows} rows, {forgotten}: {lengths:?}");
@@ -294,7 +304,7 @@ mod tests {
         {
             let directory = TempDir::new().unwrap();
             let mut connection = file_of(&directory, rows);
-            let recovered = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Err(error_of(error)));
+            let recovered = recover(&mut connection, OPTIONS, BITS, &|_| {}, |_| Err(error_of(error)), None);
             assert_eq!(recovered.is_ok(), starts, "{rows} rows, error {error}");
             let Ok((index, _)) = recovered else { continue };
             for n in 0..rows {

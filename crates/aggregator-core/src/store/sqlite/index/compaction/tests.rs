@@ -65,7 +65,8 @@ fn compaction_of(directory: &TempDir, rows: u64) -> Compaction {
     drop(store);
     let options = IndexOptions { fan_out: 2, ..LAYOUT };
     let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
-    let (index, manifest) = recovery::recover(&mut connection, options, BITS, &|_| {}, |_| Ok(())).unwrap();
+    let (index, manifest) =
+        recovery::recover(&mut connection, options, BITS, &|_| {}, |_| Ok(()), None).unwrap();
     Compaction::start(Arc::new(index), manifest, options, connection, true, HelperObserver::default())
         .unwrap()
 }
@@ -233,7 +234,8 @@ fn what_was_there_at_start_comes_to_a_bloom_filter() {
     (0..16).for_each(|batch| append(&store, 5 * batch..5 * batch + 5));
     drop(store);
     let mut connection = Connection::open(directory.path().join("s.db")).unwrap();
-    let (index, manifest) = recovery::recover(&mut connection, LAYOUT, BITS, &|_| {}, |_| Ok(())).unwrap();
+    let (index, manifest) =
+        recovery::recover(&mut connection, LAYOUT, BITS, &|_| {}, |_| Ok(()), None).unwrap();
     let run_of = |manifest: &Manifest, fan_out| {
         let backfill =
             bloom_backfill::next(&index.state(), manifest, IndexOptions { fan_out, ..LAYOUT }, None)?;
