@@ -41,7 +41,9 @@ pub enum FailPoint {
     UpgradeCopying,
     /// The copy of a store that is upgraded is complete, and the store as it was.
     UpgradeCopied,
-    /// A store has its new format, and its index is empty.
+    /// The new format is committed, and the log still holds it.
+    UpgradeCommitted,
+    /// A store has its new format, and its index may be empty.
     UpgradeEmptied,
 }
 
@@ -139,7 +141,7 @@ mod armed {
 
     impl FailPoint {
         /// All of them.
-        pub const ALL: [Self; 10] = [
+        pub const ALL: [Self; 11] = [
             Self::BeforeCommit,
             Self::AfterCommit,
             Self::Checkpoint,
@@ -149,6 +151,7 @@ mod armed {
             Self::Drained,
             Self::UpgradeCopying,
             Self::UpgradeCopied,
+            Self::UpgradeCommitted,
             Self::UpgradeEmptied,
         ];
 
@@ -165,6 +168,7 @@ mod armed {
                 Self::Drained => "drained",
                 Self::UpgradeCopying => "upgrade-copying",
                 Self::UpgradeCopied => "upgrade-copied",
+                Self::UpgradeCommitted => "upgrade-committed",
                 Self::UpgradeEmptied => "upgrade-emptied",
             }
         }

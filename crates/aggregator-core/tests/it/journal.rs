@@ -170,9 +170,89 @@ fn a_damaged_journal_is_noticed_and_loses_nothing() {
             assert!(matches!(page, Err(StoreError::Corrupt { .. })), "{damage}: {page:?}");
         }
         assert!(matches!(store.topics(&TopicQuery::default()), Err(StoreError::Corrupt { .. })), "{damage}");
-        // What is in no need of the journal goes on, so that all of it can be saved.
+        // What is in no need of the journal goes on.
         let mut saved = Rows::of(&store);
         assert_eq!(std::iter::from_fn(|| saved.next().unwrap()).count(), rows, "{damage}");
+    }
+}
+
+/// Events and stubs say all but how many repeats the journal had counted.
+#[test]
+fn a_damaged_journal_is_made_anew_from_the_events() {
+    for damage in [
+        "DELETE FROM journal",
+        "UPDATE journal SET checksum = checksum + 1 WHERE id = (SELECT max(id) FROM journal)",
+        "UPDATE journal SET entries = x'' WHERE id = (SELECT max(id) - 1 FROM journal)",
+    ] {
+        let directory = TempDir::new().unwrap();
+        let (path, _) = closed_store(&directory);
+        let store = SqliteStore::open_with(&path, folding(8)).unwrap();
+        for (n, through) in [(0, 5), (1, 1_000), (2, 9), (3, 1)] {
+            store.purge(&topic(n), through).unwrap();
+        }
+        let all = aggregator_core::Timestamp::from_micros(i64::MAX);
+        for (n, most) in [(0, 2), (1, 1_000), (2, 9)] {
+            store.forget_identities(&topic(n), all, most).unwrap();
+        }
+        append(&store, &(0..6).map(|n| Event::new(name(n), "last").unwrap()).collect::<Vec<_>>());
+        let (rows, before) = contents_of(&store);
+        drop(store);
+        Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        let store = SqliteStore::rebuild_index(&path, folding(8)).unwrap();
+        assert_eq!(store.verify().unwrap().faults, [""; 0], "{damage}");
+        let (rebuilt_rows, after) = contents_of(&store);
+        assert_eq!(rebuilt_rows, rows, "{damage}");
+        let places = |topics: &[TopicInfo]| -> Vec<_> {
+            topics.iter().map(|info| (info.topic.clone(), info.last_seq, info.purged_seq)).collect()
+        };
+        assert_eq!(places(&after), places(&before), "{damage}");
+        assert!(before.iter().zip(&after).all(|(before, after)| after.duplicates <= before.duplicates));
+        append(&store, &(0..6).map(|n| Event::new(name(n), "last").unwrap()).collect::<Vec<_>>());
+        assert_eq!(contents_of(&store).0, rows, "repeats are known");
+        append(&store, &(0..6).map(|n| Event::new(name(n), "new").unwrap()).collect::<Vec<_>>());
+        assert_eq!(store.verify().unwrap().faults, [""; 0], "{damage}");
+    }
+}
+
+/// Purges fold nothing but their own topics: tails wait no longer for that.
+#[test]
+fn purges_between_appends_do_not_let_the_journal_grow() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, folding(5)).unwrap();
+    let topics = 400;
+    let events = |n: u64| -> Vec<_> {
+        (0..topics).map(|topic| Event::new(format!("t{topic}"), n.to_string()).unwrap()).collect()
+    };
+    let purged = Topic::new("t0").unwrap();
+    for n in 0..40 {
+        append(&store, &events(n));
+        store.purge(&purged, n).unwrap();
+    }
+    let rows = rows_of_journal(&path);
+    assert!(rows < 15, "{rows} rows");
+    assert_eq!(store.verify().unwrap().faults, [""; 0]);
+}
+
+/// A store that was opened with more room folds and deletes what it has.
+#[test]
+fn a_smaller_bound_empties_the_journal() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("events.db");
+    let store = SqliteStore::open_with(&path, folding(100_000)).unwrap();
+    for n in 0..200 {
+        append(&store, &[Event::new(name(n % TOPICS), n.to_string()).unwrap()]);
+    }
+    drop(store);
+    assert_eq!(rows_of_journal(&path), 200);
+    for (max_unfolded, most) in [(1, 20), (0, 2)] {
+        let store = SqliteStore::open_with(&path, folding(max_unfolded)).unwrap();
+        for n in 0..200 {
+            append(&store, &[Event::new(name(n % TOPICS), format!("{max_unfolded} {n}")).unwrap()]);
+        }
+        let rows = rows_of_journal(&path);
+        assert!(rows <= most, "{max_unfolded}: {rows} rows");
+        assert_eq!(store.verify().unwrap().faults, [""; 0]);
     }
 }
 

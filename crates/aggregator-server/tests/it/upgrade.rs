@@ -142,20 +142,42 @@ fn a_store_of_an_older_format_is_refused_with_a_code_of_its_own_until_it_is_upgr
 
 #[test]
 fn an_upgrade_that_is_killed_goes_on() {
-    for point in ["upgrade-copying:1", "upgrade-copied:1", "upgrade-emptied:1"] {
-        let lab = Lab::of("format-2.db");
-        let before = lab.bytes("s.db");
-        let mut killed = lab.upgrade(&["--backup", lab.path("kept").to_str().unwrap()]);
-        killed.env(fail_point::VARIABLE, point);
-        assert_eq!(run(killed).0, None, "it ended before {point}");
-        assert_eq!(lab.path("kept").exists(), point != "upgrade-copying:1");
-        let (exit, said) = run(lab.upgrade(&["--backup", lab.path("kept").to_str().unwrap()]));
-        assert_eq!(exit, Some(0), "{point}: {said}");
-        assert_eq!(lab.others(), ["kept"], "{point}");
-        assert_eq!(lab.bytes("kept"), before, "{point}");
-        let (exit, said) = run(Process::command(&["check", "--store", &lab.store()]));
-        assert_eq!(exit, Some(0), "{point}: {said}");
+    for golden in ["format-2.db", "format-3.db", "format-4.db"] {
+        for point in ["upgrade-copying:1", "upgrade-copied:1", "upgrade-committed:1", "upgrade-emptied:1"] {
+            assert_goes_on(&Lab::of(golden), &format!("{golden}, {point}"), point);
+        }
     }
+}
+
+/// `restore` refuses it, so it is upgraded itself. A log beside such a file is that of another store as a rule.
+#[test]
+fn an_upgrade_of_a_backup_that_is_killed_goes_on() {
+    for golden in ["format-3.db", "format-4.db"] {
+        for point in ["upgrade-copied:1", "upgrade-committed:1", "upgrade-emptied:1"] {
+            let lab = Lab::of(golden);
+            let zeros = "0".repeat(20);
+            let mark = format!("0000000000 2026-01-01T00:00:00.000000Z {zeros} {zeros} {zeros} {zeros}");
+            let connection = rusqlite::Connection::open(lab.path("s.db")).unwrap();
+            connection.execute("UPDATE meta SET value = ?1 WHERE name = 'log'", [mark]).unwrap();
+            drop(connection);
+            assert_goes_on(&lab, &format!("backup of {golden}, {point}"), point);
+        }
+    }
+}
+
+/// An upgrade that is killed at `point`, repeated.
+fn assert_goes_on(lab: &Lab, what: &str, point: &str) {
+    let before = lab.bytes("s.db");
+    let mut killed = lab.upgrade(&["--backup", lab.path("kept").to_str().unwrap()]);
+    killed.env(fail_point::VARIABLE, point);
+    assert_eq!(run(killed).0, None, "it ended before {what}");
+    assert_eq!(lab.path("kept").exists(), point != "upgrade-copying:1");
+    let (exit, said) = run(lab.upgrade(&["--backup", lab.path("kept").to_str().unwrap()]));
+    assert_eq!(exit, Some(0), "{what}: {said}");
+    assert_eq!(lab.others(), ["kept"], "{what}");
+    assert_eq!(lab.bytes("kept"), before, "{what}");
+    let (exit, said) = run(Process::command(&["check", "--store", &lab.store()]));
+    assert_eq!(exit, Some(0), "{what}: {said}");
 }
 
 #[test]

@@ -10,98 +10,68 @@
 //!                             a page of spans gets many rows at a time ◄──┘
 //! ```
 //!
-//! * A topic's **tail** ([`tails`]) is what its rows in the tables do not say yet: the spans of its newest events. It is
-//!   in memory, so readers find it without a look at the journal.
-//! * The writer folds a few topics with each commit, one topic after the other, round and round, and always the whole
-//!   tail. So there are about as many unfolded spans at any time, and a page is written once for many of them. A tail that
-//!   grows long is folded at once.
+//! * A topic's **tail** ([`tails`]) is what its rows in the tables do not say yet: the spans of its newest events, and
+//!   its counters. It is in memory, so readers find it without a look at the journal ([`view`]).
+//! * The writer folds a few tails with each commit, and always a whole tail: the one that began first, and those that have
+//!   become long. So about as many spans wait at any time, and a page is written once for many of them.
 //! * A row of the journal also names the topics that its commit has folded, before the commit's own changes. So
 //!   whoever **replays** the rows in their order knows the tails: that is how a store is opened, and how it is checked.
-//! * When a round is over, all topics were folded since it began, and the rows from before that are deleted.
+//! * The rows from before the oldest tail began are of no use any more. They are deleted some at a time.
 //!
 //! The row of the partition says which rows of the journal there are, and each has a checksum. So a row that a damaged
 //! file has lost is noticed.
 //!
 //! Whatever writes the tables itself (imports, purges) folds the topic first, in its own transaction.
 
+mod queue;
+mod rebuild;
 mod replay;
 mod row;
 mod tails;
 mod view;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Result};
 
+use self::queue::FoldQueue;
+pub(crate) use self::rebuild::rebuild;
 pub(crate) use self::replay::{Delta, Replayed, replay};
 pub(crate) use self::row::CREATE;
 use self::row::{Entry, Row};
 pub(crate) use self::tails::{Span, Tails};
-pub(crate) use self::view::TopicView;
+pub(crate) use self::view::{TopicView, Views};
 use super::catalog::{Catalog, PartitionState, TopicNames, TopicRow};
 use super::fault::Corruption;
 
-/// A tail of so many spans is folded before its turn, so that a reader has few of them to look through.
-const LONG_TAIL: usize = 256;
+/// What a commit folds at least, if it is due, in rows that are written.
+const LEAST_BUDGET: usize = 16;
 
-/// A fold should write so many spans of a topic: they lie on one page or two.
-const SPANS_PER_FOLD: usize = 64;
-
-/// So many spans may always wait.
-const LEAST_UNFOLDED: usize = 8_192;
-
-/// With more rows or bytes than this, topics are folded although few spans wait: a start reads the whole journal.
-const MAX_ROWS: u64 = 65_536;
-const MAX_BYTES: u64 = 64 << 20;
-
-/// Where few spans may wait, the journal may have so many rows for each.
-const ROWS_PER_SPAN: u64 = 8;
-
-/// What a commit folds besides twice what the last one has added, in rows that are written.
-const LEAST_BUDGET: usize = 8;
-
-/// The most topics without a tail that a commit passes by.
-const MAX_PASSED_BY: usize = 10_000;
+/// So many rows of the journal are deleted at a time, because they lie on one page or two; fewer where few spans may wait.
+const DELETED: u64 = 64;
 
 /// So many spans stay in memory after they were folded, for readers whose snapshots are from before that.
 const MAX_RETAINED: usize = 1 << 17;
-
-/// So many rows are deleted at a time, because they lie on one page or two; fewer where few spans wait.
-const DELETED: u64 = 64;
 
 /// The part of the writer that writes the journal and folds it.
 pub(crate) struct Journal {
     names: Arc<TopicNames>,
     tails: Arc<Tails>,
     max_unfolded: usize,
-    progress: Progress,
-    /// As of the last commit.
-    committed: PartitionState,
+    queue: FoldQueue,
+    /// The partition as of the last commit.
+    as_of_commit: PartitionState,
+    /// How many rows the next commits are to write for what the last ones have added, if it is due.
+    owed: usize,
     /// What the running write does.
     pending: Pending,
-    /// Topics whose tails have become long.
-    long: VecDeque<i64>,
-    /// How many entries the last commit has added.
-    last_added: usize,
-}
-
-/// How far folding is. As of the last commit, or in the running write.
-#[derive(Default, Clone, Copy)]
-struct Progress {
-    /// The id of the topic that is folded next.
-    next: i64,
-    /// The number of the first row that was written after the round had begun.
-    round_began: u64,
-    /// The rows before this one are of no use.
-    obsolete_before: u64,
-    /// The bytes of the rows from this round, and those from the round before.
-    bytes: [u64; 2],
 }
 
 /// What a write has done until it is committed.
 #[derive(Default)]
 struct Pending {
+    /// The partition before the write.
     before: PartitionState,
     entries: Vec<Entry>,
     /// Topics whose rows in the tables are whole.
@@ -109,7 +79,12 @@ struct Pending {
     /// The ids of those that had a tail before.
     folded: BTreeSet<i64>,
     folded_spans: usize,
-    progress: Progress,
+    /// How many rows of the tables folding has written.
+    spent: usize,
+    /// The row of the journal that it has written has so many bytes.
+    row_bytes: Option<u64>,
+    /// How many rows of the journal it has deleted.
+    deleted: u64,
 }
 
 /// A topic whose rows in the tables say all there is.
@@ -121,33 +96,6 @@ struct Written {
     conflicts: u64,
 }
 
-impl Written {
-    fn of(topic: &TopicRow) -> Self {
-        let TopicRow { id, last_offset, duplicates, conflicts, .. } = *topic;
-        Self { topic_id: id, last_offset, duplicates, conflicts }
-    }
-}
-
-impl Progress {
-    fn new(partition: &PartitionState, bytes: u64) -> Self {
-        Self {
-            next: 1,
-            round_began: partition.journal_last + 1,
-            obsolete_before: partition.journal_first,
-            bytes: [0, bytes],
-        }
-    }
-}
-
-impl Pending {
-    fn clear(&mut self) {
-        self.entries.clear();
-        self.written.clear();
-        self.folded.clear();
-        self.folded_spans = 0;
-    }
-}
-
 impl Journal {
     /// About `max_unfolded` spans wait in memory; with 0, appends write the tables themselves. Begin with
     /// [`Self::catalog`].
@@ -156,11 +104,10 @@ impl Journal {
             names,
             tails,
             max_unfolded: max_unfolded as usize,
-            progress: Progress::default(),
-            committed: PartitionState::default(),
+            queue: FoldQueue::new(max_unfolded),
+            as_of_commit: PartitionState::default(),
+            owed: 0,
             pending: Pending::default(),
-            long: VecDeque::new(),
-            last_added: 0,
         }
     }
 
@@ -178,7 +125,7 @@ impl Journal {
             return Ok(kept.insert(self.begin_with((catalog, replayed))));
         }
         let rows = |partition: &PartitionState| (partition.journal_first, partition.journal_last);
-        if rows(&catalog.partition) != rows(&self.committed) {
+        if rows(&catalog.partition) != rows(&self.as_of_commit) {
             return Err(Corruption::error(
                 "the journal in the file is not the one of the last commit".into(),
             ));
@@ -189,27 +136,30 @@ impl Journal {
     /// Takes over what was read when the store was opened.
     pub(crate) fn begin_with(&mut self, (mut catalog, replayed): (Catalog, Replayed)) -> Catalog {
         catalog.committed();
-        let max_retained = MAX_RETAINED.min(self.max_unfolded * 2);
-        self.progress = Progress::new(&catalog.partition, replayed.bytes);
-        self.committed = catalog.partition;
-        self.tails.set(&catalog, replayed, max_retained);
+        self.as_of_commit = catalog.partition;
+        self.queue.begin_with(&replayed);
+        self.tails.set(&catalog, replayed, MAX_RETAINED.min(self.max_unfolded.saturating_mul(2)));
         catalog
     }
 
-    /// Begins a write, and folds what is due. To be called before the write changes anything.
+    /// Begins a write, and folds what is due. To be called before the write changes anything, and behind all that may
+    /// refuse it.
     pub(crate) fn begin(&mut self, connection: &Connection, catalog: &mut Catalog) -> Result<()> {
         self.begin_without_folding(catalog);
-        let mut budget = self.last_added * 2 + LEAST_BUDGET;
+        let mut budget = self.owed + LEAST_BUDGET;
+        let mut turn = 0;
         while budget > 0
-            && let Some(topic_id) = self.long.pop_front()
+            && let Some(topic_id) = self.queue.long(turn)
         {
+            turn += 1;
             budget = budget.saturating_sub(self.fold_id(connection, catalog, topic_id)?);
         }
-        for _ in 0..MAX_PASSED_BY {
-            if budget == 0 || !self.is_due(&catalog.partition) {
-                break;
-            }
-            let topic_id = self.next_in_round(&catalog.partition);
+        let mut turn = 0;
+        while budget > 0
+            && self.is_due()
+            && let Some(topic_id) = self.queue.oldest(turn)
+        {
+            turn += 1;
             budget = budget.saturating_sub(self.fold_id(connection, catalog, topic_id)?);
         }
         Ok(())
@@ -217,34 +167,12 @@ impl Journal {
 
     /// Begins a write that shall write no more than it has to.
     pub(crate) fn begin_without_folding(&mut self, catalog: &Catalog) {
-        self.pending.clear();
-        self.pending.before = catalog.partition;
-        self.pending.progress = self.progress;
+        self.pending = Pending { before: catalog.partition, ..Pending::default() };
     }
 
-    /// Whether too many spans wait, or the journal has become too long.
-    fn is_due(&self, partition: &PartitionState) -> bool {
+    fn is_due(&self) -> bool {
         let waiting = self.tails.unfolded().saturating_sub(self.pending.folded_spans);
-        let of_topics =
-            usize::try_from(partition.topics).unwrap_or(usize::MAX).saturating_mul(SPANS_PER_FOLD / 2);
-        let Progress { obsolete_before, bytes, .. } = self.pending.progress;
-        waiting > self.max_unfolded.min(of_topics.max(LEAST_UNFOLDED))
-            || partition.journal_last + 1 - obsolete_before
-                > MAX_ROWS.min(self.max_unfolded as u64 * ROWS_PER_SPAN)
-            || bytes.iter().sum::<u64>() > MAX_BYTES
-    }
-
-    /// The id of the topic whose turn it is. There has to be one.
-    fn next_in_round(&mut self, partition: &PartitionState) -> i64 {
-        let progress = &mut self.pending.progress;
-        if progress.next.cast_unsigned() > partition.topics {
-            progress.next = 1;
-            progress.obsolete_before = progress.round_began;
-            progress.round_began = partition.journal_last + 1;
-            progress.bytes = [0, progress.bytes[0]];
-        }
-        progress.next += 1;
-        progress.next - 1
+        self.queue.is_due(&self.pending.before, waiting)
     }
 
     fn fold_id(&mut self, connection: &Connection, catalog: &mut Catalog, topic_id: i64) -> Result<usize> {
@@ -253,6 +181,7 @@ impl Journal {
         if rows > 0 {
             topic.update(connection, name)?;
         }
+        self.pending.spent += rows;
         Ok(rows)
     }
 
@@ -262,21 +191,22 @@ impl Journal {
         if self.pending.folded.contains(&topic.id) {
             return Ok(0);
         }
-        let Some(spans) = self.tails.unfolded_of(topic.id) else { return Ok(0) };
-        let mut before = self.tails.folded_through(topic.id);
-        for span in &spans {
+        let Some(tail) = self.tails.unfolded_of(topic.id) else { return Ok(0) };
+        let mut before = tail.folded_through;
+        for span in &tail.spans {
             topic.add_span(connection, before, *span)?;
             before = span.last;
         }
         self.pending.folded.insert(topic.id);
-        self.pending.folded_spans += spans.len();
-        self.written(topic);
-        Ok(spans.len() + 1)
+        self.pending.folded_spans += tail.spans.len();
+        self.note_written(topic);
+        Ok(tail.spans.len() + 1)
     }
 
     /// Notes that the topic's rows in the tables say all there is.
-    pub(crate) fn written(&mut self, topic: &TopicRow) {
-        self.pending.written.push(Written::of(topic));
+    pub(crate) fn note_written(&mut self, topic: &TopicRow) {
+        let TopicRow { id, last_offset, duplicates, conflicts, .. } = *topic;
+        self.pending.written.push(Written { topic_id: id, last_offset, duplicates, conflicts });
     }
 
     /// Takes what an append has changed of a topic: `topic` was `before`, and new events are the last ones up to `last_offset`.
@@ -294,7 +224,7 @@ impl Journal {
                 topic.extend(connection, last_offset + 1 - stored, last_offset)?;
             }
             topic.update(connection, name)?;
-            self.written(topic);
+            self.note_written(topic);
             return Ok(());
         }
         if stored > 0 {
@@ -309,28 +239,41 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the journal's row, and deletes rows that are of no use any more. To be called at the end of a write.
-    ///
-    /// Writes the partition's row, too, if the write has changed it.
+    /// Writes the journal's row, and the partition's if the write has changed it. Deletes rows of the journal that are of no
+    /// use any more. To be called at the end of a write.
     pub(crate) fn write(&mut self, connection: &Connection, catalog: &mut Catalog) -> Result<()> {
         let partition = &mut catalog.partition;
-        let Pending { before, entries, folded, progress, .. } = &mut self.pending;
+        let Pending { before, entries, folded, row_bytes, deleted, .. } = &mut self.pending;
         if !entries.is_empty() || !folded.is_empty() {
             let row = Row::new(partition.journal_last + 1, before.last_offset + 1, folded, entries);
             row.insert(connection)?;
             partition.journal_last += 1;
-            progress.bytes[0] += row.bytes();
+            *row_bytes = Some(row.bytes());
         }
-        let deleted = DELETED.min(self.max_unfolded as u64);
-        if deleted > 0 && progress.obsolete_before >= partition.journal_first + deleted {
-            let until = partition.journal_first + deleted;
+        // Of a store that is opened with a smaller bound, the rest of the journal goes, too.
+        let step = DELETED.min(u64::try_from(self.max_unfolded).unwrap_or(DELETED)).max(2);
+        let until = partition.journal_first + step;
+        if self.queue.obsolete_before(before) >= until {
             Row::delete(connection, partition.journal_first, until)?;
             partition.journal_first = until;
+            *deleted = step;
         }
-        if *partition == self.pending.before {
-            return Ok(());
-        }
-        partition.write(connection)
+        if *partition == *before { Ok(()) } else { partition.write(connection) }
+    }
+
+    /// To be called when the commit has returned.
+    pub(crate) fn committed(&mut self, catalog: &Catalog) {
+        let pending = std::mem::take(&mut self.pending);
+        self.as_of_commit = catalog.partition;
+        let changed = self.tails.commit(&pending, &catalog.partition, self.queue.long_tail());
+        self.queue.committed(&self.tails, changed, pending.row_bytes, pending.deleted);
+        let is_due =
+            self.queue.long(0).is_some() || self.queue.is_due(&catalog.partition, self.tails.unfolded());
+        let left = if is_due { (self.owed + LEAST_BUDGET).saturating_sub(pending.spent) } else { 0 };
+        let added = pending.entries.len();
+        // Twice what was added keeps up, and catches up where a journal is too long.
+        let times = if self.queue.is_too_long(&catalog.partition) { 8 } else { 2 };
+        self.owed = left + added * times;
     }
 
     /// The offset of the topic's first event that was not purged.
@@ -338,17 +281,15 @@ impl Journal {
         let of_table: Option<u64> = connection
             .prepare_cached("SELECT min(first_offset) FROM spans WHERE topic_id = ?1")?
             .query_row([topic.id], |row| row.get(0))?;
-        let of_tail = || self.tails.unfolded_of(topic.id)?.first().map(|span| span.first);
+        let of_tail = || self.tails.unfolded_of(topic.id)?.spans.first().map(|span| span.first);
         Ok(of_table.or_else(of_tail))
     }
+}
 
-    /// To be called when the commit has returned.
-    pub(crate) fn committed(&mut self, catalog: &Catalog) {
-        let long = LONG_TAIL.min(self.max_unfolded);
-        self.long.extend(self.tails.committed(&self.pending, catalog.partition.last_offset, long));
-        self.progress = self.pending.progress;
-        self.committed = catalog.partition;
-        self.last_added = self.pending.entries.len();
-        self.pending.clear();
-    }
+/// The error that some part of the journal is not as it was written.
+fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
+    Corruption::error(format!(
+        "the journal of the topics: {what} (what it says can be made anew from the events: aggregator-server check \
+         --rebuild-index)"
+    ))
 }

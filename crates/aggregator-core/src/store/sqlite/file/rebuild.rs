@@ -1,19 +1,21 @@
 //! Empties the dedup index of a store that nobody has open. Opening the store then builds the index again.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::connector::Connector;
 use super::create::write_schema;
 use super::draft_file::Draft;
 use super::open::connect_alone;
 use super::wal_mark;
-use crate::StoreError;
-use crate::store::sqlite::catalog::PartitionState;
+use crate::fail_point::FailPoint;
+use crate::store::sqlite::catalog::{Catalog, PartitionState};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
-use crate::store::sqlite::{index, schema};
+use crate::store::sqlite::{index, journal, schema};
+use crate::{StoreError, Timestamp};
 
 /// All tables except those of the index. The last four are not in every file.
 const NOT_INDEX: [&str; 11] = [
@@ -51,6 +53,7 @@ pub(super) fn make_empty(
 ) -> Result<(), StoreError> {
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     let done = reset(&mut connection).map_err(failed);
+    FailPoint::UpgradeCommitted.reach();
     let closed = wal_mark::close_in_order(&connection).map_err(failed)?;
     match done {
         Err(StoreError::Corrupt { .. }) => {
@@ -67,11 +70,30 @@ pub(super) fn make_empty(
 }
 
 fn reset(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    wal_mark::keep_wal(connection)?;
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     index::reset(&transaction)?;
     schema::add_journal(&transaction)?;
+    rebuild_journal(&mut transaction)?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    wal_mark::write(&transaction, Timestamp::now())?;
     transaction.commit()
+}
+
+/// Makes anew what is sorted by topic, if it contradicts itself. Where that cannot be done, because the topics themselves are
+/// damaged, it stays as it is: the store can be read then, and not written.
+fn rebuild_journal(transaction: &mut Transaction<'_>) -> rusqlite::Result<()> {
+    let is_sound = |connection: &Connection| Catalog::load(connection, &Arc::default()).is_ok();
+    if is_sound(transaction) {
+        return Ok(());
+    }
+    let savepoint = transaction.savepoint()?;
+    match journal::rebuild(&savepoint) {
+        Ok(()) if is_sound(&savepoint) => savepoint.commit(),
+        Ok(()) => savepoint.finish(),
+        Err(error) if error.sqlite_error_code().is_none() => savepoint.finish(),
+        Err(error) => Err(error),
+    }
 }
 
 /// For a file whose index tables SQLite cannot even drop: copies all other tables into a new file, which replaces the old

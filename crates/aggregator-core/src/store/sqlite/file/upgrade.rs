@@ -9,14 +9,15 @@
 //! 4. One commit adds the journal and writes the new format. From format 2, it empties the index.
 //! 5. Opening the store builds the index, if it is empty, in many commits that can be resumed.
 //!
-//! Between 3 and 4 no byte of the file changes, not even its mark: the commit of 4 holds no event, so a log that is lost then
-//! takes nothing with it. So a repeated upgrade finds that the copy is that of the very file, and uses it. A store that was
+//! Between 3 and 4 no byte of the file changes, not even its mark: that is written in the commit of 4, which holds no event, so
+//! a log that is lost then takes nothing with it. So a repeated upgrade finds that the copy is that of the very file, and uses it. A store that was
 //! written to since then is another one, and the copy is not overwritten.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -27,12 +28,13 @@ use super::open::{connect_alone, connect_claimed};
 use super::rebuild::make_empty;
 use super::restore::copy_bytes;
 use super::wal_mark;
-use crate::StoreError;
 use crate::fail_point::FailPoint;
+use crate::store::sqlite::catalog::Catalog;
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::options::SqliteOptions;
 use crate::store::sqlite::{index, schema};
 use crate::store::{BackupProgress, Upgraded};
+use crate::{StoreError, Timestamp};
 
 /// So much of two files is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
@@ -65,6 +67,7 @@ pub(crate) fn upgrade(
     if same_index {
         let mut connection = connection;
         add_journal(&mut connection).map_err(failed)?;
+        FailPoint::UpgradeCommitted.reach();
         close(connection, path)?;
     } else {
         make_empty(path, connection, connector)?;
@@ -74,9 +77,14 @@ pub(crate) fn upgrade(
 }
 
 fn add_journal(connection: &mut Connection) -> rusqlite::Result<()> {
+    wal_mark::keep_wal(connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::add_journal(&transaction)?;
+    // A store whose counters contradict its topics stays as it is.
+    Catalog::load(&transaction, &Arc::default())?;
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    // With the mark, whoever goes on with an upgrade that was cut off here knows the log.
+    wal_mark::write(&transaction, Timestamp::now())?;
     transaction.commit()
 }
 

@@ -36,7 +36,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, ffi};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, ffi};
 
 use super::files::beside;
 use super::mount::has_lasting_inodes;
@@ -142,7 +142,9 @@ pub(crate) fn ensure(connection: &mut Connection, now: Timestamp) -> rusqlite::R
     // A table changes the schema, and so the cookie: it is made together with a mark.
     let lacks_table = RecordTotals::lacks_table(connection)? || !schema::has_forgotten(connection)?;
     if lacks_table || read(connection)?.is_none() {
-        write(connection, now)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write(&transaction, now)?;
+        transaction.commit()?;
     }
     // Readers that began without a log read the main file itself, so it cannot be written until they end.
     connection.busy_timeout(MARK_TIMEOUT)?;
@@ -164,12 +166,13 @@ pub(crate) fn keep_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
-fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if RecordTotals::lacks_table(&transaction)? {
-        RecordTotals::create_table(&transaction)?;
+/// Writes the mark, and makes the tables that the file lacks. To be called last in a transaction that changes the schema,
+/// and behind [`keep_wal`].
+pub(super) fn write(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    if RecordTotals::lacks_table(transaction)? {
+        RecordTotals::create_table(transaction)?;
     }
-    if !schema::has_forgotten(&transaction)? {
+    if !schema::has_forgotten(transaction)? {
         transaction.execute_batch(schema::CREATE_FORGOTTEN)?;
     }
     let marked = transaction.path().and_then(|path| files(path.as_ref()));
@@ -183,8 +186,8 @@ fn write(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<()> {
         .prepare_cached(
             "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )?
-        .execute((META_NAME, format!("{cookie} {now} {marked}")))?;
-    transaction.commit()
+        .execute((META_NAME, format!("{cookie} {now} {marked}")))
+        .map(drop)
 }
 
 /// A random positive number, and a large one: copies of copies get small numbers.

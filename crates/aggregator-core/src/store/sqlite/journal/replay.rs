@@ -2,18 +2,18 @@
 
 use rusqlite::{Connection, Result};
 
+use super::damaged;
 use super::row::Row;
 use super::tails::Span;
 use crate::store::sqlite::catalog::{PartitionState, index_of};
-use crate::store::sqlite::fault::Corruption;
 
 /// What the journal says beyond the tables.
 #[derive(Default)]
 pub(crate) struct Replayed {
     /// In the order of the topics' ids. Topics at the end that have none are left out.
     pub(crate) deltas: Vec<Delta>,
-    /// How many bytes its rows have.
-    pub(super) bytes: u64,
+    /// How many bytes each of its rows has.
+    pub(super) sizes: Vec<u64>,
 }
 
 /// What the journal says of a topic beyond its rows in the tables.
@@ -25,6 +25,8 @@ pub(crate) struct Delta {
     pub(crate) folded_through: u64,
     pub(crate) duplicates: u64,
     pub(crate) conflicts: u64,
+    /// The row of the journal in which it begins; 0 if it is empty.
+    pub(super) since: u64,
 }
 
 impl Delta {
@@ -46,12 +48,12 @@ pub(crate) fn replay(connection: &Connection, partition: &PartitionState) -> Res
     let mut replayed = Replayed::default();
     let mut next = partition.journal_first;
     Row::each(connection, partition.journal_first, |row| {
-        if row.id != next {
+        if row.id != next || row.id > partition.journal_last {
             return Err(missing(next));
         }
         next += 1;
-        replayed.bytes += row.bytes();
-        for topic_id in row.folded()? {
+        replayed.sizes.push(row.bytes());
+        for topic_id in row.folded(partition.topics)? {
             if let Some(delta) = replayed.deltas.get_mut(index_of(topic_id)) {
                 *delta = Delta::default();
             }
@@ -62,11 +64,11 @@ pub(crate) fn replay(connection: &Connection, partition: &PartitionState) -> Res
 }
 
 fn missing(id: u64) -> rusqlite::Error {
-    Corruption::error(format!("row {id} of the journal is missing, or one before it"))
+    damaged(format!("row {id} is missing, or there are others that do not belong to it"))
 }
 
 fn take_entries(row: &Row, partition: &PartitionState, deltas: &mut Vec<Delta>) -> Result<()> {
-    let wrong = || Corruption::error(format!("row {} of the journal contradicts the others", row.id));
+    let wrong = || damaged(format!("row {} contradicts the others", row.id));
     let mut first = row.first_offset;
     for entry in row.entries()? {
         let index = index_of(entry.topic_id);
@@ -77,6 +79,9 @@ fn take_entries(row: &Row, partition: &PartitionState, deltas: &mut Vec<Delta>) 
             deltas.resize(index + 1, Delta::default());
         }
         let delta = &mut deltas[index];
+        if delta.since == 0 {
+            delta.since = row.id;
+        }
         delta.duplicates = delta.duplicates.saturating_add(entry.duplicates);
         delta.conflicts = delta.conflicts.saturating_add(entry.conflicts);
         if entry.stored > 0 {

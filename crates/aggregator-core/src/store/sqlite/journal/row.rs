@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result};
 
-use crate::store::sqlite::fault::Corruption;
+use super::damaged;
 use crate::store::sqlite::row::checksum::Checksum;
 
 pub(crate) const CREATE: &str = "
@@ -92,8 +92,7 @@ impl Row {
         if delete.execute((first, until))? as u64 == until - first {
             return Ok(());
         }
-        let what = format!("a row of the journal is missing, of {first} to {}", until - 1);
-        Err(Corruption::error(what))
+        Err(damaged(format!("a row is missing, of {first} to {}", until - 1)))
     }
 
     /// Hands `take` the rows from `first` on, in their order, checked.
@@ -114,28 +113,24 @@ impl Row {
                 entries: row.get(3)?,
             };
             if read.checksum() != row.get::<_, i64>(4)? {
-                let what = format!("row {} of the journal does not match its checksum", read.id);
-                return Err(Corruption::error(what));
+                return Err(damaged(format!("row {} does not match its checksum", read.id)));
             }
             take(&read)?;
         }
         Ok(())
     }
 
-    /// The ids of the topics that were folded.
-    pub(crate) fn folded(&self) -> Result<Vec<i64>> {
+    /// The ids of the topics that were folded, of so many that there are.
+    pub(crate) fn folded(&self, topics: u64) -> Result<Vec<i64>> {
         let mut bytes = self.folded.as_slice();
         let mut ids = Vec::new();
         let mut last: u64 = 0;
         while !bytes.is_empty() {
             let (gap, count) = (self.varint(&mut bytes)?, self.varint(&mut bytes)?);
             let first = last.checked_add(gap).filter(|_| gap > 0).ok_or_else(|| self.garbled())?;
-            // No topic has such an id, so that a wrong number is no reason to run out of memory.
-            last = first
-                .checked_add(count)
-                .filter(|&end| end <= MAX_ID && count > 0)
-                .ok_or_else(|| self.garbled())?
-                - 1;
+            // There are no such topics: a wrong number is no reason to run out of memory.
+            let end = first.checked_add(count).filter(|&end| end <= topics.saturating_add(1) && count > 0);
+            last = end.ok_or_else(|| self.garbled())? - 1;
             ids.extend((first..=last).map(u64::cast_signed));
         }
         Ok(ids)
@@ -166,7 +161,7 @@ impl Row {
     }
 
     fn garbled(&self) -> rusqlite::Error {
-        Corruption::error(format!("row {} of the journal cannot be understood", self.id))
+        damaged(format!("row {} cannot be understood", self.id))
     }
 
     fn checksum(&self) -> i64 {
@@ -223,7 +218,7 @@ mod tests {
             [entry(1, 0, 0, 0), entry(300, 7, 0, 0), entry(2, 1 << 60, u64::MAX, 3), entry(9, 1, 5, 0)];
         let row = Row::new(7, 1 << 40, &BTreeSet::from([9, 3, 4, 1, 5, 1_000_000]), &entries);
         assert_eq!(row.entries().unwrap(), entries);
-        assert_eq!(row.folded().unwrap(), [1, 3, 4, 5, 9, 1_000_000]);
+        assert_eq!(row.folded(1_000_000).unwrap(), [1, 3, 4, 5, 9, 1_000_000]);
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(CREATE).unwrap();
         row.insert(&connection).unwrap();
@@ -251,7 +246,7 @@ mod tests {
             [&[][..], &[0], &[0, 1], &[1], &[1, 0], &[0x80], &long, &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]]
         {
             let row = Row { id: 1, first_offset: 1, folded: bytes.to_vec(), entries: bytes.to_vec() };
-            let (folded, entries) = (row.folded(), row.entries());
+            let (folded, entries) = (row.folded(1_000_000), row.entries());
             assert_eq!(folded.is_ok(), bytes.is_empty(), "{bytes:?}: {folded:?}");
             assert_eq!(entries.is_ok(), matches!(bytes, [] | [1, 0]), "{bytes:?}: {entries:?}");
         }

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use super::row::Entry;
 use super::{Pending, Replayed, Written};
-use crate::store::sqlite::catalog::{Catalog, index_of};
+use crate::store::sqlite::catalog::{Catalog, PartitionState, index_of};
 
 /// Neighbouring offsets that all have events of one topic: from `first` to `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct State {
     max_retained: usize,
 }
 
-/// Some 64 bytes, and 16 for each span.
+/// Some 72 bytes, and 16 for each span that there is room for.
 #[derive(Default)]
 struct Tail {
     /// Ascending. The first ones may be folded already.
@@ -49,16 +49,32 @@ struct Tail {
     /// All of the topic's, not only those since it was folded.
     duplicates: u64,
     conflicts: u64,
-    /// Whether they are others than those in the table.
-    has_repeats: bool,
+    /// The row of the journal in which it begins; 0 if the topic's rows in the tables say all there is.
+    since: u64,
 }
 
-/// What memory knows of a topic beyond what a snapshot's tables say.
-pub(crate) struct Behind {
-    pub(crate) spans: Box<[Span]>,
-    /// As of the last commit, which may be later than the snapshot.
-    pub(crate) duplicates: u64,
-    pub(crate) conflicts: u64,
+/// The tail of a topic, for the writer.
+pub(super) struct Unfolded {
+    pub(super) spans: Vec<Span>,
+    /// The offset of the topic's last event before them.
+    pub(super) folded_through: u64,
+}
+
+/// What a snapshot's tables do not say of a topic.
+pub(super) struct Missing {
+    pub(super) spans: Box<[Span]>,
+    /// All of the topic's. They may be of a commit before or behind the snapshot's.
+    pub(super) duplicates: u64,
+    pub(super) conflicts: u64,
+}
+
+/// Which tails a commit has changed.
+#[derive(Default)]
+pub(super) struct Changed {
+    /// Topics that have a tail now, and the row of the journal in which it begins.
+    pub(super) begun: Vec<(i64, u64)>,
+    /// Topics whose tails have become long.
+    pub(super) long: Vec<i64>,
 }
 
 impl Tail {
@@ -86,27 +102,27 @@ impl Tail {
         self.spans.drain(..dropped);
         self.dropped_through = self.dropped_through.max(offset);
         // A topic that was busy once need not keep its memory.
-        if self.spans.is_empty() {
-            self.spans = Vec::new();
+        if self.spans.capacity() > 4 * self.spans.len() {
+            self.spans.shrink_to(2 * self.spans.len());
         }
     }
 }
 
 impl Tails {
     /// Takes over what was read from the file.
-    pub(crate) fn set(&self, catalog: &Catalog, replayed: Replayed, max_retained: usize) {
+    pub(super) fn set(&self, catalog: &Catalog, replayed: Replayed, max_retained: usize) {
         let mut deltas = replayed.deltas.into_iter();
         let tails = catalog.rows().map(|topic| {
             let delta = deltas.next().unwrap_or_default();
             let folded_through =
                 if delta.spans.is_empty() { topic.last_offset } else { delta.folded_through };
             Tail {
-                has_repeats: delta.duplicates > 0,
                 spans: delta.spans,
                 folded_through,
                 dropped_through: folded_through,
                 duplicates: topic.duplicates,
                 conflicts: topic.conflicts,
+                since: delta.since,
             }
         });
         let topics: Vec<_> = tails.collect();
@@ -121,7 +137,7 @@ impl Tails {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
-    pub(crate) fn are_known(&self) -> bool {
+    pub(super) fn are_known(&self) -> bool {
         self.with(|state| state.is_some())
     }
 
@@ -129,31 +145,39 @@ impl Tails {
         look(self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref())
     }
 
+    fn with_tail<T: Default>(&self, topic_id: i64, look: impl FnOnce(&Tail) -> T) -> T {
+        self.with(|state| state?.topics.get(index_of(topic_id)).map(look)).unwrap_or_default()
+    }
+
     /// How many spans were not folded yet.
-    pub(crate) fn unfolded(&self) -> usize {
+    pub(super) fn unfolded(&self) -> usize {
         self.with(|state| state.map_or(0, |state| state.unfolded))
     }
 
-    /// What was not folded of a topic; `None` if its rows in the tables say all.
-    pub(crate) fn unfolded_of(&self, topic_id: i64) -> Option<Vec<Span>> {
-        self.with(|state| {
-            let tail = state?.topics.get(index_of(topic_id))?;
-            let spans = tail.unfolded();
-            (tail.has_repeats || !spans.is_empty()).then(|| spans.to_vec())
-        })
+    /// How many spans of a topic were not folded yet.
+    pub(super) fn unfolded_spans_of(&self, topic_id: i64) -> usize {
+        self.with_tail(topic_id, |tail| tail.unfolded().len())
     }
 
-    /// Up to which offset the rows of a topic in the tables say where its events are.
-    pub(crate) fn folded_through(&self, topic_id: i64) -> u64 {
-        let tail = |state: &State| state.topics.get(index_of(topic_id)).map(|tail| tail.folded_through);
-        self.with(|state| state.and_then(tail).unwrap_or(0))
+    /// The row of the journal in which a topic's tail begins; 0 if it has none.
+    pub(super) fn since(&self, topic_id: i64) -> u64 {
+        self.with_tail(topic_id, |tail| tail.since)
+    }
+
+    /// A topic's tail, if it has one.
+    pub(super) fn unfolded_of(&self, topic_id: i64) -> Option<Unfolded> {
+        self.with_tail(topic_id, |tail| {
+            let unfolded =
+                || Unfolded { spans: tail.unfolded().to_vec(), folded_through: tail.folded_through };
+            (tail.since > 0).then(unfolded)
+        })
     }
 
     /// What a snapshot's tables do not say of a topic. They say where its events are up to `folded_through`, and the
     /// snapshot's last event is at `last_offset`.
     ///
     /// `None` if memory is of another commit: it lacks the last one of the snapshot, or has dropped what was folded since.
-    pub(crate) fn behind(&self, topic_id: i64, folded_through: u64, last_offset: u64) -> Option<Behind> {
+    pub(super) fn missing(&self, topic_id: i64, folded_through: u64, last_offset: u64) -> Option<Missing> {
         self.with(|state| {
             let state = state?;
             let tail = state.topics.get(index_of(topic_id))?;
@@ -163,29 +187,35 @@ impl Tails {
             let from = tail.spans.partition_point(|span| span.last <= folded_through);
             let spans = tail.spans[from..].iter().take_while(|span| span.first <= last_offset);
             let clipped = spans.map(|span| Span { last: span.last.min(last_offset), ..*span });
-            Some(Behind { spans: clipped.collect(), duplicates: tail.duplicates, conflicts: tail.conflicts })
+            let (duplicates, conflicts) = (tail.duplicates, tail.conflicts);
+            Some(Missing { spans: clipped.collect(), duplicates, conflicts })
         })
     }
 
-    /// Takes over what was committed. Returns the topics whose tails have become `long`.
-    pub(super) fn committed(&self, pending: &Pending, last_offset: u64, long: usize) -> Vec<i64> {
+    /// Takes over what was committed. A tail with so many spans is a `long` one.
+    pub(super) fn commit(&self, pending: &Pending, partition: &PartitionState, long: usize) -> Changed {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = guard.as_mut() else { return Vec::new() };
+        let Some(state) = guard.as_mut() else { return Changed::default() };
         for written in &pending.written {
             state.written(written);
         }
-        let mut grown = Vec::new();
+        let mut changed = Changed::default();
         let mut first = pending.before.last_offset + 1;
         for entry in &pending.entries {
+            let tail = state.tail(entry.topic_id);
+            if tail.since == 0 {
+                tail.since = partition.journal_last;
+                changed.begun.push((entry.topic_id, tail.since));
+            }
             let has_grown = state.take(entry, first);
             first += entry.stored;
-            if has_grown && state.topics[index_of(entry.topic_id)].unfolded().len() == long {
-                grown.push(entry.topic_id);
+            if has_grown && state.tail(entry.topic_id).unfolded().len() == long {
+                changed.long.push(entry.topic_id);
             }
         }
-        state.last_offset = last_offset;
+        state.last_offset = partition.last_offset;
         state.drop_retained();
-        grown
+        changed
     }
 }
 
@@ -202,7 +232,7 @@ impl State {
         let tail = self.tail(written.topic_id);
         let folded = tail.unfolded().len();
         tail.folded_through = written.last_offset;
-        (tail.duplicates, tail.conflicts, tail.has_repeats) = (written.duplicates, written.conflicts, false);
+        (tail.duplicates, tail.conflicts, tail.since) = (written.duplicates, written.conflicts, 0);
         if folded > 0 {
             self.unfolded -= folded;
             self.retained_spans += folded;
@@ -215,7 +245,6 @@ impl State {
         let tail = self.tail(entry.topic_id);
         tail.duplicates += entry.duplicates;
         tail.conflicts += entry.conflicts;
-        tail.has_repeats |= entry.duplicates > 0;
         let grown = entry.stored > 0 && tail.extend(Span { first, last: first + entry.stored - 1 });
         self.unfolded += usize::from(grown);
         grown

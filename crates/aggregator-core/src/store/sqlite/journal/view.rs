@@ -1,13 +1,24 @@
 //! A topic as of a reader's snapshot: what the tables say of it, and its tail.
 
+use std::cell::OnceCell;
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Result};
 
-use super::{Span, Tails, replay};
+use super::{Replayed, Span, Tails, replay};
 use crate::query::Order;
 use crate::store::sqlite::catalog::{PartitionState, TopicRow};
+use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
+
+/// Makes views of the topics of one snapshot.
+pub(crate) struct Views<'s> {
+    snapshot: &'s Connection,
+    tails: &'s Tails,
+    partition: &'s PartitionState,
+    /// What the snapshot's own journal says, where memory knows no tails.
+    replayed: OnceCell<Replayed>,
+}
 
 /// A topic as of a snapshot.
 pub(crate) struct TopicView {
@@ -19,37 +30,44 @@ pub(crate) struct TopicView {
     folded_through: u64,
 }
 
-impl TopicView {
-    /// The topic whose row in the snapshot's table is `row`. `None` if memory is of another commit than the snapshot: the
-    /// caller begins with a new snapshot.
-    pub(crate) fn at(
-        snapshot: &Connection,
-        tails: &Tails,
-        partition: &PartitionState,
-        mut row: TopicRow,
-    ) -> Result<Option<Self>> {
-        let folded_through = row.last_offset;
-        let tail = if tails.are_known() {
-            let Some(behind) = tails.behind(row.id, folded_through, partition.last_offset) else {
-                return Ok(None);
-            };
-            (row.duplicates, row.conflicts) = (behind.duplicates, behind.conflicts);
-            behind.spans
-        } else {
-            // The topics of a damaged file, of which some may be whole.
-            let delta = replay(snapshot, partition)?.of(row.id).cloned().unwrap_or_default();
-            row.duplicates += delta.duplicates;
-            row.conflicts += delta.conflicts;
-            delta.spans.into()
-        };
-        row.last_seq += tail.iter().map(Span::len).sum::<u64>();
-        row.last_offset = tail.last().map_or(row.last_offset, |span| span.last);
-        Ok(Some(Self { row, tail, folded_through }))
+impl<'s> Views<'s> {
+    pub(crate) fn of(snapshot: &'s Connection, tails: &'s Tails, partition: &'s PartitionState) -> Self {
+        Self { snapshot, tails, partition, replayed: OnceCell::new() }
     }
 
+    /// The topic whose row in the snapshot's table is `row`. `None` if memory is of another commit than the snapshot: the
+    /// caller begins with a new snapshot.
+    pub(crate) fn view(&self, name: &str, mut row: TopicRow) -> Result<Option<TopicView>> {
+        let folded_through = row.last_offset;
+        let tail = if self.tails.are_known() {
+            let missing = self.tails.missing(row.id, folded_through, self.partition.last_offset);
+            let Some(missing) = missing else { return Ok(None) };
+            (row.duplicates, row.conflicts) = (missing.duplicates, missing.conflicts);
+            row.last_seq += missing.spans.iter().map(Span::len).sum::<u64>();
+            row.last_offset = missing.spans.last().map_or(row.last_offset, |span| span.last);
+            missing.spans
+        } else {
+            // The topics of a damaged file, of which some may be whole.
+            let mut delta = self.replayed()?.of(row.id).cloned().unwrap_or_default();
+            row.add(name, &mut delta)?;
+            delta.spans.into()
+        };
+        Ok(Some(TopicView { row, tail, folded_through }))
+    }
+
+    fn replayed(&self) -> Result<&Replayed> {
+        if let Some(replayed) = self.replayed.get() {
+            return Ok(replayed);
+        }
+        let replayed = replay(self.snapshot, self.partition)?;
+        Ok(self.replayed.get_or_init(|| replayed))
+    }
+}
+
+impl TopicView {
     /// That of its first event which was not purged.
     pub(crate) fn first_offset(&self, connection: &Connection) -> Result<Option<u64>> {
-        Ok(self.span_behind(connection, 0)?.map(|span| span.first))
+        Ok(self.span_after(connection, 0)?.map(|span| span.first))
     }
 
     /// The last span that begins before `offset`.
@@ -64,8 +82,8 @@ impl TopicView {
         self.query_span(connection, SQL, offset)
     }
 
-    /// The first span that begins behind `offset`.
-    pub(crate) fn span_behind(&self, connection: &Connection, offset: u64) -> Result<Option<Span>> {
+    /// The first span that begins after `offset`.
+    pub(crate) fn span_after(&self, connection: &Connection, offset: u64) -> Result<Option<Span>> {
         const SQL: &str =
             "SELECT first_offset, last_offset FROM spans WHERE topic_id = ?1 AND first_offset > ?2
              ORDER BY first_offset LIMIT 1";
@@ -83,7 +101,12 @@ impl TopicView {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         let mut select = connection.prepare_cached(sql)?;
         let span = |row: &rusqlite::Row<'_>| Ok(Span { first: row.get(0)?, last: row.get(1)? });
-        select.query_row((self.row.id, offset), span).optional()
+        let found = select.query_row((self.row.id, offset), span).optional()?;
+        if let Some(Span { first, .. }) = found.filter(|span| span.last < span.first) {
+            let what = format!("the span of topic {} at offset {first} ends before it begins", self.row.id);
+            return Err(Corruption::error(what));
+        }
+        Ok(found)
     }
 
     /// Hands `take` the events beyond the offset `from`, until it breaks.

@@ -9,7 +9,7 @@ use super::{Memory, with_memory};
 use crate::query::Order;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
-use crate::store::sqlite::journal::TopicView;
+use crate::store::sqlite::journal::{TopicView, Views};
 use crate::store::sqlite::row::checksum::EventRow;
 use crate::store::sqlite::row::stored_identity::EVENT;
 use crate::{StoreError, Topic};
@@ -34,7 +34,8 @@ fn bytes_at(
 ) -> Result<Option<u64>> {
     let partition = PartitionState::read(snapshot)?;
     let Some(row) = topic_row(snapshot, topic)? else { return Ok(Some(0)) };
-    let Some(topic) = TopicView::at(snapshot, &memory.tails, &partition, row)? else { return Ok(None) };
+    let views = Views::of(snapshot, &memory.tails, &partition);
+    let Some(topic) = views.view(topic.as_str(), row)? else { return Ok(None) };
     let first = topic.row.purged_seq.saturating_add(1).max(*seqs.start());
     let last = topic.row.last_seq.min(*seqs.end());
     if first > last {

@@ -6,7 +6,7 @@ use super::bytes::topic_row;
 use super::{Memory, with_memory};
 use crate::store::sqlite::catalog::PartitionState;
 use crate::store::sqlite::fault::store_error;
-use crate::store::sqlite::journal::TopicView;
+use crate::store::sqlite::journal::Views;
 use crate::store::sqlite::write::forget::Oldest;
 use crate::{StoreError, Timestamp, Topic};
 
@@ -22,7 +22,8 @@ pub(crate) fn forgettable(
     let count = |snapshot: &Connection| {
         let partition = PartitionState::read(snapshot)?;
         let Some(row) = topic_row(snapshot, topic)? else { return Ok(Some(0)) };
-        let Some(view) = TopicView::at(snapshot, &memory.tails, &partition, row)? else { return Ok(None) };
+        let views = Views::of(snapshot, &memory.tails, &partition);
+        let Some(view) = views.view(topic.as_str(), row)? else { return Ok(None) };
         let first_event = view.first_offset(snapshot)?;
         let end = first_event.unwrap_or(u64::MAX).min(partition.last_offset);
         Oldest { topic_id: view.row.id, before: before.as_micros(), end, most }.count(snapshot).map(Some)

@@ -22,7 +22,7 @@ use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline};
 use crate::store::sqlite::index;
-use crate::store::sqlite::journal::TopicView;
+use crate::store::sqlite::journal::Views;
 use crate::store::sqlite::row::Key;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
@@ -66,7 +66,6 @@ pub(crate) fn scan(
             Some(_) => Err(Corruption::error(format!("the topic {name} is missing"))),
         };
     };
-    let Some(topic) = TopicView::at(connection, &memory.tails, &partition, row)? else { return Ok(None) };
     // The index finds one event. But if the topic's scope includes the source and the query names no source, several events
     // may match, and the whole topic is scanned.
     if let Some(event_id) = &query.event_id
@@ -87,6 +86,8 @@ pub(crate) fn scan(
         fill(connection, &mut scanner, Expected::Anything, &sql, (signed(from.offset), rows), false)?;
         return Ok(Some(scanner.finish()));
     }
+    let views = Views::of(connection, &memory.tails, &partition);
+    let Some(topic) = views.view(name.as_str(), row)? else { return Ok(None) };
     let start = times::start(connection, query, from.offset, &partition)?;
     let expected = Expected::of_topic(connection, &topic, query.order, start)?;
     let mut filling = Filling::new(connection, &mut scanner, expected);

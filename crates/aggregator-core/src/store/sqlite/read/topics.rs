@@ -10,7 +10,7 @@ use crate::store::TopicInfo;
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
-use crate::store::sqlite::journal::TopicView;
+use crate::store::sqlite::journal::{TopicView, Views};
 use crate::store::sqlite::row::forgotten::Forgotten;
 use crate::store::sqlite::row::stored_identity::{StoredIdentities, StoredIdentity};
 use crate::{StoreError, Timestamp, Topic, TopicSelector};
@@ -68,6 +68,7 @@ fn views(
     let mut select = snapshot.prepare_cached(&format!(
         "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name >= ?1 AND t.name < ?2 ORDER BY t.name LIMIT ?3"
     ))?;
+    let views = Views::of(snapshot, &memory.tails, &partition);
     let mut found = Vec::new();
     for (selector, (low, high)) in query.ranges() {
         // A damaged name may lie behind all good ones, but no text lies behind a blob.
@@ -81,7 +82,7 @@ fn views(
         while let Some(row) = rows.next()? {
             check_deadline()?;
             let (name, topic) = TopicRow::read(row)?;
-            let view = TopicView::at(snapshot, &memory.tails, &partition, topic)?;
+            let view = views.view(name, topic)?;
             let Some(view) = view else { return Ok(None) };
             found.push((name.to_owned(), view));
         }

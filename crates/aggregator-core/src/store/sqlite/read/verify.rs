@@ -1,10 +1,12 @@
 //! Reads the whole file and checks that it does not contradict itself.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Row};
 
 use crate::StoreError;
 use crate::store::VerifyReport;
-use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
+use crate::store::sqlite::catalog::{Catalog, PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, store_error};
 use crate::store::sqlite::index;
 use crate::store::sqlite::journal::{self, Delta, Replayed};
@@ -33,6 +35,12 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         check_rows(&snapshot, &mut report).map_err(failed)?;
         check_checksums(&snapshot, &mut report).map_err(failed)?;
         check_records(&snapshot, &mut report).map_err(failed)?;
+        // What a start demands beyond that.
+        if report.faults.is_empty()
+            && let Err(error) = Catalog::load(&snapshot, &Arc::default())
+        {
+            report.faults.push(store_error("verifying", error).to_string());
+        }
         // The index is compared only if no row is missing or damaged.
         if report.faults.is_empty() {
             let fault = &mut |fault| report.faults.push(fault);
@@ -259,7 +267,8 @@ fn check_spans(
              SELECT topic_id, max(first_offset) AS first_offset, max(last_offset) AS last_offset
              FROM spans GROUP BY topic_id
          ) s ON s.topic_id = t.topic_id
-         WHERE t.last_span <> coalesce(s.first_offset, 0) OR s.last_offset <> t.last_offset",
+         WHERE t.last_span <> coalesce(s.first_offset, 0)
+             OR t.last_offset <> coalesce(s.last_offset, t.purged_offset)",
         |row| {
             let (topic, says): (String, i64) = (row.get(0)?, row.get(1)?);
             Ok(format!(

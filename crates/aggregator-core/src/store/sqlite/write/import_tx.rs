@@ -105,7 +105,7 @@ impl<'c, 'k, 'r> ImportTx<'c, 'k, 'r> {
 
     fn write(&mut self, name: &str, topic: TopicRow) -> rusqlite::Result<()> {
         topic.update(self.transaction, name)?;
-        self.journal.written(&topic);
+        self.journal.note_written(&topic);
         self.catalog.put(topic);
         Ok(())
     }

@@ -36,7 +36,7 @@ pub(crate) fn purge_slice(
     (next.purged_offset, next.purged_seq) = purged;
     shorten_spans(&transaction, &mut next)?;
     next.update(&transaction, name)?;
-    journal.written(&next);
+    journal.note_written(&next);
     catalog.put(next);
     journal.write(&transaction, catalog)?;
     transaction.commit()?;

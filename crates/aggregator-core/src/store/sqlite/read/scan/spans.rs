@@ -12,7 +12,7 @@ use crate::store::page::Scanner;
 use crate::store::sqlite::catalog::snapshot::TopicSnapshot;
 use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline};
-use crate::store::sqlite::journal::{Span, TopicView};
+use crate::store::sqlite::journal::{Span, TopicView, Views};
 use crate::store::sqlite::read::Memory;
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow};
 use crate::{Timestamp, TopicSelector};
@@ -69,6 +69,7 @@ pub(super) fn topics(
     let mut select = connection.prepare_cached(&format!(
         "SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name >= ?1 AND t.name < ?2 ORDER BY t.name LIMIT ?3"
     ))?;
+    let views = Views::of(connection, &memory.tails, partition);
     let mut found = Vec::new();
     for selector in query.topics.selectors() {
         let before = found.len();
@@ -76,7 +77,7 @@ pub(super) fn topics(
         let mut rows = select.query((low, high, MAX_TOPICS + 1 - before))?;
         while let Some(row) = rows.next()? {
             let (name, row) = TopicRow::read(row)?;
-            let Some(topic) = TopicView::at(connection, &memory.tails, partition, row)? else {
+            let Some(topic) = views.view(name, row)? else {
                 return Ok(Topics::OfAnotherCommit);
             };
             found.push(Merged { name: name.to_owned(), topic, seq: None });
@@ -160,7 +161,7 @@ fn first_span(connection: &Connection, topic: &TopicView, from: u64, order: Orde
     }
     match topic.span_before(connection, from.saturating_add(1))? {
         Some(Span { last, .. }) if last > from => Ok(Some(Span { first: from + 1, last })),
-        _ => topic.span_behind(connection, from),
+        _ => topic.span_after(connection, from),
     }
 }
 
@@ -171,7 +172,7 @@ fn next_span(
     order: Order,
 ) -> Result<Option<Span>> {
     match order {
-        Order::Ascending => topic.span_behind(connection, before.last),
+        Order::Ascending => topic.span_after(connection, before.last),
         Order::Descending => topic.span_before(connection, before.first),
     }
 }
