@@ -226,3 +226,56 @@ pub(crate) fn check_topics<'t>(
     }
     if faults.is_empty() { Ok(()) } else { Err(TransactionError::Refused(faults)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::sqlite::journal::append_row;
+    use crate::{DedupStoreExt as _, Event};
+
+    /// The error of loading a store of three events after `change`, which leaves all checksums right.
+    fn error_after(change: impl FnOnce(&Connection, &mut PartitionState)) -> String {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        let store = SqliteStore::open(&path).unwrap();
+        for n in 0..3 {
+            store.append_one(&Event::new("t", n.to_string()).unwrap()).unwrap();
+        }
+        drop(store);
+        let connection = Connection::open(&path).unwrap();
+        assert!(Catalog::load(&connection, &Arc::default()).is_ok());
+        let mut partition = PartitionState::read(&connection).unwrap();
+        change(&connection, &mut partition);
+        partition.write(&connection).unwrap();
+        Catalog::load(&connection, &Arc::default()).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn counters_that_the_topics_contradict_are_refused() {
+        for (what, change) in [
+            ("stored", (|partition| partition.stored += 1) as fn(&mut PartitionState)),
+            ("duplicates", |partition| partition.duplicates += 1),
+            ("conflicts", |partition| partition.conflicts += 1),
+        ] {
+            let error = error_after(|_, partition| change(partition));
+            assert!(error.contains(&format!("the counter {what} says")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_journal_with_events_that_were_folded_is_refused() {
+        let error = error_after(|connection, partition| {
+            append_row(connection, partition, 2);
+            partition.stored += 1;
+        });
+        assert!(error.contains("contradicts the others"), "{error}");
+        let error = error_after(|connection, partition| {
+            // As if all were folded.
+            let topic = TopicRow { last_seq: 3, last_offset: 3, ..TopicRow::new(1, Scope::Topic) };
+            topic.update(connection, "t").unwrap();
+            partition.stored = 6;
+        });
+        assert!(error.contains("that were folded"), "{error}");
+    }
+}

@@ -25,6 +25,6 @@ impl Forget for SqliteStore {
     }
 
     fn forgettable_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
-        read::forgettable(&mut *self.reader("counting old identities")?, &self.memory, topic, before, most)
+        read::forgettable(&mut *self.reader("counting old identities")?, topic, before, most)
     }
 }

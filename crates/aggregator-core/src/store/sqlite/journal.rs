@@ -275,15 +275,6 @@ impl Journal {
         let times = if self.queue.is_too_long(&catalog.partition) { 8 } else { 2 };
         self.owed = left + added * times;
     }
-
-    /// The offset of the topic's first event that was not purged.
-    pub(crate) fn first_offset(&self, connection: &Connection, topic: &TopicRow) -> Result<Option<u64>> {
-        let of_table: Option<u64> = connection
-            .prepare_cached("SELECT min(first_offset) FROM spans WHERE topic_id = ?1")?
-            .query_row([topic.id], |row| row.get(0))?;
-        let of_tail = || self.tails.unfolded_of(topic.id)?.spans.first().map(|span| span.first);
-        Ok(of_table.or_else(of_tail))
-    }
 }
 
 /// The error that some part of the journal is not as it was written.
@@ -292,4 +283,12 @@ fn damaged(what: impl std::fmt::Display) -> rusqlite::Error {
         "the journal of the topics: {what} (what it says can be made anew from the events: aggregator-server check \
          --rebuild-index)"
     ))
+}
+
+/// Adds a row that says that the first topic has an event at `offset`.
+#[cfg(test)]
+pub(crate) fn append_row(connection: &Connection, partition: &mut PartitionState, offset: u64) {
+    partition.journal_last += 1;
+    let entry = Entry { topic_id: 1, stored: 1, duplicates: 0, conflicts: 0 };
+    Row::new(partition.journal_last, offset, &BTreeSet::new(), &[entry]).insert(connection).unwrap();
 }

@@ -181,8 +181,8 @@ pub(crate) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::SqliteStore;
     use crate::store::sqlite::catalog::Catalog;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::{DedupStoreExt as _, Event, EventId, Topic};
 
     fn append(store: &SqliteStore, events: &[(&str, &str)]) {
@@ -236,6 +236,50 @@ mod tests {
         let snapshot = reader.transaction().unwrap();
         assert_eq!(seen(&store.memory, &snapshot).unwrap(), [true; 3]);
         assert_eq!(page(&store, &store.memory, &snapshot, "new").unwrap(), 1);
+    }
+
+    /// Whether memory still knows what the snapshot has of the topic `t`, and then, how many events that is.
+    fn page_of_t(store: &SqliteStore, snapshot: &Connection) -> Option<usize> {
+        let query = Query::topic(Topic::new("t").unwrap());
+        let from = query.positions(&store.info).unwrap()[0];
+        scan(snapshot, &store.memory, &query, from).unwrap().map(|scan| scan.events.len())
+    }
+
+    #[test]
+    fn a_snapshot_of_before_a_fold_is_read_whole_until_memory_has_dropped_what_was_folded() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let options = SqliteOptions { max_unfolded: 3, ..SqliteOptions::default() };
+        let store = SqliteStore::open_with(directory.path().join("events.db"), options).unwrap();
+        append(&store, &[("t", "1")]);
+        append(&store, &[("other", "1"), ("t", "2")]);
+        let mut reader = store.reader("reading").unwrap();
+        let snapshot = reader.transaction().unwrap();
+        PartitionState::read(&snapshot).unwrap();
+        let folded = || {
+            let table: u64 = store
+                .reader("reading")
+                .unwrap()
+                .query_row("SELECT count(*) FROM spans WHERE topic_id = 1", [], |row| row.get(0))
+                .unwrap();
+            table > 0
+        };
+        // Its tail goes on where the snapshot's ends.
+        append(&store, &[("t", "3")]);
+        assert_eq!((folded(), page_of_t(&store, &snapshot)), (false, Some(2)));
+        let mut appended = 3;
+        while !folded() {
+            appended += 1;
+            append(&store, &[("other", &appended.to_string()), ("t", &appended.to_string())]);
+        }
+        assert_eq!(page_of_t(&store, &snapshot), Some(2), "what was folded is still in memory");
+        for _ in 0..20 {
+            appended += 1;
+            append(&store, &[("other", &appended.to_string()), ("t", &appended.to_string())]);
+        }
+        assert_eq!(page_of_t(&store, &snapshot), None);
+        drop(snapshot);
+        let snapshot = reader.transaction().unwrap();
+        assert_eq!(page_of_t(&store, &snapshot), Some(appended));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Reads the whole file and checks that it does not contradict itself.
 
+mod journal;
+
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
+use self::journal::check_journal;
 use crate::StoreError;
 use crate::store::VerifyReport;
 use crate::store::sqlite::catalog::{Catalog, PartitionState, TOPIC_COLUMNS, TopicRow};
-use crate::store::sqlite::fault::{Corruption, store_error};
+use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::index;
-use crate::store::sqlite::journal::{self, Delta, Replayed};
+use crate::store::sqlite::journal::{Delta, Replayed};
 use crate::store::sqlite::row::checksum::{EVENT_COLUMNS, EventRow, STUB_COLUMNS, StubRow};
 use crate::store::sqlite::row::forgotten::{FORGOTTEN_COLUMNS, Forgotten};
 use crate::store::sqlite::row::gap::{GAP_COLUMNS, Gap};
@@ -52,33 +55,6 @@ pub(crate) fn verify(connection: &mut Connection, fingerprint_bits: u32) -> Resu
         }
     }
     Ok(report)
-}
-
-/// Every row of the journal is what was written, and there are no others. Returns what it says beyond the tables.
-fn check_journal(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<Replayed> {
-    let mut fault = |error| match store_error("verifying", error) {
-        StoreError::Corrupt { what, .. } => report.faults.push(what),
-        other => report.faults.push(other.to_string()),
-    };
-    let partition = match PartitionState::read(connection) {
-        Ok(partition) => partition,
-        Err(error) => {
-            fault(error);
-            return Ok(Replayed::default());
-        }
-    };
-    let older: u64 = connection.query_row(
-        "SELECT count(*) FROM journal WHERE id < ?1",
-        [partition.journal_first],
-        |row| row.get(0),
-    )?;
-    if older > 0 {
-        fault(Corruption::error(format!("the journal has {older} rows that are not its own")));
-    }
-    Ok(journal::replay(connection, &partition).unwrap_or_else(|error| {
-        fault(error);
-        Replayed::default()
-    }))
 }
 
 fn check_file(connection: &Connection, report: &mut VerifyReport) -> rusqlite::Result<()> {

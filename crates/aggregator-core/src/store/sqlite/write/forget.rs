@@ -20,9 +20,8 @@ pub(crate) struct Oldest {
     pub(crate) topic_id: i64,
     /// Only what was stored before this time, in microseconds.
     pub(crate) before: i64,
-    /// Only what has a smaller offset: they end before the topic's first event that has its payload; and the newest row
-    /// of all stays, because new cursors stand at it.
-    pub(crate) end: u64,
+    /// Only what has a smaller offset: the newest row stays, because new cursors stand at it.
+    pub(crate) last_offset: u64,
     pub(crate) most: u64,
 }
 
@@ -37,8 +36,14 @@ impl Oldest {
             "SELECT {STUB_COLUMNS} FROM stubs s INDEXED BY stubs_topic
              WHERE s.topic_id = ?1 AND s.offset < ?2 ORDER BY s.offset LIMIT ?3"
         ))?;
+        // It ends at the first event that has its payload. Where the table has none, the topic has none before its last stub: what
+        // writes stubs folds the topic first.
+        let first_event: Option<u64> = connection
+            .prepare_cached("SELECT min(first_offset) FROM spans WHERE topic_id = ?1")?
+            .query_row([self.topic_id], |row| row.get(0))?;
+        let end = first_event.map_or(self.last_offset, |first| first.min(self.last_offset));
         let most = i64::try_from(self.most).unwrap_or(i64::MAX);
-        let mut rows = select.query((self.topic_id, self.end, most))?;
+        let mut rows = select.query((self.topic_id, end, most))?;
         while let Some(row) = rows.next()? {
             check_deadline()?;
             let stub = StubRow::read(row)?;
@@ -71,9 +76,9 @@ pub(crate) fn forget_slice(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let catalog = journal.catalog(catalog, &transaction)?;
     let Some(topic) = catalog.get(name) else { return Ok(0) };
-    let first_event = journal.first_offset(&transaction, topic)?;
-    let end = first_event.unwrap_or(u64::MAX).min(catalog.partition.last_offset);
-    let forgotten = forget(&transaction, topic, Oldest { topic_id: topic.id, before, end, most })?;
+    let last_offset = catalog.partition.last_offset;
+    let oldest = Oldest { topic_id: topic.id, before, last_offset, most };
+    let forgotten = forget(&transaction, topic, oldest)?;
     if forgotten > 0 {
         transaction.commit()?;
     }
