@@ -42,6 +42,7 @@ pub mod histogram;
 pub mod query;
 pub mod store;
 mod time;
+mod varint;
 
 pub use cursor::Cursor;
 pub use deadline::Deadline;

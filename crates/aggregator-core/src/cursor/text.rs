@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Cursor, Fingerprint, Position, format_1};
 use crate::event::SLOTS;
 use crate::query::Order;
-use crate::{InvalidField, Partition};
+use crate::{InvalidField, Partition, varint};
 
 const VERSION: u8 = 2;
 
@@ -77,23 +77,23 @@ fn write(cursor: &Cursor, bytes: &mut Vec<u8>) {
     bytes.extend([VERSION, flags]);
     bytes.extend(cursor.store.to_be_bytes());
     bytes.extend(cursor.filter.to_be_bytes());
-    write_varint(bytes, positions.len() as u64);
+    varint::write(bytes, positions.len() as u64);
     if flags & flag::LISTED != 0 {
         let mut before = 0;
         for position in positions {
-            write_varint(bytes, u64::from(position.partition.0 - before));
+            varint::write(bytes, u64::from(position.partition.0 - before));
             before = position.partition.0;
         }
     }
     let smallest = positions.iter().map(|position| position.offset).min().unwrap_or(0);
-    write_varint(bytes, smallest);
+    varint::write(bytes, smallest);
     for position in positions {
-        write_varint(bytes, position.offset - smallest);
+        varint::write(bytes, position.offset - smallest);
     }
     if flags & flag::HORIZONS != 0 {
         write_bits(bytes, positions, has_horizon);
         for position in positions.iter().filter(|position| has_horizon(position)) {
-            write_varint(bytes, position.horizon - position.offset);
+            varint::write(bytes, position.horizon - position.offset);
         }
     }
     if flags & flag::ANCHORS_BELOW != 0 {
@@ -171,14 +171,6 @@ fn is_anchored_below(position: &Position) -> bool {
     position.anchor.offset != position.offset && !position.is_descending_start()
 }
 
-fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
-    while let Some(rest) = Some(number >> 7).filter(|&rest| rest > 0) {
-        bytes.push(number.to_le_bytes()[0] | 0x80);
-        number = rest;
-    }
-    bytes.push(number.to_le_bytes()[0]);
-}
-
 fn write_bits(bytes: &mut Vec<u8>, positions: &[Position], of: impl Fn(&Position) -> bool) {
     let bit = |(n, position)| u8::from(of(position)) << n;
     bytes.extend(positions.chunks(8).map(|eight| (0..).zip(eight).map(bit).sum::<u8>()));
@@ -195,19 +187,7 @@ impl Reader<'_> {
     }
 
     fn varint(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let [byte] = self.take()?;
-            let bits = u64::from(byte & 0x7F);
-            number |= bits << shift;
-            if bits << shift >> shift != bits {
-                return None;
-            }
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
+        varint::read(&mut self.0)
     }
 
     fn bits(&mut self, count: usize) -> Option<Vec<bool>> {

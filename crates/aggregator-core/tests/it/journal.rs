@@ -304,7 +304,7 @@ fn readers_miss_nothing_while_tails_are_folded() {
         &|| assert_dense(store.pages(Query { limit: 50, ..Query::topic(topic(1)) })),
         &|| {
             let down = Query { order: Order::Descending, limit: 50, ..Query::topic(topic(2)) };
-            let seqs = assert_read_down(store.read(&down).unwrap().events);
+            let seqs = assert_read_down(&store.read(&down).unwrap().events);
             assert!(!seqs.is_empty());
         },
         &|| drop(store.read(&Query { limit: 500, ..sparse() }).unwrap()),
@@ -341,7 +341,7 @@ fn assert_dense(pages: impl Iterator<Item = Result<aggregator_core::Page, StoreE
     }
 }
 
-fn assert_read_down(events: Vec<aggregator_core::StoredEvent>) -> Vec<u64> {
+fn assert_read_down(events: &[aggregator_core::StoredEvent]) -> Vec<u64> {
     let seqs: Vec<_> = events.iter().map(|event| event.seq).collect();
     assert!(seqs.windows(2).all(|pair| pair[0] == pair[1] + 1), "{seqs:?}");
     seqs

@@ -6,6 +6,7 @@ use rusqlite::{Connection, Result};
 
 use super::damaged;
 use crate::store::sqlite::row::checksum::Checksum;
+use crate::varint;
 
 pub(crate) const CREATE: &str = "
 -- What each commit changed of its topics, until it is folded into topics and spans. The row of the partition says which
@@ -53,21 +54,21 @@ impl Row {
         let folded: Vec<_> = folded.iter().copied().collect();
         let mut last = 0;
         for run in folded.chunk_by(|a, b| a + 1 == *b) {
-            write_varint(&mut row.folded, (run[0] - last).cast_unsigned());
-            write_varint(&mut row.folded, run.len() as u64);
+            varint::write(&mut row.folded, (run[0] - last).cast_unsigned());
+            varint::write(&mut row.folded, run.len() as u64);
             last = run[run.len() - 1];
         }
         for entry in entries {
             let (duplicates, conflicts) = (entry.duplicates > 0, entry.conflicts > 0);
-            write_varint(&mut row.entries, entry.topic_id.cast_unsigned());
-            write_varint(
+            varint::write(&mut row.entries, entry.topic_id.cast_unsigned());
+            varint::write(
                 &mut row.entries,
                 entry.stored << 2 | u64::from(duplicates) << 1 | u64::from(conflicts),
             );
             [entry.duplicates, entry.conflicts]
                 .into_iter()
                 .filter(|&count| count > 0)
-                .for_each(|count| write_varint(&mut row.entries, count));
+                .for_each(|count| varint::write(&mut row.entries, count));
         }
         row
     }
@@ -157,7 +158,7 @@ impl Row {
     }
 
     fn varint(&self, bytes: &mut &[u8]) -> Result<u64> {
-        read_varint(bytes).ok_or_else(|| self.garbled())
+        varint::read(bytes).ok_or_else(|| self.garbled())
     }
 
     fn garbled(&self) -> rusqlite::Error {
@@ -178,31 +179,6 @@ impl Row {
 
 /// Greater than any id of a topic.
 const MAX_ID: u64 = 1 << 32;
-
-fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
-    while number > 0x7f {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        number |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
 
 #[cfg(test)]
 mod tests {
