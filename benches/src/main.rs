@@ -20,7 +20,9 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser as _;
 
 use crate::measures::machine::Machine;
-use crate::measures::{growth, ingest, latency, overload, read, records, retention, scale, tails, topics};
+use crate::measures::{
+    growth, ingest, latency, mixed, overload, read, records, retention, scale, tails, topics,
+};
 use crate::options::{Measure, Options};
 use crate::report::Report;
 
@@ -73,6 +75,9 @@ fn measure(options: &Options, report: &mut Report) {
     }
     if options.measures(Measure::Retention) {
         note("retention", retention::measure(options, &mut report.retention));
+    }
+    if options.measures(Measure::Mixed) {
+        note("mixed", mixed::measure(options, &mut report.mixed));
     }
     if options.measures(Measure::Topics) {
         note("topics", topics::measure(options, &mut report.many_topics));

@@ -5,6 +5,7 @@ pub(crate) mod growth;
 pub(crate) mod ingest;
 pub(crate) mod latency;
 pub(crate) mod machine;
+pub(crate) mod mixed;
 pub(crate) mod overload;
 pub(crate) mod read;
 pub(crate) mod records;

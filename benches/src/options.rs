@@ -105,6 +105,8 @@ pub(crate) enum Measure {
     Records,
     /// Publishing while a rule of retention purges a store of --run-events
     Retention,
+    /// Pages, lookups, lists of topics and streams beside ingest at half of its full rate
+    Mixed,
     /// Publishing to 4 topics and up to 100,000
     Topics,
     /// The same deliveries to other systems

@@ -1,6 +1,7 @@
 //! The report: as JSON for programs, as Markdown for terminals and documents, and as a page with plots.
 
 mod markdown;
+mod mixed;
 mod overload;
 mod page;
 mod records;
@@ -21,6 +22,7 @@ use crate::measures::growth::Growth;
 use crate::measures::ingest::Ingest;
 use crate::measures::latency::Steady;
 use crate::measures::machine::Machine;
+use crate::measures::mixed::Mixed;
 use crate::measures::overload::Overload;
 use crate::measures::read::Reading;
 use crate::measures::read::unknown::Asked;
@@ -56,6 +58,7 @@ pub(crate) struct Report {
     pub(crate) records: Vec<Writing>,
     pub(crate) ingest_beside_records: Option<BesideIngest>,
     pub(crate) retention: Option<BesidePurges>,
+    pub(crate) mixed: Option<Mixed>,
     pub(crate) many_topics: Vec<ManyTopics>,
     pub(crate) topic_cost: Option<TopicCost>,
     pub(crate) rivals: Vec<RivalLine>,
@@ -122,6 +125,7 @@ impl Report {
             records: Vec::new(),
             ingest_beside_records: None,
             retention: None,
+            mixed: None,
             many_topics: Vec::new(),
             topic_cost: None,
             rivals: Vec::new(),

@@ -153,3 +153,12 @@ pub(crate) fn get_on(stream: &mut TcpStream, path: &str, reply: &mut Reply) -> a
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())?;
     reply.read_from(stream)
 }
+
+/// The bytes of a POST request with a body of JSON.
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    (head + body).into_bytes()
+}

@@ -105,14 +105,14 @@ fn walk(server: &Server, filter: &str, expected: u64) -> anyhow::Result<f64> {
 }
 
 /// The fields around the events of a page. Parsing the events would measure the reader's parser.
-struct Page<'a> {
-    count: u64,
-    next: &'a str,
-    caught_up: bool,
+pub(super) struct Page<'a> {
+    pub(super) count: u64,
+    pub(super) next: &'a str,
+    pub(super) caught_up: bool,
 }
 
 impl<'a> Page<'a> {
-    fn of(body: &'a [u8]) -> Option<Self> {
+    pub(super) fn of(body: &'a [u8]) -> Option<Self> {
         const ENDS: usize = 512;
         let body = body.trim_ascii_end();
         let head = std::str::from_utf8(&body[..body.len().min(ENDS)]).ok()?;

@@ -1,6 +1,6 @@
 //! Streams of events: their delay, how much they slow ingest down, and the cost of an idle stream.
 
-mod readers;
+pub(super) mod readers;
 
 use std::path::Path;
 use std::thread;

@@ -2,7 +2,7 @@
 
 use report_page::Chart;
 
-use super::{Report, markdown, overload, records, retention, scale, tails, topics};
+use super::{Report, markdown, mixed, overload, records, retention, scale, tails, topics};
 use crate::plots;
 
 pub(super) const TITLE: &str = "Benchmark of the event aggregator";
@@ -52,6 +52,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
             .retention
             .as_ref()
             .map(|measured| Section::new("Beside retention", retention::beside_purges(measured))),
+        report.mixed.as_ref().map(|measured| Section::new("Reads beside appends", mixed::mixed(measured))),
         some(!report.many_topics.is_empty(), &|| {
             Section::new("Many topics", topics::many_topics(&report.many_topics))
         }),

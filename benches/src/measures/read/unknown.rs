@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::load::histogram;
 use crate::measures::{Scratch, settle};
 use crate::options::Options;
-use crate::server::{Server, Store};
+use crate::server::{Server, Store, post};
 use crate::wire::Reply;
 
 pub(crate) const TOPICS: u32 = 100_000;
@@ -91,14 +91,6 @@ fn lookup() -> Vec<u8> {
     }
     body.push_str("]}");
     post("/lookup", &body)
-}
-
-fn post(path: &str, body: &str) -> Vec<u8> {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    (head + body).into_bytes()
 }
 
 /// Sends the request again and again, while `go_on` returns true for the number of replies so far. Returns how long

@@ -22,7 +22,7 @@ use crate::workload::topic_name;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Streams, and the thread that reads them.
-pub(super) struct Readers {
+pub(in crate::measures) struct Readers {
     received: Arc<Received>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<anyhow::Result<()>>,
@@ -36,8 +36,8 @@ struct Received {
 }
 
 impl Readers {
-    /// Opens `streams` streams over `topics` topics, and waits until all have caught up.
-    pub(super) fn start(address: SocketAddr, streams: u16, topics: u16) -> anyhow::Result<Self> {
+    /// Opens `streams` streams over `topics` topics, each behind everything that is stored, and waits until all are there.
+    pub(in crate::measures) fn start(address: SocketAddr, streams: u16, topics: u16) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (open, opened) = oneshot::channel();
         let received = Arc::new(Received { events: AtomicU64::new(0), delays: Mutex::new(histogram()) });
@@ -51,7 +51,7 @@ impl Readers {
     }
 
     /// Waits until `expected` events have come. Fails if there are more or fewer. Returns their delays, in µs.
-    pub(super) fn finish(self, expected: u64) -> anyhow::Result<Histogram<u64>> {
+    pub(in crate::measures) fn finish(self, expected: u64) -> anyhow::Result<Histogram<u64>> {
         let began = Instant::now();
         while self.received.events.load(Ordering::Relaxed) < expected && began.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(10));
@@ -92,11 +92,11 @@ struct Stream {
 }
 
 impl Stream {
-    /// Opens the stream and reads until it has caught up.
+    /// Opens the stream behind what is stored.
     async fn open(address: SocketAddr, topic: u16) -> anyhow::Result<Self> {
         let mut connection = TcpStream::connect(address).await?;
         let request = format!(
-            "GET /events/stream?topic={} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
+            "GET /events/stream?topic={}&after=latest HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
             topic_name(topic.into())
         );
         connection.write_all(request.as_bytes()).await?;
