@@ -224,3 +224,28 @@ fn figures(runs: &mut [Measured], workload: &Workload, ours: &[f64]) -> RivalFig
         curve: driven.curve(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_has_a_name_of_its_own_and_is_compared_with_one_of_ours() {
+        let rivals = rivals();
+        let names: HashSet<_> = rivals.iter().map(|rival| rival.name).collect();
+        assert_eq!(names.len(), rivals.len());
+        assert!(rivals.iter().all(|rival| [OURS, OURS_50].contains(&rival.beside)));
+    }
+
+    #[test]
+    fn a_line_without_dedup_says_that_it_stores_repeats() {
+        for rival in rivals() {
+            assert_eq!(
+                rival.durability.contains("repeats are stored again"),
+                !rival.has_dedup,
+                "{}",
+                rival.name
+            );
+        }
+    }
+}

@@ -150,7 +150,10 @@ impl Driven {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::workload::RECENT;
 
     #[test]
     fn a_rate_is_that_of_its_section_however_far_apart_the_points_lie() {
@@ -160,5 +163,38 @@ mod tests {
         assert_eq!(driven.rate_between(0.0, 0.5), 10.0);
         assert_eq!(driven.rate_between(0.9, 1.0), 5.0);
         assert_eq!(driven.curve().len(), 10);
+    }
+
+    #[test]
+    fn a_line_without_dedup_must_have_stored_every_delivery_and_one_with_it_only_the_new_ones() {
+        let workload = Workload::new(1, RECENT, 4_u16);
+        let driven =
+            |stored| Driven { deliveries: 500, stored, seconds: 1.0, cut_short: false, points: Vec::new() };
+        driven(400).check(&workload, true).unwrap();
+        driven(500).check(&workload, false).unwrap();
+        for (stored, has_dedup) in [(401, true), (500, true), (400, false), (501, false)] {
+            assert!(driven(stored).check(&workload, has_dedup).is_err(), "{stored} {has_dedup}");
+        }
+    }
+
+    #[test]
+    fn every_client_is_waited_for_at_the_end() {
+        struct Counting<'a>(&'a AtomicU64);
+        impl Client for Counting<'_> {
+            fn deliver(&mut self, events: &Events) -> anyhow::Result<u64> {
+                Ok(events.json().count() as u64)
+            }
+
+            fn finish(&mut self) -> anyhow::Result<()> {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+        let options = "aggregator-bench --server s --work w --out o --rivals-events 10000";
+        let options = Options::parse_from(options.split(' '));
+        let finished = AtomicU64::new(0);
+        let mut clients = [Counting(&finished), Counting(&finished)];
+        let driven = drive(&options, &Workload::new(1, RECENT, 4_u16), 100, &mut clients).unwrap();
+        assert_eq!((driven.deliveries, driven.stored, finished.into_inner()), (10_000, 10_000, 2));
     }
 }

@@ -114,7 +114,7 @@ impl Mode {
         // An hour, in nanoseconds.
         match self {
             Self::Single(Key::MessageId) => r#""duplicate_window":3600000000000"#,
-            Self::Single(Key::Subject) => r#""allow_direct":false"#,
+            Self::Single(Key::Subject) => r#""max_msgs":-1"#,
             Self::Atomic { ids: true } => r#""duplicate_window":3600000000000,"allow_atomic":true"#,
             Self::Atomic { ids: false } => r#""allow_atomic":true"#,
             Self::LookedUp => r#""allow_direct":true,"allow_atomic":true"#,
