@@ -38,9 +38,9 @@ pub struct SqliteOptions {
     pub keep_room_for_purges: bool,
     /// How the dedup index is laid out.
     pub index: IndexOptions,
-    /// How many spans of offsets may wait in the journal and in memory until they are written into their topics' order; 0 to
-    /// 2^24. Each takes some 16 bytes; a start reads them. Fewer of them, 32 a topic and 8,192 at least, wait where there
-    /// are few topics. With 0, each commit writes them at once.
+    /// About how many spans of offsets may wait in the journal and in memory until they are written into their topics' order.
+    /// Each takes 16 to 64 bytes, and a start reads them. Fewer of them, 32 a topic and 8,192 at least, wait where there
+    /// are few topics. With 0, each commit writes them at once, which is slow where it has events of many topics.
     pub max_unfolded: u32,
     /// Where `processed_at` comes from.
     pub clock: Clock,
