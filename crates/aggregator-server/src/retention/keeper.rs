@@ -1,11 +1,13 @@
 //! Keeps in records what each rule has taken since ever, and what its last run found.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aggregator_core::store::{MAX_RECORDS_PER_CALL, RecordOutcome, RecordWrite, Records};
 use aggregator_core::{StoreError, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::RuleState;
 use super::{KIND, Retention};
 
 /// The name of a rule's record is its pattern behind this.
@@ -13,6 +15,9 @@ const PREFIX: &str = "rule/";
 
 /// How often a write is tried that others are faster than.
 const MAX_TRIES: u32 = 5;
+
+/// How often the records are read while they are being written.
+const MAX_READS: u32 = 50;
 
 /// The longest error that is kept, in bytes.
 const MAX_ERROR_BYTES: usize = 1_000;
@@ -32,8 +37,11 @@ pub(super) struct Kept {
     pub(super) error: Option<String>,
 }
 
-/// All records of rules, with their versions, by pattern. A pattern that has no rule any more keeps its record.
-pub(super) fn read(records: &dyn Records) -> Result<HashMap<String, (u64, Kept)>, StoreError> {
+/// Records of rules, with their versions, by pattern.
+pub(super) type RecordsByPattern = HashMap<String, (u64, Kept)>;
+
+/// All records of rules. A pattern that has no rule any more keeps its record.
+pub(super) fn read(records: &dyn Records) -> Result<RecordsByPattern, StoreError> {
     let mut all = HashMap::new();
     let mut after: Option<String> = None;
     loop {
@@ -51,6 +59,33 @@ pub(super) fn read(records: &dyn Records) -> Result<HashMap<String, (u64, Kept)>
 
 /// Adds to the records what this process has purged and forgotten since the last time, and what its last run found.
 pub(super) fn save(records: &dyn Records, retention: &Retention) -> Result<(), StoreError> {
+    retention.ledger().saves += 1;
+    let saved = try_save(records, retention);
+    retention.ledger().saves += 1;
+    saved
+}
+
+/// The records, and what this process has to add to them, as of one moment.
+pub(super) fn read_all(
+    records: &dyn Records,
+    retention: &Retention,
+) -> Result<(RecordsByPattern, Vec<RuleState>), StoreError> {
+    let mut tries = 0;
+    loop {
+        let before = retention.ledger().saves;
+        let kept = read(records)?;
+        let ledger = retention.ledger();
+        tries += 1;
+        // Two numbers that are a moment apart are better than none.
+        if (ledger.saves == before && before.is_multiple_of(2)) || tries == MAX_READS {
+            return Ok((kept, ledger.rules.clone()));
+        }
+        drop(ledger);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn try_save(records: &dyn Records, retention: &Retention) -> Result<(), StoreError> {
     for _ in 0..MAX_TRIES {
         let kept = read(records)?;
         let states = retention.ledger().rules.clone();
@@ -91,7 +126,43 @@ fn shortened(error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use aggregator_core::{DedupStore as _, MemoryStore};
+
     use super::*;
+    use crate::config::Config;
+
+    /// A reader that comes while the records are written counts nothing twice, and leaves nothing out.
+    #[test]
+    fn a_total_never_goes_back() {
+        let store = MemoryStore::default();
+        let records = store.records().unwrap();
+        let rule = "t=count:1".parse().unwrap();
+        let retention = Retention::new(&Config { retain: vec![rule], ..Config::default() });
+        let done = AtomicBool::new(false);
+        let total = || {
+            let (kept, states) = read_all(records, &retention).unwrap();
+            kept.get("t").map_or(0, |(_, kept)| kept.purged_events) + states[0].unsaved_events
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    retention.ledger().purged(0, 1);
+                    save(records, &retention).unwrap();
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            let mut last = 0;
+            while !done.load(Ordering::SeqCst) {
+                let next = total();
+                assert!((last..=2_000).contains(&next), "{next} after {last}");
+                last = next;
+            }
+        });
+        assert_eq!(total(), 2_000);
+    }
 
     /// As a program wrote it that knew nothing of forgotten identities.
     #[test]

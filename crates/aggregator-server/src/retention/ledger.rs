@@ -7,6 +7,9 @@ use aggregator_core::Timestamp;
 pub(super) struct Ledger {
     pub(super) rules: Vec<RuleState>,
     pub(super) counts: Counts,
+    /// Counts the beginnings and the ends of writes of the records. While it is odd, a record may count what is still
+    /// counted as unsaved here.
+    pub(super) saves: u64,
 }
 
 /// Totals since the start of the process.

@@ -1,5 +1,6 @@
 //! `GET /retention`: the rules, and what became of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aggregator_core::{DedupStore, Timestamp};
@@ -63,13 +64,15 @@ pub(crate) async fn retention(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
-    let read = |store: &dyn DedupStore| store.records().map(keeper::read).transpose();
+    let asked = Arc::clone(&app);
+    let read = move |store: &dyn DedupStore| {
+        store.records().map(|records| keeper::read_all(records, &asked.retention)).transpose()
+    };
     // Without a rule there is nothing to ask for.
     let asks = !app.retention.rules.is_empty();
-    let kept =
-        if asks { app.reads.run(reader.flow(), read).await?.unwrap_or_default() } else { Default::default() };
+    let known = if asks { app.reads.run(reader.flow(), read).await? } else { None };
     let retention = &app.retention;
-    let states = retention.ledger().rules.clone();
+    let (kept, states) = known.unwrap_or_else(|| (HashMap::new(), retention.ledger().rules.clone()));
     let may_know_all = reader.check_scope(&Scope::Admin).is_ok();
     let rules = retention.rules.iter().zip(states).map(|(rule, state)| {
         let kept = kept.get(&rule.pattern.to_string()).map(|(_, kept)| kept.clone()).unwrap_or_default();

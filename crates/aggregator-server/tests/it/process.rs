@@ -215,7 +215,7 @@ async fn a_failure_ends_the_program_with_its_own_code_if_it_is_told_to() {
     let server = Process::start(&path, &["--exit-on-failure"]);
     server.publish(&events("t", 0..1)).await;
     // What every append counts in, and so meets: the events themselves are in memory, as new as they are.
-    rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM topics", []).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM partitions", []).unwrap();
     let answer = server.publish(&events("t", 0..1)).await;
     assert_eq!(answer["type"], "urn:aggregator:problem:failed");
     assert_eq!(server.wait().code(), Some(3));

@@ -94,7 +94,7 @@ impl PartitionState {
                     duplicates = ?5, conflicts = ?6, checksum = ?7, journal_first = ?8, journal_last = ?9
              WHERE partition = 0",
         )?;
-        update.execute((
+        let rows = update.execute((
             self.last_offset,
             self.last_processed_at,
             self.topics,
@@ -105,7 +105,7 @@ impl PartitionState {
             self.journal_first,
             self.journal_last,
         ))?;
-        Ok(())
+        if rows == 1 { Ok(()) } else { Err(Corruption::error("the row of the partition is missing".into())) }
     }
 
     fn checksum(&self) -> i64 {
