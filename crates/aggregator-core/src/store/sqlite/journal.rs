@@ -52,13 +52,12 @@ const LEAST_BUDGET: usize = 16;
 const DELETED: u64 = 64;
 
 /// So many spans stay in memory after they were folded, for readers whose snapshots are from before that.
-const MAX_RETAINED: usize = 1 << 17;
+const MAX_RETAINED: u64 = 1 << 17;
 
 /// The part of the writer that writes the journal and folds it.
 pub(crate) struct Journal {
     names: Arc<TopicNames>,
     tails: Arc<Tails>,
-    max_unfolded: usize,
     queue: FoldQueue,
     /// The partition as of the last commit.
     as_of_commit: PartitionState,
@@ -103,7 +102,6 @@ impl Journal {
         Self {
             names,
             tails,
-            max_unfolded: max_unfolded as usize,
             queue: FoldQueue::new(max_unfolded),
             as_of_commit: PartitionState::default(),
             owed: 0,
@@ -138,7 +136,8 @@ impl Journal {
         catalog.committed();
         self.as_of_commit = catalog.partition;
         self.queue.begin_with(&replayed);
-        self.tails.set(&catalog, replayed, MAX_RETAINED.min(self.max_unfolded.saturating_mul(2)));
+        let max_retained = MAX_RETAINED.min(self.queue.max_unfolded().saturating_mul(2));
+        self.tails.set(&catalog, replayed, max_retained);
         catalog
     }
 
@@ -218,7 +217,7 @@ impl Journal {
         last_offset: u64,
     ) -> Result<()> {
         let stored = topic.last_seq - before.last_seq;
-        if self.max_unfolded == 0 {
+        if self.queue.max_unfolded() == 0 {
             self.fold(connection, topic)?;
             if stored > 0 {
                 topic.extend(connection, last_offset + 1 - stored, last_offset)?;
@@ -251,7 +250,7 @@ impl Journal {
             *row_bytes = Some(row.bytes());
         }
         // Of a store that is opened with a smaller bound, the rest of the journal goes, too.
-        let step = DELETED.min(u64::try_from(self.max_unfolded).unwrap_or(DELETED)).max(2);
+        let step = DELETED.min(self.queue.max_unfolded()).max(2);
         let until = partition.journal_first + step;
         if self.queue.obsolete_before(before) >= until {
             Row::delete(connection, partition.journal_first, until)?;

@@ -57,6 +57,10 @@ impl FoldQueue {
         self.bytes = self.sizes.iter().sum();
     }
 
+    pub(super) fn max_unfolded(&self) -> u64 {
+        self.max_unfolded
+    }
+
     pub(super) fn long_tail(&self) -> usize {
         self.long_tail
     }

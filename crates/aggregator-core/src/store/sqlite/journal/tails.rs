@@ -34,7 +34,7 @@ struct State {
     /// Topics with spans that were folded and are still here, the longest ago first: up to which offset, and how many.
     retained: VecDeque<(i64, u64, usize)>,
     retained_spans: usize,
-    max_retained: usize,
+    max_retained: u64,
 }
 
 /// Some 72 bytes, and 16 for each span that there is room for.
@@ -110,7 +110,7 @@ impl Tail {
 
 impl Tails {
     /// Takes over what was read from the file.
-    pub(super) fn set(&self, catalog: &Catalog, replayed: Replayed, max_retained: usize) {
+    pub(super) fn set(&self, catalog: &Catalog, replayed: Replayed, max_retained: u64) {
         let mut deltas = replayed.deltas.into_iter();
         let tails = catalog.rows().map(|topic| {
             let delta = deltas.next().unwrap_or_default();
@@ -251,7 +251,7 @@ impl State {
     }
 
     fn drop_retained(&mut self) {
-        while self.retained_spans > self.max_retained
+        while self.retained_spans as u64 > self.max_retained
             && let Some((topic_id, through, spans)) = self.retained.pop_front()
         {
             self.retained_spans -= spans;
