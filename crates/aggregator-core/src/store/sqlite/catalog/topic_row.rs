@@ -1,14 +1,14 @@
 //! The row of a topic.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::TopicIdentity;
-use crate::Scope;
 use crate::event::slot;
 use crate::store::sqlite::fault::Corruption;
 use crate::store::sqlite::journal::{Delta, Span};
 use crate::store::sqlite::row::checksum::{Checksum, text};
 use crate::store::sqlite::row::scope;
+use crate::{Scope, Topic};
 
 /// In memory, all of it is as of the last commit, but for `last_span`. In the table it is as of when the topic was folded last
 /// ([`Journal`](crate::store::sqlite::journal::Journal)): readers go through a
@@ -76,6 +76,13 @@ impl TopicRow {
         self.duplicates = self.duplicates.saturating_add(delta.duplicates);
         self.conflicts = self.conflicts.saturating_add(delta.conflicts);
         Ok(())
+    }
+
+    /// The row of the topic of this name, if there is one.
+    pub(crate) fn named(connection: &Connection, name: &Topic) -> rusqlite::Result<Option<Self>> {
+        let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1");
+        let mut select = connection.prepare_cached(&sql)?;
+        select.query_row([name.as_str()], |row| Self::read(row).map(|(_, topic)| topic)).optional()
     }
 
     pub(crate) fn insert(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {

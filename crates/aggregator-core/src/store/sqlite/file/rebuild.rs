@@ -53,7 +53,9 @@ pub(super) fn make_empty(
 ) -> Result<(), StoreError> {
     let failed = |error| store_error(&format!("emptying the dedup index of {}", path.display()), error);
     let done = reset(&mut connection).map_err(failed);
-    FailPoint::UpgradeCommitted.reach();
+    if done.is_ok() {
+        FailPoint::UpgradeCommitted.reach();
+    }
     let closed = wal_mark::close_in_order(&connection).map_err(failed)?;
     match done {
         Err(StoreError::Corrupt { .. }) => {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row};
 
 use super::{Memory, with_memory};
 use crate::query::Order;
-use crate::store::sqlite::catalog::{PartitionState, TOPIC_COLUMNS, TopicRow};
+use crate::store::sqlite::catalog::{PartitionState, TopicRow};
 use crate::store::sqlite::fault::{Corruption, check_deadline, store_error};
 use crate::store::sqlite::journal::{TopicView, Views};
 use crate::store::sqlite::row::checksum::EventRow;
@@ -33,7 +33,7 @@ fn bytes_at(
     seqs: &RangeInclusive<u64>,
 ) -> Result<Option<u64>> {
     let partition = PartitionState::read(snapshot)?;
-    let Some(row) = topic_row(snapshot, topic)? else { return Ok(Some(0)) };
+    let Some(row) = TopicRow::named(snapshot, topic)? else { return Ok(Some(0)) };
     let views = Views::of(snapshot, &memory.tails, &partition);
     let Some(topic) = views.view(topic.as_str(), row)? else { return Ok(None) };
     let first = topic.row.purged_seq.saturating_add(1).max(*seqs.start());
@@ -91,13 +91,6 @@ fn run_of(connection: &Connection, topic: &TopicView, seq: u64) -> Result<Run> {
         }
     }
     Ok(found)
-}
-
-/// The topic's row in the table.
-pub(super) fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<TopicRow>> {
-    let sql = format!("SELECT {TOPIC_COLUMNS} FROM topics t WHERE t.name = ?1");
-    let mut select = connection.prepare_cached(&sql)?;
-    select.query_row([topic.as_str()], |row| TopicRow::read(row).map(|(_, topic)| topic)).optional()
 }
 
 fn seq_at(connection: &Connection, topic: &TopicRow, offset: u64) -> Result<u64> {

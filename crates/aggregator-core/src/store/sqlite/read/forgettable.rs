@@ -2,8 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::bytes::topic_row;
-use crate::store::sqlite::catalog::PartitionState;
+use crate::store::sqlite::catalog::{PartitionState, TopicRow};
 use crate::store::sqlite::fault::store_error;
 use crate::store::sqlite::write::forget::Oldest;
 use crate::{StoreError, Timestamp, Topic};
@@ -17,7 +16,7 @@ pub(crate) fn forgettable(
 ) -> Result<u64, StoreError> {
     let mut count = || {
         let snapshot = connection.transaction()?;
-        let Some(row) = topic_row(&snapshot, topic)? else { return Ok(0) };
+        let Some(row) = TopicRow::named(&snapshot, topic)? else { return Ok(0) };
         let last_offset = PartitionState::read(&snapshot)?.last_offset;
         Oldest { topic_id: row.id, before: before.as_micros(), last_offset, most }.count(&snapshot)
     };

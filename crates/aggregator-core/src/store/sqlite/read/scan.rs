@@ -14,7 +14,6 @@ use rusqlite::{Connection, OptionalExtension, Params, Result};
 use self::expected::Expected;
 use self::spans::Topics;
 use super::Memory;
-use super::bytes::topic_row;
 use crate::cursor::{Anchor, Fingerprint, Position};
 use crate::query::{Order, Query, StoredEvent};
 use crate::store::page::{Scan, Scanner};
@@ -60,7 +59,7 @@ pub(crate) fn scan(
     let Some(name) = query.topics.exact() else {
         return several(connection, memory, scanner, &partition);
     };
-    let Some(row) = topic_row(connection, name)? else {
+    let Some(row) = TopicRow::named(connection, name)? else {
         return match TopicSnapshot::at(connection, &memory.names, &partition)?.get(name.as_str()) {
             None => Ok(Some(scanner.finish())),
             Some(_) => Err(Corruption::error(format!("the topic {name} is missing"))),
