@@ -77,7 +77,8 @@ fn the_experiment_notices_commits_that_are_not_synced() {
 fn the_experiment_notices_what_a_reader_was_handed_too_early() {
     let lab = Lab::new("power-loss-tail-lying-disk").out_of_step().with_tail();
     lab.disk.ignore_syncs(true);
-    let summary = run("ignored syncs with a tail", &lab, 1, 20);
+    // As many as beside it: at most cuts the store itself breaks a promise first, and the reader is not asked.
+    let summary = run("ignored syncs with a tail", &lab, 1, 60);
     assert!(summary.violations.iter().any(|violation| violation.contains("a tail")), "{summary}");
 }
 
