@@ -9,9 +9,9 @@
 //!
 //! What may be added to a type without breaking anybody depends on who builds it and who reads it.
 //!
-//! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`StoreGauges`], [`TopicInfo`], [`VerifyReport`],
-//!   [`Receipt`], [`Seen`], [`Erased`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor or a default. It can get
-//!   fields; whatever is no argument of the constructor is set as a field.
+//! * **A store builds it, callers read it** ([`StoreInfo`], [`StoreStats`], [`StoreGauges`], [`Outage`], [`TopicInfo`],
+//!   [`VerifyReport`], [`Receipt`], [`Seen`], [`Erased`], [`Imported`], [`Page`]): `#[non_exhaustive]`, with a constructor
+//!   or a default. It can get fields; whatever is no argument of the constructor is set as a field.
 //! * **A caller builds it** ([`Query`], [`TopicQuery`], [`Import`], [`RowLimit`], `SqliteOptions`, `IndexOptions`): all fields are
 //!   public. Write it with `..`, as in `SqliteOptions { readers: 8, ..SqliteOptions::default() }`, and take it apart
 //!   with `..`: it can get fields.
@@ -39,6 +39,7 @@ mod gauges;
 mod info;
 mod maintain;
 mod memory;
+mod outage;
 mod page;
 mod pages;
 mod pointers;
@@ -58,6 +59,7 @@ pub use gauges::StoreGauges;
 pub use info::{Ancestor, Durability, StoreId, StoreInfo, StoreStats, TopicInfo, VerifyReport};
 pub use maintain::{BackupProgress, MAX_SEQS_PER_SUM, Maintain, Upgraded};
 pub use memory::MemoryStore;
+pub use outage::Outage;
 pub use pages::Pages;
 pub use receipt::{AttemptId, Outcome, Receipt, Seen};
 pub use records::{
@@ -146,7 +148,8 @@ pub trait DedupStore: Send + Sync {
     /// Whatever the backend meets.
     fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError>;
 
-    /// Totals over the store's whole life.
+    /// Totals over the store's whole life. Partitions that do not answer while others do are left out and named
+    /// ([`StoreStats::unavailable`]).
     ///
     /// # Errors
     /// Whatever the backend meets.
@@ -160,6 +163,12 @@ pub trait DedupStore: Send + Sync {
     /// [`StoreError::NoSpace`] they do once there is room.
     fn check_health(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// The parts of the store that did not answer the latest calls and checks, while others did. It costs nothing: it asks
+    /// nobody. A store that answers as a whole or not at all has none, which is the default.
+    fn outages(&self) -> Vec<Outage> {
+        Vec::new()
     }
 
     /// What the store measures of itself, where it does. A call costs the same however much is stored: it waits for no

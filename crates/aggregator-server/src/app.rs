@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use aggregator_core::{DedupStore, Identity};
+use aggregator_core::{DedupStore, Identity, Outage};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -122,9 +122,15 @@ impl App {
         }
     }
 
-    /// Whether events are taken.
+    /// Whether events are taken, of some partitions at least.
     pub(crate) fn is_ready(&self) -> bool {
-        self.check_ready().is_ok() && self.health.no_space().is_none()
+        self.check_ready().is_ok() && self.health.no_space().is_none() && !self.is_out(&self.store.outages())
+    }
+
+    /// Whether no partition is left beside these.
+    pub(crate) fn is_out(&self, outages: &[Outage]) -> bool {
+        let has = |partition| outages.iter().any(|outage| outage.partitions.contains(&partition));
+        self.store.partitions().iter().all(has)
     }
 
     /// How many connections there are, and how many there may be.

@@ -1,12 +1,12 @@
 //! Whether the service may be used, and why not.
 //!
 //! It goes from ready to draining or failed, and never back. While it is ready, the store is asked once a second whether
-//! it has room for events.
+//! it has room for events, and which of its parts do not answer.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use aggregator_core::{DedupStore, StoreError};
+use aggregator_core::{DedupStore, Outage, StoreError};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
@@ -31,14 +31,15 @@ pub(crate) async fn monitor(
 
 /// Checks the store once.
 pub(crate) async fn check(store: &Arc<dyn DedupStore>, health: &Health) {
-    let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || store.check_health()).await {
+    let checked = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || checked.check_health()).await {
         Ok(Ok(())) => health.set_room(),
         Ok(Err(error @ StoreError::NoSpace { .. })) => health.set_full(&error),
         Ok(Err(error)) if error.is_fatal() => health.fail(error.to_string()),
         Ok(Err(error)) => warn!(%error, "the store is not well"),
         Err(_) => health.fail("the check of the store's health panicked".to_owned()),
     }
+    health.tell_outages(store.outages());
 }
 
 /// The state of the service, shared by all its parts.
@@ -46,6 +47,8 @@ pub(crate) async fn check(store: &Arc<dyn DedupStore>, health: &Health) {
 pub(crate) struct Health {
     /// Why there is no room for events; `None` while there is.
     no_space: Mutex<Option<Arc<str>>>,
+    /// The parts of the store that did not answer at the last check. The log has told of them.
+    told_outages: Mutex<Vec<Outage>>,
     draining: AtomicBool,
     failure: OnceLock<String>,
     /// Wakes the waiter of [`Health::failed`].
@@ -95,6 +98,20 @@ impl Health {
 
     fn set_no_space(&self, reason: Option<Arc<str>>) -> Option<Arc<str>> {
         std::mem::replace(&mut *self.no_space.lock().unwrap_or_else(PoisonError::into_inner), reason)
+    }
+
+    /// Logs which parts of the store have gone since the last check, and which ones are back.
+    fn tell_outages(&self, outages: Vec<Outage>) {
+        let mut told = self.told_outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in = |all: &[Outage], one: &Outage| all.iter().any(|other| other.partitions == one.partitions);
+        for outage in outages.iter().filter(|outage| !is_in(&told, outage)) {
+            let Outage { partitions, reason, .. } = outage;
+            warn!(?partitions, reason, "a part of the store does not answer, the others go on");
+        }
+        for outage in told.iter().filter(|outage| !is_in(&outages, outage)) {
+            info!(partitions = ?outage.partitions, "a part of the store is back");
+        }
+        *told = outages;
     }
 
     pub(crate) fn drain(&self) {

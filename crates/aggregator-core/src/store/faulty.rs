@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    Amend, AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Forget, Maintain, Receipt, Records, Seen,
-    StoreGauges, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, AttemptId, DedupStore, DedupStoreExt as _, Forget, Maintain, Outage, Receipt,
+    Records, Seen, StoreGauges, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Fault, Identity, InvalidField, Page, Partition, Query, StoreError, TopicQuery};
 
@@ -55,6 +55,7 @@ struct Plan {
     reads: u64,
     /// Every so-manieth read fails.
     failing_reads: Option<u64>,
+    outages: Vec<Outage>,
 }
 
 impl FaultyStore {
@@ -99,6 +100,11 @@ impl FaultyStore {
     /// From now on every `nth` read fails with [`StoreError::Unavailable`]; none with `None`.
     pub fn fail_reads(&self, nth: Option<u64>) {
         self.plan().failing_reads = nth;
+    }
+
+    /// From now on, it says this of its parts. Its calls go on as before.
+    pub fn tell_outages(&self, outages: Vec<Outage>) {
+        self.plan().outages = outages;
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -194,11 +200,17 @@ impl DedupStore for FaultyStore {
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner.stats()
+        let mut stats = self.inner.stats()?;
+        stats.unavailable.extend(self.plan().outages.iter().flat_map(|outage| outage.partitions.clone()));
+        Ok(stats)
     }
 
     fn check_health(&self) -> Result<(), StoreError> {
         self.inner.check_health()
+    }
+
+    fn outages(&self) -> Vec<Outage> {
+        [self.inner.outages(), self.plan().outages.clone()].concat()
     }
 
     fn gauges(&self) -> Option<StoreGauges> {

@@ -6,7 +6,7 @@ use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::slot;
-use crate::{Partitions, Scope, Timestamp, Topic};
+use crate::{Partition, Partitions, Scope, Timestamp, Topic};
 
 /// Names a store for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,7 +122,7 @@ impl Ancestor {
 }
 
 /// Totals over a store's whole life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Events stored, purged ones included.
@@ -138,6 +138,8 @@ pub struct StoreStats {
     /// The latest time that an append or an imported row had; `None` before the first one. No event gets an earlier
     /// `processed_at` in the partition that has it, whatever the clock says by then.
     pub newest_processed_at: Option<Timestamp>,
+    /// The partitions that are not in these totals, because they did not answer; ascending.
+    pub unavailable: Vec<Partition>,
 }
 
 /// A topic and its totals.

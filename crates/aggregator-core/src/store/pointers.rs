@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Amend, AppendAcross, AttemptId, DedupStore, Forget, Maintain, Receipt, Records, Seen, StoreGauges,
-    StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
+    Amend, AppendAcross, AttemptId, DedupStore, Forget, Maintain, Outage, Receipt, Records, Seen,
+    StoreGauges, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use crate::{Batch, EventRef, Identity, Page, Partition, Partitions, Query, StoreError, TopicQuery};
 
@@ -47,6 +47,10 @@ macro_rules! store_behind {
 
             fn check_health(&self) -> Result<(), StoreError> {
                 (**self).check_health()
+            }
+
+            fn outages(&self) -> Vec<Outage> {
+                (**self).outages()
             }
 
             fn gauges(&self) -> Option<StoreGauges> {

@@ -123,6 +123,10 @@ pub(crate) const BUILD: Metric = Metric {
 };
 pub(crate) const READY: Metric =
     gauge("aggregator_ready", "1 while events are taken, as /readyz says, else 0.");
+pub(crate) const PARTITIONS_UNAVAILABLE: Metric = gauge(
+    "aggregator_partitions_unavailable",
+    "Partitions that do not answer while others do, as /readyz says.",
+);
 pub(crate) const EVENTS: Metric = counter(
     "aggregator_events",
     "Events by what became of them.",
@@ -239,6 +243,7 @@ pub(crate) const START_TIME: Metric =
 pub(super) const ALL: &[&Metric] = &[
     &BUILD,
     &READY,
+    &PARTITIONS_UNAVAILABLE,
     &EVENTS,
     &EVENTS_LOST,
     &DUPLICATE_AGE,

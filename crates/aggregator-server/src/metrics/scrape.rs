@@ -15,6 +15,8 @@ pub(super) fn of(app: &App, process: &Process) -> Exposition {
     let mut page = Exposition::default();
     page.add(&names::BUILD, [([env!("CARGO_PKG_VERSION")], Value::Whole(1))]);
     page.set(&names::READY, Value::Whole(app.is_ready().into()));
+    let unavailable: usize = app.store.outages().iter().map(|outage| outage.partitions.len()).sum();
+    page.set(&names::PARTITIONS_UNAVAILABLE, Value::Whole(unavailable as u64));
     events(&mut page, app);
     requests(&mut page, app);
     queue(&mut page, app);

@@ -76,6 +76,9 @@ struct StoreBody {
     durability: &'static str,
     partitions: u16,
     bytes: u64,
+    /// The partitions that are not in the totals, because they did not answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unavailable_partitions: Vec<u16>,
 }
 
 /// Whether the store is ahead of this machine's clock: then new events get its newest `processed_at` until the clock has
@@ -99,7 +102,13 @@ pub(crate) async fn stats(
     let readable = reader.readable().ok().cloned();
     let named = readable.map(|topics| TopicQuery { limit: MAX_TOPICS, ..TopicQuery::of(topics) });
     let read = move |store: &dyn DedupStore| {
-        Ok((store.stats()?, named.map(|named| store.topics(&named)).transpose()?.unwrap_or_default()))
+        let totals = store.stats()?;
+        let topics = match named.map(|named| store.topics(&named)).transpose() {
+            // The names of the topics of all parts are not to be had then, the totals of some are.
+            Err(error) if error.is_retryable() && !totals.unavailable.is_empty() => Vec::new(),
+            topics => topics?.unwrap_or_default(),
+        };
+        Ok((totals, topics))
     };
     let (totals, topics) = app.reads.run(reader.flow(), read).await?;
     let (used, capacity, info) = (app.admission.used(), app.admission.capacity(), app.store.info());
@@ -134,6 +143,7 @@ pub(crate) async fn stats(
             durability: info.durability.as_str(),
             partitions: info.partitions.count(),
             bytes: totals.bytes,
+            unavailable_partitions: totals.unavailable.iter().map(|partition| partition.0).collect(),
         },
         clock: clock(totals.newest_processed_at, Timestamp::now()),
     }))

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use aggregator_core::Outage;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode, Uri};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::dashboard;
@@ -27,17 +28,21 @@ pub(crate) async fn root(app: State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     Ok(response)
 }
 
-/// Which service this is, and its state. 503 after a failure, and while there is no room for events.
+/// Which service this is, and its state. 503 after a failure, and while no events are taken.
 pub(crate) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri)?.finish("")?;
     let no_space = app.health.no_space();
+    let outages = app.store.outages();
     let (status, word, reason) = match (app.health.state(), no_space.as_deref()) {
+        (health::State::Ready, None) if app.is_out(&outages) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", outages.first().map(|outage| &*outage.reason))
+        }
         (health::State::Ready, None) => (StatusCode::OK, "ok", None),
         (health::State::Ready, no_space) => (StatusCode::SERVICE_UNAVAILABLE, "no-space", no_space),
         (health::State::Draining, _) => (StatusCode::OK, "draining", None),
         (health::State::Failed(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
     };
-    let body = json!({
+    let mut body = json!({
         "status": word,
         "reason": reason,
         "service": "aggregator-server",
@@ -46,7 +51,23 @@ pub(crate) async fn health(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         "durability": app.store.info().durability.as_str(),
         "uptime": app.started.elapsed().as_secs_f64(),
     });
+    add_unavailable(&mut body, &outages);
     Ok(json_with(status, &body))
+}
+
+/// Names the parts of the store that do not answer, if there are any.
+fn add_unavailable(body: &mut Value, outages: &[Outage]) {
+    if outages.is_empty() {
+        return;
+    }
+    let unavailable: Vec<_> = outages
+        .iter()
+        .map(|outage| {
+            let partitions: Vec<_> = outage.partitions.iter().map(|partition| partition.0).collect();
+            json!({"partitions": partitions, "reason": outage.reason})
+        })
+        .collect();
+    body["unavailable"] = Value::Array(unavailable);
 }
 
 /// The process is alive: it answers.
@@ -55,7 +76,7 @@ pub(crate) async fn livez(uri: Uri) -> Result<Response, Problem> {
     Ok(json(&json!({"status": "alive"})))
 }
 
-/// The service is ready: it takes events, or with `of=reads`, it can read them. That is looked at all the time, so nobody
+/// The service is ready: it takes events of some partitions at least, or with `of=reads`, it can read them. That is looked at all the time, so nobody
 /// who asks here makes the store work.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri)?;
@@ -66,8 +87,14 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         return if is_reading { Ok(json(&json!({"status": "ready"}))) } else { Err(Problem::unreadable()) };
     }
     app.check_ready()?;
-    match app.health.no_space() {
-        None => Ok(json(&json!({"status": "ready"}))),
-        Some(reason) => Err(Problem::no_space(&reason)),
+    if let Some(reason) = app.health.no_space() {
+        return Err(Problem::no_space(&reason));
     }
+    let outages = app.store.outages();
+    if let Some(outage) = outages.first().filter(|_| app.is_out(&outages)) {
+        return Err(Problem::all_partitions_out(&outage.reason));
+    }
+    let mut body = json!({"status": "ready"});
+    add_unavailable(&mut body, &outages);
+    Ok(json(&body))
 }

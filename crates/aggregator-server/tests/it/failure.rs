@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator_core::store::faulty::{Failure, FaultyStore};
-use aggregator_core::{DedupStore, MemoryStore, Partitions};
+use aggregator_core::{DedupStore, MemoryStore, Outage, Partition, Partitions};
 use aggregator_server::{Config, RunError};
 use serde_json::json;
 use tempfile::TempDir;
@@ -28,6 +28,40 @@ async fn a_passing_failure_is_a_503_and_the_retry_is_stored() {
         assert_eq!(server.get("/readyz").await.status, 200);
         assert_eq!(server.publish(&event("t", kind)).await.outcomes(), ["stored"]);
     }
+}
+
+#[tokio::test]
+async fn a_part_of_the_store_that_is_gone_is_named_and_the_server_is_ready_while_another_takes_events() {
+    let store = MemoryStore::new(Partitions::new(3).unwrap());
+    let faulty = Arc::new(FaultyStore::new(Arc::new(store)));
+    let server = Server::start(Arc::clone(&faulty) as _, Config::default()).await;
+    assert_eq!(server.get("/readyz").await.json, json!({"status": "ready"}), "nothing is said of nothing");
+    assert!(server.get("/health").await.json.get("unavailable").is_none());
+    assert!(server.stats().await["store"].get("unavailable_partitions").is_none());
+
+    let gone = |partitions: &[u16]| {
+        Outage::new(partitions.iter().copied().map(Partition).collect(), "shard 1 (b.db): as planned")
+    };
+    faulty.tell_outages(vec![gone(&[1, 2])]);
+    let unavailable = json!([{"partitions": [1, 2], "reason": "shard 1 (b.db): as planned"}]);
+    let ready = server.get("/readyz").await;
+    assert_eq!((ready.status.as_u16(), &ready.json["unavailable"]), (200, &unavailable));
+    let health = server.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json["status"]), (200, &json!("ok")));
+    assert_eq!(health.json["unavailable"], unavailable);
+    assert_eq!(server.stats().await["store"]["unavailable_partitions"], json!([1, 2]));
+    assert_eq!(server.scrape().await.get("aggregator_partitions_unavailable"), 2.0);
+
+    faulty.tell_outages(vec![gone(&[0]), gone(&[1, 2])]);
+    let ready = server.get("/readyz").await;
+    ready.problem(503, "store-unavailable");
+    assert!(ready.json["detail"].as_str().unwrap().contains("no partition takes events"), "{}", ready.json);
+    let health = server.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json["status"]), (503, &json!("unavailable")));
+    assert_eq!(server.get("/readyz?of=reads").await.status, 200, "what can be read is another question");
+
+    faulty.tell_outages(Vec::new());
+    assert_eq!(server.get("/readyz").await.json, json!({"status": "ready"}));
 }
 
 #[tokio::test]

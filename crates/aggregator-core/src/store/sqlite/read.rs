@@ -175,6 +175,7 @@ pub(crate) fn stats(connection: &Connection, path: &Path) -> Result<StoreStats, 
         topics: partition.topics,
         bytes: bytes(path) + bytes(wal.as_ref()),
         newest_processed_at: Timestamp::from_micros(partition.last_processed_at).after_the_first(),
+        unavailable: Vec::new(),
     })
 }
 

@@ -63,6 +63,12 @@ impl Problem {
         Self::unavailable("store-unavailable", "Store unavailable", "the store cannot be read at the moment")
     }
 
+    /// 503: no part of the store takes events.
+    pub(crate) fn all_partitions_out(reason: &str) -> Self {
+        let detail = format!("no partition takes events: {reason}");
+        Self::unavailable("store-unavailable", "Store unavailable", detail)
+    }
+
     pub(super) fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(kind, title, StatusCode::SERVICE_UNAVAILABLE, detail).with_retry_after(1)
     }
