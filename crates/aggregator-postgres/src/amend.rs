@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aggregator_core::event::{DEFAULT_SOURCE, ERASED_PAYLOAD, digest};
-use aggregator_core::{Identity, Partitions, Seen, Source, Timestamp};
+use aggregator_core::{Identity, Partition, Partitions, Seen, Source, Timestamp};
 use tokio_postgres::Row;
 
 use crate::PostgresOptions;
@@ -20,7 +20,9 @@ use crate::partition_state::PartitionState;
 /// The identities of a call in one partition. The transaction may run several times.
 pub(crate) struct AmendTx<'a> {
     options: &'a PostgresOptions,
-    partition: i32,
+    partition: Partition,
+    /// Its value of the column `partition`.
+    number: i32,
     /// The position of each identity in the call.
     positions: Vec<usize>,
     topics: Vec<&'a str>,
@@ -46,10 +48,11 @@ impl<'a> AmendTx<'a> {
     ) -> Vec<Self> {
         let mut transactions = BTreeMap::new();
         for (position, id) in ids.iter().enumerate() {
-            let partition = partition_number(partitions.of(id.topic.as_str()));
+            let partition = partitions.of(id.topic.as_str());
             let transaction = transactions.entry(partition).or_insert_with(|| Self {
                 options,
                 partition,
+                number: partition_number(partition),
                 positions: Vec::new(),
                 topics: Vec::new(),
                 event_ids: Vec::new(),
@@ -62,6 +65,10 @@ impl<'a> AmendTx<'a> {
             transaction.sources.push(id.source.as_ref().map_or(DEFAULT_SOURCE, Source::as_str));
         }
         transactions.into_values().collect()
+    }
+
+    pub(crate) fn partition(&self) -> Partition {
+        self.partition
     }
 
     /// Erases the payloads. Returns the seqs of the events with the position of their identity, ascending. After an
@@ -89,7 +96,7 @@ impl<'a> AmendTx<'a> {
         let digest = digest(ERASED_PAYLOAD);
         let statement = &session.statements.append().erase_rows;
         pipelined(
-            session.execute(statement, &[&self.partition, &offsets, &ERASED_PAYLOAD, &digest.as_slice()]),
+            session.execute(statement, &[&self.number, &offsets, &ERASED_PAYLOAD, &digest.as_slice()]),
             session.run("COMMIT"),
         )
         .await?;
@@ -120,7 +127,7 @@ impl<'a> AmendTx<'a> {
         self.tried.borrow_mut().extend(&offsets);
         let offsets: Vec<_> = offsets.into_iter().collect();
         let statement = &session.statements.append().release_rows;
-        pipelined(session.execute(statement, &[&self.partition, &offsets]), session.run("COMMIT")).await?;
+        pipelined(session.execute(statement, &[&self.number, &offsets]), session.run("COMMIT")).await?;
         session.check_warnings()?;
         Ok(released)
     }
@@ -130,15 +137,13 @@ impl<'a> AmendTx<'a> {
         session.forget_warnings();
         let statements = session.statements.append();
         let (_, state, found) = pipelined3(
-            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            session.query(&statements.lock, &[&self.partition]),
-            session.query(
-                &statements.amendable,
-                &[&self.partition, &self.topics, &self.event_ids, &self.sources],
-            ),
+            session.begin(),
+            session.query(&statements.lock, &[&self.number]),
+            session
+                .query(&statements.amendable, &[&self.number, &self.topics, &self.event_ids, &self.sources]),
         )
         .await?;
-        PartitionState::one(self.partition, &state, self.options)?;
+        PartitionState::one(self.number, &state, self.options)?;
         let mut rows: BTreeMap<usize, Vec<AmendedRow>> = BTreeMap::new();
         for row in &found {
             let (position, row) = self.row(row)?;

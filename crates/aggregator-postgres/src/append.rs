@@ -9,6 +9,7 @@ mod new_rows;
 mod plan;
 mod sorted_events;
 pub(crate) mod topic_ids;
+mod write;
 
 use std::collections::HashSet;
 
@@ -17,11 +18,12 @@ use aggregator_core::{AttemptId, EventRef, Fault, Partition, Partitions, Receipt
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use self::new_rows::TopicRows;
 use self::plan::AppendPlan;
 use self::sorted_events::SortedEvents;
 use self::topic_ids::TopicIds;
+use self::write::WriteTx;
 use crate::PostgresOptions;
+use crate::citus::Cluster;
 use crate::columns::{get_u64, partition_number, signed};
 use crate::connection::pipeline::{pipelined, pipelined4};
 use crate::connection::session::Session;
@@ -43,6 +45,7 @@ pub(crate) struct AppendResult {
 pub(crate) struct Append<'a, 'e> {
     options: &'a PostgresOptions,
     topic_ids: &'a TopicIds,
+    cluster: Option<&'a Cluster>,
     attempt: [u8; 16],
     given: &'a [EventRef<'e>],
     group: SortedEvents<'e>,
@@ -54,6 +57,7 @@ impl<'a, 'e> Append<'a, 'e> {
     pub(crate) fn new(
         options: &'a PostgresOptions,
         topic_ids: &'a TopicIds,
+        cluster: Option<&'a Cluster>,
         partitions: Partitions,
         attempt: AttemptId,
         given: &'a [EventRef<'e>],
@@ -61,7 +65,12 @@ impl<'a, 'e> Append<'a, 'e> {
         let attempt = attempt.as_u128().to_be_bytes();
         let group = SortedEvents::new(partitions, given);
         let partitions = group.partitions.iter().copied().map(partition_number).collect();
-        Self { options, topic_ids, attempt, given, group, partitions }
+        Self { options, topic_ids, cluster, attempt, given, group, partitions }
+    }
+
+    /// The partitions of its events, ascending.
+    pub(crate) fn partitions(&self) -> &[Partition] {
+        &self.group.partitions
     }
 
     /// Runs the whole transaction. After an error the session may still be inside it.
@@ -70,7 +79,9 @@ impl<'a, 'e> Append<'a, 'e> {
         let mut snapshot = self.begin(session).await?;
         let names = || self.given.iter().map(EventRef::topic);
         let is_known = |name: &str| snapshot.topics.contains_key(name);
-        check_topics(session, self.options.max_topics, names, is_known).await?;
+        let here = snapshot.partitions.iter().map(|partition| partition.topic_count).sum();
+        let count = TopicCount { cluster: self.cluster, partitions: &self.partitions, here };
+        check_topics(session, self.options.max_topics, count, names, is_known).await?;
         let plan = AppendPlan::new(&mut snapshot, &self.group)?;
         if plan.replayed {
             self.acknowledge(session, snapshot.clock).await?;
@@ -83,68 +94,17 @@ impl<'a, 'e> Append<'a, 'e> {
 
     /// The second round trip: writes and commits.
     async fn write(&self, session: &Session, plan: &AppendPlan<'_>, clock: Timestamp) -> Result<()> {
-        let (events, topics, partitions) = (&plan.events, &plan.old_topics, &plan.partition_rows);
         // The time is the clock's and not the partition's: an imported row can set that a century ahead, and the
         // attempt would then be kept for a century.
-        let (attempt, at) = (self.attempt.as_slice(), clock.as_micros());
-        let columns: [&(dyn ToSql + Sync); 31] = [
-            &events.partitions,
-            &events.offsets,
-            &events.topic_ids,
-            &events.seqs,
-            &events.event_ids,
-            &events.sources,
-            &events.by_source,
-            &events.timestamps,
-            &events.payloads,
-            &events.sequences,
-            &events.content_types,
-            &events.attributes,
-            &events.processed_at,
-            &topics.partitions,
-            &topics.ids,
-            &topics.names,
-            &topics.slots,
-            &topics.scopes,
-            &topics.last_seqs,
-            &topics.duplicates,
-            &topics.conflicts,
-            &partitions.partitions,
-            &partitions.first_offsets,
-            &partitions.last_offsets,
-            &partitions.processed_at,
-            &partitions.new_topics,
-            &partitions.stored,
-            &partitions.duplicates,
-            &partitions.conflicts,
-            &attempt,
-            &at,
-        ];
+        let write = WriteTx { attempt: self.attempt.as_slice(), at: clock.as_micros(), plan };
         let written = pipelined4(
-            self.insert_topics(session, &plan.new_topics),
-            session.execute(&session.statements.append().write, &columns),
+            write.new_topics(session),
+            write.rows(session),
             self.prune_attempts(session, clock),
             session.run("COMMIT"),
         )
         .await;
         written.map(drop).map_err(unique_is_corrupt)
-    }
-
-    async fn insert_topics(&self, session: &Session, topics: &TopicRows<'_>) -> Result<()> {
-        if topics.ids.is_empty() {
-            return Ok(());
-        }
-        let columns: [&(dyn ToSql + Sync); 8] = [
-            &topics.partitions,
-            &topics.ids,
-            &topics.names,
-            &topics.slots,
-            &topics.scopes,
-            &topics.last_seqs,
-            &topics.duplicates,
-            &topics.conflicts,
-        ];
-        session.execute(&session.statements.append().insert_topics, &columns).await.map(drop)
     }
 
     /// Deletes the rows of attempts that nobody will repeat. One append in [`PRUNED_ONCE_IN`] does this, in one of its
@@ -177,19 +137,37 @@ impl<'a, 'e> Append<'a, 'e> {
     }
 }
 
+/// How the topics of all partitions are counted.
+pub(crate) struct TopicCount<'a> {
+    pub(crate) cluster: Option<&'a Cluster>,
+    /// The partitions that are locked, and how many topics they have.
+    pub(crate) partitions: &'a [i32],
+    pub(crate) here: u64,
+}
+
+impl TopicCount<'_> {
+    async fn count(&self, session: &Session) -> Result<u64> {
+        if let Some(cluster) = self.cluster {
+            return Ok(cluster.topics_beside(self.partitions).saturating_add(self.here));
+        }
+        let counted = session.query(&session.statements.append().count_topics, &[]).await?;
+        counted.first().map_or(Ok(0), |row| get_u64(row, 0))
+    }
+}
+
 /// Refuses the items whose new topics would exceed `max_topics`. `names` gives each item's topic, in order. The topics
 /// of all partitions are counted only if one of the names is new.
 pub(crate) async fn check_topics<'t, I: Iterator<Item = &'t str>>(
     session: &Session,
     max_topics: u64,
+    count: TopicCount<'_>,
     names: impl Fn() -> I,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<()> {
     if names().all(&is_known) {
         return Ok(());
     }
-    let counted = session.query(&session.statements.append().count_topics, &[]).await?;
-    let total = counted.first().map_or(Ok(0), |row| get_u64(row, 0))?;
+    let total = count.count(session).await?;
     let mut new = HashSet::new();
     let mut faults = Vec::new();
     for (index, name) in names().enumerate() {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::PostgresOptions;
+use crate::citus::Cluster;
 use crate::columns::{get, get_u64};
 use crate::commit_notifier::connection_health::{ConnectionHealth, LONGEST_PAUSE};
 use crate::connection::pool::Pool;
@@ -85,6 +86,8 @@ pub(crate) struct CommitRelay {
     poll_interval: Duration,
     /// How long a poll over a reader's connection may take.
     deadline: Duration,
+    /// Where the partitions are, if they are on several servers.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// The most bytes of one notification. PostgreSQL takes fewer than 8000.
@@ -103,7 +106,22 @@ impl CommitRelay {
         options: &PostgresOptions,
     ) -> Self {
         let &PostgresOptions { listen, notify_interval, poll_interval, deadline, .. } = options;
-        Self { connector, readers, announcer, channel, listen, notify_interval, poll_interval, deadline }
+        Self {
+            connector,
+            readers,
+            announcer,
+            channel,
+            listen,
+            notify_interval,
+            poll_interval,
+            deadline,
+            cluster: None,
+        }
+    }
+
+    /// For a store whose partitions are on several servers.
+    pub(crate) fn over(self, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Runs until the runtime ends. Reconnects after a pause whenever the connection fails.
@@ -191,6 +209,12 @@ impl CommitRelay {
     }
 
     async fn read_offsets(&self, session: &Session) -> Result<()> {
+        if let Some(cluster) = &self.cluster {
+            let ends = cluster.read_ends(session).await?;
+            ends.into_iter()
+                .for_each(|(partition, last_offset)| self.announcer.heard(partition.0, last_offset));
+            return Ok(());
+        }
         for row in session.client.query("SELECT partition, last_offset FROM partitions", &[]).await? {
             let partition: i32 = get(&row, 0)?;
             if let Ok(partition) = u16::try_from(partition) {

@@ -1,6 +1,7 @@
 //! Connections to the database: where it is, how they are made, shared and closed, and which calls are retried.
 
 pub(crate) mod backoff;
+pub(crate) mod engine;
 pub(crate) mod options;
 pub(crate) mod pipeline;
 pub(crate) mod pool;

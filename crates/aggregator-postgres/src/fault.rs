@@ -47,10 +47,11 @@ impl Failure {
     pub(crate) fn leaves_outcome_unknown(&self) -> bool {
         match (self, self.code()) {
             (Self::UnconfirmedCommit, _) => true,
-            // 40003: the server does not know the outcome. The others: the session was ended or refused, for example by
+            // 40003: the server does not know the outcome. Citus has no code for it. The others: the session was ended or refused, for example by
             // an administrator, a crash or a timeout.
             (_, Some(code)) => {
                 code.starts_with("08")
+                    || (code == "XX000" && self.is_lost_commit())
                     || matches!(code, "40003" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
             }
             (Self::Postgres(error), None) => {
@@ -60,6 +61,15 @@ impl Failure {
             }
             _ => false,
         }
+    }
+
+    /// Whether this is how Citus says that a server did not answer a `COMMIT`.
+    fn is_lost_commit(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.as_db_error().is_some_and(|told| {
+            let starts = ["could not commit transaction", "failure on connection marked as essential"];
+            starts.iter().any(|start| told.message().starts_with(start))
+        })
     }
 
     /// Whether the transaction was rolled back because of another one, and can be tried again.

@@ -52,7 +52,6 @@ pub(crate) struct Oldest<'a> {
 /// Forgets a slice of a topic's rows. The transaction may run several times.
 pub(crate) struct ForgetTx<'a> {
     options: &'a PostgresOptions,
-    is_one_server: bool,
     partition: i32,
     oldest: Oldest<'a>,
     /// What an earlier run tried to forget, and for how many rows the mark would stand then.
@@ -60,9 +59,9 @@ pub(crate) struct ForgetTx<'a> {
 }
 
 impl<'a> ForgetTx<'a> {
-    pub(crate) fn new(options: &'a PostgresOptions, is_one_server: bool, oldest: Oldest<'a>) -> Self {
+    pub(crate) fn new(options: &'a PostgresOptions, oldest: Oldest<'a>) -> Self {
         let partition = partition_number(oldest.partition);
-        Self { options, is_one_server, partition, oldest, tried: Cell::default() }
+        Self { options, partition, oldest, tried: Cell::default() }
     }
 
     /// Runs the whole transaction. Returns what it has forgotten. After an error the session may still be inside the
@@ -70,10 +69,10 @@ impl<'a> ForgetTx<'a> {
     pub(crate) async fn transact(&self, session: &Session) -> Result<Slice> {
         let Oldest { before, after, most, .. } = self.oldest;
         let statements = session.forget_writes().await?;
-        session.delete_oldest(self.is_one_server).await?;
+        session.delete_oldest().await?;
         session.forget_warnings();
         let ((), state, topics) = pipelined3(
-            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            session.begin(),
             session.query(&session.statements.append().lock, &[&self.partition]),
             session.query(&statements.topic, &[&self.partition, &self.oldest.topic.as_str()]),
         )
@@ -110,7 +109,7 @@ impl<'a> ForgetTx<'a> {
     async fn commit(&self, session: &Session, id: i64, mark: Mark, slice: Option<Slice>) -> Result<()> {
         // Both are prepared by now: what is sent along, the commit above all, must not overtake them.
         let statements = session.forget_writes().await?;
-        let delete_oldest = session.delete_oldest(self.is_one_server).await?;
+        let delete_oldest = session.delete_oldest().await?;
         let delete = async {
             let Some(slice) = slice else { return Ok(()) };
             let (after, last) = (signed(self.oldest.after), signed(slice.last_offset));

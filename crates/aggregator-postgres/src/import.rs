@@ -15,7 +15,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
 use crate::PostgresOptions;
-use crate::append::{check_topics, unique_is_corrupt};
+use crate::append::{TopicCount, check_topics, unique_is_corrupt};
+use crate::citus::Cluster;
 use crate::columns::{details, digest_of, get, get_u64, scope, scope_number, sequence, signed};
 use crate::connection::pipeline::{pipelined, pipelined3, pipelined4};
 use crate::connection::session::Session;
@@ -29,6 +30,7 @@ const SLICE_BYTES: u64 = 8 << 20;
 /// An import. Its transaction may run several times.
 pub(crate) struct ImportTx<'a> {
     options: &'a PostgresOptions,
+    cluster: Option<&'a Cluster>,
     partition: i32,
     import: Import<'a>,
     /// The names of the topics, without repeats.
@@ -48,6 +50,7 @@ struct PendingDigest {
 impl<'a> ImportTx<'a> {
     pub(crate) fn new(
         options: &'a PostgresOptions,
+        cluster: Option<&'a Cluster>,
         partition: Partition,
         import: Import<'a>,
         has_forgotten: bool,
@@ -55,7 +58,7 @@ impl<'a> ImportTx<'a> {
         let mut names: Vec<_> = import.topic_names().collect();
         names.sort_unstable();
         names.dedup();
-        Self { options, partition: i32::from(partition.0), import, names, has_forgotten }
+        Self { options, cluster, partition: i32::from(partition.0), import, names, has_forgotten }
     }
 
     /// Runs the whole transaction. Returns what became of the rows, and the partition's last offset. After an error the
@@ -64,7 +67,9 @@ impl<'a> ImportTx<'a> {
         session.forget_warnings();
         let snapshot = self.begin(session).await?;
         let is_known = |name: &str| snapshot.topics.contains_key(name);
-        check_topics(session, self.options.max_topics, || self.import.topic_names(), is_known).await?;
+        let count =
+            TopicCount { cluster: self.cluster, partitions: &[self.partition], here: snapshot.topic_count };
+        check_topics(session, self.options.max_topics, count, || self.import.topic_names(), is_known).await?;
         let plan = ImportPlan::new(&snapshot, self.import)?;
         self.write(session, &plan).await?;
         session.check_warnings()?;
@@ -82,7 +87,7 @@ impl<'a> ImportTx<'a> {
         let seqs: Vec<_> = rows.iter().map(|row| row.seq().map(signed)).collect();
         let known: [&(dyn ToSql + Sync); 6] = [partition, &topics, &event_ids, &sources, &lengths, &seqs];
         let ((), state, topics, originals) = pipelined4(
-            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            session.begin(),
             session.query(&statements.lock, &[partition]),
             session.query(&statements.import_topics, &[partition, &self.names]),
             session.query(&statements.import_originals, &known),

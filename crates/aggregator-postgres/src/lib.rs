@@ -20,6 +20,7 @@
 
 mod amend;
 mod append;
+mod citus;
 mod columns;
 mod commit_notifier;
 mod connection;

@@ -16,8 +16,8 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    /// The states of these partitions, which are in ascending order. Fails if a synchronous standby is required but not
-    /// configured on the server.
+    /// The states of these partitions, which are in ascending order. Fails if the server that
+    /// has one can lose acknowledged events, or if a synchronous standby is required but not configured there.
     pub(crate) fn all(partitions: &[i32], rows: &[Row], options: &PostgresOptions) -> Result<Vec<Self>> {
         let mut rows = rows.iter();
         let states = partitions.iter().map(|&partition| {
@@ -36,7 +36,16 @@ impl PartitionState {
     }
 
     fn new(row: &Row, options: &PostgresOptions) -> Result<Self> {
-        // Checked at each append: the server or its settings may have changed.
+        // Checked at each append: the server or its settings may have changed, and an engine with shards has the partition
+        // on a server that no session was made to.
+        let off = get::<&str>(row, 6)?;
+        if !off.is_empty() {
+            let partition: i32 = get(row, 0)?;
+            return Err(unavailable(format!(
+                "{off} is off on the server that has partition {partition}, so it can lose acknowledged events: turn it on"
+            ))
+            .into());
+        }
         if options.require_sync_standby && get::<&str>(row, 5)?.is_empty() {
             return Err(unavailable("the server has no synchronous standby configured any more").into());
         }

@@ -1,13 +1,16 @@
 //! Purge: removes payloads, and keeps a digest of each.
 
+use aggregator_core::Partition;
 use aggregator_core::event::digest;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::columns::{get, get_u64, signed};
+use crate::PostgresOptions;
+use crate::columns::{get, get_u64, partition_number, signed};
 use crate::connection::pipeline::{pipelined, pipelined3};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
+use crate::partition_state::PartitionState;
 
 /// The most events that one transaction purges, so that appends get their turn.
 const SLICE: u64 = 1_000;
@@ -18,19 +21,21 @@ const SLICE_BYTES: u64 = 8 << 20;
 /// error the session may still be inside the transaction.
 pub(crate) async fn purge_slice(
     session: &Session,
-    partition: u16,
+    options: &PostgresOptions,
+    partition: Partition,
     topic: &str,
     through_seq: u64,
 ) -> Result<u64> {
     let statements = session.statements.append();
-    let partition = &i32::from(partition);
+    let partition = &partition_number(partition);
     session.forget_warnings();
-    let ((), _, topics) = pipelined3(
-        session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+    let ((), state, topics) = pipelined3(
+        session.begin(),
         session.query(&statements.lock, &[partition]),
         session.query(&statements.purgeable, &[partition, &topic]),
     )
     .await?;
+    PartitionState::one(*partition, &state, options)?;
     let Some(topic) = topics.first() else {
         session.run("ROLLBACK").await?;
         return Ok(0);

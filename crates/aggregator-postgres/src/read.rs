@@ -7,6 +7,3 @@ pub(crate) mod pages;
 pub(crate) mod rows;
 mod scan;
 pub(crate) mod verify;
-
-/// Begins a transaction in which all statements see the same state.
-pub(crate) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

@@ -9,17 +9,18 @@ use aggregator_core::store::{
     Amend, AppendAcross, Forget, Maintain, Records, StoreInfo, StoreStats, TopicInfo, Transfer, Watch,
 };
 use aggregator_core::{
-    AttemptId, DedupStore, Durability, EventRef, Identity, Page, Partition, Query, Receipt, Seen, StoreError,
-    TopicQuery,
+    AttemptId, DedupStore, Durability, EventRef, Identity, Outage, Page, Partition, Query, Receipt, Seen,
+    StoreError, TopicQuery,
 };
 use tokio::runtime::Runtime;
 
 use crate::append::Append;
 use crate::append::topic_ids::TopicIds;
+use crate::citus::{self, Cluster};
 use crate::commit_notifier::{CommitAnnouncer, CommitRelay};
 use crate::connection::pool::Pool;
 use crate::connection::retry;
-use crate::connection::session::{Connector, Role};
+use crate::connection::session::{Connector, Role, Session};
 use crate::read::{catalog, lookup, pages};
 use crate::schema::migrate;
 use crate::{PostgresOptions, PostgresUrl, fault};
@@ -38,6 +39,8 @@ pub struct PostgresStore {
     commits_across: bool,
     options: PostgresOptions,
     warnings: Vec<String>,
+    /// Where the partitions are, if they are on several servers.
+    cluster: Option<Arc<Cluster>>,
     /// Whether the tables of records exist. They do not if no role could create them yet.
     has_records: bool,
     /// The same of the table of forgotten identities.
@@ -98,15 +101,20 @@ impl PostgresStore {
         let channel = format!("aggregator_{}", info.id.to_string().to_lowercase());
         let pool = |role, size| Pool::new(Arc::clone(&connector), role, size, options.connection_wait);
         let readers = Arc::new(pool(Role::Read, options.read_connections));
+        let cluster = opened.cluster.map(Arc::new);
         let (relay_readers, relay_announcer) = (Arc::clone(&readers), Arc::clone(&announcer));
-        runtime.spawn(
-            CommitRelay::new(Arc::clone(&connector), relay_readers, relay_announcer, channel, &options).run(),
-        );
+        let relay =
+            CommitRelay::new(Arc::clone(&connector), relay_readers, relay_announcer, channel, &options);
+        runtime.spawn(relay.over(cluster.clone()).run());
+        if let Some(cluster) = cluster.clone() {
+            runtime.spawn(citus::Watch { connector: Arc::clone(&connector), cluster }.run());
+        }
         Ok(Self {
             appenders: pool(Role::Append, options.append_connections),
             readers,
             info,
             commits_across: opened.commits_across,
+            cluster,
             warnings: opened.warnings,
             has_records: opened.has_records,
             has_forgotten: opened.has_forgotten,
@@ -136,15 +144,48 @@ impl PostgresStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let append = Append::new(&self.options, &self.topics, self.info.partitions, attempt, events);
+        let cluster = self.cluster.as_deref();
+        let append = Append::new(&self.options, &self.topics, cluster, self.info.partitions, attempt, events);
         let appended =
-            self.block_on(retry::write(&self.appenders, &self.options, "appending", async |session| {
-                append.transact(session).await
-            }))?;
+            self.write_to(append.partitions(), "appending", async |session| append.transact(session).await)?;
         for (partition, last_offset) in appended.stored {
             self.announcer.committed(partition, last_offset);
         }
         Ok(appended.receipts)
+    }
+
+    /// Runs a transaction that writes to these partitions, until its outcome is known.
+    pub(crate) fn write_to<T>(
+        &self,
+        partitions: &[Partition],
+        doing: &str,
+        transaction: impl AsyncFn(&Session) -> fault::Result<T>,
+    ) -> Result<T, StoreError> {
+        let check = || self.cluster.as_ref().map_or(Ok(()), |it| it.check(partitions.iter().copied()));
+        let may_go_on = || {
+            self.cluster.iter().for_each(|cluster| cluster.suspect());
+            check()
+        };
+        check()?;
+        self.block_on(retry::write(&self.appenders, &self.options, doing, may_go_on, transaction))
+    }
+
+    /// Reads from these partitions.
+    pub(crate) fn read_from<T>(
+        &self,
+        partitions: impl IntoIterator<Item = Partition>,
+        doing: &str,
+        read: impl AsyncFn(&Session) -> fault::Result<T>,
+    ) -> Result<T, StoreError> {
+        let Some(cluster) = &self.cluster else {
+            return self.block_on(retry::read(&self.readers, &self.options, doing, read));
+        };
+        cluster.check(partitions)?;
+        let result = self.block_on(retry::read(&self.readers, &self.options, doing, read));
+        if result.as_ref().is_err_and(StoreError::is_retryable) {
+            cluster.suspect();
+        }
+        result
     }
 
     fn check_writable(&self, operation: &'static str) -> Result<(), StoreError> {
@@ -187,27 +228,40 @@ impl DedupStore for PostgresStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
-        self.block_on(retry::read(&self.readers, &self.options, "reading events", async |session| {
-            pages::read(session, &self.info, query, self.has_forgotten).await
-        }))
+        let positions = query.positions(&self.info)?;
+        let partitions = positions.iter().map(|position| position.partition);
+        self.read_from(partitions, "reading events", async |session| {
+            pages::read(session, &self.info, query, positions.clone(), self.has_forgotten).await
+        })
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
-        self.block_on(retry::read(&self.readers, &self.options, "looking identities up", async |session| {
+        let partitions = ids.iter().map(|id| self.info.partitions.of(id.topic.as_str()));
+        self.read_from(partitions, "looking identities up", async |session| {
             lookup::lookup(session, &self.info, ids).await
-        }))
+        })
     }
 
     fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
-        self.block_on(retry::read(&self.readers, &self.options, "listing topics", async |session| {
-            catalog::topics(session, query, self.has_forgotten).await
-        }))
+        // On one server, it costs nothing to look in all partitions.
+        let named = self.cluster.as_ref().and_then(|_| catalog::named(self.info.partitions, query));
+        let partitions = match &named {
+            Some(named) => named.keys().copied().collect(),
+            None => self.info.partitions.iter().collect::<Vec<_>>(),
+        };
+        self.read_from(partitions, "listing topics", async |session| {
+            catalog::topics(session, self.info.partitions, query, self.has_forgotten).await
+        })
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.block_on(retry::read(&self.readers, &self.options, "counting", async |session| {
-            catalog::stats(session, &self.options.schema).await
-        }))
+        self.read_from([], "counting", async |session| {
+            catalog::stats(session, &self.options.schema, self.cluster.as_deref()).await
+        })
+    }
+
+    fn outages(&self) -> Vec<Outage> {
+        self.cluster.as_ref().map(|cluster| cluster.outages()).unwrap_or_default()
     }
 
     fn across(&self) -> Option<&dyn AppendAcross> {

@@ -1,6 +1,9 @@
 //! A private PostgreSQL server for tests. It runs the programs that are installed.
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 
+mod external;
+mod processes;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -12,15 +15,31 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use self::external::External;
+use self::processes::{children, is_root, run, signal};
+
 /// A server on a Unix socket, with the superuser `aggregator`. It ends with the test process, however that ends.
+///
+/// If the variable `AGGREGATOR_TEST_POSTGRES` has the URL of a database, [`Self::shared`] is that database. Tests use schemas
+/// of their own there, named `test_…`, and drop them in the end.
 pub struct TestServer {
     programs: PathBuf,
     directory: PathBuf,
+    external: Option<External>,
     settings: Vec<String>,
     running: Option<Child>,
     frozen: bool,
     /// Deletes the directory. The shared server is never dropped, and its supervisor deletes the directory.
     _owned: Option<TempDir>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub enum Address {
+    /// On a Unix socket with this path.
+    Socket(PathBuf),
+    /// There, as `host:port`.
+    Tcp(String),
 }
 
 /// The user that runs the server if the tests run as root, because PostgreSQL refuses root.
@@ -47,7 +66,56 @@ impl TestServer {
         static SHARED: OnceLock<TestServer> = OnceLock::new();
         // Every test looks for the programs, so that each skipped test is reported.
         let programs = programs_or_skip()?;
-        Some(SHARED.get_or_init(|| Self::start_with(programs, &[])))
+        Some(SHARED.get_or_init(|| match External::named() {
+            Some(external) => Self::external(programs, external),
+            None => Self::start_with(programs, &[]),
+        }))
+    }
+
+    /// [`Self::shared`], for a test that looks into a PostgreSQL server of ours. Where the tests run against another
+    /// database, the test is reported as skipped.
+    ///
+    /// # Panics
+    /// As [`Self::shared`].
+    pub fn shared_own() -> Option<&'static Self> {
+        let server = Self::shared()?;
+        if server.external.is_some() {
+            // Not required by anybody: the test runs where the variable is not set.
+            test_skip::skip("it needs a PostgreSQL server of its own", "AGGREGATOR_REQUIRE_OWN_POSTGRES");
+            return None;
+        }
+        Some(server)
+    }
+
+    /// A server for the caller alone, or the database of `AGGREGATOR_TEST_POSTGRES` without a store of before.
+    ///
+    /// # Panics
+    /// As [`Self::shared`], and if the database cannot be cleared.
+    pub fn start_or_external() -> Option<Self> {
+        let programs = programs_or_skip()?;
+        let Some(external) = External::named() else { return Some(Self::start_with(programs, &[])) };
+        let server = Self::external(programs, external);
+        server.sql("DROP SCHEMA IF EXISTS aggregator CASCADE");
+        Some(server)
+    }
+
+    fn external(programs: PathBuf, external: External) -> Self {
+        let server = Self {
+            programs,
+            directory: PathBuf::new(),
+            external: Some(external),
+            settings: Vec::new(),
+            running: None,
+            frozen: false,
+            _owned: None,
+        };
+        server.external.iter().for_each(|external| external.drop_schemas_at_the_end(&server.psql()));
+        server
+    }
+
+    /// How the names of schemas of this process begin.
+    pub fn schemas() -> String {
+        format!("test_{}_", std::process::id())
     }
 
     /// A server for the caller alone, with these settings added; `None` as for [`Self::shared`].
@@ -89,7 +157,15 @@ impl TestServer {
             chown(&directory, Some(NOBODY.2), Some(NOBODY.2)).unwrap();
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Self { programs, directory, settings, running: None, frozen: false, _owned: Some(owned) }
+        Self {
+            programs,
+            directory,
+            external: None,
+            settings,
+            running: None,
+            frozen: false,
+            _owned: Some(owned),
+        }
     }
 
     /// The directory of its socket.
@@ -104,8 +180,24 @@ impl TestServer {
 
     /// The URL to connect to as this role.
     pub fn url_of(&self, role: &str) -> String {
+        if let Some(external) = &self.external {
+            return if role == "aggregator" { external.url.clone() } else { external.url_of(role) };
+        }
         let directory = self.directory.to_str().unwrap().replace('/', "%2F");
         format!("postgres://{role}@{directory}/postgres")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Address {
+        match &self.external {
+            Some(external) => external.address(),
+            None => Address::Socket(self.directory.join(".s.PGSQL.5432")),
+        }
+    }
+
+    /// The name of the database.
+    pub fn database(&self) -> String {
+        self.external.as_ref().map_or_else(|| "postgres".to_owned(), External::database)
     }
 
     /// Runs SQL and returns its rows: one per line, with columns separated by `|`.
@@ -113,20 +205,36 @@ impl TestServer {
     /// # Panics
     /// If it fails.
     pub fn sql(&self, sql: &str) -> String {
-        let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "aggregator", "-d", "postgres", "-c", sql]);
-        let port = self.settings.iter().find_map(|setting| setting.strip_prefix("port="));
-        let output =
-            psql.args(["-p", port.unwrap_or("5432")]).arg("-h").arg(&self.directory).output().unwrap();
+        let mut psql = self.psql();
+        let output = psql.args(["-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// Stops the server as if it had crashed, and starts it again.
+    /// A client that is connected to the server.
+    pub fn psql(&self) -> Command {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.arg("-XAtq");
+        if let Some(external) = &self.external {
+            psql.args(["-d", &external.url]);
+            return psql;
+        }
+        let port = self.settings.iter().find_map(|setting| setting.strip_prefix("port="));
+        psql.args(["-U", "aggregator", "-d", "postgres", "-p", port.unwrap_or("5432")]);
+        psql.arg("-h").arg(&self.directory);
+        psql
+    }
+
+    /// Stops the server as if it had crashed, and starts it again. A database of somebody else does so if
+    /// `AGGREGATOR_TEST_POSTGRES_CRASH` has a command for it, and otherwise stays as it is.
     ///
     /// # Panics
     /// If it cannot be started.
     pub fn restart(&mut self) {
+        if let Some(external) = &self.external {
+            external.crash();
+            return;
+        }
         self.stop("QUIT");
         self.launch();
     }
@@ -250,36 +358,6 @@ const DEFAULT_SETTINGS: [&str; 6] = [
     "log_min_messages=warning",
     "autovacuum_naptime=10s",
 ];
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
-}
-
-fn signal(signal: &str, processes: &[u32]) {
-    // The shell has `kill` built in. Not every machine has the program.
-    let mut kill = Command::new("/bin/sh");
-    kill.args(["-c", "kill \"$@\"", "kill"]);
-    kill.arg(format!("-{signal}")).args(processes.iter().map(u32::to_string));
-    // A process may have ended meanwhile, so failures are ignored.
-    kill.stderr(Stdio::null()).status().unwrap();
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // The state and the parent follow the name, which ends with the last bracket.
-    let parent_of = |process: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
-    };
-    all.filter(|process| parent_of(process) == Some(parent)).collect()
-}
 
 /// The variable that names the directory with one directory per version, if it is not the usual one.
 const VERSIONS: &str = "AGGREGATOR_POSTGRES_VERSIONS";

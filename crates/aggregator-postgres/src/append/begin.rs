@@ -51,7 +51,7 @@ impl Append<'_, '_> {
         let guesses = self.topic_ids.of(&names);
         let asked = IdentityQuery::new(&self.group, guesses.iter().copied());
         let ((), states, topics, mut originals) = pipelined4(
-            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            session.begin(),
             self.lock(session),
             self.topics(session, &names),
             self.originals(session, &asked),
@@ -162,10 +162,15 @@ impl Append<'_, '_> {
             .zip(&asked.partitions)
             .map(|(&at, partition)| (at, ends[partition]))
             .collect();
+        let statements = session.statements.append();
+        let (statement, partition): (_, &(dyn ToSql + Sync)) = match self.partitions.as_slice() {
+            [one] => (&statements.all_originals, one),
+            _ => (&statements.all_originals_several, &asked.partitions),
+        };
         let parameters: [&(dyn ToSql + Sync); 5] =
-            [&asked.partitions, &asked.topic_ids, &asked.event_ids, &asked.source_keys, &asked.lengths];
+            [partition, &asked.topic_ids, &asked.event_ids, &asked.source_keys, &asked.lengths];
         let mut newest: HashMap<usize, Original> = HashMap::new();
-        for row in session.query(&session.statements.append().all_originals, &parameters).await? {
+        for row in session.query(statement, &parameters).await? {
             let (position, original) = original(&row, &asked.positions)?;
             let is_newer = newest.get(&position).is_none_or(|newest| newest.offset < original.offset);
             if is_newer && original.offset <= ends[&position] {

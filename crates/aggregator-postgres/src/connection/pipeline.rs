@@ -141,7 +141,7 @@ mod tests {
     /// The server may have run an item's failed statement after a failed statement of a later item.
     #[test]
     fn a_failure_that_follows_from_another_is_not_told() {
-        let Some(server) = TestServer::shared() else { return };
+        let Some(server) = TestServer::shared_own() else { return };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();

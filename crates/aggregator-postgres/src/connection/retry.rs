@@ -16,11 +16,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a transaction until its outcome is known or the deadline has passed. It must be safe to run `transaction` again
-/// after it was committed.
+/// after it was committed. Before it is tried again, `may_go_on` is asked, which knows of servers that are down.
 pub(crate) async fn write<T>(
     pool: &Pool,
     options: &PostgresOptions,
     doing: &str,
+    may_go_on: impl Fn() -> std::result::Result<(), StoreError>,
     transaction: impl AsyncFn(&Session) -> Result<T>,
 ) -> std::result::Result<T, StoreError> {
     let deadline = Instant::now() + options.deadline;
@@ -43,6 +44,7 @@ pub(crate) async fn write<T>(
         if !again || error.is_fatal() {
             return Err(error);
         }
+        may_go_on()?;
         let pause = backoff.pause();
         if Instant::now() + pause >= deadline {
             return Err(error);

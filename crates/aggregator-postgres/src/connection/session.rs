@@ -14,9 +14,11 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
+use crate::citus;
 use crate::columns::get;
+use crate::connection::engine::Engine;
 use crate::fault::{Failure, Result, unavailable};
 use crate::schema::statements::{
     DELETE_BY_KEY, DELETE_IN_PLACE, ForgetWrites, ForgottenReads, RecordReads, RecordWrites, Statements,
@@ -37,6 +39,10 @@ pub(crate) enum Role {
     Migrate,
 }
 
+/// Every ordered query has an index in that order. On tables that were never analyzed, the planner would rather sort a
+/// whole partition.
+const NO_SORT: (&str, &str) = ("enable_sort", "off");
+
 /// Makes sessions.
 pub(crate) struct Connector {
     hosts: Vec<Config>,
@@ -47,11 +53,17 @@ pub(crate) struct Connector {
     settings: Vec<(&'static str, String)>,
     statement_timeout: Duration,
     read_timeout: Duration,
+    /// Known from the first connection on.
+    engine: OnceCell<Engine>,
 }
 
 /// A connection that is set up.
 pub(crate) struct Session {
     pub(crate) client: Client,
+    pub(crate) engine: Engine,
+    /// The statements that begin a transaction, for writing and for reading.
+    begin: Vec<String>,
+    begin_snapshot: Vec<String>,
     pub(crate) statements: Statements,
     /// Prepared at the first use: most sessions never use records, and some stores have none.
     record_writes: OnceCell<RecordWrites>,
@@ -87,6 +99,11 @@ impl Connector {
             // Every query has an index. A planner that saw the table empty would choose a scan.
             ("enable_seqscan", "off".into()),
             ("jit", "off".into()),
+            // Citus: what a transaction sets is set on the other servers as well, and these are given up as soon as this one.
+            ("citus.propagate_set_commands", "local".into()),
+            ("citus.node_connection_timeout", millis(options.connect_timeout)),
+            // One connection to each server, so that all statements of a snapshot see the same state of it.
+            ("citus.max_adaptive_executor_pool_size", "1".into()),
         ];
         Ok(Self {
             hosts: url.hosts(options),
@@ -97,6 +114,7 @@ impl Connector {
             settings,
             statement_timeout: options.statement_timeout,
             read_timeout: options.read_timeout,
+            engine: OnceCell::new(),
         })
     }
 
@@ -130,11 +148,15 @@ impl Connector {
         let (client, connection) = host.connect(self.tls.clone()).await?;
         let warned = Arc::new(AtomicBool::new(false));
         tokio::spawn(drive(connection, Arc::clone(&warned), notifications));
-        self.set_up(&client, role).await?;
+        let engine = *self.engine.get_or_try_init(|| Engine::of(&client)).await?;
+        self.set_up(&client, role, engine).await?;
         self.check(&client, role).await?;
         let statements = Statements::prepare(&client, role).await?;
         Ok(Session {
             client,
+            engine,
+            begin: self.begin("READ COMMITTED", engine),
+            begin_snapshot: self.begin("REPEATABLE READ READ ONLY", engine),
             statements,
             record_writes: OnceCell::new(),
             record_reads: OnceCell::new(),
@@ -145,19 +167,13 @@ impl Connector {
         })
     }
 
-    async fn set_up(&self, client: &Client, role: Role) -> Result<()> {
+    async fn set_up(&self, client: &Client, role: Role, engine: Engine) -> Result<()> {
         // An append's statements are planned once, and join by index whatever the lengths of the arrays. The best plan
-        // of a read depends on its parameters, so each read is planned.
-        let nested = [
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            // Every ordered query has an index in that order.
-            ("enable_sort", "off"),
-        ];
-        // Every ordered query has an index in that order. On tables that were never analyzed, the planner would rather
-        // sort a whole partition.
-        let custom = [("plan_cache_mode", "force_custom_plan"), ("enable_sort", "off")];
+        // of a read depends on its parameters, so each read is planned. Citus has to see the partition when it plans.
+        let once = if engine == Engine::Citus { "auto" } else { "force_generic_plan" };
+        let nested =
+            [("plan_cache_mode", once), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), NO_SORT];
+        let custom = [("plan_cache_mode", "force_custom_plan"), NO_SORT];
         let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };
         let timeout = if role == Role::Read { self.read_timeout } else { self.statement_timeout };
         let timeout = timeout.as_millis().to_string();
@@ -176,6 +192,18 @@ impl Connector {
         }))
         .await?;
         Ok(())
+    }
+
+    /// The statements that begin a transaction. The settings of a session of Citus are those of the coordinator alone, so
+    /// its transactions take theirs along: each in a message of its own, whose whole text goes to the other servers.
+    fn begin(&self, isolation: &str, engine: Engine) -> Vec<String> {
+        let mut begin = vec![format!("BEGIN ISOLATION LEVEL {isolation}")];
+        if engine == Engine::Citus {
+            let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+            let taken = settings.chain([NO_SORT]).filter(|(name, _)| citus::IN_TRANSACTIONS.contains(name));
+            begin.extend(taken.map(|(name, value)| format!("SET LOCAL {name} = '{value}'")));
+        }
+        begin
     }
 
     /// Refuses a server that is not suitable for the role.
@@ -242,6 +270,8 @@ async fn drive<S, T>(
                         warn!(code, message, "the database server warns");
                     }
                     warned.store(true, Ordering::SeqCst);
+                } else {
+                    trace!(note = notice.message(), detail = notice.detail(), "the database server notes");
                 }
             }
             Ok(AsyncMessage::Notification(notification)) => {
@@ -280,8 +310,8 @@ impl Session {
     }
 
     /// The statement that deletes the oldest rows of a topic.
-    pub(crate) async fn delete_oldest(&self, is_one_server: bool) -> Result<&Statement> {
-        let sql = if is_one_server { DELETE_IN_PLACE } else { DELETE_BY_KEY };
+    pub(crate) async fn delete_oldest(&self) -> Result<&Statement> {
+        let sql = if self.engine.is_one_server() { DELETE_IN_PLACE } else { DELETE_BY_KEY };
         self.delete_oldest.get_or_try_init(async || Ok(self.client.prepare(sql).await?)).await
     }
 
@@ -308,6 +338,16 @@ impl Session {
 
     pub(crate) async fn run(&self, sql: &str) -> Result<()> {
         Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) async fn begin(&self) -> Result<()> {
+        try_join_all(self.begin.iter().map(|sql| self.run(sql))).await.map(drop)
+    }
+
+    /// Begins a transaction in which all statements see the same state. With Citus, that is the state of each server.
+    pub(crate) async fn begin_snapshot(&self) -> Result<()> {
+        try_join_all(self.begin_snapshot.iter().map(|sql| self.run(sql))).await.map(drop)
     }
 
     /// Forgets earlier warnings of the server, so that [`Self::check_warnings`] judges only the next commit.

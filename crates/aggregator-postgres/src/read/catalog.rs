@@ -1,24 +1,97 @@
 //! The topics, and the totals over all of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aggregator_core::store::{StoreStats, TopicInfo};
-use aggregator_core::{Timestamp, Topic, TopicQuery};
+use aggregator_core::{Partition, Partitions, Timestamp, Topic, TopicQuery, TopicSelector};
 use tokio_postgres::Row;
 
-use crate::columns::{get, get_u64, scope, signed};
+use crate::citus::Cluster;
+use crate::columns::{get, get_u64, partition_number, scope, signed};
+use crate::connection::engine::Engine;
+use crate::connection::pipeline::pipelined_all;
 use crate::connection::session::Session;
-use crate::fault::{Failure, Result};
+use crate::fault::{Failure, Result, unavailable};
 
 /// The most topics that one statement reads if every range of names fills the page.
 const MAX_ROWS: usize = 4_000;
 
+/// The names that a query asks for, by partition.
+pub(crate) type Named<'q> = BTreeMap<Partition, Vec<&'q str>>;
+
+/// Where the topics of a query are, if it names them.
+pub(crate) fn named(partitions: Partitions, query: &TopicQuery) -> Option<Named<'_>> {
+    let mut named = Named::new();
+    for (selector, _) in query.ranges() {
+        let TopicSelector::Exact(topic) = selector else { return None };
+        named.entry(partitions.of(topic.as_str())).or_default().push(topic.as_str());
+    }
+    Some(named)
+}
+
 /// A page of topics in the order of their names.
 pub(crate) async fn topics(
     session: &Session,
+    partitions: Partitions,
     query: &TopicQuery,
     has_forgotten: bool,
 ) -> Result<Vec<TopicInfo>> {
+    let mut topics = match session.engine {
+        Engine::Citus => topics_of_shards(session, partitions, query).await?,
+        Engine::Postgres | Engine::Other => topics_between(session, query).await?,
+    };
+    if query.times && has_forgotten {
+        add_forgotten_times(session, partitions, &mut topics).await?;
+    }
+    Ok(topics)
+}
+
+/// Asks each partition for its own, or each shard for those in a range of names.
+async fn topics_of_shards(
+    session: &Session,
+    partitions: Partitions,
+    query: &TopicQuery,
+) -> Result<Vec<TopicInfo>> {
+    let statements = session.statements.read();
+    if let Some(named) = named(partitions, query) {
+        let mut topics = topics_named(session, query.times, &named).await?;
+        topics.truncate(query.limit);
+        return Ok(topics);
+    }
+    let mut topics = Vec::new();
+    for (_, (low, high)) in query.ranges() {
+        let left = signed(query.limit.saturating_sub(topics.len()) as u64);
+        if left == 0 {
+            break;
+        }
+        for row in session.query(&statements.topics_in_range, &[&low, &high, &left]).await? {
+            topics.push(info(&row, false)?);
+        }
+    }
+    if !query.times {
+        return Ok(topics);
+    }
+    let mut names = Named::new();
+    for topic in topics.iter().map(|info| info.topic.as_str()) {
+        names.entry(partitions.of(topic)).or_default().push(topic);
+    }
+    topics_named(session, true, &names).await
+}
+
+/// Those topics in the order of their names.
+async fn topics_named(session: &Session, times: bool, named: &Named<'_>) -> Result<Vec<TopicInfo>> {
+    let statements = session.statements.read();
+    let statement = if times { &statements.topics_of_with_times } else { &statements.topics_of };
+    let ask = named.iter().map(|(&partition, names)| async move {
+        let rows = session.query(statement, &[&partition_number(partition), names]).await?;
+        rows.iter().map(|row| info(row, times)).collect::<Result<Vec<_>>>()
+    });
+    let mut topics: Vec<_> = pipelined_all(ask).await?.into_iter().flatten().collect();
+    topics.sort_by(|a, b| a.topic.as_str().cmp(b.topic.as_str()));
+    Ok(topics)
+}
+
+async fn topics_between(session: &Session, query: &TopicQuery) -> Result<Vec<TopicInfo>> {
     let statements = session.statements.read();
     let statement = if query.times { &statements.topics_with_times } else { &statements.topics };
     let ranges: Vec<_> = query.ranges().map(|(_, range)| range).collect();
@@ -36,14 +109,15 @@ pub(crate) async fn topics(
             topics.push(info(row, query.times)?);
         }
     }
-    if query.times && has_forgotten {
-        add_forgotten_times(session, &mut topics).await?;
-    }
     Ok(topics)
 }
 
 /// Adds the time of the last event to topics whose events were all forgotten.
-async fn add_forgotten_times(session: &Session, topics: &mut [TopicInfo]) -> Result<()> {
+async fn add_forgotten_times(
+    session: &Session,
+    partitions: Partitions,
+    topics: &mut [TopicInfo],
+) -> Result<()> {
     let may_be = |info: &&mut TopicInfo| {
         info.last_processed_at.is_none() && info.last_seq > 0 && info.purged_seq == info.last_seq
     };
@@ -52,11 +126,15 @@ async fn add_forgotten_times(session: &Session, topics: &mut [TopicInfo]) -> Res
     if timeless.is_empty() {
         return Ok(());
     }
-    let (names, last_seqs): (Vec<_>, Vec<_>) =
-        timeless.iter().map(|(name, info)| (name.as_str(), signed(info.last_seq))).unzip();
-    let rows = session.query(&session.forgotten_reads().await?.times, &[&names, &last_seqs]).await?;
-    for row in &rows {
-        if let Some(info) = timeless.get_mut(get::<&str>(row, 0)?) {
+    let mut names: BTreeMap<Partition, Vec<String>> = BTreeMap::new();
+    timeless.keys().for_each(|name| names.entry(partitions.of(name)).or_default().push(name.clone()));
+    let statement = &session.forgotten_reads().await?.times;
+    let ask = names.iter().map(|(&partition, names)| async move {
+        session.query(statement, &[&partition_number(partition), names]).await
+    });
+    for row in pipelined_all(ask).await?.iter().flatten() {
+        let seq = get_u64(row, 2)?;
+        if let Some(info) = timeless.get_mut(get::<&str>(row, 0)?).filter(|info| seq >= info.last_seq) {
             info.last_processed_at = Some(Timestamp::from_micros(get(row, 1)?));
         }
     }
@@ -78,10 +156,35 @@ fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {
     Ok(info)
 }
 
-/// The totals over all topics.
-pub(crate) async fn stats(session: &Session, schema: &str) -> Result<StoreStats> {
-    let rows = session.query(&session.statements.read().totals, &[]).await?;
-    let [row] = rows.as_slice() else { return Err(Failure::corrupt("the totals are missing")) };
+/// The totals over all topics. Where partitions are on several servers, those that do not answer are left out.
+pub(crate) async fn stats(session: &Session, schema: &str, cluster: Option<&Cluster>) -> Result<StoreStats> {
+    let statements = session.statements.read();
+    let mut stats = StoreStats::default();
+    match cluster {
+        None => {
+            let rows = session.query(&statements.totals, &[]).await?;
+            let row = rows.first().ok_or_else(|| Failure::corrupt("the totals are missing"))?;
+            add(&mut stats, row)?;
+        }
+        Some(cluster) => {
+            for partition in cluster.partitions().iter() {
+                if !cluster.is_well(partition) {
+                    stats.unavailable.push(partition);
+                    continue;
+                }
+                match session.query(&statements.totals_of, &[&partition_number(partition)]).await {
+                    Ok(rows) => rows.iter().try_for_each(|row| add(&mut stats, row))?,
+                    Err(failure) if cluster.is_told_by(session, &failure) => {
+                        stats.unavailable.push(partition);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            if stats.unavailable.len() == usize::from(cluster.partitions().count()) {
+                return Err(unavailable("no server of the cluster answers").into());
+            }
+        }
+    }
     // An engine that does not tell the size counts as 0 bytes.
     let sizes = "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -91,10 +194,17 @@ pub(crate) async fn stats(session: &Session, schema: &str) -> Result<StoreStats>
         Err(error) if error.as_db_error().is_some() => 0,
         Err(error) => return Err(error.into()),
     };
-    let mut stats = StoreStats::default();
-    (stats.stored, stats.topics, stats.bytes) = (get_u64(row, 0)?, get_u64(row, 3)?, bytes);
-    (stats.duplicates, stats.conflicts) = (get_u64(row, 1)?, get_u64(row, 2)?);
-    let newest = get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros);
-    stats.newest_processed_at = newest.and_then(Timestamp::after_the_first);
+    stats.bytes = bytes.saturating_add(cluster.map_or(0, Cluster::bytes));
     Ok(stats)
+}
+
+/// Adds the totals of a row: of one partition, or of all.
+fn add(stats: &mut StoreStats, row: &Row) -> Result<()> {
+    stats.stored += get_u64(row, 0)?;
+    stats.duplicates += get_u64(row, 1)?;
+    stats.conflicts += get_u64(row, 2)?;
+    stats.topics += get_u64(row, 3)?;
+    let newest = get::<Option<i64>>(row, 4)?.map(Timestamp::from_micros);
+    stats.newest_processed_at = stats.newest_processed_at.max(newest.and_then(Timestamp::after_the_first));
+    Ok(())
 }

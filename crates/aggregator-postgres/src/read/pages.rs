@@ -11,21 +11,21 @@ use aggregator_core::{Page, Partition, Query, StoredEvent, Timestamp, TopicSelec
 use tokio_postgres::Row;
 
 use crate::columns::{get, get_u64, partition, partition_number, sequence, signed};
-use crate::connection::pipeline::{pipelined, pipelined_all, pipelined4};
+use crate::connection::engine::Engine;
+use crate::connection::pipeline::{pipelined, pipelined_all, pipelined3};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
-use crate::read::SNAPSHOT;
 use crate::read::rows;
 use crate::read::scan::{EventPosition, ExactTopic, scan};
 
-/// Reads the page. After an error the session may be inside a transaction.
+/// Reads the page from these positions of the query on. After an error the session may be inside a transaction.
 pub(crate) async fn read(
     session: &Session,
     info: &StoreInfo,
     query: &Query,
+    mut positions: Vec<Position>,
     has_forgotten: bool,
 ) -> Result<Page> {
-    let mut positions = query.positions(info)?;
     let (ends, topic) = begin(session, info, query, &positions, has_forgotten).await?;
     check_positions(query, info, &mut positions, |position| {
         Ok(ends.get(&position.partition).copied().unwrap_or_default())
@@ -48,34 +48,89 @@ async fn begin(
     positions: &[Position],
     has_forgotten: bool,
 ) -> Result<(AllEnds, Option<ExactTopic>)> {
-    let statements = session.statements.read();
-    let purged = async {
-        if query.topics == TopicSelector::All {
-            return session.query(&statements.purged_at_all, &[]).await;
-        }
-        let (low, high): (Vec<_>, Vec<_>) = query.topics.selectors().iter().map(TopicSelector::names).unzip();
-        session.query(&statements.purged, &[&low, &high]).await
-    };
     let exact = async {
         let Some(name) = query.topics.exact() else { return Ok(None) };
         let partition = i32::from(info.partitions.of(name.as_str()).0);
-        let rows = session.query(&statements.topic, &[&partition, &name.as_str()]).await?;
+        let rows = session.query(&session.statements.read().topic, &[&partition, &name.as_str()]).await?;
         let topic =
             |row: &Row| Ok::<_, Failure>(ExactTopic { id: get(row, 0)?, purged_offset: get_u64(row, 1)? });
         rows.first().map(topic).transpose()
     };
-    let ((), last_offsets, purged, (topic, anchors)) = pipelined4(
-        session.run(SNAPSHOT),
-        session.query(&statements.ends, &[]),
-        purged,
-        pipelined(exact, anchors(session, positions)),
-    )
-    .await?;
+    let state = async {
+        // One statement for all partitions is cheaper where they are in one place.
+        match positions {
+            several if several.len() > 1 && session.engine != Engine::Citus => {
+                state_of_several(session, query, several).await
+            }
+            each => state_of_each(session, query, each).await,
+        }
+    };
+    let ((), (topic, state)) = pipelined(session.begin_snapshot(), pipelined(exact, state)).await?;
+    let State { last_offsets, purged, anchors } = state;
     let (ends, missing) = all_ends(positions, &last_offsets, &purged, anchors)?;
     if !missing.is_empty() {
         check_forgotten(session, &missing, has_forgotten).await?;
     }
     Ok((ends, topic))
+}
+
+/// What the first statements find out about the partitions of a page.
+#[derive(Default)]
+struct State {
+    last_offsets: Vec<Row>,
+    /// Up to where topics of the query were purged.
+    purged: Vec<Row>,
+    anchors: Vec<AnchorRow>,
+}
+
+async fn state_of_several(session: &Session, query: &Query, positions: &[Position]) -> Result<State> {
+    let statements = session.statements.read();
+    let purged = async {
+        if query.topics == TopicSelector::All {
+            return session.query(&statements.purged_at_all, &[]).await;
+        }
+        let (low, high) = names(query);
+        session.query(&statements.purged, &[&low, &high]).await
+    };
+    let anchors = async {
+        let (partitions, places): (Vec<_>, Vec<_>) = positions.iter().flat_map(places_of).unzip();
+        session.query(&statements.anchors, &[&partitions, &places]).await
+    };
+    let (last_offsets, purged, anchors) =
+        pipelined3(session.query(&statements.ends, &[]), purged, anchors).await?;
+    let anchors = anchors.iter().map(anchor).collect::<Result<_>>()?;
+    Ok(State { last_offsets, purged, anchors })
+}
+
+/// Asks each partition for itself.
+async fn state_of_each(session: &Session, query: &Query, positions: &[Position]) -> Result<State> {
+    let statements = session.statements.read();
+    let (low, high) = &names(query);
+    let states = positions.iter().map(|position| async move {
+        let partition = &partition_number(position.partition);
+        let purged = async {
+            if query.topics == TopicSelector::All {
+                return session.query(&statements.purged_in_partition, &[partition]).await;
+            }
+            session.query(&statements.purged_of, &[partition, low, high]).await
+        };
+        let places: Vec<_> = places_of(position).map(|(_, place)| place).collect();
+        let end = async { session.query(&statements.end_of, &[partition]).await };
+        let anchors = async { session.query(&statements.anchors_of, &[partition, &places]).await };
+        pipelined3(end, purged, anchors).await
+    });
+    let mut all = State::default();
+    for (last_offsets, purged, anchors) in pipelined_all(states).await? {
+        all.last_offsets.extend(last_offsets);
+        all.purged.extend(purged);
+        all.anchors.extend(anchors.iter().map(anchor).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(all)
+}
+
+/// The ranges of names of the query's topics.
+fn names(query: &Query) -> (Vec<String>, Vec<String>) {
+    query.topics.selectors().iter().map(TopicSelector::names).unzip()
 }
 
 /// Places where a row has to be, but is not.
@@ -150,25 +205,21 @@ struct AnchorRow {
     anchor: Anchor,
 }
 
-/// For each position, the row that it is at and the newest row of its partition. The last offset is not known yet, but
-/// an offset above all rows finds the newest one.
-async fn anchors(session: &Session, positions: &[Position]) -> Result<Vec<AnchorRow>> {
-    const NEWEST: i64 = i64::MAX;
-    let partition_of = |position: &Position| i32::from(position.partition.0);
-    let newest = positions.iter().map(|position| (partition_of(position), NEWEST));
-    let at = positions.iter().filter_map(|position| {
-        let offset = position.anchor_offset(u64::MAX).filter(|offset| *offset != u64::MAX)?;
-        Some((partition_of(position), signed(offset)))
-    });
-    let places: (Vec<_>, Vec<_>) = newest.chain(at).unzip();
-    let rows = session.query(&session.statements.read().anchors, &[&places.0, &places.1]).await?;
-    let anchor_row = |row: &Row| {
-        let partition = partition(row, 0)?;
-        let seq = sequence(row, 3)?;
-        let anchor = Anchor::new(partition, get_u64(row, 1)?, get(row, 2)?, seq, get(row, 4)?);
-        Ok(AnchorRow { partition, is_newest: get::<i64>(row, 5)? == NEWEST, anchor })
-    };
-    rows.iter().map(anchor_row).collect()
+/// Stands for the newest row. The last offset is not known yet, but an offset above all rows finds it.
+const NEWEST: i64 = i64::MAX;
+
+/// Where rows are looked for: the newest one of the partition, and the one that the position is at.
+fn places_of(position: &Position) -> impl Iterator<Item = (i32, i64)> + use<> {
+    let partition = partition_number(position.partition);
+    let at = position.anchor_offset(u64::MAX).filter(|offset| *offset != u64::MAX).map(signed);
+    [Some(NEWEST), at].into_iter().flatten().map(move |place| (partition, place))
+}
+
+fn anchor(row: &Row) -> Result<AnchorRow> {
+    let partition = partition(row, 0)?;
+    let seq = sequence(row, 3)?;
+    let anchor = Anchor::new(partition, get_u64(row, 1)?, get(row, 2)?, seq, get(row, 4)?);
+    Ok(AnchorRow { partition, is_newest: get::<i64>(row, 5)? == NEWEST, anchor })
 }
 
 /// The events of a page, in its order.

@@ -8,10 +8,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::columns::{details, digest_of, get, get_u64, partition, scope, sequence, signed};
-use crate::connection::pipeline::pipelined3;
+use crate::connection::pipeline::{pipelined_all, pipelined3};
 use crate::connection::session::Session;
 use crate::fault::{Failure, Result};
-use crate::read::SNAPSHOT;
 
 /// The rows and marks after the offset `after`. Fails if an offset has no row, and no mark of forgotten rows is there or
 /// behind it.
@@ -26,7 +25,7 @@ pub(crate) async fn rows(
     let number = i32::from(partition.0);
     let (most, bytes) = (limit.rows.max(1), signed(limit.payload_bytes.max(1) as u64));
     let ((), end, rows) = pipelined3(
-        session.run(SNAPSHOT),
+        session.begin_snapshot(),
         session.query(&statements.end, &[&number]),
         session.query(&statements.rows, &[&number, &signed(after), &signed(most as u64), &bytes]),
     )
@@ -78,8 +77,12 @@ pub(crate) async fn rows(
 
 /// The offset of the last mark of forgotten rows in each of these partitions. Partitions without marks are left out.
 pub(super) async fn last_marks(session: &Session, partitions: &[i32]) -> Result<HashMap<Partition, u64>> {
-    let rows = session.query(&session.forgotten_reads().await?.last_marks, &[&partitions]).await?;
-    rows.iter().map(|row| Ok((partition(row, 0)?, get_u64(row, 1)?))).collect()
+    let statement = &session.forgotten_reads().await?.last_mark;
+    let marks = pipelined_all(partitions.iter().map(|number| async move {
+        let rows = session.query(statement, &[number]).await?;
+        rows.first().map(|row| Ok((partition(row, 0)?, get_u64(row, 1)?))).transpose()
+    }));
+    Ok(marks.await?.into_iter().flatten().collect())
 }
 
 /// The marks behind one offset and up to another.

@@ -9,7 +9,6 @@ use tokio_postgres::Row;
 use crate::columns::{get, get_u64};
 use crate::connection::session::Session;
 use crate::fault::Result;
-use crate::read::SNAPSHOT;
 use crate::records::{BUCKETS, bucket};
 
 /// The most faults a report lists.
@@ -128,7 +127,7 @@ pub(crate) async fn verify(
     has_records: bool,
     has_forgotten: bool,
 ) -> Result<VerifyReport> {
-    session.run(SNAPSHOT).await?;
+    session.begin_snapshot().await?;
     session.run("SET LOCAL statement_timeout = 0").await?;
     // Read the tables themselves: an index may be damaged.
     session

@@ -72,7 +72,7 @@ impl<'a> RecordTx<'a> {
         let kinds: Vec<_> = self.writes.iter().map(|write| write.kind.as_str()).collect();
         let names: Vec<_> = self.writes.iter().map(|write| write.name.as_str()).collect();
         let ((), locked, found) = pipelined3(
-            session.run("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            session.begin(),
             session.query(&statements.lock, &[&self.buckets, attempt]),
             session.query(&statements.current, &[&kinds, &names, attempt]),
         )

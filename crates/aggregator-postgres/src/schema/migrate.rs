@@ -10,11 +10,12 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info};
 
 use crate::PostgresOptions;
+use crate::citus::{self, Cluster, distribute};
 use crate::columns::get;
 use crate::connection::session::{Connector, Role, Session};
 use crate::fault::{Failure, Result, unavailable};
 use crate::records::BUCKETS;
-use crate::schema::server_checks::{check_encoding, check_settings, check_standby, is_one_server};
+use crate::schema::server_checks::{check_encoding, check_settings, check_standby};
 use crate::schema::tables::{
     CREATE, CREATE_FORGOTTEN, CREATE_RECORDS, FORGOTTEN_SINCE, HASH_VERSION, RECORDS_SINCE, TABLES_VERSION,
     VERSION,
@@ -32,6 +33,8 @@ pub(crate) struct Opened {
     pub(crate) partitions: Partitions,
     /// Whether a commit to several partitions costs no more than a commit to one.
     pub(crate) commits_across: bool,
+    /// Where the partitions are, if they are on several servers.
+    pub(crate) cluster: Option<Cluster>,
     /// Whether the tables of records exist.
     pub(crate) has_records: bool,
     /// Whether the table of forgotten identities exists.
@@ -58,6 +61,31 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         return Err(unavailable(reason).into());
     };
     let (id, partitions) = check_meta(&meta, options)?;
+    let mut cluster = None;
+    if distribute::is_distributed(&session).await? {
+        let found = Cluster::new(partitions);
+        citus::look(&session, &found).await?;
+        warnings.extend(found.outages().iter().map(|outage| outage.reason.clone()));
+        cluster = Some(found);
+    }
+    let last_offsets = match &cluster {
+        Some(cluster) => cluster.last_offsets(&session).await?,
+        None => last_offsets(&session, partitions).await?,
+    };
+    if !options.read_only {
+        check_settings(&session, &mut warnings).await?;
+        if options.require_sync_standby {
+            check_standby(&session).await?;
+        }
+    }
+    let commits_across = session.engine.is_one_server();
+    let version = tables_version(&meta)?;
+    let (has_records, has_forgotten) = (version >= RECORDS_SINCE, version >= FORGOTTEN_SINCE);
+    Ok(Opened { id, partitions, commits_across, cluster, has_records, has_forgotten, last_offsets, warnings })
+}
+
+/// The last offset of each partition.
+async fn last_offsets(session: &Session, partitions: Partitions) -> Result<Vec<u64>> {
     let mut last_offsets = vec![0; usize::from(partitions.count())];
     for row in session.client.query("SELECT partition, last_offset FROM partitions", &[]).await? {
         let (partition, offset): (i32, i64) = (get(&row, 0)?, get(&row, 1)?);
@@ -65,16 +93,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
         let at = at.ok_or_else(|| Failure::corrupt(format!("{partition} is no partition of the store")))?;
         *at = u64::try_from(offset).unwrap_or(0);
     }
-    if !options.read_only {
-        check_settings(&session, &mut warnings).await?;
-        if options.require_sync_standby {
-            check_standby(&session).await?;
-        }
-    }
-    let commits_across = is_one_server(&session).await?;
-    let version = tables_version(&meta)?;
-    let (has_records, has_forgotten) = (version >= RECORDS_SINCE, version >= FORGOTTEN_SINCE);
-    Ok(Opened { id, partitions, commits_across, has_records, has_forgotten, last_offsets, warnings })
+    Ok(last_offsets)
 }
 
 type Meta = HashMap<String, String>;
@@ -214,7 +233,7 @@ async fn create_in_one_commit(
     is_new: bool,
     locks: bool,
 ) -> Result<()> {
-    session.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    session.begin().await?;
     if locks {
         // The lock's number stands for the schema. The lock ends with the transaction.
         let name = format!("aggregator {schema}");
@@ -226,6 +245,9 @@ async fn create_in_one_commit(
     create_records(session).await?;
     for sql in CREATE_FORGOTTEN {
         session.run(sql).await?;
+    }
+    if distribute::is_distributed(session).await? {
+        distribute::distribute(session).await?;
     }
     let sql = "INSERT INTO meta (name, value) VALUES ('tables_version', $1)
                ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value::integer < excluded.value::integer";
@@ -243,7 +265,13 @@ async fn create_store(session: &Session, schema: &str, options: &PostgresOptions
     for sql in CREATE {
         session.run(sql).await?;
     }
-    let count = options.partitions.map_or(DEFAULT_PARTITIONS, Partitions::count);
+    let mut by_default = DEFAULT_PARTITIONS;
+    if distribute::has_workers(session).await? {
+        // While they are empty: the rows are not moved then.
+        distribute::distribute(session).await?;
+        by_default = distribute::DEFAULT_PARTITIONS;
+    }
+    let count = options.partitions.map_or(by_default, Partitions::count);
     let entries = [
         ("store_id", format!("{:032x}", StoreId::new().as_u128())),
         ("partitions", count.to_string()),

@@ -20,25 +20,6 @@ pub(super) async fn check_encoding(session: &Session) -> Result<()> {
     }
 }
 
-/// Whether the engine is PostgreSQL itself, with all partitions in one place. An engine that distributes them would
-/// commit in two phases. It cannot lock rows of several partitions at once, or not in a given order.
-pub(super) async fn is_one_server(session: &Session) -> Result<bool> {
-    let row = session.client.query_one("SELECT version()", &[]).await?;
-    let version: &str = get(&row, 0)?;
-    // YugabyteDB says `PostgreSQL 15.2-YB-…`, Greenplum `PostgreSQL 12.12 (Greenplum Database …`, and CockroachDB its
-    // own name.
-    if !version.starts_with("PostgreSQL ") || ["-YB-", "Greenplum"].iter().any(|name| version.contains(name))
-    {
-        return Ok(false);
-    }
-    match session.client.query("SELECT FROM pg_extension WHERE extname = 'citus'", &[]).await {
-        Ok(citus) => Ok(citus.is_empty()),
-        // An engine without extensions is not PostgreSQL.
-        Err(error) if error.as_db_error().is_some() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Warns of settings that the engine does not show, and of one that the operator may not have intended. Settings that
 /// lose acknowledged events are refused by every new session.
 pub(super) async fn check_settings(session: &Session, warnings: &mut Vec<String>) -> Result<()> {

@@ -34,14 +34,14 @@ impl AppendAcross for PostgresStore {
 impl Maintain for PostgresStore {
     fn purge(&self, topic: &Topic, through_seq: u64) -> Result<u64, StoreError> {
         self.check_writable("purge")?;
-        let partition = self.info.partitions.of(topic.as_str()).0;
+        let partition = self.info.partitions.of(topic.as_str());
         let mut purged = 0;
         loop {
             // A slice at a time, so that appends get their turn in between.
-            let slice = retry::write(&self.appenders, &self.options, "purging", async |session| {
-                purge::purge_slice(session, partition, topic.as_str(), through_seq).await
+            let slice = self.write_to(&[partition], "purging", async |session| {
+                purge::purge_slice(session, &self.options, partition, topic.as_str(), through_seq).await
             });
-            match self.block_on(slice)? {
+            match slice? {
                 0 => return Ok(purged),
                 slice => purged += slice,
             }
@@ -51,9 +51,9 @@ impl Maintain for PostgresStore {
     fn bytes(&self, topic: &Topic, seqs: RangeInclusive<u64>) -> Result<u64, StoreError> {
         check_seqs(&seqs)?;
         let partition = self.info.partitions.of(topic.as_str());
-        self.block_on(retry::read(&self.readers, &self.options, "summing up bytes", async |session| {
+        self.read_from([partition], "summing up bytes", async |session| {
             bytes::bytes(session, partition, topic, &seqs).await
-        }))
+        })
     }
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
@@ -89,10 +89,10 @@ impl Amend for PostgresStore {
         self.check_writable("erase payloads")?;
         let mut erased = vec![Erased::default(); ids.len()];
         for transaction in AmendTx::all(&self.options, self.info.partitions, ids) {
-            let seqs = retry::write(&self.appenders, &self.options, "erasing", async |session| {
+            let seqs = self.write_to(&[transaction.partition()], "erasing", async |session| {
                 transaction.erase(session).await
             });
-            for (position, seq) in self.block_on(seqs)? {
+            for (position, seq) in seqs? {
                 erased[position].seqs.push(seq);
             }
         }
@@ -105,10 +105,10 @@ impl Amend for PostgresStore {
         self.check_writable("release identities")?;
         let mut released = vec![None; ids.len()];
         for transaction in AmendTx::all(&self.options, self.info.partitions, ids) {
-            let seen = retry::write(&self.appenders, &self.options, "releasing", async |session| {
+            let seen = self.write_to(&[transaction.partition()], "releasing", async |session| {
                 transaction.release(session).await
             });
-            for (position, seen) in self.block_on(seen)? {
+            for (position, seen) in seen? {
                 released[position] = Some(seen);
             }
         }
@@ -126,18 +126,18 @@ impl Forget for PostgresStore {
             return Ok(0);
         }
         self.each_slice(topic, before, most, |oldest| {
-            let transaction = ForgetTx::new(&self.options, self.commits_across, oldest);
-            self.block_on(retry::write(&self.appenders, &self.options, "forgetting", async |session| {
+            let transaction = ForgetTx::new(&self.options, oldest);
+            self.write_to(&[oldest.partition], "forgetting", async |session| {
                 transaction.transact(session).await
-            }))
+            })
         })
     }
 
     fn forgettable_identities(&self, topic: &Topic, before: Timestamp, most: u64) -> Result<u64, StoreError> {
         self.each_slice(topic, before, most, |oldest| {
-            self.block_on(retry::read(&self.readers, &self.options, "counting identities", async |session| {
+            self.read_from([oldest.partition], "counting identities", async |session| {
                 forget::count(session, oldest).await
-            }))
+            })
         })
     }
 }
@@ -172,9 +172,9 @@ impl Transfer for PostgresStore {
         limit: RowLimit,
     ) -> Result<Vec<(u64, StoredRow)>, StoreError> {
         check_partition(self.info.partitions, partition, std::iter::empty())?;
-        self.block_on(retry::read(&self.readers, &self.options, "reading rows", async |session| {
+        self.read_from([partition], "reading rows", async |session| {
             rows::rows(session, partition, after, limit, self.has_forgotten).await
-        }))
+        })
     }
 
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
@@ -185,11 +185,10 @@ impl Transfer for PostgresStore {
                              them: grant it CREATE on the schema and open the store again";
             return Err(StoreError::Unsupported { kind: KIND, operation });
         }
-        let transaction = ImportTx::new(&self.options, partition, import, self.has_forgotten);
+        let cluster = self.cluster.as_deref();
+        let transaction = ImportTx::new(&self.options, cluster, partition, import, self.has_forgotten);
         let (imported, last_offset) =
-            self.block_on(retry::write(&self.appenders, &self.options, "importing", async |session| {
-                transaction.transact(session).await
-            }))?;
+            self.write_to(&[partition], "importing", async |session| transaction.transact(session).await)?;
         // Even if all rows were there: this call may have stored them itself and lost the answer.
         self.announcer.committed(partition, last_offset);
         Ok(imported)
@@ -199,9 +198,8 @@ impl Transfer for PostgresStore {
 impl Records for PostgresStore {
     fn get(&self, kind: &str, name: &str) -> Result<Option<Record>, StoreError> {
         check_key(kind, name)?;
-        self.block_on(retry::read(&self.readers, &self.options, "reading a record", async |session| {
-            records::record(session, kind, name).await
-        }))
+        // Records are at the server to which sessions are made.
+        self.read_from([], "reading a record", async |session| records::record(session, kind, name).await)
     }
 
     fn list(
@@ -212,9 +210,9 @@ impl Records for PostgresStore {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         check_list(kind, limit)?;
-        self.block_on(retry::read(&self.readers, &self.options, "listing records", async |session| {
+        self.read_from([], "listing records", async |session| {
             records::list(session, kind, prefix, after, limit).await
-        }))
+        })
     }
 
     /// If the connection is lost while it commits, the write is tried again. The new try recognizes the records that
@@ -224,15 +222,11 @@ impl Records for PostgresStore {
         check_writes(writes)?;
         self.check_writable("write records")?;
         let transaction = RecordTx::new(&self.options, writes);
-        self.block_on(retry::write(&self.appenders, &self.options, "writing records", async |session| {
-            transaction.transact(session).await
-        }))
+        self.write_to(&[], "writing records", async |session| transaction.transact(session).await)
     }
 
     fn now(&self) -> Result<Timestamp, StoreError> {
-        self.block_on(retry::read(&self.readers, &self.options, "reading the clock", async |session| {
-            records::now(session, &self.options).await
-        }))
+        self.read_from([], "reading the clock", async |session| records::now(session, &self.options).await)
     }
 }
 

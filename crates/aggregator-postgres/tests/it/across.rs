@@ -34,7 +34,7 @@ fn attempt(store: &PostgresStore, id: AttemptId, events: &[Event]) -> Result<Vec
 
 #[test]
 fn events_of_a_commit_that_was_cut_off_are_reported_as_stored_in_all_partitions() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let proxy = Proxy::new(server);
     for cut in [Cut::BeforeCommit, Cut::WithCommit, Cut::BeforeAnswer] {
         let store = open(&proxy.url(), &with_partitions());
@@ -54,7 +54,7 @@ fn events_of_a_commit_that_was_cut_off_are_reported_as_stored_in_all_partitions(
 
 #[test]
 fn the_same_attempt_is_answered_the_same_and_refused_with_other_partitions() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let store = open(&server.url(), &with_partitions());
     let topics = topics(&store);
     attempt(&store, AttemptId::new(), &in_turns(&topics, &[0])).unwrap();
@@ -85,7 +85,7 @@ fn the_same_attempt_is_answered_the_same_and_refused_with_other_partitions() {
 /// A transaction that waits for a partition holds the partitions before it and none after it, so no two can deadlock.
 #[test]
 fn partitions_are_locked_in_their_order() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = with_partitions();
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -120,7 +120,7 @@ fn partitions_are_locked_in_their_order() {
 #[test]
 fn nodes_that_commit_across_partitions_store_everything_once() {
     const EVENTS: u32 = 60;
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     server.sql("CREATE DATABASE circles");
     let url = server.url().replace("/postgres", "/circles");
     let options = with_partitions();
@@ -164,7 +164,7 @@ fn nodes_that_commit_across_partitions_store_everything_once() {
 /// there.
 #[test]
 fn an_engine_with_shards_gets_a_commit_for_each_partition() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     server.sql("CREATE DATABASE shards");
     let url = server.url().replace("/postgres", "/shards");
     assert_ne!(url, server.url());
@@ -184,7 +184,7 @@ fn an_engine_with_shards_gets_a_commit_for_each_partition() {
 
 #[test]
 fn attempts_are_forgotten_in_all_partitions() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = with_partitions();
     let store = open(&server.url(), &options);
     let topics = topics(&store);

@@ -165,7 +165,7 @@ fn a_release_that_is_run_again_leaves_what_came_again_meanwhile() {
 /// The attempt's answer may be lost, and somebody may release its events before it is tried again.
 #[test]
 fn an_attempt_is_answered_the_same_after_its_identities_were_released() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { partitions: Partitions::new(2), ..options() };
     let store = open(&server.url(), &options);
     let [a, b] = [Partition(0), Partition(1)].map(|partition| {

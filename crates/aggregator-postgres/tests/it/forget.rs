@@ -160,7 +160,7 @@ fn an_attempt_whose_events_were_forgotten_is_refused() {
 
 #[test]
 fn a_role_that_may_not_add_the_table_does_everything_else() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let owner = open(&server.url(), &options);
     fill(&owner, 10, 5);

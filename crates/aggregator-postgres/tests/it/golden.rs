@@ -40,7 +40,7 @@ fn tables_of_version_2_are_opened_with_all_they_held() {
 }
 
 fn are_opened_with_all_they_held(tables: &str, schema: &str) {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     server.sql(tables);
     let store = open(&server.url(), &in_schema(schema));
     let expected = MemoryStore::new(Partitions::ONE).with_clock(contents::clock());
@@ -74,7 +74,7 @@ fn are_opened_with_all_they_held(tables: &str, schema: &str) {
 #[test]
 #[ignore = "writes golden tables; tests/golden/README.md says when"]
 fn make_golden_tables() {
-    let server = TestServer::shared().unwrap();
+    let server = TestServer::shared_own().unwrap();
     let schema = std::env::var("GOLDEN_SCHEMA").unwrap();
     let clock = Some(contents::clock());
     let options = PostgresOptions { partitions: Some(Partitions::ONE), clock, ..in_schema(&schema) };

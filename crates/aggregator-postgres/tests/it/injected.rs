@@ -48,7 +48,7 @@ fn stop_raising(server: &TestServer, schema: &str) {
 
 #[test]
 fn an_append_that_collided_with_another_transaction_is_tried_again() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for code in ["40001", "40P01", "40003"] {
         for when in ["", "DEFERRABLE INITIALLY DEFERRED"] {
             let options = options();
@@ -68,7 +68,7 @@ fn an_append_that_collided_with_another_transaction_is_tried_again() {
 
 #[test]
 fn other_errors_are_reported_and_pass_when_their_cause_does() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for code in ["53100", "57014", "53200", "XX000", "XX001"] {
         for when in ["", "DEFERRABLE INITIALLY DEFERRED"] {
             let options = options();
@@ -98,7 +98,7 @@ fn other_errors_are_reported_and_pass_when_their_cause_does() {
 
 #[test]
 fn a_warning_of_an_earlier_call_casts_no_doubt_on_a_commit() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let (proxy, options) = (Proxy::new(server), PostgresOptions { append_connections: 1, ..options() });
     let store = open(&proxy.url(), &options);
     append(&store, &events("t", 0..1));

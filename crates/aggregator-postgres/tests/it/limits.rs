@@ -70,7 +70,7 @@ fn an_append_that_finds_its_partition_locked_is_refused_in_time() {
 
 #[test]
 fn a_statement_that_takes_too_long_is_ended() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     // On a slow machine, even a statement that waits for nothing takes a while.
     let options = PostgresOptions { statement_timeout: Duration::from_secs(3), ..patient() };
     let error = refused_while_another_waits(server, &options);
@@ -80,7 +80,7 @@ fn a_statement_that_takes_too_long_is_ended() {
 /// A trigger records the settings of the session that appends.
 #[test]
 fn a_session_has_the_limits_of_its_store() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions {
         statement_timeout: Duration::from_millis(71_001),
         lock_timeout: Duration::from_millis(72_002),
@@ -145,7 +145,7 @@ fn the_server_ends_a_read_as_well_even_if_the_caller_has_more_time() {
 
 #[test]
 fn a_call_without_a_free_connection_is_refused_in_time() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions {
         append_connections: 1,
         read_connections: 1,

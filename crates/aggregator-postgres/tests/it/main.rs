@@ -4,6 +4,7 @@
 mod across;
 mod amend;
 mod attempts;
+mod citus;
 mod conformance;
 mod edges;
 mod forget;

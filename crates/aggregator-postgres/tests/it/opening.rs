@@ -16,7 +16,7 @@ fn refusal(url: &str, options: &PostgresOptions) -> StoreError {
 
 #[test]
 fn nodes_that_start_together_make_one_store() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { partitions: Partitions::new(4), ..options() };
     let ids: HashSet<_> = std::thread::scope(|scope| {
         let starting: Vec<_> =
@@ -31,7 +31,7 @@ fn nodes_that_start_together_make_one_store() {
 
 #[test]
 fn the_number_of_partitions_is_fixed_at_creation() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let schema = new_schema();
     let with = |count: Option<u16>| PostgresOptions {
         schema: schema.clone(),
@@ -48,7 +48,7 @@ fn the_number_of_partitions_is_fixed_at_creation() {
 
 #[test]
 fn tables_of_a_newer_version_are_refused() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     drop(open(&server.url(), &options));
     server.sql(&format!("UPDATE {}.meta SET value = '9' WHERE name = 'schema_version'", options.schema));
@@ -59,7 +59,7 @@ fn tables_of_a_newer_version_are_refused() {
 
 #[test]
 fn a_role_that_may_only_read_suffices_for_readers() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let writer = open(&server.url(), &options);
     append(&writer, &events("t", 0..3));
@@ -98,7 +98,7 @@ fn a_role_that_may_only_read_suffices_for_readers() {
 
 #[test]
 fn a_role_without_rights_gets_an_error_that_says_so() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let role = format!("nobody_{}", options.schema);
     server.sql(&format!("CREATE ROLE {role} LOGIN"));
@@ -112,7 +112,7 @@ fn a_role_without_rights_gets_an_error_that_says_so() {
 
 #[test]
 fn a_role_without_the_right_to_create_schemas_may_be_given_one() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let role = format!("owner_{}", options.schema);
     server.sql(&format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {} AUTHORIZATION {role}", options.schema));
@@ -184,7 +184,7 @@ fn a_server_without_checksums_causes_a_warning() {
 
 #[test]
 fn a_read_only_database_is_unavailable_until_it_takes_writes() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let role = format!("writer_{}", options.schema);
     server.sql(&format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {} AUTHORIZATION {role}", options.schema));
@@ -204,7 +204,7 @@ fn a_read_only_database_is_unavailable_until_it_takes_writes() {
 
 #[test]
 fn an_engine_without_advisory_locks_suffices() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let (schema, role) = (&options.schema, format!("unlocked_{}", options.schema));
     // The function exists but may not be called, as on engines that do not implement it yet. The test uses its own
@@ -225,7 +225,7 @@ fn an_engine_without_advisory_locks_suffices() {
 
 #[test]
 fn a_database_that_does_not_hold_utf_8_is_refused() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let name = &options.schema;
     server.sql(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"));

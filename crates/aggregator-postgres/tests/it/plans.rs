@@ -32,7 +32,7 @@ pub(crate) fn read_by_now(server: &TestServer, schema: &str, table: &str) -> u64
 
 #[test]
 fn plans_do_not_depend_on_what_the_tables_held() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for analyzed in [false, true] {
         let options = options();
         let store = open(&server.url(), &options);
@@ -58,7 +58,7 @@ fn plans_do_not_depend_on_what_the_tables_held() {
 
 #[test]
 fn a_purge_reads_what_it_purges_and_not_the_partition() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -77,7 +77,7 @@ fn a_purge_reads_what_it_purges_and_not_the_partition() {
 
 #[test]
 fn erasing_and_releasing_read_their_own_rows() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, ..options() };
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -108,7 +108,7 @@ fn erasing_and_releasing_read_their_own_rows() {
 
 #[test]
 fn records_are_found_by_their_names_and_not_by_their_kind() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -141,7 +141,7 @@ fn records_are_found_by_their_names_and_not_by_their_kind() {
 
 #[test]
 fn a_page_behind_a_cursor_reads_its_own_rows() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -168,7 +168,7 @@ fn a_page_behind_a_cursor_reads_its_own_rows() {
 
 #[test]
 fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let now = Arc::new(AtomicI64::new(1));
     let clock = Arc::clone(&now);
     let clock: Clock = Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst)));
@@ -199,7 +199,7 @@ fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
 
 #[test]
 fn a_page_of_topics_reads_its_own_topics_and_an_event_from_each_end() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
     let schema = &options.schema;
     let store = open(&server.url(), &options);
@@ -237,7 +237,7 @@ fn a_page_of_topics_reads_its_own_topics_and_an_event_from_each_end() {
 
 #[test]
 fn the_times_of_a_topic_pass_over_a_bounded_number_of_identities() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
     let store = open(&server.url(), &options);
     let import = |ids: std::ops::Range<u32>| {

@@ -3,11 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use aggregator_postgres::test_server::TestServer;
+use aggregator_postgres::test_server::{Address, TestServer};
 use tempfile::TempDir;
 
 /// What happens to a connection whose client commits.
@@ -26,11 +25,12 @@ pub(crate) enum Cut {
 pub(crate) struct Proxy {
     directory: TempDir,
     port: u16,
+    database: String,
     state: Arc<State>,
 }
 
 struct State {
-    server: PathBuf,
+    server: Address,
     cut: Mutex<Option<Cut>>,
     /// How many commits are still to be cut.
     left: AtomicU32,
@@ -55,7 +55,7 @@ impl Proxy {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = tcp.local_addr().unwrap().port();
         let state = Arc::new(State {
-            server: server.directory().join(SOCKET),
+            server: server.address(),
             cut: Mutex::new(None),
             left: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
@@ -70,7 +70,7 @@ impl Proxy {
         std::thread::spawn(move || listener.incoming().for_each(|client| carry(&of_thread, client.unwrap())));
         let of_thread = Arc::clone(&state);
         std::thread::spawn(move || tcp.incoming().for_each(|client| carry(&of_thread, client.unwrap())));
-        Self { directory, port, state }
+        Self { directory, port, database: server.database(), state }
     }
 
     /// The URL over a Unix socket.
@@ -81,12 +81,12 @@ impl Proxy {
     /// The URL over a Unix socket, for this role.
     pub(crate) fn url_of(&self, role: &str) -> String {
         let directory = self.directory.path().to_str().unwrap().replace('/', "%2F");
-        format!("postgres://{role}@{directory}/postgres")
+        format!("postgres://{role}@{directory}/{}?sslmode=disable", self.database)
     }
 
     /// The URL over TCP.
     pub(crate) fn tcp_url(&self) -> String {
-        format!("postgres://aggregator@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://aggregator@127.0.0.1:{}/{}?sslmode=disable", self.port, self.database)
     }
 
     /// Cuts the next `count` commits like this.
@@ -136,7 +136,7 @@ impl State {
     }
 }
 
-/// A client's connection to the proxy.
+/// A connection of a client to the proxy, or of the proxy to the server.
 trait Client: Read + Write + Send + Sized + 'static {
     fn another(&self) -> Self;
     fn end(&self);
@@ -164,7 +164,21 @@ impl Client for TcpStream {
 
 fn carry(state: &Arc<State>, client: impl Client) {
     state.connections.fetch_add(1, Ordering::SeqCst);
-    let Ok(server) = UnixStream::connect(&state.server) else { return };
+    match &state.server {
+        Address::Socket(path) => {
+            if let Ok(server) = UnixStream::connect(path) {
+                carry_to(state, client, server);
+            }
+        }
+        Address::Tcp(address) => {
+            if let Ok(server) = TcpStream::connect(address) {
+                carry_to(state, client, server);
+            }
+        }
+    }
+}
+
+fn carry_to(state: &Arc<State>, client: impl Client, server: impl Client) {
     let swallow = Arc::new(AtomicBool::new(false));
     let (state, swallow_here) = (Arc::clone(state), Arc::clone(&swallow));
     let (from, to) = (client.another(), server.another());
@@ -181,7 +195,7 @@ fn close(one: &impl Client, other: &impl Client) {
     other.end();
 }
 
-fn requests(state: &State, swallow: &AtomicBool, mut client: impl Client, mut server: UnixStream) {
+fn requests(state: &State, swallow: &AtomicBool, mut client: impl Client, mut server: impl Client) {
     let mut buffer = vec![0; 1 << 20];
     let mut pending = Vec::new();
     while let Ok(length @ 1..) = client.read(&mut buffer) {
@@ -227,7 +241,7 @@ fn is_beginning(bytes: &[u8]) -> bool {
     (1..COMMIT.len()).any(|length| bytes.ends_with(&COMMIT[..length]))
 }
 
-fn answers(swallow: &AtomicBool, mut server: UnixStream, mut client: impl Client) {
+fn answers(swallow: &AtomicBool, mut server: impl Client, mut client: impl Client) {
     let mut buffer = vec![0; 1 << 20];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
         if swallow.load(Ordering::SeqCst) {

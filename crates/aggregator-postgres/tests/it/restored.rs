@@ -23,7 +23,7 @@ fn ids(store: &PostgresStore, query: &Query, after: Option<Cursor>) -> Result<Ve
 
 #[test]
 fn a_cursor_of_a_lost_future_is_refused_even_when_the_database_has_outgrown_it() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { partitions: Partitions::new(3), ..options() };
     let schema = &options.schema;
     let up = |limit| Query { limit, ..Query::of("t.*".parse::<TopicSelector>().unwrap()) };

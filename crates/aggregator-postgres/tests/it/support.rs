@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use aggregator_postgres::{PostgresOptions, PostgresStore};
 /// A schema nobody has used.
 pub(crate) fn new_schema() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("t{}", NEXT.fetch_add(1, Ordering::SeqCst))
+    format!("{}{}", TestServer::schemas(), NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
 /// Options for a store with one partition in its own schema. Its sessions have the schema's name.
@@ -180,9 +180,7 @@ pub(crate) struct OtherSession {
 
 impl OtherSession {
     pub(crate) fn new(server: &TestServer) -> Self {
-        let mut psql = Command::new("psql");
-        psql.args(["-XAtq", "-U", "aggregator", "-d", "postgres", "-h"]).arg(server.directory());
-        let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut psql = server.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(psql.stdout.take().unwrap()).lines();
         Self { psql, lines }
     }

@@ -51,10 +51,11 @@ impl Site {
     /// or HAProxy is not installed.
     pub(crate) fn start(numbers: [u8; 3], environment: &[(&str, &str)]) -> Option<Self> {
         let haproxy = Balancer::program()?;
-        let postgres = TestServer::start(&[])?;
+        let postgres = TestServer::start_or_external()?;
         let directory = TempDir::new().unwrap();
         let mut nodes = numbers.map(|number| {
             let role = role(number);
+            postgres.sql(&format!("DROP ROLE IF EXISTS {role}"));
             postgres.sql(&format!("CREATE ROLE {role} LOGIN SUPERUSER"));
             Node::new(number, &postgres.url_of(&role), directory.path())
         });

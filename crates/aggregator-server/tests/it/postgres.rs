@@ -15,7 +15,7 @@ use crate::support::{Process, Server, event, events, until};
 
 #[tokio::test]
 async fn what_one_node_acknowledged_the_others_know_when_it_is_killed() {
-    let Some(postgres) = TestServer::shared() else { return };
+    let Some(postgres) = TestServer::shared_own() else { return };
     let url = postgres.url_of("aggregator:s3cret");
     let (one, other) = (Process::start_with(&url, &["--partitions", "4"]), Process::start_with(&url, &[]));
     assert!(one.first_line.contains("durability fsync") && !one.first_line.contains("s3cret"));

@@ -70,9 +70,11 @@ statements! {
         forgettable: forgettable!(),
         // The columns are those of one mark for each topic. `rows` is added to what is there.
         write_marks: "INSERT INTO forgotten AS f (partition, topic_id, \"offset\", seq, rows, processed_at)
-                      SELECT $1, n.topic_id, n.\"offset\", n.seq, n.rows, n.processed_at
-                      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+                      SELECT p.partition, n.topic_id, n.\"offset\", n.seq, n.rows, n.processed_at
+                      FROM partitions p
+                      CROSS JOIN unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
                           AS n(topic_id, \"offset\", seq, rows, processed_at)
+                      WHERE p.partition = $1
                       ON CONFLICT (partition, topic_id) DO UPDATE SET \"offset\" = excluded.\"offset\",
                           seq = excluded.seq, rows = f.rows + excluded.rows, processed_at = excluded.processed_at",
         seqs: concat!("SELECT f.topic_id, f.seq FROM unnest($2::bigint[]) AS k(topic_id)
@@ -84,19 +86,14 @@ statements! {
     /// The statements of reading sessions.
     ForgottenReads {
         forgettable: forgettable!(),
-        // The last mark of each partition.
-        last_marks: "SELECT k.partition, f.\"offset\" FROM unnest($1::integer[]) AS k(partition)
-                     CROSS JOIN LATERAL (SELECT o.\"offset\" FROM forgotten o WHERE o.partition = k.partition
-                                         ORDER BY o.\"offset\" DESC LIMIT 1) AS f",
+        last_mark: "SELECT partition, \"offset\" FROM forgotten WHERE partition = $1 ORDER BY \"offset\" DESC LIMIT 1",
         marks: "SELECT f.\"offset\", t.name, t.scope, f.seq, f.processed_at
                 FROM (SELECT * FROM forgotten WHERE partition = $1 AND \"offset\" > $2 AND \"offset\" <= $3
                       ORDER BY \"offset\" LIMIT $4) AS f
                 LEFT JOIN topics t ON t.partition = $1 AND t.topic_id = f.topic_id ORDER BY f.\"offset\"",
-        // Of topics whose events were forgotten up to a seq, the time of the last one.
-        times: concat!("SELECT t.name, f.processed_at FROM unnest($1::text[], $2::bigint[]) AS k(topic, last_seq)
-                CROSS JOIN LATERAL (SELECT o.* FROM topics o WHERE o.name >= k.topic AND o.name <= k.topic
-                                    ORDER BY o.name LIMIT 1) AS t
-                CROSS JOIN LATERAL (", mark_of_topic!("t.partition", "t.topic_id"), ") AS f
-                WHERE f.seq >= k.last_seq"),
+        // The marks of the topics with these names in one partition.
+        times: concat!("SELECT t.name, f.processed_at, f.seq
+                FROM (SELECT * FROM topics WHERE partition = $1 AND name = ANY($2)) AS t
+                CROSS JOIN LATERAL (", mark_of_topic!("$1", "t.topic_id"), ") AS f"),
     }
 }

@@ -68,12 +68,14 @@ macro_rules! page_of_topics {
 /// The time of a topic's first event from one end. Identities that were imported without events lie among the events:
 /// at most 1,000 of them are passed over.
 macro_rules! event_at_end {
-    ($name:literal, $which:literal, $order:literal) => {
+    ($name:literal, $partition:literal, $which:literal, $order:literal) => {
         concat!(
             " LEFT JOIN LATERAL (
                   SELECT e.processed_at
                   FROM (SELECT i.processed_at, i.seq, i.\"offset\" FROM events i
-                        WHERE i.partition = t.partition AND i.topic_id + 0 = t.topic_id ",
+                        WHERE i.partition = ",
+            $partition,
+            " AND i.topic_id + 0 = t.topic_id ",
             $which,
             " ORDER BY i.\"offset\" ",
             $order,
@@ -87,15 +89,39 @@ macro_rules! event_at_end {
     };
 }
 
+/// The times of the oldest event after the purged ones and of the newest event. The index on topics gives each from its
+/// end.
+macro_rules! times_of_topic {
+    ($partition:literal) => {
+        concat!(
+            event_at_end!(
+                "first",
+                $partition,
+                "AND t.purged_seq < t.last_seq AND i.\"offset\" > t.purged_offset",
+                "ASC"
+            ),
+            event_at_end!("last", $partition, "AND t.last_seq > 0", "DESC")
+        )
+    };
+}
+
 statements! {
     /// The statements of reads and lookups.
     Read {
+        // Of the statements about ends, anchors and removals, each has a form for one partition. Where partitions are on
+        // several servers, that is the only form that is used.
         ends: "SELECT partition, last_offset FROM partitions",
         // For all topics: the last entry of each partition in the index of purged topics.
         purged_at_all: "SELECT p.partition, coalesce(t.purged_offset, 0) FROM partitions p
                         LEFT JOIN LATERAL (SELECT o.purged_offset FROM topics o
                                            WHERE o.partition = p.partition AND o.purged_offset > 0
                                            ORDER BY o.purged_offset DESC LIMIT 1) AS t ON true",
+        purged_in_partition: "SELECT o.partition, o.purged_offset FROM topics o
+                              WHERE o.partition = $1 AND o.purged_offset > 0 ORDER BY o.purged_offset DESC LIMIT 1",
+        purged_of: "SELECT t.partition, max(t.purged_offset)
+                    FROM unnest($2::text[], $3::text[]) AS k(low, high)
+                    JOIN topics t ON t.partition = $1 AND t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high
+                    GROUP BY t.partition",
         purged: "SELECT t.partition, max(t.purged_offset)
                  FROM unnest($1::text[], $2::text[]) AS k(low, high)
                  JOIN topics t ON t.purged_offset > 0 AND t.name >= k.low AND t.name < k.high GROUP BY t.partition",
@@ -107,6 +133,13 @@ statements! {
                   CROSS JOIN LATERAL (SELECT o.name FROM topics o WHERE o.partition = k.partition
                                       AND o.topic_id >= e.topic_id AND o.topic_id <= e.topic_id
                                       ORDER BY o.topic_id LIMIT 1) AS t",
+        anchors_of: "SELECT e.partition, e.\"offset\", t.name, e.seq, e.event_id, k.at
+                     FROM unnest($2::bigint[]) AS k(at)
+                     CROSS JOIN LATERAL (SELECT i.* FROM events i WHERE i.partition = $1 AND i.\"offset\" <= k.at
+                                         ORDER BY i.\"offset\" DESC LIMIT 1) AS e
+                     CROSS JOIN LATERAL (SELECT o.name FROM topics o WHERE o.partition = $1
+                                         AND o.topic_id >= e.topic_id AND o.topic_id <= e.topic_id
+                                         ORDER BY o.topic_id LIMIT 1) AS t",
         topic: "SELECT topic_id, purged_offset FROM topics WHERE partition = $1 AND name = $2",
         all_up: scan!("true", ">", "ASC"),
         all_down: scan!("true", "<", "DESC"),
@@ -148,12 +181,18 @@ statements! {
                CROSS JOIN LATERAL (",
                identity!("$1", "t.topic_id", "CASE t.scope WHEN 0 THEN '' ELSE k.source END"), ") AS e"),
         topics: concat!(topic_columns!(), page_of_topics!(), " ORDER BY t.name"),
-        // The times of the oldest event after the purged ones and of the newest event. The index on topics gives each
-        // from its end.
         topics_with_times: concat!(topic_columns!(), ", first.processed_at, last.processed_at", page_of_topics!(),
-                                   event_at_end!("first", "AND t.purged_seq < t.last_seq AND i.\"offset\" > t.purged_offset", "ASC"),
-                                   event_at_end!("last", "AND t.last_seq > 0", "DESC"), " ORDER BY t.name"),
+                                   times_of_topic!("t.partition"), " ORDER BY t.name"),
+        // Within one range of names, for engines with shards: each gives its own first ones.
+        topics_in_range: concat!(topic_columns!(), " FROM topics t WHERE t.name >= $1 AND t.name < $2 ORDER BY t.name LIMIT $3"),
+        // The topics with these names in one partition.
+        topics_of: concat!(topic_columns!(), " FROM topics t WHERE t.partition = $1 AND t.name = ANY($2)"),
+        topics_of_with_times: concat!(topic_columns!(), ", first.processed_at, last.processed_at",
+                                      " FROM (SELECT * FROM topics WHERE partition = $1 AND name = ANY($2)) AS t",
+                                      times_of_topic!("$1")),
         end: "SELECT last_offset FROM partitions WHERE partition = $1",
+        end_of: "SELECT partition, last_offset FROM partitions WHERE partition = $1",
+        totals_of: "SELECT stored, duplicates, conflicts, topics, last_processed_at FROM partitions WHERE partition = $1",
         // The last row is the one at which the payloads reach $4 bytes.
         rows: "SELECT e.\"offset\", t.name, t.scope, e.event_id, e.processed_at, e.seq, e.digest, e.payload,
                       e.source, e.timestamp, e.sequence, e.content_type, e.attributes,
@@ -189,19 +228,5 @@ statements! {
         totals: "SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
                         coalesce(sum(conflicts), 0)::bigint, coalesce(sum(topics), 0)::bigint, max(last_processed_at)
                  FROM partitions",
-    }
-}
-
-statements! {
-    /// The statements of reads of records.
-    RecordReads {
-        get: "SELECT version, value FROM records WHERE kind = $1 AND name = $2",
-        list: "SELECT name, version, value FROM (
-                   SELECT *, sum(octet_length(value)) OVER (ORDER BY name) - octet_length(value) AS before FROM (
-                       SELECT name, version, value FROM records
-                       WHERE kind = $1 AND name >= $2 AND name > $3 AND ($4::text IS NULL OR name < $4)
-                       ORDER BY name LIMIT $5) limited) summed
-               WHERE before < $6 ORDER BY name",
-        now: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     }
 }

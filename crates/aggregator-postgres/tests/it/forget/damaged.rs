@@ -18,7 +18,7 @@ fn damageable(store: &PostgresStore) {
 
 #[test]
 fn marks_that_contradict_other_tables_are_found() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let stub = |offset: u32, topic: u32, seq: &str| {
         format!(
             "INSERT INTO events (partition, \"offset\", topic_id, seq, event_id, source, source_key, timestamp, digest,
@@ -69,7 +69,7 @@ fn marks_that_contradict_other_tables_are_found() {
 
 #[test]
 fn a_purged_offset_is_checked_although_its_row_was_forgotten() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for offset in [0, 6, 7] {
         let options = options();
         let store = open(&server.url(), &options);
@@ -86,7 +86,7 @@ fn a_purged_offset_is_checked_although_its_row_was_forgotten() {
 
 #[test]
 fn what_does_not_follow_on_what_was_forgotten_is_not_forgotten() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for damage in [
         "UPDATE {}.forgotten SET seq = 5",
         "UPDATE {}.forgotten SET seq = 3",
@@ -105,7 +105,7 @@ fn what_does_not_follow_on_what_was_forgotten_is_not_forgotten() {
 /// Only rows that were forgotten may be missing.
 #[test]
 fn a_row_that_is_missing_behind_the_last_mark_is_not_passed_over() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for damage in [
         "DELETE FROM events WHERE \"offset\" = 5",
         "DELETE FROM events WHERE \"offset\" = 7",
@@ -127,7 +127,7 @@ fn a_row_that_is_missing_behind_the_last_mark_is_not_passed_over() {
 
 #[test]
 fn a_cursor_at_a_row_that_is_missing_is_taken_only_if_it_was_forgotten() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for (damage, is_taken) in [
         ("SELECT", true),
         ("UPDATE forgotten SET \"offset\" = 7", true),

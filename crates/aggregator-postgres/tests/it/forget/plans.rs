@@ -26,7 +26,7 @@ fn import(store: &PostgresStore, seqs: RangeInclusive<u64>) {
 
 #[test]
 fn forgetting_reads_the_rows_of_its_topic_and_not_the_partition() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for analyzed in [false, true] {
         let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
         let schema = &options.schema;
@@ -64,7 +64,7 @@ fn forgetting_reads_the_rows_of_its_topic_and_not_the_partition() {
 
 #[test]
 fn what_was_forgotten_is_found_by_its_place_and_not_among_all_marks() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
     let schema = &options.schema;
     let store = open(&server.url(), &options);

@@ -34,7 +34,7 @@ fn a_node_that_writes_until_it_is_killed() {
 
 #[test]
 fn a_node_that_is_killed_leaves_whole_writes_and_no_locks() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     written(&store, &[create("a", "0"), create("b", "0")]);

@@ -19,7 +19,7 @@ fn forget_records(server: &TestServer, schema: &str) {
 
 #[test]
 fn nodes_that_start_together_add_the_tables_once() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     append(&open(&server.url(), &options), &events("t", 0..3));
     forget_records(server, &options.schema);
@@ -37,7 +37,7 @@ fn nodes_that_start_together_add_the_tables_once() {
 /// The tables that an older program uses stay the same, and it can append while a newer one adds tables.
 #[test]
 fn older_programs_go_on_beside_newer_ones() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let older = open(&server.url(), &options);
     append(&older, &events("t", 0..1));
@@ -59,7 +59,7 @@ fn older_programs_go_on_beside_newer_ones() {
 
 #[test]
 fn a_role_that_may_not_add_the_tables_stores_events_without_records() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let owner = open(&server.url(), &options);
     forget_records(server, &options.schema);
@@ -87,7 +87,7 @@ fn a_role_that_may_not_add_the_tables_stores_events_without_records() {
 
 #[test]
 fn a_role_that_may_only_read_reads_records() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     let version = written(&store, &[create("a", "0")])[0];
@@ -113,7 +113,7 @@ fn a_role_that_may_only_read_reads_records() {
 
 #[test]
 fn records_that_contradict_themselves_are_found() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     for (damage, found) in [
         ("UPDATE records SET version = 9000000000000000", "has version 9000000000000000"),
         ("UPDATE records SET version = 0", "has version 0"),
@@ -135,7 +135,7 @@ fn records_that_contradict_themselves_are_found() {
 
 #[test]
 fn the_tables_are_added_although_the_first_answer_is_lost() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     append(&open(&server.url(), &options), &events("t", 0..1));
     forget_records(server, &options.schema);

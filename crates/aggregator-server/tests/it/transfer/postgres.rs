@@ -50,7 +50,7 @@ fn assert_repeats(store: &dyn DedupStore, first: &[Receipt]) {
 
 #[test]
 fn a_store_moves_to_postgres_and_back() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     const EVENTS: u32 = 2_000;
     let (lab, database) = (Lab::new(EVENTS), Database::new(server, "there_and_back"));
     succeed(lab.export("export", &[]));
@@ -78,7 +78,7 @@ fn a_store_moves_to_postgres_and_back() {
 
 #[test]
 fn an_import_into_postgres_that_is_killed_goes_on() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     const EVENTS: u32 = 6_000;
     let (lab, database) = (Lab::new(EVENTS), Database::new(server, "killed"));
     succeed(lab.export("export", &[]));
@@ -102,7 +102,7 @@ fn an_import_into_postgres_that_is_killed_goes_on() {
 
 #[test]
 fn identities_alone_seed_a_store_in_postgres() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let (lab, database) = (Lab::new(10), Database::new(server, "identities_alone"));
     let ids = "{\"topic\":\"t\",\"event_id\":\"1\",\"processed_at\":\"2020-01-01T00:00:00Z\"}\n\
                {\"topic\":\"u\",\"event_id\":\"1\",\"source\":\"x\",\"scope\":\"source\"}\n";
@@ -133,7 +133,7 @@ fn identities_alone_seed_a_store_in_postgres() {
 
 #[test]
 fn a_store_that_has_forgotten_identities_moves_to_postgres_and_back() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let there = Database::new(server, "forgotten_there").open();
     moves_whole(&forgetful(2), &there);
     let own = Database::new(server, "forgotten_own").open();

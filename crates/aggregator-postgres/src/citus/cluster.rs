@@ -1,0 +1,198 @@
+//! What is known of the servers of a cluster: which one has which partition, and which ones do not answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aggregator_core::{Outage, Partition, Partitions, StoreError};
+use tokio::sync::Notify;
+
+use crate::columns::{get_u64, partition_number};
+use crate::connection::session::Session;
+use crate::fault::{Failure, Result, unavailable};
+
+/// The servers of a store whose partitions are on several. It is told by [`look`](super::watch::look), and asks nobody
+/// itself but for [`Self::last_offsets`].
+pub(crate) struct Cluster {
+    partitions: Partitions,
+    state: Mutex<State>,
+    /// Wakes the watch: somebody met a server that did not answer.
+    pub(super) suspected: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the number of the partition. Empty before the first look.
+    servers: Vec<Server>,
+    /// How many topics each partition had when its offset was read last.
+    topics: BTreeMap<Partition, u64>,
+    bytes: u64,
+}
+
+/// The server that has a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Server {
+    pub(super) address: String,
+    /// Why it can take no events; `None` if it can.
+    pub(super) fault: Option<String>,
+}
+
+impl Cluster {
+    pub(crate) fn new(partitions: Partitions) -> Self {
+        Self { partitions, state: Mutex::default(), suspected: Notify::new() }
+    }
+
+    pub(crate) fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// Fails at once if the server of one of these partitions is known not to answer, or not to be durable.
+    pub(crate) fn check(
+        &self,
+        partitions: impl IntoIterator<Item = Partition>,
+    ) -> std::result::Result<(), StoreError> {
+        let state = self.state();
+        for partition in partitions {
+            let server = state.servers.get(usize::from(partition.0));
+            if let Some((server, fault)) = server.and_then(|server| Some((server, server.fault.as_ref()?))) {
+                let address = &server.address;
+                return Err(unavailable(format!("partition {} is on {address}: {fault}", partition.0)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_well(&self, partition: Partition) -> bool {
+        self.check([partition]).is_ok()
+    }
+
+    /// Whether this failure of a statement for one partition is that of its server: the coordinator is there, and told of
+    /// it. Then the servers are looked at soon.
+    pub(crate) fn is_told_by(&self, session: &Session, failure: &Failure) -> bool {
+        let is_told = failure.code().is_some() && !session.is_closed();
+        if is_told {
+            self.suspect();
+        }
+        is_told
+    }
+
+    /// Has the servers looked at soon, because one did not answer.
+    pub(crate) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Each server that can take no events, with its partitions.
+    pub(crate) fn outages(&self) -> Vec<Outage> {
+        let state = self.state();
+        let mut outages: BTreeMap<&str, (Vec<Partition>, &str)> = BTreeMap::new();
+        for (partition, server) in self.partitions.iter().zip(&state.servers) {
+            if let Some(fault) = &server.fault {
+                outages.entry(&server.address).or_insert_with(|| (Vec::new(), fault)).0.push(partition);
+            }
+        }
+        let outage = |(address, (partitions, fault))| {
+            Outage::new(partitions, format!("the server {address}: {fault}"))
+        };
+        outages.into_iter().map(outage).collect()
+    }
+
+    /// How many topics all other partitions have. Counting them under a partition's lock would ask every server, so this is
+    /// what was known when the offsets were read last.
+    pub(crate) fn topics_beside(&self, partitions: &[i32]) -> u64 {
+        let state = self.state();
+        let beside =
+            state.topics.iter().filter(|(partition, _)| !partitions.contains(&partition_number(**partition)));
+        beside.map(|(_, topics)| topics).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
+    /// The last offset of each partition; 0 where its server does not answer.
+    pub(crate) async fn last_offsets(&self, session: &Session) -> Result<Vec<u64>> {
+        let mut last_offsets = vec![0; usize::from(self.partitions.count())];
+        for (partition, last_offset) in self.read_ends(session).await? {
+            last_offsets[usize::from(partition.0)] = last_offset;
+        }
+        Ok(last_offsets)
+    }
+
+    /// The last offsets of the partitions whose servers answer. Asks each server for its own, and also for how many topics
+    /// the partitions have.
+    pub(crate) async fn read_ends(&self, session: &Session) -> Result<Vec<(Partition, u64)>> {
+        const END: &str = "SELECT last_offset, topics FROM partitions WHERE partition = $1";
+        let statement = session.client.prepare(END).await?;
+        let mut ends = Vec::new();
+        for partition in self.partitions.iter().filter(|partition| self.is_well(*partition)) {
+            match session.query(&statement, &[&partition_number(partition)]).await {
+                Ok(rows) => {
+                    let Some(row) = rows.first() else { continue };
+                    ends.push((partition, get_u64(row, 0)?));
+                    self.state().topics.insert(partition, get_u64(row, 1)?);
+                }
+                Err(failure) if self.is_told_by(session, &failure) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Takes in what was seen. Returns the servers whose state has changed, each with its new state.
+    pub(super) fn saw(&self, servers: Vec<Server>, bytes: Option<u64>) -> Vec<Server> {
+        let mut state = self.state();
+        let before: BTreeMap<String, Option<String>> =
+            state.servers.iter().map(|server| (server.address.clone(), server.fault.clone())).collect();
+        let mut changed: Vec<Server> = Vec::new();
+        for server in &servers {
+            let known = before.get(&server.address).cloned().flatten();
+            if known.is_some() != server.fault.is_some() && !changed.contains(server) {
+                changed.push(server.clone());
+            }
+        }
+        state.servers = servers;
+        state.bytes = bytes.unwrap_or(state.bytes);
+        changed
+    }
+
+    /// No code of others runs while it is held.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(address: &str, fault: Option<&str>) -> Server {
+        Server { address: address.into(), fault: fault.map(Into::into) }
+    }
+
+    #[test]
+    fn a_server_that_is_down_takes_only_its_own_partitions_with_it() {
+        let cluster = Cluster::new(Partitions::new(4).unwrap());
+        assert!(
+            cluster.outages().is_empty() && cluster.check([Partition(3)]).is_ok(),
+            "nothing is known yet"
+        );
+        let (up, down) = (server("a:1", None), server("b:2", Some("no connection")));
+        let changed = cluster.saw(vec![up.clone(), down.clone(), up.clone(), down.clone()], Some(7));
+        assert_eq!(changed, std::slice::from_ref(&down), "each is told of once");
+        assert_eq!(cluster.saw(vec![up.clone(), down.clone(), up.clone(), down], None), []);
+        assert_eq!(cluster.bytes(), 7);
+        assert!(cluster.is_well(Partition(0)) && !cluster.is_well(Partition(1)));
+        assert!(cluster.check([Partition(0), Partition(2)]).is_ok());
+        let error = cluster.check([Partition(2), Partition(3)]).unwrap_err();
+        assert!(
+            error.is_retryable() && error.to_string().contains("partition 3 is on b:2: no connection"),
+            "{error}"
+        );
+        let outages = cluster.outages();
+        assert_eq!(outages.len(), 1);
+        assert_eq!(outages[0].partitions, [Partition(1), Partition(3)]);
+        assert!(outages[0].reason.contains("b:2: no connection"), "{}", outages[0].reason);
+        let back = server("b:2", None);
+        assert_eq!(cluster.saw(vec![up.clone(), back.clone(), up, back.clone()], None), [back]);
+        assert!(cluster.outages().is_empty());
+    }
+}
