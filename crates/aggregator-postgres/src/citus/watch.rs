@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aggregator_core::StoreError;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::debug;
 
 use super::cluster::{Cluster, Server};
 use crate::columns::{get, get_u64};
@@ -42,7 +42,7 @@ impl Watch {
                 Err(failure) => failure.into_store_error("watching the servers"),
             };
             // Without the coordinator, appends say so themselves.
-            tracing::debug!(%error, "the servers are not watched");
+            debug!(%error, "the servers are not watched");
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -55,8 +55,8 @@ impl Watch {
             for server in timeout(LONGEST, see(session, &self.cluster, with_sizes)).await.map_err(late)?? {
                 let address = server.address;
                 match server.fault {
-                    Some(fault) => warn!(server = address, fault, "a server of the cluster takes no events"),
-                    None => info!(server = address, "a server of the cluster takes events again"),
+                    Some(fault) => debug!(server = address, fault, "a server of the cluster takes no events"),
+                    None => debug!(server = address, "a server of the cluster takes events again"),
                 }
             }
             tokio::select! {

@@ -62,7 +62,7 @@ fn events_of_a_commit_that_is_cut_off_again_and_again_are_reported_as_stored_in_
 
 #[test]
 fn a_commit_whose_outcome_cannot_be_learned_in_time_is_unavailable() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let proxy = Proxy::new(server);
     let options = options();
     let patient = open(&server.url(), &options);
