@@ -128,11 +128,13 @@ async fn see(session: &Session, cluster: &Cluster, with_sizes: bool) -> Result<V
             "a partition is on more than one server: use a replication factor of 1",
         ));
     }
-    let bytes = if with_sizes { Some(sizes(session).await?) } else { None };
+    // While one does not answer, the others' sizes would come with warnings, and their sum would mean nothing.
+    let all_answer = servers.iter().all(|server| server.fault.is_none());
+    let bytes = if with_sizes && all_answer { Some(sizes(session).await?) } else { None };
     Ok(cluster.saw(servers, bytes))
 }
 
-/// The bytes of the distributed tables on all servers. A server that does not answer counts as 0.
+/// The bytes of the distributed tables on all servers.
 async fn sizes(session: &Session) -> Result<u64> {
     let sql = "SELECT coalesce(sum(citus_total_relation_size(d.logicalrelid, false)), 0)::bigint
                FROM pg_dist_partition d JOIN pg_class c ON c.oid = d.logicalrelid

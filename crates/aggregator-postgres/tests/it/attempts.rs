@@ -186,7 +186,11 @@ fn every_event_is_told_stored_once_while_commits_are_cut_off() {
     let stores = [open(&proxy.url(), &options), open(&proxy.url(), &options)];
     let mut cuts = [Cut::BeforeAnswer, Cut::BeforeCommit, Cut::WithCommit].into_iter().cycle();
     publish_all(&[&stores[0], &stores[1]], || {
-        proxy.cut(cuts.next().unwrap(), 1);
-        proxy.cuts() > 3
+        // Not for ever: where a new connection takes longer than a pause, every commit would be cut.
+        let enough = proxy.cuts() > 3;
+        if !enough {
+            proxy.cut(cuts.next().unwrap(), 1);
+        }
+        enough
     });
 }
