@@ -101,6 +101,15 @@ pub struct HistogramCounts {
 
 #[expect(clippy::cast_precision_loss, reason = "nobody needs the nanoseconds of a hundred days")]
 impl HistogramCounts {
+    /// Adds what another histogram with the same buckets has counted.
+    pub fn add(&mut self, other: &Self) {
+        debug_assert_eq!(self.ticks, other.ticks, "values of other buckets cannot be added");
+        self.sum = self.sum.wrapping_add(other.sum);
+        for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *bucket += more;
+        }
+    }
+
     /// How many values there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -55,8 +55,8 @@ pub use query::{Cursors, Order, Page, Progress, Query, StoredEvent, TopicQuery};
 pub use store::{
     Ancestor, AppendAcross, AttemptId, BackupProgress, CommitCallback, CommitListener, DedupStore,
     DedupStoreExt, Durability, Import, Imported, Maintain, MemoryStore, Outage, Outcome, Pages, Receipt,
-    Record, RecordOutcome, RecordWrite, Records, RowLimit, Seen, StoreGauges, StoreId, StoreInfo, StoreStats,
-    Tail, Times, TopicInfo, Transfer, Upgraded, VerifyReport, Watch,
+    Record, RecordOutcome, RecordWrite, Records, RowLimit, Seen, Sharded, StoreGauges, StoreId, StoreInfo,
+    StoreStats, Tail, Times, TopicInfo, Transfer, Upgraded, VerifyReport, Watch,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStore};

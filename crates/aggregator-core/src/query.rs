@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::cursor::Position;
+use crate::cursor::{Anchor, Position};
 use crate::store::StoreInfo;
 use crate::{
     Cursor, EventId, Partition, Partitions, Source, StoreError, Timestamp, Topic, TopicSelector, Topics,
@@ -48,6 +48,8 @@ pub struct Query {
     pub after: Option<Cursor>,
     /// How many events at most: 1 to [`Query::MAX_LIMIT`].
     pub limit: usize,
+    /// A page ends with the event that makes its payloads this many bytes: [`Query::MAX_PAYLOAD_BYTES`] or fewer.
+    pub payload_bytes: usize,
 }
 
 impl Query {
@@ -57,7 +59,7 @@ impl Query {
     pub const DEFAULT_LIMIT: usize = 100;
     /// The most rows of its topics that are looked at for one page. A page can end here, even empty, without being the last.
     pub const MAX_SCANNED: usize = 10_000;
-    /// A page ends with the event that makes its payloads this many bytes.
+    /// The most of [`Query::payload_bytes`], and how many there are unless the reader says otherwise.
     pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
     /// Everything that `topics` selects, oldest first.
@@ -71,6 +73,7 @@ impl Query {
             order: Order::Ascending,
             after: None,
             limit: Self::DEFAULT_LIMIT,
+            payload_bytes: Self::MAX_PAYLOAD_BYTES,
         }
     }
 
@@ -130,6 +133,11 @@ impl Query {
             return Err(StoreError::WrongCursor(WrongCursor::OtherQuery));
         }
         Ok(after.positions.clone())
+    }
+
+    /// Whether a page with so many bytes of payloads takes no further event. For backends.
+    pub fn is_full_of(&self, payload_bytes: usize) -> bool {
+        payload_bytes >= self.payload_bytes.clamp(1, Self::MAX_PAYLOAD_BYTES)
     }
 
     /// The partitions that the query is about, in ascending order.
@@ -201,5 +209,11 @@ impl StoredEvent {
     /// The bytes of its event id, its source and its payload: see [`Maintain::bytes`](crate::store::Maintain::bytes).
     pub fn data_bytes(&self) -> u64 {
         (self.event_id.len() + self.source.len() + self.payload.len()) as u64
+    }
+
+    /// Its row, as cursors keep it, where so many partitions have numbers of their own: see [`Page::of_shards`].
+    pub(crate) fn anchor_in_shard(&self, partitions_per_shard: u16) -> Anchor {
+        let partition = Partition(self.partition.0 % partitions_per_shard);
+        Anchor::new(partition, self.offset, &self.topic, Some(self.seq), &self.event_id)
     }
 }

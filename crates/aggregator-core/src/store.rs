@@ -45,6 +45,7 @@ mod pages;
 mod pointers;
 mod receipt;
 mod records;
+pub mod sharded;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod tail;
@@ -66,6 +67,7 @@ pub use records::{
     MAX_RECORD_KIND_BYTES, MAX_RECORD_NAME_BYTES, MAX_RECORD_VALUE_BYTES, MAX_RECORDS_PER_CALL,
     MAX_VALUE_BYTES_PER_CALL, Record, RecordOutcome, RecordWrite, Records, StaleRecord,
 };
+pub use sharded::Sharded;
 #[cfg(all(feature = "sqlite", feature = "test-util"))]
 pub use sqlite::{HelperStep, OnHelper, OnReadSteps, OnSync, TestHooks};
 #[cfg(feature = "sqlite")]

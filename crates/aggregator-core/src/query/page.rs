@@ -6,7 +6,7 @@ use std::slice;
 use super::{Progress, StoredEvent};
 use crate::Cursor;
 use crate::cursor::Position;
-use crate::store::backend::Entry as _;
+use crate::event::SLOTS;
 
 /// Some events in a row, and where to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Page {
     start: Vec<Position>,
     /// Where it ends: the positions of `next`, in the same way.
     end: Vec<Position>,
+    /// See [`Self::of_shards`]. A store that is not made of shards has at most as many partitions as there are slots.
+    partitions_per_shard: u16,
 }
 
 impl Page {
@@ -36,7 +38,18 @@ impl Page {
         caught_up: bool,
     ) -> Self {
         let (start, end) = from_to;
-        Self { events, next, caught_up, start, end }
+        Self { events, next, caught_up, start, end, partitions_per_shard: SLOTS }
+    }
+
+    /// For a store of shards with so many partitions each. Every shard makes the anchors of its events with its own numbers of
+    /// partitions, and so have the cursors of this page to be made.
+    pub(crate) fn of_shards(self, partitions_per_shard: u16) -> Self {
+        Self { partitions_per_shard: partitions_per_shard.min(self.partitions_per_shard), ..self }
+    }
+
+    /// Takes it apart: its events, where it begins and ends, and [`Self::of_shards`].
+    pub(crate) fn into_parts(self) -> (Vec<StoredEvent>, Vec<Position>, Vec<Position>, u16) {
+        (self.events, self.start, self.end, self.partitions_per_shard)
     }
 
     /// The cursor before the first event. It knows of all removals that the reader was told of.
@@ -46,7 +59,8 @@ impl Page {
 
     /// How far its reader has come before the first event, and behind everything that was looked at.
     pub fn progress(&self) -> (Progress, Progress) {
-        (Progress::new(&self.start), Progress::new(&self.end))
+        let progress = |positions| Progress::new(positions, self.partitions_per_shard);
+        (progress(&self.start), progress(&self.end))
     }
 
     /// Behind the newest row of every partition, as of the page's snapshot.
@@ -61,7 +75,12 @@ impl Page {
     pub fn cursors(&self) -> Cursors<'_> {
         let mut cursor = self.next.clone();
         cursor.put_to(&self.start);
-        Cursors { events: self.events.iter(), positions: self.start.clone(), cursor }
+        Cursors {
+            events: self.events.iter(),
+            positions: self.start.clone(),
+            cursor,
+            partitions_per_shard: self.partitions_per_shard,
+        }
     }
 
     /// The cursor after the event at this index; `None` if the page has no such event. For many events,
@@ -77,6 +96,7 @@ pub struct Cursors<'p> {
     events: slice::Iter<'p, StoredEvent>,
     positions: Vec<Position>,
     cursor: Cursor,
+    partitions_per_shard: u16,
 }
 
 impl Cursors<'_> {
@@ -85,7 +105,7 @@ impl Cursors<'_> {
         let index = self.positions.binary_search_by_key(&event.partition, |position| position.partition);
         let index = index.expect("a page has events of the partitions that its query is about");
         let before = self.positions[index];
-        self.positions[index].move_to(event.anchor());
+        self.positions[index].move_to(event.anchor_in_shard(self.partitions_per_shard));
         self.cursor.go_on(index, before, self.positions[index]);
         Some(())
     }

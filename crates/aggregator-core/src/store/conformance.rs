@@ -180,6 +180,31 @@ fn query(topics: &str) -> Query {
     Query::of(topics.parse::<Topics>().expect("the case names a good pattern"))
 }
 
+/// Topics that share a limit on their number: a store that is made of shards has one in each of them.
+fn topics_of_one_shard(store: &dyn DedupStore) -> impl Iterator<Item = String> {
+    let shards = Shards::of(store);
+    let topics = (1..).map(|n| format!("t{n}"));
+    topics.filter(move |topic| shards.shard_of(topic) == shards.shard_of("t1"))
+}
+
+/// Which shard a topic is in.
+#[derive(Clone, Copy)]
+struct Shards {
+    partitions: crate::Partitions,
+    partitions_per_shard: u16,
+}
+
+impl Shards {
+    fn of(store: &dyn DedupStore) -> Self {
+        let partitions = store.partitions();
+        Self { partitions, partitions_per_shard: partitions.count() / store.info().shards }
+    }
+
+    fn shard_of(self, topic: &str) -> u16 {
+        self.partitions.of(topic).0 / self.partitions_per_shard
+    }
+}
+
 /// Every page of a query, one after the other.
 fn read_all(store: &dyn DedupStore, query: Query) -> Vec<StoredEvent> {
     let (mut events, mut before) = (Vec::new(), query.after.clone());

@@ -80,18 +80,28 @@ pub struct StoreInfo {
     pub ancestors: Vec<Ancestor>,
     /// Whether other processes may use it at the same time.
     pub shared: bool,
+    /// How many stores it is made of that fail each alone. Each has as many partitions as the others, the first ones those
+    /// with the lowest numbers.
+    pub shards: u16,
 }
 
 impl StoreInfo {
     /// For a store that is not a copy of another one, and that one process uses at a time. `kind` is a noun, such as `memory`.
     pub fn new(kind: &'static str, id: StoreId, durability: Durability, partitions: Partitions) -> Self {
-        Self { kind, id, durability, partitions, ancestors: Vec::new(), shared: false }
+        Self { kind, id, durability, partitions, ancestors: Vec::new(), shared: false, shards: 1 }
     }
 
     /// For a store that other processes may use at the same time.
     #[must_use]
     pub fn shared(mut self) -> Self {
         self.shared = true;
+        self
+    }
+
+    /// For a store that is made of so many others.
+    #[must_use]
+    pub fn of_shards(mut self, shards: u16) -> Self {
+        self.shards = shards;
         self
     }
 

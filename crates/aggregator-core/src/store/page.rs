@@ -1,6 +1,7 @@
 //! Makes one page of what several partitions hold.
 
 use crate::cursor::{Anchor, Cursor, Fingerprint, Position};
+use crate::event::SLOTS;
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::store::StoreInfo;
 use crate::{Partition, StoreError, Timestamp, WrongCursor};
@@ -27,7 +28,7 @@ impl Entry for StoredEvent {
     }
 
     fn anchor(&self) -> Anchor {
-        Anchor::new(self.partition, self.offset, &self.topic, Some(self.seq), &self.event_id)
+        self.anchor_in_shard(SLOTS)
     }
 }
 
@@ -162,7 +163,7 @@ impl<'q, E: Entry> Scanner<'q, E> {
         let full = self.scan.events.len() >= self.query.limit
             || self.scanned >= Query::MAX_SCANNED
             || self.passed >= MAX_PASSED
-            || self.payload_bytes >= Query::MAX_PAYLOAD_BYTES;
+            || self.query.is_full_of(self.payload_bytes);
         self.scan.exhausted = !full;
         full
     }
@@ -236,7 +237,7 @@ pub fn merge_entries<E: Entry>(query: &Query, store: &StoreInfo, scans: Vec<Scan
     // Of each partition, which entry is its last one.
     let mut last = vec![None; queues.len()];
     let mut payload_bytes = 0;
-    while entries.len() < query.limit && payload_bytes < Query::MAX_PAYLOAD_BYTES {
+    while entries.len() < query.limit && !query.is_full_of(payload_bytes) {
         let heads = queues.iter_mut().enumerate().filter_map(|(i, queue)| Some((queue.peek()?.place(), i)));
         let next = match query.order {
             Order::Ascending => heads.min(),

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::store::faulty::FaultyStore;
+use aggregator_core::store::sharded::NamedStore;
 use aggregator_core::store::{IndexOptions, TestHooks};
-use aggregator_core::{DedupStore, MemoryStore, Partitions, SqliteOptions, SqliteStore, StoreId};
+use aggregator_core::{DedupStore, MemoryStore, Partitions, Sharded, SqliteOptions, SqliteStore, StoreId};
 use tempfile::TempDir;
 
 fn memory(partitions: u16, options: CaseOptions) -> MemoryStore {
@@ -100,6 +101,86 @@ impl Backend for Sqlite {
     fn lacks(&self) -> &[Capability] {
         &[Capability::Across]
     }
+}
+
+/// Shards in memory, with so many partitions each.
+struct MemoryShards {
+    shards: u16,
+    partitions: u16,
+}
+
+impl Backend for MemoryShards {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
+        let shard = |index| {
+            NamedStore::new(format!("memory {index}"), Arc::new(memory(self.partitions, options.clone())))
+        };
+        Arc::new(Sharded::open((0..self.shards).map(shard).collect()).unwrap())
+    }
+
+    fn reopen(&self, _store: Arc<dyn DedupStore>, _options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
+        None
+    }
+
+    fn lacks(&self) -> &[Capability] {
+        &[Capability::Across]
+    }
+}
+
+/// Files of one store.
+struct SqliteShards {
+    files: Sqlite,
+    shards: u16,
+    directories: Mutex<HashMap<StoreId, PathBuf>>,
+}
+
+impl SqliteShards {
+    fn open_in(&self, directory: PathBuf, options: &CaseOptions) -> Arc<dyn DedupStore> {
+        let shard = |index| {
+            let path = directory.join(format!("shard-{index}.db"));
+            NamedStore::new(path.display().to_string(), self.files.open_at(path, options.clone()))
+        };
+        let store = Sharded::open((0..self.shards).map(shard).collect()).unwrap();
+        self.directories.lock().unwrap().insert(store.info().id, directory);
+        Arc::new(store)
+    }
+}
+
+impl Backend for SqliteShards {
+    fn open(&self, options: CaseOptions) -> Arc<dyn DedupStore> {
+        let number = self.directories.lock().unwrap().len();
+        self.open_in(self.files.directory.path().join(number.to_string()), &options)
+    }
+
+    fn reopen(&self, store: Arc<dyn DedupStore>, options: CaseOptions) -> Option<Arc<dyn DedupStore>> {
+        let directory = self.directories.lock().unwrap()[&store.info().id].clone();
+        assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
+        drop(store);
+        Some(self.open_in(directory, &options))
+    }
+
+    fn lacks(&self) -> &[Capability] {
+        &[Capability::Across]
+    }
+
+    fn model_runs(&self) -> u32 {
+        64
+    }
+}
+
+#[test]
+fn shards_in_memory_keep_the_contract() {
+    run_all(&MemoryShards { shards: 2, partitions: 1 });
+}
+
+#[test]
+fn shards_in_memory_with_several_partitions_keep_the_contract() {
+    run_all(&MemoryShards { shards: 3, partitions: 2 });
+}
+
+#[test]
+fn shards_in_sqlite_files_keep_the_contract() {
+    let files = Sqlite::new(TINY, 48).folding(2);
+    run_all(&SqliteShards { files, shards: 2, directories: Mutex::default() });
 }
 
 #[test]

@@ -22,4 +22,5 @@ mod lost_log;
 mod reads;
 mod records;
 mod restore;
+mod sharded;
 mod sqlite;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     Backend, Case, CaseOptions, all_topics, append, append_one, assert_every_read_gives, assert_sound, cases,
-    event, identity, ids, outcomes, query, read_all, seqs, totals, with_payload,
+    event, identity, ids, outcomes, query, read_all, seqs, topics_of_one_shard, totals, with_payload,
 };
 use crate::Outcome::{Conflict, Duplicate, Stored};
 use crate::event::ERASED_PAYLOAD;
@@ -261,8 +261,9 @@ fn one_topic_too_many_fails_the_batch_whole(backend: &dyn Backend) {
     let store = backend.open(CaseOptions { max_topics: 2, ..CaseOptions::default() });
     // One topic, three times, so that all lie in one partition whatever their number.
     let of = |topic: &str, id: &str| event(topic, id);
-    append(&*store, &[of("t1", "1"), of("t2", "1")]);
-    let error = store.append_one(&of("t3", "1")).unwrap_err();
+    let topics: Vec<_> = topics_of_one_shard(&*store).take(3).collect();
+    append(&*store, &[of(&topics[0], "1"), of(&topics[1], "1")]);
+    let error = store.append_one(&of(&topics[2], "1")).unwrap_err();
     let StoreError::Invalid(faults) = &error else { panic!("{error}") };
     assert_eq!((faults[0].index, faults[0].error.field), (Some(0), "topic"));
     assert!(!error.is_retryable());

@@ -74,7 +74,7 @@ impl<'b> Run<'b> {
             max_topics: MAX_TOPICS as u64,
         };
         let store = backend.open(options.clone());
-        let reference = Reference::new(store.partitions());
+        let reference = Reference::new(&*store);
         Self { backend, reopens, options, clock, store: Some(store), reference, walks: Vec::new() }
     }
 

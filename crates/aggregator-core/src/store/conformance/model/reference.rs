@@ -6,16 +6,18 @@ use std::ops::RangeInclusive;
 use proptest::test_runner::{TestCaseError, TestCaseResult};
 use proptest::{prop_assert, prop_assert_eq};
 
+use super::super::Shards;
 use super::MAX_TOPICS;
 use super::operation::{Draft, Filters, Name};
 use crate::{
-    Outcome, Partition, Partitions, Receipt, Scope, Seen, StoreError, StoreStats, StoredEvent, Timestamp,
-    Topic, TopicInfo, VerifyReport,
+    DedupStore, Outcome, Partition, Partitions, Receipt, Scope, Seen, StoreError, StoreStats, StoredEvent,
+    Timestamp, Topic, TopicInfo, VerifyReport,
 };
 
 /// What a store has to hold.
 pub(super) struct Reference {
     partitions: Partitions,
+    shards: Shards,
     topics: BTreeMap<&'static str, TopicEvents>,
     /// How many events each partition has taken, and when the last append was.
     taken: BTreeMap<Partition, Taken>,
@@ -58,8 +60,9 @@ struct Taken {
 const NOTHING_TAKEN: Taken = Taken { events: 0, stored_at: i64::MIN, appended_at: i64::MIN };
 
 impl Reference {
-    pub(super) fn new(partitions: Partitions) -> Self {
-        Self { partitions, topics: BTreeMap::new(), taken: BTreeMap::new() }
+    pub(super) fn new(store: &dyn DedupStore) -> Self {
+        let (partitions, shards) = (store.partitions(), Shards::of(store));
+        Self { partitions, shards, topics: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
     /// Judges whether an append had to be refused, or what receipts it came to.
@@ -70,7 +73,10 @@ impl Reference {
     ) -> Result<Option<Vec<Receipt>>, TestCaseError> {
         let new: HashSet<_> = drafts.iter().map(|draft| draft.topic).collect();
         let new: HashSet<_> = new.into_iter().filter(|topic| !self.topics.contains_key(topic)).collect();
-        if self.topics.len() + new.len() > MAX_TOPICS {
+        let names = self.topics.keys().chain(&new);
+        let mut of_shards = BTreeMap::<_, usize>::new();
+        names.for_each(|topic| *of_shards.entry(self.shards.shard_of(topic)).or_default() += 1);
+        if of_shards.values().any(|&topics| topics > MAX_TOPICS) {
             let Err(StoreError::Invalid(faults)) = &answer else {
                 prop_assert!(false, "a topic too many was not refused: {answer:?}");
                 return Ok(None);

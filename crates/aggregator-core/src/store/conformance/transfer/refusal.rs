@@ -6,7 +6,7 @@ use super::{
     row, rows, stub, totals,
 };
 use crate::Outcome::Stored;
-use crate::store::conformance::ids;
+use crate::store::conformance::{ids, topics_of_one_shard};
 use crate::{
     DedupStore, DedupStoreExt, Import, Imported, Kept, Partition, Scope, StoreError, StoredRow, Times,
     Timestamp, Topic,
@@ -186,11 +186,12 @@ fn totals_without_their_rows_are_refused(backend: &dyn Backend) {
 
 fn too_many_topics_are_refused_in_an_import(backend: &dyn Backend) {
     let store = backend.open(CaseOptions { max_topics: 1, ..CaseOptions::default() });
-    import(&*store, &[alone("a", "1")]).unwrap();
-    let (index, field, _) = refused(import(&*store, &[alone("b", "1")]));
+    let topics: Vec<_> = topics_of_one_shard(&*store).take(2).collect();
+    import(&*store, &[alone(&topics[0], "1")]).unwrap();
+    let (index, field, _) = refused(import(&*store, &[alone(&topics[1], "1")]));
     assert_eq!((index, field), (Some(0), "topic"));
-    let foreign = [row("a", "2", 1).check().unwrap()];
-    let partition = Partition((store.partitions().of("a").0 + 1) % 4);
+    let foreign = [row(&topics[0], "2", 1).check().unwrap()];
+    let partition = Partition((store.partitions().of(&topics[0]).0 + 1) % 4);
     assert!(store.import(partition, Import::rows(&foreign)).is_err(), "it belongs to another partition");
     assert_eq!(rows(&*store).len(), 1);
 }
