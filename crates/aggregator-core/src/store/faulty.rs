@@ -37,8 +37,7 @@ pub enum Naming {
     Nobody,
 }
 
-/// Wraps a store; everything but [`DedupStore::append`], [`AppendAcross::append_across`] and [`DedupStore::read`] goes
-/// straight to it.
+/// Wraps a store. Appends and reads fail as planned; everything else goes straight to it.
 pub struct FaultyStore {
     inner: Arc<dyn DedupStore>,
     plan: Mutex<Plan>,
@@ -56,6 +55,7 @@ struct Plan {
     /// Every so-manieth read fails.
     failing_reads: Option<u64>,
     outages: Vec<Outage>,
+    gone: bool,
 }
 
 impl FaultyStore {
@@ -102,6 +102,11 @@ impl FaultyStore {
         self.plan().failing_reads = nth;
     }
 
+    /// From now on, no read is answered, as of a database that cannot be reached; all are again with `false`.
+    pub fn set_gone(&self, gone: bool) {
+        self.plan().gone = gone;
+    }
+
     /// From now on, it says this of its parts. Its calls go on as before.
     pub fn tell_outages(&self, outages: Vec<Outage>) {
         self.plan().outages = outages;
@@ -121,6 +126,10 @@ impl FaultyStore {
             self.changed.wait_while(plan, |plan| plan.held).unwrap_or_else(PoisonError::into_inner);
         let at = plan.failures.iter().position(|(at, _)| *at == number)?;
         Some(plan.failures.swap_remove(at).1)
+    }
+
+    fn check_there(&self) -> Result<(), StoreError> {
+        if self.plan().gone { Err(StoreError::unavailable("gone as planned")) } else { Ok(()) }
     }
 
     fn check(&self, events: &[EventRef<'_>]) -> Result<(), StoreError> {
@@ -182,6 +191,7 @@ impl DedupStore for FaultyStore {
     }
 
     fn read(&self, query: &Query) -> Result<Page, StoreError> {
+        self.check_there()?;
         let mut plan = self.plan();
         plan.reads += 1;
         if plan.failing_reads.is_some_and(|nth| plan.reads.is_multiple_of(nth)) {
@@ -192,14 +202,17 @@ impl DedupStore for FaultyStore {
     }
 
     fn lookup(&self, ids: &[Identity]) -> Result<Vec<Option<Seen>>, StoreError> {
+        self.check_there()?;
         self.inner.lookup(ids)
     }
 
     fn topics(&self, query: &TopicQuery) -> Result<Vec<TopicInfo>, StoreError> {
+        self.check_there()?;
         self.inner.topics(query)
     }
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.check_there()?;
         let mut stats = self.inner.stats()?;
         stats.unavailable.extend(self.plan().outages.iter().flat_map(|outage| outage.partitions.clone()));
         Ok(stats)

@@ -219,6 +219,10 @@ impl DedupStore for Sharded {
 
     /// Fails only if no shard takes events: what one of them lacks is in [`outages`](Self::outages).
     fn check_health(&self) -> Result<(), StoreError> {
+        // What has taken one of them may have taken others, and nobody may be asking these.
+        if self.shards.iter().any(|shard| shard.outage().is_some()) {
+            self.shards.iter().for_each(Shard::suspect);
+        }
         let probes = Deadline::after(PROBES);
         let conditions: Vec<_> = self.shards.iter().map(|shard| shard.check(probes)).collect();
         let mut reasons = Vec::new();

@@ -23,7 +23,7 @@ pub(super) struct Shard {
     /// Whether it takes appends and writes of records.
     writes: Breaker,
     reads: Breaker,
-    /// A read was not done before the deadline of its caller: the shard may be slow, or gone.
+    /// A read was not done before the deadline of its caller, or another shard is out: this one may be slow, or gone.
     is_suspect: AtomicBool,
 }
 
@@ -57,6 +57,11 @@ impl Shard {
     /// Why it takes no events, or cannot be read; `None` if neither is known of.
     pub(super) fn outage(&self) -> Option<String> {
         self.writes.outage().or_else(|| self.reads.outage()).map(|(_, reason)| reason)
+    }
+
+    /// Has the next check read from it, even if nothing is known to be wrong.
+    pub(super) fn suspect(&self) {
+        self.is_suspect.store(true, Ordering::Relaxed);
     }
 
     /// Stores something. If the store panics, nobody knows what it has left undone, and it takes nothing any more.
@@ -99,7 +104,7 @@ impl Shard {
             // Whatever a read finds damaged, the dedup index cannot be trusted either. Other reads may go on.
             Some(Cause::Stopped) => self.writes.note_failure(Cause::Stopped, self.reason(&error)),
             Some(_) if Deadline::current().is_some_and(Deadline::has_passed) => {
-                self.is_suspect.store(true, Ordering::Relaxed);
+                self.suspect();
             }
             Some(cause) => turn.failed(cause, self.reason(&error)),
             None => turn.succeeded(),
@@ -140,9 +145,12 @@ impl Shard {
     }
 
     fn probe_if_due(&self, probes: Deadline) {
-        let is_due = self.writes.is_due() || self.reads.is_due();
         // All shards share the time.
-        if probes.remaining() < LEAST_PROBE || !(self.is_suspect.swap(false, Ordering::Relaxed) || is_due) {
+        if probes.remaining() < LEAST_PROBE {
+            return;
+        }
+        let is_suspect = self.is_suspect.swap(false, Ordering::Relaxed) && self.outage().is_none();
+        if !(is_suspect || self.writes.is_due() || self.reads.is_due()) {
             return;
         }
         let one = TopicQuery { limit: 1, ..TopicQuery::default() };

@@ -99,7 +99,7 @@ fn a_page_over_a_shard_that_is_out_names_it_and_pages_of_others_come() {
     let (shards, store, well, ill) = two();
     stored(&store, &well, 1);
     stored(&store, &ill, 1);
-    shards[1].fail_reads(Some(1));
+    shards[1].set_gone(true);
     for query in [Query::of(TopicSelector::All), Query::topic(Topic::new(&*ill).unwrap())] {
         let error = store.read(&query).unwrap_err();
         assert!(error.is_retryable() && error.to_string().contains("shard 1 (place 1)"), "{error}");
@@ -108,13 +108,12 @@ fn a_page_over_a_shard_that_is_out_names_it_and_pages_of_others_come() {
     let of_well = TopicQuery::of(TopicSelector::Exact(Topic::new(&*well).unwrap()));
     assert_eq!(store.topics(&of_well).unwrap().len(), 1);
     assert_eq!(store.outages(), [], "one of them alone may have found all readers busy");
-    store.read(&Query::of(TopicSelector::All)).unwrap_err();
-    assert_eq!(store.outages().len(), 1);
     // Totals leave it out, and say so.
     let stats = store.stats().unwrap();
     assert_eq!((stats.stored, &stats.unavailable[..]), (1, &partitions_of(1)[..]));
+    assert_eq!(store.outages().len(), 1);
     // A check reads from it, once its pause is over.
-    shards[1].fail_reads(None);
+    shards[1].set_gone(false);
     let until = Instant::now() + Duration::from_secs(60);
     while !store.outages().is_empty() {
         assert!(Instant::now() < until, "{:?}", store.outages());
@@ -138,6 +137,21 @@ fn the_whole_is_ill_once_no_shard_takes_events() {
         assert_eq!(error.is_fatal(), is_fatal, "{error}");
         assert!(["place 0", "place 1"].iter().all(|name| error.to_string().contains(name)), "{error}");
     }
+}
+
+/// As when this machine is cut off from all of them, and only one is asked for anything.
+#[test]
+fn while_a_shard_is_out_a_check_looks_at_the_others() {
+    let (shards, store, _, ill) = two();
+    store.check_health().unwrap();
+    shards[0].set_gone(true);
+    store.check_health().unwrap();
+    shards[1].set_gone(true);
+    shards[1].fail_nth(1, Failure::Unavailable);
+    fails(&store, &ill, 1);
+    let error = store.check_health().unwrap_err();
+    assert!(error.is_retryable() && !error.is_fatal(), "{error}");
+    assert_eq!(store.outages().len(), 2);
 }
 
 #[test]
