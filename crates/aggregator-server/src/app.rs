@@ -127,6 +127,12 @@ impl App {
         self.check_ready().is_ok() && self.health.no_space().is_none() && !self.is_out(&self.store.outages())
     }
 
+    /// Whether the store has parts that fail alone, and one of them at least is well. Keys are in one of them, and the others
+    /// are read while that one is out.
+    pub(crate) fn is_read_in_part(&self) -> bool {
+        self.store.info().shards > 1 && !self.is_out(&self.store.outages())
+    }
+
     /// Whether no partition is left beside these.
     pub(crate) fn is_out(&self, outages: &[Outage]) -> bool {
         let has = |partition| outages.iter().any(|outage| outage.partitions.contains(&partition));

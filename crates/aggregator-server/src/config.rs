@@ -94,7 +94,7 @@ pub struct Config {
     pub jwt_algorithms: Vec<JwtAlgorithm>,
     /// The claim that has a token's scopes.
     pub jwt_scopes_claim: String,
-    /// Worker threads. At most one per partition of the store is started.
+    /// Worker threads. At most one per partition of the store is started, and at least one per shard.
     pub workers: NonZeroUsize,
     /// How many events may wait for their commit. Beyond that a request is answered 503.
     pub queue_events: usize,
@@ -114,7 +114,7 @@ pub struct Config {
     pub max_json_depth: u16,
     /// What to do with an event whose payload has half a surrogate pair (`"\ud83d"`).
     pub lone_surrogates: LoneSurrogates,
-    /// The most topics in the store. An event of a further topic is refused.
+    /// The most topics in the store, or in each of its shards. An event of a further topic is refused.
     pub max_topics: u64,
     /// The most connections at a time. A further one is answered 503 and closed.
     pub max_connections: NonZeroUsize,

@@ -52,7 +52,8 @@ pub struct Options {
     listen: ListenAddress,
 
     /// Where events are stored: sqlite:PATH, durable; a postgres:// URL, for many nodes; or memory: (memory:4 for
-    /// 4 partitions), for trials
+    /// 4 partitions), for trials. One store of several: sqlite:DIRECTORY?shards=N, or postgres:// URLs with spaces between
+    /// them
     #[arg(
         long,
         global = true,
@@ -90,7 +91,7 @@ pub struct Options {
     allowed_hosts: Vec<String>,
 
     /// Where the operator's socket is, over which keys are managed, backups made and events taken back: beside (the file of
-    /// the store, with -admin behind its name), off, or a path
+    /// the store, with -admin behind its name; shards-admin in a directory of shards), off, or a path
     #[arg(long, global = true, env = "AGGREGATOR_ADMIN_SOCKET", default_value_t = Config::default().admin_socket,
           value_name = "SOCKET")]
     admin_socket: AdminSocket,
@@ -101,7 +102,7 @@ pub struct Options {
     #[command(flatten)]
     jwt: JwtOptions,
 
-    /// Worker threads; at most one per partition of the store is used
+    /// Worker threads; at most one per partition of the store is used, and at least one per shard
     #[arg(long, env = "AGGREGATOR_WORKERS", default_value_t = Config::default().workers, value_name = "N",
           value_parser = at_least::<NonZeroUsize>(1))]
     workers: NonZeroUsize,
@@ -157,7 +158,7 @@ pub struct Options {
           value_enum, value_name = "RULE")]
     lone_surrogates: LoneSurrogates,
 
-    /// Topics in the store; an event of a further one is refused
+    /// Topics in the store, or in each of its shards; an event of a further one is refused
     #[arg(long, env = "AGGREGATOR_MAX_TOPICS", default_value_t = Config::default().max_topics,
           value_name = "N",
           value_parser = at_least::<u64>(0))]

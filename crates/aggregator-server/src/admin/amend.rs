@@ -96,9 +96,9 @@ pub fn erase(config: &Config, options: &AmendOptions) -> Result<(), AmendError> 
     }
     let payloads = if payloads == 1 { "1 payload".to_owned() } else { format!("{payloads} payloads") };
     let kept = match config.store {
-        StoreLocation::Sqlite(_) | StoreLocation::Memory(_) => "",
+        StoreLocation::Sqlite(_) | StoreLocation::SqliteShards { .. } | StoreLocation::Memory(_) => "",
         #[cfg(feature = "postgres")]
-        StoreLocation::Postgres(_) => {
+        StoreLocation::Postgres(_) | StoreLocation::PostgresShards(_) => {
             ". PostgreSQL keeps old versions of rows until VACUUM FULL, and its write-ahead log: see docs/postgres.md"
         }
     };
@@ -152,9 +152,7 @@ impl AmendOptions {
 
 /// What is not there is not made, and what is read only where others have it open does not do.
 fn open(config: &Config) -> Result<Arc<dyn DedupStore>, StoreError> {
-    if let StoreLocation::Sqlite(path) = &config.store {
-        open_store::check_exists(path)?;
-    }
+    config.store.files().iter().try_for_each(|path| open_store::check_exists(path))?;
     open_store::open(config)
 }
 

@@ -15,7 +15,8 @@ use crate::open_store;
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct BackupOptions {
-    /// The file to write, which must not exist; it has its name only once the copy is complete and sound
+    /// The file to write, which must not exist; it has its name only once the copy is complete and sound. Of a store of
+    /// several files, a directory with as many
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -66,9 +67,9 @@ pub enum BackupError {
 /// # Errors
 /// See [`BackupError`].
 pub fn run(config: &Config, options: &BackupOptions) -> Result<(), BackupError> {
-    let StoreLocation::Sqlite(_) = &config.store else {
+    if config.store.files().is_empty() {
         return Err(BackupError::NoFile(config.store.clone()));
-    };
+    }
     let path = std::path::absolute(&options.out)
         .map_err(|source| BackupError::Out { out: options.out.clone(), source })?;
     let mut progress = Shown { line: ProgressLine::new(), bytes: 0 };

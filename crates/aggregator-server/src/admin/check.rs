@@ -68,7 +68,7 @@ pub fn check(config: &Config, options: &CheckOptions) -> Result<(), CheckError> 
         ("--accept-lost-log", options.accept_lost_log),
         ("--accept-copied-files", options.accept_copied_files),
     ] {
-        if given && !matches!(location, StoreLocation::Sqlite(_)) {
+        if given && location.files().is_empty() {
             return Err(CheckError::HasNoLog { option, store: location.clone() });
         }
     }
@@ -95,19 +95,36 @@ fn verify(config: &Config, options: &CheckOptions) -> Result<VerifyReport, Store
         StoreLocation::Sqlite(path) => {
             SqliteStore::verify_file(path, &sqlite_options(path, config, options)?)
         }
+        StoreLocation::SqliteShards { .. } => verify_shards(config, options),
         #[cfg(feature = "postgres")]
-        StoreLocation::Postgres(_) => open_store::open_existing(config)?.verify(),
+        StoreLocation::Postgres(_) | StoreLocation::PostgresShards(_) => {
+            open_store::open_existing(config)?.verify()
+        }
         StoreLocation::Memory(_) => open_store::open(config)?.verify(),
     }
 }
 
+/// Each file by itself: one that is too damaged to be opened keeps nobody from checking the others.
+fn verify_shards(config: &Config, options: &CheckOptions) -> Result<VerifyReport, StoreError> {
+    let mut total = VerifyReport::default();
+    for path in config.store.files() {
+        let report = SqliteStore::verify_file(&path, &sqlite_options(&path, config, options)?)?;
+        total.events += report.events;
+        total.stubs += report.stubs;
+        total.faults.extend(report.faults.into_iter().map(|fault| format!("{}: {fault}", path.display())));
+    }
+    Ok(total)
+}
+
 fn rebuild_index(config: &Config, options: &CheckOptions) -> Result<(), StoreError> {
     match &config.store {
-        StoreLocation::Sqlite(path) => {
-            SqliteStore::rebuild_index(path, sqlite_options(path, config, options)?).map(drop)
+        StoreLocation::Sqlite(_) | StoreLocation::SqliteShards { .. } => {
+            config.store.files().iter().try_for_each(|path| {
+                SqliteStore::rebuild_index(path, sqlite_options(path, config, options)?).map(drop)
+            })
         }
         #[cfg(feature = "postgres")]
-        StoreLocation::Postgres(_) => {
+        StoreLocation::Postgres(_) | StoreLocation::PostgresShards(_) => {
             Err(StoreError::Unsupported { kind: "postgres", operation: "rebuild an index: use REINDEX" })
         }
         StoreLocation::Memory(_) => {

@@ -26,7 +26,9 @@ pub struct RestoreOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Only a file is copied.
-    #[error("--store {0} is not a file: name one with sqlite:PATH")]
+    #[error(
+        "--store {0} is not a file: name one with sqlite:PATH, such as sqlite:DIRECTORY/shard-0.db for a shard"
+    )]
     NoFile(StoreLocation),
     /// The copy cannot be used, or the store not be made.
     #[error("{what}")]

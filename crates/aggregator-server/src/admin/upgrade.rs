@@ -23,8 +23,8 @@ pub struct UpgradeOptions {
 pub enum UpgradeError {
     /// Only a file has a format.
     #[error(
-        "--store {0} is not a file, so there is nothing to upgrade: a node adds what a database of PostgreSQL lacks when \
-         it starts"
+        "--store {0} is not a file, so there is nothing to upgrade: name the file of each shard with sqlite:PATH; a node adds \
+         what a database of PostgreSQL lacks when it starts"
     )]
     NoFile(StoreLocation),
     /// The store cannot be copied, or not be changed.

@@ -10,7 +10,8 @@ use super::StoreLocation;
 /// Where the admin socket is: HTTP for the operator, who may do everything there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// `beside`: beside the file of the store, with `-admin` behind its name. A store that is no file has none.
+    /// `beside`: beside the file of the store, with `-admin` behind its name; `shards-admin` in the directory of a store of
+    /// several files. A store that is no file has none.
     Beside,
     /// `off`: there is none.
     Off,
@@ -25,6 +26,9 @@ impl AdminSocket {
         match (self, store) {
             (Self::At(path), _) => Some(path.clone()),
             (Self::Beside, StoreLocation::Sqlite(file)) => Some(beside(file)),
+            (Self::Beside, StoreLocation::SqliteShards { directory, .. }) => {
+                Some(directory.join("shards-admin"))
+            }
             (Self::Beside | Self::Off, _) => None,
         }
     }
@@ -70,6 +74,7 @@ mod tests {
             socket.path(&store.parse().unwrap())
         };
         assert_eq!(path("beside", "sqlite:data/a.db"), Some("data/a.db-admin".into()));
+        assert_eq!(path("beside", "sqlite:data?shards=2"), Some("data/shards-admin".into()));
         assert_eq!(path("beside", "memory:"), None);
         assert_eq!(path("off", "sqlite:data/a.db"), None);
         assert_eq!(path("/run/admin", "memory:"), Some("/run/admin".into()));

@@ -1,6 +1,7 @@
 //! Which store is meant, and where it is.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,13 +14,26 @@ use aggregator_postgres::PostgresUrl;
 pub enum StoreLocation {
     /// `sqlite:PATH`
     Sqlite(PathBuf),
+    /// `sqlite:DIRECTORY?shards=N`: N files in this directory, which are one store
+    SqliteShards {
+        /// Where the files are.
+        directory: PathBuf,
+        /// How many there are.
+        shards: u16,
+    },
     /// `postgres://…`, or `postgresql://…`; shown without its password
     #[cfg(feature = "postgres")]
     Postgres(PostgresUrl),
+    /// Several such URLs with spaces between them: databases that are one store. A URL has no space in it, but it may have
+    /// commas, between its hosts. Unlike a repeated option, one value can be given in the environment as well
+    #[cfg(feature = "postgres")]
+    PostgresShards(Vec<PostgresUrl>),
     /// `memory:`, or `memory:N` with that many partitions
     Memory(Partitions),
 }
 
+/// How many files one store may have.
+const SHARDS: RangeInclusive<u16> = 2..=16;
 const EXAMPLE: &str = "sqlite:data/aggregator.db";
 #[cfg(feature = "postgres")]
 const OTHERS: &str = "postgres://USER@HOST/DATABASE or memory:";
@@ -32,7 +46,23 @@ impl StoreLocation {
     pub fn resolved(&self) -> Self {
         match self {
             Self::Sqlite(path) => Self::Sqlite(path.canonicalize().unwrap_or_else(|_| path.clone())),
+            Self::SqliteShards { directory, shards } => Self::SqliteShards {
+                directory: directory.canonicalize().unwrap_or_else(|_| directory.clone()),
+                shards: *shards,
+            },
             other => other.clone(),
+        }
+    }
+
+    /// The files that the store is in; none if it is in no file.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Sqlite(path) => vec![path.clone()],
+            Self::SqliteShards { directory, shards } => {
+                (0..*shards).map(|index| directory.join(format!("shard-{index}.db"))).collect()
+            }
+            _ => Vec::new(),
         }
     }
 }
@@ -42,6 +72,9 @@ impl FromStr for StoreLocation {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("sqlite:") {
+            if let Some((directory, shards)) = path.rsplit_once("?shards=") {
+                return sqlite_shards(directory, shards);
+            }
             return mistake(path).map_or_else(|| Ok(Self::Sqlite(path.into())), Err);
         }
         if let Some(partitions) = text.strip_prefix("memory:") {
@@ -55,10 +88,41 @@ impl FromStr for StoreLocation {
         }
         #[cfg(feature = "postgres")]
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return text.parse().map(Self::Postgres);
+            return match &text.split_whitespace().collect::<Vec<_>>()[..] {
+                [url] => url.parse().map(Self::Postgres),
+                urls => postgres_shards(urls),
+            };
         }
         Err(no_kind(text))
     }
+}
+
+fn sqlite_shards(directory: &str, shards: &str) -> Result<StoreLocation, String> {
+    let (least, most) = (SHARDS.start(), SHARDS.end());
+    let shards = shards.parse().ok().filter(|shards| SHARDS.contains(shards));
+    let shards =
+        shards.ok_or_else(|| format!("must have {least} to {most} shards, such as sqlite:data?shards=4"))?;
+    // What is a mistake in the name of a file is one here as well. But a directory may end with a slash.
+    let name = directory.strip_suffix('/').filter(|name| !name.is_empty()).unwrap_or(directory);
+    if let Some(mistake) = mistake(name) {
+        return Err(format!("{mistake}, with ?shards={shards} behind a directory"));
+    }
+    Ok(StoreLocation::SqliteShards { directory: name.into(), shards })
+}
+
+/// Errors show no part of the text: what follows a space may belong to a password.
+#[cfg(feature = "postgres")]
+fn postgres_shards(urls: &[&str]) -> Result<StoreLocation, String> {
+    let is_url = |url: &&str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+    if !urls.iter().all(is_url) {
+        return Err("has a space with no postgres:// URL behind it: several databases have a space between their URLs, and \
+                    a space within a name or a password is written as %20"
+            .to_owned());
+    }
+    let parse = |(index, url): (usize, &&str)| {
+        url.parse().map_err(|reason: String| format!("has several URLs, and that of shard {index} {reason}"))
+    };
+    urls.iter().enumerate().map(parse).collect::<Result<_, _>>().map(StoreLocation::PostgresShards)
 }
 
 /// What is wrong with a path that looks like something else, and what to write. Most such paths are legal names of files,
@@ -142,8 +206,18 @@ impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::SqliteShards { directory, shards } => {
+                write!(f, "sqlite:{}?shards={shards}", directory.display())
+            }
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => url.fmt(f),
+            #[cfg(feature = "postgres")]
+            Self::PostgresShards(urls) => {
+                for (index, url) in urls.iter().enumerate() {
+                    write!(f, "{}{url}", if index > 0 { " " } else { "" })?;
+                }
+                Ok(())
+            }
             Self::Memory(Partitions::ONE) => f.write_str("memory:"),
             Self::Memory(partitions) => write!(f, "memory:{}", partitions.count()),
         }
@@ -159,10 +233,45 @@ mod tests {
         for text in ["sqlite:data/aggregator.db", "sqlite:/x:y.db", "sqlite:a?b~.db", "memory:", "memory:4"] {
             assert_eq!(text.parse::<StoreLocation>().unwrap().to_string(), text);
         }
+        for text in ["sqlite:data?shards=2", "sqlite:/a/b?shards=16"] {
+            let store: StoreLocation = text.parse().unwrap();
+            assert!(matches!(store, StoreLocation::SqliteShards { .. }), "{store:?}");
+            assert_eq!(store.to_string(), text);
+        }
+        let store: StoreLocation = "sqlite:data/?shards=2".parse().unwrap();
+        assert_eq!(store.files(), ["data/shard-0.db", "data/shard-1.db"].map(PathBuf::from));
+        for text in
+            ["sqlite:data?shards=1", "sqlite:data?shards=17", "sqlite:data?shards=", "sqlite:?shards=2"]
+        {
+            assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
+        }
         for text in
             ["", "data.db", "sqlite:", "sqlite://", "memory:0", "memory:1025", "memory:x", "postgres://"]
         {
             assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn several_databases_have_spaces_between_their_urls_and_show_no_password() {
+        let text = "postgres://me:s3cret@a,b:2/db  postgresql://me:s3cret@c/db2\tpostgres://d/db";
+        let store: StoreLocation = text.parse().unwrap();
+        assert_eq!(
+            store.to_string(),
+            "postgres://me@a:5432,b:2/db postgres://me@c:5432/db2 postgres://d:5432/db"
+        );
+        assert_eq!(store.to_string().parse::<StoreLocation>().unwrap().to_string(), store.to_string());
+        assert!(!format!("{store:?}").contains("s3cret"));
+        let one: StoreLocation = "postgres://me@a/db ".parse().unwrap();
+        assert!(matches!(one, StoreLocation::Postgres(_)));
+        for (wrong, says) in [
+            ("postgres://me:s3 cret@a/db", "%20"),
+            ("postgres://me@a/db postgres://me:s3cret@b/db?sslmode=maybe", "shard 1 has an sslmode"),
+            ("postgres://me@a/db sqlite:cret.db", "%20"),
+        ] {
+            let error = wrong.parse::<StoreLocation>().unwrap_err();
+            assert!(error.contains(says) && !error.contains("cret"), "{error}");
         }
     }
 }

@@ -39,6 +39,10 @@ pub(super) struct TurnLimits {
     pub(super) across_partitions: bool,
     /// The most that a turn takes. Its last job may exceed it.
     pub(super) group: Weight,
+    /// How many partitions there are in each part of the store that fails alone.
+    pub(super) partitions_per_shard: u16,
+    /// How many turns at a time are of one such part. If it does not answer, it holds no more workers.
+    pub(super) turns_per_shard: usize,
 }
 
 struct State {
@@ -50,6 +54,8 @@ struct State {
     weight: Weight,
     /// Turns under way.
     turns: usize,
+    /// The same, of each part of the store that fails alone.
+    turns_of_shards: Vec<usize>,
     /// Whether one of them has less than [`ENOUGH_EVENTS`].
     small_turn: bool,
     /// Until when every turn has one partition.
@@ -116,6 +122,10 @@ impl TurnLimits {
     fn is_full(&self, weight: Weight) -> bool {
         weight.events >= self.group.events || weight.bytes >= self.group.bytes
     }
+
+    fn shard_of(&self, partition: Partition) -> usize {
+        usize::from(partition.0 / self.partitions_per_shard)
+    }
 }
 
 impl Queue {
@@ -125,6 +135,7 @@ impl Queue {
             ready: VecDeque::new(),
             weight: Weight::default(),
             turns: 0,
+            turns_of_shards: vec![0; usize::from(partitions.div_ceil(limits.partitions_per_shard))],
             small_turn: false,
             alone_until: None,
             waiting: 0,
@@ -241,6 +252,10 @@ impl State {
                 rest = Some(rest.map_or(left, |rest| rest.min(left)));
                 continue;
             }
+            // Its turn comes when another one of its shard ends.
+            if self.turns_of_shards[limits.shard_of(partition)] >= limits.turns_per_shard {
+                continue;
+            }
             partitions.push(partition);
             weight += lane.weight;
             if self.alone_until.is_some() || limits.is_enough(weight) {
@@ -267,6 +282,7 @@ impl State {
             lane.held = true;
             self.weight -= lane.weight;
             taken += lane.take(&queue.limits, taken, &mut jobs);
+            self.turns_of_shards[queue.limits.shard_of(partition)] += 1;
             partitions.push(partition);
         }
         self.ready.retain(|partition| !self.lanes[usize::from(partition.0)].held);
@@ -286,6 +302,7 @@ impl State {
         }
         for &partition in &partitions {
             self.lanes[usize::from(partition.0)].rest_until = None;
+            self.turns_of_shards[turn.queue.limits.shard_of(partition)] -= 1;
         }
         for job in kept.into_iter().rev() {
             let lane = &mut self.lanes[usize::from(job.partition.0)];

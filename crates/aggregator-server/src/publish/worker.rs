@@ -30,7 +30,8 @@ pub(crate) struct Workers {
 pub(crate) struct WorkersEnded;
 
 impl Workers {
-    /// Starts the threads: as many as configured, but no more than there are partitions.
+    /// Starts the threads: as many as configured, but no more than there are partitions, and no fewer than there are parts
+    /// of the store that fail alone.
     pub(crate) fn start(
         store: &Arc<dyn DedupStore>,
         config: &Config,
@@ -38,10 +39,14 @@ impl Workers {
         insight: &Arc<Insight>,
     ) -> std::io::Result<Self> {
         let partitions = store.partitions().count();
-        let count = config.workers.get().min(usize::from(partitions));
+        let shards = usize::from(store.info().shards);
+        let count = config.workers.get().max(shards).min(usize::from(partitions));
         let limits = TurnLimits {
             across_partitions: store.across().is_some(),
             group: Weight { events: config.group_events.get(), bytes: config.group_bytes.0 },
+            partitions_per_shard: partitions / store.info().shards,
+            // Of one part, as many turns as there are partitions: each is in one turn at a time.
+            turns_per_shard: if shards > 1 { count.div_ceil(shards) } else { usize::from(partitions) },
         };
         let mut workers = Self {
             queue: Arc::new(Queue::new(partitions, count, limits)),

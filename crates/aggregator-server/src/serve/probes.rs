@@ -83,7 +83,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
     let of_reads = params.choose("of", &[("events", false), ("reads", true)])?.unwrap_or(false);
     params.finish("of")?;
     if of_reads {
-        let is_reading = app.guard.is_reading();
+        let is_reading = app.guard.is_reading() || app.is_read_in_part();
         return if is_reading { Ok(json(&json!({"status": "ready"}))) } else { Err(Problem::unreadable()) };
     }
     app.check_ready()?;

@@ -40,6 +40,7 @@ mod refusal;
 mod request_id;
 mod retention;
 mod service_manager;
+mod sharded;
 #[path = "../shared/signal.rs"]
 mod signal;
 #[cfg(feature = "otlp")]

@@ -26,11 +26,13 @@ fn job(partition: u16, events: u32, bytes: usize) -> (Job, oneshot::Receiver<App
 }
 
 fn queue(across: bool, group_events: usize) -> Queue {
-    Queue::new(
-        4,
-        2,
-        TurnLimits { across_partitions: across, group: Weight { events: group_events, bytes: 100 } },
-    )
+    let group = Weight { events: group_events, bytes: 100 };
+    Queue::new(4, 2, TurnLimits { group, ..limits(across) })
+}
+
+/// Of a store that fails as a whole.
+fn limits(across_partitions: bool) -> TurnLimits {
+    TurnLimits { across_partitions, group: Weight::default(), partitions_per_shard: 4, turns_per_shard: 4 }
 }
 
 fn send(queue: &Queue, jobs: &[(u16, u32)]) {
@@ -124,9 +126,27 @@ fn a_turn_ends_at_the_limits_of_a_group_but_has_one_job_at_least() {
     assert!(queue.send(jobs.into()).is_ok());
     assert_eq!(taken(&now(&queue)).len(), 2, "bytes");
 
-    let queue = Queue::new(1, 1, TurnLimits { across_partitions: false, group: Weight::default() });
+    let queue = Queue::new(1, 1, limits(false));
     send(&queue, &[(0, 4), (0, 6)]);
     assert_eq!(taken(&now(&queue)), [(0, 4)]);
+}
+
+/// Otherwise one part of a store that does not answer would hold all workers, and the others got none.
+#[test]
+fn a_part_of_the_store_that_fails_alone_has_no_more_turns_at_a_time_than_its_share() {
+    let limits = TurnLimits { partitions_per_shard: 2, turns_per_shard: 1, ..limits(false) };
+    let queue = Queue::new(4, 2, limits);
+    send(&queue, &[(0, 1), (1, 1), (0, 1)]);
+    let first = now(&queue);
+    assert!(!may_take(&queue), "partition 1 is of the same part");
+    send(&queue, &[(3, 1)]);
+    let other = now(&queue);
+    assert_eq!((taken(&first)[0].0, taken(&other)), (0, vec![(3, 1)]));
+    assert!(!may_take(&queue));
+    let next = queue.next(Some(first)).expect("it has waited");
+    assert_eq!(taken(&next), [(1, 1)]);
+    drop((next, other));
+    assert_eq!(queue.lock().turns_of_shards, [0, 0]);
 }
 
 #[test]
