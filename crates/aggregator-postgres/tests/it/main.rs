@@ -20,6 +20,7 @@ mod plans;
 mod proxy;
 mod records;
 mod restored;
+mod sharded;
 mod skipped;
 mod standby;
 mod support;
