@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use aggregator_core::{DedupStoreExt as _, Query, SqliteStore, StoreError, StoredEvent, TopicSelector};
+use aggregator_core::{DedupStore, DedupStoreExt as _, Query, StoreError, StoredEvent, TopicSelector};
 
 use crate::ledger::{Violation, rows};
 
@@ -55,7 +55,7 @@ impl Followed {
     }
 
     /// Reads on until nothing comes within `wait`.
-    fn read_on(&mut self, store: &SqliteStore, wait: Duration) -> Result<(), StoreError> {
+    fn read_on(&mut self, store: &dyn DedupStore, wait: Duration) -> Result<(), StoreError> {
         let mut tail = store.tail(self.query.clone());
         loop {
             match tail.next_page(wait) {
@@ -76,7 +76,7 @@ impl Followed {
     }
 
     /// After an outage: whether the reader goes on where it stood, and was handed only what is there.
-    pub(crate) fn check(&mut self, store: &SqliteStore) -> Result<(), Violation> {
+    pub(crate) fn check(&mut self, store: &dyn DedupStore) -> Result<(), Violation> {
         self.read_on(store, Duration::ZERO).map_err(|error| format!("a tail cannot go on: {error}"))?;
         if let Some(violation) = self.violation.take() {
             return Err(violation);
@@ -99,7 +99,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    pub(crate) fn start(store: &Arc<SqliteStore>, followed: &Arc<Mutex<Followed>>) -> Self {
+    pub(crate) fn start(store: &Arc<dyn DedupStore>, followed: &Arc<Mutex<Followed>>) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let (store, followed, stopped) = (Arc::clone(store), Arc::clone(followed), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {

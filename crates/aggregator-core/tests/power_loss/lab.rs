@@ -9,17 +9,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{IndexOptions, TestHooks};
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, EventRef, Import, Partition, RecordWrite, SqliteOptions, SqliteStore,
-    StoreError, Timestamp,
+    DedupStore, DedupStoreExt, Event, EventRef, Import, RecordWrite, SqliteOptions, SqliteStore, StoreError,
+    Timestamp,
 };
 use sqlite_power_loss::{PowerLoss, Random};
 use tempfile::TempDir;
 
+use crate::append::{Stop, append};
 use crate::follower::Follower;
 use crate::ledger::{Ledger, Violation};
-use crate::records::Failure;
+use crate::shards;
 use crate::summary::Summary;
-use crate::workload::{Append, Row, Step, Workload};
+use crate::workload::{Append, IMPORTED, Row, Step, Workload};
 
 /// A disk, and an empty store to begin each experiment with.
 pub(crate) struct Lab {
@@ -30,6 +31,8 @@ pub(crate) struct Lab {
     in_step: bool,
     /// Whether a reader waits at the end of the stream meanwhile.
     has_tail: bool,
+    /// How many files the store is in.
+    shards: u16,
     empty: TempDir,
 }
 
@@ -49,6 +52,7 @@ impl Lab {
             synchronous_normal: false,
             in_step: true,
             has_tail: false,
+            shards: 1,
             empty,
         }
     }
@@ -69,12 +73,32 @@ impl Lab {
         Self { has_tail: true, ..self }
     }
 
+    /// With a store of so many files.
+    pub(crate) fn of_shards(self, shards: u16) -> Self {
+        let lab = Self { shards, ..self };
+        let path = lab.empty.path().join("events.db");
+        fs::remove_file(&path).unwrap();
+        drop(shards::open(&path, shards, |path| SqliteStore::open(path)).unwrap());
+        lab
+    }
+
+    /// The store in all its files.
+    pub(crate) fn open_whole(
+        &self,
+        path: &Path,
+        checkpoint_bytes: u32,
+    ) -> Result<Arc<dyn DedupStore>, StoreError> {
+        shards::open(path, self.shards, |path| self.open(path, checkpoint_bytes))
+    }
+
     /// A directory with the empty store in it, and the store's path.
     pub(crate) fn empty_store(&self) -> (TempDir, PathBuf) {
         self.disk.settle();
         let directory = directory();
         let path = directory.path().join("events.db");
-        fs::copy(self.empty.path().join("events.db"), &path).unwrap();
+        for file in shards::files(&path, self.shards) {
+            fs::copy(self.empty.path().join(file.file_name().unwrap()), file).unwrap();
+        }
         (directory, path)
     }
 
@@ -181,13 +205,13 @@ impl Lab {
     }
 
     fn check(&self, path: &Path, workload: &Workload, ledger: &Ledger) -> Result<(), Violation> {
-        let store = self.open(path, workload.checkpoint_bytes);
+        let store = self.open_whole(path, workload.checkpoint_bytes);
         let store = store.map_err(|error| format!("cannot be opened again: {error}"))?;
-        self.check_tail(&store, ledger)?;
-        ledger.check(&store)
+        self.check_tail(&*store, ledger)?;
+        ledger.check(&*store)
     }
 
-    fn check_tail(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Violation> {
+    fn check_tail(&self, store: &dyn DedupStore, ledger: &Ledger) -> Result<(), Violation> {
         if self.has_tail { ledger.followed.lock().unwrap().check(store) } else { Ok(()) }
     }
 
@@ -226,7 +250,7 @@ impl Lab {
         at: &mut usize,
         ledger: &mut Ledger,
     ) -> Result<(), Stop> {
-        let mut store = Arc::new(self.open(path, workload.checkpoint_bytes)?);
+        let mut store = self.open_whole(path, workload.checkpoint_bytes)?;
         let followed = Arc::clone(&ledger.followed);
         let follow = |store: &Arc<_>| self.has_tail.then(|| Follower::start(store, &followed));
         let mut follower = follow(&store);
@@ -243,12 +267,15 @@ impl Lab {
                         Some(batch) => batch.iter().collect(),
                         None => events.iter().map(Event::view).collect(),
                     };
-                    append(&store, events, &views, ledger)?;
+                    append(&*store, events, &views, ledger)?;
                 }
-                Step::FullDisk(events) => self.append_to_a_full_disk(&store, events)?,
+                // Shards let no call through for a while after it, and that is no experiment of this kind.
+                Step::FullDisk(_) if self.shards > 1 => {}
+                Step::FullDisk(events) => self.append_to_a_full_disk(&*store, events)?,
                 Step::Import(rows) => {
                     let checked: Vec<_> = rows.iter().map(Row::checked).collect();
-                    let imported = store.import(Partition(0), Import::rows(&checked));
+                    let partition = store.partitions().of(IMPORTED);
+                    let imported = store.import(partition, Import::rows(&checked));
                     if let Err(error) = imported {
                         let events: Vec<_> = rows.iter().map(|row| row.event.clone()).collect();
                         ledger.doubt(&events);
@@ -279,13 +306,13 @@ impl Lab {
                     store.release(std::slice::from_ref(id))?;
                     ledger.release(topic, event_id, true);
                 }
-                Step::Records(drafts) => ledger.records.write(&store, drafts)?,
+                Step::Records(drafts) => ledger.records.write(&*store, drafts)?,
                 Step::Reopen => {
                     drop((follower, store));
-                    store = Arc::new(self.open(path, workload.checkpoint_bytes)?);
+                    store = self.open_whole(path, workload.checkpoint_bytes)?;
                     follower = follow(&store);
                 }
-                Step::Backup => self.back_up(&store, ledger)?,
+                Step::Backup => self.back_up(&*store, path, ledger)?,
             }
             *at += 1;
         }
@@ -293,7 +320,7 @@ impl Lab {
     }
 
     /// Of which the ledger is told nothing, for there is nothing to tell.
-    fn append_to_a_full_disk(&self, store: &SqliteStore, events: &[Event]) -> Result<(), Stop> {
+    fn append_to_a_full_disk(&self, store: &dyn DedupStore, events: &[Event]) -> Result<(), Stop> {
         self.disk.set_full(true);
         let result = store.append_all(&events.iter().map(Event::view).collect::<Vec<_>>());
         let record = store.records().unwrap().write(&[RecordWrite::create("full", "disk", "")]);
@@ -311,11 +338,17 @@ impl Lab {
     }
 
     /// A copy is whole or not there, and so is the store that is made of it.
-    fn back_up(&self, store: &SqliteStore, ledger: &Ledger) -> Result<(), Stop> {
-        let directory = store.path().parent().unwrap();
+    fn back_up(&self, store: &dyn DedupStore, path: &Path, ledger: &Ledger) -> Result<(), Stop> {
+        let directory = path.parent().unwrap();
         let copy = (0..).map(|n| directory.join(format!("copy-{n}.db"))).find(|path| !path.exists()).unwrap();
         let result = store.backup(&copy);
         if !copy.exists() {
+            return Ok(result?);
+        }
+        if self.shards > 1 {
+            // A directory with files of the same names. Past the disk, as below.
+            let copied = shards::open(&copy.join("events.db"), self.shards, |path| SqliteStore::open(path))?;
+            ledger.check(&*copied).map_err(Stop::Broken)?;
             return Ok(result?);
         }
         // Past the disk: that this store has readers is none of the experiment's.
@@ -333,55 +366,24 @@ impl Lab {
 
     /// Every event once more: none of them is new.
     fn send_all_again(&self, path: &Path, workload: &Workload, ledger: &mut Ledger) -> Result<(), Violation> {
-        let store = self.open(path, workload.checkpoint_bytes);
+        let store = self.open_whole(path, workload.checkpoint_bytes);
         let store = store.map_err(|error| format!("cannot be opened at the end: {error}"))?;
         let stored = ledger.acknowledged() + ledger.open();
         let all: Vec<Event> = workload.events().into_iter().cloned().collect();
         let views: Vec<_> = all.iter().map(Event::view).collect();
-        append(&store, &all, &views, ledger).map_err(|stop| match stop {
+        append(&*store, &all, &views, ledger).map_err(|stop| match stop {
             Stop::Broken(violation) => violation,
             Stop::Failed(error) => format!("the events cannot be sent again: {error}"),
         })?;
         if ledger.acknowledged() != stored {
             return Err(format!("{stored} events should be acknowledged, and {} are", ledger.acknowledged()));
         }
-        self.check_tail(&store, ledger)?;
-        ledger.check(&store)
+        self.check_tail(&*store, ledger)?;
+        ledger.check(&*store)
     }
 }
 
 /// In memory, if it can be: what is durable is the shim's to say, and a disk would only be slower.
 fn directory() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
-}
-
-/// Why the steps ended early.
-enum Stop {
-    Failed(StoreError),
-    Broken(Violation),
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Failed(error) => Self::Failed(error),
-            Failure::Broken(violation) => Self::Broken(violation),
-        }
-    }
-}
-
-fn append(
-    store: &SqliteStore,
-    events: &[Event],
-    views: &[EventRef<'_>],
-    ledger: &mut Ledger,
-) -> Result<(), Stop> {
-    let receipts = store.append_all(views).inspect_err(|_| ledger.doubt(events))?;
-    ledger.note(events, &receipts).map_err(Stop::Broken)
 }

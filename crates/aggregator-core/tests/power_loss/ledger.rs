@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use aggregator_core::event::{ERASED_PAYLOAD, Kept as StoredKept};
 use aggregator_core::store::Rows;
 use aggregator_core::{
-    DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, SqliteStore, StoredEvent, StoredRow,
-    Timestamp, Topic, TopicQuery, TopicSelector,
+    DedupStore, DedupStoreExt, Event, Outcome, Query, Receipt, StoredEvent, StoredRow, Timestamp, Topic,
+    TopicQuery, TopicSelector,
 };
 
 use crate::follower::Followed;
@@ -102,8 +102,10 @@ impl Ledger {
 
     /// Notes an acknowledged batch. What its receipts say has to fit what was said before.
     pub(crate) fn note(&mut self, batch: &[Event], receipts: &[Receipt]) -> Result<(), Violation> {
-        let in_doubt = std::mem::take(&mut self.in_doubt);
-        let in_doubt: BTreeSet<Key> = in_doubt.iter().map(key).collect();
+        let in_doubt: BTreeSet<Key> = self.in_doubt.iter().map(key).collect();
+        // A batch of several partitions is appended in parts, of which one is in doubt.
+        let sent: BTreeSet<Key> = batch.iter().map(key).collect();
+        self.in_doubt.retain(|event| !sent.contains(&key(event)));
         for (event, receipt) in batch.iter().zip(receipts) {
             let key = key(event);
             let payload = event.view().payload();
@@ -175,7 +177,7 @@ impl Ledger {
     }
 
     /// Whether the store has exactly what it has to have.
-    pub(crate) fn check(&self, store: &SqliteStore) -> Result<(), Violation> {
+    pub(crate) fn check(&self, store: &dyn DedupStore) -> Result<(), Violation> {
         let failed = |error| format!("the store cannot be read: {error}");
         let report = store.verify().map_err(failed)?;
         if !report.faults.is_empty() {
@@ -203,7 +205,7 @@ impl Ledger {
     }
 
     /// How far each topic is purged.
-    fn check_topics(&self, store: &SqliteStore) -> Result<BTreeMap<String, u64>, Violation> {
+    fn check_topics(&self, store: &dyn DedupStore) -> Result<BTreeMap<String, u64>, Violation> {
         let topics = store.topics(&TopicQuery::default()).map_err(|error| format!("no topics: {error}"))?;
         let purged: BTreeMap<String, u64> =
             topics.into_iter().map(|info| (info.topic.to_string(), info.purged_seq)).collect();
@@ -217,7 +219,7 @@ impl Ledger {
     }
 
     /// How much each topic has forgotten.
-    fn check_forgotten(&self, store: &SqliteStore) -> Result<BTreeMap<String, u64>, Violation> {
+    fn check_forgotten(&self, store: &dyn DedupStore) -> Result<BTreeMap<String, u64>, Violation> {
         let marks = rows(store)?.into_values().filter(StoredRow::is_forgotten);
         let found: BTreeMap<String, u64> = marks
             .map(|mark| (mark.seq().unwrap_or(0), mark.topic))
@@ -237,7 +239,7 @@ impl Ledger {
 
     fn check_acknowledged(
         &self,
-        store: &SqliteStore,
+        store: &dyn DedupStore,
         events: &BTreeMap<(String, u64), StoredEvent>,
         (purged, forgotten): (&BTreeMap<String, u64>, &BTreeMap<String, u64>),
     ) -> Result<(), Violation> {
@@ -283,7 +285,7 @@ impl Ledger {
     }
 
     /// The identities that a failed append has stored all the same: all that were new in it, or none.
-    fn check_in_doubt(&self, store: &SqliteStore) -> Result<u64, Violation> {
+    fn check_in_doubt(&self, store: &dyn DedupStore) -> Result<u64, Violation> {
         let new: BTreeMap<Key, &Event> = self
             .in_doubt
             .iter()
@@ -305,7 +307,7 @@ fn key(event: &Event) -> Key {
 }
 
 /// What an export has, by topic and seq.
-pub(crate) fn rows(store: &SqliteStore) -> Result<BTreeMap<(String, u64), StoredRow>, Violation> {
+pub(crate) fn rows(store: &dyn DedupStore) -> Result<BTreeMap<(String, u64), StoredRow>, Violation> {
     let mut rows = Rows::of(store);
     let mut read = BTreeMap::new();
     while let Some(row) = rows.next().map_err(|error| format!("cannot be exported: {error}"))? {
@@ -317,7 +319,7 @@ pub(crate) fn rows(store: &SqliteStore) -> Result<BTreeMap<(String, u64), Stored
 }
 
 /// What readers are given: each topic's seqs without a gap.
-fn read_all(store: &SqliteStore) -> Result<BTreeMap<(String, u64), StoredEvent>, Violation> {
+fn read_all(store: &dyn DedupStore) -> Result<BTreeMap<(String, u64), StoredEvent>, Violation> {
     let mut events = BTreeMap::new();
     let mut last_seqs: BTreeMap<String, u64> = BTreeMap::new();
     let mut query = Query { limit: Query::MAX_LIMIT, ..Query::of(TopicSelector::All) };

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "this is test code")]
 #![expect(clippy::print_stdout, reason = "the long form tells how many cuts it tried")]
 
+mod append;
 mod faults;
 mod follower;
 mod full_disk;
@@ -15,6 +16,7 @@ mod lab;
 mod ledger;
 mod lost_log;
 mod records;
+mod shards;
 mod start;
 mod summary;
 mod workload;
@@ -65,11 +67,34 @@ fn a_reader_at_the_end_goes_on_after_a_power_loss_where_it_stood() {
     assert!(summary.handed > 0);
 }
 
+#[test]
+fn an_acknowledged_event_survives_a_power_loss_in_a_store_of_two_files() {
+    let lab = Lab::new("power-loss-shards").of_shards(2);
+    let summary = run("power loss, two shards", &lab, number("POWER_SEED", 1), cuts().div_ceil(2));
+    assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
+}
+
+#[test]
+fn a_reader_of_a_store_of_two_files_goes_on_after_a_power_loss_where_it_stood() {
+    let lab = Lab::new("power-loss-shards-tail").of_shards(2).out_of_step().with_tail();
+    let summary =
+        run("power loss, two shards with a tail", &lab, number("POWER_SEED", 1), cuts().div_ceil(10));
+    assert!(summary.violations.is_empty(), "{:#?}", summary.violations);
+    assert!(summary.handed > 0);
+}
+
 /// A test that cannot fail proves nothing: two ways to break durability, and it has to notice both.
 #[test]
 fn the_experiment_notices_commits_that_are_not_synced() {
     let lab = Lab::new("power-loss-normal").with_synchronous_normal();
     let summary = run("synchronous=NORMAL", &lab, 1, 60);
+    assert!(!summary.violations.is_empty());
+}
+
+#[test]
+fn the_experiment_notices_commits_of_two_files_that_are_not_synced() {
+    let lab = Lab::new("power-loss-shards-normal").of_shards(2).with_synchronous_normal();
+    let summary = run("synchronous=NORMAL, two shards", &lab, 1, 60);
     assert!(!summary.violations.is_empty());
 }
 

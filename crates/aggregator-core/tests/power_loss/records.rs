@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregator_core::{DedupStore, RecordOutcome, RecordWrite, SqliteStore, StoreError};
+use aggregator_core::{DedupStore, RecordOutcome, RecordWrite, StoreError};
 use sqlite_power_loss::Random;
 
 use crate::ledger::Violation;
@@ -46,7 +46,7 @@ pub(crate) enum Failure {
 
 impl RecordLedger {
     /// Writes what the drafts say; the same once more after a failure, whose outcome tells what became of the first try.
-    pub(crate) fn write(&mut self, store: &SqliteStore, drafts: &[Draft]) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, store: &dyn DedupStore, drafts: &[Draft]) -> Result<(), Failure> {
         let writes = if self.in_doubt.is_empty() { self.writes(drafts) } else { self.in_doubt.clone() };
         match store.records().unwrap().write(&writes) {
             Ok(outcome) => self.note(writes, outcome).map_err(Failure::Broken),
@@ -94,7 +94,7 @@ impl RecordLedger {
     }
 
     /// Whether the store has exactly what it has to have.
-    pub(crate) fn check(&self, store: &SqliteStore) -> Result<(), Violation> {
+    pub(crate) fn check(&self, store: &dyn DedupStore) -> Result<(), Violation> {
         let listed = store.records().unwrap().list(KIND, "", None, 1_000);
         let listed = listed.map_err(|error| format!("records cannot be listed: {error}"))?;
         let found: BTreeMap<_, _> =

@@ -35,6 +35,34 @@ fn a_creation_cut_at_any_operation_is_made_good_by_the_next_start() {
     }
 }
 
+/// Each file gets a record of which part of the store it is, one after the other.
+#[test]
+fn a_creation_of_two_files_cut_at_any_operation_is_made_good_by_the_next_start() {
+    let lab = Lab::new("creation-of-shards").of_shards(2);
+    for cut in 1.. {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("events.db");
+        lab.disk.settle();
+        lab.disk.cut_at(cut, cut);
+        let created = lab.open_whole(&path, 1 << 20);
+        let came = lab.disk.is_off();
+        assert!(came || created.is_ok(), "cut {cut}: {:?}", created.err());
+        drop(created);
+        lab.disk.restore_power();
+        let store = lab.open_whole(&path, 1 << 20).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        let id = store.info().id;
+        for topic in ["t0", "t1", "t2", "t3"] {
+            assert_eq!(store.append_one(&Event::new(topic, "1").unwrap()).unwrap().seq, Some(1), "cut {cut}");
+        }
+        assert!(store.verify().unwrap().faults.is_empty(), "cut {cut}");
+        drop(store);
+        assert_eq!(lab.open_whole(&path, 1 << 20).unwrap().info().id, id, "cut {cut}");
+        if !came {
+            break;
+        }
+    }
+}
+
 /// Found by the experiment: the log has the page, and the start refused the file all the same.
 #[test]
 fn a_first_page_torn_by_a_checkpoint_is_read_from_the_log() {

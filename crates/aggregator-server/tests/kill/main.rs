@@ -41,11 +41,23 @@ const MUTATED_ROUNDS: usize = 2 * Rounds::IN_A_DECK;
 #[test]
 fn whenever_it_is_killed_every_acknowledged_event_is_stored_once_where_its_receipt_says() {
     let (rounds, seed) = (from_environment("KILL_ROUNDS", 50), from_environment("KILL_SEED", 1));
+    println!("{}", assert_kept(Site::new(&[]), rounds, seed));
+}
+
+/// A file of its own for each half of the topics, and a writer for each file.
+#[test]
+fn whenever_it_is_killed_every_acknowledged_event_is_stored_once_in_the_file_of_its_topic() {
+    let (rounds, seed): (usize, _) = (from_environment("KILL_ROUNDS", 50), from_environment("KILL_SEED", 1));
+    println!("{}", assert_kept(Site::of_shards(2), rounds.div_ceil(2), seed));
+}
+
+/// Says what was tried.
+fn assert_kept(site: Site, rounds: usize, seed: u64) -> String {
     let began = Instant::now();
-    let site = Site::new(&[]);
     let (tally, counts, read) = prove(&site, rounds, seed);
-    println!(
-        "{tally}, acknowledged: {} requests with {} events, retried: {}; read back: {} events; seed {seed}, {:.1} s",
+    let told = format!(
+        "{}: {tally}, acknowledged: {} requests with {} events, retried: {}; read back: {} events; seed {seed}, {:.1} s",
+        site.location(),
         counts.requests,
         counts.events,
         counts.retried,
@@ -54,12 +66,17 @@ fn whenever_it_is_killed_every_acknowledged_event_is_stored_once_where_its_recei
     );
     if !read.breaches.is_empty() {
         let directory = site.keep();
-        panic!("promises were broken, the store is kept in {}: {:#?}", directory.display(), read.breaches);
+        panic!(
+            "{told}\npromises were broken, the store is kept in {}: {:#?}",
+            directory.display(),
+            read.breaches
+        );
     }
     if rounds >= Rounds::IN_A_DECK {
         assert!(tally.is_complete(), "not every kind of end was tried: {tally}");
         assert!(counts.retried > 0, "no request was hit by a crash: nothing is proved");
     }
+    told
 }
 
 #[test]
@@ -96,7 +113,7 @@ fn prove(site: &Site, rounds: usize, seed: u64) -> (Tally, Counts, ReadBack) {
     let counts = publishers.finish();
     let stored = publishers.stats().unique_processed;
     let followed = follower.finish(publishers.runtime(), stored);
-    let mut read = read_back::read_back(&publishers, server, &site.store());
+    let mut read = read_back::read_back(&publishers, server, site);
     read.note_followed(&followed);
     (tally, counts, read)
 }

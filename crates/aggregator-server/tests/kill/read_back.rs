@@ -1,8 +1,6 @@
 //! What is left when it is over: everything that can be read, against what was sent and acknowledged.
 
-use std::path::Path;
-
-use aggregator_core::{DedupStore, DedupStoreExt as _, SqliteStore, Timestamp};
+use aggregator_core::{DedupStore, DedupStoreExt as _, Timestamp};
 use publisher_sim::findings::Findings;
 use publisher_sim::plan::Delivery;
 use publisher_sim::workload::Workload;
@@ -12,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::follower::Followed;
 use crate::journal::Noted;
 use crate::publishers::Publishers;
-use crate::server::Server;
+use crate::server::{Server, Site};
 
 const RESEND_EVENTS: usize = 1000;
 
@@ -66,7 +64,7 @@ struct Payload {
 }
 
 /// Reads everything through the server, sends it again, ends the server in order, and looks at the file.
-pub(crate) fn read_back(publishers: &Publishers, mut server: Server, store: &Path) -> ReadBack {
+pub(crate) fn read_back(publishers: &Publishers, mut server: Server, site: &Site) -> ReadBack {
     let journal = publishers.journal();
     let (counts, receipts) = (journal.counts(), journal.receipts());
     let mut check = Check::new(publishers.workload(), &receipts);
@@ -108,7 +106,7 @@ pub(crate) fn read_back(publishers: &Publishers, mut server: Server, store: &Pat
 
     server.terminate();
     assert!(server.ended().success(), "it ends in order when it is asked to");
-    let store = SqliteStore::open(store).unwrap();
+    let store = site.open();
     check.equal("events in the file", store.stats().unwrap().stored, after.unique_processed);
     let faults = store.verify().unwrap().faults;
     check.breaches.extend(faults.into_iter().map(|fault| format!("the file contradicts itself: {fault}")));

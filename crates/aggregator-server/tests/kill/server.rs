@@ -5,10 +5,12 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
-use aggregator_core::fail_point;
+use aggregator_core::{DedupStore, fail_point};
+use aggregator_server::{Config, open_store};
 use tempfile::TempDir;
 
 use crate::{PATIENCE, signal};
@@ -18,6 +20,8 @@ pub(crate) struct Site {
     directory: TempDir,
     address: String,
     environment: &'static [(&'static str, &'static str)],
+    /// How many files the store has.
+    shards: u16,
 }
 
 /// A server. Killed when it is dropped.
@@ -32,15 +36,31 @@ impl Site {
         // Free now. It may be taken for a moment later on, see `start`.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        Self { directory: TempDir::new().unwrap(), address, environment }
+        Self { directory: TempDir::new().unwrap(), address, environment, shards: 1 }
+    }
+
+    /// With a store of several files.
+    pub(crate) fn of_shards(shards: u16) -> Self {
+        Self { shards, ..Self::new(&[]) }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(crate) fn store(&self) -> PathBuf {
-        self.directory.path().join("events.db")
+    /// The value of `--store`.
+    pub(crate) fn location(&self) -> String {
+        let directory = self.directory.path();
+        match self.shards {
+            1 => format!("sqlite:{}", directory.join("events.db").display()),
+            shards => format!("sqlite:{}?shards={shards}", directory.join("store").display()),
+        }
+    }
+
+    /// The store itself, which no server has open.
+    pub(crate) fn open(&self) -> Arc<dyn DedupStore> {
+        let store = self.location().parse().unwrap();
+        open_store::open(&Config { store, ..Config::default() }).unwrap()
     }
 
     /// Leaves the files where they are, for somebody to look at.
@@ -71,7 +91,7 @@ impl Site {
     pub(crate) fn launch(&self, fail_point: Option<&str>) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator-server"));
         command.args(["--listen", &self.address, "--log", "error"]);
-        command.arg("--store").arg(format!("sqlite:{}", self.store().display()));
+        command.arg("--store").arg(self.location());
         command.envs(self.environment.iter().copied());
         command.envs(fail_point.map(|point| (fail_point::VARIABLE, point)));
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
