@@ -1,4 +1,5 @@
-//! The store over PostgreSQL beside a raw insert of the same rows, and how it scales with partitions and nodes.
+//! The store over PostgreSQL beside a raw insert of the same rows, how it scales with partitions and nodes, and one server
+//! over several shards.
 //!
 //! As in [`super::ingest`], a round makes each run once, each on its own database, and ratios compare runs of the same
 //! round.
@@ -8,6 +9,7 @@ mod database;
 mod groups;
 mod raw;
 mod runs;
+mod shards;
 
 use std::net::SocketAddr;
 
@@ -28,6 +30,7 @@ use crate::wire::Results;
 use crate::workload::{RECENT, Workload};
 
 pub(crate) use self::database::Cost;
+pub(crate) use self::shards::ShardLine;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Scale {
@@ -42,6 +45,7 @@ pub(crate) struct Scale {
     pub(crate) topics: u16,
     pub(crate) connections: u32,
     pub(crate) lines: Vec<Line>,
+    pub(crate) shards: Vec<ShardLine>,
 }
 
 /// All runs of one kind.
@@ -85,14 +89,24 @@ pub(crate) fn measure(options: &Options, scale: &mut Option<Scale>) -> anyhow::R
         topics: options.topics.max(LEAST_TOPICS),
         connections: connections(options, 500),
         lines: Vec::new(),
+        shards: Vec::new(),
     };
+    let sharded = shards::measure(options, &mut measured.shards);
+    if sharded.is_err() {
+        *scale = Some(measured);
+        return sharded;
+    }
+    let mut runs = runs(options);
+    if runs.is_empty() {
+        *scale = Some(measured);
+        return Ok(());
+    }
     let Some(cluster) = Cluster::start()? else {
         measured.skipped = Some("PostgreSQL is not installed (apt-get install postgresql)".to_owned());
         *scale = Some(measured);
         return Ok(());
     };
     measured.version = cluster.version();
-    let mut runs = runs(options);
     let is_balanced = |run: &Run| matches!(run.kind, Kind::Http { balanced: true, .. });
     if runs.iter().any(is_balanced) && !Balancer::is_installed() {
         measured.without = Some("HAProxy is not installed (apt-get install haproxy)".to_owned());

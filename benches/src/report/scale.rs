@@ -1,12 +1,15 @@
 //! The part about the store over PostgreSQL.
 
 use super::markdown::{count, ratio, row, spread, wide};
-use crate::measures::scale::Scale;
+use crate::measures::scale::{Scale, ShardLine};
 
 pub(super) fn render(scale: &Scale) -> String {
-    let mut text = String::new();
+    let mut text = shards(&scale.shards);
     if let Some(reason) = &scale.skipped {
         text.push_str(&format!("Skipped: {reason}.\n"));
+        return text;
+    }
+    if scale.lines.is_empty() {
         return text;
     }
     text.push_str(&format!(
@@ -51,5 +54,29 @@ pub(super) fn render(scale: &Scale) -> String {
     if let Some(reason) = &scale.without {
         text.push_str(&format!("\nNo lines behind HAProxy: {reason}.\n"));
     }
+    text
+}
+
+fn shards(lines: &[ShardLine]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut text = "One server with default options over shards: `--store sqlite:DIR?shards=N`, or N PostgreSQL servers on this\n\
+         machine with a database each. Connections that send batches of 500. A fifth of the deliveries are made before the\n\
+         clock runs.\n\n\
+         | what | deliveries | deliveries/s | of one | p99 (closed loop) | server |\n|---|--:|--:|--:|--:|--:|\n"
+        .to_owned();
+    for line in lines {
+        let figures = [
+            line.name.clone(),
+            count(wide(line.deliveries)),
+            spread(line.rate),
+            line.of_one.map(ratio).unwrap_or_default(),
+            format!("{:.1} ms", line.p99_ms),
+            format!("{:.1} µs", line.server_us),
+        ];
+        row(&mut text, &figures, &[]);
+    }
+    text.push('\n');
     text
 }
