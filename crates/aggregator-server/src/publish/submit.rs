@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use aggregator_core::{Batch, Partition, Partitions};
+use aggregator_core::{Batch, Outage, Partition, Partitions};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -32,7 +32,17 @@ struct PartitionEvents {
 
 /// Queues the batch and does not wait for its commit.
 pub(super) fn queue(app: &App, publication: &Publication, room: Reservation) -> Result<(), Problem> {
-    send(app, publication, &by_partition(app, &publication.batch), Some(room), false).map(drop)
+    let parts = by_partition(app, &publication.batch);
+    refuse_outages(app, &parts)?;
+    send(app, publication, &parts, Some(room), false).map(drop)
+}
+
+/// Nobody waits for what is queued. What is for a part of the store that does not answer would fill the queue, until others
+/// found no room in it.
+fn refuse_outages(app: &App, parts: &[PartitionEvents]) -> Result<(), Problem> {
+    let outages = app.store.outages();
+    let is_out = |outage: &&Outage| parts.iter().any(|part| outage.partitions.contains(&part.partition));
+    outages.iter().find(is_out).map_or(Ok(()), |outage| Err(Problem::partition_out(&outage.reason)))
 }
 
 /// Commits the batch and notes the outcomes. If `skip_invalid`, the events that the store refuses are rejected and the

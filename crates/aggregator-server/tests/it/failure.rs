@@ -52,6 +52,16 @@ async fn a_part_of_the_store_that_is_gone_is_named_and_the_server_is_ready_while
     assert_eq!(server.stats().await["store"]["unavailable_partitions"], json!([1, 2]));
     assert_eq!(server.scrape().await.get("aggregator_partitions_unavailable"), 2.0);
 
+    // Nobody would wait for them: they would fill the queue, until others found no room.
+    let partitions = Partitions::new(3).unwrap();
+    let of = |partition| (0..).map(|n| format!("t{n}")).find(|t| partitions.of(t).0 == partition).unwrap();
+    let queued =
+        async |partition| server.post("/publish?ack=queued", event(&of(partition), 1).to_string()).await;
+    let refused = queued(1).await;
+    refused.problem(503, "store-unavailable");
+    refused.tells(&["nothing is queued", "shard 1 (b.db)"]);
+    assert_eq!(queued(0).await.status, 202);
+
     faulty.tell_outages(vec![gone(&[0]), gone(&[1, 2])]);
     let ready = server.get("/readyz").await;
     ready.problem(503, "store-unavailable");

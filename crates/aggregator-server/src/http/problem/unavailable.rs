@@ -63,6 +63,12 @@ impl Problem {
         Self::unavailable("store-unavailable", "Store unavailable", "the store cannot be read at the moment")
     }
 
+    /// 503: the part of the store that the events are for does not answer.
+    pub(crate) fn partition_out(reason: &str) -> Self {
+        let detail = format!("nothing is queued for a part of the store that does not answer: {reason}");
+        Self::unavailable("store-unavailable", "Store unavailable", detail)
+    }
+
     /// 503: no part of the store takes events.
     pub(crate) fn all_partitions_out(reason: &str) -> Self {
         let detail = format!("no partition takes events: {reason}");
