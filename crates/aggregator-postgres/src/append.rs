@@ -79,7 +79,7 @@ impl<'a, 'e> Append<'a, 'e> {
         let mut snapshot = self.begin(session).await?;
         let names = || self.given.iter().map(EventRef::topic);
         let is_known = |name: &str| snapshot.topics.contains_key(name);
-        let here = snapshot.partitions.iter().map(|partition| partition.topic_count).sum();
+        let here: u64 = snapshot.partitions.iter().map(|partition| partition.topic_count).sum();
         let count = TopicCount { cluster: self.cluster, partitions: &self.partitions, here };
         check_topics(session, self.options.max_topics, count, names, is_known).await?;
         let plan = AppendPlan::new(&mut snapshot, &self.group)?;
@@ -89,6 +89,10 @@ impl<'a, 'e> Append<'a, 'e> {
             self.write(session, &plan, snapshot.clock).await?;
         }
         session.check_warnings()?;
+        if let (Some(cluster), [partition]) = (self.cluster, self.group.partitions.as_slice()) {
+            let new = plan.partition_rows.new_topics.first().and_then(|&new| u64::try_from(new).ok());
+            cluster.counted(*partition, here + new.unwrap_or(0));
+        }
         Ok(AppendResult { receipts: self.group.as_given(&plan.receipts), stored: plan.stored })
     }
 

@@ -73,6 +73,10 @@ impl<'a> ImportTx<'a> {
         let plan = ImportPlan::new(&snapshot, self.import)?;
         self.write(session, &plan).await?;
         session.check_warnings()?;
+        if let (Some(cluster), Ok(partition)) = (self.cluster, u16::try_from(self.partition)) {
+            let new = plan.topics.iter().filter(|topic| topic.is_new()).count() as u64;
+            cluster.counted(Partition(partition), snapshot.topic_count + new);
+        }
         Ok((plan.imported, plan.last_offset))
     }
 

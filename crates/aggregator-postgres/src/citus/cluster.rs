@@ -23,7 +23,7 @@ pub(crate) struct Cluster {
 struct State {
     /// By the number of the partition. Empty before the first look.
     servers: Vec<Server>,
-    /// How many topics each partition had when its offset was read last.
+    /// How many topics each partition had when its offset was read last, or after a commit of this node.
     topics: BTreeMap<Partition, u64>,
     bytes: u64,
 }
@@ -96,12 +96,17 @@ impl Cluster {
     }
 
     /// How many topics all other partitions have. Counting them under a partition's lock would ask every server, so this is
-    /// what was known when the offsets were read last.
+    /// what was known when the offsets were read last, and what this node has created.
     pub(crate) fn topics_beside(&self, partitions: &[i32]) -> u64 {
         let state = self.state();
         let beside =
             state.topics.iter().filter(|(partition, _)| !partitions.contains(&partition_number(**partition)));
         beside.map(|(_, topics)| topics).sum()
+    }
+
+    /// Notes how many topics a partition has after a commit of this node.
+    pub(crate) fn counted(&self, partition: Partition, topics: u64) {
+        self.state().topics.insert(partition, topics);
     }
 
     pub(crate) fn bytes(&self) -> u64 {

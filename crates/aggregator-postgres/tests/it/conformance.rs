@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use aggregator_core::store::conformance::{Backend, CaseOptions, run_all};
+use aggregator_core::store::conformance::{Backend, Capability, CaseOptions, run_all};
 use aggregator_core::{DedupStore, Partitions, StoreId};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
@@ -36,6 +36,12 @@ impl Backend for Postgres {
         assert_eq!(Arc::strong_count(&store), 1, "the case kept a handle");
         drop(store);
         Some(self.open_in(schema, options))
+    }
+
+    /// Citus commits to one partition at a time.
+    fn lacks(&self) -> &[Capability] {
+        let citus = self.server.sql("SELECT count(*) FROM pg_extension WHERE extname = 'citus'");
+        if citus == "0" { &[] } else { &[Capability::Across] }
     }
 
     /// Few, because each run creates the tables.

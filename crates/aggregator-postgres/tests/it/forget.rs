@@ -241,7 +241,7 @@ fn a_read_only_store_counts_and_reads_marks_and_forgets_nothing() {
 /// Rows are deleted by their keys there. Only the name of Citus is there.
 #[test]
 fn an_engine_with_shards_forgets_by_keys() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     server.sql("CREATE DATABASE keyed");
     let url = server.url().replace("/postgres", "/keyed");
     OtherSession::new(server)

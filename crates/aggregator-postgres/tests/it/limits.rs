@@ -62,7 +62,7 @@ fn waits_for_lock(server: &TestServer, application_name: &str) -> bool {
 
 #[test]
 fn an_append_that_finds_its_partition_locked_is_refused_in_time() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { lock_timeout: Duration::from_millis(200), ..patient() };
     let error = refused_while_another_waits(server, &options);
     assert!(error.contains("55P03"), "{error}");

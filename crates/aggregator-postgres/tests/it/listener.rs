@@ -42,7 +42,7 @@ fn end_listener(server: &TestServer, role: &str) {
 
 #[test]
 fn a_listener_whose_connections_all_fail_connects_less_and_less_often() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let (proxy, options) = (Proxy::new(server), options());
     let role = owner(server, &options);
     let _store = open(&proxy.url_of(&role), &options);
@@ -76,7 +76,7 @@ fn a_listener_reconnects_by_itself_after_its_server_was_away() {
 
 #[test]
 fn a_node_that_gets_no_connection_to_listen_learns_of_commits_by_polling() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let role = owner(server, &options);
     let (deaf, other) = (open(&server.url_of(&role), &options), open(&server.url(), &options));
