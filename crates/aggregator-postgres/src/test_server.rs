@@ -87,15 +87,18 @@ impl TestServer {
         Some(server)
     }
 
-    /// A server for the caller alone, or the database of `AGGREGATOR_TEST_POSTGRES` without a store of before.
+    /// A server for the caller alone, or the database of `AGGREGATOR_TEST_POSTGRES`, for a store in the schema `aggregator`,
+    /// which is dropped in the end.
     ///
     /// # Panics
-    /// As [`Self::shared`], and if the database cannot be cleared.
+    /// As [`Self::shared`], and if that database has such a schema: it may be somebody's store.
     pub fn start_or_external() -> Option<Self> {
         let programs = programs_or_skip()?;
         let Some(external) = External::named() else { return Some(Self::start_with(programs, &[])) };
         let server = Self::external(programs, external);
-        server.sql("DROP SCHEMA IF EXISTS aggregator CASCADE");
+        let found = server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'aggregator'");
+        assert_eq!(found, "0", "the database has a schema aggregator: DROP SCHEMA aggregator CASCADE if it is not needed");
+        server.external.iter().for_each(|it| it.drop_at_the_end(&server.psql(), "aggregator"));
         Some(server)
     }
 
@@ -109,7 +112,7 @@ impl TestServer {
             frozen: false,
             _owned: None,
         };
-        server.external.iter().for_each(|external| external.drop_schemas_at_the_end(&server.psql()));
+        server.external.iter().for_each(|external| external.drop_at_the_end(&server.psql(), &Self::schemas()));
         server
     }
 

@@ -1,6 +1,6 @@
 //! What is known of the servers of a cluster: which one has which partition, and which ones do not answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aggregator_core::{Outage, Partition, Partitions, StoreError};
@@ -65,10 +65,13 @@ impl Cluster {
         self.check([partition]).is_ok()
     }
 
-    /// Whether this failure of a statement for one partition is that of its server: the coordinator is there, and told of
-    /// it. Then the servers are looked at soon.
+    /// Whether this failure of a statement for one partition is that of its server: the coordinator is there, and told that
+    /// the server was not, or not in time. Then the servers are looked at soon. Anything else, such as damage, is a failure
+    /// of the call.
     pub(crate) fn is_told_by(&self, session: &Session, failure: &Failure) -> bool {
-        let is_told = failure.code().is_some() && !session.is_closed();
+        let is_late = failure.code() == Some("57014");
+        let is_told = (is_late || failure.code().is_some() && failure.leaves_outcome_unknown())
+            && !session.is_closed();
         if is_told {
             self.suspect();
         }
@@ -104,9 +107,16 @@ impl Cluster {
         beside.map(|(_, topics)| topics).sum()
     }
 
-    /// Notes how many topics a partition has after a commit of this node.
+    /// Notes how many topics a partition has. There are never fewer than before, but a count can come late.
     pub(crate) fn counted(&self, partition: Partition, topics: u64) {
-        self.state().topics.insert(partition, topics);
+        let mut state = self.state();
+        let known = state.topics.entry(partition).or_default();
+        *known = topics.max(*known);
+    }
+
+    /// The server that has a partition.
+    pub(crate) fn address(&self, partition: Partition) -> Option<String> {
+        self.state().servers.get(usize::from(partition.0)).map(|server| server.address.clone())
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -128,14 +138,20 @@ impl Cluster {
         const END: &str = "SELECT last_offset, topics FROM partitions WHERE partition = $1";
         let statement = session.client.prepare(END).await?;
         let mut ends = Vec::new();
+        // One that does not answer is waited for once, and not for each of its partitions.
+        let mut silent = BTreeSet::new();
         for partition in self.partitions.iter().filter(|partition| self.is_well(*partition)) {
+            let address = self.address(partition);
+            if silent.contains(&address) {
+                continue;
+            }
             match session.query(&statement, &[&partition_number(partition)]).await {
                 Ok(rows) => {
                     let Some(row) = rows.first() else { continue };
                     ends.push((partition, get_u64(row, 0)?));
-                    self.state().topics.insert(partition, get_u64(row, 1)?);
+                    self.counted(partition, get_u64(row, 1)?);
                 }
-                Err(failure) if self.is_told_by(session, &failure) => {}
+                Err(failure) if self.is_told_by(session, &failure) => _ = silent.insert(address),
                 Err(failure) => return Err(failure),
             }
         }

@@ -44,7 +44,10 @@ pub(crate) async fn write<T>(
         if !again || error.is_fatal() {
             return Err(error);
         }
-        may_go_on()?;
+        if let Err(hopeless) = may_go_on() {
+            debug!(%error, doing, "not tried again");
+            return Err(hopeless);
+        }
         let pause = backoff.pause();
         if Instant::now() + pause >= deadline {
             return Err(error);

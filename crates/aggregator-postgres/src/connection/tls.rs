@@ -77,12 +77,30 @@ impl Tls {
     }
 }
 
-/// Accepts any host name. Without `chain`, accepts any certificate and does not look at it: whose it is says nothing then,
-/// and those that PostgreSQL's extensions make for themselves can have a version that cannot be read (X.509 version 1).
+/// Accepts any host name. Without `chain`, accepts any certificate, also one that cannot be read: those that PostgreSQL's
+/// extensions make for themselves can have an old version (X.509 version 1).
 #[derive(Debug)]
 struct Lenient {
     chain: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
+}
+
+impl Lenient {
+    /// Without `chain`, lets a certificate pass that cannot be read. A wrong signature never passes: who has the server's
+    /// certificate and not its key must not be taken for the server where the password is bound to the connection.
+    fn or_unreadable(
+        &self,
+        verified: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match verified {
+            Err(Error::InvalidCertificate(error))
+                if self.chain.is_none() && error != CertificateError::BadSignature =>
+            {
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            verified => verified,
+        }
+    }
 }
 
 impl ServerCertVerifier for Lenient {
@@ -110,10 +128,8 @@ impl ServerCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.chain.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.or_unreadable(verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -122,10 +138,8 @@ impl ServerCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.chain.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.or_unreadable(verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

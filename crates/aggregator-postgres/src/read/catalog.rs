@@ -1,6 +1,6 @@
 //! The topics, and the totals over all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aggregator_core::store::{StoreStats, TopicInfo};
 use aggregator_core::{Partition, Partitions, Timestamp, Topic, TopicQuery, TopicSelector};
@@ -167,8 +167,10 @@ pub(crate) async fn stats(session: &Session, schema: &str, cluster: Option<&Clus
             add(&mut stats, row)?;
         }
         Some(cluster) => {
+            let mut silent = BTreeSet::new();
             for partition in cluster.partitions().iter() {
-                if !cluster.is_well(partition) {
+                let address = cluster.address(partition);
+                if !cluster.is_well(partition) || silent.contains(&address) {
                     stats.unavailable.push(partition);
                     continue;
                 }
@@ -176,6 +178,7 @@ pub(crate) async fn stats(session: &Session, schema: &str, cluster: Option<&Clus
                     Ok(rows) => rows.iter().try_for_each(|row| add(&mut stats, row))?,
                     Err(failure) if cluster.is_told_by(session, &failure) => {
                         stats.unavailable.push(partition);
+                        silent.insert(address);
                     }
                     Err(failure) => return Err(failure),
                 }

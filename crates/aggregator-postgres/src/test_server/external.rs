@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use super::{Address, TestServer};
+use super::Address;
 
 /// The variable that has its URL.
 const URL: &str = "AGGREGATOR_TEST_POSTGRES";
@@ -55,10 +55,10 @@ impl External {
         database.split('?').next().unwrap().to_owned()
     }
 
-    /// Has the schemas of this process dropped when it has ended.
-    pub(super) fn drop_schemas_at_the_end(&self, psql: &Command) {
+    /// Has the schemas that begin like this dropped when this process has ended.
+    pub(super) fn drop_at_the_end(&self, psql: &Command, schemas: &str) {
         let mut cleaner = Command::new("/bin/sh");
-        cleaner.args(["-c", CLEANER, "cleaner", &TestServer::schemas()]);
+        cleaner.args(["-c", CLEANER, "cleaner", schemas]);
         cleaner.arg(psql.get_program()).args(psql.get_args());
         cleaner.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         // Its input ends with the process.
