@@ -12,5 +12,10 @@ pub(crate) use self::cluster::Cluster;
 pub(crate) use self::watch::{Watch, look};
 
 /// The settings of a session that its transactions take along to the other servers.
-pub(crate) const IN_TRANSACTIONS: [&str; 5] =
-    ["synchronous_commit", "lock_timeout", "idle_in_transaction_session_timeout", "enable_seqscan", "enable_sort"];
+pub(crate) const IN_TRANSACTIONS: [&str; 5] = [
+    "synchronous_commit",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "enable_seqscan",
+    "enable_sort",
+];

@@ -97,7 +97,10 @@ impl TestServer {
         let Some(external) = External::named() else { return Some(Self::start_with(programs, &[])) };
         let server = Self::external(programs, external);
         let found = server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'aggregator'");
-        assert_eq!(found, "0", "the database has a schema aggregator: DROP SCHEMA aggregator CASCADE if it is not needed");
+        assert_eq!(
+            found, "0",
+            "the database has a schema aggregator: DROP SCHEMA aggregator CASCADE if it is not needed"
+        );
         server.external.iter().for_each(|it| it.drop_at_the_end(&server.psql(), "aggregator"));
         Some(server)
     }
@@ -112,7 +115,10 @@ impl TestServer {
             frozen: false,
             _owned: None,
         };
-        server.external.iter().for_each(|external| external.drop_at_the_end(&server.psql(), &Self::schemas()));
+        server
+            .external
+            .iter()
+            .for_each(|external| external.drop_at_the_end(&server.psql(), &Self::schemas()));
         server
     }
 

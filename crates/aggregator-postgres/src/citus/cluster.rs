@@ -70,8 +70,8 @@ impl Cluster {
     /// of the call.
     pub(crate) fn is_told_by(&self, session: &Session, failure: &Failure) -> bool {
         let is_late = failure.code() == Some("57014");
-        let is_told = (is_late || failure.code().is_some() && failure.leaves_outcome_unknown())
-            && !session.is_closed();
+        let is_told =
+            (is_late || failure.code().is_some() && failure.leaves_outcome_unknown()) && !session.is_closed();
         if is_told {
             self.suspect();
         }

@@ -40,7 +40,7 @@ fn identities_are_looked_up_by_their_own_index_in_a_table_that_was_never_analyze
 
 fn look_up_repeats(partitions: u16) {
     const EVENTS: u32 = 2_000;
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = PostgresOptions { partitions: Partitions::new(partitions), ..options() };
     let store = open(&server.url(), &options);
     server.sql(&format!("ALTER TABLE {}.events SET (autovacuum_enabled = off)", options.schema));
