@@ -246,11 +246,19 @@ impl DedupStore for Sharded {
         }
     }
 
+    /// Of a shard that is out, all its partitions. A shard of which a part is out says so itself.
     fn outages(&self) -> Vec<Outage> {
-        let outage = |(index, shard): (usize, &Shard)| {
-            Some(Outage::new(self.routing.partitions_of(index), shard.outage()?))
+        let of_shard = |(index, shard): (usize, &Shard)| match shard.outage() {
+            Some(reason) => vec![Outage::new(self.routing.partitions_of(index), reason)],
+            None => {
+                let in_whole = |outage: Outage| {
+                    let partitions = outage.partitions.iter().map(|it| self.routing.in_whole(index, *it));
+                    Outage::new(partitions.collect(), format!("{}: {}", shard.name(), outage.reason))
+                };
+                shard.store().outages().into_iter().map(in_whole).collect()
+            }
         };
-        self.shards.iter().enumerate().filter_map(outage).collect()
+        self.shards.iter().enumerate().flat_map(of_shard).collect()
     }
 
     fn gauges(&self) -> Option<StoreGauges> {

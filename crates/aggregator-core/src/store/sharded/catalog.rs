@@ -83,6 +83,8 @@ impl Sharded {
                 Ok(stats) => {
                     answered = true;
                     add(&mut total, &stats);
+                    let missing = stats.unavailable.iter().map(|it| self.routing.in_whole(index, *it));
+                    total.unavailable.extend(missing);
                 }
                 Err(error) => {
                     total.unavailable.extend(self.routing.partitions_of(index));

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use aggregator_core::store::faulty::{Failure, FaultyStore};
 use aggregator_core::{
-    DedupStore, DedupStoreExt as _, Outage, Outcome, Query, Sharded, StoreError, Topic, TopicQuery,
-    TopicSelector,
+    DedupStore, DedupStoreExt as _, Outage, Outcome, Partition, Query, Sharded, StoreError, Topic,
+    TopicQuery, TopicSelector,
 };
 
 use super::{event, faulty, partitions_of, topic_of};
@@ -59,6 +59,18 @@ fn whatever_a_shard_fails_with_the_others_go_on_and_it_comes_back_if_it_can() {
         assert_eq!(store.outages(), []);
         assert_eq!(count(&store, &ill), 2);
     }
+}
+
+#[test]
+fn a_shard_of_which_a_part_is_out_says_which() {
+    let (shards, store, ..) = two();
+    shards[1].tell_outages(vec![Outage::new(vec![Partition(1)], "as planned")]);
+    let [Outage { partitions, reason, .. }] = &store.outages()[..] else { panic!("a part is out") };
+    let [_, last] = partitions_of(1);
+    assert_eq!(*partitions, [last], "by its number in the whole");
+    assert!(reason.contains("shard 1 (place 1): as planned"), "{reason}");
+    assert_eq!(store.stats().unwrap().unavailable, [last]);
+    store.check_health().unwrap();
 }
 
 /// The shard closes by itself, and so it stays: nobody knows what is on its disk.
