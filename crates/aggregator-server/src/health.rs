@@ -42,6 +42,11 @@ pub(crate) async fn check(store: &Arc<dyn DedupStore>, health: &Health) {
     health.tell_outages(store.outages());
 }
 
+/// The partitions of an outage, as the log shows them.
+fn numbers(outage: &Outage) -> String {
+    outage.partitions.iter().map(|partition| partition.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// The state of the service, shared by all its parts.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
@@ -105,11 +110,11 @@ impl Health {
         let mut told = self.told_outages.lock().unwrap_or_else(PoisonError::into_inner);
         let is_in = |all: &[Outage], one: &Outage| all.iter().any(|other| other.partitions == one.partitions);
         for outage in outages.iter().filter(|outage| !is_in(&told, outage)) {
-            let Outage { partitions, reason, .. } = outage;
-            warn!(?partitions, reason, "a part of the store does not answer, the others go on");
+            let (partitions, reason) = (numbers(outage), &outage.reason);
+            warn!(partitions, reason, "a part of the store does not answer, the others go on");
         }
         for outage in told.iter().filter(|outage| !is_in(&outages, outage)) {
-            info!(partitions = ?outage.partitions, "a part of the store is back");
+            info!(partitions = numbers(outage), "a part of the store is back");
         }
         *told = outages;
     }
