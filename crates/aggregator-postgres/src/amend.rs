@@ -21,8 +21,6 @@ use crate::partition_state::PartitionState;
 pub(crate) struct AmendTx<'a> {
     options: &'a PostgresOptions,
     partition: Partition,
-    /// Its value of the column `partition`.
-    number: i32,
     /// The position of each identity in the call.
     positions: Vec<usize>,
     topics: Vec<&'a str>,
@@ -52,7 +50,6 @@ impl<'a> AmendTx<'a> {
             let transaction = transactions.entry(partition).or_insert_with(|| Self {
                 options,
                 partition,
-                number: partition_number(partition),
                 positions: Vec::new(),
                 topics: Vec::new(),
                 event_ids: Vec::new(),
@@ -69,6 +66,11 @@ impl<'a> AmendTx<'a> {
 
     pub(crate) fn partition(&self) -> Partition {
         self.partition
+    }
+
+    /// Its value of the column `partition`.
+    fn number(&self) -> i32 {
+        partition_number(self.partition)
     }
 
     /// Erases the payloads. Returns the seqs of the events with the position of their identity, ascending. After an
@@ -96,7 +98,7 @@ impl<'a> AmendTx<'a> {
         let digest = digest(ERASED_PAYLOAD);
         let statement = &session.statements.append().erase_rows;
         pipelined(
-            session.execute(statement, &[&self.number, &offsets, &ERASED_PAYLOAD, &digest.as_slice()]),
+            session.execute(statement, &[&self.number(), &offsets, &ERASED_PAYLOAD, &digest.as_slice()]),
             session.run("COMMIT"),
         )
         .await?;
@@ -127,7 +129,7 @@ impl<'a> AmendTx<'a> {
         self.tried.borrow_mut().extend(&offsets);
         let offsets: Vec<_> = offsets.into_iter().collect();
         let statement = &session.statements.append().release_rows;
-        pipelined(session.execute(statement, &[&self.number, &offsets]), session.run("COMMIT")).await?;
+        pipelined(session.execute(statement, &[&self.number(), &offsets]), session.run("COMMIT")).await?;
         session.check_warnings()?;
         Ok(released)
     }
@@ -138,12 +140,14 @@ impl<'a> AmendTx<'a> {
         let statements = session.statements.append();
         let (_, state, found) = pipelined3(
             session.begin(),
-            session.query(&statements.lock, &[&self.number]),
-            session
-                .query(&statements.amendable, &[&self.number, &self.topics, &self.event_ids, &self.sources]),
+            session.query(&statements.lock, &[&self.number()]),
+            session.query(
+                &statements.amendable,
+                &[&self.number(), &self.topics, &self.event_ids, &self.sources],
+            ),
         )
         .await?;
-        PartitionState::one(self.number, &state, self.options)?;
+        PartitionState::one(self.number(), &state, self.options)?;
         let mut rows: BTreeMap<usize, Vec<AmendedRow>> = BTreeMap::new();
         for row in &found {
             let (position, row) = self.row(row)?;

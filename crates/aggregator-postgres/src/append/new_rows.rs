@@ -2,6 +2,7 @@
 
 use aggregator_core::event::slot;
 use aggregator_core::{EventRef, Scope};
+use tokio_postgres::types::ToSql;
 
 use super::plan::{PartitionSnapshot, TopicRow};
 use super::sorted_events::SortedTopic;
@@ -67,6 +68,24 @@ impl Repeats {
 }
 
 impl<'e> EventRows<'e> {
+    /// All columns but the partition, in the order of the statements that write events.
+    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 12] {
+        [
+            &self.offsets,
+            &self.topic_ids,
+            &self.seqs,
+            &self.event_ids,
+            &self.sources,
+            &self.by_source,
+            &self.timestamps,
+            &self.payloads,
+            &self.sequences,
+            &self.content_types,
+            &self.attributes,
+            &self.processed_at,
+        ]
+    }
+
     pub(super) fn push(&mut self, partition: &PartitionSnapshot, topic: &TopicRow, event: &EventRef<'e>) {
         self.partitions.push(partition_number(partition.partition));
         self.offsets.push(signed(partition.last_offset));
@@ -85,6 +104,19 @@ impl<'e> EventRows<'e> {
 }
 
 impl<'e> TopicRows<'e> {
+    /// All columns but the partition, in the order of the statements that write topics.
+    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 7] {
+        [
+            &self.ids,
+            &self.names,
+            &self.slots,
+            &self.scopes,
+            &self.last_seqs,
+            &self.duplicates,
+            &self.conflicts,
+        ]
+    }
+
     pub(super) fn push(&mut self, topic: &SortedTopic<'e>, row: &TopicRow, repeats: Repeats) {
         self.partitions.push(partition_number(topic.partition));
         self.ids.push(row.id);

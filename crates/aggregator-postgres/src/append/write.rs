@@ -27,16 +27,7 @@ impl WriteTx<'_, '_> {
             [one] => (&statements.insert_topics, one),
             _ => (&statements.insert_topics_several, &topics.partitions),
         };
-        let columns: [&(dyn ToSql + Sync); 8] = [
-            partition,
-            &topics.ids,
-            &topics.names,
-            &topics.slots,
-            &topics.scopes,
-            &topics.last_seqs,
-            &topics.duplicates,
-            &topics.conflicts,
-        ];
+        let columns = [&[partition][..], &topics.columns()].concat();
         session.execute(statement, &columns).await.map(drop)
     }
 
@@ -55,28 +46,8 @@ impl WriteTx<'_, '_> {
     }
 
     async fn rows_of(&self, session: &Session, partition: &i32) -> Result<u64> {
-        let AppendPlan { events, old_topics: topics, partition_rows: counters, .. } = self.plan;
-        let columns: [&(dyn ToSql + Sync); 29] = [
-            partition,
-            &events.offsets,
-            &events.topic_ids,
-            &events.seqs,
-            &events.event_ids,
-            &events.sources,
-            &events.by_source,
-            &events.timestamps,
-            &events.payloads,
-            &events.sequences,
-            &events.content_types,
-            &events.attributes,
-            &events.processed_at,
-            &topics.ids,
-            &topics.names,
-            &topics.slots,
-            &topics.scopes,
-            &topics.last_seqs,
-            &topics.duplicates,
-            &topics.conflicts,
+        let AppendPlan { events, old_topics, partition_rows: counters, .. } = self.plan;
+        let counters: [&(dyn ToSql + Sync); 9] = [
             &self.attempt,
             &counters.first_offsets[0],
             &counters.last_offsets[0],
@@ -87,44 +58,29 @@ impl WriteTx<'_, '_> {
             &counters.duplicates[0],
             &counters.conflicts[0],
         ];
+        let partition: &(dyn ToSql + Sync) = partition;
+        let columns = [&[partition][..], &events.columns(), &old_topics.columns(), &counters].concat();
         session.execute(&session.statements.append().write, &columns).await
     }
 
     async fn rows_of_several(&self, session: &Session) -> Result<u64> {
-        let AppendPlan { events, old_topics: topics, partition_rows: partitions, .. } = self.plan;
-        let columns: [&(dyn ToSql + Sync); 31] = [
-            &events.partitions,
-            &events.offsets,
-            &events.topic_ids,
-            &events.seqs,
-            &events.event_ids,
-            &events.sources,
-            &events.by_source,
-            &events.timestamps,
-            &events.payloads,
-            &events.sequences,
-            &events.content_types,
-            &events.attributes,
-            &events.processed_at,
-            &topics.partitions,
-            &topics.ids,
-            &topics.names,
-            &topics.slots,
-            &topics.scopes,
-            &topics.last_seqs,
-            &topics.duplicates,
-            &topics.conflicts,
-            &partitions.partitions,
-            &partitions.first_offsets,
-            &partitions.last_offsets,
-            &partitions.processed_at,
-            &partitions.new_topics,
-            &partitions.stored,
-            &partitions.duplicates,
-            &partitions.conflicts,
+        let AppendPlan { events, old_topics, partition_rows: counters, .. } = self.plan;
+        let counters: [&(dyn ToSql + Sync); 10] = [
+            &counters.partitions,
+            &counters.first_offsets,
+            &counters.last_offsets,
+            &counters.processed_at,
+            &counters.new_topics,
+            &counters.stored,
+            &counters.duplicates,
+            &counters.conflicts,
             &self.attempt,
             &self.at,
         ];
+        let of_events: &(dyn ToSql + Sync) = &events.partitions;
+        let of_topics: &(dyn ToSql + Sync) = &old_topics.partitions;
+        let (events, topics) = (events.columns(), old_topics.columns());
+        let columns = [&[of_events][..], &events, &[of_topics], &topics, &counters].concat();
         session.execute(&session.statements.append().write_several, &columns).await
     }
 }

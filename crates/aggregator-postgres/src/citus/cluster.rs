@@ -1,6 +1,7 @@
 //! What is known of the servers of a cluster: which one has which partition, and which ones do not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aggregator_core::{Outage, Partition, Partitions, StoreError};
@@ -33,7 +34,27 @@ struct State {
 pub(super) struct Server {
     pub(super) address: String,
     /// Why it can take no events; `None` if it can.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why a server can take no events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does not answer: what the coordinator says of it.
+    Silent(String),
+    /// It can lose acknowledged events: which settings are off.
+    NotDurable(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(told) => f.write_str(told),
+            Self::NotDurable(off) => {
+                write!(f, "it can lose acknowledged events, because {off} is off: turn it on")
+            }
+        }
+    }
 }
 
 impl Cluster {
@@ -86,7 +107,7 @@ impl Cluster {
     /// Each server that can take no events, with its partitions.
     pub(crate) fn outages(&self) -> Vec<Outage> {
         let state = self.state();
-        let mut outages: BTreeMap<&str, (Vec<Partition>, &str)> = BTreeMap::new();
+        let mut outages: BTreeMap<&str, (Vec<Partition>, &Fault)> = BTreeMap::new();
         for (partition, server) in self.partitions.iter().zip(&state.servers) {
             if let Some(fault) = &server.fault {
                 outages.entry(&server.address).or_insert_with(|| (Vec::new(), fault)).0.push(partition);
@@ -158,21 +179,11 @@ impl Cluster {
         Ok(ends)
     }
 
-    /// Takes in what was seen. Returns the servers whose state has changed, each with its new state.
-    pub(super) fn saw(&self, servers: Vec<Server>, bytes: Option<u64>) -> Vec<Server> {
+    /// Takes in what was seen of the servers, one for each partition. Without `bytes`, what is known of them stays.
+    pub(super) fn saw(&self, servers: Vec<Server>, bytes: Option<u64>) {
         let mut state = self.state();
-        let before: BTreeMap<String, Option<String>> =
-            state.servers.iter().map(|server| (server.address.clone(), server.fault.clone())).collect();
-        let mut changed: Vec<Server> = Vec::new();
-        for server in &servers {
-            let known = before.get(&server.address).cloned().flatten();
-            if known.is_some() != server.fault.is_some() && !changed.contains(server) {
-                changed.push(server.clone());
-            }
-        }
         state.servers = servers;
         state.bytes = bytes.unwrap_or(state.bytes);
-        changed
     }
 
     /// No code of others runs while it is held.
@@ -185,35 +196,42 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    fn server(address: &str, fault: Option<&str>) -> Server {
-        Server { address: address.into(), fault: fault.map(Into::into) }
+    fn server(address: &str, fault: Option<Fault>) -> Server {
+        Server { address: address.into(), fault }
     }
 
     #[test]
-    fn a_server_that_is_down_takes_only_its_own_partitions_with_it() {
+    fn a_server_that_takes_no_events_takes_only_its_own_partitions_with_it() {
         let cluster = Cluster::new(Partitions::new(4).unwrap());
-        assert!(
-            cluster.outages().is_empty() && cluster.check([Partition(3)]).is_ok(),
-            "nothing is known yet"
-        );
-        let (up, down) = (server("a:1", None), server("b:2", Some("no connection")));
-        let changed = cluster.saw(vec![up.clone(), down.clone(), up.clone(), down.clone()], Some(7));
-        assert_eq!(changed, std::slice::from_ref(&down), "each is told of once");
-        assert_eq!(cluster.saw(vec![up.clone(), down.clone(), up.clone(), down], None), []);
-        assert_eq!(cluster.bytes(), 7);
-        assert!(cluster.is_well(Partition(0)) && !cluster.is_well(Partition(1)));
-        assert!(cluster.check([Partition(0), Partition(2)]).is_ok());
-        let error = cluster.check([Partition(2), Partition(3)]).unwrap_err();
-        assert!(
-            error.is_retryable() && error.to_string().contains("partition 3 is on b:2: no connection"),
-            "{error}"
-        );
-        let outages = cluster.outages();
-        assert_eq!(outages.len(), 1);
-        assert_eq!(outages[0].partitions, [Partition(1), Partition(3)]);
-        assert!(outages[0].reason.contains("b:2: no connection"), "{}", outages[0].reason);
-        let back = server("b:2", None);
-        assert_eq!(cluster.saw(vec![up.clone(), back.clone(), up, back.clone()], None), [back]);
-        assert!(cluster.outages().is_empty());
+        assert!(cluster.outages().is_empty() && cluster.is_well(Partition(3)), "nothing is known yet");
+        for (fault, told) in [
+            (Fault::Silent("no connection".into()), "b:2: no connection"),
+            (Fault::NotDurable("fsync".into()), "b:2: it can lose acknowledged events, because fsync is off"),
+        ] {
+            let (up, down) = (server("a:1", None), server("b:2", Some(fault)));
+            cluster.saw(vec![up.clone(), down.clone(), up.clone(), down], Some(7));
+            assert!(cluster.is_well(Partition(0)) && !cluster.is_well(Partition(1)));
+            assert!(cluster.check([Partition(0), Partition(2)]).is_ok());
+            let error = cluster.check([Partition(2), Partition(3)]).unwrap_err();
+            assert!(error.is_retryable(), "{error}");
+            assert!(error.to_string().contains(&format!("partition 3 is on {told}")), "{error}");
+            let outages = cluster.outages();
+            assert_eq!(outages.len(), 1, "one of the server");
+            assert_eq!(outages[0].partitions, [Partition(1), Partition(3)]);
+            assert!(outages[0].reason.contains(told), "{}", outages[0].reason);
+            cluster.saw(vec![up.clone(), server("b:2", None), up, server("b:2", None)], None);
+            assert!(cluster.outages().is_empty());
+            assert_eq!(cluster.bytes(), 7, "nobody has measured them since");
+        }
+    }
+
+    #[test]
+    fn a_count_of_topics_that_comes_late_changes_nothing() {
+        let cluster = Cluster::new(Partitions::new(4).unwrap());
+        for (partition, topics) in [(0, 3), (1, 5), (1, 4), (2, 1)] {
+            cluster.counted(Partition(partition), topics);
+        }
+        assert_eq!(cluster.topics_beside(&[0]), 6);
+        assert_eq!(cluster.topics_beside(&[3]), 9);
     }
 }

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aggregator_core::StoreError;
+use aggregator_core::{Partitions, StoreError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::cluster::{Cluster, Server};
+use super::cluster::{Cluster, Fault, Server};
 use crate::columns::{get, get_u64};
 use crate::connection::session::{Connector, Role, Session};
-use crate::fault::{Failure, Result};
+use crate::fault::{Failure, Result, unavailable};
 use crate::schema::statements::UNSAFE_SETTINGS;
 
 /// How often the servers are looked at.
@@ -48,23 +48,19 @@ impl Watch {
     }
 
     async fn watch(&self, session: &Session) -> Result<Infallible> {
-        for number in 0_u32.. {
+        let late = |_| Failure::from(unavailable(format!("no answer within {LONGEST:?}")));
+        let mut looks = 0_u32;
+        loop {
             let began = Instant::now();
-            let with_sizes = number.is_multiple_of(SIZES_ONCE_IN);
-            let late = |_| Failure::from(crate::fault::unavailable(format!("no answer within {LONGEST:?}")));
-            for server in timeout(LONGEST, see(session, &self.cluster, with_sizes)).await.map_err(late)?? {
-                let address = server.address;
-                match server.fault {
-                    Some(fault) => debug!(server = address, fault, "a server of the cluster takes no events"),
-                    None => debug!(server = address, "a server of the cluster takes events again"),
-                }
-            }
+            let seen = see(session, self.cluster.partitions(), looks.is_multiple_of(SIZES_ONCE_IN));
+            let (servers, bytes) = timeout(LONGEST, seen).await.map_err(late)??;
+            self.cluster.saw(servers, bytes);
+            looks = looks.wrapping_add(1);
             tokio::select! {
                 () = self.cluster.suspected.notified() => sleep_until(began + LEAST).await,
                 () = sleep_until(began + INTERVAL) => {}
             }
         }
-        unreachable!("the numbers do not end before the process does")
     }
 }
 
@@ -73,23 +69,27 @@ impl Watch {
 /// # Errors
 /// [`StoreError::Invalid`] if a server that answers can lose acknowledged events.
 pub(crate) async fn look(session: &Session, cluster: &Cluster) -> Result<()> {
-    for server in see(session, cluster, true).await? {
-        if let Some(fault) = server.fault.filter(|fault| fault.starts_with(UNSAFE)) {
-            return Err(
-                StoreError::invalid("store", format!("the server {}: {fault}", server.address)).into()
-            );
+    let (servers, bytes) = see(session, cluster.partitions(), true).await?;
+    for Server { address, fault } in &servers {
+        if let Some(fault @ Fault::NotDurable(_)) = fault {
+            return Err(StoreError::invalid("store", format!("the server {address}: {fault}")).into());
         }
     }
+    cluster.saw(servers, bytes);
     Ok(())
 }
 
-/// How a fault begins that an operator has to mend.
-const UNSAFE: &str = "it can lose acknowledged events";
-
-/// Asks each server, and finds out which one has which partition. Returns the servers whose state has changed.
-async fn see(session: &Session, cluster: &Cluster, with_sizes: bool) -> Result<Vec<Server>> {
-    // No two have the same name and port.
-    const SERVERS: &str = "SELECT nodename, nodeport FROM pg_dist_node WHERE isactive AND noderole = 'primary' AND shouldhaveshards";
+/// Asks each server, and finds out which one has which partition. Returns the server of each, and the bytes of all if they
+/// were asked for and all servers answer.
+async fn see(
+    session: &Session,
+    partitions: Partitions,
+    with_sizes: bool,
+) -> Result<(Vec<Server>, Option<u64>)> {
+    // Also those that are to have no shards any more, as long as they have some. No two have the same name and port.
+    const SERVERS: &str =
+        "SELECT nodename, nodeport FROM pg_dist_node n WHERE isactive AND noderole = 'primary'
+                           AND EXISTS (SELECT FROM pg_dist_placement p WHERE p.groupid = n.groupid)";
     const ASK: &str = "SELECT node_name, node_port, success, result
                        FROM master_run_on_worker($1::text[], $2::integer[],
                                                  array_fill($3::text, ARRAY[cardinality($1)]), true)";
@@ -102,18 +102,18 @@ async fn see(session: &Session, cluster: &Cluster, with_sizes: bool) -> Result<V
         names.push(get::<String>(&row, 0)?);
         ports.push(get::<i32>(&row, 1)?);
     }
-    let mut faults: BTreeMap<(String, i32), Option<String>> = BTreeMap::new();
+    let mut faults: BTreeMap<(String, i32), Option<Fault>> = BTreeMap::new();
     let question = format!("SELECT {UNSAFE_SETTINGS}");
     for row in session.client.query(ASK, &[&names, &ports, &question]).await? {
         let answer = get::<Option<String>>(&row, 3)?.unwrap_or_default();
         let fault = match (get::<bool>(&row, 2)?, answer) {
             (true, off) if off.is_empty() => None,
-            (true, off) => Some(format!("{UNSAFE}, because {off} is off: turn it on")),
-            (false, told) => Some(told.trim_end().replace('\n', " ")),
+            (true, off) => Some(Fault::NotDurable(off)),
+            (false, told) => Some(Fault::Silent(told.trim_end().replace('\n', " "))),
         };
         faults.insert((get(&row, 0)?, get(&row, 1)?), fault);
     }
-    let count = i32::from(cluster.partitions().count());
+    let count = i32::from(partitions.count());
     let mut servers = Vec::new();
     for row in session.client.query(PLACES, &[&count]).await? {
         let (Some(name), Some(port)) = (get::<Option<String>>(&row, 0)?, get::<Option<i32>>(&row, 1)?) else {
@@ -121,17 +121,17 @@ async fn see(session: &Session, cluster: &Cluster, with_sizes: bool) -> Result<V
         };
         let address = format!("{name}:{port}");
         let fault = faults.get(&(name, port)).cloned();
-        servers.push(Server { address, fault: fault.unwrap_or_else(|| Some("it is not active".into())) });
+        let inactive = || Some(Fault::Silent("it is not active".into()));
+        servers.push(Server { address, fault: fault.unwrap_or_else(inactive) });
     }
-    if servers.len() != usize::from(cluster.partitions().count()) {
-        return Err(Failure::corrupt(
-            "a partition is on more than one server: use a replication factor of 1",
-        ));
+    if servers.len() != usize::from(partitions.count()) {
+        let reason = "has a partition on more than one server: use a replication factor of 1";
+        return Err(StoreError::invalid("store", reason).into());
     }
     // While one does not answer, the others' sizes would come with warnings, and their sum would mean nothing.
     let all_answer = servers.iter().all(|server| server.fault.is_none());
     let bytes = if with_sizes && all_answer { Some(sizes(session).await?) } else { None };
-    Ok(cluster.saw(servers, bytes))
+    Ok((servers, bytes))
 }
 
 /// The bytes of the distributed tables on all servers.
