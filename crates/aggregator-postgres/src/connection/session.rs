@@ -350,6 +350,11 @@ impl Session {
         try_join_all(self.begin_snapshot.iter().map(|sql| self.run(sql))).await.map(drop)
     }
 
+    /// Lets the transaction be idle for any time. Each server of a cluster is, while the slowest one works.
+    pub(crate) async fn allow_idle(&self) -> Result<()> {
+        self.run("SET LOCAL idle_in_transaction_session_timeout = 0").await
+    }
+
     /// Forgets earlier warnings of the server, so that [`Self::check_warnings`] judges only the next commit.
     pub(crate) fn forget_warnings(&self) {
         self.warned.store(false, Ordering::SeqCst);

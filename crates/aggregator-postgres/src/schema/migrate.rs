@@ -233,7 +233,7 @@ async fn create_in_one_commit(
     is_new: bool,
     locks: bool,
 ) -> Result<()> {
-    session.begin().await?;
+    tokio::try_join!(biased; session.begin(), session.allow_idle())?;
     if locks {
         // The lock's number stands for the schema. The lock ends with the transaction.
         let name = format!("aggregator {schema}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aggregator_core::{Deadline, DedupStore, DedupStoreExt, Event, Query, StoreError, Topic};
+use aggregator_core::{Deadline, DedupStore, DedupStoreExt, Event, Partitions, Query, StoreError, Topic};
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
@@ -188,6 +188,25 @@ fn a_node_that_vanished_lets_go_of_its_partition() {
         assert_eq!(stored(&vanished.join().unwrap()), 2);
     });
     assert_complete(&other, 5);
+}
+
+#[test]
+fn transactions_over_all_servers_may_leave_one_of_them_idle() {
+    let Some(server) = TestServer::shared() else { return };
+    let idle = |millis| PostgresOptions {
+        idle_in_transaction_timeout: Duration::from_millis(millis),
+        partitions: Partitions::new(4),
+        ..patient()
+    };
+    let creating = idle(200);
+    let schema = creating.schema.clone();
+    drop(open(&server.url(), &creating));
+    let store = open(&server.url(), &PostgresOptions { schema: schema.clone(), ..idle(120_000) });
+    for topic in ["a", "b", "c", "d", "e"] {
+        append(&store, &events(topic, 0..10));
+    }
+    let checking = open(&server.url(), &PostgresOptions { schema, ..idle(20) });
+    assert_eq!(checking.verify().unwrap().faults, [""; 0]);
 }
 
 #[test]

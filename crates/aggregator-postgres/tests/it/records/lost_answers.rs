@@ -175,8 +175,12 @@ fn a_counter_is_exact_while_answers_are_lost() {
     let proxy = Proxy::new(server);
     let mut cuts = CUTS.into_iter().cycle();
     count_while([proxy.url(), server.url()], &options(), || {
-        proxy.cut(cuts.next().unwrap(), 1);
-        proxy.cuts() > 5
+        // Not for ever: where a new connection takes longer than a pause, every commit would be cut.
+        let enough = proxy.cuts() > 5;
+        if !enough {
+            proxy.cut(cuts.next().unwrap(), 1);
+        }
+        enough
     });
 }
 
