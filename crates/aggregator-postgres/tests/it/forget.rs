@@ -220,7 +220,7 @@ fn the_table_is_not_used_before_something_is_forgotten() {
 
 #[test]
 fn a_read_only_store_counts_and_reads_marks_and_forgets_nothing() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     fill(&store, 10, 5);

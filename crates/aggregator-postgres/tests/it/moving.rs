@@ -154,7 +154,7 @@ fn an_import_and_appends_of_other_nodes_do_not_meet() {
 
 #[test]
 fn a_role_that_may_only_read_can_export_rows() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let store = open(&server.url(), &options);
     import(&store, &[stub(0), event(1), alone(7)]).unwrap();

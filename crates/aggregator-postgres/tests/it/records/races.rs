@@ -186,7 +186,7 @@ fn all_nodes_read_one_clock() {
 /// In the database's own order, `B` would come after `a`, and the prefix would end elsewhere.
 #[test]
 fn names_are_in_the_order_of_their_bytes_whatever_order_the_database_has() {
-    let Some(server) = TestServer::shared() else { return };
+    let Some(server) = TestServer::shared_own() else { return };
     let options = options();
     let name = &options.schema;
     server.sql(&format!(
