@@ -181,7 +181,7 @@ impl PostgresStore {
             return self.block_on(retry::read(&self.readers, &self.options, doing, read));
         };
         cluster.check(partitions)?;
-        let result = self.block_on(retry::read(&self.readers, &self.options, doing, read));
+        let result = self.block_on(retry::read_of_cluster(&self.readers, &self.options, doing, read));
         if result.as_ref().is_err_and(StoreError::is_retryable) {
             cluster.suspect();
         }

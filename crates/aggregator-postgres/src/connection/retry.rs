@@ -14,6 +14,8 @@ use crate::fault::{Failure, Result, unavailable};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a read of a cluster that finds damage is tried again.
+const DAMAGE_READ_AGAIN: u32 = 3;
 
 /// Runs a transaction until its outcome is known or the deadline has passed. It must be safe to run `transaction` again
 /// after it was committed. Before it is tried again, `may_go_on` is asked, which knows of servers that are down.
@@ -85,6 +87,24 @@ pub(crate) async fn read<T>(
             }
         }
     }
+}
+
+/// [`read`] of partitions that are on several servers. A partition that is moved to another one between two statements
+/// looks damaged: the old server still has it as it was. So damage is believed when it is found again and again.
+pub(crate) async fn read_of_cluster<T>(
+    pool: &Pool,
+    options: &PostgresOptions,
+    doing: &str,
+    transaction: impl AsyncFn(&Session) -> Result<T>,
+) -> std::result::Result<T, StoreError> {
+    for _ in 0..DAMAGE_READ_AGAIN {
+        match read(pool, options, doing, &transaction).await {
+            Err(error @ StoreError::Corrupt { .. }) => debug!(%error, doing, "reading again"),
+            result => return result,
+        }
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+    read(pool, options, doing, transaction).await
 }
 
 /// Runs a verification, which has no deadline.

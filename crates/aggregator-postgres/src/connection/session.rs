@@ -151,7 +151,7 @@ impl Connector {
         let engine = *self.engine.get_or_try_init(|| Engine::of(&client)).await?;
         self.set_up(&client, role, engine).await?;
         self.check(&client, role).await?;
-        let statements = Statements::prepare(&client, role).await?;
+        let statements = Statements::prepare(&client, role, engine).await?;
         Ok(Session {
             client,
             engine,

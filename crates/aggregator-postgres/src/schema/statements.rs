@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use aggregator_core::event::ERASED_PAYLOAD;
 
+use crate::connection::engine::Engine;
 use crate::connection::session::Role;
 use crate::fault::Result;
 
@@ -98,24 +99,44 @@ macro_rules! unsafe_settings {
 }
 pub(crate) const UNSAFE_SETTINGS: &str = unsafe_settings!("");
 
-/// Locks rows of partitions. The outer query reads the clock, so that it is read after the locks are granted.
-macro_rules! locked {
-    ($which:literal) => {
+/// What is read under the lock of a partition, beside its row. The clock is read after the lock is granted.
+macro_rules! read_under_lock {
+    () => {
         concat!(
-            "SELECT p.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-                    coalesce(current_setting('synchronous_standby_names', true), ''), ",
+            "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+             coalesce(current_setting('synchronous_standby_names', true), ''), ",
             // Citus runs this where the partition is, and that is not the server to which the session was made.
             unsafe_settings!(
                 ", CASE WHEN current_setting('synchronous_commit', true) NOT IN ('on', 'remote_apply')
                         THEN 'synchronous_commit' END"
-            ),
-            "
-             FROM (SELECT partition, last_offset, last_processed_at, topics FROM partitions WHERE ",
+            )
+        )
+    };
+}
+
+/// Locks rows of partitions.
+macro_rules! locked {
+    ($which:literal) => {
+        concat!(
+            "SELECT p.*, ",
+            read_under_lock!(),
+            " FROM (SELECT partition, last_offset, last_processed_at, topics FROM partitions WHERE ",
             $which,
             " FOR UPDATE) AS p"
         )
     };
 }
+
+/// Locks a partition in a Citus cluster. A row that was only locked could be on another server by the time when it is
+/// written: Citus moves shards while rows are locked, but not while a transaction that has changed one is open. The
+/// statement after the lock would then see newer events than the lock has shown, or its commit would set them back.
+const LOCK_IN_CLUSTER: &str = concat!(
+    "WITH p AS (UPDATE partitions SET topics = topics WHERE partition = $1
+                RETURNING partition, last_offset, last_processed_at, topics)
+     SELECT p.*, ",
+    read_under_lock!(),
+    " FROM p"
+);
 
 /// A stored payload, if it is as long as the one that was sent or as the one of an erased event. Any other one differs
 /// anyway.
@@ -205,9 +226,15 @@ pub(crate) enum Statements {
 }
 
 impl Statements {
-    pub(crate) async fn prepare(client: &Client, role: Role) -> Result<Self> {
+    pub(crate) async fn prepare(client: &Client, role: Role, engine: Engine) -> Result<Self> {
         Ok(match role {
-            Role::Append => Self::Append(Box::new(Append::prepare(client).await?)),
+            Role::Append => {
+                let mut append = Box::new(Append::prepare(client).await?);
+                if engine == Engine::Citus {
+                    append.lock = client.prepare(LOCK_IN_CLUSTER).await?;
+                }
+                Self::Append(append)
+            }
             Role::Read => Self::Read(Box::new(Read::prepare(client).await?)),
             Role::Relay | Role::Migrate => Self::None,
         })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use aggregator_core::{
@@ -14,7 +15,7 @@ use aggregator_postgres::{PostgresOptions, PostgresStore};
 use serde_json::Value;
 use std::time::Duration;
 
-use crate::support::{alone, append, events, open, options, stored};
+use crate::support::{alone, append, events, open, options, publish_all, stored};
 
 /// The database, if it is a Citus cluster with servers for shards.
 fn cluster() -> Option<&'static TestServer> {
@@ -211,4 +212,52 @@ fn a_page_of_all_partitions_is_made_of_what_each_has() {
     }
     assert_eq!(seen, 16 * 3);
     assert_eq!(store.topics(&TopicQuery::default()).unwrap().len(), 16);
+}
+
+/// Moves the shards of the store in this schema from their server to the next one.
+fn move_shards(server: &TestServer, schema: &str) {
+    let moves = server.sql(&format!(
+        "SELECT format('SELECT citus_move_shard_placement(%s, %L, %s, %L, %s, ''block_writes'')',
+                       s.shardid, n.nodename, n.nodeport, o.nodename, o.nodeport)
+         FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid) JOIN pg_dist_node n USING (groupid)
+         CROSS JOIN LATERAL (SELECT * FROM pg_dist_node o WHERE o.shouldhaveshards AND o.groupid <> n.groupid
+                             ORDER BY o.groupid < n.groupid, o.groupid LIMIT 1) AS o
+         WHERE s.logicalrelid = '{schema}.partitions'::regclass"
+    ));
+    moves.lines().for_each(|sql| _ = server.sql(sql));
+}
+
+#[test]
+fn events_are_stored_and_read_once_while_their_shard_moves_between_servers() {
+    const MOVES: u32 = 4;
+    let Some(server) = cluster() else { return };
+    let options = options();
+    let stores = [open(&server.url(), &options), open(&server.url(), &options)];
+    let (moved, is_done) = (AtomicU32::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..MOVES {
+                move_shards(server, &options.schema);
+                moved.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        scope.spawn(|| {
+            while !is_done.load(Ordering::SeqCst) {
+                let read = stores[0].read(&Query::of(TopicSelector::All));
+                assert!(read.as_ref().is_ok_and(|page| page.events.len() <= 600), "{read:?}");
+            }
+        });
+        let _done = OnDrop(|| is_done.store(true, Ordering::SeqCst));
+        publish_all(&[&stores[0], &stores[1]], || moved.load(Ordering::SeqCst) == MOVES);
+    });
+    assert_eq!(stores[1].verify().unwrap().faults, [""; 0]);
+}
+
+/// Runs its function when it is dropped, also after a panic.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
