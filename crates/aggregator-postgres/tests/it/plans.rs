@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aggregator_core::store::{RecordOutcome, RecordWrite};
 use aggregator_core::{
-    Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Partition, Query, Timestamp, Topic,
-    TopicInfo, TopicQuery, TopicSelector, Topics,
+    Clock, DedupStore, DedupStoreExt, Event, EventId, Identity, Import, Order, Partition, Query, Timestamp,
+    Topic, TopicInfo, TopicQuery, TopicSelector, Topics,
 };
 use aggregator_postgres::PostgresOptions;
 use aggregator_postgres::test_server::TestServer;
@@ -195,6 +195,33 @@ fn a_page_of_rare_topics_or_of_a_late_time_reads_its_own_rows() {
     // Each page reads the places and bodies of ten events. It also reads ten rows to decide how to scan, or fifteen to
     // find the time.
     assert!((2_000..15_000).contains(&entries), "{entries} entries were read for 200 pages of 10");
+}
+
+#[test]
+fn events_with_an_id_are_found_by_their_identity() {
+    let Some(server) = TestServer::shared_own() else { return };
+    for analyzed in [false, true] {
+        let options = PostgresOptions { append_connections: 1, read_connections: 1, ..options() };
+        let store = open(&server.url(), &options);
+        append(&store, &events("t", 0..ROWS));
+        append(&store, &events("u", 0..ROWS));
+        if analyzed {
+            server.sql(&format!("ANALYZE {0}.events; ANALYZE {0}.topics", options.schema));
+        }
+        server.sql(&format!("ALTER TABLE {}.events SET (autovacuum_enabled = off)", options.schema));
+        for id in (0..ROWS).step_by(100) {
+            let event_id = EventId::new(id.to_string()).ok();
+            for order in [Order::Ascending, Order::Descending] {
+                let query =
+                    Query { event_id: event_id.clone(), order, ..Query::topic(Topic::new("u").unwrap()) };
+                assert_eq!(store.read(&query).unwrap().events.len(), 1);
+            }
+        }
+        drop(store);
+        // The place and the body of each of 200 pages, and the rows at the ends of the partition.
+        let entries = read_by_now(server, &options.schema, "events");
+        assert!((400..2_000).contains(&entries), "{entries} entries were read, analyzed: {analyzed}");
+    }
 }
 
 #[test]
