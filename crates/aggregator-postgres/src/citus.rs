@@ -12,10 +12,12 @@ pub(crate) use self::cluster::Cluster;
 pub(crate) use self::watch::{Watch, look};
 
 /// The settings of a session that its transactions take along to the other servers.
-pub(crate) const IN_TRANSACTIONS: [&str; 5] = [
+pub(crate) const IN_TRANSACTIONS: [&str; 6] = [
     "synchronous_commit",
     "lock_timeout",
     "idle_in_transaction_session_timeout",
+    // The planner counts a sort that it was to avoid as very expensive, and would compile the query for it.
+    "jit",
     "enable_seqscan",
     "enable_sort",
 ];

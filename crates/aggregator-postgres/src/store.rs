@@ -3,6 +3,7 @@
 mod capabilities;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use aggregator_core::store::backend::check_partition;
 use aggregator_core::store::{
@@ -48,6 +49,8 @@ pub struct PostgresStore {
     appenders: Pool,
     readers: Arc<Pool>,
     announcer: Arc<CommitAnnouncer>,
+    /// How many bytes the tables had when they were measured last.
+    bytes: AtomicU64,
     topics: TopicIds,
     /// `None` only while the store is dropped.
     runtime: Option<Runtime>,
@@ -119,6 +122,7 @@ impl PostgresStore {
             has_records: opened.has_records,
             has_forgotten: opened.has_forgotten,
             announcer,
+            bytes: AtomicU64::new(0),
             topics: TopicIds::default(),
             runtime: Some(runtime),
             options,
@@ -256,7 +260,7 @@ impl DedupStore for PostgresStore {
 
     fn stats(&self) -> Result<StoreStats, StoreError> {
         self.read_from([], "counting", async |session| {
-            catalog::stats(session, &self.options.schema, self.cluster.as_deref()).await
+            catalog::stats(session, &self.options.schema, self.cluster.as_deref(), &self.bytes).await
         })
     }
 

@@ -1,5 +1,6 @@
 //! Distributes new tables over the servers of a Citus cluster.
 
+use aggregator_core::StoreError;
 use tracing::info;
 
 use crate::columns::get;
@@ -13,6 +14,33 @@ const TABLES: [&str; 5] = ["partitions", "topics", "events", "appends", "forgott
 /// How many partitions a new store gets by default. Shards get partitions by a hash, so there have to be several for each
 /// server. Sixteen did better on three servers than sixty-four.
 pub(crate) const DEFAULT_PARTITIONS: u16 = 16;
+
+/// The first version whose servers begin a transaction with the isolation that the coordinator was told. Before it, a page
+/// is not of one moment.
+const FIRST_VERSION: (u32, u32) = (11, 2);
+
+/// Refuses versions of the extension that are too old.
+pub(crate) async fn check_version(session: &Session) -> Result<()> {
+    if !has_catalog(session).await? {
+        return Ok(());
+    }
+    let sql = "SELECT extversion FROM pg_extension WHERE extname = 'citus'";
+    let row = session.client.query_one(sql, &[]).await?;
+    check(get(&row, 0)?).map_err(Into::into)
+}
+
+fn check(version: &str) -> std::result::Result<(), StoreError> {
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found >= FIRST_VERSION {
+        return Ok(());
+    }
+    let (major, minor) = FIRST_VERSION;
+    Err(StoreError::invalid(
+        "store",
+        format!("is in Citus {version}, and {major}.{minor} is needed or a later one"),
+    ))
+}
 
 /// Whether new tables are to be distributed: the extension is there, and so are servers that take shards.
 pub(crate) async fn has_workers(session: &Session) -> Result<bool> {
@@ -61,4 +89,20 @@ async fn has_catalog(session: &Session) -> Result<bool> {
 async fn distributed(session: &Session, table: &str) -> Result<Vec<tokio_postgres::Row>> {
     let sql = "SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1::text)";
     Ok(session.client.query(sql, &[&table]).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_without_snapshots_are_refused() {
+        for version in ["11.2-1", "11.3-1", "13.0-1", "14.0"] {
+            assert!(check(version).is_ok(), "{version}");
+        }
+        for version in ["11.1-1", "10.2-5", "9.5", "unknown"] {
+            let error = check(version).unwrap_err().to_string();
+            assert!(error.contains(version) && error.contains("11.2"), "{error}");
+        }
+    }
 }

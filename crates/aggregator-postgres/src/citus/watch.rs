@@ -52,9 +52,11 @@ impl Watch {
         let mut looks = 0_u32;
         loop {
             let began = Instant::now();
-            let seen = see(session, self.cluster.partitions(), looks.is_multiple_of(SIZES_ONCE_IN));
-            let (servers, bytes) = timeout(LONGEST, seen).await.map_err(late)??;
-            self.cluster.saw(servers, bytes);
+            let seen = see(session, self.cluster.partitions());
+            self.cluster.saw(timeout(LONGEST, seen).await.map_err(late)??);
+            if looks.is_multiple_of(SIZES_ONCE_IN) {
+                measure(session, &self.cluster).await;
+            }
             looks = looks.wrapping_add(1);
             tokio::select! {
                 () = self.cluster.suspected.notified() => sleep_until(began + LEAST).await,
@@ -69,23 +71,19 @@ impl Watch {
 /// # Errors
 /// [`StoreError::Invalid`] if a server that answers can lose acknowledged events.
 pub(crate) async fn look(session: &Session, cluster: &Cluster) -> Result<()> {
-    let (servers, bytes) = see(session, cluster.partitions(), true).await?;
+    let servers = see(session, cluster.partitions()).await?;
     for Server { address, fault } in &servers {
         if let Some(fault @ Fault::NotDurable(_)) = fault {
             return Err(StoreError::invalid("store", format!("the server {address}: {fault}")).into());
         }
     }
-    cluster.saw(servers, bytes);
+    cluster.saw(servers);
+    measure(session, cluster).await;
     Ok(())
 }
 
-/// Asks each server, and finds out which one has which partition. Returns the server of each, and the bytes of all if they
-/// were asked for and all servers answer.
-async fn see(
-    session: &Session,
-    partitions: Partitions,
-    with_sizes: bool,
-) -> Result<(Vec<Server>, Option<u64>)> {
+/// Asks each server, and finds out which one has which partition. Returns the server of each.
+async fn see(session: &Session, partitions: Partitions) -> Result<Vec<Server>> {
     // Also those that are to have no shards any more, as long as they have some. No two have the same name and port.
     const SERVERS: &str =
         "SELECT nodename, nodeport FROM pg_dist_node n WHERE isactive AND noderole = 'primary'
@@ -128,14 +126,32 @@ async fn see(
         let reason = "has a partition on more than one server: use a replication factor of 1";
         return Err(StoreError::invalid("store", reason).into());
     }
-    // While one does not answer, the others' sizes would come with warnings, and their sum would mean nothing.
-    let all_answer = servers.iter().all(|server| server.fault.is_none());
-    let bytes = if with_sizes && all_answer { Some(sizes(session).await?) } else { None };
-    Ok((servers, bytes))
+    Ok(servers)
 }
 
-/// The bytes of the distributed tables on all servers.
+/// Measures the distributed tables on all servers, if all of them answer: the sum of some would mean nothing. Where a table
+/// is locked, as by `VACUUM FULL`, what was measured before stays.
+async fn measure(session: &Session, cluster: &Cluster) {
+    if !cluster.outages().is_empty() {
+        return;
+    }
+    match sizes(session).await {
+        Ok(bytes) => cluster.measured(bytes),
+        Err(failure) => {
+            let error = failure.into_store_error("measuring");
+            debug!(%error, "the sizes are not known");
+        }
+    }
+    if let Err(failure) = session.run("ROLLBACK").await {
+        debug!(error = %failure.into_store_error("measuring"), "the session ended");
+    }
+}
+
+/// The bytes of the distributed tables on all servers. The session is inside a transaction then. No wait for a table may
+/// keep anybody from noticing that a server is gone.
 async fn sizes(session: &Session) -> Result<u64> {
+    session.run("BEGIN").await?;
+    session.run("SET LOCAL statement_timeout = '2s'").await?;
     let sql = "SELECT coalesce(sum(citus_total_relation_size(d.logicalrelid, false)), 0)::bigint
                FROM pg_dist_partition d JOIN pg_class c ON c.oid = d.logicalrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema()";

@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -42,6 +42,8 @@ pub(crate) enum Role {
 /// Every ordered query has an index in that order. On tables that were never analyzed, the planner would rather sort a
 /// whole partition.
 const NO_SORT: (&str, &str) = ("enable_sort", "off");
+
+const MAY_BE_IDLE: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 
 /// Makes sessions.
 pub(crate) struct Connector {
@@ -156,7 +158,7 @@ impl Connector {
             client,
             engine,
             begin: self.begin("READ COMMITTED", engine),
-            begin_snapshot: self.begin("REPEATABLE READ READ ONLY", engine),
+            begin_snapshot: self.begin_snapshot(engine),
             statements,
             record_writes: OnceCell::new(),
             record_reads: OnceCell::new(),
@@ -174,12 +176,16 @@ impl Connector {
         let nested =
             [("plan_cache_mode", once), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), NO_SORT];
         let custom = [("plan_cache_mode", "force_custom_plan"), NO_SORT];
-        let further: &[(&str, &str)] = if role == Role::Append { &nested } else { &custom };
+        let mut further = if role == Role::Append { nested.to_vec() } else { custom.to_vec() };
+        if engine == Engine::Citus && matches!(role, Role::Append | Role::Migrate) {
+            // A warning that another server gives at its commit comes as this: see `is_warning`.
+            further.push(("client_min_messages", "debug1"));
+        }
         let timeout = if role == Role::Read { self.read_timeout } else { self.statement_timeout };
         let timeout = timeout.as_millis().to_string();
         let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
         let settings = settings.chain([("statement_timeout", timeout.as_str())]);
-        try_join_all(settings.chain(further.iter().copied()).map(|(name, value)| async move {
+        try_join_all(settings.chain(further).map(|(name, value)| async move {
             match client.simple_query(&format!("SET {name} = '{value}'")).await {
                 Ok(_) => Ok(()),
                 // The engine does not know the setting, or the role may not change it.
@@ -202,6 +208,16 @@ impl Connector {
             let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
             let taken = settings.chain([NO_SORT]).filter(|(name, _)| citus::IN_TRANSACTIONS.contains(name));
             begin.extend(taken.map(|(name, value)| format!("SET LOCAL {name} = '{value}'")));
+        }
+        begin
+    }
+
+    /// A snapshot is not ended for being idle on one server of a cluster, which waits for the others. It holds no lock that
+    /// anybody waits for.
+    fn begin_snapshot(&self, engine: Engine) -> Vec<String> {
+        let mut begin = self.begin("REPEATABLE READ READ ONLY", engine);
+        if engine == Engine::Citus {
+            begin.push(MAY_BE_IDLE.to_owned());
         }
         begin
     }
@@ -260,7 +276,7 @@ async fn drive<S, T>(
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
-                if matches!(notice.parsed_severity(), Some(Severity::Warning)) {
+                if is_warning(&notice) {
                     let (code, message) = (notice.code().code(), notice.message());
                     // The ROLLBACK of a failed transaction gets this warning: the COMMIT sent along has ended it
                     // already.
@@ -287,6 +303,11 @@ async fn drive<S, T>(
             }
         }
     }
+}
+
+/// Citus passes on the warnings of other servers, but not as warnings. Their code is left.
+fn is_warning(notice: &DbError) -> bool {
+    matches!(notice.parsed_severity(), Some(Severity::Warning)) || notice.code().code().starts_with("01")
 }
 
 impl Session {
@@ -352,7 +373,7 @@ impl Session {
 
     /// Lets the transaction be idle for any time. Each server of a cluster is, while the slowest one works.
     pub(crate) async fn allow_idle(&self) -> Result<()> {
-        self.run("SET LOCAL idle_in_transaction_session_timeout = 0").await
+        self.run(MAY_BE_IDLE).await
     }
 
     /// Forgets earlier warnings of the server, so that [`Self::check_warnings`] judges only the next commit.

@@ -1,6 +1,7 @@
 //! The topics, and the totals over all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregator_core::store::{StoreStats, TopicInfo};
 use aggregator_core::{Partition, Partitions, Timestamp, Topic, TopicQuery, TopicSelector};
@@ -157,7 +158,13 @@ fn info(row: &Row, with_times: bool) -> Result<TopicInfo> {
 }
 
 /// The totals over all topics. Where partitions are on several servers, those that do not answer are left out.
-pub(crate) async fn stats(session: &Session, schema: &str, cluster: Option<&Cluster>) -> Result<StoreStats> {
+/// `known_bytes` is how many bytes were measured before.
+pub(crate) async fn stats(
+    session: &Session,
+    schema: &str,
+    cluster: Option<&Cluster>,
+    known_bytes: &AtomicU64,
+) -> Result<StoreStats> {
     let statements = session.statements.read();
     let mut stats = StoreStats::default();
     match cluster {
@@ -188,13 +195,18 @@ pub(crate) async fn stats(session: &Session, schema: &str, cluster: Option<&Clus
             }
         }
     }
-    // An engine that does not tell the size counts as 0 bytes.
+    // An engine that does not tell the size counts as 0 bytes. While a table is locked, as by `VACUUM FULL`, what was
+    // measured before is told.
     let sizes = "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE n.nspname = $1 AND c.relkind = 'r'";
     let bytes = match session.client.query_one(sizes, &[&schema]).await {
-        Ok(row) => get_u64(&row, 0)?,
-        Err(error) if error.as_db_error().is_some() => 0,
+        Ok(row) => {
+            let bytes = get_u64(&row, 0)?;
+            known_bytes.store(bytes, Ordering::Relaxed);
+            bytes
+        }
+        Err(error) if error.as_db_error().is_some() => known_bytes.load(Ordering::Relaxed),
         Err(error) => return Err(error.into()),
     };
     stats.bytes = bytes.saturating_add(cluster.map_or(0, Cluster::bytes));

@@ -69,7 +69,7 @@ async fn begin(
     let State { last_offsets, purged, anchors } = state;
     let (ends, missing) = all_ends(positions, &last_offsets, &purged, anchors)?;
     if !missing.is_empty() {
-        check_forgotten(session, &missing, has_forgotten).await?;
+        rows::check_forgotten(session, &missing, has_forgotten).await?;
     }
     Ok((ends, topic))
 }
@@ -135,18 +135,6 @@ fn names(query: &Query) -> (Vec<String>, Vec<String>) {
 
 /// Places where a row has to be, but is not.
 type Missing = Vec<(Partition, u64)>;
-
-/// Checks that rows are missing because they were forgotten.
-async fn check_forgotten(session: &Session, missing: &Missing, has_forgotten: bool) -> Result<()> {
-    let mut last_marks = HashMap::new();
-    if has_forgotten {
-        let partitions: Vec<_> = missing.iter().map(|&(partition, _)| partition_number(partition)).collect();
-        last_marks = rows::last_marks(session, &partitions).await?;
-    }
-    let is_lost = |&&(partition, offset): &&_| last_marks.get(&partition).is_none_or(|&mark| offset > mark);
-    let Some((partition, offset)) = missing.iter().find(is_lost) else { return Ok(()) };
-    Err(Failure::corrupt(format!("partition {} has no row at offset {offset}", partition.0)))
-}
 
 /// Combines the answers of the first statements into the ends of each partition, and says which rows are missing: one that
 /// a position is at, or the newest one of a partition. A mark of forgotten rows that was imported can be the newest.

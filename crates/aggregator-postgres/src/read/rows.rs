@@ -7,10 +7,12 @@ use aggregator_core::{Kept, KeptEvent, Partition, Scope, StoredRow, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::columns::{details, digest_of, get, get_u64, partition, scope, sequence, signed};
+use crate::columns::{
+    details, digest_of, get, get_u64, partition, partition_number, scope, sequence, signed,
+};
 use crate::connection::pipeline::{pipelined_all, pipelined3};
 use crate::connection::session::Session;
-use crate::fault::{Failure, Result};
+use crate::fault::{Failure, Result, unavailable};
 
 /// The rows and marks after the offset `after`. Fails if an offset has no row, and no mark of forgotten rows is there or
 /// behind it.
@@ -54,13 +56,7 @@ pub(crate) async fn rows(
         }
     }
     if missing > 0 {
-        let last_mark = match has_forgotten {
-            true => last_marks(session, &[number]).await?.get(&partition).copied().unwrap_or(0),
-            false => 0,
-        };
-        if missing > last_mark {
-            return Err(Failure::corrupt(format!("partition {number} has no row at offset {missing}")));
-        }
+        check_forgotten(session, &[(partition, missing)], has_forgotten).await?;
         taken.extend(marks(session, number, after, read, most).await?);
         taken.sort_by_key(|&(offset, _)| offset);
         if let Some(&(offset, _)) = taken.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| &pair[0])
@@ -75,8 +71,31 @@ pub(crate) async fn rows(
     Ok(taken)
 }
 
+/// Checks that rows are missing because they were forgotten.
+pub(super) async fn check_forgotten(
+    session: &Session,
+    missing: &[(Partition, u64)],
+    has_forgotten: bool,
+) -> Result<()> {
+    let mut last_marks = HashMap::new();
+    if has_forgotten {
+        let partitions: Vec<_> = missing.iter().map(|&(partition, _)| partition_number(partition)).collect();
+        last_marks = self::last_marks(session, &partitions).await?;
+    }
+    let is_lost = |&&(partition, offset): &&_| last_marks.get(&partition).is_none_or(|&mark| offset > mark);
+    let Some((partition, offset)) = missing.iter().find(is_lost) else { return Ok(()) };
+    if !has_forgotten {
+        let sql = "SELECT to_regclass('forgotten') IS NOT NULL";
+        if get(&session.client.query_one(sql, &[]).await?, 0)? {
+            let reason = "another node has added the table of forgotten identities: restart this node, so that it reads it";
+            return Err(unavailable(reason).into());
+        }
+    }
+    Err(Failure::corrupt(format!("partition {} has no row at offset {offset}", partition.0)))
+}
+
 /// The offset of the last mark of forgotten rows in each of these partitions. Partitions without marks are left out.
-pub(super) async fn last_marks(session: &Session, partitions: &[i32]) -> Result<HashMap<Partition, u64>> {
+async fn last_marks(session: &Session, partitions: &[i32]) -> Result<HashMap<Partition, u64>> {
     let statement = &session.forgotten_reads().await?.last_mark;
     let marks = pipelined_all(partitions.iter().map(|number| async move {
         let rows = session.query(statement, &[number]).await?;

@@ -51,6 +51,7 @@ pub(crate) async fn open(connector: &Connector, options: &PostgresOptions) -> Re
     let role = if options.read_only { Role::Relay } else { Role::Migrate };
     let session = connector.connect(role, None).await?;
     check_encoding(&session).await?;
+    distribute::check_version(&session).await?;
     let mut warnings = Vec::new();
     if !options.read_only {
         create_tables(&session, connector.schema(), options, &mut warnings).await?;

@@ -187,6 +187,9 @@ fn a_role_that_may_not_add_the_table_does_everything_else() {
     assert!(matches!(error, StoreError::Unsupported { .. }), "{error}");
     // A role with the right adds the table.
     assert_eq!(forget(&open(&server.url(), &options), 1), 1);
+    // A node of before cannot know what was forgotten, and does not take it for damage.
+    let error = store.rows(Partition(0), 0, RowLimit::default()).unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("restart this node"), "{error}");
     let store = open(&server.url_of(&role), &options);
     let error = store.forget_identities(&t(), end(), 1).unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("permission denied"), "{error}");
