@@ -216,6 +216,10 @@ impl<'t> GroupCommitter<'t> {
         self.insight.observe(events, &all);
     }
 
+    fn is_known_outage(&self, partition: Partition) -> bool {
+        self.store.outages().iter().any(|outage| outage.partitions.contains(&partition))
+    }
+
     /// Answers the jobs with this error. A queued job is kept instead, if the store may take it later.
     fn fail_jobs(&mut self, jobs: Vec<Job>, error: StoreError) {
         if jobs.is_empty() {
@@ -225,6 +229,9 @@ impl<'t> GroupCommitter<'t> {
             // The failure was logged already.
         } else if error.is_fatal() {
             self.health.fail(error.to_string());
+        } else if self.is_known_outage(jobs[0].partition) {
+            // The log has said that the partition is out, and will say when it is back.
+            debug!(error = %error, requests = jobs.len(), "a group was not stored");
         } else {
             warn!(error = %error, requests = jobs.len(), "a group was not stored");
         }
