@@ -88,13 +88,14 @@ impl TestServer {
     }
 
     /// A server for the caller alone, or the database of `AGGREGATOR_TEST_POSTGRES`, for a store in the schema `aggregator`,
-    /// which is dropped in the end.
+    /// which one test has at a time and which is dropped in the end.
     ///
     /// # Panics
     /// As [`Self::shared`], and if that database has such a schema: it may be somebody's store.
     pub fn start_or_external() -> Option<Self> {
         let programs = programs_or_skip()?;
-        let Some(external) = External::named() else { return Some(Self::start_with(programs, &[])) };
+        let Some(mut external) = External::named() else { return Some(Self::start_with(programs, &[])) };
+        external.take_schema();
         let server = Self::external(programs, external);
         let found = server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'aggregator'");
         assert_eq!(
@@ -354,6 +355,10 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         if self.running.is_some() {
             self.stop("QUIT");
+        }
+        let psql = self.psql();
+        if let Some(external) = &mut self.external {
+            external.leave_schema(psql);
         }
     }
 }

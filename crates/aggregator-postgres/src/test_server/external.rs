@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::Address;
 
@@ -20,12 +21,53 @@ read -r _
 
 pub(super) struct External {
     pub(super) url: String,
+    turn: Option<Turn>,
+}
+
+/// The schema `aggregator`, which one test of this process has at a time.
+struct Turn;
+
+static IS_TAKEN: Mutex<bool> = Mutex::new(false);
+static IS_FREE: Condvar = Condvar::new();
+
+impl Turn {
+    /// Waits until no other test has it.
+    fn take() -> Self {
+        let mut taken = IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken {
+            taken = IS_FREE.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        *taken = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        IS_FREE.notify_one();
+    }
 }
 
 impl External {
     /// The one that the environment names.
     pub(super) fn named() -> Option<Self> {
-        std::env::var(URL).ok().filter(|url| !url.is_empty()).map(|url| Self { url })
+        std::env::var(URL).ok().filter(|url| !url.is_empty()).map(|url| Self { url, turn: None })
+    }
+
+    /// Waits until no other test of this process has the schema `aggregator`, and makes it this one's.
+    pub(super) fn take_schema(&mut self) {
+        self.turn = Some(Turn::take());
+    }
+
+    /// Drops the schema `aggregator`, if it was this one's.
+    pub(super) fn leave_schema(&mut self, mut psql: Command) {
+        if self.turn.is_some() {
+            psql.args(["-c", "DROP SCHEMA IF EXISTS aggregator CASCADE"]).stderr(Stdio::null());
+            // If that fails, the next test says so.
+            let _ = psql.status();
+            self.turn = None;
+        }
     }
 
     /// The URL for another role, which needs no password.
