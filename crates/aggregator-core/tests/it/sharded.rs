@@ -3,12 +3,17 @@
 mod cursors;
 mod failures;
 mod membership;
+mod removals;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aggregator_core::store::faulty::FaultyStore;
 use aggregator_core::store::sharded::NamedStore;
-use aggregator_core::{DedupStore, Event, MemoryStore, Partition, Partitions, Sharded, StoreError};
+use aggregator_core::{
+    DedupStore, DedupStoreExt as _, Event, MemoryStore, Outcome, Partition, Partitions, Query, Sharded,
+    StoreError, Topic,
+};
 
 /// An empty store in memory.
 fn memory() -> Arc<dyn DedupStore> {
@@ -43,4 +48,33 @@ fn event(topic: &str, id: u64) -> Event {
 /// As the whole numbers them.
 fn partitions_of(shard: u16) -> [Partition; 2] {
     [Partition(shard * 2), Partition(shard * 2 + 1)]
+}
+
+/// Why the event is not taken now.
+fn fails(store: &Sharded, topic: &str, id: u64) -> String {
+    match store.append_one(&event(topic, id)) {
+        Err(error @ StoreError::Unavailable { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn stored(store: &Sharded, topic: &str, id: u64) {
+    assert_eq!(store.append_one(&event(topic, id)).unwrap().outcome, Outcome::Stored);
+}
+
+/// Tries until the shard is asked again.
+fn await_stored(store: &Sharded, topic: &str, id: u64) {
+    await_that("it is stored", || store.append_one(&event(topic, id)).is_ok());
+}
+
+fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn count(store: &Sharded, topic: &str) -> usize {
+    store.read(&Query::topic(Topic::new(topic).unwrap())).unwrap().events.len()
 }

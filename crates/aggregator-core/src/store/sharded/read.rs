@@ -15,6 +15,9 @@ use crate::cursor::{Fingerprint, Position};
 use crate::query::{Order, Page, Query, StoredEvent};
 use crate::{Cursor, Partition, StoreError, WrongCursor};
 
+/// How many times a shard may say that the cursor has expired, before the reader has to come again.
+const EXPIRED_TRIES: usize = 16;
+
 /// What a shard is asked for.
 struct Part {
     shard: usize,
@@ -74,18 +77,13 @@ impl Sharded {
         let (mut sources, mut is_ahead, mut expired) = (Vec::new(), false, false);
         for mut part in parts {
             (part.query.limit, part.query.payload_bytes) = (limit, payload_bytes);
-            let page = match self.read_part(&part) {
+            // The other shards still have to say whether the cursor is one of this store's history.
+            let page = match self.read_unexpired(&mut part, &mut expired) {
                 Err(StoreError::WrongCursor(
                     WrongCursor::AheadOfStore { .. } | WrongCursor::OtherHistory { .. },
                 )) => {
                     is_ahead = true;
                     continue;
-                }
-                // The other shards still have to say whether the cursor is one of this store's history.
-                Err(StoreError::Expired { oldest }) => {
-                    expired = true;
-                    part.query.after = Some(oldest);
-                    self.read_part(&part)?
                 }
                 page => page?,
             };
@@ -135,6 +133,22 @@ impl Sharded {
 
     fn read_part(&self, part: &Part) -> Result<Page, StoreError> {
         self.shards[part.shard].read(|store| store.read(&part.query))
+    }
+
+    /// Reads on from where the shard says, as long as the cursor has expired. More can be removed between two tries, and a
+    /// cursor of the shard alone means nothing to the reader.
+    fn read_unexpired(&self, part: &mut Part, expired: &mut bool) -> Result<Page, StoreError> {
+        for _ in 0..EXPIRED_TRIES {
+            match self.read_part(part) {
+                Err(StoreError::Expired { oldest }) => {
+                    *expired = true;
+                    part.query.after = Some(oldest);
+                }
+                page => return page,
+            }
+        }
+        let name = self.shards[part.shard].name();
+        Err(StoreError::unavailable(format!("{name}: events are removed faster than they are read")))
     }
 
     fn source(&self, part: Part, page: Page) -> Source {

@@ -5,35 +5,11 @@ use std::time::{Duration, Instant};
 
 use aggregator_core::store::faulty::{Failure, FaultyStore};
 use aggregator_core::{
-    DedupStore, DedupStoreExt as _, Outage, Outcome, Partition, Query, Sharded, StoreError, Topic,
-    TopicQuery, TopicSelector,
+    DedupStore, DedupStoreExt as _, Outage, Partition, Query, Sharded, StoreError, Topic, TopicQuery,
+    TopicSelector,
 };
 
-use super::{event, faulty, partitions_of, topic_of};
-
-fn fails(store: &Sharded, topic: &str, id: u64) -> String {
-    match store.append_one(&event(topic, id)) {
-        Err(error @ StoreError::Unavailable { .. }) => error.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn stored(store: &Sharded, topic: &str, id: u64) {
-    assert_eq!(store.append_one(&event(topic, id)).unwrap().outcome, Outcome::Stored);
-}
-
-/// Tries until the shard is asked again.
-fn await_stored(store: &Sharded, topic: &str, id: u64) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while let Err(error) = store.append_one(&event(topic, id)) {
-        assert!(Instant::now() < until, "{error}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn count(store: &Sharded, topic: &str) -> usize {
-    store.read(&Query::topic(Topic::new(topic).unwrap())).unwrap().events.len()
-}
+use super::{await_stored, await_that, count, event, fails, faulty, partitions_of, stored, topic_of};
 
 /// A whole of two shards, a topic of each.
 fn two() -> (Vec<Arc<FaultyStore>>, Sharded, String, String) {
@@ -126,12 +102,7 @@ fn a_page_over_a_shard_that_is_out_names_it_and_pages_of_others_come() {
     assert_eq!(store.outages().len(), 1);
     // A check reads from it, once its pause is over.
     shards[1].set_gone(false);
-    let until = Instant::now() + Duration::from_secs(60);
-    while !store.outages().is_empty() {
-        assert!(Instant::now() < until, "{:?}", store.outages());
-        store.check_health().unwrap();
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    await_that("it is back", || store.check_health().is_ok() && store.outages().is_empty());
     assert_eq!(store.read(&Query::of(TopicSelector::All)).unwrap().events.len(), 2);
     assert_eq!(store.stats().unwrap().unavailable, []);
 }
