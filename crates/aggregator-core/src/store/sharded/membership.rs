@@ -118,7 +118,11 @@ pub fn refuse_lone_shard(store: &dyn DedupStore) -> Result<(), StoreError> {
 pub(super) fn join(shards: &[NamedStore], partitions: Partitions) -> Result<StoreId, StoreError> {
     for _ in 0..TRIES {
         let found = read(shards)?;
-        let whole = check(shards, &found, partitions)?;
+        let whole = match check(shards, &found, partitions) {
+            // Another start may have written the records since they were read, and stored events.
+            Err(_) if read(shards).is_ok_and(|now| now != found) => continue,
+            whole => whole?,
+        };
         if complete(shards, &found, &whole)? {
             return Ok(whole.whole);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregator_core::store::faulty::{Call, FaultyStore};
 use aggregator_core::store::sharded::{Membership, refuse_lone_shard};
 use aggregator_core::{
     DedupStore, DedupStoreExt as _, MemoryStore, Partitions, Record, RecordWrite, StoreError,
@@ -136,6 +137,29 @@ fn starts_that_race_agree_on_one_store() {
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+/// Another start may be done, and its events stored, between any two steps of this one.
+#[test]
+fn a_start_that_another_one_overtakes_joins_its_store() {
+    for (call, at) in
+        [(Call::Stats, 0), (Call::Stats, 1), (Call::Records, 0), (Call::Records, 1), (Call::Records, 2)]
+    {
+        let shards = [memory(), memory(), memory()];
+        let slow: Vec<_> = shards.iter().map(|shard| Arc::new(FaultyStore::new(Arc::clone(shard)))).collect();
+        let (id, told) = std::sync::mpsc::channel();
+        slow[at].before_next(call, move || {
+            let whole = open(&shards).unwrap();
+            for shard in 0..3 {
+                whole.append_one(&event(&topic_of(&whole, shard), 1)).unwrap();
+            }
+            id.send(whole.info().id).unwrap();
+        });
+        let slow: Vec<_> = slow.into_iter().map(|store| store as Arc<dyn DedupStore>).collect();
+        let whole = open(&slow).unwrap_or_else(|error| panic!("{call:?} of shard {at}: {error}"));
+        assert_eq!(whole.info().id, told.recv().unwrap(), "{call:?} of shard {at}");
+        assert_eq!(whole.stats().unwrap().stored, 3);
+    }
 }
 
 #[test]
