@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use self::membership::{Membership, name_shard, refuse_lone_shard};
 
 use self::breaker::Cause;
-use self::membership::{join, refuse};
+use self::membership::{check_partitions, join, refuse};
 use self::routing::Routing;
 use self::shard::{Condition, Shard};
 use super::{
@@ -81,6 +81,7 @@ impl Sharded {
         let [first, ..] = &shards[..] else {
             return Err(StoreError::invalid("store", "has no shards: name one at least"));
         };
+        check_alike(&shards)?;
         let (kind, each) = (first.store.info().kind, first.store.partitions());
         let Some(routing) = Routing::new(shards.len(), each) else {
             let reason = format!(
@@ -90,7 +91,6 @@ impl Sharded {
             );
             return Err(StoreError::invalid("store", reason));
         };
-        check_alike(&shards)?;
         let id = join(&shards, each)?;
         let durable = |durability| shards.iter().any(|shard| shard.store.info().durability == durability);
         // Of the whole, no more is certain than of the weakest.
@@ -129,7 +129,7 @@ impl Sharded {
 fn check_alike(shards: &[NamedStore]) -> Result<(), StoreError> {
     let mut ids = HashSet::new();
     let [first, ..] = shards else { return Ok(()) };
-    let (kind, partitions) = (first.store.info().kind, first.store.partitions());
+    let kind = first.store.info().kind;
     for (index, shard) in shards.iter().enumerate() {
         let info = shard.store.info();
         if info.kind != kind {
@@ -139,19 +139,11 @@ fn check_alike(shards: &[NamedStore]) -> Result<(), StoreError> {
                 &format!("is a {} store, and shard 0 a {kind} store", info.kind),
             ));
         }
-        if info.partitions != partitions {
-            let why = format!(
-                "has {} partitions, and shard 0 has {}: all need as many",
-                info.partitions.count(),
-                partitions.count()
-            );
-            return Err(refuse(index, shard, &why));
-        }
         if !ids.insert(info.id) {
             return Err(refuse(index, shard, "is the same store as another shard: name each of them once"));
         }
     }
-    Ok(())
+    check_partitions(shards)
 }
 
 /// Announces the commits of the shards to the listeners of the whole.

@@ -179,20 +179,48 @@ fn check(
                 ));
             }
             Some(_) => {}
-            // Shard 0 has its record first, and is told last.
-            None if known.is_some()
-                && (index == 0 || found[0].as_ref().is_none_or(|first| first.is_complete)) =>
-            {
-                return refused(format!(
-                    "has no record of the store {}, which was complete: it is empty, or another database or file than \
-                     before. Put the right one there, from a backup if it is lost",
-                    whole.whole
-                ));
-            }
+            None if has_lost_its_record(index, found) => return Err(lost(index, shard, &whole)),
             None => check_new(index, shard)?,
         }
     }
     Ok(whole)
+}
+
+/// Whether this shard, which has no record, had one before. Shard 0 has its record first, and is told last that all have one.
+fn has_lost_its_record(index: usize, found: &[Option<Membership>]) -> bool {
+    match found {
+        [Some(first), ..] => first.is_complete,
+        _ => index == 0 && found.iter().any(Option::is_some),
+    }
+}
+
+fn lost(index: usize, shard: &NamedStore, whole: &Membership) -> StoreError {
+    let why = format!(
+        "has no record of the store {}, which was complete: it is empty, or another database or file than before. Put \
+         the right one there, from a backup if it is lost",
+        whole.whole
+    );
+    refuse(index, shard, &why)
+}
+
+/// Refuses shards that differ in their partitions. A new database in the place of one of them has as many as a new one has
+/// by default, and is told what is wrong with it all the same.
+pub(super) fn check_partitions(shards: &[NamedStore]) -> Result<(), StoreError> {
+    let [first, ..] = shards else { return Ok(()) };
+    let count = |shard: &NamedStore| shard.store.partitions().count();
+    let unlike = shards.iter().enumerate().find(|(_, shard)| count(shard) != count(first));
+    let Some((index, shard)) = unlike else { return Ok(()) };
+    let found = read(shards)?;
+    if let Some(whole) = found.iter().flatten().next() {
+        for (index, shard) in shards.iter().enumerate() {
+            if found[index].is_none() && has_lost_its_record(index, &found) {
+                return Err(lost(index, shard, whole));
+            }
+        }
+    }
+    let (own, of_first) = (count(shard), count(first));
+    let why = format!("has {own} partitions, and shard 0 has {of_first}: all need as many");
+    Err(refuse(index, shard, &why))
 }
 
 /// A store that took events before did not take them as a shard: most of their topics belong elsewhere.

@@ -101,9 +101,27 @@ fn shards_are_alike() {
     let four: Arc<dyn DedupStore> = Arc::new(MemoryStore::new(Partitions::new(4).unwrap()));
     let refused = refusal(&[memory(), four]);
     assert!(refused.contains("shard 1 (place 1) has 4 partitions, and shard 0 has 2"), "{refused}");
+    let unlike = [memory(), memory(), Arc::new(MemoryStore::default())];
+    assert!(refusal(&unlike).contains("shard 2 (place 2) has 1 partitions, and shard 0 has 2"));
     let wide = || -> Arc<dyn DedupStore> { Arc::new(MemoryStore::new(Partitions::new(600).unwrap())) };
     assert!(refusal(&[wide(), wide()]).contains("1024"));
     assert!(refusal(&[]).contains("no shards"));
+}
+
+/// A new database has as many partitions as a new one has by default, and that is not what is wrong with it.
+#[test]
+fn a_new_store_in_the_place_of_a_shard_is_named_whatever_its_partitions_are() {
+    let shards = [memory(), memory(), memory()];
+    open(&shards).unwrap();
+    for index in 0..3 {
+        let mut with_new = shards.clone();
+        with_new[index] = Arc::new(MemoryStore::new(Partitions::new(4).unwrap()));
+        let lost = refusal(&with_new);
+        assert!(
+            lost.contains(&format!("shard {index} (place {index}) has no record of the store")),
+            "{lost}"
+        );
+    }
 }
 
 /// The records are written one after the other, and a crash may come between any two.
