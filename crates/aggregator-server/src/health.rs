@@ -3,10 +3,11 @@
 //! It goes from ready to draining or failed, and never back. While it is ready, the store is asked once a second whether
 //! it has room for events, and which of its parts do not answer.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use aggregator_core::{DedupStore, Outage, StoreError};
+use aggregator_core::{DedupStore, Outage, Partition, StoreError};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
@@ -39,12 +40,27 @@ pub(crate) async fn check(store: &Arc<dyn DedupStore>, health: &Health) {
         Ok(Err(error)) => warn!(%error, "the store is not well"),
         Err(_) => health.fail("the check of the store's health panicked".to_owned()),
     }
-    health.tell_outages(store.outages());
+    health.tell_outages(&store.outages());
 }
 
-/// The partitions of an outage, as the log shows them.
-fn numbers(outage: &Outage) -> String {
-    outage.partitions.iter().map(|partition| partition.0.to_string()).collect::<Vec<_>>().join(", ")
+/// Partitions as the log shows them.
+fn numbers<'p>(partitions: impl IntoIterator<Item = &'p Partition>) -> String {
+    partitions.into_iter().map(|partition| partition.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What has changed since the log was told of these partitions: what is out besides, by its reason, and what is back. A
+/// partition that was out alone, and is out now with all of its shard, is no news.
+fn changes<'o>(
+    told: &BTreeSet<Partition>,
+    outages: &'o [Outage],
+) -> (Vec<(Vec<Partition>, &'o str)>, Vec<Partition>) {
+    let gone = outages.iter().map(|outage| {
+        let partitions = outage.partitions.iter().copied().filter(|partition| !told.contains(partition));
+        (partitions.collect::<Vec<_>>(), &*outage.reason)
+    });
+    let is_out = |partition: &Partition| outages.iter().any(|outage| outage.partitions.contains(partition));
+    let back = told.iter().copied().filter(|partition| !is_out(partition)).collect();
+    (gone.filter(|(partitions, _)| !partitions.is_empty()).collect(), back)
 }
 
 /// The state of the service, shared by all its parts.
@@ -52,8 +68,8 @@ fn numbers(outage: &Outage) -> String {
 pub(crate) struct Health {
     /// Why there is no room for events; `None` while there is.
     no_space: Mutex<Option<Arc<str>>>,
-    /// The parts of the store that did not answer at the last check. The log has told of them.
-    told_outages: Mutex<Vec<Outage>>,
+    /// The partitions that were out at the last check. The log has told of them.
+    told_outages: Mutex<BTreeSet<Partition>>,
     draining: AtomicBool,
     failure: OnceLock<String>,
     /// Wakes the waiter of [`Health::failed`].
@@ -106,17 +122,17 @@ impl Health {
     }
 
     /// Logs which parts of the store have gone since the last check, and which ones are back.
-    fn tell_outages(&self, outages: Vec<Outage>) {
+    fn tell_outages(&self, outages: &[Outage]) {
         let mut told = self.told_outages.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_in = |all: &[Outage], one: &Outage| all.iter().any(|other| other.partitions == one.partitions);
-        for outage in outages.iter().filter(|outage| !is_in(&told, outage)) {
-            let (partitions, reason) = (numbers(outage), &outage.reason);
+        let (gone, back) = changes(&told, outages);
+        for (partitions, reason) in gone {
+            let partitions = numbers(&partitions);
             warn!(partitions, reason, "a part of the store does not answer, the others go on");
         }
-        for outage in told.iter().filter(|outage| !is_in(&outages, outage)) {
-            info!(partitions = numbers(outage), "a part of the store is back");
+        if !back.is_empty() {
+            info!(partitions = numbers(&back), "a part of the store is back");
         }
-        *told = outages;
+        *told = outages.iter().flat_map(|outage| outage.partitions.iter().copied()).collect();
     }
 
     pub(crate) fn drain(&self) {
@@ -140,5 +156,22 @@ impl Health {
             }
             self.told.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_that_goes_or_comes_back_is_told_once() {
+        let some = |partitions: &[u16]| partitions.iter().copied().map(Partition).collect::<Vec<_>>();
+        let told = |partitions: &[u16]| some(partitions).into_iter().collect::<BTreeSet<_>>();
+        let one = [Outage::new(some(&[2]), "locked")];
+        assert_eq!(changes(&told(&[]), &one), (vec![(some(&[2]), "locked")], some(&[])));
+        assert_eq!(changes(&told(&[2]), &one), (vec![], some(&[])), "the log has it");
+        let whole = [Outage::new(some(&[2, 3]), "gone"), Outage::new(some(&[4]), "full")];
+        assert_eq!(changes(&told(&[2, 4]), &whole), (vec![(some(&[3]), "gone")], some(&[])));
+        assert_eq!(changes(&told(&[2, 3, 5]), &one), (vec![], some(&[3, 5])));
     }
 }
