@@ -3,13 +3,14 @@
 //! [`Sharded`] makes one [`DedupStore`] of N stores of one kind, in a fixed order: several SQLite files, with a writer each,
 //! or several PostgreSQL databases. A topic lives in one shard, so everything that the contract promises of a topic is
 //! the shard's promise. What the whole adds is the way there (`routing`), one stream of what the shards hold
-//! (`read`, `catalog`), and the bounds of a failure (`shard`, `breaker`). It stores nothing but a record in each shard, which says
+//! (`read`, `catalog`), and the bounds of a failure (`shard`, `writes`, `breaker`). It stores nothing but a record in each shard, which says
 //! which one it is (`membership`).
 //!
 //! * **No commit is of two shards.** A batch of topics of several shards is several commits, as it is with several partitions.
 //! * **N is fixed** when the shards are made, and so are their order and their partitions.
 //! * **All shards have to be there when the store is opened.** Later, what a shard cannot do is
-//!   [`StoreError::Unavailable`] for its partitions, whatever its error was, and the other partitions go on.
+//!   [`StoreError::Unavailable`] for its partitions, whatever its error was, and the other partitions go on. If only some of a
+//!   shard's partitions fail, it is for these alone. A shard that has stopped, or answers nobody, is out as a whole.
 //!   [`DedupStore::outages`] says which ones those are. A call that needs all shards, such as a page of all topics, fails while
 //!   one is out. [`stats`](DedupStore::stats) leaves it out and says so.
 //! * **Records are in shard 0**, because a write of them is all or nothing. Whatever needs them stands still while shard 0 is
@@ -25,6 +26,7 @@ mod membership;
 mod read;
 mod routing;
 mod shard;
+mod writes;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -170,7 +172,7 @@ impl DedupStore for Sharded {
         // A shard cannot see that a topic belongs to the partition of the same number of another shard.
         check_partition(self.info.partitions, partition, events.iter().map(EventRef::topic))?;
         let (shard, partition) = self.locate(partition)?;
-        shard.write(|store| {
+        shard.append(partition, |store| {
             let receipts = store.append(partition, attempt, events)?;
             if receipts.len() != events.len() {
                 let reason = format!("it gave {} receipts for {} events", receipts.len(), events.len());
@@ -211,12 +213,16 @@ impl DedupStore for Sharded {
 
     /// Fails only if no shard takes events: what one of them lacks is in [`outages`](Self::outages).
     fn check_health(&self) -> Result<(), StoreError> {
+        let (mut shards, out): (Vec<_>, Vec<_>) =
+            self.shards.iter().partition(|shard| shard.outage().is_none());
         // What has taken one of them may have taken others, and nobody may be asking these.
-        if self.shards.iter().any(|shard| shard.outage().is_some()) {
-            self.shards.iter().for_each(Shard::suspect);
+        if !out.is_empty() {
+            shards.iter().for_each(|shard| shard.suspect());
         }
+        // What is known to be out is asked last: it may use up the time.
+        shards.extend(out);
         let probes = Deadline::after(PROBES);
-        let conditions: Vec<_> = self.shards.iter().map(|shard| shard.check(probes)).collect();
+        let conditions: Vec<_> = shards.into_iter().map(|shard| shard.check(probes)).collect();
         let mut reasons = Vec::new();
         let mut causes = Vec::new();
         for condition in conditions {
@@ -238,17 +244,14 @@ impl DedupStore for Sharded {
         }
     }
 
-    /// Of a shard that is out, all its partitions. A shard of which a part is out says so itself.
+    /// Of a shard that is out, all its partitions. Of others, those that took no event, and what a shard says itself.
     fn outages(&self) -> Vec<Outage> {
-        let of_shard = |(index, shard): (usize, &Shard)| match shard.outage() {
-            Some(reason) => vec![Outage::new(self.routing.partitions_of(index), reason)],
-            None => {
-                let in_whole = |outage: Outage| {
-                    let partitions = outage.partitions.iter().map(|it| self.routing.in_whole(index, *it));
-                    Outage::new(partitions.collect(), format!("{}: {}", shard.name(), outage.reason))
-                };
-                shard.store().outages().into_iter().map(in_whole).collect()
-            }
+        let of_shard = |(index, shard): (usize, &Shard)| {
+            let in_whole = |outage: Outage| {
+                let partitions = outage.partitions.iter().map(|it| self.routing.in_whole(index, *it));
+                Outage::new(partitions.collect(), outage.reason)
+            };
+            shard.outages().into_iter().map(in_whole).collect::<Vec<_>>()
         };
         self.shards.iter().enumerate().flat_map(of_shard).collect()
     }

@@ -3,6 +3,7 @@
 mod cursors;
 mod failures;
 mod membership;
+mod parts;
 mod removals;
 
 use std::sync::Arc;
@@ -39,6 +40,12 @@ fn faulty(shards: usize) -> (Vec<Arc<FaultyStore>>, Sharded) {
 fn topic_of(store: &Sharded, shard: u16) -> String {
     let is_there = |topic: &String| store.partitions().of(topic).0 / 2 == shard;
     (0..).map(|n| format!("t{n}")).find(is_there).unwrap()
+}
+
+/// A topic of each partition of a shard with two.
+fn topics_of(store: &Sharded, shard: u16) -> [String; 2] {
+    let is_in = |topic: &String, partition| store.partitions().of(topic) == partition;
+    partitions_of(shard).map(|p| (0..).map(|n| format!("t{n}")).find(|topic| is_in(topic, p)).unwrap())
 }
 
 fn event(topic: &str, id: u64) -> Event {

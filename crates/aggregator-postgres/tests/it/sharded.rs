@@ -13,7 +13,7 @@ use aggregator_core::{
 use aggregator_postgres::test_server::TestServer;
 use aggregator_postgres::{PostgresOptions, PostgresStore};
 
-use crate::support::{await_that, new_schema, options, with};
+use crate::support::{OtherSession, await_that, new_schema, options, with};
 
 /// Two servers that the tests here share.
 fn servers() -> Option<[&'static TestServer; 2]> {
@@ -126,8 +126,63 @@ fn a_server_that_is_gone_takes_its_own_partitions_with_it_and_no_others() {
     assert_eq!(outages[0].partitions.iter().map(|partition| partition.0).collect::<Vec<_>>(), [1]);
 
     other.launch();
-    await_that("it is back", || append(&gone, 1).is_ok());
-    await_that("it is noticed", || store.check_health().is_ok() && store.outages().is_empty());
+    await_that("it is back", || store.check_health().is_ok() && store.outages().is_empty());
+    append(&gone, 1).unwrap();
     assert_eq!(append(&gone, 0).unwrap().outcome, Outcome::Duplicate);
     assert_eq!(store.read(&all).unwrap().events.len(), 22);
+}
+
+/// As by a transaction that somebody has left open.
+#[test]
+fn a_partition_whose_row_is_locked_takes_no_other_one_of_its_server_with_it() {
+    let Some(servers) = servers() else { return };
+    let options = PostgresOptions {
+        lock_timeout: Duration::from_millis(50),
+        partitions: Partitions::new(2),
+        ..options()
+    };
+    let store = open(servers, &options).unwrap();
+    let of =
+        |partition| (0..).map(|n| format!("t{n}")).find(|t| store.partitions().of(t).0 == partition).unwrap();
+    let (free, locked) = (of(2), of(3));
+    let append = |topic: &str, id: u32| store.append_one(&Event::new(topic, id.to_string()).unwrap());
+    let mut holder = OtherSession::new(servers[1]);
+    holder.sql(&format!("BEGIN; SELECT FROM {}.partitions WHERE partition = 1 FOR UPDATE;", options.schema));
+    for id in 0..20 {
+        assert!(append(&locked, id).unwrap_err().is_retryable());
+        assert_eq!(append(&free, id).unwrap().outcome, Outcome::Stored);
+        store.check_health().unwrap();
+        assert_eq!(store.outages()[0].partitions.iter().map(|it| it.0).collect::<Vec<_>>(), [3]);
+    }
+    holder.sql("ROLLBACK;");
+    await_that("it takes events", || append(&locked, 0).is_ok());
+    assert!(store.outages().is_empty());
+}
+
+/// Nothing is refused there, and nothing answered.
+#[test]
+fn a_server_that_does_not_move_is_refused_whole_once_an_append_and_a_check_were_late() {
+    let (Some(one), Some(mut other)) = (TestServer::start(&[]), TestServer::start(&[])) else { return };
+    let options = PostgresOptions {
+        deadline: Duration::from_secs(2),
+        connection_wait: Duration::from_secs(1),
+        partitions: Partitions::new(4),
+        ..options()
+    };
+    let store = open([&one, &other], &options).unwrap();
+    let of =
+        |partition| (0..).map(|n| format!("t{n}")).find(|t| store.partitions().of(t).0 == partition).unwrap();
+    let append = |topic: &str, id: u32| store.append_one(&Event::new(topic, id.to_string()).unwrap());
+    append(&of(4), 0).unwrap();
+    other.freeze();
+    assert!(append(&of(4), 1).unwrap_err().is_retryable());
+    let out = || store.outages().into_iter().flat_map(|outage| outage.partitions).count();
+    assert_eq!(out(), 1);
+    store.check_health().unwrap();
+    assert_eq!(out(), 4, "nobody has to wait for the others");
+    assert!(append(&of(5), 1).unwrap_err().is_retryable());
+    append(&of(0), 0).unwrap();
+    other.thaw();
+    await_that("it is back", || store.check_health().is_ok() && out() == 0);
+    (4..8).for_each(|partition| _ = append(&of(partition), 2).unwrap());
 }

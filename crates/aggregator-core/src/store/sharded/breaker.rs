@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an outage is told of after the time to try has come. A caller who looks at outages before it calls would never
+/// try: a balancer that sends nothing, or a publisher who is told that nothing is queued.
+const TOLD_FOR: Duration = Duration::from_secs(15);
 
 /// Why calls are not let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,12 @@ impl Breaker {
         self.lock().open.as_ref().map(|open| (open.cause, open.reason.clone()))
     }
 
+    /// The same, unless nobody has tried for so long that it says little.
+    pub(super) fn recent_outage(&self) -> Option<(Cause, String)> {
+        let state = self.lock_if_troubled()?;
+        state.open.as_ref().filter(|open| open.is_recent()).map(|open| (open.cause, open.reason.clone()))
+    }
+
     /// Whether it is time to try.
     pub(super) fn is_due(&self) -> bool {
         self.is_troubled.load(Ordering::Acquire) && self.lock().open.as_ref().is_some_and(Open::may_probe)
@@ -108,6 +117,11 @@ impl Breaker {
 }
 
 impl Turn<'_> {
+    /// Whether the call tries, and no others are let through.
+    pub(super) fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// The shard has answered.
     pub(super) fn succeeded(self) {
         // A call that began before the failure of another one says nothing about what comes after that.
@@ -171,6 +185,10 @@ impl Open {
     fn may_probe(&self) -> bool {
         self.cause != Cause::Stopped && !self.probing && self.probe_at <= Instant::now()
     }
+
+    fn is_recent(&self) -> bool {
+        self.cause == Cause::Stopped || self.probing || self.probe_at.elapsed() < TOLD_FOR
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +237,25 @@ mod tests {
             assert_eq!(breaker.lock().open.as_ref().unwrap().pause, Duration::from_millis(pause));
         }
         assert_eq!(breaker.outage(), Some((Cause::NoSpace, "again".to_owned())));
+    }
+
+    #[test]
+    fn an_outage_is_told_of_until_nobody_has_tried_for_long() {
+        let breaker = Breaker::new(1);
+        fail(&breaker, Cause::Unavailable);
+        assert!(breaker.recent_outage().is_some());
+        let long_ago = Instant::now().checked_sub(TOLD_FOR).unwrap();
+        breaker.lock().open.as_mut().unwrap().probe_at = long_ago;
+        assert!(breaker.recent_outage().is_none() && breaker.outage().is_some());
+        let probe = breaker.enter().ok().unwrap();
+        assert!(breaker.enter().is_err(), "one call at a time tries, as before");
+        probe.failed(Cause::Unavailable, "again".to_owned());
+        assert!(breaker.recent_outage().is_some());
+        assert_eq!(
+            breaker.lock().open.as_ref().unwrap().pause,
+            FIRST_PAUSE * 2,
+            "its pause was not forgotten"
+        );
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Transfer for Sharded {
     fn import(&self, partition: Partition, import: Import<'_>) -> Result<Imported, StoreError> {
         check_partition(self.info.partitions, partition, import.topic_names())?;
         let (shard, partition) = self.locate(partition)?;
-        shard.write(|store| store.import(partition, import))
+        shard.append(partition, |store| store.import(partition, import))
     }
 }
 
@@ -100,7 +100,7 @@ impl Records for Sharded {
 
     fn write(&self, writes: &[RecordWrite]) -> Result<RecordOutcome, StoreError> {
         check_writes(writes)?;
-        self.shards[0].write(|store| records_of(store)?.write(writes))
+        self.shards[0].write_records(|store| records_of(store)?.write(writes))
     }
 
     fn now(&self) -> Result<Timestamp, StoreError> {

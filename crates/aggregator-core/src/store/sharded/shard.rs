@@ -1,4 +1,15 @@
 //! One shard: calls it, and keeps its failures from being those of the whole.
+//!
+//! Each partition of it fails alone, too: a part of a cluster can be out, or one row be locked. A partition whose append
+//! failed is refused at once, until an append of its own succeeds. All of the shard is refused if it has stopped, if its
+//! own check fails, or if it answers nobody.
+//!
+//! **What a server that is gone holds.** Its appends wait for a connection or an answer as long as the store lets them, each of
+//! another partition, and never more of them than the shard's share of the workers. The first one that fails makes the shard
+//! suspect. The next check, a second later, asks for its totals, for two seconds at most, and from then on all partitions
+//! are refused at once. What began until then ends after one such wait. If a check finds nothing, because reads are answered
+//! and commits are not, each partition waits once. Then one of them at a time tries again, which holds one worker,
+//! whether the shard has 16 partitions or 64.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::breaker::{Breaker, Cause};
-use crate::store::{DedupStore, TopicQuery};
-use crate::{Deadline, StoreError};
+use super::breaker::{Breaker, Cause, Turn};
+use super::writes::{LatestWrite, Try, WriteState};
+use crate::store::{DedupStore, Outage};
+use crate::{Deadline, Partition, StoreError};
 
 /// A probe that would have less time than this is left for the next check.
 const LEAST_PROBE: Duration = Duration::from_millis(500);
@@ -20,10 +32,18 @@ pub(super) struct Shard {
     store: Arc<dyn DedupStore>,
     /// Its number and where it is.
     name: String,
-    /// Whether it takes appends and writes of records.
-    writes: Breaker,
+    /// Whether it takes appends, by the number of the partition.
+    partitions: Vec<Breaker>,
+    /// Whether it takes writes of records.
+    records: Breaker,
+    /// Whether it takes any of these. Checks open and close it, and no calls, but for what stops the shard.
+    whole: Breaker,
     reads: Breaker,
-    /// A read was not done before the deadline of its caller, or another shard is out: this one may be slow, or gone.
+    /// Whether a partition is being tried again.
+    is_trying: AtomicBool,
+    latest_write: LatestWrite,
+    /// A read was not done before the deadline of its caller, a write has failed, or another shard is out: this one may be
+    /// slow, or gone.
     is_suspect: AtomicBool,
 }
 
@@ -37,10 +57,14 @@ pub(super) enum Condition {
 impl Shard {
     pub(super) fn new(store: Arc<dyn DedupStore>, name: String) -> Self {
         Self {
+            partitions: store.partitions().iter().map(|_| Breaker::new(1)).collect(),
             store,
             name,
-            writes: Breaker::new(1),
+            records: Breaker::new(1),
+            whole: Breaker::new(1),
             reads: Breaker::new(FAILED_READS),
+            is_trying: AtomicBool::new(false),
+            latest_write: LatestWrite::default(),
             is_suspect: AtomicBool::new(false),
         }
     }
@@ -54,9 +78,36 @@ impl Shard {
         &self.name
     }
 
-    /// Why it takes no events, or cannot be read; `None` if neither is known of.
+    /// Why all of it takes no events, or cannot be read; `None` if neither is known of.
     pub(super) fn outage(&self) -> Option<String> {
-        self.writes.outage().or_else(|| self.reads.outage()).map(|(_, reason)| reason)
+        self.whole.outage().or_else(|| self.reads.outage()).map(|(_, reason)| reason)
+    }
+
+    /// What is out, by the shard's own numbers of partitions, and no partition twice.
+    pub(super) fn outages(&self) -> Vec<Outage> {
+        match self.outage() {
+            Some(reason) => vec![Outage::new(self.store.partitions().iter().collect(), reason)],
+            None => self.parts_out(),
+        }
+    }
+
+    /// What the store says of its parts, and the partitions besides that took no event.
+    fn parts_out(&self) -> Vec<Outage> {
+        let mut told = self.store.outages();
+        told.iter_mut().for_each(|outage| outage.reason = format!("{}: {}", self.name, outage.reason));
+        let mut found: Vec<Outage> = Vec::new();
+        for (partition, breaker) in self.store.partitions().iter().zip(&self.partitions) {
+            let Some((_, reason)) = breaker.recent_outage() else { continue };
+            if told.iter().any(|outage| outage.partitions.contains(&partition)) {
+                continue;
+            }
+            match found.iter_mut().find(|outage| outage.reason == reason) {
+                Some(outage) => outage.partitions.push(partition),
+                None => found.push(Outage::new(vec![partition], reason)),
+            }
+        }
+        told.append(&mut found);
+        told
     }
 
     /// Has the next check read from it, even if nothing is known to be wrong.
@@ -64,27 +115,74 @@ impl Shard {
         self.is_suspect.store(true, Ordering::Relaxed);
     }
 
-    /// Stores something. If the store panics, nobody knows what it has left undone, and it takes nothing any more.
-    pub(super) fn write<T>(
+    /// Stores events of a partition.
+    pub(super) fn append<T>(
+        &self,
+        partition: Partition,
+        call: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let is_told = || self.store.outages().iter().any(|outage| outage.partitions.contains(&partition));
+        self.write(&self.partitions[usize::from(partition.0)], is_told, call)
+    }
+
+    pub(super) fn write_records<T>(
         &self,
         call: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let turn = self.writes.enter().map_err(StoreError::unavailable)?;
+        self.write(&self.records, || false, call)
+    }
+
+    /// Stores something. If the store panics, nobody knows what it has left undone, and it takes nothing any more. `is_told`
+    /// says whether the store knows by itself that this part is out.
+    fn write<T>(
+        &self,
+        breaker: &Breaker,
+        is_told: impl FnOnce() -> bool,
+        call: impl FnOnce(&dyn DedupStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (turn, _try) = self.begin_write(breaker).map_err(StoreError::unavailable)?;
         let called = catch_unwind(AssertUnwindSafe(|| call(&*self.store)));
-        let error = match called {
-            Ok(Ok(done)) => {
+        let called = called.unwrap_or_else(|panic| {
+            Err(StoreError::Poisoned { reason: format!("it panicked: {}", message(&*panic)) })
+        });
+        match called.as_ref().err().map(|error| (cause(error), error)) {
+            // If it has refused the input, it answers.
+            None | Some((None, _)) => {
+                self.latest_write.note(WriteState::Answered);
                 turn.succeeded();
-                return Ok(done);
             }
-            Ok(Err(error)) => error,
-            Err(panic) => StoreError::Poisoned { reason: format!("it panicked: {}", message(&*panic)) },
-        };
-        match cause(&error) {
-            Some(cause) => turn.failed(cause, self.reason(&error)),
-            // It has refused the input, so it answers.
-            None => turn.succeeded(),
+            Some((Some(Cause::Stopped), error)) => self.stop(error),
+            // It refuses that part at once, and says itself when it is back.
+            Some(_) if is_told() => {}
+            Some((Some(cause), error)) => {
+                if cause == Cause::Unavailable {
+                    self.latest_write.note(WriteState::Failed);
+                }
+                turn.failed(cause, self.reason(error));
+                self.suspect();
+            }
         }
-        Err(self.translate(error))
+        called.map_err(|error| self.translate(error))
+    }
+
+    /// Lets a write through, or says why not.
+    fn begin_write<'s>(&'s self, breaker: &'s Breaker) -> Result<(Turn<'s>, Option<Try<'s>>), String> {
+        if let Some((_, reason)) = self.whole.outage() {
+            return Err(reason);
+        }
+        let turn = breaker.enter()?;
+        if !turn.is_probe() {
+            return Ok((turn, None));
+        }
+        match Try::begin(&self.is_trying) {
+            Some(one) => Ok((turn, Some(one))),
+            None => Err(breaker.outage().map_or_else(|| self.name.clone(), |(_, reason)| reason)),
+        }
+    }
+
+    /// It takes nothing any more, whatever happens.
+    fn stop(&self, error: &StoreError) {
+        self.whole.note_failure(Cause::Stopped, self.reason(error));
     }
 
     /// Reads something, until the deadline of the caller.
@@ -102,8 +200,12 @@ impl Shard {
         };
         match cause(&error) {
             // Whatever a read finds damaged, the dedup index cannot be trusted either. Other reads may go on.
-            Some(Cause::Stopped) => self.writes.note_failure(Cause::Stopped, self.reason(&error)),
-            Some(_) if Deadline::current().is_some_and(Deadline::has_passed) => {
+            Some(Cause::Stopped) => self.stop(&error),
+            // It may have been slow alone, or have asked for a part that is out, as the store knows. The next check finds out.
+            Some(_)
+                if Deadline::current().is_some_and(Deadline::has_passed)
+                    || !self.store.outages().is_empty() =>
+            {
                 self.suspect();
             }
             Some(cause) => turn.failed(cause, self.reason(&error)),
@@ -123,7 +225,7 @@ impl Shard {
         }
         call(&*self.store).map_err(|error| {
             if cause(&error) == Some(Cause::Stopped) {
-                self.writes.note_failure(Cause::Stopped, self.reason(&error));
+                self.stop(&error);
             }
             self.translate(error)
         })
@@ -138,10 +240,26 @@ impl Shard {
         match checked {
             Ok(()) => self.probe_if_due(probes),
             Err(error) => {
-                self.writes.note_failure(cause(&error).unwrap_or(Cause::Unavailable), self.reason(&error));
+                self.whole.note_failure(cause(&error).unwrap_or(Cause::Unavailable), self.reason(&error));
             }
         }
-        self.writes.outage().map_or(Condition::Well, |(cause, reason)| Condition::Ill(cause, reason))
+        self.condition()
+    }
+
+    fn condition(&self) -> Condition {
+        if let Some((cause, reason)) = self.whole.outage() {
+            return Condition::Ill(cause, reason);
+        }
+        let outages = self.parts_out();
+        let is_out =
+            |partition: Partition| outages.iter().any(|outage| outage.partitions.contains(&partition));
+        match outages.first() {
+            // Even if they lack room: no check would find out that there is some again, but only an append.
+            Some(first) if self.store.partitions().iter().all(is_out) => {
+                Condition::Ill(Cause::Unavailable, first.reason.clone())
+            }
+            _ => Condition::Well,
+        }
     }
 
     fn probe_if_due(&self, probes: Deadline) {
@@ -149,23 +267,49 @@ impl Shard {
         if probes.remaining() < LEAST_PROBE {
             return;
         }
-        let is_suspect = self.is_suspect.swap(false, Ordering::Relaxed) && self.outage().is_none();
-        if !(is_suspect || self.writes.is_due() || self.reads.is_due()) {
+        let is_suspect = self.is_suspect.swap(false, Ordering::Relaxed) && self.whole.outage().is_none();
+        if !(is_suspect || self.whole.is_due() || self.reads.is_due()) {
             return;
         }
-        let one = TopicQuery { limit: 1, ..TopicQuery::default() };
-        match probes.scope(|| self.store.topics(&one)) {
+        // A store of which a part is out has totals of the rest. A list of topics would fail as long as that part is out.
+        match probes.scope(|| self.store.stats()) {
             Ok(_) => {
-                self.writes.close();
+                self.latest_write.forget_failure();
                 self.reads.close();
+                self.reopen();
             }
-            Err(error) => {
-                let (cause, reason) = (cause(&error).unwrap_or(Cause::Unavailable), self.reason(&error));
-                self.writes.note_failure(cause, reason.clone());
-                if cause != Cause::Stopped {
-                    self.reads.note_failure(cause, reason);
-                }
+            Err(error) => self.note_failed_probe(&error, probes.has_passed()),
+        }
+    }
+
+    /// A probe is a read. Whether writes fail as well, the latest one says; without one, an answer that came in time.
+    fn note_failed_probe(&self, error: &StoreError, is_late: bool) {
+        let (cause, reason) = (cause(error).unwrap_or(Cause::Unavailable), self.reason(error));
+        if cause == Cause::Stopped {
+            return self.stop(error);
+        }
+        let is_gone =
+            self.latest_write.is(WriteState::Failed) || self.latest_write.is(WriteState::Unknown) && !is_late;
+        if is_late && !is_gone {
+            // As any read, it may have found all readers busy.
+            if let Ok(turn) = self.reads.enter() {
+                turn.failed(cause, reason.clone());
             }
+        } else {
+            self.reads.note_failure(cause, reason.clone());
+        }
+        if is_gone {
+            self.whole.note_failure(cause, reason);
+        } else {
+            self.reopen();
+        }
+    }
+
+    /// Has all partitions tried that failed before the shard was out, or with it: it answers.
+    fn reopen(&self) {
+        if self.whole.outage().is_some() {
+            self.whole.close();
+            self.partitions.iter().chain([&self.records]).for_each(Breaker::close);
         }
     }
 
