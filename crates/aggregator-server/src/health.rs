@@ -135,6 +135,11 @@ impl Health {
         *told = outages.iter().flat_map(|outage| outage.partitions.iter().copied()).collect();
     }
 
+    /// Whether the log has told that this partition is out, and not yet that it is back.
+    pub(crate) fn has_told_outage(&self, partition: Partition) -> bool {
+        self.told_outages.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
+    }
+
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }

@@ -216,10 +216,6 @@ impl<'t> GroupCommitter<'t> {
         self.insight.observe(events, &all);
     }
 
-    fn is_known_outage(&self, partition: Partition) -> bool {
-        self.store.outages().iter().any(|outage| outage.partitions.contains(&partition))
-    }
-
     /// Answers the jobs with this error. A queued job is kept instead, if the store may take it later.
     fn fail_jobs(&mut self, jobs: Vec<Job>, error: StoreError) {
         if jobs.is_empty() {
@@ -229,7 +225,7 @@ impl<'t> GroupCommitter<'t> {
             // The failure was logged already.
         } else if error.is_fatal() {
             self.health.fail(error.to_string());
-        } else if self.is_known_outage(jobs[0].partition) {
+        } else if self.health.has_told_outage(jobs[0].partition) {
             // The log has said that the partition is out, and will say when it is back.
             debug!(error = %error, requests = jobs.len(), "a group was not stored");
         } else {

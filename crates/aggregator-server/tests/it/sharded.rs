@@ -260,6 +260,12 @@ async fn databases_of_two_servers_are_one_store_and_one_that_is_gone_is_named() 
     assert!(page["status"] == 503 && page["detail"].as_str().unwrap().contains("shard 1"), "{page}");
 
     until("its end is told", async || logged(goes) > 0).await;
+    let group = "a group was not stored";
+    let before = logged(group);
+    for _ in 0..20 {
+        assert_eq!(node.publish(&events(&gone, 10..20)).await["status"], 503);
+    }
+    assert_eq!(logged(group), before, "what was told of is not told for each request");
     other.launch();
     until("it is back", async || unavailable().await.is_null()).await;
     until("its return is told", async || logged(returns) > 0).await;
