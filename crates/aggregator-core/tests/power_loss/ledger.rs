@@ -49,8 +49,9 @@ pub(crate) struct Ledger {
     purged: BTreeMap<String, (u64, u64)>,
     /// Per topic: up to here for certain, and perhaps on to the next one.
     forgotten: BTreeMap<String, (u64, u64)>,
-    /// The batch whose append failed last: its commit may have happened.
-    in_doubt: Vec<Event>,
+    /// The batches whose appends failed last, one of each partition at most: their commits may have happened. There are
+    /// several where one failed, and the next life came no further than to that of another partition.
+    in_doubt: Vec<Vec<Event>>,
     /// Repeats that failed appends may have counted.
     uncertain_repeats: u64,
     pub(crate) records: RecordLedger,
@@ -102,10 +103,8 @@ impl Ledger {
 
     /// Notes an acknowledged batch. What its receipts say has to fit what was said before.
     pub(crate) fn note(&mut self, batch: &[Event], receipts: &[Receipt]) -> Result<(), Violation> {
-        let in_doubt: BTreeSet<Key> = self.in_doubt.iter().map(key).collect();
-        // A batch of several partitions is appended in parts, of which one is in doubt.
-        let sent: BTreeSet<Key> = batch.iter().map(key).collect();
-        self.in_doubt.retain(|event| !sent.contains(&key(event)));
+        let in_doubt: BTreeSet<Key> = self.in_doubt.iter().flatten().map(key).collect();
+        self.no_doubt_of(batch);
         for (event, receipt) in batch.iter().zip(receipts) {
             let key = key(event);
             let payload = event.view().payload();
@@ -135,7 +134,8 @@ impl Ledger {
 
     /// Notes rows that were imported, now or by a try before.
     pub(crate) fn note_import(&mut self, rows: &[Row]) {
-        self.in_doubt.clear();
+        let events: Vec<_> = rows.iter().map(|row| row.event.clone()).collect();
+        self.no_doubt_of(&events);
         for Row { event, seq, processed_at } in rows {
             let payload = event.view().payload().to_owned();
             let kept = Kept { seq: *seq, processed_at: *processed_at, payload };
@@ -145,8 +145,16 @@ impl Ledger {
 
     /// Notes a batch whose append failed.
     pub(crate) fn doubt(&mut self, batch: &[Event]) {
-        self.in_doubt = batch.to_vec();
+        self.no_doubt_of(batch);
+        self.in_doubt.push(batch.to_vec());
         self.uncertain_repeats += batch.len() as u64;
+    }
+
+    /// Forgets doubts of these events: their own append has an outcome, or is in doubt itself.
+    fn no_doubt_of(&mut self, batch: &[Event]) {
+        let sent: BTreeSet<Key> = batch.iter().map(key).collect();
+        self.in_doubt.iter_mut().for_each(|batch| batch.retain(|event| !sent.contains(&key(event))));
+        self.in_doubt.retain(|batch| !batch.is_empty());
     }
 
     /// Notes a purge that is about to be asked for, or done.
@@ -284,10 +292,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// The identities that a failed append has stored all the same: all that were new in it, or none.
+    /// How many identities failed appends have stored all the same.
     fn check_in_doubt(&self, store: &dyn DedupStore) -> Result<u64, Violation> {
-        let new: BTreeMap<Key, &Event> = self
-            .in_doubt
+        self.in_doubt.iter().map(|batch| self.check_batch_in_doubt(store, batch)).sum()
+    }
+
+    /// All that were new in it, or none.
+    fn check_batch_in_doubt(&self, store: &dyn DedupStore, batch: &[Event]) -> Result<u64, Violation> {
+        let new: BTreeMap<Key, &Event> = batch
             .iter()
             .map(|event| (key(event), event))
             .filter(|(key, _)| !self.acknowledged.contains_key(key))

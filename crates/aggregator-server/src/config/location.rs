@@ -153,7 +153,9 @@ fn mistake(path: &str) -> Option<String> {
         return Some(format!("has the form of a URL: write sqlite:/{relative}"));
     }
     if file != path {
-        return Some(format!("has the form of a URI, and only a path is taken: write sqlite:{file}"));
+        return Some(format!(
+            "has an option that is not known: write sqlite:{file}, or sqlite:{file}?shards=4 for several files in a directory"
+        ));
     }
     if first.starts_with('~') && first != file {
         let rest = file.strip_prefix("~/").map(|rest| format!("sqlite:$HOME/{rest} in a shell, or "));
