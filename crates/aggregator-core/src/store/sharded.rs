@@ -3,8 +3,8 @@
 //! [`Sharded`] makes one [`DedupStore`] of N stores of one kind, in a fixed order: several SQLite files, with a writer each,
 //! or several PostgreSQL databases. A topic lives in one shard, so everything that the contract promises of a topic is
 //! the shard's promise. What the whole adds is the way there (`routing`), one stream of what the shards hold
-//! (`read`, `catalog`), and the bounds of a failure (`shard`, `writes`, `breaker`). It stores nothing but a record in each shard, which says
-//! which one it is (`membership`).
+//! (`read`, `catalog`), and the bounds of a failure (`shard`, `writes`, `breaker`). It stores nothing but a record in each
+//! shard, which says which one it is (`membership`).
 //!
 //! * **No commit is of two shards.** A batch of topics of several shards is several commits, as it is with several partitions.
 //! * **N is fixed** when the shards are made, and so are their order and their partitions.

@@ -371,7 +371,8 @@ impl Session {
         try_join_all(self.begin_snapshot.iter().map(|sql| self.run(sql))).await.map(drop)
     }
 
-    /// Lets the transaction be idle for any time. Each server of a cluster is, while the slowest one works.
+    /// Lets the transaction be idle for any time. Each server of a cluster is, while the slowest one works. To be sent along
+    /// with its beginning.
     pub(crate) async fn allow_idle(&self) -> Result<()> {
         self.run(MAY_BE_IDLE).await
     }

@@ -127,7 +127,7 @@ pub(crate) async fn verify(
     has_records: bool,
     has_forgotten: bool,
 ) -> Result<VerifyReport> {
-    session.begin_snapshot().await?;
+    tokio::try_join!(biased; session.begin_snapshot(), session.allow_idle())?;
     session.run("SET LOCAL statement_timeout = 0").await?;
     // Read the tables themselves: an index may be damaged.
     session

@@ -152,6 +152,9 @@ fn mistake(path: &str) -> Option<String> {
     if slashes > 3 {
         return Some(format!("has the form of a URL: write sqlite:/{relative}"));
     }
+    if path.starts_with("file:") {
+        return Some(format!("has the form of a URI, and only a path is taken: write sqlite:{file}"));
+    }
     if file != path {
         return Some(format!(
             "has an option that is not known: write sqlite:{file}, or sqlite:{file}?shards=4 for several files in a directory"
@@ -251,6 +254,21 @@ mod tests {
             ["", "data.db", "sqlite:", "sqlite://", "memory:0", "memory:1025", "memory:x", "postgres://"]
         {
             assert!(text.parse::<StoreLocation>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_nobody_means_is_answered_with_one_to_write() {
+        for (wrong, says) in [
+            ("sqlite:file:a.db", "a URI, and only a path is taken: write sqlite:a.db"),
+            (
+                "sqlite:a.db?mode=ro",
+                "an option that is not known: write sqlite:a.db, or sqlite:a.db?shards=4",
+            ),
+            ("sqlite:data?shard=2", "write sqlite:data, or sqlite:data?shards=4"),
+        ] {
+            let error = wrong.parse::<StoreLocation>().unwrap_err();
+            assert!(error.contains(says), "{error}");
         }
     }
 
