@@ -151,7 +151,7 @@ async fn measure(session: &Session, cluster: &Cluster) {
 /// keep anybody from noticing that a server is gone.
 async fn sizes(session: &Session) -> Result<u64> {
     tokio::try_join!(biased; session.run("BEGIN"), session.run("SET LOCAL statement_timeout = '2s'"))?;
-    let sql = "SELECT coalesce(sum(citus_total_relation_size(d.logicalrelid, false)), 0)::bigint
+    let sql = "SELECT coalesce(sum(citus_total_relation_size(d.logicalrelid)), 0)::bigint
                FROM pg_dist_partition d JOIN pg_class c ON c.oid = d.logicalrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema()";
     get_u64(&session.client.query_one(sql, &[]).await?, 0)
